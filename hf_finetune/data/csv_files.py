@@ -195,7 +195,7 @@ def _strings(values: Sequence[str]) -> pa.Array:
 def _rows_of(
     records: Iterable[tuple[int, list[str]]], header: Sequence[str], met: _Rows
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows; empty cells beyond the header, copies of it and empty rows at the end go to ``met`` instead."""
+    """Yield the rows; count in ``met`` empty cells beyond the header, its copies, and empty rows at the end."""
     width = len(header)
     names = [name.strip("\ufeff") for name in header]
     blank: list[tuple[int, list[str]]] = []

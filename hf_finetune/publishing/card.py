@@ -69,16 +69,17 @@ def render_card(
             uses ``recipe``.
     """
     base, data = recipe.model.path, recipe.data.path
+    tags = [
+        "hf-finetune",
+        *(["timm"] if base.startswith("timm/") else []),
+        *(["custom_code"] if code else []),
+    ]
     metadata = ModelCardData(
         base_model=base if not is_local(base) else None,
         datasets=data if not is_local(data) else None,
         library_name="transformers",
         pipeline_tag=recipe.task,
-        tags=[
-            "hf-finetune",
-            *(["timm"] if base.startswith("timm/") else []),
-            *(["custom_code"] if code else []),
-        ],
+        tags=tags,
         metrics=list(record.primary_metrics) or None,
         model_name=record.name,
         eval_results=_results(record, data) or None,
@@ -94,11 +95,8 @@ def render_card(
     )
     environment.filters["plain"] = _plain
     leading_metric = record.primary_metrics[0] if record.primary_metrics else ""
-    rows = [
-        row
-        for row in class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
-        if row.test
-    ]
+    classes = class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
+    rows = [row for row in classes if row.test]
     yaml = dump_recipe(whole or recipe).rstrip()
     text = environment.get_template("card.md").render(
         run=record,

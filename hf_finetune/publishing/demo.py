@@ -212,26 +212,23 @@ def _about(page: Page) -> str:
 
 
 def _lay_out_one(gradio: Any, page: Page) -> None:
+    has_classes = TARGETS[page.classifier.target].has_classes
     with gradio.Row():
         with gradio.Column():
             fields = page.modality.page_fields(gradio, pair=page.pairs)
             button = gradio.Button("Classify", variant="primary")
         with gradio.Column():
-            if not TARGETS[page.classifier.target].has_classes:
-                answer = gradio.Textbox(label="Amount", interactive=False)
-            else:
+            if has_classes:
                 most = min(MOST_CLASSES, len(page.classifier.label_names))
                 answer = gradio.Label(label="Probabilities", num_top_classes=most)
+            else:
+                answer = gradio.Textbox(label="Amount", interactive=False)
 
     def classify(*values: Any) -> Any:
         prediction = page.one(*values)
         if prediction.error is not None:
             raise gradio.Error(prediction.error)
-        return (
-            str(prediction.label)
-            if not TARGETS[page.classifier.target].has_classes
-            else dict(prediction.scores)
-        )
+        return dict(prediction.scores) if has_classes else str(prediction.label)
 
     button.click(classify, fields, answer)
     if page.examples:

@@ -22,7 +22,6 @@ from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.publishing.exported_pipeline import (
     ExportedPipeline,
-    Forward,
     describe,
     example_inputs,
     model_inputs,
@@ -81,7 +80,6 @@ def export(
     quantize: str | None = None,
     output: Path | None = None,
     data: str | None = None,
-    batch_size: int = 64,
     trust_remote_code: bool = False,
 ) -> ExportResult:
     """Export a finished model with its labels and preprocessing, and compare it with the original model.
@@ -92,7 +90,6 @@ def export(
         quantize: ``int8`` for 8-bit weights (``onnx`` only); None does not quantize.
         output: Output folder; None is a folder in the run directory, named after the format.
         data: Labeled data to compare on, as in a recipe; None is the data of the run.
-        batch_size: Examples per forward pass.
         trust_remote_code: Whether code next to the weights may run.
 
     Returns:
@@ -109,9 +106,9 @@ def export(
     folder = _output_folder(model_or_run, format, quantize, output)
     if format == "onnx":
         need_extra("onnx", "--format onnx")
-    classifier = _on_cpu(
-        load_finished(model_or_run, batch_size=batch_size, trust_remote_code=trust_remote_code)
-    )
+    classifier = load_finished(model_or_run, trust_remote_code=trust_remote_code)
+    classifier.pipe.model.to("cpu").float().eval()  # as the exported model runs
+    classifier.pipe.device = torch.device("cpu")
     dataset = load_labelled(model_or_run, classifier, data=data, split=_split(model_or_run, data))
     calibration = None
     if quantize is not None and not classifier.modality.has_tokens:
@@ -121,27 +118,33 @@ def export(
         partial.mkdir()
         _copy_config(model_or_run, classifier, partial)
         _write_model(classifier, format, quantize, calibration, partial)
-        after = _load_written(format, partial, batch_size, trust_remote_code)
+        after = _load_written(format, partial, trust_remote_code)
         parity = compare_models(classifier, after, dataset)
         if quantize is None:
             _check_parity(parity)
         report = {
-            **{"format": format, "quantize": quantize, "model": classifier.pipe.model.config.model_type},
-            **{"task": classifier.task, "target": classifier.target, "inputs": _inputs(classifier)},
-            **_parity_report(parity),
+            "format": format,
+            "quantize": quantize,
+            "model": classifier.pipe.model.config.model_type,
+            "task": classifier.task,
+            "target": classifier.target,
+            "inputs": _inputs(classifier),
+            "examples": parity.examples,
+            "largest_difference": parity.largest_difference,
+            "largest_logit": parity.largest_logit,
+            "same_answers": parity.same_answers,
+            "metrics": {"before": without_nan(parity.before), "after": without_nan(parity.after)},
             **_costs(model_or_run, classifier, after, partial),
         }
         write_json(partial / REPORT_FILE, report)
     return ExportResult(folder, report, default_metrics(classifier.target))
 
 
-def _load_written(format: str, folder: Path, batch_size: int, trust_remote_code: bool) -> Classifier:
+def _load_written(format: str, folder: Path, trust_remote_code: bool) -> Classifier:
     if format == "onnx":
-        return onnx_classifier(folder, batch_size=batch_size, trust_remote_code=trust_remote_code)
+        return onnx_classifier(folder, trust_remote_code=trust_remote_code)
     # this process has just written the program, so it can be trusted; the processor comes from the checkpoint
-    return program_classifier(
-        folder, batch_size=batch_size, trust_program=True, trust_remote_code=trust_remote_code
-    )
+    return program_classifier(folder, trust_program=True, trust_remote_code=trust_remote_code)
 
 
 def _check_choices(format: str, quantize: str | None) -> None:
@@ -168,13 +171,6 @@ def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, 
         rule = "must be a new or empty folder, or hold an earlier export"
         raise InputError(Problem("--output", rule, repr(str(output))))
     return output
-
-
-def _on_cpu(classifier: Classifier) -> Classifier:
-    """Return the classifier with its model moved to the CPU and float32 (in place), as the exported model runs."""
-    classifier.pipe.model.to("cpu").float().eval()
-    classifier.pipe.device = torch.device("cpu")
-    return classifier
 
 
 def _split(model_or_run: str | Path, data: str | None) -> str | None:
@@ -255,16 +251,6 @@ def _check_parity(parity: Parity) -> None:
         )
 
 
-def _parity_report(parity: Parity) -> dict[str, Any]:
-    return {
-        "examples": parity.examples,
-        "largest_difference": parity.largest_difference,
-        "largest_logit": parity.largest_logit,
-        "same_answers": parity.same_answers,
-        "metrics": {"before": without_nan(parity.before), "after": without_nan(parity.after)},
-    }
-
-
 def _costs(model_or_run: str | Path, before: Classifier, after: Classifier, folder: Path) -> dict[str, Any]:
     """Measure the weights (bytes) and a forward pass of one example (milliseconds, without preprocessing)."""
     files = (folder / ONNX_FILE, folder / f"{ONNX_FILE}.data", folder / PROGRAM_FILE)
@@ -286,17 +272,10 @@ def _model_bytes(model_or_run: str | Path, classifier: Classifier) -> int:
 
 def _latency(classifier: Classifier) -> float:
     pipe: Any = classifier.pipe
-    if isinstance(pipe, ExportedPipeline):
-        prepare, forward = pipe.prepare, pipe.forward
-    else:
-        prepare, forward = model_inputs(classifier), _model_forward(pipe.model)
+    is_exported = isinstance(pipe, ExportedPipeline)
+    prepare = pipe.prepare if is_exported else model_inputs(classifier)
     batch = {name: value[:1] for name, value in prepare(classifier.modality.tracing_examples()).items()}
-    return median_milliseconds(lambda: forward(batch))
-
-
-def _model_forward(model: torch.nn.Module) -> Forward:
-    def forward(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
-        with torch.no_grad():
-            return model(**batch).logits.numpy()
-
-    return forward
+    if is_exported:
+        return median_milliseconds(lambda: pipe.forward(batch))
+    with torch.no_grad():
+        return median_milliseconds(lambda: pipe.model(**batch).logits.numpy())

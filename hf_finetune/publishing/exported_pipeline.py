@@ -38,13 +38,10 @@ class ExportedPipeline:
     Attributes:
         prepare: Function from a batch of examples to model inputs.
         forward: Function from model inputs to logits `[examples, classes]`.
-        label_names: Class names, by class index.
     """
 
-    def __init__(self, prepare: Prepare, forward: Forward, label_names: Sequence[str]):
-        self.prepare = prepare
-        self.forward = forward
-        self.label_names = tuple(label_names)
+    def __init__(self, prepare: Prepare, forward: Forward):
+        self.prepare, self.forward = prepare, forward
 
     def __call__(self, examples: Sequence[Any]) -> np.ndarray:
         """Return the logits `[examples, classes]` of a batch of examples."""
@@ -67,17 +64,15 @@ def describe(classifier: Classifier) -> dict[str, str]:
     Returns:
         JSON text for each key of ``METADATA``.
     """
-    return {
-        name: json.dumps(value, ensure_ascii=False, default=str)
-        for name, value in {
-            "task": classifier.task,
-            "target": classifier.target,
-            "labels": list(classifier.label_names),
-            "logit_temperature": classifier.temperature,
-            "decision_thresholds": classifier.thresholds,
-            "preprocessing": classifier.modality.describe_processor(processor_of(classifier)),
-        }.items()
+    values = {
+        "task": classifier.task,
+        "target": classifier.target,
+        "labels": list(classifier.label_names),
+        "logit_temperature": classifier.temperature,
+        "decision_thresholds": classifier.thresholds,
+        "preprocessing": classifier.modality.describe_processor(processor_of(classifier)),
     }
+    return {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in values.items()}
 
 
 def processor_of(classifier: Classifier) -> Any:
@@ -121,7 +116,7 @@ def exported_classifier(
             raise
         raise refused from error
     return Classifier(
-        pipe=ExportedPipeline(modality.batch_inputs(processor), forward, values["labels"]),
+        pipe=ExportedPipeline(modality.batch_inputs(processor), forward),
         task=values["task"],
         target=values["target"],
         label_names=tuple(values["labels"]),

@@ -78,7 +78,7 @@ def write_onnx(
         program: Any = torch.onnx.export(
             _logits_alone(model, batch),
             kwargs=dict(batch),
-            dynamic_shapes=_named_axes(modality, batch),
+            dynamic_shapes={name: dict(enumerate(dynamic_axes(modality))) for name in batch},
             input_names=list(batch),
             output_names=["logits"],
             dynamo=True,
@@ -86,9 +86,8 @@ def write_onnx(
         )
         program.save(str(path), external_data=False)
     except torch.onnx.errors.OnnxExporterError as error:
-        raise GraphError(
-            f"torch cannot write {type(model).__name__} as ONNX. {_first_line(error)}"
-        ) from error
+        reason = _first_line(error)
+        raise GraphError(f"torch cannot write {type(model).__name__} as ONNX. {reason}") from error
 
 
 def write_program(
@@ -110,14 +109,11 @@ def write_program(
     Raises:
         GraphError: If torch cannot export the architecture.
     """
-    shapes = {
-        name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
-        for name, axes in _named_axes(modality, batch).items()
-    }
+    axes = dict.fromkeys(range(len(dynamic_axes(modality))), torch.export.Dim.DYNAMIC)
+    shapes = dict.fromkeys(batch, axes)
+    logits = _logits_alone(model, batch)
     try:
-        program = torch.export.export(
-            _logits_alone(model, batch), (), dict(batch), dynamic_shapes=shapes, strict=False
-        )
+        program = torch.export.export(logits, (), dict(batch), dynamic_shapes=shapes, strict=False)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise GraphError(f"torch.export cannot write {type(model).__name__}. {_first_line(error)}") from error
     torch.export.save(program, path, extra_files={_METADATA_FILE: json.dumps(dict(metadata))})
@@ -201,10 +197,6 @@ def _logits_alone(model: PreTrainedModel, names: Iterable[str]) -> nn.Module:
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False  # the transformers pipeline does not use a cache either
     return _Logits(model, names).eval()
-
-
-def _named_axes(modality: Modality, names: Iterable[str]) -> dict[str, dict[int, str]]:
-    return {name: dict(enumerate(dynamic_axes(modality))) for name in names}
 
 
 def _first_line(error: Exception) -> str:

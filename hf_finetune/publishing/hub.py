@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,6 @@ def plan_publication(
     private: bool | None = None,
     revision: str | None = None,
     tag: str | None = None,
-    endpoint: str | None = None,
-    token: str | None = None,
 ) -> Publication:
     """Compare a run with a repository and return the changes that publishing would make, without making them.
 
@@ -119,8 +118,6 @@ def plan_publication(
             one as it is.
         revision: Branch to publish to, created if it does not exist. None is the main branch.
         tag: New tag for the commit; None sets none.
-        endpoint: URL of the Hub; None uses the environment's.
-        token: Access token; None uses the environment's, or that of ``hf auth login``.
 
     Returns:
         Plan for ``publish``.
@@ -133,10 +130,10 @@ def plan_publication(
     check_finished(folder)
     uploads, skipped = collect(folder, repository)
     check_private(uploads, folder)
-    api = HfApi(endpoint=endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
+    api = HfApi(library_name="hf-finetune", library_version=VERSION)
     branch = None if revision == MAIN else revision
     with hub_errors(repository, api.endpoint):
-        if token is None and get_token() is None:
+        if get_token() is None:
             raise InputError(no_token())
         remote = _look(api, repository, branch)
     files = remote.files if remote else {}
@@ -157,18 +154,15 @@ def plan_publication(
         removed=tuple(name for name in files if is_allowed(name) and name not in {*names, *KEPT}),
         left=tuple(skipped),
     )
-    if remote:
-        return _agreeing(planned, remote, private)
-    return planned
+    return _agreeing(planned, remote, private) if remote else planned
 
 
 def _agreeing(planned: Publication, found: _Found, private: bool | None) -> Publication:
     """Return the plan, checked against an existing repository; without its tag if the right commit has it already."""
     if private is not None and private != found.private:
         requested, actual = ("private", "public") if private else ("public", "private")
-        repair = (
-            f"Change it on the Hub, or request {actual} (private: {str(found.private).lower()} in a recipe)."
-        )
+        field = f"private: {str(found.private).lower()}"
+        repair = f"Change it on the Hub, or request {actual} ({field} in a recipe)."
         raise InputError(Problem(planned.repository, f"must be {requested}, as requested", actual, repair))
     if planned.tag is None or planned.tag not in found.tags:
         return planned
@@ -211,12 +205,11 @@ def _same(upload: Upload, files: dict[str, Any]) -> bool:
         return hashlib.file_digest(stream, "sha256").hexdigest() == entry.lfs.sha256
 
 
-def publish(planned: Publication, *, token: str | None = None) -> Published:
+def publish(planned: Publication) -> Published:
     """Publish a run as planned, with all files in one commit, so that the repository never holds a partial model.
 
     Args:
         planned: Plan from ``plan_publication``.
-        token: Access token; None uses the environment's, or that of ``hf auth login``.
 
     Returns:
         URL and commit of the published model.
@@ -224,11 +217,12 @@ def publish(planned: Publication, *, token: str | None = None) -> Published:
     Raises:
         InputError: If the Hub refuses, or cannot be reached after several attempts.
     """
-    api = HfApi(endpoint=planned.endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
+    api = HfApi(endpoint=planned.endpoint, library_name="hf-finetune", library_version=VERSION)
     with hub_errors(planned.repository, planned.endpoint):
         head = planned.head if planned.exists else _create(api, planned)
         if planned.revision is not None and not planned.has_branch:
-            _branch(api, planned)
+            create = partial(api.create_branch, planned.repository, branch=planned.revision, exist_ok=True)
+            with_retries(create)
         commit = _commit(api, planned, head) if planned.changes_files else str(head)
     if planned.tag is not None:
         _tag(api, planned, commit)
@@ -249,10 +243,8 @@ def _create(api: HfApi, planned: Publication) -> str:
     info = with_retries(lambda: api.model_info(planned.repository))
     if bool(info.private) != planned.private:
         requested, actual = ("private", "public") if planned.private else ("public", "private")
-        rule = f"must be {requested}, as requested"
-        raise InputError(
-            Problem(planned.repository, rule, actual, "It has just been created. Nothing was uploaded.")
-        )
+        rule, repair = f"must be {requested}, as requested", "It has just been created. Nothing was uploaded."
+        raise InputError(Problem(planned.repository, rule, actual, repair))
     return str(info.sha)
 
 
@@ -261,10 +253,6 @@ def _taken(api: HfApi, repository: str) -> Problem:
     existing = f"a {kind} with this name" if kind else "something else with this name"
     repair = "Nothing was sent. Choose another name."
     return Problem(repository, "must be a model repository, or an unused name", existing, repair)
-
-
-def _branch(api: HfApi, planned: Publication) -> None:
-    with_retries(lambda: api.create_branch(planned.repository, branch=str(planned.revision), exist_ok=True))
 
 
 def _commit(api: HfApi, planned: Publication, head: str | None) -> str:

@@ -126,12 +126,9 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
     if isinstance(error, ValueError) and TOO_LARGE.search(text):
         return _too_large(repository, text.splitlines()[-1])
     if isinstance(error, ValueError) and "README.md" in text:
-        message = " ".join(text.split())
-        return Problem(
-            "README.md", "must begin with metadata that the Hub accepts", message, "Nothing was sent."
-        )
-    repair = "Nothing was published."
-    return Problem(repository, "must be accepted by the Hub", format_error(error), repair)
+        rule, message = "must begin with metadata that the Hub accepts", " ".join(text.split())
+        return Problem("README.md", rule, message, "Nothing was sent.")
+    return Problem(repository, "must be accepted by the Hub", format_error(error), "Nothing was published.")
 
 
 def no_token() -> Problem:
@@ -148,9 +145,8 @@ def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
         repair = f"Request access on {endpoint}/{repository}, or publish to a repository of your own."
         return Problem(repository, "must grant you access; it is gated", response, repair)
     if isinstance(error, RevisionNotFoundError):
-        return Problem(
-            repository, "must have the branch", response, "Check --revision, which must be a branch."
-        )
+        repair = "Check --revision, which must be a branch."
+        return Problem(repository, "must have the branch", response, repair)
     if status == 413:
         return _too_large(repository, response)
     if status == 402 or (status in (403, 507) and QUOTA.search(message)):

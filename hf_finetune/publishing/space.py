@@ -107,8 +107,7 @@ def _check_link(file: Path, source: Path) -> None:
 
     Links into ``blobs`` next to the snapshots are allowed: the cache of the Hub consists of them.
     """
-    root = source.resolve()
-    target = file.resolve()
+    root, target = source.resolve(), file.resolve()
     if not (target.is_relative_to(root) or target.parent == root.parent.parent / "blobs"):
         rule = "must not be a link out of the checkpoint's folder"
         raise InputError(Problem(str(file), rule, repr(str(target)), "Put a copy of the file in its place."))
@@ -119,12 +118,8 @@ def _requirements(classifier: Classifier) -> list[str]:
     names = ["torch", "transformers", *classifier.modality.packages]
     if isinstance(classifier.pipe.model.config, TimmWrapperConfig):
         names.append("timm")
-    return ["gradio>=6", "numpy", "pillow", *(f"{name}>={_release(name)}" for name in names)]
-
-
-def _release(name: str) -> str:
-    """Return the installed version of a package without its local part: 2.9.0 for 2.9.0+cu128."""
-    return version(name).partition("+")[0]
+    releases = {name: version(name).partition("+")[0] for name in names}  # 2.9.0 for 2.9.0+cu128
+    return ["gradio>=6", "numpy", "pillow", *(f"{name}>={release}" for name, release in releases.items())]
 
 
 def _write(path: Path, text: str) -> None:

@@ -36,20 +36,17 @@ def find_mistakes(
     decisions = decide(predictions.scores, predictions.target, thresholds)
     wrong, confidence = _wrong(predictions, decisions)
     order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[: min(SHOWN, int(wrong.sum()))]
-    modality = modality_of(dataset.column_names)
-    mistakes = []
-    kind = TARGETS[predictions.target]
-    for row in order.tolist():
-        mistakes.append(
-            {
-                "id": predictions.ids[row],
-                "label": kind.decode(predictions.labels[row], predictions.label_names),
-                "prediction": kind.decode(decisions[row], predictions.label_names),
-                "confidence": float(confidence[row]),
-                **modality.show(dataset[row]),
-            }
-        )
-    return mistakes
+    modality, kind = modality_of(dataset.column_names), TARGETS[predictions.target]
+    return [
+        {
+            "id": predictions.ids[row],
+            "label": kind.decode(predictions.labels[row], predictions.label_names),
+            "prediction": kind.decode(decisions[row], predictions.label_names),
+            "confidence": float(confidence[row]),
+            **modality.show(dataset[row]),
+        }
+        for row in order.tolist()
+    ]
 
 
 def _wrong(predictions: Predictions, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -116,9 +116,8 @@ def learning_curves(
         figure = Figure(figsize=(WIDTH, 4.0 if measured else 2.4), layout="constrained")
         panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
         start, last = 0, None
-        titles: dict[
-            int, list[str]
-        ] = {}  # by first step, which a stage shares with the next if it takes no steps
+        # by first step, which a stage shares with the next if it takes no steps
+        titles: dict[int, list[str]] = {}
         for number, (stage, (steps, evaluations)) in enumerate(zip(stages, logs, strict=True), 1):
             positions = [start + entry["step"] for entry in steps]
             losses = [entry["loss"] for entry in steps]
@@ -126,14 +125,9 @@ def learning_curves(
             panels[0].plot(positions, _smooth(losses), color=FIRST, linewidth=1.6)
             if measured:
                 measurements = [entry for entry in evaluations if f"eval_{metric}" in entry]
+                positions = [start + entry["step"] for entry in measurements]
                 values = [entry[f"eval_{metric}"] for entry in measurements]
-                panels[1].plot(
-                    [start + entry["step"] for entry in measurements],
-                    values,
-                    "o-",
-                    color=SECOND,
-                    markersize=3.5,
-                )
+                panels[1].plot(positions, values, "o-", color=SECOND, markersize=3.5)
                 last = values[-1] if values else last
             for axes in panels:
                 axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=":")

@@ -103,11 +103,8 @@ def figures_of(record: RunRecord) -> list[Picture]:
     figures = [learning_curves(record.metrics["stages"], logs, metric)]
     predictions = record.predictions
     if predictions is not None and TARGETS[predictions.target].is_exclusive:
-        answers = (
-            predictions.labels,
-            decide(predictions.scores, predictions.target),
-            predictions.label_names,
-        )
+        decisions = decide(predictions.scores, predictions.target)
+        answers = (predictions.labels, decisions, predictions.label_names)
         figures += [confusion_matrix(*answers), confused_classes(*answers)]
     calibration = record.metrics.get("test_calibration")
     if calibration:
@@ -125,40 +122,44 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         record: Finished run.
         pictures: Figures of the run.
     """
-    environment = _environment()
     script = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
     figures = {picture.name: _drawn(picture) for picture in pictures}
     thresholds = record.metrics.get("thresholds")
     classes = class_rows(record.predictions, record.data, thresholds)
     target = record.predictions.target if record.predictions is not None else None
-    baselines = [
-        baseline_name(name, target) for name in BASELINES if name in record.metrics.get("baselines", {})
-    ]
+    known = record.metrics.get("baselines", {})
+    baselines = [baseline_name(name, target) for name in BASELINES if name in known]
     metrics, sizes = metric_rows(record), size_tables(record.metrics)
-    return environment.get_template("page.html").render(
-        run=record,
-        amounts=record.predictions is not None and not TARGETS[record.predictions.target].has_classes,
-        verdict=verdict(record),
-        bars=headline_bars(record),
-        calibration=calibration_verdict(record.metrics),
-        spread=spread_verdict(record.metrics, record.primary_metrics[0] if record.primary_metrics else ""),
-        contents=_contents(record, bool(metrics), bool(classes), bool(sizes), figures),
-        figures=figures,
-        sizes=sizes,
-        metrics=metrics,
-        slices=slice_tables(record.metrics.get("slices", {})),
-        worst=slices_verdict(record.metrics),
-        baselines=baselines,
-        domain=domain_sentence(record),
-        stages=stage_rows(record),
-        classes=sorted(classes, key=lambda row: (not row.test, row.f1))[:ROWS],
-        class_count=len(classes),
-        class_columns=_class_columns(classes, bool(thresholds)),
-        thresholds=thresholds,
-        confusions=confusion_rows(record.predictions),
-        recipe=write_yaml(record.recipe),
-        script=Markup(script),
-        script_hash=_hash(script),
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            run=record,
+            amounts=target is not None and not TARGETS[target].has_classes,
+            verdict=verdict(record),
+            bars=headline_bars(record),
+            calibration=calibration_verdict(record.metrics),
+            spread=spread_verdict(
+                record.metrics, record.primary_metrics[0] if record.primary_metrics else ""
+            ),
+            contents=_contents(record, bool(metrics), bool(classes), bool(sizes), figures),
+            figures=figures,
+            sizes=sizes,
+            metrics=metrics,
+            slices=slice_tables(record.metrics.get("slices", {})),
+            worst=slices_verdict(record.metrics),
+            baselines=baselines,
+            domain=domain_sentence(record),
+            stages=stage_rows(record),
+            classes=sorted(classes, key=lambda row: (not row.test, row.f1))[:ROWS],
+            class_count=len(classes),
+            class_columns=_class_columns(classes, bool(thresholds)),
+            thresholds=thresholds,
+            confusions=confusion_rows(record.predictions),
+            recipe=write_yaml(record.recipe),
+            script=Markup(script),
+            script_hash=_hash(script),
+        )
     )
 
 

@@ -78,9 +78,7 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
     extreme = "lowest" if greater_is_better(name) else "highest"
     unseen = "; it does not occur in training" if row["in_training"] is False else ""
     grouped = f" in {row['groups']} groups" if "groups" in row else ""
-    best = [
-        candidate for candidate in rows if candidate["enough"] and candidate["metrics"][name] is not None
-    ][-1]
+    best = [other for other in rows if other["enough"] and other["metrics"][name] is not None][-1]
     doubt = " The difference may be due to chance." if _may_be_chance(row, best, name) else ""
     return (
         f"By {column}, the {name} is {extreme} for {row['name']}: {row['metrics'][name]:.3f} "

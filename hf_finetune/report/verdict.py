@@ -33,13 +33,14 @@ def verdict(record: RunRecord) -> str:
     examples = f"{len(record.predictions.ids):,} test examples"
     if metrics["test"][name] is None:
         return f"On {examples} the {name} is undefined."
-    target = record.predictions.target
-    sentence = "; ".join(
-        [f"On {examples} the {_value(metrics, name)}", *_baseline_values(metrics, name, target)]
-    )
-    return " ".join(
-        filter(None, [f"{sentence}.", baseline_verdict(metrics, name, target), _few_groups(metrics)])
-    )
+    return _compared(f"On {examples} the", metrics, name, record.predictions.target)
+
+
+def _compared(start: str, metrics: Mapping[str, Any], name: str, target: str | None = None) -> str:
+    """Return sentences on the value of a metric, its comparison with the baselines, and groups that are too few."""
+    values = filter(None, [f"{start} {_value(metrics, name)}", _baseline_values(metrics, name, target)])
+    tested = baseline_verdict(metrics, name, target)
+    return " ".join(filter(None, [f"{'; '.join(values)}.", tested, _few_groups(metrics)]))
 
 
 def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None = None) -> str:
@@ -103,14 +104,14 @@ def _few_groups(metrics: Mapping[str, Any]) -> str:
     return f"There are only {few}; intervals from so few groups are unreliable."
 
 
-def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) -> list[str]:
-    """Return one clause with the values of all baselines, in a list; empty if no baseline has the metric."""
+def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) -> str:
+    """Return a clause with the values of all baselines; empty if no baseline has the metric."""
     values = [
         f"{_baseline(baseline, target or metrics.get('target'))} has {scores[name]:.3f}"
         for baseline, scores in metrics.get("baselines", {}).items()
         if baseline in BASELINES and scores.get(name) is not None
     ]
-    return [" and ".join(values)] if values else []
+    return " and ".join(values)
 
 
 def _of_tasks(metrics: Mapping[str, Any]) -> str:
@@ -120,12 +121,8 @@ def _of_tasks(metrics: Mapping[str, Any]) -> str:
         name = leading_metric(task_metrics)
         if name is None:
             parts.append(f"{task}: there was no test split.")
-            continue
-        sentence = "; ".join(
-            [f"{task}: the {_value(task_metrics, name)}", *_baseline_values(task_metrics, name, None)]
-        )
-        tested = baseline_verdict(task_metrics, name)
-        parts.append(" ".join(filter(None, [f"{sentence}.", tested, _few_groups(task_metrics)])))
+        else:
+            parts.append(_compared(f"{task}: the", task_metrics, name))
     return "On the test splits of its tasks: " + " ".join(parts)
 
 
@@ -163,11 +160,8 @@ def calibration_verdict(metrics: Mapping[str, Any]) -> str:
     if not measured:
         return ""
     ece = measured["ece"]
-    gap = sum(
-        bucket["count"] * (bucket["confidence"] - bucket["right"])
-        for bucket in measured["bins"]
-        if bucket["count"]
-    )
+    filled = [bucket for bucket in measured["bins"] if bucket["count"]]
+    gap = sum(bucket["count"] * (bucket["confidence"] - bucket["right"]) for bucket in filled)
     state = "well calibrated" if ece <= WELL else "overconfident" if gap > 0 else "underconfident"
     text = f"Probabilities are {state}: the expected calibration error (ECE) on the test split is {ece:.3f}."
     fitted = metrics.get("calibration")

@@ -24,7 +24,6 @@ def says(logits, target="single_label", thresholds=None, names=NAMES):
     pipe = ExportedPipeline(
         prepare=lambda texts: np.array([int(text["text"]) for text in texts]),
         forward=lambda numbers: rows[numbers],
-        label_names=names,
     )
     return Classifier(pipe, "text-classification", target, names, 3, thresholds=thresholds)
 
