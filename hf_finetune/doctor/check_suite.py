@@ -111,9 +111,8 @@ def describe_machine() -> str:
     else:
         hardware = device.type
     versions = library_versions()
-    return ", ".join(
-        [hardware, *(f"{name} {versions[name]}" for name in ("torch", "transformers", "accelerate", "timm"))]
-    )
+    names = ("torch", "transformers", "accelerate", "timm")
+    return ", ".join([hardware, *(f"{name} {versions[name]}" for name in names)])
 
 
 def _checks(subject: CheckTarget, speed: bool = True) -> tuple[Check, ...]:

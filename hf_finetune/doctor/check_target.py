@@ -131,13 +131,8 @@ def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
     for task in TASKS.values():
         checkpoint = folder / f"tiny-{task.modality.name}"
         task.modality.save_tiny_checkpoint(checkpoint)
-        content = {
-            "task": task.name,
-            "model": str(checkpoint),
-            "data": str(folder / "none"),
-            "stages": stages,
-        }
-        recipes.append(parse_recipe(content))
+        recipe = {"task": task.name, "model": str(checkpoint), "data": str(folder / "none"), "stages": stages}
+        recipes.append(parse_recipe(recipe))
     return tuple(recipes)
 
 

@@ -36,10 +36,8 @@ def check_weights(subject: CheckTarget) -> CheckResult:
         return CheckResult(WEIGHTS, "fail", rules, " ".join(repairs))
     new = set(head_names(subject.model)) | adapter_names(subject.model)
     backbone = sum(name not in new for name, _ in subject.model.named_parameters())
-    measured = " ".join(
-        (f"All {backbone} parameters below the head equal those of the checkpoint.", *subject.notes)
-    )
-    return CheckResult(WEIGHTS, "pass", measured)
+    equal = f"All {backbone} parameters below the head equal those of the checkpoint."
+    return CheckResult(WEIGHTS, "pass", " ".join((equal, *subject.notes)))
 
 
 def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
@@ -82,10 +80,8 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
     ]
     if wrong:
         return CheckResult(ROUND_TRIP, "fail", f"The saved model differs: {'; '.join(wrong)}.", LIBRARIES)
-    measured = (
-        f"{merged}Loaded by {' and by '.join(outputs)}, its {expected.numel()} logits are equal bit for bit."
-    )
-    return CheckResult(ROUND_TRIP, "pass", measured)
+    equal = f"its {expected.numel()} logits are equal bit for bit"
+    return CheckResult(ROUND_TRIP, "pass", f"{merged}Loaded by {' and by '.join(outputs)}, {equal}.")
 
 
 def own_memory(model: AnyModel) -> AnyModel:

@@ -46,9 +46,9 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
         states.append({name: value.detach().cpu() for name, value in trained.state_dict().items()})
     first, second = states
     device = start_processes().device.type
-    where = (
-        f"on the CPU with {counted(torch.get_num_threads(), 'thread')}" if device == "cpu" else f"on {device}"
-    )
+    where = f"on {device}"
+    if device == "cpu":
+        where = f"on the CPU with {counted(torch.get_num_threads(), 'thread')}"
     differ = [name for name in first if not torch.equal(first[name], second[name])]
     if not differ:
         measured = f"Two runs of 2 steps are equal bit for bit in all {len(first)} tensors, {where}."
@@ -57,7 +57,6 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
     share = f"{len(differ)} of {len(first)} tensors"
     measured = f"Two runs differ {where} in {share}, by up to {largest:.1g}: {listed(differ, most=3)}."
     if device != "cpu":
-        return CheckResult(
-            DETERMINISM, "skipped", f"{measured} Bitwise reproducibility is guaranteed on a CPU only."
-        )
+        measured = f"{measured} Bitwise reproducibility is guaranteed on a CPU only."
+        return CheckResult(DETERMINISM, "skipped", measured)
     return CheckResult(DETERMINISM, "fail", measured, REPAIR)

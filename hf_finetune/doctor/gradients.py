@@ -54,31 +54,22 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
         )
         gradients.append(first.gradient)
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
+    device, smoothing = start_processes().device, stage.label_smoothing
     plain = plain_gradient(
-        subject.model,
-        planned.trainable,
-        batch,
-        target,
-        label_smoothing=stage.label_smoothing,
-        device=start_processes().device,
+        subject.model, planned.trainable, batch, target, label_smoothing=smoothing, device=device
     )
-    names = [
-        f"{counted(accumulation, 'batch', 'batches')} of {batch_size}" for accumulation, batch_size in splits
-    ]
+    names = [f"{counted(batches, 'batch', 'batches')} of {size}" for batches, size in splits]
     compared = [difference(gradient, plain) for gradient in gradients]
     worst = max(error for _, error in compared)
     if not worst <= TOLERANCE:
-        ratios = " and ".join(
-            f"{ratio:.3g} ({name})" for (ratio, _), name in zip(compared, names, strict=True)
-        )
+        ratios = [f"{ratio:.3g} ({name})" for (ratio, _), name in zip(compared, names, strict=True)]
         measured = (
-            f"The gradient norm is {ratios} times that of plain torch; "
+            f"The gradient norm is {' and '.join(ratios)} times that of plain torch; "
             f"the gradients differ by up to {worst:.1%} of it."
         )
         return CheckResult(LOSS_SCALING, "fail", measured, REPAIR)
-    listed = " and ".join(names)
-    measured = f"{listed} have the same gradient as plain torch, within {worst:.0e} of its norm."
-    return CheckResult(LOSS_SCALING, "pass", measured)
+    same = f"{' and '.join(names)} have the same gradient as plain torch"
+    return CheckResult(LOSS_SCALING, "pass", f"{same}, within {worst:.0e} of its norm.")
 
 
 def widest_stage(subject: CheckTarget) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
@@ -58,9 +59,8 @@ def check_precision(subject: CheckTarget) -> CheckResult:
     prepared, index = subject.prepared, widest_stage(subject)
     device = start_processes().device
     if device.type not in ("cpu", "cuda"):
-        return CheckResult(
-            PRECISION, "skipped", f"It is measured on cpu and cuda only, not on {device.type}."
-        )
+        reason = f"It is measured on cpu and cuda only, not on {device.type}."
+        return CheckResult(PRECISION, "skipped", reason)
     data = made_up_data(
         prepared.task.modality,
         prepared.data.target,
@@ -72,17 +72,13 @@ def check_precision(subject: CheckTarget) -> CheckResult:
     size = prepared.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
     batch = inputs.collate([inputs.train[number % len(data.train)] for number in range(size)])
     batch = {name: value.to(device) for name, value in batch.items()}
-    memory_formats: tuple[MemoryFormat, ...] = ("contiguous",)
-    if prepared.task.modality.is_spatial:
-        memory_formats = ("contiguous", "channels_last")
+    spatial = prepared.task.modality.is_spatial
+    memory_formats: tuple[MemoryFormat, ...] = ("contiguous", "channels_last") if spatial else ("contiguous",)
     model = copy.deepcopy(subject.model).to(device)
     trainable = prepared.plan.stages[index].trainable
     freeze_all_but(model, trainable)
-    modes = [
-        ExecutionMode(precision, memory_format)
-        for precision in _precisions(device)
-        for memory_format in memory_formats
-    ]
+    pairs = product(_precisions(device), memory_formats)
+    modes = [ExecutionMode(precision, memory_format) for precision, memory_format in pairs]
     with benchmark_steps(model, batch, loss_for(prepared.data.target), trainable) as bench:
         losses = [bench.numbers(mode).loss for mode in modes]  # also warms up the kernels for the timing
         seconds = time_in_turn(bench, modes, STEPS)
@@ -91,9 +87,7 @@ def check_precision(subject: CheckTarget) -> CheckResult:
         for mode, loss in zip(modes, losses, strict=True)
     ]
     speed = prepared.recipe.speed
-    return judge(
-        timings, size, speed.precision, speed.memory_format if len(memory_formats) > 1 else "contiguous"
-    )
+    return judge(timings, size, speed.precision, speed.memory_format if spatial else "contiguous")
 
 
 def judge(timings: list[Timing], size: int, precision: str, memory_format: str) -> CheckResult:
@@ -119,12 +113,8 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
     )
     measured = f"A step of {size}: {shown}."
     if requested is None:
-        return CheckResult(
-            PRECISION,
-            "fail",
-            f"{measured} This device does not support {precision}, which the recipe sets.",
-            "Set speed.precision=fp32.",
-        )
+        reason = f"This device does not support {precision}, which the recipe sets."
+        return CheckResult(PRECISION, "fail", f"{measured} {reason}", "Set speed.precision=fp32.")
     if not _agrees(requested, plain):
         difference = f"With {requested.title} the loss is {requested.loss:.4g}, with fp32 {plain.loss:.4g}."
         return CheckResult(PRECISION, "fail", f"{measured} {difference}", "Set speed.precision=fp32.")
@@ -138,12 +128,9 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
     fields = {"precision": best.precision, "memory_format": best.memory_format}
     current = {"precision": precision, "memory_format": memory_format}
     changes = " ".join(f"speed.{name}={value}" for name, value in fields.items() if value != current[name])
-    return CheckResult(
-        PRECISION,
-        "pass",
-        measured,
-        f"{changes} is {gain:.1f} times as fast; its loss agrees with fp32 ({best.loss:.4g}, {plain.loss:.4g}).",
-    )
+    losses = f"{best.loss:.4g}, {plain.loss:.4g}"
+    suggestion = f"{changes} is {gain:.1f} times as fast; its loss agrees with fp32 ({losses})."
+    return CheckResult(PRECISION, "pass", measured, suggestion)
 
 
 def _precisions(device: torch.device) -> list[Precision]:

@@ -48,14 +48,8 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     """
     title = stage_title(subject, index)
     stage, planned = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
-    short = shorten(
-        stage,
-        planned,
-        steps=2,
-        batch_size=len(subject.examples) // 2,
-        clip=stage.clip,
-        lowest_rate=LOWEST_RATE,
-    )
+    size = len(subject.examples) // 2
+    short = shorten(stage, planned, steps=2, batch_size=size, clip=stage.clip, lowest_rate=LOWEST_RATE)
     watch, first = _Watch(short[1]), FirstGradient()
     trained = take_steps(
         subject.model,
@@ -120,10 +114,8 @@ class _Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Compare the optimizer's parameter groups with the plan."""
-        names = {
-            id(parameter): name.removeprefix("module.")
-            for name, parameter in kwargs["model"].named_parameters()
-        }
+        parameters = kwargs["model"].named_parameters()
+        names = {id(parameter): name.removeprefix("module.") for name, parameter in parameters}
         optimized: dict[str, tuple[float, float]] = {}
         twice = []
         for group in kwargs["optimizer"].param_groups:
@@ -158,9 +150,7 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 def _moving_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
     """Return the names of the running statistics of trained BatchNorms; no other buffer may change."""
-    moving = [
-        name for name, _ in subject.prepared.plan.layout.batch_norms if name not in planned.frozen_batch_norms
-    ]
+    moving = {name for name, _ in subject.prepared.plan.layout.batch_norms} - {*planned.frozen_batch_norms}
     return {name for name, _ in subject.model.named_buffers() if name.rpartition(".")[0] in moving}
 
 

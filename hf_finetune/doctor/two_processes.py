@@ -69,13 +69,8 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
                 f"after stage {stage.name} the two processes differ in {counted(len(differ), 'parameter')} "
                 f"({listed(differ, most=3)})"
             )
-        expected = plain_gradient(
-            subject.model,
-            planned.trainable,
-            batch,
-            prepared.data.target,
-            label_smoothing=stage.label_smoothing,
-        )
+        target, smoothing = prepared.data.target, stage.label_smoothing
+        expected = plain_gradient(subject.model, planned.trainable, batch, target, label_smoothing=smoothing)
         ratio, error = difference(load_file(gradient_file(folder, index)), expected)
         worst = max(worst, error)
         if not error <= TOLERANCE:
