@@ -334,4 +334,4 @@ def report_command(
     """Rewrite the report of a run: RUN/report.html, with figures in RUN/figures."""
     from hf_finetune.report.page import write_report
 
-    out.print(f"{write_report(run)}", markup=False, soft_wrap=True)
+    out.print(str(write_report(run)), markup=False, soft_wrap=True)

@@ -188,9 +188,8 @@ class RunDisplay:
         if self.folder is None or not (self.folder / "manifest.json").is_file():
             self.console.print("[bold]Stopped[/] before anything was written.")
         else:
-            self.console.print(
-                "[bold]Stopped; the state is saved.[/] To resume, repeat the command with", end=" "
-            )
+            saved = "[bold]Stopped; the state is saved.[/]"
+            self.console.print(f"{saved} To resume, repeat the command with", end=" ")
             self.console.print(f"--output-dir {self.folder} --resume", markup=False)
 
     def evaluated(self, done: int) -> None:
@@ -220,20 +219,14 @@ class RunDisplay:
             if name in result.primary_metrics and spread["mean"] is not None:
                 folds = result.metrics["cross_validation"]["folds"]
                 deviation = f", standard deviation {spread['std']:.4f}" if spread["std"] is not None else ""
-                console.print(
-                    f"Cross-validation, {folds} folds: {name} {spread['mean']:.4f}{deviation}", markup=False
-                )
+                mean = f"{name} {spread['mean']:.4f}{deviation}"
+                console.print(f"Cross-validation, {folds} folds: {mean}", markup=False)
         trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
-        what, how = (
-            "Model",
-            f"load it with pipeline({result.metrics['task']!r}, model='{result.folder}/model'{trusted})",
-        )
+        path = f"{result.folder}/model"
+        what, how = "Model", f"load it with pipeline({result.metrics['task']!r}, model='{path}'{trusted})"
         if tasks := result.metrics.get("tasks"):
-            how = " and ".join(
-                f"pipeline({task['task']!r}, model='{result.folder}/model/{name}')"
-                for name, task in tasks.items()
-            )
-            what, how = "Models", f"load them with {how}"
+            pipes = [f"pipeline({task['task']!r}, model='{path}/{name}')" for name, task in tasks.items()]
+            what, how = "Models", f"load them with {' and '.join(pipes)}"
         if not (result.folder / "model").exists():
             what, how = "Adapter", f"see {result.folder}/adapter/README.md for loading it with peft"
         console.print(f"{what}, metrics and predictions are in {result.folder}; {how}.", markup=False)
@@ -243,13 +236,8 @@ class RunDisplay:
 @contextmanager
 def counting_bar(console: Console, title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar, and yield a function that sets the number of examples done."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    title_column = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), title_column, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)
@@ -319,13 +307,10 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
             self.clock.losses.append(logs["loss"])
             display.bar.update(self.task, metrics=f"loss {logs['loss']:.3f}")
             ends = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
-            logged_with_validation = ends and args.eval_strategy != "no"
-            if logged_with_validation or not (
-                ends or (self.clock.is_due() and not display.console.is_terminal)
-            ):
-                return
-            rate = logs.get("learning_rate")
-            log.info(self.clock.line(state.epoch, state.num_train_epochs, state.global_step, rate))
+            due = ends or (self.clock.is_due() and not display.console.is_terminal)
+            if due and not (ends and args.eval_strategy != "no"):  # on_evaluate logs the epoch
+                rate = logs.get("learning_rate")
+                log.info(self.clock.line(state.epoch, state.num_train_epochs, state.global_step, rate))
 
         def on_evaluate(
             self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
@@ -343,9 +328,8 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
 
 
 def _line(metrics: Mapping[str, float | None]) -> str:
-    return ", ".join(
-        f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items()
-    )
+    shown = {name: "undefined" if value is None else f"{value:.4f}" for name, value in metrics.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def _compared_with_baselines(result: "RunResult") -> list[str]:

@@ -70,13 +70,12 @@ def print_failure(console: Console, error: Exception) -> int:
             "[bold red]The disk is full.[/] Files saved before are kept; resume a run with --resume."
         )
         return 1
-    if type(error).__name__ in ("DivergedError", "LostProcessError"):
-        console.print("[bold red]Stopped:[/]", end=" ")
-        console.print(str(error), markup=False)
-        return 1
-    console.print(f"[bold red]{type(error).__name__}:[/]", end=" ")
+    name = type(error).__name__
+    is_explained = name in ("DivergedError", "LostProcessError")
+    console.print(f"[bold red]{'Stopped' if is_explained else name}:[/]", end=" ")
     console.print(str(error), markup=False)
-    console.print("Set HF_FINETUNE_TRACEBACK=1 to see the traceback.", style="dim")
+    if not is_explained:
+        console.print("Set HF_FINETUNE_TRACEBACK=1 to see the traceback.", style="dim")
     return 1
 
 

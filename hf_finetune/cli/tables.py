@@ -123,10 +123,8 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
     """Print the comparison of each run with the first one: metrics, differences, intervals and verdicts."""
     for comparison in comparisons:
         grouped = grouping(comparison.groups, comparison.group_column)
-        console.print(
-            f"{comparison.run} compared with {first}, on {comparison.examples:,} test examples{grouped}",
-            markup=False,
-        )
+        examples = f"{comparison.examples:,} test examples{grouped}"
+        console.print(f"{comparison.run} compared with {first}, on {examples}", markup=False)
         if comparison.others:
             console.print(
                 f"{comparison.others:,} of the test examples have the same name as one in the first run, but different "
@@ -147,11 +145,9 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
             if names := [row.metric for row in comparison.differences if row.verdict == verdict]:
                 console.print(f"{verdict.capitalize()}: {', '.join(names)}", markup=False)
         if comparison.mcnemar is not None:
-            split = (
-                f"{comparison.mcnemar.only_first:,} correct only in the first, "
-                f"{comparison.mcnemar.only_this:,} only in this one"
-            )
-            console.print(f"McNemar's test: {split}; p {comparison.mcnemar.p_value:.3f}\n", markup=False)
+            test = comparison.mcnemar
+            split = f"{test.only_first:,} correct only in the first, {test.only_this:,} only in this one"
+            console.print(f"McNemar's test: {split}; p {test.p_value:.3f}\n", markup=False)
 
 
 def print_export(console: Console, result: "ExportResult") -> None:
@@ -179,11 +175,8 @@ def print_export(console: Console, result: "ExportResult") -> None:
 def print_kept(console: Console, folder: Path, kept: "Sequence[CacheEntry]") -> None:
     """Print the cache entries: time of last use, size, number of examples and description; then the total size."""
     for entry in kept:
-        line = (
-            f"{entry.used:%Y-%m-%d %H:%M}  {entry.bytes:>15,} bytes  {entry.examples:>9,} examples  "
-            f"{entry.about}"
-        )
-        console.print(line, markup=False)
+        numbers = f"{entry.bytes:>15,} bytes  {entry.examples:>9,} examples"
+        console.print(f"{entry.used:%Y-%m-%d %H:%M}  {numbers}  {entry.about}", markup=False)
     console.print(f"{sum(entry.bytes for entry in kept):,} bytes in {folder}", markup=False)
 
 
@@ -232,10 +225,8 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
         if sentence:
             console.print(sentence, markup=False)
         if report.seconds:
-            most = format_seconds(report.seconds[index])
-            console.print(
-                f"estimated time: at most about {most} on this machine, measured on a few steps", markup=False
-            )
+            time = f"at most about {format_seconds(report.seconds[index])}"
+            console.print(f"estimated time: {time} on this machine, measured on a few steps", markup=False)
     if report.notes:
         console.print()
     for note in report.notes:
@@ -250,9 +241,8 @@ def _print_stage(
         return
     steps = "unknown steps" if planned.steps is None else _several(planned.steps, "step")
     epochs = "unknown epochs" if planned.epochs is None else _several(planned.epochs, "epoch")
-    table = Table(
-        title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None
-    )
+    title = f"Stage {index + 1}, {planned.name}: train {planned.train}"
+    table = Table(title=title, title_justify="left", box=None)
     for heading in ("layers", "parameters", "lr", "weight decay"):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
     for row in _group_rows(planned):
@@ -281,15 +271,10 @@ def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
     merged: dict[tuple[str, float], list[Any]] = {}
     for group in planned.groups:
         merged.setdefault((group.layers, group.lr), []).append(group)
-    rows = [
-        (
-            layers,
-            sum(group.size for group in groups),
-            rate,
-            " / ".join(dict.fromkeys(f"{group.weight_decay:g}" for group in groups)),
-        )
-        for (layers, rate), groups in merged.items()
-    ]
+    rows = []
+    for (layers, rate), groups in merged.items():
+        decays = dict.fromkeys(f"{group.weight_decay:g}" for group in groups)
+        rows.append((layers, sum(group.size for group in groups), rate, " / ".join(decays)))
     written = [(layers, f"{size:,}", f"{rate:.3g}", decay) for layers, size, rate, decay in rows]
     left_out = rows[ROWS_AT_AN_END:-ROWS_AT_AN_END]
     if len(left_out) < 2:
@@ -359,14 +344,13 @@ def _rates(planned: "StagePlan") -> list[str]:
     layers: dict[ScheduleSpec, list[str]] = {}
     for group in planned.groups:
         layers.setdefault(group.schedule, []).append(group.layers)
-    drawn = dict.fromkeys(layers, "")
-    if planned.steps is not None and planned.warmup_steps is not None:
-        drawn = {spec: draw_schedule(spec, planned.steps, planned.warmup_steps) for spec in layers}
-    ends = {schedule: dict.fromkeys((names[0], names[-1])) for schedule, names in layers.items()}
-    return [
-        f"learning rate of {' to '.join(ends[schedule])}: {f'{drawn[schedule]} {_schedule(schedule)}'.lstrip()}"
-        for schedule in layers
-    ]
+    lines = []
+    for schedule, names in layers.items():
+        shown = _schedule(schedule)
+        if planned.steps is not None and planned.warmup_steps is not None:
+            shown = f"{draw_schedule(schedule, planned.steps, planned.warmup_steps)} {shown}".lstrip()
+        lines.append(f"learning rate of {' to '.join(dict.fromkeys((names[0], names[-1])))}: {shown}")
+    return lines
 
 
 def _schedule(schedule: ScheduleSpec) -> str:

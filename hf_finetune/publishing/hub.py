@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,6 +107,8 @@ def plan_publication(
     private: bool | None = None,
     revision: str | None = None,
     tag: str | None = None,
+    endpoint: str | None = None,
+    token: str | None = None,
 ) -> Publication:
     """Compare a run with a repository and return the changes that publishing would make, without making them.
 
@@ -118,6 +119,8 @@ def plan_publication(
             one as it is.
         revision: Branch to publish to, created if it does not exist. None is the main branch.
         tag: New tag for the commit; None sets none.
+        endpoint: URL of the Hub; None uses the environment's.
+        token: Access token; None uses the environment's, or that of ``hf auth login``.
 
     Returns:
         Plan for ``publish``.
@@ -130,10 +133,10 @@ def plan_publication(
     check_finished(folder)
     uploads, skipped = collect(folder, repository)
     check_private(uploads, folder)
-    api = HfApi(library_name="hf-finetune", library_version=VERSION)
+    api = HfApi(endpoint=endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
     branch = None if revision == MAIN else revision
     with hub_errors(repository, api.endpoint):
-        if get_token() is None:
+        if token is None and get_token() is None:
             raise InputError(no_token())
         remote = _look(api, repository, branch)
     files = remote.files if remote else {}
@@ -205,11 +208,12 @@ def _same(upload: Upload, files: dict[str, Any]) -> bool:
         return hashlib.file_digest(stream, "sha256").hexdigest() == entry.lfs.sha256
 
 
-def publish(planned: Publication) -> Published:
+def publish(planned: Publication, *, token: str | None = None) -> Published:
     """Publish a run as planned, with all files in one commit, so that the repository never holds a partial model.
 
     Args:
         planned: Plan from ``plan_publication``.
+        token: Access token; None uses the environment's, or that of ``hf auth login``.
 
     Returns:
         URL and commit of the published model.
@@ -217,12 +221,12 @@ def publish(planned: Publication) -> Published:
     Raises:
         InputError: If the Hub refuses, or cannot be reached after several attempts.
     """
-    api = HfApi(endpoint=planned.endpoint, library_name="hf-finetune", library_version=VERSION)
+    api = HfApi(endpoint=planned.endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
     with hub_errors(planned.repository, planned.endpoint):
         head = planned.head if planned.exists else _create(api, planned)
         if planned.revision is not None and not planned.has_branch:
-            create = partial(api.create_branch, planned.repository, branch=planned.revision, exist_ok=True)
-            with_retries(create)
+            branch = planned.revision
+            with_retries(lambda: api.create_branch(planned.repository, branch=branch, exist_ok=True))
         commit = _commit(api, planned, head) if planned.changes_files else str(head)
     if planned.tag is not None:
         _tag(api, planned, commit)
