@@ -81,11 +81,8 @@ def guess_features(splits: Mapping[str, Dataset], of_text: Collection[str]) -> F
         return features
     tables = [_strings(dataset, features) for dataset in splits.values()]
     for name in features:
-        present = [
-            table
-            for table, dataset in zip(tables, splits.values(), strict=True)
-            if name in dataset.column_names
-        ]
+        pairs = zip(tables, splits.values(), strict=True)
+        present = [table for table, dataset in pairs if name in dataset.column_names]
         if all(name in table.column_names for table in present):
             features[name] = Value(_guess([table[name] for table in present]))
     return features
@@ -146,9 +143,8 @@ def settle_numbers(
         for split, column in columns.items() if typed else ():
             array = pa.array([typed.get(value) for value in column.to_pylist()])
             table = settled[split].with_format("arrow")[:]
-            settled[split] = Dataset(
-                InMemoryTable(table.set_column(table.column_names.index(name), name, array))
-            )
+            table = table.set_column(table.column_names.index(name), name, array)
+            settled[split] = Dataset(InMemoryTable(table))
     return settled
 
 
@@ -194,12 +190,7 @@ def settle_labels(
     numeric = kind is not None and not kind.has_classes
     splits = labels if numeric else [split for split in labels if split in of_text]
     texts = {value for split in splits for value in labels[split] if isinstance(value, str)}
-    others = [
-        value
-        for split in labels
-        for value in labels[split]
-        if value is not None and not isinstance(value, str)
-    ]
+    others = (value for split in labels for value in labels[split] if not isinstance(value, str))
     if not texts or any(isinstance(value, list | dict | bool) for value in others):
         return LabelTypes(labels)
     if any(isinstance(value, str) for split in labels if split not in splits for value in labels[split]):
@@ -243,13 +234,11 @@ def _class_names(texts: Collection[str], known: Collection[str]) -> dict[str, An
 def _replaced(
     labels: Mapping[str, Sequence[Any]], splits: Iterable[str], new: Mapping[str, Any]
 ) -> dict[str, Sequence[Any]]:
-    chosen = set(splits) if new else set()
-    return {
-        split: [new.get(value, value) if isinstance(value, str) else value for value in values]
-        if split in chosen
-        else values
-        for split, values in labels.items()
-    }
+    replaced = dict(labels)
+    for split in splits if new else ():
+        values = labels[split]
+        replaced[split] = [new.get(value, value) if isinstance(value, str) else value for value in values]
+    return replaced
 
 
 def _number(text: str, mark: str) -> float | None:

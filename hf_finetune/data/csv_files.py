@@ -110,13 +110,9 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
     ]
     columns = [pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column) for column in columns]
     # A separator at the end of each line results in a column without name and values.
-    used = [
-        index
-        for index, column in enumerate(columns)
-        if index not in blank_names or column.null_count < len(column)
-    ]
-    surplus = rows.surplus or len(names) - len(used)
-    if surplus:
+    empty = {index for index in blank_names if columns[index].null_count == len(columns[index])}
+    used = [index for index in range(len(names)) if index not in empty]
+    if rows.surplus or empty:
         notes.append(f"{file.name}: empty cells after the last column were left out.")
     if rows.repeated:
         shown = listed(map(str, rows.repeated))
@@ -338,15 +334,12 @@ def _note_rows_in_cells(
 
 def _doubled_names(file: Path, header: Sequence[str], table: pa.Table) -> dict[str, Problem]:
     """Return a problem for each name shared by columns with different values."""
-    doubled = [
-        name for name, count in Counter(name.strip() for name in header if name.strip()).items() if count > 1
-    ]
+    counts = Counter(name.strip() for name in header if name.strip())
     problems = {}
-    for name in doubled:
-        if not table.column(name).equals(table.column(f"{name}.1")):
-            repair = "Rename all but one of them."
-            value = f"{name!r} {sum(cell.strip() == name for cell in header)} times"
-            problems[name] = Problem(file.name, "must have unique column names", value, repair)
+    for name, count in counts.items():
+        if count > 1 and not table.column(name).equals(table.column(f"{name}.1")):
+            rule, repair = "must have unique column names", "Rename all but one of them."
+            problems[name] = Problem(file.name, rule, f"{name!r} {count} times", repair)
     return problems
 
 
@@ -357,12 +350,8 @@ def _header_doubt(file: Path, header: Sequence[str], columns: Sequence[pa.Chunke
         occurrences = pc.sum(pc.equal(column, name)).as_py() or 0
         number = not numbered and is_number(name) and all_numbers(column)
         if (occurrences > 1 and name) or number:
-            reason = (
-                f"{name!r} also occurs in {occurrences} rows below"
-                if occurrences
-                else f"{name!r} is a number"
-            )
+            reason = f"also occurs in {occurrences} rows below" if occurrences else "is a number"
             repair = "Add a header line with the column names, such as text,label."
-            value = f"{quoted(header)}, which looks like a row of data: {reason}"
+            value = f"{quoted(header)}, which looks like a row of data: {name!r} {reason}"
             return Problem(file.name, "must begin with a header line", value, repair)
     return None

@@ -117,9 +117,8 @@ def choose_columns(
         (name for name in (optional, *modality.partners(used[main])) if name in candidates), None
     )
     if second is not None and second != used[main]:
-        notes.append(
-            f"{place}: the column {second!r} is not read, because the model takes single {modality.plural}."
-        )
+        reason = f"because the model takes single {modality.plural}"
+        notes.append(f"{place}: the column {second!r} is not read, {reason}.")
     return used, notes
 
 
@@ -146,11 +145,8 @@ def _choose_one(
     if chosen is None and len(candidates) == 1:
         chosen = candidates[0]
     if chosen is not None:
-        if trained is None:
-            return {key: chosen}, []
-        return {key: chosen}, [
-            f"{place}: the column {trained!r} of the training data is missing; {chosen!r} is read instead."
-        ]
+        note = f"{place}: the column {trained!r} of the training data is missing; {chosen!r} is read instead."
+        return {key: chosen}, [] if trained is None else [note]
     rule = f"must have exactly one column that looks like the {key}"
     repair = f"Rename the column with the {key}s to {key!r}, or set --column {key}=NAME."
     if trained is not None:

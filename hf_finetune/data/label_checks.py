@@ -27,11 +27,8 @@ def fold_name(name: str) -> str:
     Case, repeated white space, Unicode form, invisible characters and trailing punctuation are ignored. Hyphens and
     underscores between letters count as spaces.
     """
-    visible = "".join(
-        character
-        for character in unicodedata.normalize("NFKC", name)
-        if unicodedata.category(character) != "Cf"
-    )
+    characters = unicodedata.normalize("NFKC", name)
+    visible = "".join(character for character in characters if unicodedata.category(character) != "Cf")
     text = " ".join(JOINTS.sub(" ", visible.casefold()).split())
     return text.rstrip(TRAILING + " ") or text
 
@@ -64,12 +61,9 @@ def note_variants(counts: Mapping[str, int], form: LabelForm) -> tuple[str, ...]
     groups = spellings(counts)
     if not groups:
         return ()
-    shown = listed(
-        (" and ".join(f"{name!r} ({counts[name]:,})" for name in group) for group in groups), most=5
-    )
-    note = (
-        f"Classes that differ only in case, spaces, hyphens, Unicode form or trailing punctuation: {shown}."
-    )
+    variants = [" and ".join(f"{name!r} ({counts[name]:,})" for name in group) for group in groups]
+    kinds = "case, spaces, hyphens, Unicode form or trailing punctuation"
+    note = f"Classes that differ only in {kinds}: {listed(variants, most=5)}."
     if form.several:
         return (note,)
     return (f"{note} To merge them, set {form.written(**_fields(form), normalize='true')}.",)
@@ -124,9 +118,8 @@ def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
         for row, key in enumerate(table.keys):
             if key is not None and table.labels[row] is not None:
                 rows.setdefault(key, []).append(row)
-        clashes = [
-            group for group in rows.values() if len({_comparable(table.labels[row]) for row in group}) > 1
-        ]
+        labels = [_comparable(label) for label in table.labels]
+        clashes = [group for group in rows.values() if len({labels[row] for row in group}) > 1]
         if clashes:
             kind = modality_of(table.dataset.column_names).plural
             count = sum(map(len, clashes))

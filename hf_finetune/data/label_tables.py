@@ -45,21 +45,16 @@ def read_tables(
         The splits with class names, lists of class names, or numbers as labels; notes; and problems.
     """
     form = form if form.columns else replace(form, columns=(columns.label,))
-    first = next(iter(tables.values()))
-    label_values, problems = read_values(
-        {split: table.labels for split, table in tables.items()},
-        {split: table.ids for split, table in tables.items()},
-        form,
-        first.declared,
-        requested,
-        known,
-    )
+    declared = next(iter(tables.values())).declared
+    cells = {split: table.labels for split, table in tables.items()}
+    ids = {split: table.ids for split, table in tables.items()}
+    label_values, problems = read_values(cells, ids, form, declared, requested, known)
     if problems:
         return dict(tables), [], problems
     notes = list(label_values.notes)
     values = label_values.values
     if form.normalize:
-        values, merge_notes = merge_variants(values, known or first.declared or ())
+        values, merge_notes = merge_variants(values, known or declared or ())
         notes += merge_notes
     elif known is None:
         notes += note_variants(_count(values), form)
@@ -162,15 +157,10 @@ def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, T
 
     Splits without weights get 1, which is enough there because metrics count all examples equally.
     """
-    weighted = {
-        split: replace(
-            table,
-            weights=tuple(_weight(weight) or 0.0 for weight in table.weights)
-            if table.weights is not None
-            else (1.0,) * len(table),
-        )
-        for split, table in tables.items()
-    }
+    weighted = {}
+    for split, table in tables.items():
+        given = (1.0,) * len(table) if table.weights is None else table.weights
+        weighted[split] = replace(table, weights=tuple(_weight(weight) or 0.0 for weight in given))
     if "train" not in weighted:
         return weighted, []
     weights = weighted["train"].weights or ()

@@ -205,11 +205,9 @@ def _unlisted_in_saved(root: Path) -> list[str]:
     unlisted = [path.parent for path in there - listed]
     for state in listed:
         files = {entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]}
-        unlisted += [
-            path
-            for path in state.parent.glob("*.arrow")
-            if path.name not in files and not path.name.startswith(("cache-", "tmp"))  # of Dataset.map
-        ]
+        arrow_files = [path for path in state.parent.glob("*.arrow") if path.name not in files]
+        # Dataset.map writes files with these names
+        unlisted += [path for path in arrow_files if not path.name.startswith(("cache-", "tmp"))]
     shown = quoted(sorted(path.relative_to(root).as_posix() for path in unlisted))
     return [f"Parts of the saved dataset that it does not list were not read: {shown}."] if unlisted else []
 

@@ -85,19 +85,16 @@ def load_files(
         if split_metadata.is_text:
             untyped.add(split)
         if split in found.listed:
-            paths, unlisted_notes = metadata_examples(
-                split_metadata, found.folders[split], [file.path for file in files]
-            )
+            paths = [file.path for file in files]
+            paths, unlisted_notes = metadata_examples(split_metadata, found.folders[split], paths)
             notes += unlisted_notes
             files = tuple(LabelledFile(path, None) for path in paths)
         elif label not in split_metadata.fields:
             metadata_labels += _labels_of(split_metadata, files)
+        splits[split] = _rows(files, modality)
         if needed:
             notes += split_metadata.notes
-        dataset = _rows(files, modality)
-        splits[split] = (
-            add_metadata(dataset, split_metadata, modality, replaced=str(label)) if needed else dataset
-        )
+            splits[split] = add_metadata(splits[split], split_metadata, modality, replaced=str(label))
     notes += _note_order(file for files in found.files.values() for file in files)
     notes += _note_contradictions(metadata_labels, sum(map(len, found.files.values())))
     return LoadedFolders(splits, {}, frozenset(untyped), tuple(dict.fromkeys(notes)))
@@ -201,11 +198,8 @@ def _labels_of(metadata: Metadata, files: Sequence[LabelledFile]) -> list[_Metad
     labels = []
     for file in files if columns else ():
         row = metadata.row(file.path)
-        labels += [
-            _MetadataLabel(file, column, str(row[column]))
-            for column in columns
-            if row.get(column) is not None
-        ]
+        known = [column for column in columns if row.get(column) is not None]
+        labels += [_MetadataLabel(file, column, str(row[column])) for column in known]
     return labels
 
 

@@ -81,9 +81,8 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
             continue
         plain = [file for file in by_template[template] if split_name(table_stem(file))]
         chosen = plain or by_template[template]
-        if len({table_format(file) for file in chosen}) > 1 or len(set(map(table_stem, chosen))) < len(
-            chosen
-        ):
+        formats, stems = set(map(table_format, chosen)), set(map(table_stem, chosen))
+        if len(formats) > 1 or len(stems) < len(chosen):
             rule = f"must hold the {split} split in one format"
             shown = quoted(file.name for file in chosen)
             problems.append(Problem("data.path", rule, shown, "Remove the files of the other formats."))
@@ -97,8 +96,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
             )
     if problems:
         raise InputError(problems)
-    others = [file.name for file in files if names_split(file) is None]
-    if others:
+    if others := [file.name for file in files if names_split(file) is None]:
         notes.append(f"Files not named after a split were not read: {quoted(others)}.")
     return parts, notes
 
@@ -106,13 +104,12 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
 def _note_parts(split: str, files: Sequence[Path]) -> list[str]:
     """Return notes on a split of several files, and on missing shards."""
     counts = {int(match[1]) for file in files if (match := _COUNTED.search(table_stem(file)))}
+    shown = quoted(file.name for file in files)
     if counts and counts != {len(files)}:
         expected = " or ".join(map(str, sorted(counts)))
-        return [
-            f"The {split} split has {len(files)} of {expected} parts: {quoted(file.name for file in files)}."
-        ]
+        return [f"The {split} split has {len(files)} of {expected} parts: {shown}."]
     if len(files) > 1 and not counts:
-        return [f"The {split} split is read from several files: {quoted(file.name for file in files)}."]
+        return [f"The {split} split is read from several files: {shown}."]
     return []
 
 

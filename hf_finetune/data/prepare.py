@@ -180,12 +180,9 @@ def prepare_data(
         if empty := [split for split, table in tables.items() if len(table) == 0]:
             rule = "must hold at least one example that can be used"
             raise InputError([Problem(f"The {split} split", rule) for split in empty])
-    targets, problems = resolve_targets(
-        {split: table.labels for split, table in tables.items()},
-        {split: table.ids for split, table in tables.items()},
-        tables["train"].declared,
-        target,
-    )
+    labels = {split: table.labels for split, table in tables.items()}
+    ids = {split: table.ids for split, table in tables.items()}
+    targets, problems = resolve_targets(labels, ids, tables["train"].declared, target)
     if targets is not None and used.weight is not None and not TARGETS[targets.target].is_exclusive:
         rule = "must be left out unless each example has one class"
         problems.append(Problem("data.columns.weight", rule, repr(used.weight)))
@@ -224,7 +221,6 @@ def prepare_data(
         raise InputError(problems)
     pool = None
     if fold is not None:
-        by_class = stratify and TARGETS[targets.target].has_classes
         folded = fold_tables(tables, fold, validation, by_class, seed)
         pool = Pool(
             folded.pool.dataset,

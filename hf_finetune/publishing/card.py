@@ -69,11 +69,9 @@ def render_card(
             uses ``recipe``.
     """
     base, data = recipe.model.path, recipe.data.path
-    tags = [
-        "hf-finetune",
-        *(["timm"] if base.startswith("timm/") else []),
-        *(["custom_code"] if code else []),
-    ]
+    tags = ["hf-finetune"]
+    tags += ["timm"] if base.startswith("timm/") else []
+    tags += ["custom_code"] if code else []
     metadata = ModelCardData(
         base_model=base if not is_local(base) else None,
         datasets=data if not is_local(data) else None,

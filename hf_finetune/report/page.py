@@ -130,36 +130,31 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
     known = record.metrics.get("baselines", {})
     baselines = [baseline_name(name, target) for name in BASELINES if name in known]
     metrics, sizes = metric_rows(record), size_tables(record.metrics)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            run=record,
-            amounts=target is not None and not TARGETS[target].has_classes,
-            verdict=verdict(record),
-            bars=headline_bars(record),
-            calibration=calibration_verdict(record.metrics),
-            spread=spread_verdict(
-                record.metrics, record.primary_metrics[0] if record.primary_metrics else ""
-            ),
-            contents=_contents(record, bool(metrics), bool(classes), bool(sizes), figures),
-            figures=figures,
-            sizes=sizes,
-            metrics=metrics,
-            slices=slice_tables(record.metrics.get("slices", {})),
-            worst=slices_verdict(record.metrics),
-            baselines=baselines,
-            domain=domain_sentence(record),
-            stages=stage_rows(record),
-            classes=sorted(classes, key=lambda row: (not row.test, row.f1))[:ROWS],
-            class_count=len(classes),
-            class_columns=_class_columns(classes, bool(thresholds)),
-            thresholds=thresholds,
-            confusions=confusion_rows(record.predictions),
-            recipe=write_yaml(record.recipe),
-            script=Markup(script),
-            script_hash=_hash(script),
-        )
+    template = _environment().get_template("page.html")
+    return template.render(
+        run=record,
+        amounts=target is not None and not TARGETS[target].has_classes,
+        verdict=verdict(record),
+        bars=headline_bars(record),
+        calibration=calibration_verdict(record.metrics),
+        spread=spread_verdict(record.metrics, record.primary_metrics[0] if record.primary_metrics else ""),
+        contents=_contents(record, bool(metrics), bool(classes), bool(sizes), figures),
+        figures=figures,
+        sizes=sizes,
+        metrics=metrics,
+        slices=slice_tables(record.metrics.get("slices", {})),
+        worst=slices_verdict(record.metrics),
+        baselines=baselines,
+        domain=domain_sentence(record),
+        stages=stage_rows(record),
+        classes=sorted(classes, key=lambda row: (not row.test, row.f1))[:ROWS],
+        class_count=len(classes),
+        class_columns=_class_columns(classes, bool(thresholds)),
+        thresholds=thresholds,
+        confusions=confusion_rows(record.predictions),
+        recipe=write_yaml(record.recipe),
+        script=Markup(script),
+        script_hash=_hash(script),
     )
 
 
