@@ -75,16 +75,13 @@ def load_for_evaluation(
     if split is not None and split not in source.splits:
         repair = f"Known: {quoted(source.splits)}."
         raise InputError(Problem("The split", "must exist in the data", repr(split), repair))
-    there = [
-        name for name in slices if all(name in dataset.column_names for dataset in source.splits.values())
-    ]
+    common = set.intersection(*(set(dataset.column_names) for dataset in source.splits.values()))
+    there = [name for name in slices if name in common]
     columns, memory_notes = _as_in_training(
         *(path, source.splits[min(source.splits, key=SPLITS.index)].column_names, modality),
         *(columns or {}, named or {}, memory),
     )
-    grouped = (
-        group if group and all(group in dataset.column_names for dataset in source.splits.values()) else None
-    )
+    grouped = group if group in common else None
     used, column_notes = agree_on_columns(source, modality, columns, grouped, there)
     order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
     for name in order:

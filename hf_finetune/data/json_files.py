@@ -177,9 +177,7 @@ def _columns(file: Path, document: Any) -> dict[str, list[Any]] | None:
     Source: the values of ``orient`` in ``pandas.DataFrame.to_json``.
     """
     if isinstance(document, list):
-        if document and all(isinstance(row, dict) for row in document):
-            return _columns_of_records(document)
-        return None
+        return _columns_of_records(document) if _are_rows(document) else None
     if not isinstance(document, dict) or not document:
         return None
     values = list(document.values())
@@ -190,7 +188,7 @@ def _columns(file: Path, document: Any) -> dict[str, list[Any]] | None:
     if all(isinstance(value, dict) for value in values):
         return _columns_of_mappings(document)
     lists = {name: value for name, value in document.items() if isinstance(value, list)}
-    tables = [value for value in lists.values() if value and all(isinstance(row, dict) for row in value)]
+    tables = [value for value in lists.values() if _are_rows(value)]
     classes = [name for name, value in lists.items() if name.lower() in _CLASSES and _are_names(value)]
     if len(tables) == 1 and len(lists) == 1 + len(classes):
         return _columns_of_records(tables[0])
@@ -206,11 +204,7 @@ def _beside(document: Any) -> dict[str, Any]:
     """Return the other entries of an object that holds one list of rows; empty for other layouts."""
     if not isinstance(document, dict) or "schema" in document:
         return {}
-    tables = [
-        name
-        for name, value in document.items()
-        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
-    ]
+    tables = [name for name, value in document.items() if _are_rows(value)]
     if len(tables) != 1:
         return {}
     return {name: value for name, value in document.items() if name != tables[0]}
@@ -242,6 +236,10 @@ def _named_classes(
         f"{quoted(names)}."
     )
     return {**columns, label: named}, [note]
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _are_names(value: Any) -> bool:

@@ -54,11 +54,9 @@ class MultiTask:
             for inputs, columns in zip(parts, self.columns, strict=True)
             if inputs.validation is not None
         ]
-        lengths: list[int] | None = [length for inputs in parts for length in inputs.lengths or ()]
+        lengths = [length for inputs in parts for length in inputs.lengths or ()]
         width = self.columns[-1].labels[1]
         train = MixedExamples([inputs.train for inputs in parts], self.columns, width)
-        if lengths is not None and len(lengths) < len(train):
-            lengths = None
         examples, held_columns = [item for item, _ in held], [item for _, item in held]
         validation = MixedExamples(examples, held_columns, width) if held else None
         truncations = {
@@ -66,4 +64,5 @@ class MultiTask:
             for name, inputs in zip(self.shares, parts, strict=True)
             for truncation in inputs.truncations.values()
         }
-        return Inputs(train, validation, parts[0].collate, lengths, truncations)
+        known_lengths = lengths if len(lengths) == len(train) else None
+        return Inputs(train, validation, parts[0].collate, known_lengths, truncations)

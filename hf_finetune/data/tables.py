@@ -283,4 +283,4 @@ def content_keys(dataset: Dataset) -> tuple[str | None, ...]:
     Args:
         dataset: Split with the columns of ``LabelledData``.
     """
-    return hash_rows(Table(dataset, tuple(dataset["id"]), (None,) * len(dataset), None)).keys
+    return tuple(modality_of(dataset.column_names).hashes(dataset)[1])

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -102,9 +102,8 @@ def _folder_of_files(path: str, modality: Modality) -> Source | None:
     files = [entry for entry in entries if entry.suffix.lower() in modality.suffixes]
     if not files:
         return None
-    return Source(
-        {"train": Dataset.from_dict({modality.main_column: [str(file) for file in files]})}, folder, ()
-    )
+    dataset = Dataset.from_dict({modality.main_column: [str(file) for file in files]})
+    return Source({"train": dataset}, folder, ())
 
 
 @contextmanager
@@ -114,9 +113,6 @@ def _told_at(place: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(
-            Problem(
-                place if problem.place == "data.path" else f"{place}, {problem.place}",
-                *(problem.rule, problem.value, problem.repair),
-            )
+            replace(problem, place=place if problem.place == "data.path" else f"{place}, {problem.place}")
             for problem in error.problems
         ) from error

@@ -1,6 +1,7 @@
 """Check of a stage: two training steps change exactly the planned parameters."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class _Watch(TrainerCallback):
             if owned and not owned & trained:
                 frozen |= {f"{name}.{inner}".rstrip("."): child for inner, child in module.named_modules()}
         for name, module in frozen.items():
-            module.register_forward_pre_hook(self._hook(name))
+            module.register_forward_pre_hook(partial(self._look, name))
         self.frozen = len(frozen)
 
     def on_train_begin(
@@ -135,12 +136,9 @@ class _Watch(TrainerCallback):
         clauses = [f"{words} {listed(which, most=3)}" for words, which in wrong.items() if which]
         self.optimizer_problem = f"the optimizer {', '.join(clauses)}" if clauses else ""
 
-    def _hook(self, name: str) -> Any:
-        def look(module: nn.Module, inputs: Any) -> None:
-            if module.training:
-                self.training.add(name)
-
-        return look
+    def _look(self, name: str, module: nn.Module, inputs: Any) -> None:
+        if module.training:
+            self.training.add(name)
 
 
 def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:

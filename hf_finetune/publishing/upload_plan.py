@@ -200,11 +200,8 @@ def _path_patterns(paths: Sequence[str]) -> dict[str, re.Pattern[bytes]]:
 
     /home/me is found neither in /home/meg nor in a URL.
     """
-
-    def pattern(path: str) -> re.Pattern[bytes]:
-        spellings = "|".join(
-            re.escape(spelling) for spelling in dict.fromkeys((path, json.dumps(path)[1:-1]))
-        )
-        return re.compile(rf"(?<![\w.~-])(?:{spellings})(?![\w-])".encode())
-
-    return {path: pattern(path) for path in paths}
+    patterns = {}
+    for path in paths:
+        spellings = "|".join(map(re.escape, dict.fromkeys((path, json.dumps(path)[1:-1]))))
+        patterns[path] = re.compile(rf"(?<![\w.~-])(?:{spellings})(?![\w-])".encode())
+    return patterns
