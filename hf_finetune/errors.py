@@ -14,6 +14,7 @@ __all__ = [
     "InputError",
     "Problem",
     "collect_problems",
+    "counted",
     "format_seconds",
     "listed",
     "nearest",
@@ -128,6 +129,17 @@ def listed(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
 def quoted(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
     """Return words as ``listed`` does, each in quotes."""
     return listed((repr(word) for word in words), most)
+
+
+def counted(count: float, noun: str, several: str = "") -> str:
+    """Format a number with its noun: 1 thread, 2 threads.
+
+    Args:
+        count: Number.
+        noun: Singular form.
+        several: Plural form; empty adds an s to the singular.
+    """
+    return f"{count:,.15g} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:

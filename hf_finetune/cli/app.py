@@ -14,7 +14,7 @@ from hf_finetune.cli.errors import print_failure, print_input_error, tell_unpubl
 from hf_finetune.cli.publishing import publishing_app
 from hf_finetune.cli.recipes import recipes_app
 from hf_finetune.cli.terminal import ModelArgument, TrustRemoteCode, err, out
-from hf_finetune.errors import InputError
+from hf_finetune.errors import InputError, counted
 
 if TYPE_CHECKING:
     from hf_finetune.recipe import Recipe
@@ -305,8 +305,7 @@ def predict_command(
     if output is not None:
         err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")
     if stream.failed:
-        unread = "1 input" if stream.failed == 1 else f"{stream.failed:,} inputs"
-        err.print(f"{unread} could not be read; the output holds the error instead:")
+        err.print(f"{counted(stream.failed, 'input')} could not be read; the output holds the error instead:")
         for name, reason in stream.first_failures:
             err.print(f"  {name}: {reason}", markup=False)
         raise typer.Exit(2)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hf_finetune.cli.terminal import out
+from hf_finetune.errors import counted
 
 __all__ = ["cache_app"]
 
@@ -30,6 +31,6 @@ def cache_prune(
     from hf_finetune.cache.cache_dir import cache_folder, parse_size, prune_cache
 
     removed = prune_cache(cache_folder(), parse_size(max_size))
-    entries = "1 cache entry" if len(removed) == 1 else f"{len(removed):,} cache entries"
+    entries = counted(len(removed), "cache entry", "cache entries")
     size = sum(entry.bytes for entry in removed)
     out.print(f"Removed {entries} ({size:,} bytes) from {cache_folder()}.")

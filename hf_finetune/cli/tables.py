@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hf_finetune.errors import format_seconds, listed, quoted
+from hf_finetune.errors import counted, format_seconds, listed, quoted
 from hf_finetune.planning.schedules import draw_schedule
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.recipe.schedule import PolynomialSchedule, ScheduleSpec, SchedulesSpec
@@ -239,8 +239,8 @@ def _print_stage(
     if fitted_by(stage):
         _print_fitted(console, index, stage, planned)
         return
-    steps = "unknown steps" if planned.steps is None else _several(planned.steps, "step")
-    epochs = "unknown epochs" if planned.epochs is None else _several(planned.epochs, "epoch")
+    steps = "unknown steps" if planned.steps is None else counted(planned.steps, "step")
+    epochs = "unknown epochs" if planned.epochs is None else counted(planned.epochs, "epoch")
     title = f"Stage {index + 1}, {planned.name}: train {planned.train}"
     table = Table(title=title, title_justify="left", box=None)
     for heading in ("layers", "parameters", "lr", "weight decay"):
@@ -316,10 +316,6 @@ def _compression(spec: "CompressSpec") -> str:
     if spec.method == "structured":
         return f"first removes {spec.prune:.3g} of the neurons of each feed-forward layer"
     return f"first sets {spec.prune:.3g} of the backbone's linear and convolution weights to 0 and keeps them at 0"
-
-
-def _several(number: float, word: str) -> str:
-    return f"{number:,.15g} {word}" if number == 1 else f"{number:,.15g} {word}s"
 
 
 def _written(stage: "StageSpec") -> dict[str, Any]:

@@ -16,10 +16,10 @@ from hf_finetune.doctor.checkpoint import ROUND_TRIP, WEIGHTS, check_round_trip,
 from hf_finetune.doctor.determinism import DETERMINISM, check_determinism
 from hf_finetune.doctor.gradients import LOSS_SCALING, check_loss_scaling
 from hf_finetune.doctor.precision import PRECISION, check_precision
-from hf_finetune.doctor.result import Check, CheckResult, counted
+from hf_finetune.doctor.result import Check, CheckResult
 from hf_finetune.doctor.stages import check_stage, stage_title
 from hf_finetune.doctor.two_processes import TWO_PROCESSES, check_two_processes
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, counted
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.multitask import problems_in_task
 from hf_finetune.tasks import TASKS

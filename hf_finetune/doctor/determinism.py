@@ -7,9 +7,9 @@ import torch
 from hf_finetune.distributed import start_processes
 from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import widest_stage
-from hf_finetune.doctor.result import CheckResult, counted
+from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.steps import shorten, take_steps
-from hf_finetune.errors import listed
+from hf_finetune.errors import counted, listed
 
 __all__ = ["check_determinism"]
 

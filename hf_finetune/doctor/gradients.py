@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hf_finetune.distributed import start_processes
 from hf_finetune.doctor.check_target import CheckTarget
-from hf_finetune.doctor.result import CheckResult, counted
+from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.steps import (
     FirstGradient,
     difference,
@@ -13,6 +13,7 @@ from hf_finetune.doctor.steps import (
     shorten,
     take_steps,
 )
+from hf_finetune.errors import counted
 
 __all__ = ["TOLERANCE", "check_loss_scaling", "widest_stage"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Check", "CheckResult", "State", "counted", "sentence"]
+__all__ = ["Check", "CheckResult", "State", "sentence"]
 
 State = Literal["pass", "fail", "skipped"]
 
@@ -38,17 +38,6 @@ class Check:
 
     name: str
     run: Callable[[Path], CheckResult]
-
-
-def counted(count: int, noun: str, several: str = "") -> str:
-    """Format a number with its noun: 1 thread, 2 threads.
-
-    Args:
-        count: Number.
-        noun: Singular form.
-        several: Plural form; empty adds an s to the singular.
-    """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {several or f'{noun}s'}"
 
 
 def sentence(parts: Sequence[str]) -> str:

@@ -10,9 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.doctor.check_target import CheckTarget
-from hf_finetune.doctor.result import CheckResult, counted, sentence
+from hf_finetune.doctor.result import CheckResult, sentence
 from hf_finetune.doctor.steps import FirstGradient, plain_gradient, shorten, take_steps
-from hf_finetune.errors import listed
+from hf_finetune.errors import counted, listed
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import SpeedSpec
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import TOLERANCE
-from hf_finetune.doctor.result import CheckResult, counted, sentence
+from hf_finetune.doctor.result import CheckResult, sentence
 from hf_finetune.doctor.steps import difference, plain_gradient, shorten
 from hf_finetune.doctor.worker import JOB, digests_file, gradient_file, pack_model
-from hf_finetune.errors import listed
+from hf_finetune.errors import counted, listed
 
 __all__ = ["check_two_processes"]
 
