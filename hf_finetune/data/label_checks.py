@@ -66,11 +66,8 @@ def note_variants(counts: Mapping[str, int], form: LabelForm) -> tuple[str, ...]
     note = f"Classes that differ only in {kinds}: {listed(variants, most=5)}."
     if form.several:
         return (note,)
-    return (f"{note} To merge them, set {form.written(**_fields(form), normalize='true')}.",)
-
-
-def _fields(form: LabelForm) -> dict[str, str]:
-    return {} if form.separator is None else {"separator": repr(form.separator).replace("'", '"')}
+    separator = {} if form.separator is None else {"separator": repr(form.separator).replace("'", '"')}
+    return (f"{note} To merge them, set {form.written(**separator, normalize='true')}.",)
 
 
 def merge_variants(

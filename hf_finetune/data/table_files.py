@@ -115,14 +115,10 @@ def _read_parquet(split: str, files: Sequence[Path]) -> Dataset:
 
 def unreadable(error: Exception, place: str, rule: str, repair: str = "") -> InputError:
     """Return an InputError for an exception of a reader. A full disk is not an input error: its OSError is raised."""
-    cause = _first_cause(error)
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         raise cause
     first_line = next(iter(str(cause).strip().splitlines()), "")
     return InputError(Problem(place, rule, f"{type(cause).__name__}: {first_line}".rstrip(".: "), repair))
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

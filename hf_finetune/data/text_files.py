@@ -71,7 +71,8 @@ def open_text_file(file: Path, options: TableOptions) -> Iterator[tuple[TextIO, 
     except UnicodeError as error:
         raise InputError(_undecodable(file, encoding)) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(_damaged_gzip(file, error)) from error
+        value = f"{type(error).__name__}: {error}".rstrip(".")
+        raise InputError(Problem(file.name, "must be a whole gzip file", value)) from error
 
 
 def _open_bytes(file: Path) -> IO[bytes]:
@@ -191,7 +192,3 @@ def _excerpt(line: bytes, encoding: str) -> str | None:
     if place is None or any(not character.isprintable() for character in text if character != "\t"):
         return None
     return text[max(0, place - 8) : place + 8]
-
-
-def _damaged_gzip(file: Path, error: Exception) -> Problem:
-    return Problem(file.name, "must be a whole gzip file", f"{type(error).__name__}: {error}".rstrip("."))

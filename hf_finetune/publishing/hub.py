@@ -279,9 +279,7 @@ def _commit(api: HfApi, planned: Publication, head: str | None) -> str:
             )
         )
     except HfHubHTTPError as error:
-        if error.response.status_code not in CONFLICTS:
-            raise
-        landed = _landed(api, planned)
+        landed = _landed(api, planned) if error.response.status_code in CONFLICTS else None
         if landed is None:
             raise
         return landed
