@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ Prepare = Callable[[Sequence[Any]], Batch]
 Forward = Callable[[Batch], np.ndarray]
 
 
+@dataclass(frozen=True)
 class ExportedPipeline:
     """Pipeline that maps a batch of examples to logits, as ``compute_logits`` calls it.
 
@@ -40,8 +42,8 @@ class ExportedPipeline:
         forward: Function from model inputs to logits `[examples, classes]`.
     """
 
-    def __init__(self, prepare: Prepare, forward: Forward):
-        self.prepare, self.forward = prepare, forward
+    prepare: Prepare
+    forward: Forward
 
     def __call__(self, examples: Sequence[Any]) -> np.ndarray:
         """Return the logits `[examples, classes]` of a batch of examples."""

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import Classifier
-from hf_finetune.publishing.exported_pipeline import METADATA, exported_classifier
+from hf_finetune.publishing.exported_pipeline import exported_classifier
 from hf_finetune.tasks import Modality
 
 __all__ = [
@@ -189,8 +189,7 @@ def program_classifier(
             return module(**batch).numpy()
 
     metadata = json.loads(extra_files[_METADATA_FILE])
-    described = {name: metadata[name] for name in METADATA}
-    return exported_classifier(Path(folder), described, forward, batch_size, trust_remote_code)
+    return exported_classifier(Path(folder), metadata, forward, batch_size, trust_remote_code)
 
 
 def _logits_alone(model: PreTrainedModel, names: Iterable[str]) -> nn.Module:
