@@ -303,9 +303,8 @@ def _array(file: Path, name: str, values: Sequence[Any], notes: list[str]) -> pa
             )
             return column
         rows = {type(value): row for row, value in reversed(list(enumerate(values))) if value is not None}
-        where = (
-            f"examples {' and '.join(map(str, sorted(rows.values())))}" if len(rows) > 1 else f"it ({error})"
-        )
+        examples = " and ".join(map(str, sorted(rows.values())))
+        where = f"examples {examples}" if len(rows) > 1 else f"it ({error})"
         rule = f"must hold values of one type in {name!r}"
         raise InputError(Problem(file.name, rule, f"others in {where}")) from error
 

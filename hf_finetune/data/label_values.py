@@ -102,10 +102,8 @@ def _read_literals(
     strange = rows_where(cells, ids, lambda cell: isinstance(cell, str) and parsed.get(cell) is None)
     if strange:
         example = next(text for text in texts if parsed.get(text) is None)
-        rule, value = (
-            "must hold a valid list in every row or in none",
-            f"{example[:60]!r} in {quoted(strange)}",
-        )
+        rule = "must hold a valid list in every row or in none"
+        value = f"{example[:60]!r} in {quoted(strange)}"
         advice = "set data.target: single_label if each cell is a single class name"
         return cells, [Problem(PLACE, rule, value, f"Write ['a', 'b'] in every row, or {advice}.")]
     read = {}

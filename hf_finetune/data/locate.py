@@ -135,8 +135,8 @@ def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labe
         return True
     named = {names_split(file) for file in files} - {None}
     if named:
-        trains = [folder for folder in tree.folders if split_name(folder.name) == "train"]
-        return "train" not in named and any(folder.has_example_folders for folder in trains)
+        train_folders = [folder for folder in tree.folders if split_name(folder.name) == "train"]
+        return "train" not in named and any(folder.has_example_folders for folder in train_folders)
     # A single folder next to a table holds the files that the table's path column refers to.
     return len(tree.folders) > 1
 
