@@ -55,9 +55,8 @@ class PairedExamples(torch.utils.data.Dataset):
 class PairedCollate:
     """Collate function of paired examples: first all source examples, then their target inputs.
 
-    ``labels`` has entries for the source examples only.
-
-    Examples without a target input, as in a validation split, are collated as usual.
+    ``labels`` has entries for the source examples only. Examples without a target input, as in a validation split, are
+    collated as usual.
 
     Args:
         collate: Collate function of unpaired examples.

@@ -91,9 +91,7 @@ def names_optional_column(recipe: Recipe) -> bool:
 def made_up_data(
     modality: Modality, target: Target, names: Sequence[str], *, words: int = 16, pair: bool = False
 ) -> LabelledData:
-    """Return 8 synthetic labeled examples.
-
-    The examples are the same at every call.
+    """Return 8 synthetic labeled examples, the same at every call.
 
     Args:
         modality: Kind of the inputs.
