@@ -4,7 +4,7 @@ Features are standardized for the fit, and means and scales are folded into the 
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,8 @@ ABSENT = -100.0
 LEAST = np.log(np.finfo(np.float64).eps)
 """Lower bound of a log-probability, so that a single misclassified example does not dominate the loss."""
 
-Models = dict[int, dict[int, "LogisticRegression"]]
-"""Logistic regressions by fold and class index."""
+Regressions = dict[int, "LogisticRegression"]
+"""Logistic regressions by class index; single-label data has only one, with index 0."""
 
 
 @dataclass(frozen=True)
@@ -223,38 +223,22 @@ def _cross_validate(
     if TARGETS[target].has_several_classes and classes > MOST_COMPARED:
         columns = np.linspace(0, classes - 1, MOST_COMPARED).astype(np.int64)
         labels, counts = labels[:, columns], counts[:, columns]
-    models: Models = {}
+    models: dict[int, Regressions] = {}
     losses: dict[float, float] = {}
     for strength in strengths:
-        loss = _held_out_loss(features, labels, target, classes, strength, folds, numbers, counts, models)
+        total, examples = 0.0, 0
+        for fold in numbers.tolist():
+            out = folds == fold
+            start = models.setdefault(fold, {})  # its fit at the previous strength
+            weight, bias = _fit(features[~out], labels[~out], target, classes, strength, counts[~out], start)
+            total += (counts[out] * _loss(features[out] @ weight.T + bias, labels[out], target)).sum()
+            examples += int(out.sum())
+        loss = float(total / examples)
         falls = loss < min(losses.values(), default=np.inf)
         losses[strength] = loss
         if not falls:
             break
     return losses
-
-
-def _held_out_loss(
-    features: np.ndarray,
-    labels: np.ndarray,
-    target: Target,
-    classes: int,
-    strength: float,
-    folds: np.ndarray,
-    held_out: Iterable[int],
-    counts: np.ndarray,
-    models: Models,
-) -> float:
-    """Return the mean loss on held-out folds; each fold's fit starts from its fit at the previous strength."""
-    total, examples = 0.0, 0
-    for fold in held_out:
-        out = folds == fold
-        known, classified, weights = features[~out], labels[~out], counts[~out]
-        start = models.setdefault(int(fold), {})
-        weight, bias = _fit(known, classified, target, classes, strength, weights, start)
-        total += (counts[out] * _loss(features[out] @ weight.T + bias, labels[out], target)).sum()
-        examples += int(out.sum())
-    return float(total / examples)
 
 
 def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray:
@@ -278,31 +262,25 @@ def _fit(
     classes: int,
     strength: float,
     counts: np.ndarray,
-    models: dict[int, "LogisticRegression"] | None = None,
+    models: Regressions | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit on standardized features, and fold means and scales into weight and bias.
+    """Return weight [outputs, features] and bias [outputs] for raw features, of a fit on standardized features.
 
-    Args:
-        features: Features [examples, features].
-        labels: Labels as in ``fit_linear``.
-        target: Kind of the labels.
-        classes: Number of classes; 1 for regression.
-        strength: scikit-learn's C, or 1 / alpha.
-        counts: Weights from ``_counts``.
-        models: Earlier fits by class index for a warm start, updated in place; None starts from scratch.
-
-    Returns:
-        Weight [outputs, features] and bias [outputs] for raw features.
+    ``models`` holds earlier fits for a warm start, and is updated in place; None starts from scratch.
     """
     means, scales = features.mean(axis=0), _scales(features)
-    kind = TARGETS[target]
-    solve = _classes if kind.is_exclusive else _each_class if kind.has_several_classes else _amounts
+    standardized = (features - means) / scales
     with warnings.catch_warnings():
         # scikit-learn suspects a regression problem if the classes have few examples each
         warnings.filterwarnings(
             "ignore", message="The number of unique classes is greater", category=UserWarning
         )
-        weight, bias = solve((features - means) / scales, labels, classes, strength, counts, models)
+        if TARGETS[target].is_exclusive:
+            weight, bias = _fit_classes(standardized, labels, classes, strength, counts, models)
+        elif TARGETS[target].has_several_classes:
+            weight, bias = _fit_each_class(standardized, labels, strength, counts, models)
+        else:
+            weight, bias = _fit_ridge(standardized, labels, strength)
     weight = weight / scales
     return weight, bias - weight @ means
 
@@ -312,25 +290,19 @@ def _scales(features: np.ndarray) -> np.ndarray:
 
     Otherwise a nearly constant feature gets a huge weight, which overflows in lower precision and in the gradients of
     later stages: all-MiniLM-L6-v2 has one with a standard deviation of 1e-32.
-
-    Args:
-        features: Features [examples, features].
-
-    Returns:
-        Divisors [features], above 0.
     """
     deviations = features.std(axis=0)
     varying = deviations[deviations > 0]
     return np.maximum(deviations, np.median(varying) if len(varying) else 1.0)
 
 
-def _classes(
+def _fit_classes(
     features: np.ndarray,
     labels: np.ndarray,
     classes: int,
     strength: float,
     counts: np.ndarray,
-    models: dict[int, "LogisticRegression"] | None = None,
+    models: Regressions | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, ABSENT)
     if labels.ndim == 2:  # one row per example and class with a probability, weighted by it
@@ -350,9 +322,7 @@ def _classes(
     return weight, bias
 
 
-def _regression(
-    number: int, strength: float, models: dict[int, "LogisticRegression"] | None
-) -> "LogisticRegression":
+def _regression(number: int, strength: float, models: Regressions | None) -> "LogisticRegression":
     """Return a logistic regression to fit: a new one, or that of the same ``number`` in ``models`` for a warm start."""
     from sklearn.linear_model import LogisticRegression
 
@@ -361,13 +331,8 @@ def _regression(
     return model.set_params(C=strength)
 
 
-def _each_class(
-    features: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    strength: float,
-    counts: np.ndarray,
-    models: dict[int, "LogisticRegression"] | None = None,
+def _fit_each_class(
+    features: np.ndarray, labels: np.ndarray, strength: float, counts: np.ndarray, models: Regressions | None
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
     for index, column in enumerate(labels.T):
@@ -386,14 +351,7 @@ def _is_sure(column: np.ndarray) -> bool:
     return len(np.unique(column[~np.isnan(column)])) < 2
 
 
-def _amounts(
-    features: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    strength: float,
-    counts: np.ndarray,
-    models: dict[int, "LogisticRegression"] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+def _fit_ridge(features: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import Ridge
 
     ridge = Ridge(alpha=1 / strength).fit(features, labels)
