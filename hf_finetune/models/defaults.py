@@ -16,7 +16,6 @@ _AS_BERT = "convention: as BERT"
 TABLE: tuple[Defaults, ...] = (
     Defaults(
         family="MiniLM",
-        head_lr=1e-3,
         lr=3e-5,
         layer_decay=0.9,
         train="last:2",
@@ -29,11 +28,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="small BERTs",
-        head_lr=1e-3,
         lr=1e-4,
         layer_decay=0.9,
-        train="all",
-        pooling="own",
         lr_source="stated: Turc et al. 2019 search 3e-5 to 3e-4 for BERTs of 128 to 768 features, in steps of 8 to 128 "
         "examples (google-research/bert, README.md)",
         decay_source="convention: as MiniLM",
@@ -42,11 +38,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="BERT",
-        head_lr=1e-3,
         lr=5e-5,
         layer_decay=0.95,
-        train="all",
-        pooling="own",
         lr_source="stated: Devlin et al. 2019, appendix A.3 (2e-5, 3e-5 or 5e-5, in steps of 16 or 32 examples); "
         "MobileBERT: Sun, Yu et al. 2020 (1e-5 to 1e-4, in steps of 16 to 48); the others: convention, as BERT",
         decay_source="stated: Sun, Qiu et al. 2019, table 4 (0.95 with 2e-5: test error on IMDb 5.40 %, against 5.42 % "
@@ -55,11 +48,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="DistilBERT",
-        head_lr=1e-3,
         lr=5e-5,
         layer_decay=0.95,
-        train="all",
-        pooling="own",
         lr_source="convention: the upper end of the range of BERT, which it is distilled from; transformers' guide has "
         "2e-5 in steps of 16 examples (huggingface/transformers, docs/source/en/tasks/sequence_classification.md)",
         decay_source=_AS_BERT,
@@ -67,11 +57,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="RoBERTa",
-        head_lr=1e-3,
         lr=2e-5,
         layer_decay=0.95,
-        train="all",
-        pooling="own",
         lr_source="stated: Liu et al. 2019, table 10 (RoBERTa-large: 1e-5, 2e-5 or 3e-5, in steps of 16 or 32 "
         "examples), and facebookresearch/fairseq, examples/roberta/README.glue.md (1e-5 or 2e-5); the others: "
         "convention, as RoBERTa",
@@ -87,11 +74,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="small ELECTRA and ConvBERT",
-        head_lr=1e-3,
         lr=3e-4,
         layer_decay=0.8,
-        train="all",
-        pooling="own",
         lr_source="stated, in steps of 32 examples: Clark et al. 2020, table 7 (their published code has 1e-4: "
         "google-research/electra, configure_finetuning.py); yitu-opensource/ConvBert, configure_finetuning.py",
         decay_source="stated: in the same places",
@@ -100,11 +84,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="ELECTRA and ConvBERT",
-        head_lr=1e-3,
         lr=1e-4,
         layer_decay=0.8,
-        train="all",
-        pooling="own",
         lr_source="stated, in steps of 32 examples: Clark et al. 2020, table 7, and google-research/electra, "
         "configure_finetuning.py; yitu-opensource/ConvBert, configure_finetuning.py",
         decay_source="stated: in the same places",
@@ -113,11 +94,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="ELECTRA-large",
-        head_lr=1e-3,
         lr=5e-5,
         layer_decay=0.9,
-        train="all",
-        pooling="own",
         lr_source="stated, in steps of 32 examples: Clark et al. 2020, table 7, and google-research/electra, "
         "configure_finetuning.py",
         decay_source="stated: in the same places",
@@ -125,11 +103,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="DeBERTa",
-        head_lr=1e-3,
         lr=2e-5,
         layer_decay=0.95,
-        train="all",
-        pooling="own",
         lr_source="stated: He et al. 2021, table 9 (base: 1.5e-5 to 4e-5, in steps of 16 to 64 examples), and "
         "microsoft/DeBERTa, experiments/glue/mnli.sh (v3-base 1.5e-5, base 3e-5, v3-small 4.5e-5, in steps of 64)",
         decay_source=_AS_BERT,
@@ -138,11 +113,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="DeBERTa-large",
-        head_lr=1e-3,
         lr=1e-5,
         layer_decay=0.95,
-        train="all",
-        pooling="own",
         lr_source="stated: He et al. 2021, table 9 (large: 5e-6 to 1e-5, in steps of 16 to 64 examples), and "
         "microsoft/DeBERTa, experiments/glue/mnli.sh (large 1e-5, v3-large 7e-6, in steps of 64)",
         decay_source=_AS_BERT,
@@ -150,11 +122,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="ALBERT, XLNet and MPNet",
-        head_lr=1e-3,
         lr=2e-5,
         layer_decay=1.0,
-        train="all",
-        pooling="own",
         lr_source="stated: ALBERT: Lan et al. 2020, table 14 (1e-5 to 3e-5 in steps of 16 or 32 examples); XLNet: "
         "zihangdai/xlnet, README.md (2e-5 for IMDb, 5e-5 for STS-B, in steps of 32); MPNet: microsoft/MPNet, "
         "MPNet/README.glue.md (1e-5 or 2e-5, in steps of 16 or 32)",
@@ -164,11 +133,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="ModernBERT",
-        head_lr=1e-3,
         lr=5e-5,
         layer_decay=0.95,
-        train="all",
-        pooling="own",
         lr_source="stated: Warner et al. 2024, table 6 (base: 5e-5 or 8e-5, large: 1e-5 to 8e-5, in steps of 64 "
         "examples)",
         decay_source=_AS_BERT,
@@ -176,11 +142,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="DINOv2 and DINOv3",
-        head_lr=1e-3,
         lr=6e-5,
         layer_decay=0.75,
-        train="all",
-        pooling="own",
         lr_source="convention: as ViT, whose architecture it has; the authors state no rate (Oquab et al. 2023 use the "
         "training of DeiT III for their table 5)",
         decay_source="convention: as ViT",
@@ -189,10 +152,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="BEiT",
-        head_lr=1e-3,
         lr=1e-4,
         layer_decay=0.65,
-        train="all",
         pooling="mean",
         lr_source="scaled from steps of 1,024 examples to steps of 32, in proportion: Bao et al. 2022, table 13 (2e-3 "
         "to 5e-3, so 6e-5 to 1.6e-4); data2vec: facebookresearch/data2vec_vision, beit/README.md (4e-3, so 1.3e-4). "
@@ -204,10 +165,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="EVA",
-        head_lr=1e-3,
         lr=5e-5,
         layer_decay=0.8,
-        train="all",
         pooling="mean",
         lr_source="stated, in steps of 512 examples, and not scaled: baaivision/EVA, EVA-02/asuka/README.md (EVA-02-B "
         "after ImageNet-21k; its other checkpoints 2e-5 to 2e-4, in steps of 512 or 1,024)",
@@ -216,11 +175,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="ViT and DeiT",
-        head_lr=1e-3,
         lr=6e-5,
         layer_decay=0.75,
-        train="all",
-        pooling="own",
         lr_source="scaled to steps of 32 examples, in proportion, as the authors do: facebookresearch/mae, FINETUNE.md "
         "(ViT-B: 5e-4 for 256 examples, so 6e-5; ViT-L and ViT-H: 1e-3, so 1.2e-4); all but ViT-MAE: convention, as "
         "ViT-MAE",
@@ -230,10 +186,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="Swin",
-        head_lr=1e-3,
         lr=5e-5,
         layer_decay=0.9,
-        train="all",
         pooling="mean",
         lr_source="convention, between two stated rates: 6e-5 for a new task in steps of 16 examples "
         "(open-mmlab/mmsegmentation, configs/swin, ADE20K), and 2e-5 from ImageNet-22k to 1k in steps of 512 "
@@ -245,10 +199,8 @@ TABLE: tuple[Defaults, ...] = (
     ),
     Defaults(
         family="ConvNeXt",
-        head_lr=1e-3,
         lr=5e-5,
         layer_decay=0.9,
-        train="all",
         pooling="mean",
         lr_source="stated, in steps of 512 examples, and not scaled: facebookresearch/ConvNeXt, TRAINING.md (for a new "
         "task 1e-4 in steps of 16: semantic_segmentation/configs/convnext)",
@@ -276,7 +228,6 @@ TABLE: tuple[Defaults, ...] = (
         head_lr=2e-3,
         lr=1e-3,
         layer_decay=0.8,
-        train="all",
         pooling="mean",
         lr_source="stated: fastai/fastai, fastai/callback/schedule.py, Learner.fine_tune (2e-3 for the head alone, "
         "then 1e-3 for the head and less below it); RegNet: convention, as ResNet",
@@ -286,26 +237,20 @@ TABLE: tuple[Defaults, ...] = (
         timm=r"(wide_|legacy_)?(cs|se|sk|eca|gc|t)?res(net|next|nest)|regnet|res2ne",
     ),
 )
-"""Defaults by architecture; the first row that matches a checkpoint applies."""
+"""Defaults by architecture; the first row that matches a checkpoint applies. Fields that a row leaves out are those of ``Defaults``."""
 
 FALLBACKS: dict[tuple[bool, bool], Defaults] = {
     (False, False): Defaults(
         family="text models that docs/rates.md does not list",
-        head_lr=1e-3,
         lr=3e-5,
         layer_decay=0.95,
-        train="all",
-        pooling="own",
         lr_source="convention: the middle of BERT's range",
         decay_source=_AS_BERT,
     ),
     (True, False): Defaults(
         family="image models without BatchNorm that docs/rates.md does not list",
-        head_lr=1e-3,
         lr=5e-5,
         layer_decay=0.8,
-        train="all",
-        pooling="own",
         lr_source="convention: as Swin and ConvNeXt",
         decay_source="convention: between ViT and ConvNeXt",
     ),
@@ -314,7 +259,6 @@ FALLBACKS: dict[tuple[bool, bool], Defaults] = {
         head_lr=2e-3,
         lr=1e-3,
         layer_decay=0.9,
-        train="all",
         pooling="mean",
         lr_source="convention: as ResNet",
         decay_source="convention: nearer 1 than ResNet, as many of these have more layer groups",

@@ -23,14 +23,14 @@ class Defaults:
 
     Attributes:
         family: Display name of the architectures.
-        head_lr: Peak learning rate of a stage that trains the head alone.
         lr: Peak learning rate of a stage that trains layers of the backbone.
         layer_decay: Factor on ``lr`` per layer group from the head towards the input, in (0, 1].
+        lr_source: Source of ``lr``: measured here, stated by a source, scaled from one, or a convention.
+        decay_source: Source of ``layer_decay``, likewise.
+        head_lr: Peak learning rate of a stage that trains the head alone.
         train: Selector that replaces ``train: auto``, for the part of the backbone that is worth training; ``all`` or
             ``last:N``.
         pooling: Pooling of tokens or positions into the vector that the head reads.
-        lr_source: Source of ``lr``: measured here, stated by a source, scaled from one, or a convention.
-        decay_source: Source of ``layer_decay``, likewise.
         model_types: Values of ``model_type`` in transformers configs.
         timm: Regular expression matched at the beginning of timm model names; empty for none.
         narrowest: Minimum hidden size for which the defaults apply; None for any.
@@ -38,13 +38,13 @@ class Defaults:
     """
 
     family: str
-    head_lr: float
     lr: float
     layer_decay: float
-    train: str
-    pooling: str
     lr_source: str
     decay_source: str
+    head_lr: float = 1e-3
+    train: str = "all"
+    pooling: str = "own"
     model_types: tuple[str, ...] = ()
     timm: str = ""
     narrowest: int | None = None
@@ -235,8 +235,8 @@ def _usual(stage: StageSpec, layout: Layout, defaults: Defaults) -> _Usual | Non
         return _Usual(defaults.head_lr, 1.0, f"{of_family} the head alone")
     if all(parameter.is_adapter for parameter in below):
         part = RATES_OF_PARTS[layout.adapter]
-        return _Usual(part.lr, 1.0, f"for a stage that trains {part.part}")
-    if all(parameter.is_norm or parameter.is_bias for parameter in below):
+    elif all(parameter.is_norm or parameter.is_bias for parameter in below):
         part = RATES_OF_PARTS["small"]
-        return _Usual(part.lr, 1.0, f"for a stage that trains {part.part}")
-    return _Usual(defaults.lr, defaults.layer_decay, f"{of_family} the backbone")
+    else:
+        return _Usual(defaults.lr, defaults.layer_decay, f"{of_family} the backbone")
+    return _Usual(part.lr, 1.0, f"for a stage that trains {part.part}")

@@ -8,7 +8,7 @@ from hf_finetune.planning.layers import Layout, Parameter
 from hf_finetune.planning.rates import RATES_OF_PARTS, Defaults, fill_depths, fill_rates, rate_notes
 from hf_finetune.recipe.schema import StageSpec
 
-DEFAULTS = Defaults("Net", 1e-2, 1e-4, 0.8, "all", "mean", "a paper", "a paper")
+DEFAULTS = Defaults("Net", 1e-4, 0.8, "a paper", "a paper", head_lr=1e-2, pooling="mean")
 PARAMETERS = (
     Parameter("embed.weight", 8, 0),
     Parameter("layer.weight", 4, 1),
