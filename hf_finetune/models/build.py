@@ -19,10 +19,9 @@ from transformers import (
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_processor, unreadable
-from hf_finetune.models.checkpoint_weights import account_for_weights
+from hf_finetune.models.checkpoint_weights import account_for_weights, refuse_not_finite
 from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropout import set_drop_path, set_dropout
-from hf_finetune.models.finite_weights import refuse_not_finite
 from hf_finetune.models.head_spec import load_config, refuse_head, set_head, unsuited_head, with_head
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.pretraining_weights import classifier_config

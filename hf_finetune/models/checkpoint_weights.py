@@ -1,23 +1,30 @@
-"""Account of the weights that a checkpoint holds, lacks, or has in another shape than the model."""
+"""Check the weights of a checkpoint: none is missing, unexpected, of another shape, nan or infinite."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.errors import InputError, Problem, listed, shown
 from hf_finetune.fields.patterns import PatternError, matching
 from hf_finetune.models.pretraining_weights import pretraining_weights, untrained_norms
 
-__all__ = ["account_for_weights"]
+__all__ = ["account_for_weights", "refuse_not_finite"]
 
 # Poolers and pretraining heads that a classifier does not use, and buffers of old checkpoints.
 SPENT = re.compile(
     r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
+)
+# Weight files, in the order in which transformers looks for them.
+_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 )
 
 
@@ -61,7 +68,7 @@ def account_for_weights(
     spent = [
         name
         for name in unexpected
-        if SPENT.search(name) or _is_old_head(name, prefix, info) or {name, f"{prefix}{name}"} & old_head
+        if SPENT.search(name) or _is_old_head(name, prefix) or {name, f"{prefix}{name}"} & old_head
     ]
     foreign = [name for name in unexpected if name not in spent]
     pretrained = pretraining_weights(saved, type(model), unexpected) if saved is not None else {}
@@ -81,26 +88,14 @@ def _problems(
     repair = "Add it to model.allow_missing if this is intended."
     problems = []
     if missing:
-        problems.append(
-            Problem(
-                "model.path",
-                f"must hold every weight outside the head; it lacks {_some(missing)}",
-                repr(path),
-                repair,
-            )
-        )
+        rule = f"must hold every weight outside the head; it lacks {listed(missing, 4)}"
+        problems.append(Problem("model.path", rule, repr(path), repair))
     for name, shape, expected in mismatched[:5]:
         rule = f"must hold {name} with shape {list(expected)}"
         problems.append(Problem("model.path", rule, str(list(shape)), repair))
     if foreign:
-        problems.append(
-            Problem(
-                "model.path",
-                f"must hold only weights of its architecture; it also holds {_some(foreign)}",
-                repr(path),
-                repair,
-            )
-        )
+        rule = f"must hold only weights of its architecture; it also holds {listed(foreign, 4)}"
+        problems.append(Problem("model.path", rule, repr(path), repair))
     return problems
 
 
@@ -108,13 +103,13 @@ def _notes(pretrained: Mapping[str, str], spent: Sequence[str], new_norms: Mappi
     notes = []
     for owner in dict.fromkeys(pretrained.values()):
         names = [name for name, class_name in pretrained.items() if class_name == owner]
-        notes.append(f"Checkpoint weights not loaded, because only {owner} needs them: {_some(names)}.")
+        notes.append(f"Checkpoint weights not loaded, because only {owner} needs them: {listed(names, 4)}.")
     if spent:
-        notes.append(f"Checkpoint weights not loaded: {_some(spent)}.")
+        notes.append(f"Checkpoint weights not loaded: {listed(spent, 4)}.")
     if new_norms:
         owner = next(iter(new_norms.values()))
         notes.append(
-            f"New weights, without effect until trained, because {owner} has none: {_some(list(new_norms))}."
+            f"New weights, without effect until trained, because {owner} has none: {listed(new_norms, 4)}."
         )
     return notes
 
@@ -132,11 +127,54 @@ def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:
     return allowed
 
 
-def _is_old_head(name: str, prefix: str, info: dict[str, Any]) -> bool:
+def _is_old_head(name: str, prefix: str) -> bool:
     """Return whether a weight has a typical name of a head and lies outside the backbone's prefix."""
     return not name.startswith(prefix) and bool(re.match(r"(classifier|score|head|qa_outputs|fc)\b", name))
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+def refuse_not_finite(path: str, model: PreTrainedModel) -> None:
+    """Raise an error for a checkpoint with nan or infinite weights, which training cannot repair.
+
+    Args:
+        path: Source of the weights: a Hub id, ``timm/NAME``, or a folder.
+        model: Model with the checkpoint's weights.
+
+    Raises:
+        InputError: If a parameter is not finite, or a buffer is nan; a buffer may hold a mask of infinite values.
+    """
+    broken = {
+        name: kind
+        for tensors, kinds in ((model.named_parameters(), ("nan", "inf")), (model.named_buffers(), ("nan",)))
+        for name, tensor in tensors
+        if (kind := _not_finite(tensor)) in kinds
+    }
+    if not broken:
+        return
+    name, kind = next(iter(broken.items()))
+    file = _file_of(path, name)
+    value = f"{kind} in {name}" + (f" of {file}" if file else "")
+    if len(broken) > 1:
+        value += f", and such values in {len(broken) - 1:,} more"
+    repair = "Download or copy it again, or use another checkpoint: training cannot repair it."
+    raise InputError(Problem("model.path", "must hold finite weights", value, repair))
+
+
+def _not_finite(tensor: torch.Tensor) -> str:
+    """Return ``nan`` if a tensor contains nan, else ``inf`` if it contains an infinite value, else an empty string."""
+    # fast path: the sum needs no extra memory, and is finite unless weights are broken or enormous
+    if tensor.is_meta or not tensor.is_floating_point() or bool(torch.isfinite(tensor.detach().sum())):
+        return ""
+    if bool(torch.isnan(tensor).any()):
+        return "nan"
+    return "" if bool(torch.isfinite(tensor).all()) else "inf"
+
+
+def _file_of(path: str, name: str) -> str:
+    """Return the name of the file that contains a weight; empty if it is not known."""
+    folder = Path(path).expanduser()
+    file = next((file for file in _FILES if (folder / file).is_file()), "")
+    if not file.endswith(".json"):
+        return file
+    places: dict[str, str] = json.loads((folder / file).read_text(encoding="utf-8"))["weight_map"]
+    # names of backbone weights may be longer in the model than in the checkpoint
+    return next((places[key] for key in places if f".{name}".endswith(f".{key}")), "")

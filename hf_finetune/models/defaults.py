@@ -237,7 +237,7 @@ TABLE: tuple[Defaults, ...] = (
         timm=r"(wide_|legacy_)?(cs|se|sk|eca|gc|t)?res(net|next|nest)|regnet|res2ne",
     ),
 )
-"""Defaults by architecture; the first row that matches a checkpoint applies. Fields that a row leaves out are those of ``Defaults``."""
+"""Defaults by architecture; the first row that matches a checkpoint applies."""
 
 FALLBACKS: dict[tuple[bool, bool], Defaults] = {
     (False, False): Defaults(

@@ -1,14 +1,18 @@
-"""Heads of one linear layer: record their inputs, read and set their weights."""
+"""Linear layers of a head: record their inputs, read and set their weights, and apply a temperature in them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-__all__ = ["not_linear", "read_linear", "set_linear", "taking_inputs"]
+__all__ = ["divide_head", "not_linear", "read_linear", "set_linear", "taking_inputs"]
+
+TOLERANCE = 1e-4
+"""Accepted rounding error of a logit, relative to the largest logit."""
 
 
 @contextmanager
@@ -64,3 +68,40 @@ def set_linear(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
     with torch.no_grad():
         for parameter, values in ((layer.weight, weight), (layer.bias, bias)):
             parameter.copy_(torch.as_tensor(values).view_as(parameter))  # type: ignore[operator,arg-type]
+
+
+def divide_head(
+    model: PreTrainedModel, head: Collection[str], temperature: float, batch: Mapping[str, torch.Tensor]
+) -> bool:
+    """Divide the weights of the layer that returns the logits by a temperature, if that scales the logits exactly.
+
+    Args:
+        model: Model on the CPU, changed in place if this succeeds.
+        head: Names of the head's parameters.
+        temperature: Number by which to divide the logits.
+        batch: Inputs of an example, to verify the change of the logits.
+
+    Returns:
+        True if the logits are divided; False, with the weights unchanged, if no layer of the head is linear in them.
+    """
+    model.eval()
+    names = dict.fromkeys(name.rpartition(".")[0] for name in head)
+    layers = [model.get_submodule(name) for name in names]
+    before = _logits(model, batch)
+    for layer in reversed([module for module in layers if isinstance(module, nn.Linear | nn.Conv2d)]):
+        originals = [weight.detach().clone() for weight in layer.parameters()]
+        with torch.no_grad():
+            for weight in layer.parameters():
+                weight.div_(temperature)
+        apart = (_logits(model, batch) * temperature - before).abs().max()
+        if apart <= TOLERANCE * before.abs().max():
+            return True
+        with torch.no_grad():
+            for weight, value in zip(layer.parameters(), originals, strict=True):
+                weight.copy_(value)
+    return False
+
+
+def _logits(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch).logits.double()

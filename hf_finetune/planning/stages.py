@@ -10,9 +10,9 @@ from hf_finetune.planning.head_fit import check_fitted
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.head_fit import fitted_by
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.schema import Recipe, StageSpec
 
-__all__ = ["Plan", "PlannedStage", "StagePlan", "build_plan", "steps_per_epoch"]
+__all__ = ["Plan", "PlannedStage", "StagePlan", "adapter_problems", "build_plan", "steps_per_epoch"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,30 @@ def build_plan(
     if problems:
         raise InputError(problems)
     return Plan(layout, tuple(planned))
+
+
+def adapter_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
+    """Return a problem for each stage that trains parameters which are not saved with the adapter.
+
+    Args:
+        recipe: Recipe, whose ``model.adapter.save`` determines what is saved.
+        plan: Plan of its stages.
+    """
+    adapter = recipe.model.adapter
+    if adapter is None or adapter.save == "merged":
+        return []
+    saved = {
+        parameter.name
+        for parameter in plan.layout.parameters
+        if parameter.is_adapter or parameter.group == plan.layout.backbone_groups
+    }
+    rule = "must train only the adapter and the head when model.adapter.save is not merged"
+    repair = f"Set model.adapter.save to merged, or train {adapter.type}."
+    return [
+        Problem(f"stages[{index}].train", rule, repr(stage.train), repair)
+        for index, stage in enumerate(plan.stages)
+        if not saved.issuperset(stage.trainable)
+    ]
 
 
 def _trains_adapter(layout: Layout, stage: StagePlan) -> bool:

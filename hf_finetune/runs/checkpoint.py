@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from hf_finetune.errors import InputError
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.head_spec import set_head
-from hf_finetune.models.input_channels import check_channels
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.models.pooling import default_pooling, is_left
@@ -24,10 +24,14 @@ from hf_finetune.tasks import TASKS
 __all__ = [
     "add_recipe_adapter",
     "build_joint_skeleton",
+    "check_channels",
     "load_pretrained",
     "read_model_layout",
     "read_task_config",
 ]
+
+RGB = 3
+"""Number of channels of the images that models read."""
 
 
 def load_pretrained(prepared: PreparedRun) -> BuiltModel:
@@ -130,3 +134,30 @@ def read_task_config(
         return config  # reported where the tokenizer is loaded for use
     fit_vocabulary(config, tokenizer, spec.path, resize=spec.resize_embeddings)
     return config
+
+
+def check_channels(config: PreTrainedConfig, path: str) -> None:
+    """Check that a model takes RGB images: this package and transformers' pipelines convert every image to RGB.
+
+    Args:
+        config: Config of the model; one that does not state the number of channels is accepted.
+        path: Checkpoint, for the error message.
+
+    Raises:
+        InputError: If the model takes another number of channels than 3.
+    """
+    timm_size = (getattr(config, "pretrained_cfg", None) or {}).get("input_size")
+    stated: list[Any] = [
+        (getattr(config, "model_args", None) or {}).get("in_chans"),
+        timm_size[0] if timm_size else None,
+        getattr(config, "num_channels", None),
+        getattr(getattr(config, "vision_config", None), "num_channels", None),
+    ]
+    channels = next((number for number in stated if isinstance(number, int)), RGB)
+    if channels != RGB:
+        rule = "must be a model for images with 3 channels: all images are read as RGB, also by pipeline()"
+        value = f"{path!r} with {channels} channel{'s' if channels != 1 else ''}"
+        repair = (
+            "Use a checkpoint for RGB images, or repeat or sum the weights of its first layer to 3 channels."
+        )
+        raise InputError(Problem("model.path", rule, value, repair))

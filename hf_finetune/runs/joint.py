@@ -10,14 +10,21 @@ from hf_finetune.data.prepare import LabelledData
 from hf_finetune.distributed import is_sharded
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.evaluation.metrics import metric_problem
-from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.recipe import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import modality_of
 
-__all__ = ["MEAN", "columns_of", "epoch_notes", "examples_of_tasks", "join_data", "joint_problems"]
+__all__ = [
+    "MEAN",
+    "columns_of",
+    "epoch_counts",
+    "epoch_notes",
+    "examples_of_tasks",
+    "join_data",
+    "joint_problems",
+]
 
 MEAN = "mean"
 """Metric of all tasks together: the mean of each task's first metric, with errors negated."""
@@ -38,6 +45,30 @@ def examples_of_tasks(recipe: Recipe, datas: Iterable[LabelledData]) -> tuple[in
         datas: Data of each task, in the order of the recipe.
     """
     return epoch_counts([len(data.train) for data in datas], recipe.task_mixing.exponent)
+
+
+def epoch_counts(sizes: Sequence[int], exponent: float) -> tuple[int, ...]:
+    """Return the number of examples of each task in an epoch, which has as many examples as all tasks together.
+
+    The share of a task with n examples is proportional to n^exponent: with 1, each example occurs once; with 0, the
+    shares are equal. Examples left over by rounding go to the tasks with the largest remainders, the first task among
+    equals.
+
+    Args:
+        sizes: Number of training examples of each task.
+        exponent: Power of the number of examples, in [0, 1], from ``MixingSpec.exponent``.
+
+    Source: Devlin et al., multilingual BERT (sizes to a power); Raffel et al. 2020, T5, section 3.5.2 (mixing).
+    """
+    weights, total = [size**exponent for size in sizes], sum(sizes)
+    if exponent == 1.0:
+        return tuple(sizes)
+    exact_counts = [total * weight / sum(weights) for weight in weights]
+    counts = [int(value) for value in exact_counts]
+    order = sorted(range(len(sizes)), key=lambda index: counts[index] - exact_counts[index])
+    for index in order[: total - sum(counts)]:
+        counts[index] += 1
+    return tuple(counts)
 
 
 def epoch_notes(counts: Sequence[int], datas: Mapping[str, LabelledData]) -> list[str]:

@@ -21,10 +21,9 @@ from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import stage_layouts
 from hf_finetune.models.library_logging import quiet_libraries
-from hf_finetune.planning.adapter_saving import adapter_problems
 from hf_finetune.planning.domain_adaptation import domain_notes, domain_problems
 from hf_finetune.planning.layers import Layout
-from hf_finetune.planning.stages import Plan, build_plan
+from hf_finetune.planning.stages import Plan, adapter_problems, build_plan
 from hf_finetune.recipe import Recipe, SingleTaskRecipe
 from hf_finetune.recipe.multitask import problems_in_task
 from hf_finetune.recipe.paths import similar_here

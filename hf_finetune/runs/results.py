@@ -26,7 +26,7 @@ from hf_finetune.files import replacing_folder
 from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.temperature import divide_head
+from hf_finetune.models.linear_head import divide_head
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes

@@ -1,24 +1,28 @@
 """The inputs of the first stage: the pretrained model, the examples, teachers and the target domain, all tried out."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from accelerate import PartialState
 
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import main_process_first
 from hf_finetune.errors import InputError, Problem, collect_problems
+from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.methods import Method
+from hf_finetune.methods.distillation import Teacher
 from hf_finetune.models.build import BuiltModel
+from hf_finetune.recipe.teacher import TeacherSpec
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.cross_validation import check_folds
 from hf_finetune.runs.domain_adaptation import Pretraining, load_alignments, prepare_pretraining
 from hf_finetune.runs.forward_check import padding_notes, try_forward
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.runs.teachers import load_teachers
+from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import Manifest
 
-__all__ = ["RunStart", "load_start"]
+__all__ = ["RunStart", "load_start", "load_teachers"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,45 @@ def load_start(prepared: PreparedRun, before: Manifest | None, state: PartialSta
     if problems:
         raise InputError(problems)
     return RunStart(built, inputs, methods, pretraining)
+
+
+def load_teachers(prepared: PreparedRun) -> dict[int, Method]:
+    """Load the teachers of the stages, by the index of the stage.
+
+    Raises:
+        InputError: If a teacher cannot be loaded, has other classes or another label type, or takes other inputs than
+            the model; or if a run with a teacher is cross-validated.
+    """
+    if prepared.recipe.evaluation.folds is not None and any(
+        stage.teacher for stage in prepared.recipe.stages
+    ):
+        rule = "must be left out when a stage has a teacher"
+        repair = "The teacher was trained on examples that a fold holds out."
+        raise InputError(Problem("evaluation.folds", rule, str(prepared.recipe.evaluation.folds), repair))
+    return {
+        index: _load_teacher(stage.teacher, f"stages[{index}].teacher", prepared)
+        for index, stage in enumerate(prepared.recipe.stages)
+        if stage.teacher is not None
+    }
+
+
+def _load_teacher(spec: TeacherSpec, place: str, prepared: PreparedRun) -> Teacher:
+    task: Any = prepared.task.name
+    classifier = load_classifier(spec.path, task=task, trust_remote_code=prepared.trust_remote_code)
+    names, wanted = classifier.label_names, prepared.data.label_names
+    if classifier.target != prepared.data.target:
+        rule = f"must be a model for {prepared.data.target} data"
+        raise InputError(Problem(place, rule, f"a model for {classifier.target}"))
+    if not TARGETS[prepared.data.target].has_classes:
+        order = [0]
+    elif set(names) != set(wanted):
+        rule = "must have the same classes as the data"
+        raise InputError(Problem(place, rule, f"classes {', '.join(map(repr, names[:10]))}"))
+    else:
+        order = [names.index(name) for name in wanted]
+    modality = prepared.task.modality
+    if not modality.same_inputs(modality.processor_of(classifier.pipe), prepared.processor):
+        value = "different preprocessing"
+        repair = "Choose a teacher with the same tokenizer, or the same image size and normalization."
+        raise InputError(Problem(place, "must use the same preprocessing as the model", value, repair))
+    return Teacher(classifier.pipe.model, order, spec.temperature, spec.weight)

@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import extract_model_from_parallel
 from safetensors import safe_open
-from torch import nn
+from torch import distributed, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_finetune.distributed import is_sharded
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
 from hf_finetune.training.freezing import freeze_all_but
-from hf_finetune.training.gradient_sync import unsynced_gradients
 
 __all__ = ["FreezingCallback"]
 
@@ -108,7 +109,7 @@ class FreezingCallback(TrainerCallback):
         if not self._unchecked:
             return
         self._unchecked = False
-        if args.world_size > 1 and (names := unsynced_gradients(_unwrapped(kwargs["model"]))):
+        if args.world_size > 1 and (names := _unsynced_gradients(_unwrapped(kwargs["model"]))):
             raise RuntimeError(
                 f"Gradients must be equal in all processes. From epoch {self._phase} on they differ for "
                 f"{len(names)} parameters (first: {names[0]!r}), which were frozen when the model was wrapped for "
@@ -174,6 +175,34 @@ def _check_resumed(model: nn.Module, checkpoint: Path) -> None:
             f"names that {type(model).__name__} does not have (first: {unknown[0]!r}). In a new run, override the "
             "Trainer's _save to call model.save_pretrained(output_dir, save_original_format=False)."
         )
+
+
+def _unsynced_gradients(model: nn.Module) -> list[str]:
+    """Return the names of trained parameters whose gradients, after averaging, differ between the processes.
+
+    A collective call that all processes make. The result is empty on a single process, and where the model is sharded
+    (each process holds a part of it).
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() < 2 or is_sharded():
+        return []
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    sums = [_sums(parameter) for parameter in trained.values()]
+    if not sums:
+        return []
+    lowest = torch.stack(sums)
+    highest = lowest.clone()
+    distributed.all_reduce(lowest, distributed.ReduceOp.MIN)
+    distributed.all_reduce(highest, distributed.ReduceOp.MAX)
+    differ = (lowest != highest).any(dim=1).tolist()
+    return [name for name, different in zip(trained, differ, strict=True) if different]
+
+
+def _sums(parameter: nn.Parameter) -> torch.Tensor:
+    """Return sum and absolute sum of a gradient, fp32 [2], with nan replaced, as nan is not equal to itself."""
+    if parameter.grad is None:
+        return torch.zeros(2, dtype=torch.float32, device=parameter.device)
+    gradient = parameter.grad.float()
+    return torch.stack([gradient.sum(), gradient.abs().sum()]).nan_to_num()
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

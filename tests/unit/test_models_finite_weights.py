@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, read_config
-from hf_finetune.models.finite_weights import refuse_not_finite
+from hf_finetune.models.checkpoint_weights import refuse_not_finite
 from hf_finetune.tasks import TASKS
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"

@@ -8,11 +8,10 @@ from transformers import AutoTokenizer
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, load_processor, read_config
-from hf_finetune.models.input_channels import check_channels
 from hf_finetune.models.vocabulary import fit_vocabulary
+from hf_finetune.runs.checkpoint import check_channels
 from hf_finetune.tasks import MODALITIES, TASKS
-from hf_finetune.tasks.text.positions import position_limit
-from hf_finetune.tasks.text.tokenization import resolve_max_length
+from hf_finetune.tasks.text.tokenization import position_limit, resolve_max_length
 
 NAMES = ["cake", "soup", "tea"]
 TEXT = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.temperature import divide_head
+from hf_finetune.models.linear_head import divide_head
 
 IMAGES, TEXTS = (
     {"pixel_values": torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)},

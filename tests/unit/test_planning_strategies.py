@@ -2,8 +2,8 @@
 
 import pytest
 
-from hf_finetune.planning.strategies import write_stages
 from hf_finetune.recipe.schema import StageSpec, StrategySpec
+from hf_finetune.runs.expand import write_stages
 
 
 def strategy(**fields):

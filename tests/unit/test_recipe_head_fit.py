@@ -3,11 +3,11 @@
 import pytest
 
 from hf_finetune.errors import InputError
-from hf_finetune.planning.strategies import write_stages
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems, leaves_pooling
 from hf_finetune.recipe.schema import OptimizerSpec, StageSpec, StrategySpec
 from hf_finetune.recipe.yaml_text import read_yaml
+from hf_finetune.runs.expand import write_stages
 
 FITTED = {"train": "head", "fit": "logistic_regression"}
 AFTER = {"train": "all", "epochs": 1, "lr": 1e-4}

@@ -42,7 +42,7 @@ from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan, prepare_run
 from hf_finetune.runs.preview import preview
 from hf_finetune.runs.run import run
-from hf_finetune.runs.teachers import load_teachers
+from hf_finetune.runs.start import load_teachers
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import MODALITIES, TASKS
 

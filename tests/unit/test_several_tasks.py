@@ -15,10 +15,10 @@ from hf_finetune.models.find_head import head_names
 from hf_finetune.models.joining import join_tasks, task_heads, weights_of_task
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.task_heads import TaskHeads
-from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.multitask import task_problems
+from hf_finetune.runs.joint import epoch_counts
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 
 COLUMNS = task_columns({"type": ("single_label", 3), "tags": ("multi_label", 2), "price": ("regression", 1)})

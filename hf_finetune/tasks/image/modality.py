@@ -263,7 +263,7 @@ class Image(Modality):
 
     def show(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return a thumbnail."""
-        from hf_finetune.tasks.image.pages import thumbnail
+        from hf_finetune.tasks.image.preview import thumbnail
 
         return {"image": thumbnail(row["image"])}
 

@@ -1,16 +1,21 @@
-"""Contact sheet of augmented images."""
+"""Images for the user: thumbnails in HTML pages, and the contact sheet of augmented images."""
 
+import base64
+import io
 from collections.abc import Sequence
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from hf_finetune.tasks.examples import PreviewRow
+from hf_finetune.tasks.image.rgb import to_rgb
 
-__all__ = ["as_picture", "contact_sheet"]
+__all__ = ["as_picture", "contact_sheet", "thumbnail"]
 
 CELL, GAP, LINE = 160, 8, 18
 """Sizes of the contact sheet, in pixels."""
+EDGE = 200
+"""Longer edge of a thumbnail, in pixels."""
 LONGEST = 22
 """Maximum number of characters of a label on the contact sheet."""
 
@@ -49,3 +54,12 @@ def contact_sheet(rows: Sequence[PreviewRow]) -> Image.Image:
             # without an outline the edge of a white image would not be visible
             draw.rectangle((left - 1, top - 1, left + small.width, top + small.height), outline="lightgrey")
     return sheet
+
+
+def thumbnail(image: Image.Image) -> str:
+    """Return a small version of an image as the data URI of a JPEG file."""
+    small = to_rgb(image)
+    small.thumbnail((EDGE, EDGE))
+    written = io.BytesIO()
+    small.save(written, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode("ascii")

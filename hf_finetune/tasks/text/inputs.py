@@ -9,13 +9,13 @@ from transformers import DataCollatorWithPadding, PreTrainedConfig, PreTrainedMo
 from hf_finetune.tasks.examples import Inputs, Splits
 from hf_finetune.tasks.seeded_augmentation import SeededExamples
 from hf_finetune.tasks.text.augment import AugmentedTexts, text_noise
-from hf_finetune.tasks.text.positions import position_limit
 from hf_finetune.tasks.text.stored import text_columns, text_lengths
 from hf_finetune.tasks.text.tokenization import (
     CUT,
     checkpoint_limit,
     count_tokens,
     pad_right,
+    position_limit,
     resolve_max_length,
     tokenize,
 )

@@ -221,8 +221,7 @@ class Text(Modality):
 
     def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:
         """Return the tokenizer, padding on the side that the model needs, and the maximum length."""
-        from hf_finetune.tasks.text.positions import position_limit
-        from hf_finetune.tasks.text.tokenization import pad_right, resolve_max_length
+        from hf_finetune.tasks.text.tokenization import pad_right, position_limit, resolve_max_length
 
         positions = position_limit(model)
         pad_right(processor, positions)

@@ -1,12 +1,14 @@
-"""Tokenization of texts: token ids, truncated but not padded."""
+"""Tokenization of texts: token ids, truncated but not padded, and the limits of their number."""
 
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pyarrow import compute
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from torch import nn
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.targets.labels import class_count, encode_batch
@@ -21,6 +23,7 @@ __all__ = [
     "checkpoint_limit",
     "count_tokens",
     "pad_right",
+    "position_limit",
     "resolve_max_length",
     "tokenize",
     "tokenized_texts",
@@ -32,6 +35,12 @@ CUT = "is_cut"
 # A tokenizer without a limit has a huge model_max_length (transformers' VERY_LARGE_INTEGER is 1e30).
 _NO_LIMIT = 1_000_000
 _LENGTH_WITHOUT_LIMIT = 512
+
+# Names of absolute position embeddings in the architectures of transformers. Embeddings of relative distances
+# (relative_attention_bias, distance_embedding, rel_embeddings) and layouts (x_position_embeddings) set no limit.
+_TABLE = re.compile(
+    r"(^|\.)((char_)?position_embeddings?|position_embeds?|positions_embed|embed_positions|pos_embeddings?|wpe)$"
+)
 
 
 def resolve_max_length(
@@ -183,3 +192,31 @@ def _words(found: Any, index: int, tokenizer: PreTrainedTokenizerBase, ids: Sequ
         keys = [(0, None if is_special else place) for place, is_special in enumerate(special)]
     numbers: dict[Any, int] = {}
     return [-1 if key[1] is None else numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Return the largest number of tokens that a model has positions for, including special tokens; None if unlimited.
+
+    RoBERTa and similar architectures count positions from ``padding_idx + 1``, BART and OPT from an ``offset``; the
+    rows before these are not positions of tokens. Models with relative or rotary positions have no such table.
+
+    Args:
+        model: Model on any device, including the meta device.
+    """
+    limits = [
+        table.weight.shape[0] - _first_position(table)
+        for name, table in model.named_modules()
+        if _TABLE.search(name) and isinstance(getattr(table, "weight", None), torch.Tensor)
+    ]
+    if not limits:
+        return None
+    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    # Nystroemformer, YOSO and MRA have two more rows than positions
+    return min([*limits, stated] if isinstance(stated, int) and stated > 0 else limits)
+
+
+def _first_position(table: nn.Module) -> int:
+    offset, padding = getattr(table, "offset", None), getattr(table, "padding_idx", None)
+    if isinstance(offset, int):
+        return offset
+    return padding + 1 if isinstance(padding, int) else 0
