@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from hf_finetune.cache.cut_point import CutPoint
 from hf_finetune.cache.replay import PREFIX
-from hf_finetune.cache.writer import VersionRows, varies
+from hf_finetune.cache.writer import VersionRows
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 
 __all__ = ["CachedCollate", "CachedExamples"]
@@ -32,12 +32,8 @@ class CachedExamples(Dataset):
         *,
         keeps_inputs: bool,
     ):
-        self.examples, self.versions, self.rows, self.keeps_inputs = (
-            examples,
-            list(versions),
-            rows,
-            keeps_inputs,
-        )
+        self.examples, self.versions = examples, list(versions)
+        self.rows, self.keeps_inputs = rows, keeps_inputs
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -68,13 +64,10 @@ class CachedCollate:
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Return a batch with the prefix outputs under ``prefix``; outputs per token are padded like the tokens."""
         rows = [example[PREFIX] for example in examples]
-        batch: dict[str, Any] = dict(
-            self.collate(
-                [{key: value for key, value in fields.items() if key != PREFIX} for fields in examples]
-            )
-        )
+        inputs = [{key: value for key, value in fields.items() if key != PREFIX} for fields in examples]
+        batch: dict[str, Any] = dict(self.collate(inputs))
         batch[PREFIX] = tuple(
-            _stack([row[column] for row in rows], varies(shape), batch)
+            _stack([row[column] for row in rows], shape.varies, batch)
             for column, shape in enumerate(self.cut.shapes)
         )
         return batch

@@ -1,7 +1,7 @@
 """Find the cut point at which a model's frozen prefix ends, by recording forward passes of two batches."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -19,6 +19,7 @@ from hf_finetune.cache.call_recording import (
     output_of,
     record_calls,
 )
+from hf_finetune.models.head_spec import requiring_gradients
 from hf_finetune.tasks import token_count
 
 __all__ = ["CacheUnavailableError", "CutPoint", "OutputShape", "PassedModule", "find_cut"]
@@ -42,6 +43,11 @@ class OutputShape:
 
     sizes: tuple[int | str, ...]
     dtype: torch.dtype
+
+    @property
+    def varies(self) -> bool:
+        """Whether a value has one row per token."""
+        return "tokens" in self.sizes
 
     def at(self, batch: Batch) -> tuple[int, ...]:
         """Return the shape for a batch."""
@@ -98,11 +104,8 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
     """
     try:
         calls = tuple(record_calls(model, probe) for probe in probes)
-    except (
-        RuntimeError,
-        ValueError,
-        IndexError,
-    ) as error:  # BART needs its end token, which a shortened text lacks
+    except (RuntimeError, ValueError, IndexError) as error:
+        # BART needs its end token, which a shortened text lacks
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise CacheUnavailableError(
             f"the model cannot process a shortened text ({first_line.rstrip('.')})"
@@ -142,10 +145,14 @@ def _gains(model: nn.Module, calls: Calls, cut: CutPoint, inner: str) -> bool:
 
 def _numbers(inputs: Iterable[Any]) -> int:
     """Return the number of floating-point elements in recorded arguments."""
-    seen: list[TensorShape] = []
-    for value in inputs:
-        recursively_apply(seen.append, value, test_type=lambda one: isinstance(one, TensorShape))
-    return sum(prod(shape.sizes) for shape in seen if shape.dtype.is_floating_point)
+    return sum(prod(shape.sizes) for shape in _shapes(list(inputs)) if shape.dtype.is_floating_point)
+
+
+def _shapes(value: Any) -> list[TensorShape]:
+    """Return the shapes in a nested structure of recorded values."""
+    shapes: list[TensorShape] = []
+    recursively_apply(shapes.append, value, test_type=lambda item: isinstance(item, TensorShape))
+    return shapes
 
 
 def _boundaries(model: nn.Module, trainable: Collection[str], calls: Calls) -> tuple[list[str], list[str]]:
@@ -219,9 +226,8 @@ def _cut_at(
 
 def _gives_numbers(outputs: Sequence[Any]) -> bool:
     """Return whether outputs contain tensors, all of them floating-point: no masks or indices."""
-    seen: list[TensorShape] = []
-    recursively_apply(seen.append, outputs, test_type=lambda value: isinstance(value, TensorShape))
-    return bool(seen) and all(shape.dtype.is_floating_point for shape in seen)
+    shapes = _shapes(outputs)
+    return bool(shapes) and all(shape.dtype.is_floating_point for shape in shapes)
 
 
 def _needed_elsewhere(
@@ -232,14 +238,14 @@ def _needed_elsewhere(
     Each of their outputs becomes a leaf of autograd, and the boundary's input is detached from them. A module whose
     outputs still receive a gradient from the logits is needed elsewhere.
     """
-    leaves: dict[int, str] = {}
+    owners: list[str] = []  # the module of each of the tensors
     tensors: list[torch.Tensor] = []
     keys: list[Key] = []
 
     def leave(name: str) -> Any:
         def leaf(value: torch.Tensor) -> torch.Tensor:
             tensors.append(value.detach().requires_grad_())
-            leaves[len(tensors) - 1] = name
+            owners.append(name)
             return tensors[-1].clone()  # the next operation may write in place
 
         return lambda module, args, output: recursively_apply(leaf, output)
@@ -256,7 +262,7 @@ def _needed_elsewhere(
     handles = [model.get_submodule(boundary).register_forward_pre_hook(enter, with_kwargs=True)]
     handles += [model.get_submodule(name).register_forward_hook(leave(name)) for name in passed]
     try:
-        with torch.enable_grad(), evaluating(model), _all_frozen(model):
+        with torch.enable_grad(), evaluating(model), requiring_gradients(model, False):
             total = output_of(model, batch).sum()
     finally:
         for handle in handles:
@@ -264,19 +270,8 @@ def _needed_elsewhere(
     if not total.requires_grad:
         return set(), tuple(keys)
     gradients = torch.autograd.grad(total, tensors, allow_unused=True)
-    return {leaves[index] for index, value in enumerate(gradients) if value is not None}, tuple(keys)
-
-
-@contextmanager
-def _all_frozen(model: nn.Module) -> Iterator[None]:
-    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    for parameter, _ in before:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, flag in before:
-            parameter.requires_grad_(flag)
+    needed = {owner for owner, value in zip(owners, gradients, strict=True) if value is not None}
+    return needed, tuple(keys)
 
 
 def _for_any(one: Any, other: Any, sizes: Sequence[Mapping[str, int]]) -> Any:

@@ -54,15 +54,14 @@ def estimate_cache_size(
         cut = find_cut(skeleton, trainable, (probes[0], probes[1]))
     except CacheUnavailableError as error:
         return CacheEstimate(reason=str(error))
-    sizes = [
-        (
-            "tokens" in shape.sizes,
-            shape.dtype.itemsize * prod(size for size in shape.sizes if isinstance(size, int)),
-        )
-        for shape in cut.shapes
-    ]
-    by_token = sum(size for varies, size in sizes if varies)
-    return CacheEstimate(cut.boundary, "", sum(size for varies, size in sizes if not varies), by_token)
+    example_bytes = token_bytes = 0
+    for shape in cut.shapes:
+        size = shape.dtype.itemsize * prod(number for number in shape.sizes if isinstance(number, int))
+        if shape.varies:
+            token_bytes += size
+        else:
+            example_bytes += size
+    return CacheEstimate(cut.boundary, "", example_bytes, token_bytes)
 
 
 def _probe(

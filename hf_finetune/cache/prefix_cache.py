@@ -20,7 +20,7 @@ from hf_finetune.cache.cached_examples import CachedCollate, CachedExamples
 from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, find_cut
 from hf_finetune.cache.replay import PrefixPass, verify
 from hf_finetune.cache.views import not_worth_caching, saved_seconds
-from hf_finetune.cache.writer import Collate, RowMaker, Version, VersionRows, varies
+from hf_finetune.cache.writer import Collate, RowMaker, Version, VersionRows
 from hf_finetune.distributed import all_gather_objects, broadcast_from_main, local_processes
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import set_head
@@ -302,7 +302,9 @@ def _prove_cut(
     cut = find_cut(model, trainable, probes)
     for probe in probes:
         verify(model, cut, probe)
-    _check_shapes(cut)
+    for shape in cut.shapes:
+        if shape.varies and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
+            raise CacheUnavailableError(f"the input of {cut.boundary} does not have one row per token")
     name = spatial_input(probes[0])
     return PrefixPass(model, cut, None if name is None else (name, tuple(probes[0][name].shape[1:])))
 
@@ -313,12 +315,6 @@ def _whole(examples: Any) -> Any:
 
 def _rows_of(examples: Any) -> Sequence[int] | None:
     return examples.indices if isinstance(examples, Subset) else None
-
-
-def _check_shapes(cut: CutPoint) -> None:
-    for shape in cut.shapes:
-        if varies(shape) and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
-            raise CacheUnavailableError(f"the input of {cut.boundary} does not have one row per token")
 
 
 def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batch, Batch]:
@@ -342,7 +338,6 @@ def cache_key(
     model: nn.Module, trainable: Collection[str], cut: CutPoint, source: str, autocast: torch.dtype | None
 ) -> str:
     """Return the cache key of the prefix outputs: a hash (32 hex digits) of everything that they depend on."""
-    digest = hashlib.sha256()
     content = {
         "format": FORMAT,
         "cut": [cut.boundary, list(cut.keys), [module.name for module in cut.passed]],
@@ -351,7 +346,7 @@ def cache_key(
         "precision": str(autocast),
         "versions": {name: version(name) for name in LIBRARIES},
     }
-    digest.update(json.dumps(content, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     trained = set(trainable)
     for name, value in model.state_dict().items():
         if name not in trained:

@@ -46,11 +46,6 @@ class RowFormat:
     dtype: str
     varies: bool
 
-    @property
-    def element_bytes(self) -> int:
-        """Bytes of a row; for rows of varying length, bytes of one element."""
-        return int(np.prod(self.sizes, dtype=np.int64)) * getattr(torch, self.dtype).itemsize
-
 
 def write_rows(
     folder: Path,

@@ -19,13 +19,13 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Subset
 
 from hf_finetune.cache.cache_dir import list_cache, prune_cache
-from hf_finetune.cache.cut_point import CacheUnavailableError, OutputShape
+from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.cache.micro_batches import in_pieces
 from hf_finetune.cache.replay import PrefixPass
 from hf_finetune.cache.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 
-__all__ = ["Collate", "RowCost", "RowMaker", "Version", "VersionRows", "part_ranges", "varies"]
+__all__ = ["Collate", "RowCost", "RowMaker", "Version", "VersionRows", "part_ranges"]
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +257,7 @@ class RowMaker:
 
     def _write(self, folder: Path, batches: Iterator[list[Row]], about: str, count: int) -> None:
         first = next(batches)
-        by_token = [*map(varies, self.entry.cut.shapes), False]
+        by_token = [*(shape.varies for shape in self.entry.cut.shapes), False]
         formats = [
             RowFormat(tuple(tensor.shape[varying:]), str(tensor.dtype).removeprefix("torch."), varying)
             for tensor, varying in zip(first[0], by_token, strict=True)
@@ -278,7 +278,7 @@ class RowMaker:
             mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
             columns = [
                 [row[known] for row, known in zip(value.cpu(), mask, strict=True)]
-                if varies(shape) and mask is not None
+                if shape.varies and mask is not None
                 else value.cpu()
                 for value, shape in zip(values, self.entry.cut.shapes, strict=True)
             ]
@@ -307,8 +307,3 @@ def _refusing() -> Iterator[None]:
         if error.errno not in CANNOT_BE_KEPT:
             raise
         raise CacheUnavailableError(f"the outputs cannot be cached: {error.strerror}") from error
-
-
-def varies(shape: OutputShape) -> bool:
-    """Return whether a value has one row per token."""
-    return "tokens" in shape.sizes

@@ -36,6 +36,7 @@ __all__ = [
     "load_config",
     "pooling_of",
     "refuse_head",
+    "requiring_gradients",
     "set_head",
     "unsuited_head",
     "with_head",
@@ -203,7 +204,7 @@ def head_problem(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> s
     handle = heads[0].register_forward_hook(lambda module, args, output: outputs.append(output))
     parameters = {name: value for name, value in model.named_parameters() if not name.endswith(NEVER_USED)}
     try:
-        with torch.enable_grad(), _requiring_gradients(model):
+        with torch.enable_grad(), requiring_gradients(model, True):
             logits = model.eval()(**batch).logits
             gradients = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
     except FAILURES as error:
@@ -220,11 +221,11 @@ def head_problem(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> s
 
 
 @contextmanager
-def _requiring_gradients(model: nn.Module) -> Iterator[None]:
-    """Require gradients of all weights within the block, including those that an adapter has frozen."""
+def requiring_gradients(model: nn.Module, required: bool) -> Iterator[None]:
+    """Require gradients of all weights within the block, or of none; restore the flag of each afterwards."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:
-        parameter.requires_grad_(True)
+        parameter.requires_grad_(required)
     try:
         yield
     finally:
