@@ -11,11 +11,7 @@ import timm
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedModel,
-    TimmWrapperConfig,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_processor, unreadable
@@ -187,17 +183,14 @@ def build_model(
     loaded_head = head - new
     notes = []
     if loaded_head == head and old_labels != tuple(config.id2label.values()):
-        for module in _head_modules(model, head):
-            _initialise(model, module)
+        for name in sorted({name.rpartition(".")[0] for name in head}):
+            _initialise(model, model.get_submodule(name))
         replaced |= head
     if replaced & head:
-        notes.append(
-            f"The checkpoint's head ({_count(old_labels)}) is replaced by a new one ({config.num_labels})."
-        )
+        count = _count(len(old_labels))
+        notes.append(f"The checkpoint's head ({count}) is replaced by a new one ({config.num_labels}).")
     elif new:
-        notes.append(
-            f"A new head is initialized for {config.num_labels} label{'s' if config.num_labels != 1 else ''}."
-        )
+        notes.append(f"A new head is initialized for {_count(config.num_labels)}.")
     old_head = _old_head(saved, config, task) - head
     notes += account_for_weights(path, model, info, head, old_head, allow_missing, saved)
     refuse_not_finite(path, model)
@@ -275,10 +268,6 @@ def _old_head(saved: PreTrainedConfig | None, config: PreTrainedConfig, task: Ta
     return set(head_names(build_skeleton(saved, task)))
 
 
-def _head_modules(model: PreTrainedModel, head: set[str]) -> list[torch.nn.Module]:
-    return [model.get_submodule(name) for name in sorted({name.rpartition(".")[0] for name in head})]
-
-
 def _initialise(model: PreTrainedModel, module: torch.nn.Module) -> None:
     """Reinitialize a module with loaded weights; their marks, by which transformers would skip it, are removed."""
     for owner in (module, *module.parameters(recurse=False)):
@@ -286,5 +275,5 @@ def _initialise(model: PreTrainedModel, module: torch.nn.Module) -> None:
     model._init_weights(module)
 
 
-def _count(labels: Sequence[str]) -> str:
-    return f"{len(labels)} label{'s' if len(labels) != 1 else ''}"
+def _count(labels: int) -> str:
+    return f"{labels} label{'s' if labels != 1 else ''}"

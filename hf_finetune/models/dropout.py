@@ -1,9 +1,10 @@
 """Override a checkpoint's dropout and stochastic depth for training."""
 
+from collections.abc import Sequence
+
 import timm
 import torch
 from timm.layers import DropPath
-from torch import nn
 from transformers import PreTrainedConfig, TimmWrapperConfig
 
 from hf_finetune.errors import InputError, Problem
@@ -33,16 +34,9 @@ def set_dropout(config: PreTrainedConfig, rate: float) -> None:
     Raises:
         InputError: If the architecture has no dropout.
     """
-    if isinstance(config, TimmWrapperConfig):
-        if _timm_model(config, "drop_rate", rate) is None:
-            raise _lacking("dropout", rate, "dropout")
-        config.model_args = {**(config.model_args or {}), "drop_rate": rate}
-        return
     fields = [name for name in DROPOUT_FIELDS if hasattr(config, name)]
-    if not fields:
+    if not _set(config, "drop_rate", fields, rate):
         raise _lacking("dropout", rate, "dropout")
-    for name in fields:
-        setattr(config, name, rate)
 
 
 def set_drop_path(config: PreTrainedConfig, rate: float) -> None:
@@ -57,29 +51,29 @@ def set_drop_path(config: PreTrainedConfig, rate: float) -> None:
 
     Source: Huang et al. 2016, Deep Networks with Stochastic Depth; timm's and transformers' ``drop_path_rate``.
     """
-    if isinstance(config, TimmWrapperConfig):
-        model = _timm_model(config, "drop_path_rate", rate)
-        if model is None or (rate and not any(isinstance(module, DropPath) for module in model.modules())):
-            raise _lacking("drop_path", rate, "stochastic depth")
-        config.model_args = {**(config.model_args or {}), "drop_path_rate": rate}
-        return
     fields = [name for name in DROP_PATH_FIELDS if isinstance(getattr(config, name, None), int | float)]
-    if not fields:
+    if not _set(config, "drop_path_rate", fields, rate):
         raise _lacking("drop_path", rate, "stochastic depth")
-    for name in fields:
-        setattr(config, name, rate)
 
 
-def _timm_model(config: TimmWrapperConfig, argument: str, rate: float) -> nn.Module | None:
-    """Return timm's model on the meta device, built with an extra argument; None if it does not accept that."""
+def _set(config: PreTrainedConfig, argument: str, fields: Sequence[str], rate: float) -> bool:
+    """Set the fields of a config, or an argument of timm's model; return whether the architecture has any of them."""
+    if not isinstance(config, TimmWrapperConfig):
+        for name in fields:
+            setattr(config, name, rate)
+        return bool(fields)
+    arguments = {**(config.model_args or {}), argument: rate}
     try:
         with torch.device("meta"):
-            model: nn.Module = timm.create_model(
-                config.architecture, **{**(config.model_args or {}), argument: rate}
-            )
-    except TypeError:
-        return None
-    return model
+            model = timm.create_model(config.architecture, **arguments)
+    except TypeError:  # its architecture has no such argument
+        return False
+    # an architecture without stochastic depth may accept its argument
+    has_effect = argument == "drop_rate" or any(isinstance(part, DropPath) for part in model.modules())
+    if rate and not has_effect:
+        return False
+    config.model_args = arguments
+    return True
 
 
 def _lacking(field: str, rate: float, what: str) -> InputError:

@@ -1,6 +1,7 @@
 """Read the layout of a model, its parameters and layer groups, from its structure."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from timm.models._manipulate import group_with_matcher
@@ -121,14 +122,11 @@ def _common_module(names: Sequence[str]) -> str:
 
 
 def _distinct(titles: Sequence[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    for title in titles:
-        seen[title] = seen.get(title, 0) + 1
-    count: dict[str, int] = {}
+    total, seen = Counter(titles), Counter[str]()
     distinct = []
     for title in titles:
-        count[title] = count.get(title, 0) + 1
-        distinct.append(title if seen[title] == 1 and title != HEAD else f"{title}#{count[title]}")
+        seen[title] += 1
+        distinct.append(title if total[title] == 1 and title != HEAD else f"{title}#{seen[title]}")
     return distinct
 
 

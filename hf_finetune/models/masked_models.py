@@ -6,11 +6,9 @@ import torch
 import transformers
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, listed
 from hf_finetune.models.build import LOADING_ERRORS, read_config
 from hf_finetune.models.checkpoint_problems import unreadable
 from hf_finetune.models.find_head import head_names
@@ -18,12 +16,7 @@ from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.targets import ASSUMED_TARGET
 from hf_finetune.tasks.masked_examples import WrappedClassifier
 
-__all__ = [
-    "backbone_weights",
-    "build_masked_model",
-    "load_backbone",
-    "recount_statistics",
-]
+__all__ = ["backbone_weights", "build_masked_model", "load_backbone", "recount_statistics"]
 
 
 def build_masked_model(
@@ -83,9 +76,8 @@ def build_masked_model(
         resize_vocabulary(model, rows or 0)
     if not new:
         return model, []
-    more = f" and {len(new) - 2} more" if len(new) > 2 else ""
     return model, [
-        f"The checkpoint has no masked language modeling head; a new one is trained: {', '.join(new[:2])}{more}."
+        f"The checkpoint has no masked language modeling head; a new one is trained: {listed(new, 2)}."
     ]
 
 

@@ -105,12 +105,9 @@ def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = 
         return own_pooling
     saved = _settings(path, revision)
     if isinstance(head := saved.get(FIELD), Mapping):
-        pool = head.get("pool")
-        return (
-            DefaultPooling(str(pool), "pooling of the checkpoint's own head", is_saved=True)
-            if pool
-            else own_pooling
-        )
+        if not head.get("pool"):
+            return own_pooling
+        return DefaultPooling(str(head["pool"]), "pooling of the checkpoint's own head", is_saved=True)
     architectures = saved.get("architectures")
     if isinstance(architectures, list) and any(str(name).endswith(CLASSIFIER) for name in architectures):
         return own_pooling

@@ -55,12 +55,10 @@ def pretraining_weights(
     for model_class in _saved_as(config, classifier):
         if not waiting:
             break
-        try:
-            with torch.device("meta"):
-                model = model_class._from_config(config)
-        except _FAILURES:
+        declared = _weight_names(model_class, config)
+        if declared is None:
             continue
-        declared, prefix = set(model.state_dict()), f"{model.base_model_prefix}."
+        prefix = f"{model_class.base_model_prefix}."
         declared |= {name.removeprefix(prefix) for name in declared}
         known = {name for name in waiting if name in declared or name.removeprefix(prefix) in declared}
         owners |= dict.fromkeys(sorted(known), model_class.__name__)
@@ -92,13 +90,19 @@ def untrained_norms(
     if not norms:
         return {}
     for model_class in _saved_as(config, type(model), others=False):
-        try:
-            with torch.device("meta"):
-                declared = set(model_class._from_config(config).state_dict())
-        except _FAILURES:
-            continue
-        return dict.fromkeys(sorted(norms - declared), model_class.__name__)
+        declared = _weight_names(model_class, config)
+        if declared is not None:
+            return dict.fromkeys(sorted(norms - declared), model_class.__name__)
     return {}
+
+
+def _weight_names(model_class: Any, config: PreTrainedConfig) -> set[str] | None:
+    """Return the names of a model's weights; None if its class cannot build it from the config."""
+    try:
+        with torch.device("meta"):
+            return set(model_class._from_config(config).state_dict())
+    except _FAILURES:
+        return None
 
 
 def _saved_as(

@@ -13,17 +13,10 @@ from typing import Any
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.utils import cached_file
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, listed
 from hf_finetune.models.classifier_head import MODEL_TYPE
 
-__all__ = [
-    "FLAG",
-    "check_declared",
-    "check_settings",
-    "check_tokenizer",
-    "code_refused",
-    "foreign_code",
-]
+__all__ = ["FLAG", "check_declared", "check_settings", "check_tokenizer", "code_refused", "foreign_code"]
 
 FLAG = "--trust-remote-code"
 """Command-line option that allows code of a checkpoint, a metric or an exported program to run."""
@@ -164,9 +157,8 @@ def check_declared(
 
 
 def _would_run(code: tuple[str, ...], path: str | Path) -> str:
-    shown = ", ".join(code[:MOST]) + (f" and {len(code) - MOST} more" if len(code) > MOST else "")
     source = str(Path(path).absolute()) if Path(path).is_dir() else f"https://hf.co/{path}"
-    return f"It would run {shown}, from {source}. Read the code first."
+    return f"It would run {listed(code, MOST)}, from {source}. Read the code first."
 
 
 def _read_settings(path: str | Path, name: str, revision: str | None) -> dict[str, Any]:

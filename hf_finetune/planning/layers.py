@@ -111,7 +111,7 @@ def assign_groups(
             groups[name] = _between(
                 before, [owner[neighbor] for neighbor in in_layers if at[neighbor] > position]
             )
-    return renumber(groups, ("input", *layers, HEAD))
+    return _renumber(groups, ("input", *layers, HEAD))
 
 
 def _between(before: Sequence[int], after: Sequence[int]) -> int:
@@ -122,16 +122,8 @@ def _between(before: Sequence[int], after: Sequence[int]) -> int:
     return (min(later) if later else max(before)) + 1
 
 
-def renumber(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:
-    """Drop groups without parameters and renumber the others. The head is not dropped, even if it is empty.
-
-    Args:
-        groups: Group index of each parameter name.
-        titles: Name of each group; the last one is the head.
-
-    Returns:
-        The new group index of each parameter name, and the names of the groups that are left.
-    """
+def _renumber(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """Drop groups without parameters and renumber the others. The head, the last one, stays even if it is empty."""
     used = sorted({*groups.values(), len(titles) - 1})
     renumbered = {old: new for new, old in enumerate(used)}
     return {name: renumbered[group] for name, group in groups.items()}, tuple(titles[old] for old in used)
