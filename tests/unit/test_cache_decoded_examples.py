@@ -126,7 +126,7 @@ def test_much_larger_images_are_kept_small(tmp_path):
     edge = needed_edge("standard", SIZE)
     rows = [kept.train.dataset.rows[index]["image"] for index in range(2)]
     assert rows[0].size == (round(LARGE[0] * edge / LARGE[1]), edge) and rows[1].size == (90, 70)
-    transform = train_transform("light", SIZE, (0.5,) * 3, (0.5,) * 3)
+    transform = train_transform("light", SIZE, (0.5,) * 3)
     one, other = (
         SeededExamples(TransformedImages(data, ImageTransform(transform, edge=size)), 0)
         for size in (needed_edge("light", SIZE), None)

@@ -254,7 +254,7 @@ def test_trap_23_the_processor_of_a_timm_model_is_saved_and_never_augments(tmp_p
     loaded = AutoImageProcessor.from_pretrained(tmp_path / "ours")
     assert loaded.data_config == processor.data_config
     assert (loaded.data_config["input_size"], loaded.data_config["crop_pct"]) == ((3, 48, 48), 0.75)
-    transform = train_transform("light", 48, (0.5,) * 3, (0.5,) * 3)
+    transform = train_transform("light", 48, (0.5,) * 3)
     examples = SeededExamples(
         Dataset.from_dict({"image": [image]}).with_transform(ImageTransform(transform)), seed=0
     )

@@ -97,40 +97,23 @@ def check_transforms(transforms: Named, place: str) -> list[Problem]:
             rule = "must be a transform of torchvision or timm that varies one image"
             problems.append(Problem(f"{here}.name", rule, repr(name), nearest(name, sorted(TRANSFORMS))))
             continue
-        known = _parameters(name)
+        known = [word for word in inspect.signature(TRANSFORMS[name]).parameters if word not in NOT_OURS]
         unknown = [word for word in arguments if word not in known]
-        problems += [
-            Problem(
-                f"{here}.args.{word}",
-                f"must be an argument of {name}",
-                repr(arguments[word]),
-                nearest(word, known),
-            )
-            for word in unknown
-        ]
+        for word in unknown:
+            rule = f"must be an argument of {name}"
+            problems.append(Problem(f"{here}.args.{word}", rule, repr(arguments[word]), nearest(word, known)))
         if unknown:
             continue
         try:
             _make(name, arguments, ANY_SIZE, (0.5, 0.5, 0.5))
         except (TypeError, ValueError, AssertionError, KeyError) as error:
             message = " ".join(str(error).split()) or type(error).__name__
-            problems.append(
-                Problem(
-                    here,
-                    f"must be valid arguments of {name}",
-                    _written(arguments),
-                    f"Error: {message.rstrip('.')}.",
-                )
+            value = (
+                ", ".join(f"{word}: {argument!r}" for word, argument in arguments.items()) or "no arguments"
             )
+            repair = f"Error: {message.rstrip('.')}."
+            problems.append(Problem(here, f"must be valid arguments of {name}", value, repair))
     return problems
-
-
-def _written(arguments: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}: {value!r}" for name, value in arguments.items()) or "no arguments"
-
-
-def _parameters(name: str) -> list[str]:
-    return [word for word in inspect.signature(TRANSFORMS[name]).parameters if word not in NOT_OURS]
 
 
 def _make(name: str, arguments: Mapping[str, Any], size: Size, mean: Sequence[float]) -> Any:
@@ -174,7 +157,7 @@ class SeededByTorch:
             np.random.set_state(numpy_state)
 
 
-def augmented_edge(preset: str | None, transforms: Named, size: Size) -> int | None:
+def augmented_edge(preset: str | None, transforms: Named, size: Size) -> int:
     """Return the length, in pixels, to which a training image's shorter edge is reduced before augmentation.
 
     Args:
@@ -183,7 +166,7 @@ def augmented_edge(preset: str | None, transforms: Named, size: Size) -> int | N
         size: Height and width of the model's input, in pixels; one number for a square.
 
     Returns:
-        Length of the shorter edge; None if the image is not reduced.
+        Length of the shorter edge.
     """
     if transforms:
         return math.ceil(LARGEST * max(edges(size)))
@@ -203,31 +186,29 @@ def varying_transform(
     transforms: Named,
     size: Size,
     mean: Sequence[float],
-    std: Sequence[float],
     interpolation: str = "bicubic",
 ) -> Transform:
     """Build the random training transform of a recipe. All randomness comes from torch's global generator.
 
     Args:
-        preset: ``none``, ``light``, ``standard`` and ``strong`` as in ``train_transform``; ``seeds`` rotates, shifts,
-            shears, zooms and flips (see ``KerasAffine``); ``trivial`` and ``randaugment`` crop and flip as ``standard``
-            does, then apply torchvision's TrivialAugmentWide or RandAugment. None is ``standard``, unless there are
+        preset: ``light``, ``standard`` and ``strong`` as in ``train_transform``; ``seeds`` rotates, shifts, shears,
+            zooms and flips (see ``KerasAffine``); ``trivial`` and ``randaugment`` crop and flip as ``standard`` does,
+            then apply torchvision's TrivialAugmentWide or RandAugment. None is ``standard``, unless there are
             transforms.
         erase: Probability of random erasing; None is the preset's default.
         transforms: Names and arguments of transforms that replace the preset. If the resulting image has another size
             than the model's input, it is resized to it without keeping the aspect ratio.
         size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
-        std: Standard deviation of each channel, in 0..1.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
 
     Returns:
-        A function from a PIL image to a uint8 tensor [3, height, width], or to a normalized float tensor for ``none``.
+        A function from a PIL image to a uint8 tensor [3, height, width].
 
     Source: Mueller & Hutter 2021 (TrivialAugment), Cubuk et al. 2020 (RandAugment), Zhong et al. 2020 (erasing).
     """
-    if preset in ("none", "light", "standard", "strong") or (preset is None and not transforms):
-        preset_transform = train_transform(_base(preset), size, mean, std, interpolation)
+    if preset in ("light", "standard", "strong") or (preset is None and not transforms):
+        preset_transform = train_transform(_base(preset), size, mean, interpolation)
         if not erase and (preset != "strong" or erase is None):
             return preset_transform
         steps = [step for step in preset_transform.transforms if not isinstance(step, v2.RandomErasing)][:-1]  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ def prepare_images(splits: Splits, processor: Any, data: Any, seed: int, *, vari
     if varied:
         preset, named = data.augment.preset, data.augment.transform_list()
         size, mean, std, interpolation = _pixels(processor)
-        transform = varying_transform(preset, data.augment.erase, named, size, mean, std, interpolation)
+        transform = varying_transform(preset, data.augment.erase, named, size, mean, interpolation)
         edge = augmented_edge(preset, named, size)
         train = ImageTransform(transform, classes, edge=edge, training=True)
         collate = NormalizingCollate(default_data_collator, mean, std)

@@ -24,7 +24,6 @@ __all__ = [
     "Size",
     "TransformedImages",
     "edges",
-    "eval_transform",
     "needed_edge",
     "one_thread",
     "processed_images",
@@ -34,7 +33,7 @@ __all__ = [
     "train_transform",
 ]
 
-Augmentation = Literal["none", "light", "standard", "strong"]
+Augmentation = Literal["light", "standard", "strong"]
 Transform = Callable[[Image.Image], torch.Tensor]
 Size = int | tuple[int, int]
 """Edge of a square, or height and width, in pixels."""
@@ -46,7 +45,7 @@ _WIDEST = 1.25  # largest aspect ratio of a crop, wide or tall
 _MARGIN = 1.5
 
 
-def needed_edge(augment: Augmentation, size: int) -> int | None:
+def needed_edge(augment: Augmentation, size: int) -> int:
     """Compute the shorter edge that a training image needs so that random crops lose no resolution.
 
     A crop has a fraction ``s`` of the image's area and an aspect ratio ``r``. The image's area is at least the square
@@ -58,10 +57,8 @@ def needed_edge(augment: Augmentation, size: int) -> int | None:
         size: Height and width of the result, in pixels.
 
     Returns:
-        Length in pixels; None for ``none``, which prepares training images as in inference.
+        Length in pixels.
     """
-    if augment == "none":
-        return None
     return math.ceil(size * math.sqrt(_WIDEST / _smallest(augment)) * _MARGIN)
 
 
@@ -75,64 +72,25 @@ def edges(size: Size) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
 
 
-def eval_transform(
-    size: Size,
-    mean: Sequence[float],
-    std: Sequence[float],
-    interpolation: str = "bicubic",
-    crop_pct: float | None = None,
-) -> Transform:
-    """Build the deterministic evaluation transform: resize, center crop, scale to 0..1, normalize.
-
-    Args:
-        size: Height and width of the result, in pixels; one number for a square.
-        mean: Mean of each channel, in 0..1.
-        std: Standard deviation of each channel, in 0..1.
-        interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
-        crop_pct: The shorter edge is resized to ``size / crop_pct`` before the center crop. None resizes the whole
-            image to ``size`` without keeping the aspect ratio.
-
-    Returns:
-        A function from a PIL image to a normalized float32 tensor [3, height, width].
-
-    Source: timm's evaluation transform for ``crop_pct``; the ViT image processor of transformers for None.
-    """
-    mode = InterpolationMode(interpolation)
-    if crop_pct is None:
-        shape: list[Any] = [v2.Resize(edges(size), interpolation=mode)]
-    else:
-        shape = [v2.Resize(int(min(edges(size)) / crop_pct), interpolation=mode), v2.CenterCrop(edges(size))]
-    return v2.Compose([to_rgb, *shape, *_to_tensor(mean, std)])
-
-
 def train_transform(
-    augment: Augmentation,
-    size: Size,
-    mean: Sequence[float],
-    std: Sequence[float],
-    interpolation: str = "bicubic",
-    crop_pct: float | None = None,
+    augment: Augmentation, size: Size, mean: Sequence[float], interpolation: str = "bicubic"
 ) -> Transform:
     """Build the random training transform. All randomness comes from torch's global generator.
 
     Regions erased by ``strong`` are filled with the channel means, rounded to uint8: after normalization they differ
-    from zero by at most half a gray level. So all presets but ``none`` return uint8, a quarter of the size of floats.
+    from zero by at most half a gray level. So all presets return uint8, a quarter of the size of floats.
 
     Args:
-        augment: ``none`` is the evaluation transform. ``light`` crops little and flips horizontally; ``standard`` crops
-            more and jitters colors; ``strong`` jitters them more, and adds random grayscale and random erasing.
+        augment: ``light`` crops little and flips horizontally; ``standard`` crops more and jitters colors; ``strong``
+            jitters them more, and adds random grayscale and random erasing.
         size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
-        std: Standard deviation of each channel, in 0..1; used by ``none`` only.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
-        crop_pct: As in ``eval_transform``; used by ``none`` only.
 
     Returns:
         A function from a PIL image to a uint8 tensor [3, height, width], which ``NormalizingCollate`` scales and
-        normalizes; for ``none``, to a normalized float32 tensor.
+        normalizes.
     """
-    if augment == "none":
-        return eval_transform(size, mean, std, interpolation, crop_pct)
     mode = InterpolationMode(interpolation)
     scale, ratio = (_smallest(augment), 1.0), (1 / _WIDEST, _WIDEST)
     crop = v2.RandomResizedCrop(edges(size), scale=scale, ratio=ratio, interpolation=mode)
@@ -146,15 +104,6 @@ def train_transform(
     if augment == "strong":
         steps.append(v2.RandomErasing(p=0.25, value=[round(255 * channel) for channel in mean]))
     return v2.Compose([*steps, v2.ToPureTensor()])
-
-
-def _to_tensor(mean: Sequence[float], std: Sequence[float]) -> list[Any]:
-    return [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(mean), list(std)),
-        v2.ToPureTensor(),
-    ]
 
 
 def processor_transform(processor: Callable[..., Mapping[str, Any]]) -> Transform:
