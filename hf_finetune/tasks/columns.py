@@ -54,10 +54,8 @@ def only_one(
         return candidates[0], []
     place, repair = f"data.columns.{role}", f"Set data.columns.{role} to one of them."
     if candidates:
-        column_list = quoted(candidates, MOST_SHOWN)
-        return None, [
-            Problem(place, f"must be set, because several columns look like {plural}", column_list, repair)
-        ]
+        rule = f"must be set, because several columns look like {plural}"
+        return None, [Problem(place, rule, quoted(candidates, MOST_SHOWN), repair)]
     if role == "label" and len(features) == 1:
         repair = "If the columns are not separated by commas, set data.separator."
     column_list = f"columns {quoted(features, MOST_SHOWN)}" if features else "no columns"

@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.base import Part
-from hf_finetune.tasks.examples import (
-    DecodedForm,
-    ExampleCheck,
-    Inputs,
-    MaskedInputs,
-    Remarks,
-    Splits,
-)
+from hf_finetune.tasks.examples import DecodedForm, ExampleCheck, Inputs, MaskedInputs, Remarks, Splits
 from hf_finetune.tasks.presentation import Presentation
 
 if TYPE_CHECKING:
@@ -185,7 +178,6 @@ class Modality(Presentation):
 
     def complete_config(self, config: "PreTrainedConfig") -> None:
         """Set what the config of a loaded model lacks, such as the id of the padding token, in place."""
-        return None
 
     def configure(
         self,

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 from removals import nothing
-from transformers import BertTokenizerFast, GPT2TokenizerFast
+from transformers import BertTokenizerFast, DataCollatorForTokenClassification, GPT2TokenizerFast
 
 from hf_finetune.data.distributed_sampling import PaddedDataset, count_labels
 from hf_finetune.errors import InputError
 from hf_finetune.tasks.image.masking import MaskedPixels, PatchMask, patch_grid, pixel_loss
 from hf_finetune.tasks.masked_examples import MaskedExamples
 from hf_finetune.tasks.seeded_augmentation import SeededExamples
-from hf_finetune.tasks.text.masking import masked_texts, token_collate, token_loss
+from hf_finetune.tasks.text.masking import masked_texts, token_loss
 
 WORDS = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", "a"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -82,7 +82,7 @@ def test_a_tokenizer_without_a_mask_token_is_refused(tmp_path):
 
 def test_texts_are_padded_with_labels_that_do_not_count_and_so_are_fillers(tokenizer, texts):
     masked = PaddedDataset(MaskedExamples(texts, masked_texts(tokenizer, 0.3), seed=0))
-    batch = token_collate(tokenizer)([masked[0], masked[3], masked[len(texts) + 1]])
+    batch = DataCollatorForTokenClassification(tokenizer)([masked[0], masked[3], masked[len(texts) + 1]])
     assert batch["input_ids"].shape == batch["labels"].shape == (3, 42)
     assert (batch["labels"][0, 12:] == -100).all() and (batch["labels"][2] == -100).all()
     items = count_labels([batch], lambda number: number)

@@ -39,12 +39,9 @@ _REPAIRS: dict[tuple[str, ...], str] = {
     (".avif", ".avifs"): "Install a Pillow that reads AVIF (11.3 or later), or save them as JPEG or PNG.",
     (".jxl",): "Save them as PNG, for example with `djxl FILE.jxl FILE.png`.",
     (".svg", ".svgz"): "Render them as PNG, for example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
-    (
-        ".eps",
-        ".ps",
-        ".ai",
-        ".pdf",
-    ): "Render them as PNG, for example with `pdftoppm -png FILE` or Ghostscript.",
+    (".eps", ".ps", ".ai", ".pdf"): (
+        "Render them as PNG, for example with `pdftoppm -png FILE` or Ghostscript."
+    ),
     (".emf", ".wmf"): "Render them as PNG, for example with `inkscape FILE --export-type=png`.",
     (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"): (
         "Develop these raw files to JPEG or TIFF, for example with `darktable-cli FILE FILE.jpg`."
@@ -83,13 +80,6 @@ _SIGNATURES = (
 )
 
 
-def _register_plugins() -> None:
-    if find_spec("pillow_heif") is not None:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-
-
 def _readable_formats() -> tuple[str, ...]:
     """Return the formats that Pillow decodes without external programs.
 
@@ -104,7 +94,11 @@ def _readable_formats() -> tuple[str, ...]:
     )
 
 
-_register_plugins()
+if find_spec("pillow_heif") is not None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
 IMAGE_FORMATS = _readable_formats()
 """Pillow's names of the supported formats. Files are recognized by content, whatever their suffix."""
 

@@ -83,16 +83,12 @@ class Image(Modality):
         """Yield the problems between the preset and the fields that take its place or depend on it."""
         preset, erase, transforms = (augment.get(name) for name in ("preset", "erase", "transforms"))
         if preset is not None and transforms:
-            rule, repair = (
-                "must be left out when transforms are given",
-                "Set only one of them: transforms replace the preset.",
-            )
+            rule = "must be left out when transforms are given"
+            repair = "Set only one of them: transforms replace the preset."
             yield Problem("data.augment.preset", rule, shown(preset), repair)
         if preset == "none" and erase:
-            rule, repair = (
-                "must be left out when the preset is none",
-                "Set another preset, such as light, to augment the images.",
-            )
+            rule = "must be left out when the preset is none"
+            repair = "Set another preset, such as light, to augment the images."
             yield Problem("data.augment.erase", rule, shown(erase), repair)
 
     def find_columns(

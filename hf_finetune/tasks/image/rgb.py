@@ -108,7 +108,7 @@ def convert(image: Image.Image, factor: int = 1) -> tuple[Image.Image, ValueRang
     """
     high_bytes_only = _has_colors_of_16_bits(image)
     image.load()
-    if high_bytes_only and max(high for _, high in _extrema_of_colors(image)) < _LEAST_FILLED:
+    if high_bytes_only and max(high for _, high in image.getextrema()[:3]) < _LEAST_FILLED:  # type: ignore[misc]
         raise PictureError(
             "a picture of 16-bit colors of which only the lower 12 bits are used: Pillow reads the higher 8, which are "
             "black. Save it in 8 bits, scaled from 0..4095"
@@ -166,11 +166,6 @@ def _has_colors_of_16_bits(image: Image.Image) -> bool:
     """Return whether a file that is not loaded yet has 16-bit colors, of which Pillow keeps the high 8 bits."""
     tiles = getattr(image, "tile", [])
     return image.mode in ("RGB", "RGBA", "RGBX", "CMYK") and any(";16" in str(tile[3]) for tile in tiles)
-
-
-def _extrema_of_colors(image: Image.Image) -> list[tuple[int, int]]:
-    bands = [image.getchannel(index) for index in range(3)]
-    return [band.getextrema() for band in bands]  # type: ignore[misc]
 
 
 def _strips(image: Image.Image, factor: int = 1) -> Iterator[tuple[int, Image.Image]]:

@@ -59,9 +59,7 @@ def _inspect(image: dict[str, Any] | None) -> tuple[str | None, PictureFacts | N
         return "no image in this row", None
     except PictureError as error:
         return str(error), None
-    except (
-        Exception
-    ) as error:  # damaged files raise anything from struct.error to SyntaxError in Pillow's readers
+    except Exception as error:  # damaged files raise anything, from struct.error to SyntaxError
         return f"a damaged file ({type(error).__name__}: {error})", None
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import timm
 import torch
-from transformers import PreTrainedModel, TimmWrapperConfig, TimmWrapperForImageClassification
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 __all__ = ["save_tiny_resnet"]
 
@@ -15,10 +15,6 @@ def save_tiny_resnet(folder: Path) -> None:
     Args:
         folder: Folder to write to.
     """
-    _tiny_resnet().save_pretrained(folder)
-
-
-def _tiny_resnet() -> PreTrainedModel:
     known = timm.get_pretrained_cfg("test_resnet").to_dict()
     fields = {key: known[key] for key in ("mean", "std", "interpolation", "crop_pct")}
     fields["input_size"] = [3, 32, 32]
@@ -30,4 +26,4 @@ def _tiny_resnet() -> PreTrainedModel:
             torch.nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    return model.eval()
+    model.eval().save_pretrained(folder)

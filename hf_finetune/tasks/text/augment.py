@@ -96,11 +96,7 @@ def text_noise(tokenizer: PreTrainedTokenizerBase, mask: float, drop: float) -> 
     """
     mask_id = tokenizer.mask_token_id
     if mask and mask_id is None:
-        repair = "Use data.augment.drop instead."
-        raise InputError(
-            Problem(
-                "data.augment.mask", "must be 0 for a tokenizer without a mask token", f"{mask:g}", repair
-            )
-        )
+        rule, repair = "must be 0 for a tokenizer without a mask token", "Use data.augment.drop instead."
+        raise InputError(Problem("data.augment.mask", rule, f"{mask:g}", repair))
     special: Collection[int] = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     return TextNoise(mask, drop, mask_id if mask_id is not None else -1, frozenset(special))

@@ -13,7 +13,7 @@ from hf_finetune.tasks.examples import MaskedInputs, Splits
 from hf_finetune.tasks.masked_examples import MaskedExamples, masked_loss
 from hf_finetune.tasks.text.tokenization import count_tokens, tokenize
 
-__all__ = ["MASKED_SHARE", "masked_inputs", "masked_texts", "token_collate", "token_loss"]
+__all__ = ["MASKED_SHARE", "masked_inputs", "masked_texts", "token_loss"]
 
 MASKED_SHARE = 0.15
 """Default share of tokens that are masked. Source: Devlin et al. 2019, BERT."""
@@ -53,12 +53,6 @@ class _TokenMask:
         return {name: value[0].tolist() for name, value in batch.items()}
 
 
-def token_collate(tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
-    """Return the collate function of masked texts, which pads inputs and labels to the same length."""
-    collate: Callable[[list[dict[str, Any]]], Any] = DataCollatorForTokenClassification(tokenizer)
-    return collate
-
-
 def _summed_loss(logits: torch.Tensor, labels: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Return the summed cross-entropy over the vocabulary. Source: Devlin et al. 2019, BERT."""
     return functional.cross_entropy(logits[known].float(), labels[known], reduction="sum")
@@ -78,7 +72,7 @@ def masked_inputs(splits: Splits, tokenizer: Any, data: Any, seed: int, share: f
     tokens = tokenize(splits.train, tokenizer, data.max_length, data.truncation_side)
     return MaskedInputs(
         MaskedExamples(tokens, mask, seed),
-        token_collate(tokenizer),
+        DataCollatorForTokenClassification(tokenizer),  # pads inputs and labels to the same length
         token_loss,
         count_tokens(tokens) if data.group_by_length else None,
         auto_model="AutoModelForMaskedLM",

@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import Problem
 from hf_finetune.tasks.columns import ColumnRole, is_string, only_one
-from hf_finetune.tasks.examples import (
-    ExampleCheck,
-    ExampleError,
-    Inputs,
-    MaskedInputs,
-    Remarks,
-    Splits,
-)
+from hf_finetune.tasks.examples import ExampleCheck, ExampleError, Inputs, MaskedInputs, Remarks, Splits
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.text.fields import TextAugmentFields, TextFields
 
@@ -22,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
     from transformers import PreTrainedConfig, PreTrainedModel
 
-__all__ = ["Text", "pair_partners"]
+__all__ = ["Text"]
 
 _NAMES = (
     "text", "sentence", "review", "content", "comment", "message", "tweet",
@@ -36,11 +29,6 @@ _PAIR_NAMES = (
 )  # fmt: skip
 _LETTERS = 600  # of a text in a report
 _WORDS = ("good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", "a")
-
-
-def pair_partners(name: str) -> tuple[str, ...]:
-    """Return the usual names of the second column of a text pair, by the name of the first."""
-    return tuple(second for first, second in _PAIR_NAMES if first == name)
 
 
 class Text(Modality):
@@ -93,7 +81,7 @@ class Text(Modality):
 
     def partners(self, name: str) -> tuple[str, ...]:
         """Return the usual names of the second column of a pair, by the name of the first."""
-        return pair_partners(name)
+        return tuple(second for first, second in _PAIR_NAMES if first == name)
 
     def features(self, *, decode: bool = True) -> dict[str, Any]:
         """Return strings for both columns."""
