@@ -1,13 +1,15 @@
-"""Atomic writing of files and folders, which are complete or do not exist."""
+"""Atomic writing of files and folders, which are complete or do not exist, and reading of files that may be damaged."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["can_be_path", "replacing", "replacing_folder"]
+__all__ = ["can_be_path", "read_json_object", "replacing", "replacing_folder"]
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Maximum length of a file name and of a path on Linux, in bytes."""
@@ -21,6 +23,15 @@ def can_be_path(path: str | Path) -> bool:
         return False
     longest = max(map(len, encoded.split(b"/")))
     return b"\0" not in encoded and longest <= _LONGEST_NAME and len(encoded) <= _LONGEST_PATH
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; empty if the file is missing, unreadable or holds no object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager

@@ -5,7 +5,6 @@ The permission is the argument ``trust_remote_code``, False by default. Only the
 code that it allows.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.utils import cached_file
 
 from hf_finetune.errors import InputError, Problem, listed
+from hf_finetune.files import read_json_object
 from hf_finetune.models.classifier_head import MODEL_TYPE
 
 __all__ = ["FLAG", "check_declared", "check_settings", "check_tokenizer", "code_refused", "foreign_code"]
@@ -163,16 +163,13 @@ def _would_run(code: tuple[str, ...], path: str | Path) -> str:
 
 def _read_settings(path: str | Path, name: str, revision: str | None) -> dict[str, Any]:
     """Return the content of a settings file; an empty mapping if it is missing or cannot be read."""
+    if Path(path).is_dir():
+        return read_json_object(Path(path) / name)
     try:
-        if Path(path).is_dir():
-            file = Path(path) / name
-        else:
-            cached = cached_file(str(path), name, revision=revision)
-            file = Path(cached) if cached else Path()
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        cached = cached_file(str(path), name, revision=revision)
+    except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return read_json_object(Path(cached)) if cached else {}
 
 
 def _references(auto_map: Any) -> Iterator[str]:

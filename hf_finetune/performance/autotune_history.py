@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from hf_finetune.files import replacing
+from hf_finetune.files import read_json_object, replacing
 from hf_finetune.performance.execution_modes import ExecutionMode
 
 __all__ = ["Measured", "load_measurement", "save_measurement", "speed_key"]
@@ -87,7 +87,7 @@ def load_measurement(notes_file: Path | None, key: str, reference: ExecutionMode
     if notes_file is None:
         return None
     try:
-        measurement = Measured(**_read(notes_file)[key])
+        measurement = Measured(**read_json_object(notes_file)[key])
         numbers = [measurement.examples, measurement.spent, measurement.seconds[reference.title]]
         is_valid = min(*numbers, *measurement.seconds.values()) > 0 and isinstance(measurement.left_out, dict)
     except (AttributeError, KeyError, TypeError):
@@ -100,17 +100,8 @@ def save_measurement(notes_file: Path, key: str, found: Measured) -> None:
     try:
         notes_file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{notes_file}.lock"):
-            notes = {**_read(notes_file), key: asdict(found)}
+            notes = {**read_json_object(notes_file), key: asdict(found)}
             with replacing(notes_file) as partial:
                 partial.write_text(json.dumps(notes, indent=1), encoding="utf-8")
     except OSError as error:
         logger.info("The measurements cannot be saved: %s.", error)
-
-
-def _read(notes_file: Path) -> dict[str, Any]:
-    """Return the saved measurements by key; none if the file is missing or damaged."""
-    try:
-        notes = json.loads(notes_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return notes if isinstance(notes, dict) else {}

@@ -19,7 +19,7 @@ from hf_finetune.cache.micro_batches import in_pieces
 from hf_finetune.cache.pooled_texts import share_texts
 from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
 from hf_finetune.distributed import broadcast_from_main, is_sharded
-from hf_finetune.files import replacing
+from hf_finetune.files import read_json_object, replacing
 from hf_finetune.performance.autotune import Choice, choose_mode
 from hf_finetune.performance.execution_modes import DTYPES, LAYOUTS, ExecutionMode, candidate_modes
 from hf_finetune.planning.stages import PlannedStage
@@ -116,11 +116,8 @@ class _Work:
 
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the recorded decision; None if there is none or the recipe's speed settings have changed since."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) and content.get("asked") == asked else None
+    content = read_json_object(path)
+    return content if content.get("asked") == asked else None
 
 
 def _choose(

@@ -85,9 +85,8 @@ def fit_head(
     versions = fast.report.views if fast.cache is not None else 1
 
     def outputs(examples: Any, size: int) -> _Outputs:
-        return _run_through(
-            model, layer, fast, DataLoader(examples, size, collate_fn=data.collate, num_workers=data.workers)
-        )
+        loader = DataLoader(examples, size, collate_fn=data.collate, num_workers=data.workers)
+        return _run_through(model, layer, fast, loader)
 
     def judged() -> dict[str, float]:
         if data.validation is None:
@@ -99,7 +98,7 @@ def fit_head(
 
     def fit() -> tuple[LinearFit, dict[str, float], dict[str, float], bool]:
         results, start = [], judged()
-        before = LinearFit(*read_linear(layer), 0.0)
+        weight, bias = read_linear(layer)
         for version in range(versions):
             set_epoch(data.train, version)
             results.append(outputs(data.train, stage.spec.batch_size))
@@ -124,7 +123,7 @@ def fit_head(
             start_metrics, fitted_metrics, best_metric, greater_is_better=evaluation.greater_is_better
         )
         if keeps:
-            fitted = replace(fitted, weight=before.weight, bias=before.bias)
+            fitted = replace(fitted, weight=weight, bias=bias)
         return fitted, metrics, start, keeps
 
     fitted, metrics, start, keeps = broadcast_from_main(state, fit)

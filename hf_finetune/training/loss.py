@@ -1,29 +1,15 @@
-"""Training loss of a stage with the parts of its methods, and its loss on the validation split."""
+"""Logits of a validation split, and the loss on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from hf_finetune.methods.base import Loss, Method
 from hf_finetune.training.callbacks import DivergedError
 
-__all__ = ["finite_logits", "of_logits", "reduce_logits", "training_loss", "with_loss"]
-
-
-def training_loss(loss: Loss, target: str, methods: Sequence[Method]) -> Loss:
-    """Return the training loss: the loss of the labels with the parts that the methods add, in their order.
-
-    Args:
-        loss: Loss function of outputs and labels.
-        target: Kind of the labels.
-        methods: Methods of the stage.
-    """
-    for method in methods:
-        loss = method.wrap_loss(loss, target)
-    return loss
+__all__ = ["finite_logits", "of_logits", "reduce_logits", "with_loss"]
 
 
 def finite_logits(prediction: Any) -> np.ndarray:

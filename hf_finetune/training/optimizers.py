@@ -63,11 +63,8 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
         if name in known:
             repair = "It replaces the parameter groups of a stage by its own."
             return [Problem(place, "must accept parameter groups", repr(name), repair)]
-        return [
-            Problem(
-                place, "must be an optimizer that the Trainer supports", repr(name), nearest(name, usable)
-            )
-        ]
+        rule = "must be an optimizer that the Trainer supports"
+        return [Problem(place, rule, repr(name), nearest(name, usable))]
     from transformers import Trainer
 
     try:

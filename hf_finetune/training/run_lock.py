@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.files import read_json_object
 
 __all__ = ["LOCK", "RunLock"]
 
@@ -48,10 +49,10 @@ class RunLock:
         """
         if self._create():
             return
-        owner = _read(self.path)
+        owner = read_json_object(self.path)
         if not owner:  # being written at this moment, or truncated
             time.sleep(WRITING_SECONDS)
-            owner = _read(self.path)
+            owner = read_json_object(self.path)
         if not _is_stale(owner):
             raise InputError(_in_use(self.path, owner))
         logger.info(
@@ -59,7 +60,7 @@ class RunLock:
             owner.get("process"),
         )
         if not self._remove(owner) or not self._create():
-            raise InputError(_in_use(self.path, _read(self.path)))
+            raise InputError(_in_use(self.path, read_json_object(self.path)))
 
     def release(self) -> None:
         """Remove the lock if this object wrote it."""
@@ -92,20 +93,11 @@ class RunLock:
             self.path.rename(aside)
         except FileNotFoundError:
             return True
-        if _read(aside) != owner:
+        if read_json_object(aside) != owner:
             aside.rename(self.path)
             return False
         aside.unlink()
         return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the content of a lock; empty if it is truncated or has just been removed."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _is_stale(owner: dict[str, Any]) -> bool:

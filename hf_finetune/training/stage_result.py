@@ -98,9 +98,8 @@ def result_lines(
     kept_start = result.best_step == 0
     if result.fit is not None:
         fitted = result.trained if kept_start else result.validation
-        lines.append(
-            fit_line(stage, result.fit, {key: value for key, value in fitted.items() if key != "step"})
-        )
+        scores = {key: value for key, value in fitted.items() if key != "step"}
+        lines.append(fit_line(stage, result.fit, scores))
     if kept_start:
         lines.append(
             f"Stage {stage}: no improvement, so its initial weights are restored "

@@ -126,9 +126,11 @@ class StagedTrainer:
         self.args = args if args is not None else TrainingArguments()
         self.train_dataset = self._used_columns(train_dataset)
         self.eval_dataset = self._used_columns(eval_dataset)
-        self.data_collator = data_collator or _usual_collator(processing_class)
+        if data_collator is None and isinstance(processing_class, PreTrainedTokenizerBase):
+            data_collator = DataCollatorWithPadding(processing_class)
+        self.data_collator: Collate = data_collator or default_data_collator
         self.processing_class = processing_class
-        self.compute_metrics = compute_metrics or _no_metrics
+        self.compute_metrics = compute_metrics or (lambda prediction: {})
         self.callbacks = tuple(callbacks)
         examples, layout = len(train_dataset), read_layout(model)
         self.stages = complete_stages(stages, model, layout, self.args, examples)
@@ -341,18 +343,6 @@ def _check_sharding(args: TrainingArguments | None) -> None:
     if is_sharded() or (args is not None and (args.fsdp or args.deepspeed)):
         repair = "Write a recipe, and use hf_finetune.run, which reloads the model for each stage."
         raise InputError(Problem("StagedTrainer", "must be used without FSDP and DeepSpeed", "", repair))
-
-
-def _usual_collator(processing_class: Any) -> Collate:
-    if isinstance(processing_class, PreTrainedTokenizerBase):
-        padding: Collate = DataCollatorWithPadding(processing_class)
-        return padding
-    stacking: Collate = default_data_collator
-    return stacking
-
-
-def _no_metrics(prediction: Any) -> dict[str, float]:
-    return {}
 
 
 def _evaluation_arguments(args: TrainingArguments) -> TrainingArguments:

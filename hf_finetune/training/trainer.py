@@ -29,7 +29,6 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.best_epoch import evaluations, is_better, is_undefined
 from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.training.checkpoints import refusing_broken_state, rotate, seal_checkpoint
-from hf_finetune.training.loss import training_loss
 from hf_finetune.training.optimizers import trainer_schedule
 
 __all__ = ["SingleStageTrainer"]
@@ -68,8 +67,9 @@ class SingleStageTrainer(Trainer):
         self.target, self.lengths, self.methods = target, lengths, tuple(methods)
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
-        if (loss := kwargs.pop("compute_loss_func", None)) is not None:
-            loss = training_loss(loss, target, self.methods)
+        loss = kwargs.pop("compute_loss_func", None)
+        for method in self.methods if loss is not None else ():
+            loss = method.wrap_loss(loss, target)
         own = [callback for method in self.methods for callback in method.callbacks()]
         callbacks = [*own, *(kwargs.pop("callbacks", None) or ())]
         super().__init__(compute_loss_func=loss, callbacks=callbacks, **kwargs)

@@ -85,10 +85,10 @@ def _with_defaults(stage: StageSpec, args: TrainingArguments) -> StageSpec:
     if not fitted_by(stage):
         defaults |= _of_steps(args)
         if stage.epochs is None and stage.max_steps is None:
-            by_steps = args.max_steps > 0
-            defaults |= (
-                {"max_steps": args.max_steps} if by_steps else {"epochs": float(args.num_train_epochs)}
-            )
+            if args.max_steps > 0:
+                defaults["max_steps"] = args.max_steps
+            else:
+                defaults["epochs"] = float(args.num_train_epochs)
     changes = {name: value for name, value in defaults.items() if name not in stage.model_fields_set}
     return stage.model_copy(update=changes)
 
