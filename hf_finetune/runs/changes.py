@@ -190,9 +190,8 @@ def _pretraining_problems(
         return [Problem("domain_adaptation", rule, "", "Begin a new run.")]
     is_running = manifest.pretraining.get("state") == "running"
     if is_running and manifest.fingerprints.get("data") != fingerprints["data"]:
-        return [
-            Problem("The data", "must not change until the pretraining is finished", "", "Begin a new run.")
-        ]
+        rule = "must not change until the pretraining is finished"
+        return [Problem("The data", rule, "", "Begin a new run.")]
     begun = any(record.state != "pending" for record in manifest.stages)
     if begun and not manifest.pretraining and (spec or {}).get("method") == "continue_pretraining":
         rule = "must not be continue_pretraining after the first stage has begun"
@@ -278,13 +277,11 @@ def _compare(before: Any, now: Any, path: str) -> list[tuple[str, tuple[Any, Any
         before, now = dict(enumerate(before)), dict(enumerate(now))
     else:
         return [] if _plain(before) == _plain(now) else [(path, (before, now))]
-    return [
-        difference
-        for key in keys
-        for difference in _compare(
-            before.get(key, NOTHING), now.get(key, NOTHING), f"{path}.{key}".removeprefix(".")
-        )
-    ]
+    differences = []
+    for key in keys:
+        place = f"{path}.{key}".removeprefix(".")
+        differences += _compare(before.get(key, NOTHING), now.get(key, NOTHING), place)
+    return differences
 
 
 def _holds_parts(value: Any) -> bool:

@@ -50,15 +50,17 @@ def compare_sizes(prepared: PreparedRun, inputs: Inputs, folder: Path, test: Fou
     finished = {"metrics": _chosen(prepared, test), **measure_size(_model(model), example)}
     content: dict[str, Any] = {}
     if pruned:
+        after = finished
+        if prepared.recipe.evaluation.calibrate or prepared.recipe.evaluation.thresholds:
+            # the saved model has a temperature or thresholds, which the model before pruning lacks
+            after = {**finished, "metrics": _plain(prepared, folder, len(stages))}
         methods = dict.fromkeys(stages[index].compress.method for index in pruned)  # type: ignore[union-attr]
         content["compression"] = {
             "stage": _names(prepared, pruned),
             "method": ", ".join(methods),
             "example": _described(example),
             "before": _before(prepared, folder, pruned[0], example),
-            "after": finished
-            if not _is_adjusted(prepared)
-            else {**finished, "metrics": _plain(prepared, folder, len(stages))},
+            "after": after,
         }
     if taught:
         path = stages[taught[0]].teacher.path  # type: ignore[union-attr]
@@ -120,11 +122,6 @@ def _plain(prepared: PreparedRun, folder: Path, index: int) -> dict[str, float |
         return _judged(prepared, _load(prepared, Path(scratch) / "model"))
 
 
-def _is_adjusted(prepared: PreparedRun) -> bool:
-    """Return whether the saved model has a temperature or thresholds, which the model before pruning lacks."""
-    return prepared.recipe.evaluation.calibrate or prepared.recipe.evaluation.thresholds
-
-
 def _judged(prepared: PreparedRun, classifier: Classifier) -> dict[str, float | None]:
     if prepared.data.test is None:
         return {}
@@ -137,9 +134,8 @@ def _judged(prepared: PreparedRun, classifier: Classifier) -> dict[str, float | 
 
 def _chosen(prepared: PreparedRun, metrics: Found) -> dict[str, float | None]:
     """Return the primary metrics without the loss; an undefined one is None."""
-    values = (
-        {name: metrics.get(name) for name in prepared.primary_metrics if name != "loss"} if metrics else {}
-    )
+    names = [name for name in prepared.primary_metrics if name != "loss"] if metrics else []
+    values = {name: metrics.get(name) for name in names}
     return {name: None if value is None or isnan(value) else value for name, value in values.items()}
 
 

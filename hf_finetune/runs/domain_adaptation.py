@@ -12,9 +12,7 @@ from hf_finetune.methods import Method
 from hf_finetune.methods.domain_alignment import DomainAlignment
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.layout import read_layout
-from hf_finetune.models.masked_models import (
-    build_masked_model,
-)
+from hf_finetune.models.masked_models import build_masked_model
 from hf_finetune.models.vocabulary import embedding_rows
 from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.planning.groups import plan_groups
@@ -135,11 +133,11 @@ def _prepared(prepared: PreparedRun, dataset: Dataset) -> Inputs:
 
 
 def _stage_of(spec: ContinuePretraining) -> StageSpec:
-    epochs = spec.epochs if spec.max_steps is None else None
+    epochs = 1.0 if spec.epochs is None else spec.epochs
     return StageSpec(
         name=PRETRAINING,
         train="all",
-        epochs=epochs if epochs is not None or spec.max_steps is not None else 1.0,
+        epochs=epochs if spec.max_steps is None else None,
         max_steps=spec.max_steps,
         lr=spec.lr,
         batch_size=spec.batch_size,

@@ -78,17 +78,8 @@ def check_folder(folder: Path) -> None:
         raise InputError(Problem("--output-dir", rule, str(existing)))
 
 
-def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -> None:
-    """Lock the run directory on the main process; if that fails, all processes raise the error.
-
-    Args:
-        lock: Lock of the run directory.
-        state: Process state.
-        make: Run directory to create first, which must be empty; None for a directory that exists.
-
-    Raises:
-        InputError: If another run writes to the directory, or if it cannot be created or is not empty.
-    """
+def _acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -> None:
+    """Lock the run directory on the main process, and create it first if it is new; all processes raise an error."""
 
     def acquire() -> tuple[Problem, ...]:
         try:
@@ -106,17 +97,8 @@ def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -
         raise InputError(problems)
 
 
-def begin_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Manifest:
-    """Write recipe and manifest of a new run.
-
-    Args:
-        folder: Run directory, locked.
-        prepared: Checked run.
-        state: Process state.
-
-    Returns:
-        Manifest with all stages pending.
-    """
+def _begin_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Manifest:
+    """Write recipe and manifest of a new run."""
     text = dump_recipe(prepared.requested)
     manifest = Manifest(
         stages=tuple(StageRecord(stage.name) for stage in prepared.requested.stages),
@@ -139,24 +121,10 @@ def begin_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Manif
     return manifest
 
 
-def resume_run(
+def _resume_run(
     folder: Path, prepared: PreparedRun, before: Manifest, state: PartialState, *, allow_changes: bool
 ) -> Manifest:
-    """Check that a run can be resumed, and update its recipe and manifest.
-
-    Args:
-        folder: Run directory.
-        prepared: Checked run; its batches are distributed over the current number of processes.
-        before: Manifest of the run.
-        state: Process state.
-        allow_changes: Whether to resume with a changed recipe, data or checkpoint, if possible.
-
-    Returns:
-        Updated manifest; stages that must restart are pending again.
-
-    Raises:
-        InputError: If recipe, data or checkpoint have changed, and that is not allowed or not possible.
-    """
+    """Check that a run can be resumed, and update its recipe and manifest; stages that must restart are pending."""
     recipe, fingerprints = prepared.requested, _fingerprints(prepared)
     changes = find_changes(before, recipe, fingerprints)
     if changes:
@@ -296,9 +264,8 @@ def _checkpoint_fingerprint(path: str, config: PreTrainedConfig | None) -> str:
     digest = hashlib.sha256()
     folder = Path(path)
     if folder.is_dir():
-        for file in (
-            sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")) + [folder / "config.json"]
-        ):
+        weights = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))]
+        for file in (*weights, folder / "config.json"):
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     else:
@@ -324,7 +291,7 @@ def read_earlier(folder: Path, lock: RunLock, state: PartialState) -> Manifest:
         InputError: If there is no run, or another process writes to it.
     """
     if folder.is_dir():
-        acquire_lock(lock, state)
+        _acquire_lock(lock, state)
     return read_manifest(folder / "manifest.json")
 
 
@@ -354,6 +321,6 @@ def open_folder(
         InputError: If the folder cannot be used, or a change is not allowed.
     """
     if before is None:
-        acquire_lock(lock, state, make=folder)
-        return begin_run(folder, prepared, state)
-    return resume_run(folder, prepared, before, state, allow_changes=allow_changes)
+        _acquire_lock(lock, state, make=folder)
+        return _begin_run(folder, prepared, state)
+    return _resume_run(folder, prepared, before, state, allow_changes=allow_changes)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, quoted
 from hf_finetune.models.adapters import uncalled_layers
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.head_spec import head_problem, unsuited_head
@@ -33,30 +33,25 @@ def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -
         InputError: If the model fails on an example, its architecture does not suit ``model.head``, a head to be fitted
             with a solver is not linear, or a layer with an adapter is never called.
     """
-    if reason := head_problem(model, prepared.task.modality.dummy(prepared.processor)):
+    dummy = prepared.task.modality.dummy(prepared.processor)
+    if reason := head_problem(model, dummy):
         raise unsuited_head(model.config, reason)
     first = _first(inputs, prepared)
     with uncalled_layers(model) as uncalled:
-        _try(model, prepared, [prepared.task.modality.dummy(prepared.processor)])
+        _try(model, prepared, [dummy])
         _try(model, prepared, [_collated(inputs, prepared, [first])])
-        _try(
-            model,
-            prepared,
-            [_collated(inputs, prepared, [first, *extreme]) for extreme in _extremes(inputs, prepared)],
-        )
+        extremes = _extremes(inputs, prepared)
+        _try(model, prepared, [_collated(inputs, prepared, [first, *extreme]) for extreme in extremes])
     fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if fitted_by(stage)]
-    if fitted and (
-        reason := not_linear(model, head_names(model), prepared.task.modality.dummy(prepared.processor))
-    ):
+    if fitted and (reason := not_linear(model, head_names(model), dummy)):
         rule = "must be gradient unless the head is one linear layer"
         repair = f"In this model, {reason}."
         index, stage = fitted[0]
         raise InputError(Problem(f"stages[{index}].fit", rule, repr(stage.fit), repair))
     if uncalled:
         rule, names = "must name layers that the model calls", sorted(uncalled)
-        value = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
         repair = "The model uses their weights without calling them, so an adapter has no effect. Choose other layers."
-        raise InputError(Problem("model.adapter.target", rule, value, repair))
+        raise InputError(Problem("model.adapter.target", rule, quoted(names, 1), repair))
 
 
 def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
@@ -107,12 +102,10 @@ def _try(
             path = repr(prepared.recipe.model.path)
             place, value = ("data.image_size", str(size)) if size else ("model.path", path)
             shapes = "; ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch.items())
-            repair = _complaint(error) + (
-                f"; input shapes: {shapes}." if isinstance(error, IndexError) else ""
-            )
-            raise InputError(
-                Problem(place, "must allow a forward pass of the model", value, repair)
-            ) from error
+            rule, repair = "must allow a forward pass of the model", _complaint(error)
+            if isinstance(error, IndexError):
+                repair += f"; input shapes: {shapes}."
+            raise InputError(Problem(place, rule, value, repair)) from error
 
 
 def _collated(
@@ -123,14 +116,8 @@ def _collated(
     try:
         batch = dict(inputs.collate(unlabeled))
     except (RuntimeError, ValueError) as error:
-        shapes = sorted(
-            {
-                tuple(tensor.shape)
-                for example in examples
-                for tensor in example.values()
-                if hasattr(tensor, "shape")
-            }
-        )
+        values = [value for example in examples for value in example.values()]
+        shapes = sorted({tuple(value.shape) for value in values if hasattr(value, "shape")})
         rule = "must have an image processor that resizes all images to one size, to form batches"
         value = " and ".join("x".join(map(str, shape)) for shape in shapes)
         repair = "Set data.image_size, or enable cropping in the image processor."

@@ -148,10 +148,9 @@ def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> lis
         return []
     problems = [problem for name, data in datas.items() for problem in _complete_problems(name, data)]
     if is_sharded():
+        rule = "must not be multi-task under FSDP and DeepSpeed"
         repair = "Leave out --use_fsdp and --use_deepspeed."
-        problems.append(
-            Problem("task", "must not be multi-task under FSDP and DeepSpeed", "'multi-task'", repair)
-        )
+        problems.append(Problem("task", rule, "'multi-task'", repair))
     stages: list[tuple[str, Any]] = [(f"stages[{index}]", one) for index, one in enumerate(recipe.stages)]
     stages += [("strategy", recipe.strategy)] if recipe.strategy is not None else []
     for place, stage in stages:
@@ -161,10 +160,8 @@ def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> lis
             problems += _metric_problems(recipe, datas, metric, where, trust_remote_code)
         looks = any(data is UNKNOWN_DATA or data.validation is not None for data in datas.values())
         if stage.early_stopping is not None and not looks:
-            rule, repair = (
-                "must be left out if there is no validation split",
-                "Add a validation split to a task, or leave it out.",
-            )
+            rule = "must be left out if there is no validation split"
+            repair = "Add a validation split to a task, or leave it out."
             problems.append(Problem(f"{place}.early_stopping", rule, "", repair))
     return problems
 

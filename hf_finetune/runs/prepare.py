@@ -31,12 +31,7 @@ from hf_finetune.runs.checkpoint import read_model_layout, read_task_config
 from hf_finetune.runs.expand import expand_recipe
 from hf_finetune.runs.joint import MEAN, columns_of, epoch_notes, examples_of_tasks, join_data, joint_problems
 from hf_finetune.runs.prepared import UNKNOWN_DATA, PlanReport, PreparedRun
-from hf_finetune.runs.problems import (
-    metric_name_problems,
-    recipe_problems,
-    selector_problems,
-    stage_problems,
-)
+from hf_finetune.runs.problems import metric_name_problems, recipe_problems, selector_problems, stage_problems
 from hf_finetune.tasks import TASKS
 
 __all__ = ["data_at_hand", "plan", "prepare_run", "prepare_with"]
@@ -177,17 +172,7 @@ class _Settings:
 def _check(
     recipe: Recipe, datas: Datas, domain: UnlabelledData | None, known: list[Problem], settings: _Settings
 ) -> PreparedRun:
-    """Check a recipe and its checkpoint against its data.
-
-    Args:
-        recipe: Recipe of one task or of several.
-        datas: Data of each task.
-        domain: Inputs of the target domain.
-        known: Problems of the data.
-        settings: Settings of the checks.
-
-    Returns:
-        The checked run.
+    """Check a recipe and its checkpoint against its data, in which the problems ``known`` were found.
 
     Raises:
         InputError: With all problems, each once.
@@ -225,14 +210,7 @@ def _check_task(
     layout: Layout | None,
     settings: _Settings,
 ) -> PreparedRun:
-    """Check the recipe of one task.
-
-    Args:
-        recipe: Recipe of the task.
-        data: Data of the task.
-        config: Config of the task's model; None if it cannot be read.
-        layout: Layout of the model, which the task may share with others; None if it cannot be read.
-        settings: Settings of the checks.
+    """Check the recipe of one task; ``config`` and ``layout`` are None if they cannot be read.
 
     Raises:
         InputError: With the problems of recipe and checkpoint together; without problems if ``layout`` is None.
@@ -280,12 +258,8 @@ def _expand(
     requested, notes = expand_recipe(recipe, layout, config, target, examples)
     effective = settings.spread(requested) if settings.spread else requested
     layouts = stage_layouts(layout, config, TASKS[recipe.kind], effective.stages)
-    return (
-        requested,
-        effective,
-        build_plan(layout, effective.stages, examples, settings.processes, layouts),
-        notes,
-    )
+    plan = build_plan(layout, effective.stages, examples, settings.processes, layouts)
+    return requested, effective, plan, notes
 
 
 def _join(
@@ -327,9 +301,11 @@ def _report(prepared: PreparedRun) -> PlanReport:
         datas = {name: task.data for name, task in tasks.items()}
         notes = [*prepared.notes, *stage_notes, *epoch_notes(counts, datas)]
     else:
-        absent = [
-            _absent_note(name, task.recipe) for name, task in tasks.items() if task.data is UNKNOWN_DATA
-        ]
+        absent = []
+        for name, task in tasks.items():
+            if task.data is UNKNOWN_DATA:
+                place = f"{name}: the" if name else "The"
+                absent.append(f"{place} data {task.recipe.data.path!r} is not available: {NOT_AT_HAND}.")
         notes = [*absent, *prepared.stage_notes, *(domain.notes if domain else ()), *stage_notes]
     return PlanReport(
         *(prepared.requested, prepared.plan, (*notes, *filter(None, [prepared.plan.layout.note])), examples),
@@ -337,8 +313,3 @@ def _report(prepared: PreparedRun) -> PlanReport:
         trust_remote_code=prepared.trust_remote_code,
         prepared=prepared if prepared.has_data else None,
     )
-
-
-def _absent_note(task: str, recipe: Recipe) -> str:
-    place = f"{task}: the" if task else "The"
-    return f"{place} data {recipe.data.path!r} is not available: {NOT_AT_HAND}."

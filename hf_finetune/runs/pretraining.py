@@ -90,15 +90,9 @@ def _train(
     callbacks: Sequence[TrainerCallback],
     resumes: bool,
 ) -> StageResult:
-    recipe = prepared.recipe
+    recipe, masked = prepared.recipe, pretraining.masked
     workers = count_workers(recipe.data.workers, state)
-    data = StageData(
-        "",
-        pretraining.masked.train,
-        pretraining.masked.collate,
-        lengths=pretraining.masked.lengths,
-        workers=workers,
-    )
+    data = StageData("", masked.train, masked.collate, lengths=masked.lengths, workers=workers)
     return train_stage(
         pretraining.model,
         PlannedStage(pretraining.stage, pretraining.planned, (recipe.seed - 1) % 2**32),
@@ -106,7 +100,7 @@ def _train(
         output=StageOutput(place, resumes, track=recipe.track),
         evaluation=StageEvaluation(recipe.evaluation.batch_size),
         execution=ExecutionSettings(recipe.speed),
-        methods=[LossMethod(pretraining.masked.loss)],
+        methods=[LossMethod(masked.loss)],
         callbacks=callbacks,
     )
 
@@ -116,10 +110,8 @@ def _leave_backbone(pretraining: Pretraining, prepared: PreparedRun, place: Path
     model = pretraining.model
     if isinstance(model, WrappedClassifier):
         model.classifier.to(memory_format=torch.contiguous_format)
-        if pretraining.masked.unmasked is not None:
-            recount_statistics(
-                model.classifier, _batches(pretraining.masked.unmasked, pretraining.stage.batch_size)
-            )
+        if (unmasked := pretraining.masked.unmasked) is not None:
+            recount_statistics(model.classifier, _batches(unmasked, pretraining.stage.batch_size))
         head = set(head_names(model.classifier))
         names = [name for name in model.classifier.state_dict() if name not in head]
     else:

@@ -23,6 +23,9 @@ from hf_finetune.training.optimizers import check_optimizer
 
 __all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stage_problems"]
 
+NO_VALIDATION = "must be left out if there is no validation split"
+ADD_VALIDATION = "Set data.split.validation above 0, or leave it out."
+
 
 def stage_problems(recipe: Recipe) -> list[Problem]:
     """Return the problems that depend on installed libraries, FSDP or DeepSpeed, but not on data or checkpoint."""
@@ -99,10 +102,7 @@ def recipe_problems(
             problems += [problem] if problem else []
         if data.validation is None and (metric is not None or stage.early_stopping is not None):
             field = "early_stopping" if stage.early_stopping is not None else "best.metric"
-            repair = "Set data.split.validation above 0, or leave it out."
-            problems.append(
-                Problem(f"{place}.{field}", "must be left out if there is no validation split", "", repair)
-            )
+            problems.append(Problem(f"{place}.{field}", NO_VALIDATION, "", ADD_VALIDATION))
         problems += label_problems(stage, place, data.target, data.label_names)
         problems += [] if TARGETS[data.target].has_classes else _class_problems(stage, place)
         problems += (
@@ -120,19 +120,14 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
     problems = cost_problems(evaluation.costs or {}, data.target, data.label_names)
     for field, wanted in (("calibrate", evaluation.calibrate), ("thresholds", evaluation.thresholds)):
         if wanted and data.validation is None:
-            repair = "Set data.split.validation above 0, or leave it out."
-            problems.append(
-                Problem(f"evaluation.{field}", "must be left out if there is no validation split", "", repair)
-            )
+            problems.append(Problem(f"evaluation.{field}", NO_VALIDATION, "", ADD_VALIDATION))
     if evaluation.slices and data.test is None:
+        rule = "must be left out if there is no test split"
         repair = "Set data.split.test above 0, or leave it out."
-        problems.append(
-            Problem("evaluation.slices", "must be left out if there is no test split", "", repair)
-        )
+        problems.append(Problem("evaluation.slices", rule, "", repair))
     if evaluation.thresholds and not TARGETS[data.target].has_several_classes:
-        problems.append(
-            Problem("evaluation.thresholds", "must be false unless the data is multi-label", data.target)
-        )
+        rule = "must be false unless the data is multi-label"
+        problems.append(Problem("evaluation.thresholds", rule, data.target))
     if evaluation.calibrate and not TARGETS[data.target].has_classes:
         problems.append(Problem("evaluation.calibrate", "must be false for regression labels", "true"))
     elif evaluation.calibrate and not TARGETS[data.target].has_standard_loss:

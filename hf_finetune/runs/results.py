@@ -223,7 +223,8 @@ def evaluate_run(
         group_column=result.group_column,
         probabilities=stored,
     )
-    write_json(folder / MISTAKES, find_mistakes(_predictions(result), prepared.data.test, result.thresholds))
+    predictions = Predictions(result.ids, result.labels, result.scores, result.target, result.label_names)
+    write_json(folder / MISTAKES, find_mistakes(predictions, prepared.data.test, result.thresholds))
     primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
     ends = intervals(primary_metrics, result.examples, seed=prepared.recipe.seed)
     content: dict[str, Any] = {
@@ -252,12 +253,6 @@ def _beside_baselines(
     prepared: PreparedRun, found: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
 ) -> dict[str, Any]:
     """Compare the model with each baseline on the same test examples, and write the predictions of the baselines.
-
-    Args:
-        prepared: Checked run.
-        found: Test result of the model.
-        baselines: Scores of each baseline.
-        folder: Run directory; the predictions are written to ``RUN/baselines``.
 
     Returns:
         ``baselines`` and ``baseline_differences`` of ``metrics.json``: for each baseline its primary metrics, and the
@@ -292,10 +287,6 @@ def _difference(name: str, baseline: ScoredExamples, model: ScoredExamples, seed
         "p_value": difference.p_value,
         "verdict": difference.verdict,
     }
-
-
-def _predictions(found: EvaluationResult) -> Predictions:
-    return Predictions(found.ids, found.labels, found.scores, found.target, found.label_names)
 
 
 def write_data(prepared: PreparedRun, folder: Path) -> None:

@@ -89,18 +89,8 @@ def train_stages(
         model = compress(model, stage)
         context = _context(model, index, prepared, pretrained, folder)
         manifest = _train_stage(
-            context,
-            *(
-                start.methods[index],
-                index,
-                prepared,
-                inputs,
-                caches[index],
-                manifest,
-                folder,
-                state,
-                callbacks,
-            ),
+            *(context, start.methods[index], index, prepared, inputs, caches[index]),
+            *(manifest, folder, state, callbacks),
         )
     return manifest
 
@@ -169,10 +159,8 @@ def _train_stage(
     write_manifest(manifest, folder, state)
     best = context.best_metric
     leading = best or prepared.primary_metrics[0]
-    lines = result_lines(
-        stage.name, result, best, leading=leading, greater_is_better=_greater_is_better(leading)
-    )
-    for line in lines:
+    greater = _greater_is_better(leading)
+    for line in result_lines(stage.name, result, best, leading=leading, greater_is_better=greater):
         logger.info(line)
     return manifest
 
@@ -221,11 +209,8 @@ def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[s
 
 def _stage_metrics(prepared: PreparedRun) -> list[str]:
     """Return the metrics that stages compute besides the loss."""
-    wanted = [
-        *prepared.primary_metrics,
-        *(s.best.metric for s in prepared.recipe.stages if s.best and s.best.metric),
-    ]
-    return [name for name in dict.fromkeys(wanted) if name != "loss"]
+    best = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
+    return [name for name in dict.fromkeys([*prepared.primary_metrics, *best]) if name != "loss"]
 
 
 def _reduces(prepared: PreparedRun) -> bool:
@@ -252,13 +237,10 @@ def _first_line(
 ) -> str:
     rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
     share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
-    verb = "resumes" if resumes else "begins"
-    if how := fitted_by(stage):
-        verb = "restarts" if resumes else "begins"
-        return (
-            f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, {FITS[how]}."
-        )
-    return f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
+    how = fitted_by(stage)
+    verb = ("restarts" if how else "resumes") if resumes else "begins"
+    work = FITS[how] if how else f"lr {rates}"
+    return f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, {work}."
 
 
 def _pooling(prepared: PreparedRun) -> dict[str, Any]:
