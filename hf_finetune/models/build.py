@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
@@ -57,10 +57,9 @@ def read_config(
     revision: str | None = None,
     dropout: float | None = None,
     drop_path: float | None = None,
-    head: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedConfig:
-    """Read a checkpoint's config and set the labels, the dropout and the head in it.
+    """Read a checkpoint's config, and set the labels and the dropout in it; the head is the architecture's own.
 
     A timm name needs no network: its config is in timm's registry.
 
@@ -71,7 +70,6 @@ def read_config(
         revision: Branch, tag or commit on the Hub.
         dropout: Dropout probability; None keeps the checkpoint's.
         drop_path: Probability of skipping the last block (stochastic depth); None keeps the checkpoint's.
-        head: Head specification from ``HeadSpec.fields``; None is the architecture's own head.
         trust_remote_code: Whether code that comes with the checkpoint may run.
 
     Raises:
@@ -100,7 +98,7 @@ def read_config(
         set_dropout(config, dropout)
     if drop_path is not None:
         set_drop_path(config, drop_path)
-    set_head(config, head, dropout)
+    set_head(config, None)
     return config
 
 

@@ -234,12 +234,7 @@ def requiring_gradients(model: nn.Module, required: bool) -> Iterator[None]:
 
 
 def _is_of(logits: torch.Tensor, given: torch.Tensor) -> bool:
-    """Return whether logits equal the output of a head for each example, or for one of its tokens.
-
-    Args:
-        logits: Logits of the model [batch, classes].
-        given: Output of the head [batch, classes] or [batch, tokens, classes].
-    """
+    """Return whether logits [batch, classes] equal the output of a head: [batch, classes], or one of its tokens."""
     if given.shape == logits.shape:
         return torch.equal(given, logits)
     same = given.ndim == 3 and given.shape[::2] == logits.shape

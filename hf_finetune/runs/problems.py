@@ -29,7 +29,7 @@ ADD_VALIDATION = "Set data.split.validation above 0, or leave it out."
 
 def stage_problems(recipe: Recipe) -> list[Problem]:
     """Return the problems that depend on installed libraries, FSDP or DeepSpeed, but not on data or checkpoint."""
-    problems = check_transforms(recipe.data.augment.transform_list(), "data.augment.transforms")
+    problems = check_transforms(recipe.data.augment.transform_list())
     for place, stage in _settings(recipe):
         if stage.optimizer is not None:
             problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")

@@ -113,14 +113,9 @@ def fit_linear(
 
 
 def assign_folds(
-    labels: Sequence[Any],
-    target: Target,
-    versions: int,
-    seed: int,
-    count: int = FOLDS,
-    groups: Sequence[int] = (),
+    labels: Sequence[Any], target: Target, versions: int, seed: int, groups: Sequence[int] = ()
 ) -> np.ndarray:
-    """Assign examples to stratified folds.
+    """Assign examples to ``FOLDS`` stratified folds.
 
     All versions of an example, and all examples of a group, are in the same fold. A group is stratified by the class of
     its first example. A single group cannot be divided, so the groups are then ignored.
@@ -130,7 +125,6 @@ def assign_folds(
         target: Kind of the labels.
         versions: Number of augmented versions of each example; all examples of the first version come first.
         seed: Seed of the assignment.
-        count: Number of folds.
         groups: Group number of each example; empty if every example is its own group.
 
     Returns:
@@ -145,7 +139,7 @@ def assign_folds(
     first = np.unique(members, return_index=True)[1]
     order = np.lexsort((np.random.default_rng(seed).random(len(first)), strata[first]))
     folds = np.empty(len(first), dtype=np.int64)
-    folds[order] = np.arange(len(first)) % count
+    folds[order] = np.arange(len(first)) % FOLDS
     return np.tile(folds[members], versions)
 
 

@@ -7,6 +7,7 @@ from plain_process import run_plain
 
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.models.export import export_model
+from hf_finetune.models.head_spec import set_head
 from hf_finetune.tasks import TASKS
 
 __all__ = ["HEADS", "batch_of", "built", "export", "logits_elsewhere", "save"]
@@ -64,7 +65,8 @@ def save(model, folder):
 
 def built(folder, modality, head, names=NAMES):
     """Build a classifier of a checkpoint."""
-    config = read_config(str(folder), names, "single_label", head=head)
+    config = read_config(str(folder), names, "single_label")
+    set_head(config, head)
     return build_model(
         str(folder),
         config,

@@ -214,12 +214,12 @@ def test_every_name_can_be_made_and_varies_an_image():
     assert needed.keys() <= TRANSFORMS.keys()
     for name in TRANSFORMS:
         named = [(name, needed.get(name, {}))]
-        assert check_transforms(named, "x") == []
+        assert check_transforms(named) == []
         assert drawn(transform(transforms=named), 0).shape == (3, SIZE, SIZE)
 
 
 def said(*named):
-    return [str(problem) for problem in check_transforms(named, "data.augment.transforms")]
+    return [str(problem) for problem in check_transforms(named)]
 
 
 def test_wrong_names_and_arguments_are_told_with_the_nearest():

@@ -119,7 +119,8 @@ def test_the_backbone_below_it_can_be_left_out(models, pair):
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair in REFUSED], ids="-".join)
 def test_what_an_architecture_has_no_place_for_is_refused_with_the_reason(checkpoints, pair):
     name, head = pair
-    config = read_config(str(checkpoints[name]), ["a", "b"], "single_label", head=HEADS[head])
+    config = read_config(str(checkpoints[name]), ["a", "b"], "single_label")
+    set_head(config, HEADS[head])
     if head == "cls":
         with pytest.raises(InputError) as caught:
             build_skeleton(config, TASKS[f"{modality(name)}-classification"])
@@ -209,7 +210,8 @@ def test_a_file_that_is_not_this_versions_is_told_and_not_run(saved, tmp_path, c
     ],
 )
 def test_timms_own_hidden_layer_is_taken_where_it_is_what_was_asked_for(checkpoints, head, native):
-    config = read_config(str(checkpoints["timm/test_convnext"]), ["a", "b"], "single_label", head=head)
+    config = read_config(str(checkpoints["timm/test_convnext"]), ["a", "b"], "single_label")
+    set_head(config, head)
     assert config.classification_head["native"] is native
     model = build_model(
         str(checkpoints["timm/test_convnext"]), config, task=TASKS["image-classification"]
@@ -229,7 +231,8 @@ def test_timms_own_hidden_layer_is_taken_where_it_is_what_was_asked_for(checkpoi
 def test_timms_own_hidden_layer_is_not_taken_where_two_shares_are_dropped(checkpoints, dropout, native):
     head = {"type": "mlp", "pool": None, "hidden": [9], "activation": None, "dropout": 0.3}
     path = str(checkpoints["timm/test_convnext"])
-    config = read_config(path, ["a", "b"], "single_label", head=head, dropout=dropout)
+    config = read_config(path, ["a", "b"], "single_label", dropout=dropout)
+    set_head(config, head, dropout)
     assert config.classification_head["native"] is native
     model = build_model(path, config, task=TASKS["image-classification"]).model
     assert model.timm_model.head.drop.p == dropout

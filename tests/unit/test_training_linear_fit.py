@@ -199,20 +199,7 @@ def test_each_fold_gets_its_share_of_every_class_and_all_versions_of_an_example(
 
 
 def test_amounts_and_several_labels_are_dealt_too():
-    assert sorted(assign_folds([0.5] * 12, "regression", 1, seed=0, count=4)) == [
-        0,
-        0,
-        0,
-        1,
-        1,
-        1,
-        2,
-        2,
-        2,
-        3,
-        3,
-        3,
-    ]
+    assert sorted(assign_folds([0.5] * 10, "regression", 1, seed=0)) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     several = [[0], [0, 1], [], [0]] * 5
     folds = assign_folds(several, "multi_label", 1, seed=0)
     rare = [fold for fold, labels in zip(folds, several, strict=True) if 1 in labels]

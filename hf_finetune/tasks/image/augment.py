@@ -80,19 +80,18 @@ LARGEST = 6.0
 It is large enough that even torchvision's smallest crop, 0.08 of the area, is hardly enlarged."""
 
 
-def check_transforms(transforms: Named, place: str) -> list[Problem]:
+def check_transforms(transforms: Named) -> list[Problem]:
     """Check the names and arguments of transforms by constructing each of them.
 
     Args:
-        transforms: Names and arguments of the transforms, in order of application.
-        place: Location of the list in the recipe, for the messages.
+        transforms: Names and arguments of ``data.augment.transforms``, in order of application.
 
     Returns:
         One problem for each unknown name, unknown argument or rejected set of arguments.
     """
     problems = []
     for index, (name, arguments) in enumerate(transforms):
-        here = f"{place}[{index}]"
+        here = f"data.augment.transforms[{index}]"
         if name not in TRANSFORMS:
             rule = "must be a transform of torchvision or timm that varies one image"
             problems.append(Problem(f"{here}.name", rule, repr(name), nearest(name, sorted(TRANSFORMS))))

@@ -78,10 +78,8 @@ class MaskedImageModel(WrappedClassifier):
 def _as_map(found: Any, channels: Any = None, prefix_tokens: int | None = None) -> torch.Tensor:
     """Return features as a map [batch, channels, rows, columns].
 
-    Args:
-        found: Feature map, channels first or last, or tokens [batch, tokens, channels] of a square grid.
-        channels: Number of channels, to detect a map with the channels last; None if they are first.
-        prefix_tokens: Number of tokens before those of the grid; None if unknown.
+    They are a map with channels first, or last if ``channels`` is their number; or tokens [batch, tokens, channels] of a
+    square grid after ``prefix_tokens`` others (None: an unknown number).
 
     Raises:
         InputError: If the features do not form a grid.
