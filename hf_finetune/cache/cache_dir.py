@@ -119,7 +119,6 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)?\s*", text, re.IGNORECASE)
     if match is None:
-        raise InputError(
-            Problem("--max-size", "must be a number of bytes", repr(text), "Write 500MB or 2GB.")
-        )
+        rule, repair = "must be a number of bytes", "Write 500MB or 2GB."
+        raise InputError(Problem("--max-size", rule, repr(text), repair))
     return int(float(match[1]) * UNITS[(match[2] or "B").upper()])

@@ -71,7 +71,7 @@ def write_rows(
         try:
             for row in rows:
                 for number, (file, tensor) in enumerate(zip(files, row, strict=True)):
-                    raw = _bytes_of(tensor)
+                    raw = bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
                     file.write(raw)
                     sums[number] = zlib.crc32(raw, sums[number])
                     offsets[number].append(offsets[number][-1] + len(raw))
@@ -145,10 +145,6 @@ class RowStore:
     def __del__(self) -> None:
         for file in getattr(self, "files", None) or ():
             os.close(file)
-
-
-def _bytes_of(tensor: torch.Tensor) -> bytes:
-    return bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def _is_whole(folder: Path, meta: Mapping[str, Any], seal: int) -> bool:

@@ -125,9 +125,8 @@ def _adapter(layout: Layout, part: str, place: str) -> set[str]:
 def _last(count: int, head: int, part: str, place: str) -> set[int]:
     if not 1 <= count <= head:
         rule = f"must select between 1 and {head} layer groups, the number in this model"
-        raise InputError(
-            Problem(place, rule, repr(part), "For no layer group use 'head', for the whole model 'all'.")
-        )
+        repair = "For no layer group use 'head', for the whole model 'all'."
+        raise InputError(Problem(place, rule, repr(part), repair))
     return set(range(head - count, head + 1))
 
 

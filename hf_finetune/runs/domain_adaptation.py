@@ -20,7 +20,6 @@ from hf_finetune.planning.stages import StagePlan, steps_per_epoch
 from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.domain import Alignment, ContinuePretraining
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.examples import MaskedInputs
 from hf_finetune.tasks.masked_examples import WrappedClassifier
 from hf_finetune.training.manifest import Manifest
@@ -55,17 +54,19 @@ class Pretraining:
 def load_alignments(prepared: PreparedRun) -> dict[int, Method]:
     """Return the domain alignment of each stage that has one, by the index of the stage.
 
-    The inputs of the target domain are preprocessed like training examples.
+    The inputs of the target domain are preprocessed like training examples, augmentation included.
     """
     spec, target = prepared.recipe.domain_adaptation, prepared.target
     if target is None or not isinstance(spec, Alignment):
         return {}
-    examples = _prepared(prepared, target.dataset).train
-    stages = enumerate(zip(prepared.recipe.stages, prepared.plan.stages, strict=True))
+    recipe = prepared.recipe
+    data = replace(prepared.data, train=target.dataset, validation=None, test=None, pool=None)
+    examples = prepared.task.prepare(data, prepared.processor, recipe.data, recipe.seed).train
+    stages = enumerate(zip(recipe.stages, prepared.plan.stages, strict=True))
     return {
         index: DomainAlignment(examples, spec.method, spec.weight)
         for index, (stage, planned) in stages
-        if DomainAlignment.is_used(prepared.recipe, stage, planned)
+        if DomainAlignment.is_used(recipe, stage, planned)
     }
 
 
@@ -124,12 +125,6 @@ def _inputs_of(prepared: PreparedRun, target: Dataset, spec: ContinuePretraining
         return target
     source = prepared.data.train.select_columns(columns)
     return concatenate_datasets([target, source.cast(target.features)])
-
-
-def _prepared(prepared: PreparedRun, dataset: Dataset) -> Inputs:
-    """Return unlabeled examples as model inputs, preprocessed like the training split, augmentation included."""
-    data = replace(prepared.data, train=dataset, validation=None, test=None, pool=None)
-    return prepared.task.prepare(data, prepared.processor, prepared.recipe.data, prepared.recipe.seed)
 
 
 def _stage_of(spec: ContinuePretraining) -> StageSpec:

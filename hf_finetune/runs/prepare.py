@@ -61,8 +61,10 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     problems: list[Problem] = []
     datas = _load_each(recipe, problems, data_at_hand)
     domain = None
-    with collect_problems(problems):
-        domain = _domain_at_hand(recipe)
+    spec = recipe.domain_adaptation
+    if spec is not None and Path(spec.target).exists():
+        with collect_problems(problems):
+            domain = load_target(recipe)
     settings = _Settings(start_processes().num_processes, None, trust_remote_code)
     return _report(_check(recipe, datas, domain, problems, settings))
 
@@ -131,14 +133,6 @@ def data_at_hand(recipe: Recipe) -> LabelledData | None:
         if similar_here(recipe.data.path):
             raise
         return None
-
-
-def _domain_at_hand(recipe: Recipe) -> UnlabelledData | None:
-    """Return the inputs of the target domain; None without domain adaptation, or if they do not exist."""
-    spec = recipe.domain_adaptation
-    if spec is None or not Path(spec.target).exists():
-        return None
-    return load_target(recipe)
 
 
 def _load_each(

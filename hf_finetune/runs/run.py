@@ -28,7 +28,6 @@ from hf_finetune.runs.prepared import PreparedRun, with_input_notes
 from hf_finetune.runs.pretraining import pretrain
 from hf_finetune.runs.stages import train_stages
 from hf_finetune.runs.start import load_start
-from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.run_lock import RunLock
 
 __all__ = ["RunResult", "run"]
@@ -141,7 +140,9 @@ def _run_locked(
     before = read_earlier(folder, lock, state) if options.resume else None
     if before is None:
         check_folder(folder)
-    prepared = _prepare(recipe, before, options, state)
+    spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
+    prepared = prepare_run(recipe, state, spread, trust_remote_code=options.trust_remote_code)
+    prepared = choose_pooling(prepared, recipe.strategy.name if recipe.strategy else None, before, state)
     start = load_start(prepared, before, state)
     prepared = with_input_notes(prepared, start.inputs)
     stages = zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
@@ -167,13 +168,6 @@ def _run_locked(
         close_run(prepared, metrics, replace(manifest, state="done"), folder, state)
     wait_for_all(state)
     return RunResult(folder, metrics, prepared.primary_metrics)
-
-
-def _prepare(recipe: Recipe, before: Manifest | None, options: _Options, state: PartialState) -> PreparedRun:
-    """Return the checked run, with the pooling of texts chosen."""
-    spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
-    prepared = prepare_run(recipe, state, spread, trust_remote_code=options.trust_remote_code)
-    return choose_pooling(prepared, recipe.strategy.name if recipe.strategy else None, before, state)
 
 
 def _cross_validate(

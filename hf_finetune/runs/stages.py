@@ -104,7 +104,9 @@ def _context(
 ) -> StageContext:
     """Return stage, model and labels, from which the methods of the stage are built."""
     recipe, stage = prepared.recipe, prepared.recipe.stages[index]
-    best = _best_metric(stage, prepared)
+    best = None
+    if stage.best is not None and prepared.data.validation is not None:
+        best = stage.best.metric or prepared.primary_metrics[0]
     return StageContext(
         PlannedStage(stage, prepared.plan.stages[index], (recipe.seed + index) % 2**32),
         model,
@@ -185,12 +187,6 @@ def _evaluation(prepared: PreparedRun, context: StageContext) -> StageEvaluation
         context.greater_is_better,
         partial(_keep_top, prepared.data.target) if _reduces(prepared) else None,
     )
-
-
-def _best_metric(stage: StageSpec, prepared: PreparedRun) -> str | None:
-    if stage.best is None or prepared.data.validation is None:
-        return None
-    return stage.best.metric or prepared.primary_metrics[0]
 
 
 def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -155,9 +155,8 @@ def refusing_broken_state(checkpoint: str | None) -> Iterator[None]:
     except BROKEN as error:
         if checkpoint is None:
             raise
-        raise InputError(
-            broken_state(Path(checkpoint), f"{type(error).__name__}: {error}".rstrip("."))
-        ) from error
+        value = f"{type(error).__name__}: {error}".rstrip(".")
+        raise InputError(broken_state(Path(checkpoint), value)) from error
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -96,6 +96,7 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         InputError: If the file does not exist or is damaged.
     """
+    rule = "must be the manifest of a run"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stages = tuple(StageRecord(**stage) for stage in content.pop("stages"))
@@ -103,11 +104,9 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest(stages=stages, changes=changes, **content)
     except FileNotFoundError as error:
         repair = "Start the run without --resume."
-        raise InputError(
-            Problem(str(path), "must be the manifest of a run", "no such file", repair)
-        ) from error
+        raise InputError(Problem(str(path), rule, "no such file", repair)) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(Problem(str(path), "must be the manifest of a run", "a damaged file")) from error
+        raise InputError(Problem(str(path), rule, "a damaged file")) from error
 
 
 def library_versions() -> dict[str, str]:

@@ -250,9 +250,8 @@ class StagedTrainer:
             return {}
         repair = "Continue with train(resume_from_checkpoint=True), or choose another folder."
         if not resumes:
-            return Problem(
-                "args.output_dir", "must not hold stages of an earlier training", str(folder), repair
-            )
+            rule = "must not hold stages of an earlier training"
+            return Problem("args.output_dir", rule, str(folder), repair)
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["stages"] != self._written():
             rule = "must hold the same stages to resume"

@@ -96,10 +96,8 @@ def _with_defaults(stage: StageSpec, args: TrainingArguments) -> StageSpec:
 def _of_steps(args: TrainingArguments) -> dict[str, Any]:
     schedule = str(args.lr_scheduler_type.value)
     if schedule not in SCHEDULES:
-        repair = "Or set a schedule in each stage."
-        raise InputError(
-            Problem("args.lr_scheduler_type", f"must be {', '.join(SCHEDULES)}", repr(schedule), repair)
-        )
+        rule, repair = f"must be {', '.join(SCHEDULES)}", "Or set a schedule in each stage."
+        raise InputError(Problem("args.lr_scheduler_type", rule, repr(schedule), repair))
     warmup = args.warmup_steps
     return {
         "accumulation": args.gradient_accumulation_steps,
@@ -120,10 +118,8 @@ def _problems(stage: StageSpec, place: str, target: str, label_names: Sequence[s
     for rules in RULES:
         for field, value in rules.used(stage).items():
             if rules in FROM_RUN:
-                rule, repair = (
-                    "must be left out of a StagedTrainer",
-                    "Write a recipe, and use hf_finetune.run.",
-                )
+                rule = "must be left out of a StagedTrainer"
+                repair = "Write a recipe, and use hf_finetune.run."
                 problems.append(Problem(f"{place}.{field}", rule, "", repair))
             elif rules.needs_classes and not TARGETS[target].has_classes:
                 rule = "must be left out for regression labels"

@@ -78,8 +78,8 @@ class MaskedImageModel(WrappedClassifier):
 def _as_map(found: Any, channels: Any = None, prefix_tokens: int | None = None) -> torch.Tensor:
     """Return features as a map [batch, channels, rows, columns].
 
-    They are a map with channels first, or last if ``channels`` is their number; or tokens [batch, tokens, channels] of a
-    square grid after ``prefix_tokens`` others (None: an unknown number).
+    They are a map with channels first, or last if ``channels`` is their number; or tokens [batch, tokens, channels] of
+    a square grid after ``prefix_tokens`` others (None: an unknown number).
 
     Raises:
         InputError: If the features do not form a grid.
