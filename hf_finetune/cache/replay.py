@@ -40,7 +40,6 @@ class PrefixPass:
         self.model, self.cut, self.placeholder = model, cut, placeholder
         self.values: tuple[torch.Tensor, ...] | None = None
         self.entered = False
-        self.handles: list[Any] = []
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Return the prefix outputs of a batch without labels; the forward pass ends at the boundary."""

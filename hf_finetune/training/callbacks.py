@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.training.freezing_callback import FreezingCallback
-
-__all__ = ["DivergedError", "FreezingCallback", "InterruptCallback", "LogCallback"]
+__all__ = ["DivergedError", "InterruptCallback", "LogCallback"]
 
 
 class DivergedError(RuntimeError):

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from hf_finetune.distributed import start_processes
 from hf_finetune.models.layout import head_names
-from hf_finetune.training.callbacks import FreezingCallback
 from hf_finetune.training.freezing import freeze_all_but
+from hf_finetune.training.freezing_callback import FreezingCallback
 
 FOLDER = Path(sys.argv[1])
 STEPS = {"per_device_train_batch_size": 2, "num_train_epochs": 2}

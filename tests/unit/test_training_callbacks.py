@@ -13,7 +13,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.layout import head_names
-from hf_finetune.training.callbacks import DivergedError, FreezingCallback, InterruptCallback, LogCallback
+from hf_finetune.training.callbacks import DivergedError, InterruptCallback, LogCallback
+from hf_finetune.training.freezing_callback import FreezingCallback
 
 PHASES = {0: "head", 1: "all"}
 

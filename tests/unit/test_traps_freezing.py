@@ -22,8 +22,8 @@ from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.layout import head_names
-from hf_finetune.training.callbacks import FreezingCallback
 from hf_finetune.training.freezing import freeze_all_but
+from hf_finetune.training.freezing_callback import FreezingCallback
 
 RESNET = "timm/test_resnet"
 HEAD = {"timm_model.fc.weight", "timm_model.fc.bias"}

@@ -34,8 +34,8 @@ from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.schema import SpeedSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training import arguments
-from hf_finetune.training.callbacks import FreezingCallback
 from hf_finetune.training.freezing import freeze_all_but
+from hf_finetune.training.freezing_callback import FreezingCallback
 from hf_finetune.training.stage import last_checkpoint
 from hf_finetune.training.trainer import SingleStageTrainer
 
