@@ -176,14 +176,7 @@ def _over(examples: Any, dataset: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Reader and writer of the cache entries of splits.
-
-    Attributes:
-        folder: Folder of all cache entries.
-        size_limit: Largest allowed size of all entries together, in bytes.
-        source: Key of the examples.
-        held: Size in bytes of the entries that this run already uses.
-    """
+    """Reader and writer of the cache entries of splits; ``held`` is the size of those that this run already uses."""
 
     folder: Path
     size_limit: int

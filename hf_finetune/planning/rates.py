@@ -96,13 +96,7 @@ RATES_OF_PARTS = {
 
 @dataclass(frozen=True)
 class _Usual:
-    """Default learning rate of one stage.
-
-    Attributes:
-        lr: Peak learning rate.
-        layer_decay: Factor on ``lr`` per layer group from the head towards the input, in (0, 1].
-        words: Description of the default: its architecture and the part of the model.
-    """
+    """Default peak learning rate and layer decay of one stage, and the words that describe where they apply."""
 
     lr: float
     layer_decay: float

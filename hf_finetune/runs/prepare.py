@@ -148,14 +148,7 @@ def _load_each(
 
 @dataclass(frozen=True)
 class _Settings:
-    """Settings of the checks.
-
-    Attributes:
-        processes: Number of processes that share each epoch.
-        spread: Function that returns the recipe whose batches are distributed over the processes, where it differs.
-        trust_remote_code: Whether code of the checkpoint and of metrics may run.
-        reads_processor: Whether the processor of the checkpoint is read.
-    """
+    """Settings of the checks, as in ``prepare_run``; without data the processor of the checkpoint is not read."""
 
     processes: int
     spread: Spread | None

@@ -177,11 +177,7 @@ def _choose(
 def _cached(
     work: _Work, way: ExecutionMode, settings: CacheSettings
 ) -> tuple[PrefixCache | None, CacheReport]:
-    """Compute the frozen prefix once if that is possible and pays.
-
-    Returns:
-        The cache, or None, and its report with the reason if there is none.
-    """
+    """Compute the frozen prefix once if that is possible and pays; return None with the reason if not."""
     name, data, trainable = work.stage.spec.name, work.data, work.stage.plan.trainable
     try:
         if way.compile or is_sharded():

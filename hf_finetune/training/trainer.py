@@ -194,13 +194,10 @@ class SingleStageTrainer(Trainer):
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Compare an evaluation with the best one so far, see ``is_better``, and record it if it is better.
+        """Return whether an evaluation is better than the best one so far, see ``is_better``, and if so record it.
 
         The Trainer (5.23) keeps the earlier of two equal evaluations whatever their loss, and once the metric was nan
         it considers no later evaluation better.
-
-        Returns:
-            Whether the evaluation is better.
         """
         name = self.args.metric_for_best_model
         if name is None:

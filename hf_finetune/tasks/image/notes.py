@@ -13,12 +13,7 @@ _MOST_NAMES = 8
 
 @dataclass
 class _Names:
-    """First names of a kind and their total number.
-
-    Attributes:
-        first: First names, at most eight.
-        count: Number of all names.
-    """
+    """First names of a kind, at most ``_MOST_NAMES``, and the number of all."""
 
     first: list[str] = field(default_factory=list)
     count: int = 0

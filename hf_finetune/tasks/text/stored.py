@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,13 +33,11 @@ def hash_texts(dataset: "Dataset") -> tuple[list[str], list[str | None]]:
         SHA-256 of the exact texts, and of the texts without differences of case and white space; the latter is None
         for empty texts.
     """
-    names = text_columns(dataset.column_names)
     exact: list[str] = []
     keys: list[str | None] = []
-    for batch in dataset.select_columns(names).iter(batch_size=1000):
-        for texts in zip(*(batch[name] for name in names), strict=True):
-            exact.append(_hash_texts(texts, lambda text: text))
-            keys.append(_hash_texts(texts, _normalise) if any(texts) else None)
+    for texts in _texts(dataset):
+        exact.append(_hash_texts(texts, lambda text: text))
+        keys.append(_hash_texts(texts, _normalise) if any(texts) else None)
     return exact, keys
 
 
@@ -50,15 +48,21 @@ class TextCheck:
         """Return a reason for each example with an empty text; None for the others."""
         names = text_columns(dataset.column_names)
         faults: list[str | None] = []
-        for batch in dataset.select_columns(names).iter(batch_size=1000):
-            for texts in zip(*(batch[name] for name in names), strict=True):
-                empty = [name for name, text in zip(names, texts, strict=True) if not (text or "").strip()]
-                faults.append(f"an empty {' and '.join(empty)}" if empty else None)
+        for texts in _texts(dataset):
+            empty = [name for name, text in zip(names, texts, strict=True) if not (text or "").strip()]
+            faults.append(f"an empty {' and '.join(empty)}" if empty else None)
         return faults
 
     def notes(self) -> list[str]:
         """Return no messages."""
         return []
+
+
+def _texts(dataset: "Dataset") -> Iterator[tuple[str | None, ...]]:
+    """Yield the texts of each example: one, or two for pairs."""
+    names = text_columns(dataset.column_names)
+    for batch in dataset.select_columns(names).iter(batch_size=1000):
+        yield from zip(*(batch[name] for name in names), strict=True)
 
 
 def text_lengths(dataset: "Dataset") -> np.ndarray:
