@@ -204,11 +204,10 @@ def cache_prefix(
         held_out_rows = [VersionRows(maker.read(item).stores, column) for item in held_out_versions]
     keeps_inputs = spatial_input(collate([train[0]])) is None  # of images the model needs only the shape
     train_examples = CachedExamples(train, train_rows, _rows_of(train), keeps_inputs=keeps_inputs)
-    validation_examples = (
-        CachedExamples(validation, held_out_rows, _rows_of(validation), keeps_inputs=keeps_inputs)
-        if held_out_rows
-        else None
-    )
+    validation_examples = None
+    if held_out_rows:
+        rows = _rows_of(validation)
+        validation_examples = CachedExamples(validation, held_out_rows, rows, keeps_inputs=keeps_inputs)
     report = CacheReport(True, "", views, sum(item.size for item in [*train_rows, *held_out_rows]))
     return PrefixCache(train_examples, validation_examples, CachedCollate(collate, entry.cut), entry, report)
 

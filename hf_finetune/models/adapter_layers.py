@@ -96,16 +96,11 @@ def _takes_adapter(module: nn.Module) -> bool:
 
 def _auto(model_type: str, kind: str, layers: Mapping[str, nn.Module], linear: list[str]) -> list[str]:
     """Return peft's targets for the architecture; else the linear layers, or all layers if convolutions are larger."""
-    from peft.utils.constants import (
-        TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
-        TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
-    )
+    from peft.utils import constants
 
-    known = (
-        TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
-        if kind == "ia3"
-        else TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-    )
+    known = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    if kind == "ia3":
+        known = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
     if matched := [name for name in layers if ends_with(name, known.get(model_type, ()))]:
         return matched
     sizes = {name: next(layer.parameters()).numel() for name, layer in layers.items()}
@@ -116,13 +111,10 @@ def _named(layers: Mapping[str, nn.Module], target: Sequence[str]) -> list[str]:
     selected: set[str] = set()
     problems = []
     for entry in target:
+        matched: Collection[str] = [name for name in layers if ends_with(name, [entry])]
         try:
-            is_pattern = len(entry) > 2 and entry.startswith("/") and entry.endswith("/")
-            matched = (
-                matching(entry[1:-1], layers)
-                if is_pattern
-                else [name for name in layers if ends_with(name, [entry])]
-            )
+            if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
+                matched = matching(entry[1:-1], layers)
         except PatternError as error:
             problems.append(Problem(PLACE, str(error), shown(entry)))
             continue

@@ -82,10 +82,9 @@ def read_config(
     except LOADING_ERRORS as error:
         config = _timm_config(path)
         if config is None:
-            was_read = not isinstance(error, OSError)
-            refused = (
-                code_refused("model.path", path, revision) if was_read and not trust_remote_code else None
-            )
+            refused = None
+            if not isinstance(error, OSError) and not trust_remote_code:  # the config was read
+                refused = code_refused("model.path", path, revision)
             raise (refused or InputError(no_checkpoint(path, error))) from error
     config = classifier_config(config)
     config.id2label = dict(enumerate(label_names))

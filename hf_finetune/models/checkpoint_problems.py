@@ -25,12 +25,9 @@ def no_checkpoint(path: str, error: Exception) -> Problem:
     close = get_close_matches(folder.name, list(siblings.values()), n=1)
     is_path = path.startswith((".", "/", "~")) or path.count("/") > 1
     if folder.is_dir():
-        config = folder / "config.json"
-        repair = (
-            f"Its config.json cannot be read: {_brief(error)}"
-            if config.is_file()
-            else "It has no config.json."
-        )
+        repair = "It has no config.json."
+        if (folder / "config.json").is_file():
+            repair = f"Its config.json cannot be read: {_brief(error)}"
     elif path.startswith("timm/"):
         repair = nearest(path, [f"timm/{name}" for name in timm.list_models()])
     elif close and (is_path or "/" not in path):

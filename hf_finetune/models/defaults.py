@@ -275,9 +275,8 @@ def find_defaults(config: PreTrainedConfig, layout: Layout, modality: Modality) 
         layout: Layout of its model.
         modality: Kind of input.
     """
-    return (
-        find_row(config) or FALLBACKS[modality.is_spatial, modality.is_spatial and bool(layout.batch_norms)]
-    )
+    has_batch_norms = modality.is_spatial and bool(layout.batch_norms)
+    return find_row(config) or FALLBACKS[modality.is_spatial, has_batch_norms]
 
 
 def find_row(config: PreTrainedConfig) -> Defaults | None:

@@ -160,11 +160,9 @@ def fill_pooling(
     needs_code = default.name != OWN
     if is_left and (needs_code or spec.head.pool is not None):
         keeps = "" if default.is_saved else "; own keeps the architecture's pooling"
-        needs = (
-            f" Plain transformers needs trust_remote_code=True for this head{keeps}." if needs_code else ""
-        )
+        needs = f" Plain transformers needs trust_remote_code=True for this head{keeps}."
         head = spec.head.model_copy(update={"pool": default.name})
-        note = f"model.head.pool is {default.name}: {default.whose}.{needs}"
+        note = f"model.head.pool is {default.name}: {default.whose}.{needs if needs_code else ''}"
         return spec.model_copy(update={"head": head}), (note,)
     if spec.head.pool is not None or is_chosen or not needs_code or spec.adapter is not None:
         return spec, ()

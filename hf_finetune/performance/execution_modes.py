@@ -106,10 +106,9 @@ def candidate_modes(
     convolutions = images and sum(weight.ndim == 4 for weight in model.parameters()) > 1
     known = device.type in ("cpu", "cuda")
     precisions: tuple[Precision, ...] = ("fp32", *(_halves(device) if known else ()))
-    layouts: tuple[MemoryFormat, ...] = (
-        "contiguous",
-        *(("channels_last",) if convolutions and known else ()),
-    )
+    layouts: tuple[MemoryFormat, ...] = ("contiguous",)
+    if convolutions and known:
+        layouts = ("contiguous", "channels_last")
     compiled = (False, True) if images and known else (False,)
     reference, *alternatives = [
         ExecutionMode(step_precision, layout, compiling)
@@ -318,6 +317,5 @@ def milliseconds(seconds: float) -> str:
 
 
 def _norm(tensors: Sequence[torch.Tensor]) -> float:
-    return (
-        torch.stack([torch.linalg.vector_norm(tensor.float()) for tensor in tensors]).double().norm().item()
-    )
+    norms = [torch.linalg.vector_norm(tensor.float()) for tensor in tensors]
+    return torch.stack(norms).double().norm().item()

@@ -114,9 +114,9 @@ def _adapter(layout: Layout, part: str, place: str) -> set[str]:
     """Return the names of the adapter's weights and of the head: a new task needs both (peft's ``modules_to_save``)."""
     if not layout.adapter or part not in ("adapter", layout.adapter):
         kind = "lora" if part == "adapter" else part
-        repair = (
-            f"The model has {layout.adapter!r}." if layout.adapter else f"Add it with model.adapter={kind}."
-        )
+        repair = f"Add it with model.adapter={kind}."
+        if layout.adapter:
+            repair = f"The model has {layout.adapter!r}."
         raise InputError(Problem(place, "must be the adapter of the model", repr(part), repair))
     adapter_names = {parameter.name for parameter in layout.parameters if parameter.is_adapter}
     return adapter_names | _in_groups(layout, {layout.backbone_groups})

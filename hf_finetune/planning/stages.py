@@ -186,14 +186,15 @@ def _plan_stage(
         check_fitted(layout, f"{place}.fit", stage.fit)
     chosen = set(trainable)
     trained_norms = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
-    per_epoch = (
-        None
-        if examples is None
-        else steps_per_epoch(examples, stage.batch_size, stage.accumulation, processes)
-    )
+    per_epoch = None
+    if examples is not None:
+        per_epoch = steps_per_epoch(examples, stage.batch_size, stage.accumulation, processes)
     steps = 0 if fitted_by(stage) else stage.max_steps
     if steps is None and per_epoch is not None and stage.epochs is not None:
         steps = ceil(stage.epochs * per_epoch)
+    epochs = stage.epochs
+    if epochs is None and steps and per_epoch:
+        epochs = steps / per_epoch
     return StagePlan(
         name=stage.name or f"stage-{place}",
         train=stage.train if isinstance(stage.train, str) else ", ".join(stage.train),
@@ -213,9 +214,7 @@ def _plan_stage(
             for name, _ in layout.batch_norms
             if not any(parameter_name.startswith(f"{name}.") for parameter_name in trained_norms)
         ),
-        epochs=stage.epochs
-        if stage.epochs is not None
-        else (steps / per_epoch if steps and per_epoch else None),
+        epochs=epochs,
         steps=steps,
         warmup_steps=_warmup_steps(stage.warmup, steps),
         layout=layout,

@@ -104,10 +104,10 @@ def recipe_problems(
             field = "early_stopping" if stage.early_stopping is not None else "best.metric"
             problems.append(Problem(f"{place}.{field}", NO_VALIDATION, "", ADD_VALIDATION))
         problems += label_problems(stage, place, data.target, data.label_names)
-        problems += [] if TARGETS[data.target].has_classes else _class_problems(stage, place)
-        problems += (
-            [] if TARGETS[data.target].has_standard_loss else _loss_problems(stage, place, data.target)
-        )
+        if not TARGETS[data.target].has_classes:
+            problems += _class_problems(stage, place)
+        if not TARGETS[data.target].has_standard_loss:
+            problems += _loss_problems(stage, place, data.target)
         field = "classifier" if place == "strategy" else "fit"
         problems += head_fit_problems(fitted_by(stage), data.target, f"{place}.{field}")
     undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]

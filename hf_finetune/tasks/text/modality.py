@@ -51,9 +51,7 @@ class Text(Modality):
     has_tokens: ClassVar[bool] = True
     processor_class: ClassVar[str] = "AutoTokenizer"
     processor_slot: ClassVar[str] = "tokenizer"
-    processor_files: ClassVar[tuple[str, ...]] = (
-        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
-    )
+    processor_files = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
     data_fields: ClassVar[type[TextFields]] = TextFields
     augment_fields: ClassVar[type[TextAugmentFields]] = TextAugmentFields
     augment_words: ClassVar[str] = "mask and drop"
