@@ -31,7 +31,7 @@ from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model
-from hf_finetune.models.head_spec import CODE
+from hf_finetune.models.head_spec import CODE, set_head
 from hf_finetune.models.masked_models import build_masked_model
 from hf_finetune.publishing.demo import prepare_page
 from hf_finetune.publishing.export import export
@@ -252,9 +252,8 @@ def test_a_model_that_transformers_knows_is_loaded_without_the_code_beside_it(tm
 
 def test_the_code_of_a_head_is_this_packages_own(tmp_path, canary):
     source = save_bert(tmp_path / "source")
-    config = read_config(
-        str(source), ("bad", "good"), "single_label", head={"type": "mlp", "hidden": (8,), "dropout": 0.0}
-    )
+    config = read_config(str(source), ("bad", "good"), "single_label")
+    set_head(config, {"type": "mlp", "hidden": (8,), "dropout": 0.0})
     model = build_model(str(source), config, task=TASKS["text-classification"]).model
     export_model(model, BertTokenizerFast.from_pretrained(source), tmp_path / "own")
     canary.script(tmp_path / "own" / CODE.name, CODE.read_text(encoding="utf-8"))
