@@ -147,16 +147,12 @@ def with_input_notes(prepared: PreparedRun, inputs: Inputs) -> PreparedRun:
     """Return the run with the notes on the model inputs added to the notes of its data and of each task's data."""
     if not inputs.notes:
         return prepared
-    data = _with_notes(
-        prepared.data, [f"{task}: {note}" if task else note for task, note in inputs.notes.items()]
-    )
-    joined = {
-        name: replace(task, data=_with_notes(task.data, [inputs.notes[name]]))
-        if name in inputs.notes
-        else task
-        for name, task in prepared.joined.items()
-    }
-    return replace(prepared, data=data, joined=joined)
+    notes = [f"{task}: {note}" if task else note for task, note in inputs.notes.items()]
+    joined = dict(prepared.joined)
+    for name, task in prepared.joined.items():
+        if name in inputs.notes:
+            joined[name] = replace(task, data=_with_notes(task.data, [inputs.notes[name]]))
+    return replace(prepared, data=_with_notes(prepared.data, notes), joined=joined)
 
 
 def _with_notes(data: LabelledData, notes: Sequence[str]) -> LabelledData:
