@@ -97,6 +97,9 @@ def check_class_counts(
         target: Kind of labels.
         label_names: Class names in the order of their indices.
         fractions: Fraction of each split that will be taken from train, by split name.
+
+    Returns:
+        A problem for each class with too few examples.
     """
     examples: dict[int, set[Any]] = {}
     for row, label in enumerate(table.labels):

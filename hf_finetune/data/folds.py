@@ -63,6 +63,9 @@ def fold_tables(
         by_class: Whether folds are stratified by class.
         seed: Random seed of the division; the same for all folds.
 
+    Returns:
+        Tables of the splits, the fold that is held out being the test split.
+
     Raises:
         InputError: If there are fewer groups than folds.
     """
