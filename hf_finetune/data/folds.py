@@ -64,7 +64,7 @@ def fold_tables(
         seed: Random seed of the division; the same for all folds.
 
     Returns:
-        Tables of the splits, the fold that is held out being the test split.
+        The pooled examples and the rows of each split; the fold that is held out is the test split.
 
     Raises:
         InputError: If there are fewer groups than folds.
