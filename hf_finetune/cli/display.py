@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from io import TextIOWrapper
+from math import floor
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
@@ -244,7 +245,7 @@ def counting_bar(console: Console, title: str, total: int | None = None) -> Iter
 
 
 class StageClock:
-    """Progress lines of a stage for output without a bar: mean loss, learning rate and time left.
+    """Progress lines of a stage for output without a bar: mean loss of the epoch, learning rate and time left.
 
     Args:
         stage: Name of the stage.
@@ -259,7 +260,10 @@ class StageClock:
         self.losses: list[float] = []
 
     def line(self, epoch: float, epochs: float, step: int, rate: float | None) -> str:
-        """Return the current progress line, and reset the mean loss.
+        """Return the current progress line.
+
+        The loss is the mean over the steps of the epoch so far: the last step of an epoch alone, whose batch can be
+        small, would look like a jump.
 
         Args:
             epoch: Epochs done, with fraction.
@@ -269,8 +273,10 @@ class StageClock:
         """
         loss = f"loss {fmean(self.losses):.4f}" if self.losses else ""
         rates = f"learning rate {rate:.2g}" if rate is not None else ""
-        self.losses, self.last_line = [], self.now()
-        parts = [f"epoch {epoch:.4g} of {epochs:.4g}", loss, rates, self._left(step)]
+        if float(epoch).is_integer():
+            self.losses = []
+        self.last_line = self.now()
+        parts = [f"epoch {floor(100 * epoch) / 100:g} of {epochs:.4g}", loss, rates, self._left(step)]
         return f"Stage {self.stage}: {', '.join(filter(None, parts))}."
 
     def is_due(self) -> bool:

@@ -33,10 +33,17 @@ def test_a_line_has_mean_loss_rate_and_time_left():
     assert clock.line(1.0, 4.0, 10, 0.01) == (
         "Stage head: epoch 1 of 4, loss 2.0000, learning rate 0.01, about 2 min left."
     )
-    assert clock.losses == []
     clock.losses.append(0.5)
     time.seconds += 150
     assert clock.line(4.0, 4.0, 40, 0.0) == "Stage head: epoch 4 of 4, loss 0.5000, learning rate 0."
+
+
+def test_the_loss_is_the_mean_over_the_epoch_whose_last_batch_may_be_small():
+    clock = StageClock("all", steps=176, now=Time())
+    clock.losses += [0.9, 0.7]
+    assert clock.line(7.9587, 8.0, 175, None).startswith("Stage all: epoch 7.95 of 8, loss 0.8000")
+    clock.losses.append(1.4)
+    assert clock.line(8.0, 8.0, 176, None) == "Stage all: epoch 8 of 8, loss 1.0000."
 
 
 def test_time_left_after_a_resume_counts_only_the_steps_since_then():
