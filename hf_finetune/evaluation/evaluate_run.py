@@ -161,6 +161,7 @@ def _load(
             memory=training_columns(model_or_run, classifier),
             split=split,
             slices=recipe.evaluation.slices if recipe else (),
+            on_error=recipe.data.on_error if recipe else "fail",
             nested=recipe.data.nested if recipe else None,
             options=run_options(model_or_run),
             group=(recipe.data.split.group or recipe.data.columns.group) if recipe else None,

@@ -168,3 +168,17 @@ def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, ca
     found, (note,) = told(caplog, run)
     assert {(folder / name).read_bytes() for name in found["id"]} < before
     assert f"{len(before) - 1} of {len(before)}; the others were removed or edited." in note
+
+
+def test_unusable_examples_of_other_data_are_dropped_if_the_recipe_says_so(texts, tmp_path):
+    run, other = texts[0], tmp_path / "other.csv"
+    write_rows(other, [*NEW, ",good"])
+
+    def load(folder):
+        return load_labelled(folder, load_finished(folder), data=str(other))["text"]
+
+    assert "set data.on_error: skip" in refusal(lambda: load(run))
+    copy = shutil.copytree(run, tmp_path / "run")
+    recipe = (copy / "recipe.yaml").read_text(encoding="utf-8")
+    (copy / "recipe.yaml").write_text(recipe.replace("on_error: fail", "on_error: skip"), encoding="utf-8")
+    assert load(copy) == [row.partition(",")[0] for row in NEW]
