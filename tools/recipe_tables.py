@@ -95,7 +95,7 @@ def render(page: str) -> str:
 
 def with_tasks(page: str) -> str:
     """Return the page with a new table of the tasks."""
-    rows = ["| `task` | an example is | architectures of transformers |", "|---|---|---|"]
+    rows = ["| `task` | input | transformers classes |", "|---|---|---|"]
     rows += [f"| `{task.name}` | {task.modality.article} | `...{task.suffix}` |" for task in TASKS.values()]
     table = "\n".join(["<!-- tasks -->", "", *rows, "", "<!-- end -->"])
     return TASKS_TABLE.sub(lambda match: table, page)

@@ -70,7 +70,7 @@ def test_the_example_of_a_docstring_runs(name, workplace, monkeypatch, tiny_mode
 
 
 @pytest.mark.parametrize(
-    ("page", "count", "names"), [("README.md", 4, "of_images"), ("docs/python.md", 4, "of_texts")]
+    ("page", "count", "names"), [("README.md", 2, "of_images"), ("docs/python.md", 5, "of_texts")]
 )
 def test_the_code_of_the_documentation_runs(
     page, count, names, workplace, squares, monkeypatch, capsys, tiny_model
@@ -108,8 +108,7 @@ def of_images(tiny_model, squares):
 
     return {
         "model": tiny_model("vit"),
-        "processor": processor,
-        "data": {"train": data, "test": data.shuffle(seed=0)},
+        "data": {"train": data},
         "prepare": prepare,
         "options": SimpleNamespace(output_dir="runs/callback"),
     }
