@@ -1,9 +1,9 @@
-"""Write docs/intervals.md: how often intervals of grouped examples hold the truth, by simulation.
+"""Write docs/intervals.md: the coverage of confidence intervals for grouped examples, by simulation.
 
     python tools/interval_coverage.py
 
-Groups of five examples are drawn again and again from a population whose metric is known; each group is of one class
-and has a difficulty of its own, so that its examples are alike.
+Groups of five examples are drawn repeatedly from a population whose metric is known. The examples of a group share
+their class and their difficulty.
 """
 
 import time
@@ -22,19 +22,21 @@ __all__ = ["main"]
 ROOT = Path(__file__).parents[1]
 CLASSES, MEMBERS, TRIALS, POPULATION = 4, 5, 1000, 40_000
 STRENGTH, SPREAD = 1.5, 1.5
-"""Mean and standard deviation, over groups, of how much greater the logit of the right class is."""
+"""Mean and standard deviation, over groups, of the margin of the correct class's logit."""
 GROUPS = (20, 40, 80)
 METRICS = ("accuracy", "f1_macro", "log_loss")
 HEADER = """\
-# Intervals of grouped examples
+# Confidence intervals for grouped examples
 
-Where `data.split.group` says that examples belong together, the 95 % intervals of `run`, `evaluate`, `compare`, of
-slices and of the report resample whole groups (cluster bootstrap, BCa, expanded as t intervals are). Simulated with
-{trials:,} draws for each row: groups of {members} examples of one class and of one difficulty, {classes} classes.
-*Coverage* is how often the interval held the metric of the population, with its own 95 % interval; an interval that
-ignores the groups is much too narrow. `python tools/interval_coverage.py` makes this page (seeded; {seconds:.0f} s).
+If `data.split.group` is set, the 95 % bootstrap intervals of `run`, `evaluate`, `compare`, the slices and the report
+are computed by resampling whole groups (cluster bootstrap, BCa, widened for few groups by the ratio of the t and the
+normal quantile). Each row is a simulation with {trials:,} datasets: {classes} classes, and groups of {members}
+examples that share their class and their difficulty (the mean margin of the correct class's logit). *Coverage* is the
+fraction of the datasets whose interval contains the true metric, with its own 95 % interval; *width* is the mean width
+of the intervals. Intervals that ignore the groups, by resampling single examples, are much too narrow.
+`python tools/interval_coverage.py` generates this page (fixed seed, {seconds:.0f} s).
 
-| groups | metric | coverage, by groups | mean width | coverage, groups ignored | mean width |
+| groups | metric | coverage, by groups | width, by groups | coverage, by examples | width, by examples |
 |---:|---|---:|---:|---:|---:|
 """
 
@@ -85,7 +87,7 @@ def simulate(groups: int, truth: dict[str, float]) -> list[str]:
 
 def _coverage(held: int) -> str:
     exact = binomtest(held, TRIALS).proportion_ci(0.95)
-    return f"{held / TRIALS:.1%} ({exact.low:.1%} to {exact.high:.1%})"
+    return f"{held / TRIALS:.1%} ({exact.low:.1%} to {exact.high:.1%})".replace("%", " %")
 
 
 if __name__ == "__main__":
