@@ -129,7 +129,7 @@ def cells(row):
     """Return the lines of the page's two tables that show a row."""
     names = ", ".join(f"`{name}`" for name in row.model_types)
     up_to = "" if row.narrowest == row.widest else "up to "
-    names += f" ({up_to}{row.widest} features)" if row.widest else ""
+    names += f" (hidden size {up_to}{row.widest})" if row.widest else ""
     pattern = f"`{row.timm}`".replace("|", r"\|") if row.timm else ""
     values = (f"{row.head_lr:g}", f"{row.lr:g}", f"{row.layer_decay:g}", f"`{row.train}`", row.pooling)
     return (
