@@ -1,4 +1,4 @@
-"""Whether a setting is better than the one it is compared with, from runs with several seeds on the same examples."""
+"""Comparison of a setting with a reference, from runs with several seeds on the same examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ import numpy as np
 
 from benchmarks.kit.results import Effect, unpack
 
-__all__ = ["BETTER", "UNSEEN", "WORSE", "Comparison", "compare", "signed"]
+__all__ = ["BETTER", "NOT_SIGNIFICANT", "WORSE", "Comparison", "compare", "signed"]
 
 RESAMPLES = 2_000
 LEVEL = 0.95
-BETTER, WORSE, UNSEEN = "better", "worse", "no difference seen"
+BETTER, WORSE, NOT_SIGNIFICANT = "better", "worse", "not significant"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setting beside the one it is compared with.
+    """Comparison of a setting with the reference.
 
     Attributes:
         mean: Mean of the metric over the seeds.
-        difference: From the mean of the other.
+        difference: Difference from the mean of the reference.
         interval: 95 % interval of the difference.
     """
 
@@ -30,25 +30,25 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Say what the interval allows to say."""
+        """Result of the comparison: whether the interval excludes 0."""
         low, high = self.interval
-        return BETTER if low > 0 else WORSE if high < 0 else UNSEEN
+        return BETTER if low > 0 else WORSE if high < 0 else NOT_SIGNIFICANT
 
 
 def compare(rows: Sequence[Effect], others: Sequence[Effect]) -> Comparison:
-    """Compare runs with those of the same seeds.
+    """Compare runs with those of a reference with the same seeds.
 
-    The interval holds what chance there is in the seeds and in the test examples: both are drawn anew with
-    replacement, seeds first, and the same examples for all of them (percentiles of the bootstrap).
+    The interval (percentiles of the bootstrap) covers the variation over seeds and over test examples: seeds are
+    resampled first, then examples, the same for all seeds.
 
     Args:
-        rows: Of one setting, one for each seed.
-        others: Of the setting it is compared with.
+        rows: Runs of a setting, one per seed.
+        others: Runs of the reference.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
     """
     pairs = {row.seed: row for row in others}
-    in_order = sorted(rows, key=lambda row: row.seed)  # whichever was measured first
+    in_order = sorted(rows, key=lambda row: row.seed)
     apart = np.stack([_scores(row) - _scores(pairs[row.seed]) for row in in_order])
     chance = np.random.default_rng(0)
     seeds, examples = apart.shape
@@ -63,7 +63,7 @@ def compare(rows: Sequence[Effect], others: Sequence[Effect]) -> Comparison:
 
 
 def signed(value: float) -> str:
-    """Write a difference with its sign and three digits behind the point."""
+    """Return a difference with its sign and three decimals."""
     return f"{round(value, 3) + 0.0:+.3f}"  # what is rounded to -0.0 becomes +0.0
 
 

@@ -1,4 +1,4 @@
-"""What is compared: groups of settings, of which the first leaves the options out. Everything that one might change."""
+"""Groups of settings to compare; the first setting of each group is the reference."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -10,7 +10,7 @@ from benchmarks.inputs import LITE0, MINILM
 from benchmarks.kit import data
 from hf_finetune.recipe.schedule import ScheduleSpec
 
-__all__ = ["GROUPS", "Group", "recipe_of"]
+__all__ = ["GROUPS", "WITHOUT", "Group", "recipe_of"]
 
 Content = dict[str, Any]
 Changes = Mapping[str, Any]
@@ -25,15 +25,14 @@ class Group:
     """Settings that are compared with the first of them.
 
     Attributes:
-        title: What it is about.
-        on: What the data are called.
-        data: Writes the data of a seed into a folder, and gives the path for the recipe.
-        base: A recipe without path and seed.
-        settings: Changes of the base by name; it is the first that the others are compared with. A key is a dotted
-            path, ``stage`` is every stage, and ``{data}`` in a text the path of the data. ``tasks`` are those that
-            stand beside the base's own.
-        metric: By which it is judged, ``accuracy`` or ``balanced_accuracy``.
-        task: Name of the base's own task, by which those of several tasks are judged.
+        title: Title of the section.
+        on: Description of the data and the stages.
+        data: Function that writes the data of a seed to a folder, and returns the path for the recipe.
+        base: Recipe without path and seed.
+        settings: Changes of the base by name; the first one is the reference. A key is a dotted path, ``stage`` is
+            every stage, and ``{data}`` in a text the path of the data. ``tasks`` are added to the base's own task.
+        metric: Metric to compare: ``accuracy`` or ``balanced_accuracy``.
+        task: Name of the base's own task, whose metric is compared in multi-task settings.
     """
 
     title: str
@@ -46,7 +45,7 @@ class Group:
 
 
 def recipe_of(group: Group, name: str, path: str, seed: int) -> Content:
-    """Give the recipe of a setting of a group."""
+    """Return the recipe of a setting of a group."""
     content = deepcopy(group.base)
     content["data"]["path"] = "{data}"
     for key, value in group.settings[name].items():
@@ -64,7 +63,7 @@ def recipe_of(group: Group, name: str, path: str, seed: int) -> Content:
 
 
 def _filled(value: Any, path: str) -> Any:
-    """Put the path of the data where ``{data}`` stands."""
+    """Return the value with ``{data}`` replaced by the path of the data."""
     if isinstance(value, dict):
         return {key: _filled(each, path) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -122,7 +121,7 @@ IMAGE_ALL = _images(
 
 
 def _text_all(epochs: int) -> Content:
-    """Give the recipe of texts that trains everything for so many epochs."""
+    """Return the text recipe that trains all layers for a number of epochs."""
     return _texts(
         {"name": "head", "train": "head", "epochs": 1, "lr": 1e-2},
         {"name": "all", "train": "all", "epochs": epochs, "lr": 1e-4, "warmup": 0.1},
@@ -138,7 +137,7 @@ ADAPTED_IMAGES: tuple[Content, ...] = (
 
 
 def _adapted_texts() -> Content:
-    """Give the recipe of sentences: short ones, under a head that pools them, which suits them better."""
+    """Return the recipe of short sentences, with a mean-pooling head, which suits them better."""
     content = _texts(
         {"name": "head", "train": "head", "epochs": 2, "lr": 1e-2},
         {"name": "all", "train": "all", "epochs": 2, "lr": {"head": 1e-3, "backbone": 5e-5}},
@@ -149,12 +148,12 @@ def _adapted_texts() -> Content:
 
 
 def _smaller(base: Content) -> Content:
-    """Give a recipe of images with fewer pixels, for groups of many runs."""
+    """Return an image recipe with fewer pixels, for groups of many runs."""
     return {**base, "data": {**base["data"], "image_size": 96}}
 
 
 def _with_validation(base: Content) -> Content:
-    """Give a recipe that keeps some of the training examples to look at."""
+    """Return a recipe with a validation split."""
     return {**base, "data": {**base["data"], "split": HELD_OUT}}
 
 
@@ -175,7 +174,7 @@ TEXT_BALANCES: dict[str, Changes] = {
 RATES: dict[str, Changes] = {
     f"schedule: {name}": {"stage.schedule": name} for name in sorted(ScheduleSpec.options())
 }
-# A cosine head learns nothing at the others' rate; of 0.01 and 0.03 the latter reached more (seed 5, dishes).
+# A cosine head learns nothing at the learning rate of the others; 0.03 was better than 0.01 (seed 5, dishes).
 HEADS: dict[str, Changes] = {
     "head: linear": {},
     "head: {type: mlp, hidden: [512]}": {"model.head": {"type": "mlp", "hidden": [512]}},
@@ -225,7 +224,7 @@ IMAGE_REGULAR: dict[str, Changes] = {
 TEXT_REGULAR: dict[str, Changes] = {
     WITHOUT: {},
     **OF_STAGES,
-    # Each step goes so far as its rate says, and these are 20 times smaller than those of the images.
+    # 20 times the strengths of the images, because the learning rates are 20 times smaller.
     "regularize: {l1: 0.2}": {"stage.regularize": {"l1": 0.2}},
     "regularize: {l2_sp: 20.0}": {"stage.regularize": {"l2_sp": 20.0}},
     "regularize: {r_drop: 1.0}": {"stage.regularize": {"r_drop": 1.0}},
@@ -241,7 +240,7 @@ FEATURES: dict[str, Changes] = {
     "strategy: {name: features, classifier: sgd}": {"strategy": {"name": "features", "classifier": "sgd"}},
     "strategy: features": {"strategy": "features"},
 }
-# The weights of coral and dann were set by the size of what they add to the loss, on seed 0, and not by accuracy.
+# The weights of coral and dann were set by the size of their loss term on seed 0, not by accuracy.
 IMAGE_DOMAIN: dict[str, Changes] = {
     WITHOUT: {},
     "method: continue_pretraining": {
@@ -274,7 +273,7 @@ STYLE_TASK: Content = {
         "path": "{data}/train.parquet",
         "columns": {"image": "image", "label": "style"},
         "split": {"validation": 0, "test": 0.2, "group": "label"},
-        "on_error": "skip",  # some drawings are alike in two classes, and must not be in train and test
+        "on_error": "skip",  # some dishes share a drawing, which must not be in both train and test
     },
 }
 TASKS: dict[str, Changes] = {
@@ -303,85 +302,89 @@ TEXT_TASKS: dict[str, Changes] = {
 
 GROUPS: dict[str, Group] = {
     "balance-dishes": Group(
-        "Classes of different sizes",
-        "dishes, 8 drawings of the first class to 1 of the last; the head",
+        "Class imbalance",
+        "dishes, class sizes from 8 down to 1; stage: head",
         data.long_tail,
         IMAGE_HEAD,
         BALANCES,
         "balanced_accuracy",
     ),
     "balance-reviews": Group(
-        "Classes of different sizes",
-        "reviews, 1,800 positive and 200 negative; the head",
+        "Class imbalance",
+        "reviews, 1,800 positive and 200 negative; stage: head",
         data.skewed_reviews,
         TEXT_HEAD,
         TEXT_BALANCES,
         "balanced_accuracy",
     ),
-    "heads-dishes": Group("Heads", "dishes; the head", data.dishes, IMAGE_HEAD, HEADS),
-    "heads-reviews": Group("Heads", "1,000 reviews; the head", data.reviews, TEXT_HEAD, TEXT_HEADS),
-    "schedules-dishes": Group("Schedules", "dishes; the head", data.dishes, IMAGE_HEAD, RATES),
-    "schedules-reviews": Group("Schedules", "1,000 reviews; the head", data.reviews, TEXT_HEAD, RATES),
+    "heads-dishes": Group("Heads", "dishes; stage: head", data.dishes, IMAGE_HEAD, HEADS),
+    "heads-reviews": Group("Heads", "1,000 reviews; stage: head", data.reviews, TEXT_HEAD, TEXT_HEADS),
+    "schedules-dishes": Group("Schedules", "dishes; stage: head", data.dishes, IMAGE_HEAD, RATES),
+    "schedules-reviews": Group("Schedules", "1,000 reviews; stage: head", data.reviews, TEXT_HEAD, RATES),
     "augment-dishes": Group(
-        "Augmentation", "dishes; the head, then everything", data.dishes, IMAGE_ALL, IMAGE_AUGMENTS
+        "Augmentation", "dishes; stages: head, all layers", data.dishes, IMAGE_ALL, IMAGE_AUGMENTS
     ),
     "augment-reviews": Group(
-        "Augmentation", "1,000 reviews; the head, then everything", data.reviews, TEXT_ALL, TEXT_AUGMENTS
+        "Augmentation", "1,000 reviews; stages: head, all layers", data.reviews, TEXT_ALL, TEXT_AUGMENTS
     ),
     "regularize-dishes": Group(
-        "Against learning by heart",
-        "dishes, 96 x 96 pixels; the head, then everything",
+        "Regularization",
+        "dishes, 96 x 96 pixels; stages: head, all layers",
         data.dishes,
         _smaller(IMAGE_ALL),
         IMAGE_REGULAR,
     ),
     "regularize-reviews": Group(
-        "Against learning by heart",
-        "1,000 reviews; the head, then everything",
+        "Regularization",
+        "1,000 reviews; stages: head, all layers",
         data.reviews,
         TEXT_ALL,
         TEXT_REGULAR,
     ),
     "choosing-dishes": Group(
-        "Which weights go on",
-        "dishes, 96 x 96 pixels, 15 % of them to look at; the head, then everything",
+        "Checkpoint selection and early stopping",
+        "dishes, 96 x 96 pixels, 15 % as validation split; stages: head, all layers",
         data.dishes,
         _with_validation(_smaller(IMAGE_ALL)),
         CHOOSING,
     ),
     "choosing-reviews": Group(
-        "Which weights go on",
-        "1,000 reviews, 15 % of them to look at; the head, then everything",
+        "Checkpoint selection and early stopping",
+        "1,000 reviews, 15 % as validation split; stages: head, all layers",
         data.reviews,
         _with_validation(_text_all(5)),  # so that there is something to choose from
         CHOOSING,
     ),
-    "features-dishes": Group("Features", "dishes; the head", data.dishes, IMAGE_HEAD, FEATURES),
-    "features-reviews": Group("Features", "1,000 reviews; the head", data.reviews, TEXT_HEAD, FEATURES),
+    "features-dishes": Group("Frozen features", "dishes; stage: head", data.dishes, IMAGE_HEAD, FEATURES),
+    "features-reviews": Group(
+        "Frozen features", "1,000 reviews; stage: head", data.reviews, TEXT_HEAD, FEATURES
+    ),
     "domain-dishes": Group(
-        "Another domain",
-        "dishes of four styles to train on, half of a fifth one to adapt to and the other half to judge by",
+        "Domain adaptation",
+        "training: dishes of four styles; unlabeled target: half of the dishes of a fifth style; test: the other "
+        "half; stages: head, all layers",
         data.other_style,
         _images("standard", *ADAPTED_IMAGES),
         IMAGE_DOMAIN,
     ),
     "domain-reviews": Group(
-        "Another domain",
-        "1,000 sentences about products to train on, 1,000 about films to adapt to and 1,000 others to judge by",
+        "Domain adaptation",
+        "training: 1,000 sentences about products; unlabeled target: 1,000 sentences about films; test: 1,000 "
+        "others; stages: head, all layers",
         data.other_reviews,
         _adapted_texts(),
         TEXT_DOMAIN,
     ),
     "tasks-dishes": Group(
-        "Several tasks",
-        "dishes, 96 x 96 pixels; the heads, then everything",
+        "Multi-task learning",
+        "dishes, 96 x 96 pixels; stages: heads, all layers",
         data.dishes,
         _smaller(IMAGE_ALL),
         TASKS,
     ),
     "tasks-reviews": Group(
-        "Several tasks",
-        "1,000 reviews of films, and 500 rated sentences about products; the heads, then everything",
+        "Multi-task learning",
+        "1,000 film reviews, and 500 rated sentences about products; stages: heads, all layers",
         data.reviews_and_products,
         _text_all(1),
         TEXT_TASKS,

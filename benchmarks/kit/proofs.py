@@ -1,4 +1,4 @@
-"""Where each option comes from, and which tests hold it to that: its numbers, a run that is resumed, two processes."""
+"""Source and tests of each option: of its numbers, of a resumed run, and on two processes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ DOMAIN = ("integration/test_domain.py", "distributed/test_launch_domain.py")
 
 @dataclass(frozen=True)
 class Proof:
-    """One option.
+    """Source and tests of an option.
 
     Attributes:
-        option: As it stands in a recipe.
+        option: The option, as in a recipe.
         source: Paper or implementation.
-        test: Compares it with a number worked out by hand, or by the source: ``FILE::TEST`` in ``tests``.
-        runs: Files in ``tests`` of a run that is interrupted and resumed, and of one on two processes.
-        word: What these files say where they use it.
+        test: Test that compares it with values computed by hand or by the source: ``FILE::TEST`` in ``tests``.
+        runs: Test files in ``tests`` of a run that is interrupted and resumed, and of a run on two processes.
+        word: Word by which these files select the option.
     """
 
     option: str
@@ -36,7 +36,7 @@ class Proof:
 
 
 def _of(options: dict[str, tuple[str, str]], title: str, file: str, runs: tuple[str, str]) -> Iterator[Proof]:
-    """Give options of one kind: each word with its source and test."""
+    """Yield the options of one kind, from the source and the test of each word."""
     for word, (source, test) in options.items():
         yield Proof(title.replace("*", word), source, f"{file}::test_{test}", runs, word)
 
@@ -216,19 +216,18 @@ PROOFS = (
         "slices",
     ),
 )
-COLUMNS = ("option", "after", "its numbers", "resumed", "on two processes")
+COLUMNS = ("option", "source", "numerical test", "resume test", "two-process test")
 
 
 def proofs_table() -> str:
-    """Write the options as a table with links to the tests."""
+    """Return the options as a table with links to the tests."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     for proof in PROOFS:
-        file, _, test = proof.test.partition("::test_")
-        cells = [f"`{proof.option}`", proof.source, _link(test.replace("_", " "), file)]
-        cells += [_link(file.rpartition("test_")[2].removesuffix(".py"), file) for file in proof.runs]
+        files = (proof.test.partition("::")[0], *proof.runs)
+        cells = [f"`{proof.option}`", proof.source, *map(_link, files)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _link(text: str, file: str) -> str:
-    return f"[{text}](../tests/{file})"
+def _link(file: str) -> str:
+    return f"[{file.rpartition('test_')[2].removesuffix('.py')}](../tests/{file})"

@@ -1,4 +1,4 @@
-"""The page of the small sets: ``docs/small-sets.md``."""
+"""The page on the small datasets: ``docs/small-sets.md``."""
 
 from collections.abc import Sequence
 from statistics import mean
@@ -10,37 +10,41 @@ from benchmarks.small.sets import SETS
 
 __all__ = ["render"]
 
-HEAD = """# Small data sets: the documented route, and how its defaults were chosen
+HEAD = """# Small datasets: results of the default recipes
 
-Five real data sets of fewer than 500 examples, trained as the README says: `hf-finetune run image/vit-folder model=...
-data.path=...` with EfficientNet-lite0, and `text/reviews-csv` with all-MiniLM-L6-v2. First the head is fitted by
-logistic regression on frozen features, then layers are trained. What the two recipes leave to the architecture of these
-checkpoints (depth, rate, pooling) was chosen on the validation splits. One thing was learnt from a test split: a first
-choice for MiniLM (1e-4, the architecture's own pooling) came out at 0.667 on *kitchen* with one seed, beside 0.771 for
-frozen features, and so the validation table was read again.
+Two shipped recipes were trained on five real datasets of fewer than 500 examples: `image/vit-folder` with
+EfficientNet-lite0, and `text/reviews-csv` with all-MiniLM-L6-v2 ([commands](../examples/README.md)). Both first fit the
+head by logistic regression on frozen features, and then train layers.
 
-`python -m benchmarks.small measure` makes the sets out of their packages (it needs `apt-get`), runs everything and
-writes this page; the rows are in [benchmarks/results/small.json](../benchmarks/results/small.json). A part of every
-class is held out as the test, by the digests of the content alone. The seed decides how the rest is cut into training
-and validation, and whatever is random in training.
+The defaults that depend on the architecture (depth, learning rate, pooling) were chosen on the validation splits. One
+of them was reconsidered after a look at a test split: a first choice for MiniLM (1e-4, the architecture's own pooling)
+reached 0.667 on *kitchen* (one seed), compared with 0.771 for frozen features. The choice was then revised by the
+validation results.
+
+`python -m benchmarks.small measure` builds the datasets from their packages (needs `apt-get`), runs all experiments and
+writes this page; [benchmarks/results/small.json](../benchmarks/results/small.json) has the raw data. The test split of
+each class is chosen by the hashes of the content, independently of the seed. The seed determines the validation split
+and all other randomness.
 """
-ON_TEST = """## On the test splits
+ON_TEST = """## Test splits
 
-The recipes as they are, beside the logistic regression on frozen features that every report shows: means over {seeds}.
-*difference* has a 95 % interval: seeds and test examples are drawn anew, 2,000 times, the same for both.
+Accuracy of the unchanged recipes, compared with the linear probe of the report: means over {seeds}. *difference* has a
+95 % confidence interval (paired bootstrap over seeds and test examples, 2,000 samples).
 """
-ON_VALIDATION = """## On the validation splits
+ON_VALIDATION = """## Validation splits
 
-By what the last stage trains, at which rate, and how tokens are pooled: the accuracy at the stage's best epoch less
-that at its start, which is the fitted head. A run keeps the better of both, so that nothing is lost where this is
-negative; *kept* is the accuracy of that one. *loss* is the cross-entropy at the best epoch less that at the start,
-*time* that of a whole run as a multiple of the first row's (on one core, with another run beside it). Only seeds count
-with which a set has every setting; their number is in brackets. The last four columns are means over the sets.
+Each row is a setting of the last stage: trained layers, learning rate, pooling. Per dataset (number of seeds in
+brackets) and on average (*mean*), the values are the accuracy at the best epoch of the stage, minus that of the fitted
+head at its start. Only seeds for which all settings were run are included.
+
+- *kept*: accuracy of the better of the two, which a run keeps; mean over the datasets.
+- *loss*: cross-entropy at the best epoch, minus that at the start; mean over the datasets.
+- *time*: duration of a whole run, relative to the first row (one core, two runs in parallel).
 """
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Write the page from what was measured; sets of which nothing was measured are left out."""
+    """Return the page of the measured rows; datasets without rows are left out."""
     names = [name for name in SETS if any(row.name == name for row in rows)]
     defaults = {row.seed for row in rows if row.setting == DEFAULTS}
     told = f"{len(defaults)} seed{'s' if len(defaults) > 1 else ''}"
@@ -54,7 +58,7 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def _sets(rows: Sequence[Row], names: Sequence[str]) -> str:
-    lines = ["| set | what it is | training | validation | test |", "|---|---|---:|---:|---:|"]
+    lines = ["| dataset | examples | training | validation | test |", "|---|---|---:|---:|---:|"]
     for name in names:
         row = next(row for row in rows if row.name == name)
         lines.append(
@@ -65,7 +69,7 @@ def _sets(rows: Sequence[Row], names: Sequence[str]) -> str:
 
 def _on_test(rows: Sequence[Row], names: Sequence[str]) -> str:
     lines = [
-        "| set | fine-tuned | frozen features | difference | 95 % interval | |",
+        "| dataset | fine-tuned | linear probe | difference | 95 % interval | result |",
         "|---|---:|---:|---:|---:|---|",
     ]
     for name in names:
@@ -91,7 +95,7 @@ def _effect(row: Row, right: str) -> Effect:
 def _on_validation(rows: Sequence[Row], names: Sequence[str], settings: Sequence[str]) -> str:
     whole = {name: _whole_seeds(rows, name, settings) for name in names}
     titles = " | ".join(f"*{name}* ({len(seeds)})" for name, seeds in whole.items())
-    lines = [f"| setting | {titles} | all | kept | loss | time |", f"|---|{'---:|' * (len(names) + 4)}"]
+    lines = [f"| setting | {titles} | mean | kept | loss | time |", f"|---|{'---:|' * (len(names) + 4)}"]
     seconds = {}
     for setting in settings:
         of_sets = [

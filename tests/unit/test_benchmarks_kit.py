@@ -147,14 +147,14 @@ def test_a_setting_that_is_right_where_the_other_is_not_is_better():
     assert found.verdict == "better" and compare(others, rows).verdict == "worse"
     rows[0] = effect("b", 0, [1] * 90 + [0] * 10)
     assert compare(rows, others) == compare(rows[::-1], others)
-    assert compare(others, others).verdict == "no difference seen"
+    assert compare(others, others).verdict == "not significant"
 
 
 def test_seeds_that_disagree_leave_the_difference_unseen():
     others = [effect("a", seed, [1] * 50 + [0] * 50) for seed in range(2)]
     rows = [effect("b", 0, [1] * 100), effect("b", 1, [1] * 20 + [0] * 80)]
     assert compare(rows, others).difference == pytest.approx(0.1)
-    assert compare(rows, others).verdict == "no difference seen"
+    assert compare(rows, others).verdict == "not significant"
 
 
 def test_examples_count_as_much_as_their_weights_say():
@@ -186,13 +186,13 @@ def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
     costs += [Cost(group, third, 2, "d", "2 CPU cores", 1.0, None)]  # of which there is none to compare with
     text = render(Results(tuple(effects), tuple(costs)))
     lines = [line for line in text.splitlines() if line.startswith("| `")]
-    assert lines[0] == f"| `{first}` | 0.500 |  |  |  | 10.5 s | 1,024 MiB |"
+    assert lines[0] == f"| `{first}` | 0.500 |  |  | reference | 10.5 s | 1,024 MiB |"
     assert lines[1].startswith(f"| `{second}` | 1.000 | +0.500 | +0.")
     assert lines[1].endswith("| better | 1.50 | 0.50 |") and lines[2].endswith("| better | 2.00 |  |")
-    assert "1,000 reviews; the head: accuracy, 2 seeds. Time and memory of 2 seeds, on 2 CPU cores.\n" in text
+    assert "1,000 reviews; stage: head; metric: accuracy; 2 seeds. Time and memory: 2 seeds, 2 CPU cores.\n" in text
     words = f"`{second}` (reviews, +0.500), `{third}` (reviews, +0.500)"
     assert (
-        f"## In short\n\n- *better*: {words}.\n- *worse*: none.\n- *no difference seen*: the other 0 of 2.\n"
+        f"## Summary\n\n- *better*: {words}.\n- *worse*: none.\n- *not significant*: the other 0 of 2.\n"
         in text
     )
     assert "1,000 reviews" not in render(
@@ -258,7 +258,7 @@ def test_each_setting_and_seed_runs_once_and_what_is_known_only_if_asked_again(t
     assert all(row.value == 2 / 3 and row.right == pack(np.array([1, 0, 1])) for row in rows.effects)
     assert {row.seconds for row in rows.costs} == {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
     assert current(rows) == rows and {row.machine for row in rows.costs} == {"4 CPU cores"}
-    assert "1,000 reviews; the head: accuracy, 2 seeds" in (tmp_path / "kit.md").read_text(encoding="utf-8")
+    assert "1,000 reviews; stage: head; metric: accuracy; 2 seeds" in (tmp_path / "kit.md").read_text(encoding="utf-8")
     assert measuring(tmp_path, "features-reviews", "--seeds", "2") == rows and len(asked) == 6
     again = measuring(tmp_path, "--again", "--seeds", "1", "features-reviews")
     assert len(asked) == 9 and len(again.effects) == len(again.costs) == 6

@@ -141,13 +141,13 @@ def test_the_page_has_the_defaults_on_the_test_splits_and_every_setting_on_the_v
     rows += [row("nature", setting) for setting in OTHERS]
     rows += [row("stamps")]  # not measured to the end
     text = render(rows)
-    assert "| setting | *food* (1) | *nature* (1) | all | kept | loss | time |" in text
+    assert "| setting | *food* (1) | *nature* (1) | mean | kept | loss | time |" in text
     assert "| *food* | 20 | 4 | 4 |" in text.replace(SETS["food"].about + " | ", "")
     assert "| *food* | 0.875 | 0.500 | +0.375 |" in text
-    assert "| *nature* | 0.000 | 0.000 | +0.000 | +0.000 to +0.000 | no difference seen |" in text
+    assert "| *nature* | 0.000 | 0.000 | +0.000 | +0.000 to +0.000 | not significant |" in text
     assert "| defaults | +0.250 | +0.250 | +0.250 | 0.750 | -0.500 | 1.00 |" in text
     assert "| `train: all, lr: 3e-4` | -0.250 | +0.250 | +0.000 | 0.625 | +0.000 | 1.50 |" in text
-    assert "*sayings*" not in text and MINILM.name not in text.split("## On the validation")[1]
+    assert "*sayings*" not in text and MINILM.name not in text.split("## Validation splits")[1]
 
 
 def test_the_page_in_the_documents_is_that_of_the_rows():

@@ -14,6 +14,7 @@ import recipe_tables  # noqa: E402
 from recipe_tables import PARTS, REPEATS, own_fields  # noqa: E402
 
 from benchmarks.kit.groups import GROUPS  # noqa: E402
+from benchmarks.kit.page import setting_title  # noqa: E402
 from hf_finetune.fields.base import parts  # noqa: E402
 
 PAGE = recipe_tables.PAGE.read_text(encoding="utf-8")
@@ -22,7 +23,9 @@ DOCUMENTED = Counter(
     for name, table in re.findall(r"<!-- fields: (\w+) -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)
     for field in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 )
-ROW = re.compile(r"^\| `(.+?)` \| [\d.]+ \|.*\| (better|worse|no difference seen|) \| [^|]*\| [^|]*\|$", re.M)
+ROW = re.compile(
+    r"^\| (.+?) \| [\d.]+ \|.*\| (better|worse|not significant|reference) \| [^|]*\| [^|]*\|$", re.M
+)
 OF_RECIPE = {"SingleTaskRecipe": "Recipe", "MultiTaskRecipe": "Recipe"} | {
     name: base.__name__ for name, base in recipe_tables.CHOICES.items()
 }
@@ -131,7 +134,7 @@ def test_exactly_the_fields_that_the_kit_could_not_show_to_help_are_experimental
     for group in GROUPS.values():
         for setting, changes in group.settings.items():
             shown, verdict = next(rows)
-            assert shown == setting
+            assert shown == setting_title(setting)
             fields = set(measured_fields(changes, next(iter(group.settings.values()))))
             measured |= fields
             helpful |= fields if verdict == "better" else set()
