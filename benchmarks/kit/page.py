@@ -17,9 +17,9 @@ HEAD = """# Measured effect of each option
 Each table compares settings of a recipe on real data and real checkpoints: EfficientNet-lite0 on the drawn dishes (the
 test styles do not occur in training; 128 x 128 pixels unless stated, the shipped recipes have 160), and MiniLM on film
 reviews. The first row of each table is the reference. Each other row changes only the setting in its name. No setting
-was tuned, with two exceptions: the learning rate of the cosine head (the better of two, on another seed) and the weights
-of coral and dann (set by the size of their loss term, not by accuracy). Other recipes can show larger or smaller
-effects.
+was tuned, with two exceptions: the learning rate of the cosine head (the better of two, on another seed) and the
+weights of coral and dann (set by the size of their loss term, not by accuracy). Other recipes can show larger or
+smaller effects.
 
 - *mean*: test metric averaged over the seeds. *difference*: from the first row, with its 95 % confidence interval from
   2,000 paired bootstrap samples of seeds and test examples.
