@@ -1,4 +1,4 @@
-"""The freezing callback alone, with a stock Trainer: first the head, from the second epoch on all layers.
+"""FreezingCallback with a stock Trainer: the head in the first epoch, all layers in the second.
 
 make assets
 .venv/bin/python examples/freezing_callback.py --examples 96
@@ -13,8 +13,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Tr
 from hf_finetune import FreezingCallback
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--examples", type=int, default=679, help="how many of the 679 to train on, for 2 epochs")
-parser.add_argument("--output-dir", default="runs/freezing-callback", help="where the Trainer may write")
+parser.add_argument("--examples", type=int, default=679, help="number of training examples (of 679)")
+parser.add_argument("--output-dir", default="runs/freezing-callback", help="output directory of the Trainer")
 options = parser.parse_args()
 
 folder = "examples/data/dishes"
@@ -34,7 +34,7 @@ model = AutoModelForImageClassification.from_pretrained(
 
 
 def prepare(batch: dict[str, list[Any]]) -> dict[str, Any]:
-    """Make model inputs of a batch of images."""
+    """Return the model inputs of a batch of images."""
     return {"labels": batch["label"], **processor(batch["image"], return_tensors="pt")}
 
 
@@ -51,7 +51,7 @@ trainer = Trainer(
     ),
     train_dataset=data["train"].with_transform(prepare),
     eval_dataset=data["test"].with_transform(prepare),
-    compute_metrics=lambda found: {"accuracy": (found.predictions.argmax(-1) == found.label_ids).mean()},
+    compute_metrics=lambda result: {"accuracy": (result.predictions.argmax(-1) == result.label_ids).mean()},
     callbacks=[FreezingCallback({0: "head", 1: "all"})],
 )
 trainer.train()
