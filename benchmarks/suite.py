@@ -112,22 +112,22 @@ def _two_phase(
     stock = {**common, "stages": _stages(both, epochs, recipes.STOCK_RATES)}
     lightning = {**common, "stages": _stages(both, epochs, recipes.LIGHTNING_RATES)}
     fastai = {**common, "epochs": list(epochs), "lr": recipes.FASTAI_RATE}
-    stock_about = "a Trainer for each phase, the backbone frozen by `requires_grad` in the first"
+    stock_about = "one Trainer per phase; backbone frozen with `requires_grad` in the first phase"
     return [
         Contender(group, STOCK, "stock_images", stock, stock_about),
         Contender(
             *(group, "fastai", "fastai_images", fastai),
-            "`fine_tune` on timm's model under its own head",
+            "`fine_tune` on timm's model with fastai's own head",
             FASTAI,
             rounds=1,
         ),
         Contender(
             *(group, "Lightning", "lightning_images", lightning),
-            "the two phases by finetuning-scheduler",
+            "two phases with finetuning-scheduler",
             LIGHTNING,
             rounds=1,
         ),
-        Contender(group, OURS, "ours", {"recipe": _recipe_of(recipe, common)}, "a recipe, run by `run`"),
+        Contender(group, OURS, "ours", {"recipe": _recipe_of(recipe, common)}, "a recipe, run with `run`"),
     ]
 
 
@@ -141,7 +141,8 @@ def _head(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
 
 def _recipe(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
     epochs = (2, 1) if quick else recipes.RECIPE_EPOCHS
-    group = f"{epochs[0]} epochs of the head, {epochs[1]} of everything"
+    ours = f"{4 * epochs[0]}, then {3 * epochs[1]} of the last 4 layer groups"
+    group = f"{epochs[0]} epochs of the head, {epochs[1]} of all layers (hf-finetune: {ours})"
     return _two_phase(group, _images(inputs, quick), recipes.two_stage_recipe(epochs), epochs)
 
 
@@ -161,8 +162,8 @@ def _vit(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
         recipe = recipes.vit_recipe(epochs, precision, vit["image_size"])
         work = {**common, "precision": precision, "stages": stages}
         made += [
-            Contender(group, STOCK, "stock_images", work, f"in {precision}, the lower layers frozen"),
-            Contender(group, OURS, "ours", {"recipe": _recipe_of(recipe, common)}, f"in {precision}"),
+            Contender(group, STOCK, "stock_images", work, f"{precision}, the first layers frozen"),
+            Contender(group, OURS, "ours", {"recipe": _recipe_of(recipe, common)}, precision),
         ]
     return made
 
@@ -178,7 +179,7 @@ def _sentiment(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
         "batch_size": recipes.BATCH_SIZE,
         "stages": _stages(("head", "all"), epochs, settings["rates"]),
     }
-    group = f"{epochs[0]} epoch of the head, {epochs[1]} of everything, {counts[0]} reviews, fp32"
+    group = f"{epochs[0]} epoch of the head, {epochs[1]} of all layers, {counts[0]} reviews, fp32"
     recipe = _recipe_of(recipes.sentiment_recipe(epochs), common)
     longest = f"{STOCK}, padded to {settings['max_length']}"
     return [
@@ -188,7 +189,7 @@ def _sentiment(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
             {**common, "pad": "batch"},
             "`DataCollatorWithPadding`",
         ),
-        Contender(group, OURS, "ours", {"recipe": recipe}, "a recipe, run by `run`"),
+        Contender(group, OURS, "ours", {"recipe": recipe}, "a recipe, run with `run`"),
     ]
 
 
@@ -222,14 +223,14 @@ def _scale(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
 def _overhead(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
     settings = {**recipes.OVERHEAD, **({"steps": 3, "warmup_steps": 1, "image_size": 64} if quick else {})}
     work = {**settings, "checkpoint": inputs.lite0(), "batch_size": recipes.BATCH_SIZE}
-    group = f"{settings['steps']} steps of {recipes.BATCH_SIZE} pictures"
+    group = f"{settings['steps']} steps of {recipes.BATCH_SIZE} images"
     bare, stock = "backward, clip, AdamW, schedule; nothing else", "the Trainer's loop"
     return [
         Contender(group, title, "overhead", {**work, "loop": loop, "keeps_memory": keeps}, about)
         for title, loop, keeps, about in (
             ("bare loop, keeping freed memory", "bare", True, bare),
             (f"{STOCK}, keeping freed memory", "stock", True, stock),
-            (OURS, "staged", True, "`train_stage`, as `run` calls it: it keeps freed memory"),
+            (OURS, "staged", True, "`train_stage`, as called by `run`; keeps freed memory"),
             ("bare loop", "bare", False, bare),
             (STOCK, "stock", False, stock),
         )
@@ -280,14 +281,14 @@ def _gpu(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
         )
     config = settings.pop("config")
     titles = {"vit": "ViT-B/16", "bert": "BERT-base"}
-    parts = {"full": "everything trained", "head": "head only"}
+    parts = {"full": "all layers trained", "head": "head only"}
     return [
         Contender(
             f"{title}, {part_title}, bf16",
             name,
             "gpu",
             {**settings, "model": model, "config": config[model], "part": part, "loop": loop},
-            {STOCK: "the Trainer's loop", OURS: "`train_stage`, as `run` calls it"}[name],
+            {STOCK: "the Trainer's loop", OURS: "`train_stage`, as called by `run`"}[name],
         )
         for model, title in titles.items()
         for part, part_title in parts.items()
@@ -298,22 +299,22 @@ def _gpu(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
 BENCHMARKS = {
     "head": Benchmark(
         "Head stage",
-        "The head of EfficientNet-lite0 on the dishes, pictures of 128 pixels, evaluated after each epoch. The stock "
-        "script, Lightning and ours have the same rate.",
+        "The head of EfficientNet-lite0 on the dishes, images of 128 pixels, evaluated after each epoch. The stock "
+        "script, Lightning and hf-finetune have the same learning rate.",
         _head,
     ),
     "recipe": Benchmark(
-        "Head, then more",
-        "EfficientNet-lite0 on the dishes, pictures of 128 pixels, evaluated after each epoch. The peers train the "
-        "head, then everything; ours the head with SGD, then the last 4 layers, with four and three times their "
-        "epochs. Its stages and rates were chosen by trials on these pictures, and so was the rate of the stock "
-        "script, which Lightning shares.",
+        "Head, then more layers",
+        "EfficientNet-lite0 on the dishes, images of 128 pixels, evaluated after each epoch. The numbers of epochs "
+        "differ: the others train the head, then all layers; hf-finetune trains the head with SGD for four times as "
+        "many epochs, then the last 4 layer groups for three times as many. Its stages and learning rates were chosen "
+        "by trials on these images, and so was the learning rate of the stock script, which Lightning shares.",
         _recipe,
     ),
     "vit": Benchmark(
         "The last third of a ViT-S/16",
         "Random weights, dishes at 224 pixels. Both contenders of a table compute in "
-        "the same precision, so that the ratio is what is gained beyond it.",
+        "the same precision, so the ratio shows the other gains.",
         _vit,
         compares_accuracy=False,
     ),
@@ -324,28 +325,28 @@ BENCHMARKS = {
     ),
     "scale": Benchmark(
         "Many cached examples",
-        "The head of EfficientNet-lite0 behind the prefix cache, the dishes repeated. Time per example of the epochs "
-        "behind the first; most memory of the first process above that of an uncached one.",
+        "The head of EfficientNet-lite0 with the prefix cache, on repeated dishes. Time per example of the epochs "
+        "after the first; peak memory of process 0, minus that of the uncached run.",
         _scale,
     ),
     "overhead": Benchmark(
         "Overhead of the loop",
-        "EfficientNet-lite0, everything trained, pictures of 128 pixels in memory, fp32, channels last: the same "
-        "kernels, batches and optimiser for all.",
+        "EfficientNet-lite0, all layers trained, images of 128 pixels in memory, fp32, channels last: the same "
+        "kernels, batches and optimizer for all.",
         _overhead,
     ),
     "classes": Benchmark(
         "Many classes",
-        "Random weights. Evaluation is reading, prediction, all metrics, the intervals of two of them, calibration and "
-        "the file of predictions; prediction is reading files and writing a Parquet file. The forward pass is that of "
-        "the same batches in the same process, in turn with it.",
+        "Random weights. Evaluation includes reading, prediction, all metrics, the intervals of two of them, "
+        "calibration and writing the predictions; prediction includes reading files and writing a Parquet file. The "
+        "forward pass of the same batches is timed alternately, in the same process.",
         _classes,
         compares_accuracy=False,
     ),
     "gpu": Benchmark(
         "On a GPU",
-        "Random weights and inputs in memory. The share is that of the rate of a bf16 matrix product, measured before "
-        "each run in the same process.",
+        "Random weights, and inputs in memory. The matrix rate is that of a bf16 matrix product, measured before each "
+        "run in the same process.",
         _gpu,
         needs_gpu=True,
     ),

@@ -250,11 +250,13 @@ The head.
 
 **2 epochs**
 
-|  | seconds | ratio | seconds per epoch | of those behind the first | ratio of these | accuracy | reaches the first \
-one's final accuracy | peak MiB | loading, seconds |
+|  | seconds | ratio | seconds per epoch | seconds per epoch (without the first) | ratio (without the first epoch) | \
+accuracy | time to the reference's final accuracy | peak MiB | loading, seconds |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 1.00 | 0.650 (0.600, 0.700) | 11.0 s (1.00 of its time) | 100 | 0.5 |
-| ours | 3.0 | 4.00 | 1.50 | 1.50 | 4.00 | 0.725 (0.800, 0.650) | 1.0 s (0.10 of its time; 1 of 2 rounds) | 100 | 0.5 |
+| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 1.00 | 0.650 (0.600, 0.700) | 11.0 s (1.00 of the reference's time) \
+| 100 | 0.5 |
+| ours | 3.0 | 4.00 | 1.50 | 1.50 | 4.00 | 0.725 (0.800, 0.650) | 1.0 s (0.10 of the reference's time; 1 of 2 rounds) \
+| 100 | 0.5 |
 
 - fastai: left out, fastai is not installed.
 

@@ -189,7 +189,10 @@ def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
     assert lines[0] == f"| `{first}` | 0.500 |  |  | reference | 10.5 s | 1,024 MiB |"
     assert lines[1].startswith(f"| `{second}` | 1.000 | +0.500 | +0.")
     assert lines[1].endswith("| better | 1.50 | 0.50 |") and lines[2].endswith("| better | 2.00 |  |")
-    assert "1,000 reviews; stage: head; metric: accuracy; 2 seeds. Time and memory: 2 seeds, 2 CPU cores.\n" in text
+    assert (
+        "1,000 reviews; stage: head; metric: accuracy; 2 seeds. Time and memory: 2 seeds, 2 CPU cores.\n"
+        in text
+    )
     words = f"`{second}` (reviews, +0.500), `{third}` (reviews, +0.500)"
     assert (
         f"## Summary\n\n- *better*: {words}.\n- *worse*: none.\n- *not significant*: the other 0 of 2.\n"
@@ -258,7 +261,9 @@ def test_each_setting_and_seed_runs_once_and_what_is_known_only_if_asked_again(t
     assert all(row.value == 2 / 3 and row.right == pack(np.array([1, 0, 1])) for row in rows.effects)
     assert {row.seconds for row in rows.costs} == {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
     assert current(rows) == rows and {row.machine for row in rows.costs} == {"4 CPU cores"}
-    assert "1,000 reviews; stage: head; metric: accuracy; 2 seeds" in (tmp_path / "kit.md").read_text(encoding="utf-8")
+    assert "1,000 reviews; stage: head; metric: accuracy; 2 seeds" in (tmp_path / "kit.md").read_text(
+        encoding="utf-8"
+    )
     assert measuring(tmp_path, "features-reviews", "--seeds", "2") == rows and len(asked) == 6
     again = measuring(tmp_path, "--again", "--seeds", "1", "features-reviews")
     assert len(asked) == 9 and len(again.effects) == len(again.costs) == 6
