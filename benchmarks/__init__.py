@@ -1,1 +1,1 @@
-"""The same fine-tuning done in several ways, side by side. ``python -m benchmarks`` runs it; see README.md."""
+"""Benchmarks of the same fine-tuning with several libraries. ``python -m benchmarks`` runs them; see README.md."""

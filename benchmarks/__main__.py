@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks that are named, and write ``results/NAME.json`` and ``RESULTS.md``.
+    """Run the given benchmarks, and write ``results/NAME.json`` and ``RESULTS.md``.
 
     Returns:
         0, or 1 if a contender failed, or 2 if a name is unknown.
@@ -61,17 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; none: all that the device allows"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(BENCHMARKS)}; default: all that the device allows",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
-    parser.add_argument("--repeats", type=_positive, default=3, help="rounds of which the median is given")
-    parser.add_argument("--seeds", type=_positive, default=3, help="different seeds among the rounds")
-    parser.add_argument("--threads", type=_positive, help="threads of torch; default: its own choice")
-    parser.add_argument(
-        "--quick", action="store_true", help="a round of next to nothing, to see that it runs"
-    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device to train on")
+    parser.add_argument("--repeats", type=_positive, default=3, help="number of rounds")
+    parser.add_argument("--seeds", type=_positive, default=3, help="number of different seeds")
+    parser.add_argument("--threads", type=_positive, help="number of threads; default: chosen by torch")
+    parser.add_argument("--quick", action="store_true", help="one very short round, to test the benchmarks")
     parser.add_argument("--output", type=Path, help="folder of RESULTS.md and results/; default: benchmarks/")
-    parser.add_argument("--only-render", action="store_true", help="write RESULTS.md anew, and run nothing")
+    parser.add_argument("--only-render", action="store_true", help="write RESULTS.md again, and run nothing")
     return parser
 
 
@@ -83,5 +84,5 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a contender is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the contender is terminated too
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""A contender in a process of its own: how it is started, and how it answers."""
+"""Run a contender in its own process, and read its result."""
 
 import json
 import os
@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[1]
 MARK = "BENCHMARK-RESULT "
 LIMIT_SECONDS = 4 * 3600
 SECONDS_TO_END = 20
-# Whatever the shell says, the number of threads is the same for every contender.
+# The number of threads is the same for every contender, whatever the environment sets.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class ContenderError(Exception):
-    """A contender has failed; the message is the end of what it wrote."""
+    """Raised when a contender fails; the message is the end of its output."""
 
 
 def run_child(
@@ -33,19 +33,18 @@ def run_child(
     processes: int = 1,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Let a module of ``benchmarks.contenders`` do its work in a process of its own, and give its answer.
+    """Run a module of ``benchmarks.contenders`` in its own process, and return its result.
 
-    It gets an empty folder for what it writes (``work["folder"]``), which is gone afterwards, and an empty cache: what
-    an earlier one has kept is not found.
+    It gets an empty output folder (``work["folder"]``), which is deleted afterwards, and an empty cache.
 
     Args:
         module: Name of the module; its function ``measure`` is called.
-        work: What to do; it is sent as JSON.
+        work: Its argument, sent as JSON.
         device: ``cpu`` hides every other device.
-        processes: More than one are started by ``accelerate launch``.
+        processes: Number of processes; several are started by ``accelerate launch``.
         threads: Threads of torch, shared by the processes; None leaves the number to torch.
     Raises:
-        ContenderError: If it fails, or takes too long.
+        ContenderError: If the contender fails, or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         sent = json.dumps({**work, "folder": folder, "device": device})
@@ -72,13 +71,13 @@ def run_child(
 
 
 def find_answer(out: str) -> dict[str, Any] | None:
-    """Find the answer among all that a contender has printed; None if there is none."""
+    """Return the result in the output of a contender; None if there is none."""
     lines = [line for line in out.splitlines() if line.startswith(MARK)]
     return json.loads(lines[-1].removeprefix(MARK)) if lines else None
 
 
 def last_lines(text: str, count: int = 3) -> str:
-    """Give the last lines that say something, on one line."""
+    """Return the last lines with text, joined to one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip(" ^~\t")]
     return " | ".join(lines[-count:])
 
@@ -110,9 +109,9 @@ def _environment(folder: Path, device: str, threads: int | None) -> dict[str, st
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """Leave nothing running of a contender and of what it has started.
+    """Terminate a contender and all processes that it has started.
 
-    A launcher is asked first: its processes are in sessions of their own, and it ends them.
+    A launcher is terminated first: its processes are in their own sessions, and it terminates them.
     """
     if process.poll() is None:
         process.terminate()

@@ -20,28 +20,28 @@ Round = Mapping[str, Any]
 
 
 def median_of(values: Sequence[float | None]) -> float | None:
-    """Give the median of what is there; None if nothing is."""
+    """Return the median of the values that are not None; None if there are none."""
     there = [value for value in values if value is not None]
     return median(there) if there else None
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Give the mean of what is there; None if nothing is."""
+    """Return the mean of the values that are not None; None if there are none."""
     there = [value for value in values if value is not None]
     return mean(there) if there else None
 
 
 def paired(base: Sequence[Round], other: Sequence[Round]) -> list[tuple[Round, Round]]:
-    """Put the rounds of two contenders side by side; a round that one of them lacks is left out."""
+    """Return pairs of the rounds of two contenders; rounds that only one of them has are left out."""
     by_number = {each["round"]: each for each in base}
     return [(by_number[each["round"]], each) for each in other if each["round"] in by_number]
 
 
 def median_ratio(base: Sequence[Round], other: Sequence[Round], key: str) -> float | None:
-    """Give the median over rounds of ``base[key] / other[key]``.
+    """Return the median over rounds of ``base[key] / other[key]``.
 
-    The two numbers of a ratio come from the same round, between which the least time has passed: a machine that
-    becomes slower in the course of the benchmark changes both.
+    Both numbers of a ratio come from the same round, so that a machine that becomes slower during the benchmark
+    affects both.
     """
     return median_of(
         [one[key] / two[key] for one, two in paired(base, other) if one.get(key) and two.get(key)]
@@ -49,17 +49,17 @@ def median_ratio(base: Sequence[Round], other: Sequence[Round], key: str) -> flo
 
 
 def epoch_seconds(evaluations: Sequence[Mapping[str, float]]) -> list[float]:
-    """Give the seconds from each evaluation to the next; the first counts from the beginning.
+    """Return the seconds from each evaluation to the next; the first counts from the start.
 
     Args:
-        evaluations: Each with the seconds that had ``elapsed`` since the beginning, in their order.
+        evaluations: Evaluations in their order, each with the seconds ``elapsed`` since the start.
     """
     elapsed = [0.0, *(each["elapsed"] for each in evaluations)]
     return [later - earlier for earlier, later in pairwise(elapsed)]
 
 
 def later_epoch(one: Round) -> float | None:
-    """Give the median seconds of the epochs behind the first, which makes the cache where there is one.
+    """Return the median seconds of the epochs after the first, which fills the cache if there is one.
 
     None if there is no such epoch.
     """
@@ -67,15 +67,15 @@ def later_epoch(one: Round) -> float | None:
 
 
 def final_accuracy(evaluations: Sequence[Mapping[str, float]]) -> float | None:
-    """Give the accuracy after the last epoch; None if nothing was evaluated."""
+    """Return the accuracy after the last epoch; None if nothing was evaluated."""
     return evaluations[-1]["accuracy"] if evaluations else None
 
 
 def time_to_reach(evaluations: Sequence[Mapping[str, float]], accuracy: float) -> float | None:
-    """Give the seconds until the evaluation that first shows an accuracy; None if none does.
+    """Return the seconds until the first evaluation that reaches an accuracy; None if none does.
 
     Args:
-        evaluations: Each with ``elapsed`` seconds and ``accuracy``, in their order.
-        accuracy: To be reached, in [0, 1]. What lies below it by less than a rounding error counts.
+        evaluations: Evaluations in their order, each with ``elapsed`` seconds and ``accuracy``.
+        accuracy: Accuracy to reach, in [0, 1], except for rounding.
     """
     return next((each["elapsed"] for each in evaluations if each["accuracy"] >= accuracy - 1e-9), None)

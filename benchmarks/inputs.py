@@ -1,4 +1,4 @@
-"""The data and checkpoints of the benchmarks, in the folder where every contender finds them."""
+"""Data and checkpoints of the benchmarks, in a folder that all contenders read."""
 
 import csv
 import random
@@ -21,21 +21,21 @@ AMAZON = ROOT / "assets" / "amazon-reviews" / "reviews.csv"
 
 
 class Inputs:
-    """Makes what a benchmark trains on; each only once.
+    """Data and checkpoints of a benchmark; each is created only once.
 
     Args:
-        folder: Where to.
+        folder: Folder to write them to.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def dishes(self, train: int | None = None, evaluation: int | None = None) -> str:
-        """Give a folder with the dishes: ``train.parquet``, and as ``validation.parquet`` the styles never seen.
+        """Return a folder with the dishes: ``train.parquet``, and ``validation.parquet`` with the unseen styles.
 
         Args:
-            train: Number of training pictures, evenly spread over the file. None is all.
-            evaluation: Number of pictures to evaluate on, of classes that are in training.
+            train: Number of training images, evenly spread over the file; None uses all.
+            evaluation: Number of evaluation images, of classes that occur in training.
         """
         folder = self.folder / f"dishes-{train or 'all'}-{evaluation or 'all'}"
         if not folder.exists():
@@ -50,7 +50,7 @@ class Inputs:
         return str(folder)
 
     def reviews(self, train: int, evaluation: int) -> str:
-        """Give a folder with film reviews: ``train.csv`` and ``validation.csv``, drawn by chance, the same always."""
+        """Return a folder with film reviews: ``train.csv`` and ``validation.csv``, drawn with a fixed seed."""
         folder = self.folder / f"reviews-{train}-{evaluation}"
         if not folder.exists():
             with REVIEWS.open(encoding="utf-8", newline="") as file:
@@ -63,7 +63,7 @@ class Inputs:
         return str(folder)
 
     def vit(self, architecture: str, image_size: int) -> str:
-        """Give a checkpoint of one of timm's ViTs with random weights."""
+        """Return a checkpoint of one of timm's ViTs with random weights."""
         folder = self.folder / f"{architecture}-{image_size}"
         if not folder.exists():
             work = {"architecture": architecture, "image_size": image_size, "checkpoint": str(folder)}
@@ -71,20 +71,20 @@ class Inputs:
         return str(folder)
 
     def mini_lm(self) -> str:
-        """Give the checkpoint of all-MiniLM-L6-v2."""
+        """Return the checkpoint of all-MiniLM-L6-v2."""
         return str(MINILM)
 
     def lite0(self) -> str:
-        """Give the checkpoint of EfficientNet-lite0."""
+        """Return the checkpoint of EfficientNet-lite0."""
         return str(LITE0)
 
 
 def evenly_spread(length: int, count: int) -> list[int]:
-    """Choose rows at equal distances.
+    """Return row indices at equal distances.
 
     Args:
         length: Number of rows.
-        count: How many to choose; all if there are fewer.
+        count: Number of indices; all rows if there are fewer.
     """
     count = min(length, count)
     return [position * length // count for position in range(count)]

@@ -1,4 +1,4 @@
-"""Runs side by side, each on cores of its own."""
+"""Parallel runs (lanes), each on its own cores."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ Answer = TypeVar("Answer")
 
 
 def shares(lanes: int) -> list[list[int]]:
-    """Share the cores of this process among lanes, as many for each; what is left over rests."""
+    """Divide the cores of this process equally among lanes; remaining cores are not used."""
     known = hasattr(os, "sched_getaffinity")
     cores = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
     each = max(1, len(cores) // lanes)
@@ -20,7 +20,7 @@ def shares(lanes: int) -> list[list[int]]:
 
 
 def lanes_problem(lanes: int) -> str:
-    """Return a sentence on a number of lanes of which one would have no core; empty if each has one."""
+    """Return an error message if a lane would have no core, else an empty text."""
     cores = len(shares(1)[0])
     if 1 <= lanes <= cores:
         return ""
@@ -28,14 +28,14 @@ def lanes_problem(lanes: int) -> str:
 
 
 def in_lanes(runs: Sequence[Callable[[list[int]], Answer]], lanes: int) -> Iterator[Answer]:
-    """Do runs in their order, as many at a time as there are lanes, and give each answer when it is there.
+    """Do runs in their order, one per lane at a time, and yield each result as soon as it is ready.
 
     Args:
-        runs: Each is given the cores that it has.
-        lanes: Number of runs at a time.
+        runs: Functions from the cores of a run to its result.
+        lanes: Number of parallel runs.
 
     Raises:
-        ContenderError: What a run raises; those that have not begun are left.
+        ContenderError: If a run fails; runs that have not started are not done.
     """
     free: Queue[list[int]] = Queue()
     for cores in shares(lanes):

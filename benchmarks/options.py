@@ -1,4 +1,4 @@
-"""The command line of measurements that are kept in rows and shown on a page."""
+"""Command line of measurements that are stored as rows and shown on a page."""
 
 import argparse
 from collections.abc import Collection
@@ -12,30 +12,30 @@ __all__ = ["measuring_parser", "options_problem"]
 def measuring_parser(
     prog: str, about: str | None, known: Collection[str], takes: str, results: Path, page: Path
 ) -> argparse.ArgumentParser:
-    """Make the parser of ``measure|page [NAMES...]``.
+    """Return the parser of ``measure|page [NAMES...]``.
 
     Args:
-        prog: How the command is called.
-        about: What it is.
-        known: Names of what is measured.
-        takes: Words for the time that all of it takes.
-        results: The file of all rows.
-        page: The page that is written from them.
+        prog: Name of the command.
+        about: Description of the command.
+        known: Names that can be measured.
+        takes: Duration of measuring all of them, in words.
+        results: File of all rows.
+        page: Page that is written from the rows.
     """
     parser = argparse.ArgumentParser(prog=prog, description=about)
-    told = f"run what there are no rows of yet ({takes}; run nothing else meanwhile); write the page only"
-    parser.add_argument("what", choices=["measure", "page"], help=told)
-    parser.add_argument("names", nargs="*", help=f"all unless given: {', '.join(known)}")
+    what = f"run all that has no rows yet ({takes}, on an idle machine), or only write the page"
+    parser.add_argument("what", choices=["measure", "page"], help=what)
+    parser.add_argument("names", nargs="*", help=f"default: all of {', '.join(known)}")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
-    lanes = "number of runs at a time, each on its own cores"
+    lanes = "number of parallel runs, each on its own cores"
     parser.add_argument("--lanes", type=int, default=1, help=lanes)
-    parser.add_argument("--results", type=Path, default=results, help="the file of all rows")
-    parser.add_argument("--page", type=Path, default=page, help="the page")
+    parser.add_argument("--results", type=Path, default=results, help="file of all rows")
+    parser.add_argument("--page", type=Path, default=page, help="page to write")
     return parser
 
 
 def options_problem(options: argparse.Namespace, known: Collection[str]) -> str:
-    """Return a sentence on names that are not known, or on lanes without a core; empty if all is well."""
+    """Return an error message on unknown names or lanes without a core, else an empty text."""
     if unknown := [name for name in options.names if name not in known]:
         return f"Unknown: {', '.join(unknown)}. Known: {', '.join(known)}."
     return lanes_problem(options.lanes)

@@ -1,8 +1,8 @@
-"""What the benchmarks train: everything that is likely to be changed, as data.
+"""Settings of the benchmarks.
 
-What the functions give are recipes of hf-finetune without ``model``, ``data.path`` and ``seed``, which the benchmark
-fills in. A stage of a peer says what is trained (``head``, ``all``, or the beginnings of parameter names), for how many
-epochs, and at which peak rate.
+The functions return recipes of hf-finetune without ``model``, ``data.path`` and ``seed``, which the benchmark fills in.
+A stage of another contender has the trained parameters (``head``, ``all``, or prefixes of parameter names), the number
+of epochs, and the peak learning rate.
 """
 
 from typing import Any
@@ -32,15 +32,15 @@ Content = dict[str, Any]
 BATCH_SIZE = 32
 IMAGE_SIZE = 128  # pixels
 HEAD_EPOCHS = 5
-LONG_HEAD_EPOCHS = 20  # once more, to show how the gain grows
+LONG_HEAD_EPOCHS = 20  # a second time, to show the gain with more epochs
 RECIPE_EPOCHS = (5, 4)  # head, all
 
-# Learning rates of the peers with AdamW: head stage, then everything. The stock Trainer lets them fall linearly, as is
-# its default; Lightning has no schedule of its own, and the head keeps its rate when the rest comes in. Of 3e-4, 1e-3
-# and 2e-3 for everything the stock script reached most with the last: 0.810, 0.825 and 0.839 (seed 0).
+# Learning rates of the other contenders with AdamW: head stage, then all layers. The stock Trainer decays them linearly
+# by default; Lightning has no default schedule, and the head keeps its rate in the second phase. Of 3e-4, 1e-3 and 2e-3
+# for all layers, the last was best for the stock script: accuracies of 0.810, 0.825 and 0.839 (seed 0).
 RATES = (3e-3, 2e-3)
 STOCK_RATES = LIGHTNING_RATES = RATES
-FASTAI_RATE = 2e-3  # fastai's default base_lr; fine_tune makes the others of it
+FASTAI_RATE = 2e-3  # fastai's default base_lr, from which fine_tune computes the others
 
 IMAGE_DATA: Content = {
     "columns": {"image": "image", "label": "label"},
@@ -51,7 +51,7 @@ IMAGE_DATA: Content = {
 }
 KEEP_LAST: Content = {"schedule": "cosine", "batch_size": BATCH_SIZE, "best": None}
 
-# How ours computes: what a recipe says under `speed`.
+# `speed` of the recipes of hf-finetune.
 HEAD_SPEED: str | Content = "auto"
 TWO_STAGE_SPEED: str | Content = "auto"
 VIT_SPEED: Content = {"prefix_cache": {"views": 2}}
@@ -59,19 +59,19 @@ TEXT_SPEED: str | Content = "auto"
 
 
 def head_recipe(epochs: int) -> Content:
-    """Give the recipe of the head stage alone."""
+    """Return the recipe of the head stage alone."""
     stage = {"name": "head", "train": "head", "epochs": epochs, "lr": RATES[0], "label_smoothing": 0.1}
     return _image_recipe([{**stage, **KEEP_LAST}], IMAGE_SIZE, HEAD_SPEED)
 
 
 def two_stage_recipe(epochs: tuple[int, int]) -> Content:
-    """Give the recipe of the head stage and of a stage of the last 4 layers.
+    """Return the recipe of the head stage and of a stage of the last 4 layer groups.
 
-    Epochs behind the cache cost so little that it takes three or four times those of the peers; the wide first layers,
-    which cost most, stay as they are.
+    Epochs with the cache cost so little that it has three or four times as many as the other contenders; the wide first
+    layers, which cost most, stay frozen.
 
     Args:
-        epochs: Of the peers' stages.
+        epochs: Epochs of the other contenders' stages.
     """
     head: Content = {
         "name": "head",
@@ -99,7 +99,7 @@ VIT: Content = {
     "epochs": 4,
     "image_size": 224,
     "lr": 1e-4,
-    # What `last:4` trains, by name: the last third of the 12 blocks, the norm behind them, and the head.
+    # Parameters of `last:4`: the last third of the 12 blocks, the norm after them, and the head.
     "selector": "last:4",
     "prefixes": [
         *(f"timm_model.blocks.{number}." for number in (8, 9, 10, 11)),
@@ -110,7 +110,7 @@ VIT: Content = {
 
 
 def vit_recipe(epochs: int, precision: str, image_size: int) -> Content:
-    """Give the recipe of the last third of a ViT."""
+    """Return the recipe of the last third of a ViT."""
     stage = {"name": "last", "train": VIT["selector"], "epochs": epochs, "lr": VIT["lr"]}
     return _image_recipe([{**stage, **KEEP_LAST}], image_size, {**VIT_SPEED, "precision": precision})
 
@@ -130,14 +130,14 @@ SENTIMENT: Content = {
     "train": 1000,
     "evaluation": 500,
     "max_length": 128,  # tokens
-    # head, then everything: as recipes/text/sentiment-minilm.yaml
+    # head, then all layers: as recipes/text/sentiment-minilm.yaml
     "epochs": (1, 2),
     "rates": (1e-2, 1e-4),
 }
 
 
 def sentiment_recipe(epochs: tuple[int, int]) -> Content:
-    """Give the recipe of the film reviews."""
+    """Return the recipe of the film reviews."""
     rates = SENTIMENT["rates"]
     kept: Content = {"batch_size": BATCH_SIZE, "best": None}
     head: Content = {"name": "head", "train": "head", "epochs": epochs[0], "lr": rates[0], **kept}
@@ -157,16 +157,16 @@ def sentiment_recipe(epochs: tuple[int, int]) -> Content:
     }
 
 
-# The head of EfficientNet-lite0 behind the prefix cache: 1,280 numbers for each example, 5 KB.
+# The head of EfficientNet-lite0 with the prefix cache: 1,280 numbers (5 KB) per example.
 SCALE: Content = {
     "examples": (1_000, 10_000, 100_000),
     "processes": (1, 2),
     "epochs": 3,
-    "image_size": 32,  # pixels; the rows are as wide for any size, and sooner made for a small one
+    "image_size": 32,  # pixels; the size of a row does not depend on it, and small images are faster
     "lr": 1e-2,
 }
 
-# Everything trained, on pictures that lie in memory: the loop and nothing else differs.
+# All layers trained, on images in memory: only the loop differs.
 OVERHEAD: Content = {
     "steps": 30,
     "warmup_steps": 5,  # not timed
@@ -175,12 +175,12 @@ OVERHEAD: Content = {
     "memory_format": "channels_last",
 }
 
-# Random weights; the time does not depend on what is predicted, but on the number of classes.
+# Random weights; the time depends on the number of classes, not on the predictions.
 CLASSES: Content = {
     "classes": (2_000, 5_000),
     "examples": 1_500,
     "image_size": 160,  # pixels
-    "repeats": 3,  # of the pair of forward pass and task in one process
+    "repeats": 3,  # repetitions of forward pass and task in one process
 }
 
 # Random weights and random inputs in memory; the speed does not depend on their values.
@@ -194,7 +194,7 @@ GPU: Content = {
     "head_lr": 1e-2,
     "full_lr": 1e-4,
     "tokens": 128,
-    "matrix": 8192,  # rows and columns of the matrix product that says what the card can do
+    "matrix": 8192,  # rows and columns of the matrix product that measures the card's rate
     "speed": {"precision": "bf16", "compile": True},
     "head_speed": {"precision": "bf16", "prefix_cache": {"views": 1}},
     "config": {"vit": {}, "bert": {}},  # ViT-B/16 and BERT-base are the defaults of transformers' configs

@@ -1,4 +1,4 @@
-"""``RESULTS.md``, from the raw numbers in ``results/*.json``. Pure functions but for ``render_folder``."""
+"""``RESULTS.md``, from the raw data in ``results/*.json``. Pure functions, except ``render_folder``."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ from benchmarks.suite import BENCHMARKS
 __all__ = ["render", "render_folder"]
 
 Rounds = Sequence[Mapping[str, Any]]
-# What a column shows of a contender's rounds beside those of the first of its group; None leaves the cell empty.
+# Content of a cell, from the rounds of the reference and of a contender; None leaves the cell empty.
 Cell = Callable[[Rounds, Rounds], str | None]
 
 HEADING = """\
@@ -32,20 +32,20 @@ time of this row in the same round: above 1 is faster than the reference. The ra
 
 
 def render_folder(folder: Path) -> str:
-    """Render what is in a folder of results, in the order of the benchmarks.
+    """Render the results of a folder, in the order of the benchmarks.
 
     Args:
-        folder: With ``NAME.json`` of each benchmark that was run.
+        folder: Folder with ``NAME.json`` of each benchmark.
     """
     paths = [folder / f"{name}.json" for name in BENCHMARKS]
     return render([json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()])
 
 
 def render(contents: Sequence[Mapping[str, Any]]) -> str:
-    """Write the page.
+    """Return the page.
 
     Args:
-        contents: The content of ``results/NAME.json`` of each benchmark.
+        contents: Content of ``results/NAME.json`` of each benchmark.
     """
     return "\n".join([HEADING, *(_benchmark(content) for content in contents)])
 
@@ -69,7 +69,7 @@ def _benchmark(content: Mapping[str, Any]) -> str:
 
 
 def _counts(contenders: Sequence[Mapping[str, Any]]) -> str:
-    """Say how many rounds were made, which may differ among contenders, and with how many seeds."""
+    """Return the numbers of rounds, which may differ between contenders, and of seeds."""
     rounds = sorted({len(each["rounds"]) for each in contenders if each["rounds"]})
     seeds = {one["seed"] for each in contenders for one in each["rounds"]}
     span = " to ".join(str(end) for end in sorted({*rounds[:1], *rounds[-1:]})) or "0"
@@ -77,7 +77,7 @@ def _counts(contenders: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(contenders: Sequence[Mapping[str, Any]], allowed: Collection[str]) -> str:
-    """Make a table of the columns for which any contender has a value."""
+    """Return a table of the columns for which any contender has a value."""
     base = contenders[0]["rounds"]
     shown = [each for each in contenders if each["rounds"]]
     if not shown:
@@ -140,7 +140,7 @@ def _accuracy(base: Rounds, rounds: Rounds) -> str | None:
 
 
 def _reaches(base: Rounds, rounds: Rounds) -> str | None:
-    """Seconds until the final accuracy that the first contender has in the same round, and their share of its time."""
+    """Return the time to the reference's final accuracy in the same round, and its share of the reference's time."""
     pairs = [(one, other) for one, other in paired(base, rounds) if one.get("evaluations")]
     found = []
     for one, other in pairs:
@@ -157,7 +157,7 @@ def _reaches(base: Rounds, rounds: Rounds) -> str | None:
     return f"{seconds:.1f} s ({share:.2f} of the reference's time{missed})"
 
 
-def _above_the_first(base: Rounds, rounds: Rounds) -> str | None:
+def _above_reference(base: Rounds, rounds: Rounds) -> str | None:
     if not any("cached" in each for each in rounds):
         return None
     before, after = (median_of([each.get("peak_bytes") for each in some]) for some in (base, rounds))
@@ -180,7 +180,7 @@ def _to_forward_pass(base: Rounds, rounds: Rounds) -> str | None:
 
 
 def _ratio_of_contenders(base: Rounds, rounds: Rounds) -> str | None:
-    """Return the ratio to the first contender's time, where that does the same work."""
+    """Return the ratio of the reference's time, if both do the same work."""
     return None if any("forward_seconds" in each for each in rounds) else _ratio("seconds")(base, rounds)
 
 
@@ -198,7 +198,7 @@ COLUMNS: dict[str, Cell] = {
     "median step, ms": _median("step_median", 1000, "{:.2f}"),
     "time relative to the first row": _ratio("step_seconds", 3, inverse=True),
     "µs per example": _median("example_seconds", 1e6, "{:.1f}"),
-    "MiB above uncached": _above_the_first,
+    "MiB above uncached": _above_reference,
     "cache size, MB": _median("cache_bytes", 1e-6, "{:.0f}"),
     "images per second": _median("images_per_second", 1, "{:.0f}"),
     "tokens per second": _median("tokens_per_second", 1, "{:.0f}"),

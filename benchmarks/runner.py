@@ -18,15 +18,15 @@ __all__ = ["Options", "run_benchmark"]
 
 @dataclass(frozen=True)
 class Options:
-    """How the benchmarks are run.
+    """Options of the benchmarks.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        repeats: Rounds at least.
-        seeds: Different seeds at least; round after round they come in turn.
+        repeats: Minimum number of rounds.
+        seeds: Minimum number of different seeds, used in turn.
         threads: Threads of torch; None leaves the number to torch.
-        quick: Whether next to nothing is trained, to see that it runs.
-        command: What the person typed.
+        quick: Whether to train very little, as a test.
+        command: Command as typed.
     """
 
     device: str
@@ -43,12 +43,12 @@ class Options:
 
 
 def run_benchmark(name: str, options: Options, folder: Path) -> int:
-    """Run one benchmark, and write its raw numbers after each round.
+    """Run one benchmark, and write its raw data after each round.
 
     Args:
-        name: Of ``benchmarks.suite.BENCHMARKS``.
-        options: How.
-        folder: Where ``NAME.json`` goes.
+        name: Name in ``benchmarks.suite.BENCHMARKS``.
+        options: Options.
+        folder: Folder of ``NAME.json``.
     Returns:
         Number of contenders that failed.
     """

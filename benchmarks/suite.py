@@ -1,4 +1,4 @@
-"""The benchmarks: which contenders each has, and what each of them is told to do."""
+"""The benchmarks and their contenders."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,17 +18,17 @@ OURS = "hf-finetune"
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the work.
+    """Contender of a benchmark.
 
     Attributes:
-        group: Title of the table it is in; the first contender of a group is what the others are compared with.
-        name: Its name in the table.
-        module: Of ``benchmarks.contenders``.
-        work: What it is told, besides seed, device and folder.
-        about: How it does the work, for the reader.
+        group: Title of its table; the first contender of a group is the reference.
+        name: Name in the table.
+        module: Module of ``benchmarks.contenders``.
+        work: Its settings, without seed, device and folder.
+        about: Description in the table.
         needs: Modules that must be installed.
-        processes: Number of processes that share the work.
-        rounds: Number of rounds at most; None is as many as the others.
+        processes: Number of processes.
+        rounds: Maximum number of rounds; None is the number of the others.
     """
 
     group: str
@@ -43,14 +43,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Some contenders on the same work.
+    """Benchmark: contenders on the same task.
 
     Attributes:
-        title: Heading of its part of the results.
-        about: What is done, for the reader.
-        contenders: Makes them from the inputs, whether next to nothing is to be trained, and the device.
-        needs_gpu: Whether its figures mean something on a GPU only.
-        compares_accuracy: Whether the accuracy means something: random weights learn next to nothing.
+        title: Heading in the results.
+        about: Description in the results.
+        contenders: Function that returns the contenders, from the inputs, the option ``quick`` and the device.
+        needs_gpu: Whether the figures are meaningful only on a GPU.
+        compares_accuracy: Whether the accuracy is meaningful; with random weights it is not.
     """
 
     title: str
@@ -61,10 +61,10 @@ class Benchmark:
 
 
 def choose(names: Sequence[str], device: str) -> list[str]:
-    """Give the benchmarks to run, in their order.
+    """Return the names of the benchmarks to run, in their order.
 
     Args:
-        names: As typed; none are all that the device allows.
+        names: Names as typed; empty for all that the device allows.
         device: ``cpu`` or ``cuda``.
     Raises:
         ValueError: If a name is unknown.
@@ -90,7 +90,7 @@ def _images(inputs: Inputs, quick: bool) -> dict[str, Any]:
 
 
 def _recipe_of(content: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what the benchmark decides of a recipe."""
+    """Return a recipe with the checkpoint and the data of the benchmark."""
     data = {**content["data"], "path": common["data"]}
     if "image_size" in data:
         data["image_size"] = common["image_size"]
@@ -107,7 +107,7 @@ def _stages(trained: Sequence[Any], epochs: Sequence[int], rates: Sequence[float
 def _two_phase(
     group: str, common: dict[str, Any], recipe: dict[str, Any], epochs: Sequence[int]
 ) -> list[Contender]:
-    """Make the four contenders for images."""
+    """Return the four contenders for images."""
     both = ("head", "all")
     stock = {**common, "stages": _stages(both, epochs, recipes.STOCK_RATES)}
     lightning = {**common, "stages": _stages(both, epochs, recipes.LIGHTNING_RATES)}

@@ -1,4 +1,4 @@
-"""What a contender writes down of its own training: times, accuracies, memory."""
+"""Recording of a contender's training: times, accuracies, memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ __all__ = ["Watch", "peak_bytes"]
 
 
 class Watch:
-    """A clock that starts when data and checkpoint are in memory.
+    """Clock that starts when data and checkpoint are in memory.
 
     Args:
-        now: Gives the time in seconds.
+        now: Function that returns the time in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = perf_counter):
@@ -25,29 +25,29 @@ class Watch:
         self.evaluations: list[dict[str, float]] = []
 
     def start(self) -> None:
-        """Begin to count: everything is loaded."""
+        """Start the clock: everything is loaded."""
         self.started = self.now()
 
     def elapsed(self) -> float:
-        """Give the seconds since the start.
+        """Return the seconds since the start.
 
         Raises:
-            RuntimeError: If it was not started.
+            RuntimeError: If the clock was not started.
         """
         if self.started is None:
             raise RuntimeError("The watch must be started before anything is timed.")
         return self.now() - self.started
 
     def evaluated(self, accuracy: float) -> None:
-        """Note the accuracy after an epoch."""
+        """Record the accuracy after an epoch."""
         self.evaluations.append({"elapsed": self.elapsed(), "accuracy": float(accuracy)})
 
     def stop(self) -> None:
-        """Note that it is trained and evaluated. The last call counts."""
+        """Record the end of training and evaluation. The last call counts."""
         self.stopped = self.elapsed()
 
     def result(self) -> dict[str, Any]:
-        """Give all that was noted."""
+        """Return all records."""
         if self.started is None or self.stopped is None:
             raise RuntimeError("The watch must be started and stopped.")
         return {
@@ -60,9 +60,9 @@ class Watch:
 
 
 def peak_bytes() -> int | None:
-    """Give the most memory that this process has had resident, in bytes; None where the system does not say.
+    """Return the peak resident memory of this process in bytes; None if the system does not provide it.
 
-    ``resource.getrusage`` is not asked: Linux gives a new process the peak of the one that started it.
+    ``resource.getrusage`` is not used: in Linux, a new process inherits the peak of its parent.
     """
     status = Path("/proc/self/status")
     if not status.is_file():

@@ -1,4 +1,4 @@
-"""The process of a contender: ``python -m benchmarks.worker MODULE JSON`` does the work and prints the answer."""
+"""Process of a contender: ``python -m benchmarks.worker MODULE JSON`` runs it and prints its result."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Call ``measure`` of the module, and print what it gives on one line; None is not printed."""
+    """Call ``measure`` of the module, and print its result on one line, unless it is None."""
     module, work = sys.argv[1:]
     answer = import_module(f"benchmarks.contenders.{module}").measure(json.loads(work))
     if answer is not None:

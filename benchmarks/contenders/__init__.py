@@ -1,1 +1,1 @@
-"""The contenders: ``measure(work)`` of each module does its work once, in a process of its own, and times it."""
+"""Contenders: ``measure(work)`` of each module does the work once, in its own process, and times it."""

@@ -30,7 +30,7 @@ __all__ = ["measure"]
 
 
 class WatchCallback(Callback):
-    """Note each evaluation. It comes behind the Recorder, which gathers the metrics."""
+    """Record each evaluation. It runs after the Recorder, which collects the metrics."""
 
     order = 70
 
@@ -39,12 +39,12 @@ class WatchCallback(Callback):
         self.watch = watch
 
     def after_epoch(self) -> None:
-        """Note the accuracy."""
+        """Record the accuracy."""
         self.watch.evaluated(float(self.learn.recorder.values[-1][-1]))
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Do what ``fine_tune`` does: one cycle on the frozen body, and then one on everything."""
+    """Train as ``fine_tune`` does: one cycle with a frozen body, then one of all layers."""
     set_seed(work["seed"], reproducible=True)
     watch = Watch()
     config = AutoConfig.from_pretrained(work["checkpoint"])
@@ -76,7 +76,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loaders(work: Mapping[str, Any], cfg: Mapping[str, Any]) -> tuple[Any, int]:
-    """Make the loaders, from pictures whose files lie in memory; and say how many classes there are."""
+    """Return the data loaders, from image files in memory, and the number of classes."""
     files = {name: f"{work['data']}/{name}.parquet" for name in ("train", "validation")}
     data = load_dataset("parquet", data_files=files).cast_column("image", Image(decode=False))
     names = data["train"].features["label"].names

@@ -1,4 +1,4 @@
-"""ViT-B/16 and BERT-base with random weights: examples per second, beside what the card does in a matrix product."""
+"""ViT-B/16 and BERT-base with random weights: examples per second, compared with the rate of a matrix product."""
 
 from time import perf_counter
 from typing import Any
@@ -24,15 +24,15 @@ from benchmarks.watch import peak_bytes
 __all__ = ["InMemory", "count_flops", "matrix_rate", "measure"]
 
 CLASSES = 10
-DISTINCT = 256  # examples that lie in memory; they come again and again
+DISTINCT = 256  # examples in memory, which are repeated
 MODELS = {"vit": (ViTConfig, ViTForImageClassification), "bert": (BertConfig, BertForSequenceClassification)}
 
 
 class InMemory(Dataset):
-    """Random examples for a model, some over and over up to a number.
+    """Random examples for a model, repeated up to a number.
 
     Args:
-        model: They are for it.
+        model: Model that takes them.
         count: Number of examples.
         tokens: Tokens of a text.
     """
@@ -58,7 +58,7 @@ class InMemory(Dataset):
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Measure the matrix product, and then some steps of everything or the whole head stage."""
+    """Measure the matrix product, and then some steps of all layers or the whole head stage."""
     set_seed(work["seed"])
     device = torch.device(work["device"])
     rate = matrix_rate(work["matrix"], device)
@@ -77,12 +77,12 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def matrix_rate(size: int, device: torch.device, repeats: int = 20) -> float:
-    """Measure how many operations per second a bf16 matrix product does; the best of some tries.
+    """Return the operations per second of a bf16 matrix product, the best of several measurements.
 
     Args:
         size: Rows and columns of both matrices.
-        device: Where.
-        repeats: Products in each try.
+        device: Device to measure.
+        repeats: Products per measurement.
     """
     one, other = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     best = float("inf")
@@ -97,10 +97,10 @@ def matrix_rate(size: int, device: torch.device, repeats: int = 20) -> float:
 
 
 def count_flops(model: Any, tokens: int) -> float:
-    """Count the operations of matrix products and convolutions for an example, forward and backward.
+    """Return the operations of matrix products and convolutions for an example, forward and backward.
 
     Args:
-        model: On the CPU, with eager attention, whose products the counter sees on every kind of device.
+        model: Model on the CPU, with eager attention, whose products the counter counts on any device.
         tokens: Tokens of a text.
     """
     examples = InMemory(model, 2, tokens)
@@ -123,12 +123,12 @@ def _full(model: Any, work: dict[str, Any]) -> dict[str, Any]:
     _train(model, examples, work, "all", 1, work["full_lr"], work["speed"], times)
     result = times.result()
     if times.synchronise:
-        del result["step_median"]  # between the first and the last step nobody waits for the GPU
+        del result["step_median"]  # the GPU is synchronized only at the first and the last step
     return {**result, "examples_per_second": work["batch_size"] / result["step_seconds"]}
 
 
 def _head(model: Any, work: dict[str, Any]) -> dict[str, Any]:
-    """Time the whole stage: filling the cache belongs to it."""
+    """Time the whole stage, including filling the cache."""
     examples = InMemory(model, work["head_examples"], work["tokens"])
     epochs = work["head_epochs"]
     begun = perf_counter()

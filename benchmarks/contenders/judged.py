@@ -1,4 +1,4 @@
-"""A recipe, run as the command line runs it: how well it does on its test split, and what the whole run takes."""
+"""A recipe, run as on the command line: its test metrics, and the cost of the whole run."""
 
 import os
 from pathlib import Path
@@ -16,10 +16,9 @@ __all__ = ["measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Run ``work["recipe"]`` and give its test metrics, labels, and which of them it found, by the examples' ids.
+    """Run ``work["recipe"]`` and return its test metrics, labels, and correct predictions, sorted by example id.
 
-    ``work["task"]`` names one of several tasks, and is None where there is one only; ``work["cores"]`` are those that
-    the process may use.
+    ``work["task"]`` is the name of one of several tasks, or None; ``work["cores"]`` are the cores of the process.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, work["cores"])

@@ -1,4 +1,4 @@
-"""Images with Lightning, the phases by finetuning-scheduler."""
+"""Images with Lightning, in phases with finetuning-scheduler."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ __all__ = ["measure"]
 
 
 class Classifier(lightning.LightningModule):
-    """A model of transformers, trained by Lightning.
+    """Model of transformers, trained by Lightning.
 
     Args:
-        model: Gives logits.
-        lr: Peak rate of the first phase.
-        watch: Takes the accuracy after each epoch.
+        model: Model that returns logits.
+        lr: Peak learning rate of the first phase.
+        watch: Recorder of the accuracy after each epoch.
     """
 
     def __init__(self, model: Any, lr: float, watch: Watch):
@@ -31,28 +31,28 @@ class Classifier(lightning.LightningModule):
         self.right = self.seen = 0
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        """Give the loss of a batch."""
+        """Return the loss of a batch."""
         return functional.cross_entropy(self.model(batch["pixel_values"]).logits, batch["labels"])
 
     def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
-        """Count the right answers of a batch."""
+        """Count the correct predictions of a batch."""
         logits = self.model(batch["pixel_values"]).logits
         self.right += int((logits.argmax(-1) == batch["labels"]).sum())
         self.seen += len(logits)
         self.log("val_loss", functional.cross_entropy(logits, batch["labels"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Note the accuracy."""
+        """Record the accuracy."""
         self.watch.evaluated(self.right / self.seen)
         self.right = self.seen = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Give AdamW at a constant rate; the scheduler brings the parameters of later phases in."""
+        """Return AdamW with a constant learning rate; the scheduler adds the parameters of later phases."""
         return torch.optim.AdamW(self.model.parameters(), lr=self.lr)
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Train the phases at the epochs where the stock script does."""
+    """Train the phases in the same epochs as the stock script."""
     lightning.seed_everything(work["seed"])
     watch = Watch()
     data = load_dishes(work)
@@ -66,7 +66,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     phases = FinetuningScheduler(
         ft_schedule=_schedule(module, work["stages"]),
         epoch_transitions_only=True,
-        restore_best=False,  # the last epoch counts for every contender
+        restore_best=False,  # the last epoch counts for all contenders
     )
     trainer = lightning.Trainer(
         max_epochs=sum(stage["epochs"] for stage in work["stages"]),
@@ -85,7 +85,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schedule(module: Classifier, stages: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Say what each phase adds, and at which epoch the next begins."""
+    """Return the parameters that each phase adds, and the epoch at which the next one starts."""
     head = {id(each) for each in module.model.timm_model.get_classifier().parameters()}
     named = list(module.named_parameters())
     names = [

@@ -1,4 +1,4 @@
-"""No contender: says what machine this is."""
+"""No contender: describes the machine."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ LIBRARIES = (
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Give processor, cores, memory, GPU and versions."""
+    """Return processor, cores, memory, GPU and library versions."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),

@@ -37,7 +37,7 @@ WORDS = 80
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate or predict, and compute the forward pass alone, in turn; returns the median seconds of both.
+    """Time evaluation or prediction, and the forward pass alone, in turn; return the median seconds of both.
 
     Args:
         work: ``modality`` (text or image), ``checkpoint``, ``data``, ``classes``, ``examples``, ``image_size``,
@@ -67,7 +67,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def _examples(work: dict[str, Any]) -> Dataset:
-    """Return examples with the columns that ``evaluate_model`` takes, their classes drawn by chance."""
+    """Return examples with the columns of ``evaluate_model`` and random classes."""
     count = work["examples"]
     if work["modality"] == "text":
         rows = load_dataset("csv", data_files=f"{work['data']}/train.csv", split="train")["text"][:count]
@@ -86,7 +86,7 @@ def _examples(work: dict[str, Any]) -> Dataset:
 
 
 def _save_model(work: dict[str, Any], folder: Path) -> None:
-    """Save the architecture of a checkpoint with random weights and so many classes."""
+    """Save the architecture of a checkpoint with random weights and a given number of classes."""
     config = AutoConfig.from_pretrained(work["checkpoint"])
     config.problem_type, config.num_labels = "single_label_classification", work["classes"]
     config.id2label = {index: f"class {index:05d}" for index in range(work["classes"])}
@@ -106,7 +106,7 @@ def _save_model(work: dict[str, Any], folder: Path) -> None:
 
 
 def _batches(classifier: Classifier, dataset: Dataset) -> list[dict[str, torch.Tensor]]:
-    """Return the batches that an evaluation makes of the examples."""
+    """Return the batches of the examples, as in an evaluation."""
     pipe, batches = classifier.pipe, []
     forward: Callable[..., Any] = pipe.forward
 

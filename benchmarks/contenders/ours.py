@@ -1,4 +1,4 @@
-"""Images and texts with hf-finetune: a recipe, run as the command line runs it."""
+"""Images and texts with hf-finetune: a recipe, run as on the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Run the recipe. What it does before ``open_folder`` is loading: data, checks and checkpoint."""
+    """Run the recipe. The time before ``open_folder`` is loading: data, checks and checkpoint."""
     recipe = parse_recipe({**work["recipe"], "seed": work["seed"]})
     watch = Watch()
     open_folder = run_module.open_folder

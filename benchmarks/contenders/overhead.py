@@ -1,4 +1,4 @@
-"""What a loop costs around the same kernels: a bare one, the stock Trainer's, and that of a stage."""
+"""Cost of the training loop around the same kernels: a bare loop, the stock Trainer, and a stage."""
 
 from itertools import pairwise
 from statistics import mean, median
@@ -28,11 +28,11 @@ WEIGHT_DECAY = 0.01
 
 
 class StepTimes(TrainerCallback):
-    """Note when each step ends.
+    """Recorder of the end of each step.
 
     Args:
-        warmup_steps: Number of first steps that do not count.
-        synchronise: Whether to wait for the GPU at the first and at the last of them.
+        warmup_steps: Number of first steps that are not timed.
+        synchronise: Whether to wait for the GPU at the first and the last step.
         steps: Number of steps.
     """
 
@@ -41,27 +41,27 @@ class StepTimes(TrainerCallback):
         self.times: list[float] = []
 
     def note(self) -> None:
-        """Note that a step has ended."""
+        """Record the end of a step."""
         if self.synchronise and len(self.times) + 1 in (self.warmup_steps, self.steps):
             torch.cuda.synchronize()
         self.times.append(perf_counter())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note that a step has ended."""
+        """Record the end of a step."""
         self.note()
 
     def result(self) -> dict[str, Any]:
-        """Give the seconds of a step: their mean and their median, from the end of one to the end of the next."""
+        """Return the mean and the median seconds of a step, from the end of one step to the end of the next."""
         counted = self.times[self.warmup_steps - 1 :]
         steps = [later - earlier for earlier, later in pairwise(counted)]
         return {"step_seconds": mean(steps), "step_median": median(steps), "peak_bytes": peak_bytes()}
 
 
 class Pictures(TensorDataset):
-    """Random pictures and labels, as a model of transformers takes them.
+    """Random images and labels, as inputs of a model of transformers.
 
     Args:
-        count: How many.
+        count: Number of images.
         size: Pixels on each side.
     """
 
@@ -76,7 +76,7 @@ class Pictures(TensorDataset):
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Train some steps on random pictures."""
+    """Train some steps on random images."""
     set_seed(work["seed"])
     model = AutoModelForImageClassification.from_pretrained(
         work["checkpoint"], num_labels=CLASSES, ignore_mismatched_sizes=True

@@ -1,4 +1,4 @@
-"""The head of a model behind its prefix cache, on many examples: the time of each, and the memory of all."""
+"""Head stage with the prefix cache, on many examples: time per example, and memory."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -19,11 +19,11 @@ __all__ = ["Repeated", "measure"]
 
 
 class Repeated(Dataset):
-    """Some pictures over and over, up to a number of examples.
+    """Images that are repeated up to a number of examples.
 
     Args:
-        pictures: Bytes [pictures, 3, height, width].
-        labels: Of each.
+        pictures: Bytes [images, 3, height, width].
+        labels: Label of each image.
         count: Number of examples.
     """
 
@@ -39,23 +39,23 @@ class Repeated(Dataset):
 
 
 class EpochTimes(TrainerCallback):
-    """Note how long each epoch takes, without what is saved behind it."""
+    """Recorder of the duration of each epoch, without saving."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.begun = 0.0
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the time."""
+        """Record the start."""
         self.begun = perf_counter()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note how long it took."""
+        """Record the duration."""
         self.seconds.append(perf_counter() - self.begun)
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any] | None:
-    """Train the head; the first of several processes answers."""
+    """Train the head; of several processes, process 0 returns the result."""
     state = start_processes()
     set_seed(work["seed"])
     examples = _examples(work)

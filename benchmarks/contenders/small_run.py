@@ -1,4 +1,4 @@
-"""A shipped recipe on a small set: its last stage on the validation split, and which test examples are right."""
+"""A shipped recipe on a small dataset: validation metrics of its last stage, and its correct test predictions."""
 
 import json
 import os
@@ -15,12 +15,12 @@ __all__ = ["measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Run the recipe ``work["recipe"]``, changed by ``work["overrides"]``, on the cores ``work["cores"]``.
+    """Run the recipe ``work["recipe"]`` with ``work["overrides"]``, on the cores ``work["cores"]``.
 
     Returns:
         ``start`` and ``trained``: ``accuracy`` and ``loss`` on the validation split before the last stage, and at its
         best epoch. ``training`` and ``validation``: numbers of examples. ``right`` and ``features_right``: whether the
-        model, and the logistic regression on frozen features, have each test example right, in the order of the ids.
+        prediction of the model, and of the linear probe, is correct for each test example, in the order of the ids.
         ``seconds``: of the whole run.
     """
     if hasattr(os, "sched_setaffinity"):
@@ -31,7 +31,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     last = done.metrics["stages"][-1]
     trained = last.get(
         "trained", last["validation"]
-    )  # where the start is kept, the best epoch stands beside it
+    )  # if the initial weights are kept, the best epoch is recorded separately
     splits = json.loads((done.folder / "data.json").read_text(encoding="utf-8"))["splits"]
     return {
         "seconds": seconds,

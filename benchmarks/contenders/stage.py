@@ -1,4 +1,4 @@
-"""One stage of hf-finetune on a model and examples that lie in memory: ``train_stage`` as ``run`` calls it."""
+"""A stage of hf-finetune on a model and examples in memory: ``train_stage`` as called by ``run``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,15 +33,14 @@ def run_stage(
     """Train a stage without evaluation.
 
     Args:
-        model: It is changed in place.
-        train: Examples as the model takes them.
-        stage: The fields of the stage in a recipe, but for its name.
-        folder: Where it writes.
-        speed: The fields of ``speed`` in a recipe. With ``prefix_cache`` the examples are kept as they are: they may
-            not change from epoch to epoch.
-        workers: Data loader processes.
-        seed: Of the order of the examples.
-        callbacks: For the Trainer.
+        model: Model, which is trained in place.
+        train: Examples as inputs of the model.
+        stage: Fields of the stage as in a recipe, without the name.
+        folder: Output folder.
+        speed: Fields of ``speed`` as in a recipe. With ``prefix_cache``, the examples must be the same in each epoch.
+        workers: Number of data loader processes.
+        seed: Seed of the order of the examples.
+        callbacks: Callbacks of the Trainer.
     """
     state = start_processes()
     spec = StageSpec.model_validate({"name": "stage", "best": None, **stage})
@@ -64,5 +63,5 @@ def run_stage(
 
 
 def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Make a batch of examples whose values are tensors."""
+    """Return a batch of examples whose values are tensors."""
     return {name: torch.stack([each[name] for each in examples]) for name in examples[0]}

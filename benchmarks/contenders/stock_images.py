@@ -1,4 +1,4 @@
-"""Images with stock transformers: what a person writes who freezes the backbone and then lets go of it."""
+"""Images with stock transformers: a script that first freezes the backbone and then trains all layers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["collate", "freeze", "load_dishes", "load_model", "measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Train phase after phase, each with a Trainer of its own."""
+    """Train the phases in turn, each with its own Trainer."""
     set_seed(work["seed"])
     watch = Watch()
     data = load_dishes(work)
@@ -36,7 +36,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_dishes(work: Mapping[str, Any]) -> DatasetDict:
-    """Load the pictures; those of training are augmented as ``augment: standard`` does."""
+    """Load the images; the training images are augmented like ``augment: standard``."""
     files = {name: f"{work['data']}/{name}.parquet" for name in ("train", "validation")}
     data = load_dataset("parquet", data_files=files)
     cfg = AutoConfig.from_pretrained(work["checkpoint"]).pretrained_cfg
@@ -58,7 +58,7 @@ def load_dishes(work: Mapping[str, Any]) -> DatasetDict:
 
 
 def load_model(work: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Load the checkpoint under a new head."""
+    """Load the checkpoint with a new head."""
     return AutoModelForImageClassification.from_pretrained(
         work["checkpoint"],
         num_labels=len(names),
@@ -69,11 +69,11 @@ def load_model(work: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def freeze(model: Any, trained: str | Sequence[str]) -> None:
-    """Freeze all but what is trained.
+    """Freeze all parameters that are not trained.
 
     Args:
-        model: Of timm, in transformers.
-        trained: ``head``, ``all``, or the beginnings of parameter names.
+        model: Model of timm, in transformers.
+        trained: ``head``, ``all``, or prefixes of parameter names.
     """
     head = {id(each) for each in model.timm_model.get_classifier().parameters()}
     for name, parameter in model.named_parameters():
@@ -84,7 +84,7 @@ def freeze(model: Any, trained: str | Sequence[str]) -> None:
 
 
 def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """Make a batch."""
+    """Return a batch."""
     return {
         "pixel_values": torch.stack([each["pixel_values"] for each in examples]),
         "labels": torch.tensor([each["labels"] for each in examples]),

@@ -1,4 +1,4 @@
-"""What the stock scripts have in common: one Trainer after the other on the same model."""
+"""Common part of the stock scripts: one Trainer after the other on the same model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,19 +20,19 @@ def train_phases(
     watch: Watch,
     **options: Any,
 ) -> list[int]:
-    """Train phase after phase, each with a Trainer of its own.
+    """Train the phases in turn, each with its own Trainer.
 
     Args:
-        model: It is changed in place.
-        work: What the contender is told.
-        data: To train with, and to evaluate with.
-        collate: Makes a batch.
-        freeze: Freezes all of a model but what a phase trains.
-        watch: Notes when what was reached.
+        model: Model, which is trained in place.
+        work: Settings of the contender.
+        data: Training and evaluation examples.
+        collate: Collate function.
+        freeze: Function that freezes all parameters that a phase does not train.
+        watch: Recorder of times and accuracies.
         options: Further fields of ``TrainingArguments``.
 
     Returns:
-        Number of the parameters that each phase trains.
+        Number of trained parameters of each phase.
     """
     trained = []
     for number, stage in enumerate(work["stages"]):

@@ -1,4 +1,4 @@
-"""Texts with stock transformers: what a person writes who trains the head first and then everything."""
+"""Texts with stock transformers: a script that trains first the head and then all layers."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ __all__ = ["freeze_by_name", "measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Train phase after phase, each with a Trainer of its own. The texts are tokenised before the time begins."""
+    """Train the phases in turn, each with its own Trainer. The texts are tokenized before the clock starts."""
     set_seed(work["seed"])
     watch = Watch()
     files = {name: f"{work['data']}/{name}.csv" for name in ("train", "validation")}
@@ -27,12 +27,12 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(work["checkpoint"])
     padding = "max_length" if work["pad"] == "max_length" else False
 
-    def tokenise(batch: Any) -> Any:
+    def tokenize(batch: Any) -> Any:
         encoded = tokenizer(batch["text"], truncation=True, max_length=work["max_length"], padding=padding)
         encoded["labels"] = [names.index(label) for label in batch["label"]]
         return encoded
 
-    data = data.map(tokenise, batched=True, remove_columns=["text", "label"])
+    data = data.map(tokenize, batched=True, remove_columns=["text", "label"])
     model = AutoModelForSequenceClassification.from_pretrained(work["checkpoint"], num_labels=len(names))
     watch.start()
     together = DataCollatorWithPadding(tokenizer) if not padding else default_data_collator
@@ -41,6 +41,6 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def freeze_by_name(model: Any, trained: str) -> None:
-    """Freeze all but what is trained: ``head`` or ``all``."""
+    """Freeze all parameters that are not trained: ``head`` or ``all``."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = trained == "all" or name.startswith("classifier")

@@ -1,4 +1,4 @@
-"""The watch of a contender that trains with a Trainer of transformers, or one derived from it."""
+"""Recording of contenders that train with a Trainer of transformers, or a subclass."""
 
 from typing import Any
 
@@ -11,26 +11,26 @@ __all__ = ["WatchCallback", "accuracy"]
 
 
 class WatchCallback(TrainerCallback):
-    """Note each evaluation, and the end of each training.
+    """Record each evaluation, and the end of each training.
 
     Args:
-        watch: Where to.
+        watch: Recorder.
     """
 
     def __init__(self, watch: Watch):
         self.watch = watch
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        """Note the accuracy."""
+        """Record the accuracy."""
         self.watch.evaluated(metrics["eval_accuracy"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the time."""
+        """Record the time."""
         self.watch.stop()
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
-    """Give the share of right answers, as ``compute_metrics`` of a Trainer does."""
+    """Return the accuracy, as ``compute_metrics`` of a Trainer."""
     logits = prediction.predictions
     logits = logits[0] if isinstance(logits, tuple) else logits
     return {"accuracy": float((np.argmax(logits, axis=-1) == prediction.label_ids).mean())}

@@ -1,4 +1,4 @@
-"""No contender: makes a checkpoint of one of timm's ViTs with random weights, as a timm checkpoint on the Hub is."""
+"""No contender: saves one of timm's ViTs with random weights, in the form of timm checkpoints on the Hub."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Save it in ``work["checkpoint"]``."""
+    """Save the checkpoint in ``work["checkpoint"]``."""
     torch.manual_seed(0)
     known = timm.get_pretrained_cfg(work["architecture"]).to_dict()
     size = work["image_size"]
@@ -18,7 +18,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     config = TimmWrapperConfig(
         architecture=work["architecture"],
         pretrained_cfg={**cfg, "input_size": [3, size, size]},
-        model_args={},  # what transformers writes when it is None, timm cannot read
+        model_args={},  # timm cannot read the value that transformers writes for None
         num_labels=2,
     )
     model = TimmWrapperForImageClassification(config)

@@ -1,1 +1,1 @@
-"""What each option of a recipe is worth: real data with and without it, over several seeds."""
+"""Measured effect of each option of a recipe: real data with and without it, over several seeds."""

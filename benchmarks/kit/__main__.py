@@ -23,13 +23,13 @@ PAGE = ROOT / "docs" / "kit.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the groups that are named, or all, and write their rows and the page.
+    """Measure the given groups, or all, and write their rows and the page.
 
     Returns:
         0, or 2 if a group is unknown or a lane would have no core.
     """
     parser = measuring_parser("python -m benchmarks.kit", __doc__, GROUPS, "hours for all", RESULTS, PAGE)
-    parser.add_argument("--again", action="store_true", help="run also what there are rows of")
+    parser.add_argument("--again", action="store_true", help="also repeat finished runs")
     options = parser.parse_intermixed_args(arguments)
     if problem := options_problem(options, GROUPS):
         print(problem, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The examples that the options are tried on, cut so that an option has something to do."""
+"""Data of the compared settings, chosen so that the options can have an effect."""
 
 import csv
 import random
@@ -21,16 +21,16 @@ __all__ = [
     "skewed_reviews",
 ]
 
-MOST, LEAST = 8, 1  # drawings of the first and of the last class of the long tail
+MOST, LEAST = 8, 1  # drawings of the largest and the smallest class of the long tail
 TRAIN, HELD_OUT = 1000, 1000  # reviews of both classes together
-POSITIVE, NEGATIVE = 1800, 200  # of the reviews that are skewed
+POSITIVE, NEGATIVE = 1800, 200  # of the imbalanced reviews
 TARGET_STYLE = "fluent"
 SOURCE_STYLES = ("emojione", "noto", "noto-v1", "streamline")
-PRODUCTS, UNLABELLED = 1000, 1000  # sentences about products to train on, and about films to adapt to
+PRODUCTS, UNLABELLED = 1000, 1000  # sentences about products (training) and films (unlabeled target)
 
 
 def cut() -> dict[str, Any]:
-    """Give the numbers and names by which examples are drawn: what was measured with others is of other data."""
+    """Return the constants by which examples are drawn; rows measured with other values are out of date."""
     return {
         name: value
         for name, value in globals().items()
@@ -39,14 +39,14 @@ def cut() -> dict[str, Any]:
 
 
 def dishes(folder: Path, seed: int) -> str:
-    """Give the dishes as they are: five styles to train on, two others to judge by."""
+    """Return the unchanged dishes: five styles for training, two others for the test."""
     return str(DISHES)
 
 
 def long_tail(folder: Path, seed: int) -> str:
-    """Write dishes of which each class has fewer drawings than the one before it, by equal factors.
+    """Write dishes whose class sizes decrease by equal factors.
 
-    The seed decides the order of the classes, and which of their drawings are kept. The test is left whole.
+    The seed determines the order of the classes, and the drawings that are kept. The test split is complete.
 
     Source: Cui et al. 2019, n_k = n x mu^k.
     """
@@ -67,14 +67,14 @@ def long_tail(folder: Path, seed: int) -> str:
 
 
 def reviews(folder: Path, seed: int) -> str:
-    """Write as many positive as negative reviews, drawn by the seed."""
+    """Write equally many positive and negative reviews, drawn by the seed."""
     return _some_reviews(folder, seed, TRAIN // 2, TRAIN // 2)
 
 
 def reviews_and_products(folder: Path, seed: int) -> str:
-    """Write reviews as ``reviews`` does, and half as many rated sentences about products.
+    """Write reviews like ``reviews``, and half as many rated sentences about products.
 
-    The latter lie beside the folder, under its name and ``-products``.
+    The sentences are in a folder next to it, ``FOLDER-products``.
     """
     chance = random.Random(seed)
     products = {label: chance.sample(texts, TRAIN // 4) for label, texts in sorted(_by_class(AMAZON).items())}
@@ -83,14 +83,14 @@ def reviews_and_products(folder: Path, seed: int) -> str:
 
 
 def skewed_reviews(folder: Path, seed: int) -> str:
-    """Write reviews of which 9 in 10 are positive to train on, and as many of both to judge by."""
+    """Write training reviews of which 9 in 10 are positive, and a balanced test split."""
     return _some_reviews(folder, seed, POSITIVE, NEGATIVE)
 
 
 def other_style(folder: Path, seed: int) -> str:
-    """Write dishes of four styles to train on; of a fifth half of each class to judge by, and half without labels.
+    """Write dishes of four styles for training; of a fifth style, half of each class for the test, and half unlabeled.
 
-    What has no labels lies beside the folder, under its name and ``-unlabelled``.
+    The unlabeled ones are in a folder next to it, ``FOLDER-unlabelled``.
     """
     table = parquet.read_table(DISHES / "train.parquet")
     styles, labels = table["style"].to_pylist(), table["label"].to_pylist()
@@ -98,7 +98,7 @@ def other_style(folder: Path, seed: int) -> str:
     for row, style in enumerate(styles):
         if style == TARGET_STYLE:
             by_class.setdefault(labels[row], []).append(row)
-    chance = random.Random(0)  # the same for every seed, so that seeds can be taken together
+    chance = random.Random(0)  # the same for every seed, so that seeds can be combined
     unlabelled, test = [], []
     for label in sorted(by_class):
         rows = chance.sample(by_class[label], len(by_class[label]))
@@ -111,9 +111,9 @@ def other_style(folder: Path, seed: int) -> str:
 
 
 def other_reviews(folder: Path, seed: int) -> str:
-    """Write sentences about products to train on, some about films to judge by, and others of these without labels.
+    """Write sentences about products for training, some about films for the test, and others about films unlabeled.
 
-    What has no labels lies beside the folder, under its name and ``-unlabelled``.
+    The unlabeled ones are in a folder next to it, ``FOLDER-unlabelled``.
     """
     films, products = _by_class(REVIEWS), _by_class(AMAZON)
     held_out = {label: _held_out(label, texts) for label, texts in films.items()}
@@ -138,7 +138,7 @@ def _some_reviews(folder: Path, seed: int, positive: int, negative: int) -> str:
 
 
 def _held_out(label: str, texts: list[str]) -> list[str]:
-    """Choose the texts to judge by: the same for every seed, for only then can seeds be taken together."""
+    """Return the test texts: the same for every seed, so that seeds can be combined."""
     return random.Random(label).sample(texts, HELD_OUT // 2)
 
 

@@ -1,4 +1,4 @@
-"""Run the settings of a group: what each gives, and what it costs."""
+"""Run the settings of a group, and measure their effects and costs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ __all__ = ["current", "digest_of", "measured"]
 
 
 def current(results: Results) -> Results:
-    """Leave out rows of groups, settings and recipes that are no longer what is compared."""
+    """Return the results without rows of groups, settings and recipes that are out of date."""
 
     def holds(group: str, setting: str, seed: int, made: str) -> bool:
         known = group in GROUPS and setting in GROUPS[group].settings
@@ -33,20 +33,20 @@ def current(results: Results) -> Results:
 def measured(
     names: Sequence[str], seeds: int, lanes: int, scratch: Path, known: Results
 ) -> Iterator[tuple[Effect, Cost]]:
-    """Run every setting of the groups with every seed, but for those that are known.
+    """Run every setting of the groups with every seed, except known ones.
 
-    Each runs in a process of its own with an empty cache. All settings of a group and seed come before the next ones,
-    and each has as many cores as every other one.
+    Each runs in its own process with an empty cache, all on the same number of cores. All settings of a group and seed
+    run before the next ones.
 
     Args:
-        names: Of the groups.
-        seeds: 0, 1, ... so many.
-        lanes: So many run at a time, each on cores of its own.
-        scratch: An empty folder.
-        known: What was measured before.
+        names: Names of the groups.
+        seeds: Number of seeds: 0, 1, ...
+        lanes: Number of parallel runs, each on its own cores.
+        scratch: Empty folder.
+        known: Results of earlier runs.
 
     Raises:
-        ContenderError: If a run fails; those that have not begun are left.
+        ContenderError: If a run fails; runs that have not started are not done.
     """
     there = {(row.group, row.setting, row.seed) for row in known.effects}
     machine = _machine(lanes)
@@ -76,7 +76,7 @@ def _alone(
 
 
 def digest_of(name: str, setting: str, seed: int) -> str:
-    """Name what a run is made of: its recipe, wherever its data lies, and how that is cut."""
+    """Return the digest of a run's recipe, independent of the location of its data, and of how the data is drawn."""
     return digest({**recipe_of(GROUPS[name], setting, "", seed), "cut": data.cut()})
 
 
@@ -87,7 +87,7 @@ def _machine(lanes: int) -> str:
 
 
 def _equal_classes(labels: np.ndarray) -> tuple[float, ...]:
-    """Let each class count as much as every other one; the mean weight is 1, and none are needed where all are."""
+    """Return example weights, with mean 1, that weight all classes equally; empty if all are 1."""
     classes, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
     weights = (len(labels) / (len(classes) * counts))[places]
     return tuple(round(weight, 6) for weight in weights.tolist()) if len(set(counts)) > 1 else ()

@@ -1,4 +1,4 @@
-"""What was measured, as JSON: one row for each run, so that what is there need not be run again."""
+"""Results as JSON: one row per run, so that finished runs are not repeated."""
 
 import json
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ __all__ = ["Cost", "Effect", "Results", "digest", "pack", "read_results", "unpac
 
 @dataclass(frozen=True)
 class Effect:
-    """What came of one run.
+    """Result of one run.
 
     Attributes:
-        group: Of ``benchmarks.kit.groups.GROUPS``.
-        setting: Its name.
-        seed: Of data and run.
-        digest: Of the recipe and of how the data is cut; a row of others is out of date.
+        group: Name in ``benchmarks.kit.groups.GROUPS``.
+        setting: Name of the setting.
+        seed: Seed of data and run.
+        digest: Digest of the recipe and of how the data is drawn; a row with another digest is out of date.
         value: The group's metric on the test split.
-        right: Which test examples the run had right, see ``pack``.
-        weights: What each of them counts, as a share; empty if all count alike.
+        right: Correctly predicted test examples, see ``pack``.
+        weights: Weight of each test example, with mean 1; empty if all are equal.
         examples: Number of test examples.
     """
 
@@ -41,16 +41,16 @@ class Effect:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took. Only rows of one machine are compared.
+    """Cost of one run. Only rows of one machine are compared.
 
     Attributes:
-        group: Of ``benchmarks.kit.groups.GROUPS``.
-        setting: Its name.
-        seed: Of data and run.
-        digest: As that of the effect.
-        machine: Words for the cores that it had, and for what ran beside it.
-        seconds: For the whole run, without importing libraries.
-        peak_bytes: Most resident memory; None where the system does not say.
+        group: Name in ``benchmarks.kit.groups.GROUPS``.
+        setting: Name of the setting.
+        seed: Seed of data and run.
+        digest: Same as that of the effect.
+        machine: Number of cores and of parallel runs, in words.
+        seconds: Duration of the whole run, without importing libraries.
+        peak_bytes: Peak resident memory; None if the system does not provide it.
     """
 
     group: str
@@ -67,15 +67,15 @@ class Results:
     """All rows.
 
     Attributes:
-        effects: One for each setting and seed.
-        costs: One for each setting and seed that was timed.
+        effects: Row of each setting and seed.
+        costs: Row of each setting and seed that was timed.
     """
 
     effects: tuple[Effect, ...] = ()
     costs: tuple[Cost, ...] = ()
 
     def having(self, effect: Effect, cost: Cost) -> "Results":
-        """Give all rows with those of one more run, instead of an earlier one of the same setting and seed."""
+        """Return all rows with those of a run added, which replace earlier ones of the same setting and seed."""
         run = (effect.group, effect.setting, effect.seed)
         effects = [row for row in self.effects if (row.group, row.setting, row.seed) != run]
         costs = [row for row in self.costs if (row.group, row.setting, row.seed) != run]
@@ -83,18 +83,18 @@ class Results:
 
 
 def digest(recipe: dict[str, Any]) -> str:
-    """Give a short name of a recipe's content, the same wherever the checkout lies."""
+    """Return a short hash of a recipe's content, independent of the location of the checkout."""
     text = json.dumps(recipe, sort_keys=True).replace(str(ROOT), "")
     return sha256(text.encode()).hexdigest()[:12]
 
 
 def pack(right: np.ndarray) -> str:
-    """Write which examples are right [examples] in hexadecimal digits, four examples each."""
+    """Encode correct examples [examples] as hexadecimal digits, four examples each."""
     return np.packbits(right.astype(bool)).tobytes().hex()
 
 
 def unpack(text: str, examples: int) -> np.ndarray:
-    """Read what ``pack`` wrote, as 0.0 and 1.0 [examples]."""
+    """Decode the result of ``pack`` as 0.0 and 1.0 [examples]."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))
     return bits[:examples].astype(float)
 
@@ -109,7 +109,7 @@ def read_results(path: Path) -> Results:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write all rows, a line each."""
+    """Write all rows, one per line."""
 
     def lines(rows: Sequence[Effect | Cost]) -> str:
         return ",\n".join(json.dumps(asdict(row)) for row in rows)

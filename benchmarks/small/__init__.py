@@ -1,1 +1,1 @@
-"""The documented recipes on small real sets, and how the default rates were chosen."""
+"""The shipped recipes on small real datasets, and the choice of the default learning rates."""

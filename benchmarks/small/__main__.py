@@ -20,7 +20,7 @@ PAGE = ROOT / "docs" / "small-sets.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the sets that are named, or all, and write their rows and the page.
+    """Measure the given datasets, or all, and write their rows and the page.
 
     Returns:
         0, or 2 if a set is unknown or a lane would have no core.
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = measuring_parser(
         "python -m benchmarks.small", __doc__, SETS, "an hour or more for all", RESULTS, PAGE
     )
-    parser.add_argument("--setting", action="append", default=[], help="run this one only; can be repeated")
+    parser.add_argument("--setting", action="append", default=[], help="run only this setting; repeatable")
     options = parser.parse_intermixed_args(arguments)
     if problem := options_problem(options, SETS):
         print(problem, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Run the documented recipes on the small sets, with the default rates and with others."""
+"""Run the shipped recipes on the small datasets, with the default learning rates and with others."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ def _rate(lr: str) -> tuple[str, str]:
     return f"stages.1.lr={lr}", "stages.1.layer_decay=0.9"
 
 
-# What is changed of the recipe, for each checkpoint; its last stage is stages.1. A rate that is given stands beside the
-# layer decay and the pooling that would be the default.
+# Overrides of the recipe, for each checkpoint; its last stage is stages.1. A given learning rate needs the default
+# layer decay and pooling too.
 SETTINGS: Mapping[Path, Mapping[str, Sequence[str]]] = {
     LITE0: {
         DEFAULTS: (),
@@ -49,22 +49,22 @@ SETTINGS: Mapping[Path, Mapping[str, Sequence[str]]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one run.
+    """Result of one run.
 
     Attributes:
-        name: Of the set.
-        setting: Of ``SETTINGS``.
-        seed: Of the recipe; by it the validation split is cut.
+        name: Name of the dataset.
+        setting: Name in ``SETTINGS``.
+        seed: Seed of the recipe, which also determines the validation split.
         start: Accuracy on the validation split before the last stage.
         start_loss: Cross-entropy there.
         trained: Accuracy on the validation split at the best epoch of the last stage.
         trained_loss: Cross-entropy there.
         training: Number of training examples.
         validation: Number of validation examples.
-        right: Which test examples the model has right, see ``benchmarks.kit.results.pack``.
-        features_right: Which of them a logistic regression on the frozen checkpoint has right.
+        right: Test examples that the model predicts correctly, see ``benchmarks.kit.results.pack``.
+        features_right: Test examples that the linear probe predicts correctly.
         examples: Number of test examples.
-        seconds: Of the whole run, without importing libraries.
+        seconds: Duration of the whole run, without importing libraries.
     """
 
     name: str
@@ -85,17 +85,17 @@ class Row:
 def measured(
     names: Sequence[str], seeds: int, lanes: int, known: Iterable[Row], settings: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """Run every setting on the sets with every seed, but for what is known.
+    """Run every setting on the datasets with every seed, except known ones.
 
     Args:
-        names: Of the sets.
-        seeds: 0, 1, ... so many.
-        lanes: So many run at a time, each on cores of its own.
-        known: What was measured before.
-        settings: All unless given.
+        names: Names of the datasets.
+        seeds: Number of seeds: 0, 1, ...
+        lanes: Number of parallel runs, each on its own cores.
+        known: Rows of earlier runs.
+        settings: Settings to run; empty for all.
 
     Raises:
-        ContenderError: If a run fails; those that have not begun are left.
+        ContenderError: If a run fails; runs that have not started are not done.
     """
     there = {(row.name, row.setting, row.seed) for row in known}
     runs = [
@@ -141,6 +141,6 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write all rows, a line each."""
+    """Write all rows, one per line."""
     lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

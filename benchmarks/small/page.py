@@ -47,8 +47,8 @@ def render(rows: Sequence[Row]) -> str:
     """Return the page of the measured rows; datasets without rows are left out."""
     names = [name for name in SETS if any(row.name == name for row in rows)]
     defaults = {row.seed for row in rows if row.setting == DEFAULTS}
-    told = f"{len(defaults)} seed{'s' if len(defaults) > 1 else ''}"
-    parts = [HEAD, _sets(rows, names), ON_TEST.format(seeds=told), _on_test(rows, names), ON_VALIDATION]
+    seeds = f"{len(defaults)} seed{'s' if len(defaults) > 1 else ''}"
+    parts = [HEAD, _sets(rows, names), ON_TEST.format(seeds=seeds), _on_test(rows, names), ON_VALIDATION]
     for checkpoint, settings in SETTINGS.items():
         theirs = [name for name in names if SETS[name].checkpoint == checkpoint]
         theirs = [name for name in theirs if _whole_seeds(rows, name, list(settings))]

@@ -1,7 +1,7 @@
-"""Small real data sets out of packages of Debian and of the Python package index.
+"""Small real datasets from packages of Debian and of the Python package index.
 
-Each is a folder with ``train`` and ``test``: class folders of pictures, or tables of texts and labels. A part of every
-class is held out as the test, by the digests of the content alone; whatever is chosen is chosen on the rest.
+Each is a folder with ``train`` and ``test``: class folders of images, or tables of texts and labels. The test split of
+each class is chosen by the hashes of the content; all choices are made on the rest.
 """
 
 import csv
@@ -25,13 +25,10 @@ from archives import Archive, AssetError, fetch
 __all__ = ["SETS", "SmallSet", "make"]
 
 FOLDER = ROOT / "assets" / "small"
-FEWEST, MOST = (
-    15,
-    60,
-)  # examples of a class: classes with fewer are left out, of those with more some are taken
-FEWEST_DISHES = 28  # of the categories of the cookbook
+FEWEST, MOST = 15, 60  # minimum and maximum number of examples of a class
+FEWEST_DISHES = 28  # minimum for a category of the cookbook
 HELD_OUT = 0.15
-CHARACTERS = range(40, 401)  # of a saying
+CHARACTERS = range(40, 401)  # length of a saying
 TOPICS = ("education", "food", "kids", "law", "love", "medicine", "pets", "sports")
 STAMPS = "tuxpaint-stamps-default", "2022.06.04-1", "usr/share/tuxpaint/stamps"
 CLIP_ART = "openclipart-png", "1:0.18+dfsg-19", "usr/share/openclipart/png"
@@ -50,14 +47,14 @@ ByClass = Mapping[str, Mapping[str, Content]]
 
 @dataclass(frozen=True)
 class SmallSet:
-    """A data set, and the documented way to train on it.
+    """Dataset, and the shipped recipe to train on it.
 
     Attributes:
-        about: What it is and where it comes from.
-        read: Gives the examples of each class by digest, whatever their number; pictures are paths.
-        route: Name of the shipped recipe for such data.
-        checkpoint: Folder of the checkpoint that it is given.
-        fewest: Examples that a class must have.
+        about: Content and source.
+        read: Function that returns all examples of each class by hash; images are paths.
+        route: Name of the shipped recipe.
+        checkpoint: Folder of the checkpoint.
+        fewest: Minimum number of examples of a class.
     """
 
     about: str
@@ -68,14 +65,14 @@ class SmallSet:
 
 
 def make(name: str, folder: Path = FOLDER) -> Path:
-    """Return the folder of a set, after making it unless it is there.
+    """Return the folder of a dataset, which is built if it does not exist.
 
     Args:
-        name: One of ``SETS``.
-        folder: Where the sets and the packages are kept.
+        name: Name in ``SETS``.
+        folder: Folder of the datasets and the packages.
 
     Raises:
-        AssetError: If a package cannot be had.
+        AssetError: If a package cannot be downloaded.
     """
     place = folder / name
     if place.is_dir():
@@ -89,7 +86,7 @@ def make(name: str, folder: Path = FOLDER) -> Path:
 
 
 def _divided(found: ByClass, fewest: int) -> Iterator[tuple[str, str, str, Content]]:
-    """Yield split, class, digest and content of the examples that are taken: by digest, those held out first."""
+    """Yield split, class, hash and content of the examples, sorted by hash; the test split comes first."""
     for label, examples in sorted(found.items()):
         if len(examples) < fewest:
             continue
@@ -114,7 +111,7 @@ def _write(folder: Path, split: str, label: str, digest: str, content: Content) 
 
 
 def _unpacked(package: tuple[str, str, str], folder: Path) -> Path:
-    """Return a folder of a Debian package, after fetching it unless it is there; nothing in it is run."""
+    """Return a folder of a Debian package, which is downloaded if necessary; nothing in it is run."""
     name, version, inner = package
     place = folder / "packages" / name
     if not place.is_dir():
@@ -127,10 +124,10 @@ def _unpacked(package: tuple[str, str, str], folder: Path) -> Path:
             archive = next(made.glob("*.deb"))
             _call(["dpkg-deb", "-x", archive.name, "."], made)
         except (OSError, StopIteration, subprocess.CalledProcessError) as error:
-            told = getattr(error, "stderr", "") or error
+            message = getattr(error, "stderr", "") or error
             raise AssetError(
-                f"The Debian package {name} {version} could not be fetched: {told}\n"
-                f"Where there is no apt-get, unpack it into {place} by hand."
+                f"The Debian package {name} {version} could not be downloaded: {message}\n"
+                f"Without apt-get, unpack it into {place} manually."
             ) from error
         made.rename(place)
     return place / inner
@@ -141,7 +138,7 @@ def _call(command: list[str], folder: Path) -> None:
 
 
 def _pictures(folders: Mapping[str, Path]) -> ByClass:
-    """Give the pictures in and below each folder, each content once; links are other names of the same pictures."""
+    """Return the images in and below each folder, each content once; links are ignored."""
     found: dict[str, dict[str, Content]] = {}
     for label, folder in folders.items():
         for path in sorted(folder.rglob("*.png")):
@@ -155,7 +152,7 @@ def _folders(root: Path) -> dict[str, Path]:
 
 
 def _stamps(folder: Path) -> ByClass:
-    """Read the stamps: drawings and photos, a class for each folder of the second level, letters left out."""
+    """Read the stamps: drawings and photos, one class per folder of the second level, without letters."""
     inner = _folders(_unpacked(STAMPS, folder))
     kinds = {
         f"{outer}-{name}": path for outer, place in inner.items() for name, path in _folders(place).items()
@@ -180,7 +177,7 @@ def _sayings(folder: Path) -> ByClass:
 
 
 def _kitchen(folder: Path) -> ByClass:
-    """Read the cookbook: what is done, in a sentence or more, and the kind of dish."""
+    """Read the cookbook: steps of one or more sentences, and the kind of dish."""
     with zipfile.ZipFile(fetch(COOKBOOK, folder / "packages")) as wheel:
         recipes = json.loads(wheel.read(RECIPES)).values()
     rows = ((each["category"], " ".join(each["steps"])) for each in recipes if each["category"])
@@ -188,7 +185,7 @@ def _kitchen(folder: Path) -> ByClass:
 
 
 def _kind_of_dish(category: str) -> str:
-    """Drop what says that it is recipes: ``Beverage recipes`` and ``Beverages`` are one kind."""
+    """Return a category without the word recipes: ``Beverage recipes`` and ``Beverages`` are one kind."""
     return re.sub(r"^Recipes for | recipes$|s$", "", category).lower()
 
 
@@ -229,4 +226,4 @@ SETS: Mapping[str, SmallSet] = {
         fewest=FEWEST_DISHES,
     ),
 }
-"""Each has fewer than 500 examples."""
+"""Datasets by name, each of fewer than 500 examples."""

@@ -111,7 +111,7 @@ def test_a_kind_of_dish_is_what_remains_without_the_word_recipes(category, kind)
 
 def test_a_package_that_cannot_be_had_is_told_with_the_place_to_put_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(sets.AssetError, match=r"fortunes 1:1\.99\.1-7\.3 could not be fetched") as caught:
+    with pytest.raises(sets.AssetError, match=r"fortunes 1:1\.99\.1-7\.3 could not be downloaded") as caught:
         make("sayings", tmp_path)
     assert str(tmp_path / "packages" / "fortunes") in str(caught.value)
     assert not (tmp_path / "sayings").exists()
