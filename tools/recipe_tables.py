@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_finetune.fields.base import parts
+from hf_finetune.fields.base import leaf_parts
 from hf_finetune.fields.choice import Choice, clause
 from hf_finetune.recipe import json_schema
 from hf_finetune.tasks import TASKS
@@ -22,9 +22,9 @@ from hf_finetune.tasks import TASKS
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "recipe.md", ROOT / "README.md"
 TASKS_TABLE = re.compile(r"^<!-- tasks -->\n.*?^<!-- end -->$", re.M | re.S)
-CHOICES = {part.__name__: part.base() for part in parts() if issubclass(part, Choice)}
+CHOICES = {part.__name__: part.base() for part in leaf_parts() if issubclass(part, Choice)}
 """Base class of each class of a choice. The table of the base class has the fields of all of them."""
-SHORTHANDS = {part.__name__: part.shorthand for part in (*parts(), *CHOICES.values())}
+SHORTHANDS = {part.__name__: part.shorthand for part in (*leaf_parts(), *CHOICES.values())}
 REPEATS = {"StrategySpec": "StageSpec", "SharedDataSpec": "DataSpec", "TaskDataSpec": "DataSpec"}
 """Parts that repeat fields of another part. Only the fields that differ are documented again."""
 
@@ -62,7 +62,7 @@ def choice_fields(base: type[Choice], all_parts: Mapping[str, Any]) -> dict[str,
     schemas = [all_parts[option.__name__] for option in options.values()]
     fields: dict[str, Any] = {}
     for name, spec in (field for schema in schemas for field in schema["properties"].items()):
-        owners = base.owners(name)
+        owners = base.options_with_field(name)
         if name == base.discriminator:
             default = {} if discriminator.is_required() else {"default": discriminator.default}
             fields[name] = {"enum": owners, "description": base.meaning(), **default}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from hf_finetune.errors import InputError, Problem, quoted
-from hf_finetune.fields.patterns import PatternError, matching
+from hf_finetune.fields.patterns import PatternError, find_matches
 
 __all__ = ["labels_from_names", "suggested_pattern"]
 
@@ -41,7 +41,7 @@ def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
         repair = r"For example '^(.+?)[._]\d+'."
         raise InputError(Problem(PLACE, rule, f"{pattern!r}, which has {compiled.groups}", repair))
     try:
-        matches = matching(pattern, names)
+        matches = find_matches(pattern, names)
     except PatternError as error:
         raise InputError(Problem(PLACE, str(error), repr(pattern))) from error
     labels = [matches[name][group] if name in matches else None for name in names]

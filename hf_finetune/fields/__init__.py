@@ -1,1 +1,1 @@
-"""Foundations of the other folders: fields of a recipe, registries, and modules that are imported late."""
+"""Base classes and value types of recipe fields, registries, and lazy imports."""

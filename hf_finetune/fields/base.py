@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-__all__ = ["PER_GROUP", "PLAIN", "Part", "form_of", "parts"]
+__all__ = ["PER_GROUP", "PLAIN", "Part", "leaf_parts", "per_group_discriminator"]
 
 PLAIN, PER_GROUP = "(plain)", "(per group)"
-"""Internal tags of the two forms of a field: a single value, or one for the head and one for the backbone."""
+"""Internal tags of the two forms of a field: a single value, or separate values for head and backbone."""
 
 
 class Part(BaseModel):
@@ -20,11 +20,11 @@ class Part(BaseModel):
     shorthand: ClassVar[str | None] = None
     """Field that a bare value sets: ``model: NAME`` means ``model: {path: NAME}``."""
 
-    spreads: ClassVar[bool] = False
+    broadcasts_value: ClassVar[bool] = False
     """Whether a bare value sets every field: ``lr: 0.1`` means ``lr: {head: 0.1, backbone: 0.1}``."""
 
     in_recipes: ClassVar[bool] = True
-    """Whether recipe files hold the part; False for another way to write a part in Python."""
+    """Whether recipe files contain the part; False for another way to write a part in Python."""
 
     @model_validator(mode="before")
     @classmethod
@@ -34,18 +34,18 @@ class Part(BaseModel):
         return value
 
 
-def parts() -> list[type[Part]]:
-    """Return the classes of the parts of a recipe, without the classes that others are derived from."""
+def leaf_parts() -> list[type[Part]]:
+    """Return all leaf subclasses of ``Part`` that recipe files contain."""
 
     def leaves(part: type[Part]) -> list[type[Part]]:
-        below = [leaf for child in part.__subclasses__() if child.in_recipes for leaf in leaves(child)]
-        return below or [part]
+        descendants = [leaf for child in part.__subclasses__() if child.in_recipes for leaf in leaves(child)]
+        return descendants or [part]
 
     return list(dict.fromkeys(leaves(Part)))
 
 
-def form_of(per_group: type[Part], plain: type[Part] | None = None) -> Callable[[Any], str]:
-    """Return a discriminator for a field with a single value, or one for the head and one for the backbone.
+def per_group_discriminator(per_group: type[Part], plain: type[Part] | None = None) -> Callable[[Any], str]:
+    """Return a discriminator between a single value and separate values for head and backbone.
 
     Without it, pydantic would report the errors of both forms; only those of the intended form help the user.
 
@@ -57,11 +57,11 @@ def form_of(per_group: type[Part], plain: type[Part] | None = None) -> Callable[
         Function that returns the tag of a value's form, ``PLAIN`` or ``PER_GROUP``.
     """
 
-    def form(value: Any) -> str:
-        meant = isinstance(value, per_group) or (
+    def tag(value: Any) -> str:
+        is_per_group = isinstance(value, per_group) or (
             isinstance(value, Mapping)
             and (plain is None or not per_group.model_fields.keys().isdisjoint(value))
         )
-        return PER_GROUP if meant else PLAIN
+        return PER_GROUP if is_per_group else PLAIN
 
-    return form
+    return tag

@@ -9,18 +9,19 @@ from typing import Annotated, Any, ClassVar, Self, get_args
 from pydantic import Discriminator, GetCoreSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema
 
-from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, parts
+from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, leaf_parts
 from hf_finetune.fields.types import as_tuple
 
 __all__ = ["Choice", "alternatives", "clause", "is_tag", "option_at"]
 
 
 class Choice(Part):
-    """Part with one class per value of a field, such as ``name: cosine``; each has its own fields.
+    """Base of a discriminated union: a part with one class per value of a field, such as ``name: cosine``.
 
-    Their base class stands for all of them. As the type of a field, it is a discriminated union; and
-    ``ScheduleSpec(name="step")`` returns a ``StepSchedule``. The base class has the default of the discriminator. The
-    docstring of a class describes its value.
+    Subclass ``Choice`` once for the union (``ScheduleSpec``), and the union class once per value (``StepSchedule``),
+    with the fields of that value. A field of type ``ScheduleSpec`` accepts every subclass, and
+    ``ScheduleSpec(name="step")`` creates a ``StepSchedule``. The union class has the default of the discriminator; the
+    docstring of a subclass describes its value.
     """
 
     discriminator: ClassVar[str]
@@ -28,7 +29,7 @@ class Choice(Part):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Describe the value by the docstring, put the own fields after it, and add the class to the union."""
+        """Describe the value by the docstring, move the common fields to the end, and add the class to the union."""
         discriminator = cls.model_fields[cls.discriminator]
         discriminator.description = discriminator.description or " ".join(str(cls.__doc__).split())
         common = list(cls.base().model_fields)
@@ -38,19 +39,20 @@ class Choice(Part):
         cls.base().model_rebuild(force=True)
 
     def __new__(cls, *args: Any, **fields: Any) -> Self:
-        """Create a part of the class that the fields name."""
+        """Create an instance of the subclass that the discriminator selects."""
         return super().__new__(cls.option_of(fields) if cls.options() else cls)
 
     @classmethod
     def options(cls) -> dict[str, type[Self]]:
-        """Return the class of each value of the discriminator; empty for such a class itself."""
+        """Return the subclasses by value of the discriminator; empty for a subclass."""
         return {_value(option): option for option in cls.__subclasses__()}
 
     @classmethod
     def option_of(cls, value: Any) -> type[Self]:
-        """Return the class that a name, fields or a part mean.
+        """Return the subclass for a name, a mapping of fields or an instance.
 
-        For an unknown name, it is that of the nearest name; if no name is near, the class with most of the fields.
+        For an unknown name, it is the subclass of the nearest name, so that pydantic reports the error there; if no
+        name is near, the subclass with most of the fields.
         """
         if isinstance(value, cls):
             return type(value)
@@ -63,17 +65,17 @@ class Choice(Part):
 
     @classmethod
     def base(cls) -> "type[Choice]":
-        """Return the class that stands for this one and its alternatives."""
-        return cls.__mro__[cls.__mro__.index(Choice) - 1]
+        """Return the union class of which this is an alternative."""
+        return cls.__mro__[cls.__mro__.index(Choice) - 1]  # the direct subclass of Choice
 
     @classmethod
-    def owners(cls, field: str) -> list[str]:
+    def options_with_field(cls, field: str) -> list[str]:
         """Return the values of the discriminator for which a field exists."""
         return [name for name, option in cls.base().options().items() if field in option.model_fields]
 
     @classmethod
     def meaning(cls) -> str:
-        """Return the description of the discriminator, with that of each value."""
+        """Return the description of the discriminator and of each of its values."""
         cases = [
             f"{name} = {clause(str(option.model_fields[cls.discriminator].description))}"
             for name, option in cls.base().options().items()
@@ -83,7 +85,7 @@ class Choice(Part):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema of a discriminated union for a base class, and its own schema for any other class."""
+        """Return the schema of the discriminated union for a union class, and the usual schema for a subclass."""
         if len(options := cls.options()) < 2:  # a union needs two classes
             return handler(source)
         tagged: list[Any] = [Annotated[option, Tag(_tag(option))] for option in options.values()]
@@ -92,27 +94,27 @@ class Choice(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_unused(cls, value: Any) -> Any:
-        """Leave out fields of other classes with default values; add the discriminator unless it is required."""
+    def _drop_default_fields_of_alternatives(cls, value: Any) -> Any:
+        """Drop fields of other subclasses with default values; add the discriminator unless it is required."""
         if not isinstance(value, Mapping):
             return value
-        unused = {
+        defaults = {
             field: info.default
             for option in cls.base().options().values()
             for field, info in option.model_fields.items()
             if field not in cls.model_fields
         }
-        own = {
+        kept_fields = {
             field: entry
             for field, entry in value.items()
-            if field not in unused or as_tuple(entry) != unused[field]
+            if field not in defaults or as_tuple(entry) != defaults[field]
         }
         is_required = cls.base().model_fields[cls.discriminator].is_required()
-        return own if is_required else {cls.discriminator: _value(cls), **own}
+        return kept_fields if is_required else {cls.discriminator: _value(cls), **kept_fields}
 
 
 def _value(option: type[Choice]) -> str:
-    """Return the value of the discriminator that selects a class."""
+    """Return the value of the discriminator that selects a subclass: the only value of its ``Literal`` type."""
     value: str = get_args(option.model_fields[option.discriminator].annotation)[0]
     return value
 
@@ -127,15 +129,15 @@ def clause(sentence: str) -> str:
 
 
 def alternatives(part: type[Part]) -> list[type[Part]]:
-    """Return the classes of a choice; for any other part, the part itself."""
+    """Return the subclasses of a union class; for any other part, the part itself."""
     return list(part.options().values() if issubclass(part, Choice) else ()) or [part]
 
 
 def option_at(tag: str | int) -> type[Choice] | None:
-    """Return the class of a choice that a tag in the location of an error stands for; None for any other step."""
-    return next((part for part in parts() if issubclass(part, Choice) and _tag(part) == tag), None)
+    """Return the ``Choice`` subclass of an internal tag in a pydantic error location; None for other items."""
+    return next((part for part in leaf_parts() if issubclass(part, Choice) and _tag(part) == tag), None)
 
 
-def is_tag(step: str | int) -> bool:
-    """Return whether a step in the location of an error is the internal tag of a form or class, and not a field."""
-    return step in (PLAIN, PER_GROUP) or option_at(step) is not None
+def is_tag(item: str | int) -> bool:
+    """Return whether an item of a pydantic error location is an internal tag, and not a field or an index."""
+    return item in (PLAIN, PER_GROUP) or option_at(item) is not None

@@ -10,12 +10,14 @@ from time import monotonic
 
 import regex
 
-__all__ = ["LONGEST", "SECONDS", "PatternError", "check_pattern", "matching"]
+__all__ = ["MAX_PATTERN_LENGTH", "TIMEOUT_SECONDS", "PatternError", "check_pattern", "find_matches"]
 
-LONGEST = 1_000
+MAX_PATTERN_LENGTH = 1_000
 """Maximum length of a pattern, in characters."""
-SECONDS, SECONDS_PER_NAME = 1.0, 1e-3
-"""Timeout for matching a pattern, in seconds: a constant, plus an amount per name."""
+TIMEOUT_SECONDS = 1.0
+"""Timeout for matching a pattern, without the part that depends on the number of names."""
+TIMEOUT_SECONDS_PER_NAME = 1e-3
+"""Time that each name adds to the timeout."""
 
 
 class PatternError(ValueError):
@@ -26,10 +28,10 @@ def check_pattern(pattern: str) -> None:
     """Check that a pattern can be compiled.
 
     Raises:
-        PatternError: If it is not a valid regular expression, or longer than ``LONGEST`` characters.
+        PatternError: If it is not a valid regular expression, or longer than ``MAX_PATTERN_LENGTH`` characters.
     """
-    if len(pattern) > LONGEST:
-        raise PatternError(f"must be a regular expression of at most {LONGEST:,} characters")
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        raise PatternError(f"must be a regular expression of at most {MAX_PATTERN_LENGTH:,} characters")
     try:
         re.compile(pattern)
         regex.compile(pattern)
@@ -37,7 +39,7 @@ def check_pattern(pattern: str) -> None:
         raise PatternError(f"must be a valid regular expression ({error})") from error
 
 
-def matching(pattern: str, names: Collection[str]) -> dict[str, regex.Match[str]]:
+def find_matches(pattern: str, names: Collection[str]) -> dict[str, regex.Match[str]]:
     """Return the match of a pattern in each name, searched for at any position.
 
     Args:
@@ -45,21 +47,22 @@ def matching(pattern: str, names: Collection[str]) -> dict[str, regex.Match[str]
         names: Names of parameters, weights, layers or files.
 
     Returns:
-        First match by name; names without a match are left out.
+        First match by name, without the names that do not match.
 
     Raises:
         PatternError: If the pattern is not a valid regular expression, or matching exceeds the timeout.
     """
     check_pattern(pattern)
     compiled, matches = regex.compile(pattern), {}
-    until = monotonic() + SECONDS + SECONDS_PER_NAME * len(names)
+    deadline = monotonic() + TIMEOUT_SECONDS + TIMEOUT_SECONDS_PER_NAME * len(names)
     for name in names:
         try:
-            if match := compiled.search(name, timeout=max(until - monotonic(), SECONDS_PER_NAME)):
+            if match := compiled.search(name, timeout=max(deadline - monotonic(), TIMEOUT_SECONDS_PER_NAME)):
                 matches[name] = match
         except TimeoutError as error:
             raise PatternError(
-                "must be a regular expression that is matched within seconds, without a repeat inside a repeat as in "
-                "(a|a)*"
+                "must be a regular expression that can be matched within seconds, without nested repetition "
+                "such as "
+                "(a+)*"
             ) from error
     return matches

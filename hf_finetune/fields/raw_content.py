@@ -1,11 +1,11 @@
-"""Access to the content of a recipe that is not validated yet."""
+"""Access to the content of a recipe before validation."""
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["mapping"]
+__all__ = ["as_mapping"]
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
     """Return the value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}

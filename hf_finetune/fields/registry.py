@@ -1,4 +1,4 @@
-"""Registry of named things, such as kinds of labels or tasks: an unknown name is an error that lists the known ones."""
+"""Registry of named entries, such as label types or tasks; the error for an unknown name lists the known names."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
@@ -58,36 +58,36 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self._entries[entry.name] = entry
 
     def close(self, reason: str) -> None:
-        """Refuse further entries, because something has been built from those that there are."""
+        """Close the registry: later calls of ``add`` fail with this reason."""
         self.closed = reason
 
     def remove(self, name: str) -> None:
         """Remove an entry, for tests that register one.
 
         Raises:
-            ValueError: If there is none of this name.
+            ValueError: If there is no entry with this name.
         """
         del self._entries[self[name].name]
 
 
 class RegisteredName:
-    """Annotation of a recipe field that holds a name of a registry, whenever that was registered.
+    """Annotation of a recipe field whose value is a registered name; names registered later are accepted too.
 
     The field behaves like a ``Literal`` of the names, in error messages and in the JSON Schema.
 
     Args:
         registry: Registry of the names.
-        others: Further valid names, which come first in messages.
+        extra_names: Other valid names, listed first in messages.
     """
 
-    def __init__(self, registry: Registry[Any], *others: str):
+    def __init__(self, registry: Registry[Any], *extra_names: str):
         self.registry = registry
-        self.others = others
+        self.extra_names = extra_names
 
     @property
     def names(self) -> list[str]:
         """Valid names."""
-        return [*self.others, *self.registry]
+        return [*self.extra_names, *self.registry]
 
     def _check(self, value: Any) -> Any:
         if value in self.names:

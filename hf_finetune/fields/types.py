@@ -12,8 +12,8 @@ from hf_finetune.errors import InputError, Problem, shown
 from hf_finetune.fields.patterns import PatternError, check_pattern
 
 __all__ = [
-    "FILLED",
-    "STAGE_NAME",
+    "NON_EMPTY",
+    "STAGE_NAME_PATTERN",
     "Argument",
     "Costs",
     "Count",
@@ -23,13 +23,13 @@ __all__ = [
     "Folds",
     "Location",
     "NameOrNames",
+    "NonEmptyText",
     "Pattern",
     "Patterns",
     "RateRange",
     "Seed",
     "Selector",
     "Separator",
-    "Text",
     "Texts",
     "Views",
     "Warmup",
@@ -37,18 +37,20 @@ __all__ = [
     "as_tuple",
 ]
 
-FILLED = r"\S"
-STAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NON_EMPTY = r"\S"
+"""Pattern of text with at least one character that is not a space."""
+STAGE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Pattern of stage names, which are also folder names."""
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
 """Separators by name, for characters that are hard to write in YAML or in a shell."""
 
 
-def _refuse(rule: str, value: Any, repair: str = "") -> InputError:
-    """Return the error of a failed value check. Its place in the recipe is filled in later."""
+def _value_error(rule: str, value: Any, repair: str = "") -> InputError:
+    """Return the error of a failed value check, without a place; ``problems_of`` adds it."""
     return InputError(Problem("", rule, shown(value), repair))
 
 
-def _whole(value: Any) -> Any:
+def _as_integer(value: Any) -> Any:
     """Convert 1e3 to 1000: YAML has no other short notation for large integers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -72,14 +74,14 @@ def _name_or_names(value: Any) -> Any:
         isinstance(name, str) and name.strip() for name in (names if isinstance(names, tuple) else [names])
     ):
         return names
-    raise _refuse("must be the name of a column or a list of names", value)
+    raise _value_error("must be the name of a column or a list of names", value)
 
 
 def _selector(value: Any) -> Any:
     parts = _texts(value)
     if isinstance(parts, tuple) and parts and all(isinstance(part, str) and part.strip() for part in parts):
         return as_tuple(value)
-    raise _refuse("must be a selector or a list of selectors", value, "For example head, last:3, all.")
+    raise _value_error("must be a selector or a list of selectors", value, "For example head, last:3, all.")
 
 
 def _warmup(value: Any) -> Any:
@@ -87,27 +89,27 @@ def _warmup(value: Any) -> Any:
         return value
     if isinstance(value, float) and 0 <= value < 1:
         return value
-    raise _refuse("must be a whole number of steps, or a fraction below 1 of the stage's steps", value)
+    raise _value_error("must be a whole number of steps, or a fraction below 1 of the stage's steps", value)
 
 
 def _views(value: Any) -> Any:
-    number = _whole(value)
+    number = _as_integer(value)
     if number == "auto" or (isinstance(number, int) and not isinstance(number, bool) and number >= 1):
         return number
-    raise _refuse("must be a whole number of at least 1, or auto", value)
+    raise _value_error("must be a whole number of at least 1, or auto", value)
 
 
 def _workers(value: Any) -> Any:
-    number = _whole(value)
+    number = _as_integer(value)
     if number == "auto" or (isinstance(number, int) and not isinstance(number, bool) and number >= 0):
         return number
-    raise _refuse("must be a whole number of at least 0, or auto", value)
+    raise _value_error("must be a whole number of at least 0, or auto", value)
 
 
 def _fold(value: Any) -> Any:
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value) if isinstance(value, str) else None
     if match is None or not 2 <= int(match[2]) >= int(match[1]):
-        raise _refuse("must be the number of a fold and the number of folds", value, "For example 1/5.")
+        raise _value_error("must be a fold K/N, counted from 1", value, "For example 1/5.")
     return value
 
 
@@ -115,7 +117,7 @@ def _separator(value: Any) -> Any:
     character = SEPARATORS.get(value, value) if isinstance(value, str) else value
     if isinstance(character, str) and len(character) == 1 and character not in '\r\n"\ufeff\0':
         return character
-    raise _refuse("must be one character, or comma, semicolon, tab or pipe", value)
+    raise _value_error("must be one character, or comma, semicolon, tab or pipe", value)
 
 
 def _encoding(value: Any) -> Any:
@@ -123,8 +125,8 @@ def _encoding(value: Any) -> Any:
         "a".encode(value)
         return value
     except (TypeError, LookupError, ValueError):
-        raise _refuse(
-            "must be the name of an encoding that Python knows", value, "For example utf-8, cp1252, gbk."
+        raise _value_error(
+            "must be an encoding supported by Python", value, "For example utf-8, cp1252, gbk."
         ) from None
 
 
@@ -134,11 +136,10 @@ def _rate_range(value: Any) -> Any:
     if len(ends) == 2 and all(_is_finite(end) and end > 0 for end in ends):
         low, high = map(float, ends)
         return (low, high) if isinstance(value, list | tuple) else low
-    repair = "For example 1e-5, or [1e-6, 1e-5]."
-    raise _refuse(
-        "must be a learning rate above 0, or a list of two: nearest the input, nearest the head",
+    raise _value_error(
+        "must be a learning rate above 0, or a pair of them: first and last layer group",
         value,
-        repair,
+        "For example 1e-5, or [1e-6, 1e-5].",
     )
 
 
@@ -150,34 +151,48 @@ def _argument(value: Any) -> Any:
     plain = as_tuple(value)
     if isinstance(plain, bool | str) or all(map(_is_finite, plain if isinstance(plain, tuple) else [plain])):
         return plain
-    raise _refuse("must be a finite number, true, false, text, or a list of finite numbers", value)
+    raise _value_error("must be a finite number, true, false, text, or a list of finite numbers", value)
 
 
 def _regular_expression(value: Any) -> Any:
     try:
         check_pattern(value if isinstance(value, str) else "")
     except PatternError as error:
-        raise _refuse(str(error), value) from error
+        raise _value_error(str(error), value) from error
     return value
 
 
-Text = Annotated[str, Field(pattern=FILLED)]
-Location = Annotated[str, Field(pattern=FILLED), BeforeValidator(_location)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
-Folds = Annotated[int, Field(ge=2), BeforeValidator(_whole)]
-CountFromZero = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole)]
-RATE = {"type": "number", "exclusiveMinimum": 0}
-TEXT_OR_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+NonEmptyText = Annotated[str, Field(pattern=NON_EMPTY)]
+"""Text with at least one character that is not a space."""
+Location = Annotated[str, Field(pattern=NON_EMPTY), BeforeValidator(_location)]
+"""Local path or Hub id, also as a ``Path``."""
+Count = Annotated[int, Field(ge=1), BeforeValidator(_as_integer)]
+"""Integer of at least 1."""
+Folds = Annotated[int, Field(ge=2), BeforeValidator(_as_integer)]
+"""Number of folds of a cross-validation, at least 2."""
+CountFromZero = Annotated[int, Field(ge=0), BeforeValidator(_as_integer)]
+"""Integer of at least 0."""
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_as_integer)]
+"""Random seed of 32 bits, as NumPy requires."""
+RATE_SCHEMA = {"type": "number", "exclusiveMinimum": 0}
+"""JSON Schema of a learning rate."""
+TEXT_OR_TEXTS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+"""JSON Schema of a text or a list of texts."""
 
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts), WithJsonSchema(TEXT_OR_TEXTS)]
-NameOrNames = Annotated[str | tuple[str, ...], BeforeValidator(_name_or_names), WithJsonSchema(TEXT_OR_TEXTS)]
+Texts = Annotated[tuple[NonEmptyText, ...], BeforeValidator(_texts), WithJsonSchema(TEXT_OR_TEXTS_SCHEMA)]
+"""List of texts; a single text is a list of one."""
+NameOrNames = Annotated[
+    str | tuple[str, ...], BeforeValidator(_name_or_names), WithJsonSchema(TEXT_OR_TEXTS_SCHEMA)
+]
+"""Column name, or list of column names."""
 Pattern = Annotated[str, BeforeValidator(_regular_expression)]
+"""Regular expression."""
 Patterns = Annotated[
     tuple[Pattern, ...],
     BeforeValidator(_texts),
-    WithJsonSchema(TEXT_OR_TEXTS),
+    WithJsonSchema(TEXT_OR_TEXTS_SCHEMA),
 ]
+"""List of regular expressions; a single one is a list of one."""
 Selector = Annotated[
     str | tuple[str, ...],
     BeforeValidator(_selector),
@@ -185,38 +200,54 @@ Selector = Annotated[
         {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     ),
 ]
+"""Selector of parameters, such as ``last:3``, or a list of selectors."""
 Warmup = Annotated[
     int | float,
     BeforeValidator(_warmup),
     WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "maximum": 1}]}
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+            ]
+        }
     ),
 ]
+"""Number of steps (integer), or fraction of the steps (number below 1)."""
 Views = Annotated[
     int | str,
     BeforeValidator(_views),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
 ]
+"""Number of augmented versions of each example (views), or ``auto``."""
 Workers = Annotated[
     int | str,
     BeforeValidator(_workers),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}]}),
 ]
+"""Number of data loader processes, or ``auto``."""
 RateRange = Annotated[
     float | tuple[float, float],
     BeforeValidator(_rate_range),
-    WithJsonSchema({"anyOf": [RATE, {"type": "array", "items": RATE, "minItems": 2, "maxItems": 2}]}),
+    WithJsonSchema(
+        {"anyOf": [RATE_SCHEMA, {"type": "array", "items": RATE_SCHEMA, "minItems": 2, "maxItems": 2}]}
+    ),
 ]
+"""Learning rate, or a pair of rates: first and last layer group."""
 Separator = Annotated[str, BeforeValidator(_separator), WithJsonSchema({"type": "string", "minLength": 1})]
+"""Character that separates the cells of a text file; named separators are converted."""
 Encoding = Annotated[str, BeforeValidator(_encoding), WithJsonSchema({"type": "string", "minLength": 1})]
+"""Name of a text encoding."""
 FoldText = Annotated[
     str, BeforeValidator(_fold), WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d*/[1-9]\d*$"})
 ]
+"""Cross-validation fold as ``K/N``."""
 Argument = Annotated[
     bool | int | float | str | tuple[int | float, ...],
     BeforeValidator(_argument),
     WithJsonSchema({"type": ["number", "boolean", "string", "array"], "items": {"type": "number"}}),
 ]
+"""Value of an argument of an optimizer or a transform."""
 
 
 def _costs(value: Any) -> Any:
@@ -233,4 +264,6 @@ def _costs(value: Any) -> Any:
 
 
 Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""Misclassification cost."""
 Costs = Annotated[dict[str, dict[str, Cost]], BeforeValidator(_costs)]
+"""Misclassification costs by true and predicted class."""

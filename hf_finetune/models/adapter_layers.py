@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hf_finetune.errors import InputError, Problem, nearest, shown
-from hf_finetune.fields.patterns import PatternError, matching
+from hf_finetune.fields.patterns import PatternError, find_matches
 
 __all__ = ["describe_layers", "ends_with", "target_layers"]
 
@@ -114,7 +114,7 @@ def _named(layers: Mapping[str, nn.Module], target: Sequence[str]) -> list[str]:
         matched: Collection[str] = [name for name in layers if ends_with(name, [entry])]
         try:
             if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
-                matched = matching(entry[1:-1], layers)
+                matched = find_matches(entry[1:-1], layers)
         except PatternError as error:
             problems.append(Problem(PLACE, str(error), shown(entry)))
             continue

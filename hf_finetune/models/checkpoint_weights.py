@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem, listed, shown
-from hf_finetune.fields.patterns import PatternError, matching
+from hf_finetune.fields.patterns import PatternError, find_matches
 from hf_finetune.models.pretraining_weights import pretraining_weights, untrained_norms
 
 __all__ = ["account_for_weights", "refuse_not_finite"]
@@ -121,7 +121,7 @@ def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:
     allowed: set[str] = set()
     for index, pattern in enumerate(allow_missing):
         try:
-            allowed.update(matching(pattern, names))
+            allowed.update(find_matches(pattern, names))
         except PatternError as error:
             raise InputError(Problem(f"model.allow_missing[{index}]", str(error), shown(pattern))) from error
     return allowed

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from hf_finetune.errors import InputError, Problem, nearest, shown
-from hf_finetune.fields.patterns import PatternError, matching
+from hf_finetune.fields.patterns import PatternError, find_matches
 from hf_finetune.planning.layers import Layout
 
 __all__ = ["AUTO", "LAST", "form_problems", "select"]
@@ -72,7 +72,7 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
     if len(part) > 2 and part.startswith("/") and part.endswith("/"):
         bare_names = [parameter.bare_name for parameter in layout.parameters]
         try:
-            matched = matching(part[1:-1], bare_names)
+            matched = find_matches(part[1:-1], bare_names)
         except PatternError as error:
             raise InputError(Problem(place, str(error), shown(part))) from error
         return {parameter.name for parameter in layout.parameters if parameter.bare_name in matched}

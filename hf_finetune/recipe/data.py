@@ -11,8 +11,8 @@ from hf_finetune.fields.types import (
     Encoding,
     FoldText,
     Location,
+    NonEmptyText,
     Separator,
-    Text,
     Workers,
 )
 from hf_finetune.recipe.augment import AugmentSpec
@@ -33,16 +33,16 @@ class ColumnsSpec(RoleFields):
         default=None,
         description="Column of the labels, a list of columns with one class each, or its fields; null = inferred.",
     )
-    weight: Text | None = Field(
+    weight: NonEmptyText | None = Field(
         default=None,
         description="Column of the weight of each training example in the loss, a non-negative number; null = "
         "equal weights.",
     )
-    group: Text | None = Field(
+    group: NonEmptyText | None = Field(
         default=None,
         description="Column that identifies the group of each example, the same as data.split.group; null = none.",
     )
-    split: Text | None = Field(
+    split: NonEmptyText | None = Field(
         default="auto",
         description="Column with the name of each example's split; auto = a column that contains only names of "
         "splits; null or none = no such column is used.",
@@ -69,7 +69,7 @@ class SplitSpec(Part):
     stratify: bool = Field(
         default=True, description="Whether each split keeps the proportions of the classes."
     )
-    group: Text | None = Field(
+    group: NonEmptyText | None = Field(
         default=None,
         description="Column that identifies the group of each example; all examples of a group are in the same "
         "split; null = no groups.",
@@ -90,10 +90,10 @@ class DataSource(Part):
         description="Hub id, folder (of class folders, tables, or images with metadata), table (csv, tsv, json, "
         "jsonl, parquet, xlsx), or saved dataset."
     )
-    config: Text | None = Field(
+    config: NonEmptyText | None = Field(
         default=None, description="Configuration of the dataset on the Hub; null = its default."
     )
-    revision: Text | None = Field(
+    revision: NonEmptyText | None = Field(
         default=None, description="Branch, tag or commit of the dataset on the Hub; null = the main branch."
     )
     encoding: Encoding | None = Field(

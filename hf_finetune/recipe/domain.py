@@ -8,7 +8,7 @@ from pydantic import Field
 from hf_finetune.errors import Problem
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.choice import Choice
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.fields.types import Count, Location, Texts
 
 __all__ = ["Alignment", "ContinuePretraining", "DomainSpec", "domain_rule_problems"]
@@ -103,20 +103,20 @@ def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     Args:
         recipe: Recipe as plain mappings and lists, any part of which may be missing or of the wrong type.
     """
-    spec = mapping(recipe.get("domain_adaptation"))
+    spec = as_mapping(recipe.get("domain_adaptation"))
     method = spec.get("method")
     option = DomainSpec.options().get(str(method))
     if spec.get("epochs") is not None and spec.get("max_steps") is not None:
         rule = "must have either epochs (passes over the inputs) or max_steps (optimizer steps)"
         value = f"epochs {spec['epochs']!r} and max_steps {spec['max_steps']!r}"
         yield Problem("domain_adaptation", rule, value)
-    if option is ContinuePretraining and mapping(recipe.get("model")).get("adapter") is not None:
+    if option is ContinuePretraining and as_mapping(recipe.get("model")).get("adapter") is not None:
         rule = f"must be left out when domain_adaptation.method is {method}"
         repair = (
             "An adapter requires the checkpoint's original weights. Remove the adapter, or use coral or dann."
         )
         yield Problem("model.adapter", rule, "", repair)
-    if option and issubclass(option, Alignment) and mapping(recipe.get("speed")).get("compile") is True:
+    if option and issubclass(option, Alignment) and as_mapping(recipe.get("speed")).get("compile") is True:
         rule = f"must not be true when domain_adaptation.method is {method}"
         repair = "The method reads features inside the forward pass. Set it to false."
         yield Problem("speed.compile", rule, "True", repair)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.types import Costs, Count, Folds, Text, Texts
+from hf_finetune.fields.types import Costs, Count, Folds, NonEmptyText, Texts
 
 __all__ = ["BestSpec", "EarlyStoppingSpec", "EvaluationSpec"]
 
@@ -28,7 +28,7 @@ class BestSpec(Part):
 
     shorthand = "metric"
 
-    metric: Text | None = Field(
+    metric: NonEmptyText | None = Field(
         default=None, description="Metric on the validation split; null = the first one of the recipe."
     )
 

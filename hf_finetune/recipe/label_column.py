@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.types import NameOrNames, Pattern, Text, as_tuple
+from hf_finetune.fields.types import NameOrNames, NonEmptyText, Pattern, as_tuple
 
 __all__ = ["LabelColumnSpec"]
 
@@ -36,7 +36,7 @@ class LabelColumnSpec(Part):
         min_length=1,
         description="Text between the classes in a cell; null = each cell is one class.",
     )
-    classes: tuple[Text, ...] | None = Field(
+    classes: tuple[NonEmptyText, ...] | None = Field(
         default=None,
         description="Class names, in order, for cells that contain a list with one position per class; null = "
         "those that the data declares.",

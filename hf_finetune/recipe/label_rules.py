@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_finetune.errors import Problem
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.raw_content import as_mapping
 
 __all__ = ["label_column_problems"]
 
@@ -21,7 +21,7 @@ def label_column_problems(columns: Mapping[str, Any]) -> Iterator[Problem]:
         columns: ``data.columns`` as plain mappings, any part of which may be missing or of the wrong type.
     """
     label_spec = columns.get("label")
-    label = {"name": label_spec} if isinstance(label_spec, list | tuple) else mapping(label_spec)
+    label = {"name": label_spec} if isinstance(label_spec, list | tuple) else as_mapping(label_spec)
     name, source, pattern = (label.get(field) for field in ("name", "from", "pattern"))
     if isinstance(name, list | tuple):
         if len(name) < 2:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hf_finetune.errors import InputError, Problem, nearest, shown
-from hf_finetune.fields.base import parts
+from hf_finetune.fields.base import leaf_parts
 from hf_finetune.recipe.messages import problems_of
 from hf_finetune.recipe.multitask import MULTI_TASK, MultiTaskRecipe, recipe_class, task_problems
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
@@ -139,7 +139,7 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of recipe files, with which editors complete and check recipes."""
     schema, several = SingleTaskRecipe.model_json_schema(), MultiTaskRecipe.model_json_schema()
     schema["$defs"] = {**several["$defs"], **schema["$defs"]}
-    by_name = {part.__name__: part for part in parts() if part.shorthand}
+    by_name = {part.__name__: part for part in leaf_parts() if part.shorthand}
     for name in by_name.keys() & schema["$defs"].keys():
         full = schema["$defs"][name]
         short = full["properties"][by_name[name].shorthand]

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from hf_finetune.errors import InputError, Problem, nearest, shown
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.choice import option_at
-from hf_finetune.fields.types import FILLED, STAGE_NAME
+from hf_finetune.fields.types import NON_EMPTY, STAGE_NAME_PATTERN
 from hf_finetune.recipe.schema import SingleTaskRecipe
 from hf_finetune.recipe.schema_paths import known_fields, meaning, place_of
 
@@ -36,8 +36,8 @@ RULES = {
 """Rule by pydantic error type; the braces are filled from the context of the error."""
 
 PATTERNS = {
-    FILLED: "must not be empty",
-    STAGE_NAME: "must start with a letter or digit and hold only letters, digits, '.', '_' and '-'",
+    NON_EMPTY: "must not be empty",
+    STAGE_NAME_PATTERN: "must start with a letter or digit and hold only letters, digits, '.', '_' and '-'",
 }
 
 
@@ -57,7 +57,7 @@ def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
     place = place_of(location)
     cause = context.get("error")
     option = option_at(location[-2]) if len(location) > 1 else None
-    owners = option.owners(str(location[-1])) if option else []
+    owners = option.options_with_field(str(location[-1])) if option else []
     if option and kind == "literal_error" and location[-1] == option.discriminator:
         context = {"expected": f"{', '.join(map(repr, owners[:-1]))} or {owners[-1]!r}"}
     if isinstance(cause, InputError):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.raw_content import as_mapping
 
 __all__ = [
     "CARRIED_OPTIMIZER",
@@ -69,7 +69,7 @@ def field_value(part: Any, place: str) -> Any:
         place: Names of the fields on the way, such as ``regularize.ema``.
     """
     for name in place.split("."):
-        part = getattr(part, name, None) if isinstance(part, BaseModel) else mapping(part).get(name)
+        part = getattr(part, name, None) if isinstance(part, BaseModel) else as_mapping(part).get(name)
     return part
 
 

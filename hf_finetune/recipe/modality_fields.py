@@ -7,9 +7,9 @@ from pydantic import Field, create_model
 
 from hf_finetune.errors import Problem, shown
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.fields.registry import RegisteredName
-from hf_finetune.fields.types import Text
+from hf_finetune.fields.types import NonEmptyText
 from hf_finetune.tasks import MODALITIES, TASKS
 
 __all__ = ["AugmentFields", "DataFields", "RoleFields", "TaskName", "modality_problems"]
@@ -49,7 +49,7 @@ else:
         __base__=Part,
         __module__=__name__,
         **{
-            role.name: (Text | None, Field(default=None, description=role.description))
+            role.name: (NonEmptyText | None, Field(default=None, description=role.description))
             for modality in MODALITIES.values()
             for role in modality.roles
         },
@@ -69,7 +69,7 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
     own, rule = TASKS[task].modality, f"must be left out when the task is {task}"
     others = [modality for modality in MODALITIES.values() if modality is not own]
     for other in others:
-        columns = mapping(data.get("columns"))
+        columns = as_mapping(data.get("columns"))
         for name in other.columns:
             if columns.get(name) is not None:
                 yield Problem(f"data.columns.{name}", rule, shown(columns[name]))
@@ -77,7 +77,7 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
             if data.get(name) not in (None, field.default):
                 yield Problem(f"data.{name}", rule, shown(data[name]))
     given = data.get("augment")
-    augment = {"preset": given} if isinstance(given, str) else mapping(given)
+    augment = {"preset": given} if isinstance(given, str) else as_mapping(given)
     for other in others:
         repair = f"It applies to {other.plural}; for {own.plural}, use {own.augment_words}."
         for name in other.augment_fields.model_fields:

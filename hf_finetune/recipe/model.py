@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.types import Location, Patterns, Text
+from hf_finetune.fields.types import Location, NonEmptyText, Patterns
 from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.recipe.head import HeadSpec
 
@@ -16,7 +16,7 @@ class ModelSpec(Part):
     shorthand = "path"
 
     path: Location = Field(description="Checkpoint: a Hub id (timm/... for timm's) or a local folder.")
-    revision: Text | None = Field(
+    revision: NonEmptyText | None = Field(
         default=None,
         description="Branch, tag or commit of the checkpoint on the Hub; null = the main branch.",
     )

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from hf_finetune.errors import InputError, Problem, shown
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.fields.types import Count, Texts, Workers
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import DataSource, DataSpec
@@ -231,7 +231,7 @@ def task_problems(recipe: Mapping[str, Any]) -> list[Problem]:
     """
     if recipe.get("task") != MULTI_TASK:
         return []
-    tasks = {name: mapping(spec) for name, spec in mapping(recipe.get("tasks")).items()}
+    tasks = {name: as_mapping(spec) for name, spec in as_mapping(recipe.get("tasks")).items()}
     return [
         *_name_problems(tasks),
         *_alone_problems(recipe),
@@ -272,13 +272,13 @@ def _alone_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
 def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     stages = recipe.get("stages")
     listed = list(enumerate(stages)) if isinstance(stages, list | tuple) else []
-    settings = [(f"stages[{index}]", mapping(stage)) for index, stage in listed]
+    settings = [(f"stages[{index}]", as_mapping(stage)) for index, stage in listed]
     strategy = recipe.get("strategy")
-    name = strategy if isinstance(strategy, str) else mapping(strategy).get("name")
+    name = strategy if isinstance(strategy, str) else as_mapping(strategy).get("name")
     if name == "features":
         repair = "It fits the head of a single task. Write a stage with train: head, epochs and lr."
         yield Problem("strategy", "must not be features when the task is multi-task", "", repair)
-    for place, stage in [*settings, ("strategy", mapping(strategy))]:
+    for place, stage in [*settings, ("strategy", as_mapping(strategy))]:
         for field, repair in (item for rules in RULES for item in rules.one_task.items()):
             if value := field_value(stage, field):
                 yield Problem(f"{place}.{field}", RULE, shown(value), repair)
@@ -288,7 +288,7 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
                 f"{place}.fit", "must be gradient when the task is multi-task", shown(stage["fit"]), repair
             )
         balance = stage.get("balance")
-        if "sampler" in (balance, mapping(balance).get("method")):
+        if "sampler" in (balance, as_mapping(balance).get("method")):
             repair = "Examples are sampled as set in mixing. Use class_weights."
             yield Problem(f"{place}.balance", "must not be sampler when the task is multi-task", "", repair)
 
@@ -305,10 +305,10 @@ def _data_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, A
     problems: dict[Problem, None] = {}
     for name, spec in tasks.items():
         data_spec = spec.get("data")
-        task_data = {"path": data_spec} if isinstance(data_spec, str) else mapping(data_spec)
+        task_data = {"path": data_spec} if isinstance(data_spec, str) else as_mapping(data_spec)
         single_task = {
             "task": spec.get("task"),
-            "data": {**mapping(recipe.get("data")), **task_data},
+            "data": {**as_mapping(recipe.get("data")), **task_data},
             "speed": recipe.get("speed"),
             "strategy": "gradual_unfreeze",
         }

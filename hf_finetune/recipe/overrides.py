@@ -110,7 +110,7 @@ def _opened(value: Any, annotation: Any, step: str) -> Any:
     part = part_in(annotation, step)
     if isinstance(value, Part):
         value = {field: getattr(value, field) for field in value.model_fields_set}
-    if part and part.spreads and value and not _has_any(value, part):
+    if part and part.broadcasts_value and value and not _has_any(value, part):
         return dict.fromkeys(part.model_fields, value)
     if part and part.shorthand and isinstance(value, str | int | float | PurePath):
         return {part.shorthand: value}

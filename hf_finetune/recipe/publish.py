@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hf_finetune.errors import InputError, Problem, shown
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.types import Text
+from hf_finetune.fields.types import NonEmptyText
 
 __all__ = ["PublishSpec", "check_repository"]
 
@@ -55,7 +55,7 @@ class PublishSpec(Part):
         default=True,
         description="Whether the repository is private; if it already exists, it must have the same setting.",
     )
-    revision: Text | None = Field(
+    revision: NonEmptyText | None = Field(
         default=None, description="Branch that the model is published to; null = the main branch."
     )
-    tag: Text | None = Field(default=None, description="Tag of the published model; null = none.")
+    tag: NonEmptyText | None = Field(default=None, description="Tag of the published model; null = none.")

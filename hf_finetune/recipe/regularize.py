@@ -7,7 +7,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from hf_finetune.errors import Problem
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.tasks import MODALITIES, TASKS
 
 __all__ = ["RegularizeSpec", "regularize_problems"]
@@ -102,7 +102,7 @@ def regularize_problems(
     """
     narrowed, foreign = False, _foreign(task)
     for place, stage in stages:
-        spec, place = mapping(stage.get("regularize")), f"{place}.regularize"
+        spec, place = as_mapping(stage.get("regularize")), f"{place}.regularize"
         narrowed = narrowed or _narrows(stage.get("compress"))
         for name, repair in foreign.items():
             if spec.get(name):
@@ -143,4 +143,4 @@ def _foreign(task: Any) -> dict[str, str]:
 
 
 def _narrows(compress: Any) -> bool:
-    return compress is not None and mapping(compress).get("method", "structured") == "structured"
+    return compress is not None and as_mapping(compress).get("method", "structured") == "structured"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_finetune.errors import Problem, shown
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.recipe.domain import domain_rule_problems
 from hf_finetune.recipe.label_rules import label_column_problems
 from hf_finetune.recipe.modality_fields import modality_problems
@@ -47,23 +47,25 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         recipe: Recipe as plain mappings and lists, any part of which may be missing or of the wrong type.
     """
     stages = recipe.get("stages")
-    stages = [mapping(stage) for stage in stages] if isinstance(stages, list | tuple) else []
+    stages = [as_mapping(stage) for stage in stages] if isinstance(stages, list | tuple) else []
     return [
-        *modality_problems(recipe.get("task"), mapping(recipe.get("data")), mapping(recipe.get("speed"))),
-        *_split_problems(mapping(recipe.get("data"))),
-        *label_column_problems(mapping(mapping(recipe.get("data")).get("columns"))),
+        *modality_problems(
+            recipe.get("task"), as_mapping(recipe.get("data")), as_mapping(recipe.get("speed"))
+        ),
+        *_split_problems(as_mapping(recipe.get("data"))),
+        *label_column_problems(as_mapping(as_mapping(recipe.get("data")).get("columns"))),
         *_either_problems(recipe.get("stages"), recipe.get("strategy")),
-        *_stage_problems("strategy", mapping(recipe.get("strategy"))),
-        *_adapter_problems(mapping(recipe.get("model"))),
+        *_stage_problems("strategy", as_mapping(recipe.get("strategy"))),
+        *_adapter_problems(as_mapping(recipe.get("model"))),
         *(
             problem
             for index, stage in enumerate(stages)
             for problem in _stage_problems(f"stages[{index}]", stage)
         ),
         *_sequence_problems(stages),
-        *regularize_problems(recipe.get("task"), _places(recipe, stages), mapping(recipe.get("model"))),
+        *regularize_problems(recipe.get("task"), _places(recipe, stages), as_mapping(recipe.get("model"))),
         *_carrying_problems(stages),
-        *_pruning_problems(stages, mapping(recipe.get("model"))),
+        *_pruning_problems(stages, as_mapping(recipe.get("model"))),
         *domain_rule_problems(recipe),
     ]
 
@@ -71,7 +73,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
 def _places(
     recipe: Mapping[str, Any], stages: list[Mapping[str, Any]]
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    strategy = [("strategy", mapping(recipe.get("strategy")))]
+    strategy = [("strategy", as_mapping(recipe.get("strategy")))]
     return [*strategy, *((f"stages[{index}]", stage) for index, stage in enumerate(stages))]
 
 
@@ -80,7 +82,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    split, columns = mapping(data.get("split")), mapping(data.get("columns"))
+    split, columns = as_mapping(data.get("split")), as_mapping(data.get("columns"))
     validation, test = split.get("validation", HELD_OUT), split.get("test", HELD_OUT)
     sound = all(_is_number(fraction) and 0 <= fraction < 1 for fraction in (validation, test))
     if sound and validation + test >= 1:
@@ -104,15 +106,15 @@ def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
 
 
 def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
-    save, head = mapping(model.get("adapter")).get("save", "merged"), model.get("head")
+    save, head = as_mapping(model.get("adapter")).get("save", "merged"), model.get("head")
     if save == "merged":
         return
     if model.get("allow_missing"):
         rule = "must be merged when model.allow_missing is given"
         repair = "The saved adapter does not contain weights that the checkpoint lacks."
         yield Problem("model.adapter.save", rule, shown(save), repair)
-    kind = head if isinstance(head, str) else mapping(head).get("type")
-    if kind in ("mlp", "cosine") or mapping(head).get("pool") not in (None, "own"):
+    kind = head if isinstance(head, str) else as_mapping(head).get("type")
+    if kind in ("mlp", "cosine") or as_mapping(head).get("pool") not in (None, "own"):
         rule = "must be merged unless the head is linear"
         repair = "peft would load the adapter into a checkpoint with the architecture's own head."
         yield Problem("model.adapter.save", rule, shown(save), repair)
@@ -135,11 +137,11 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
     yield from _warmup_problems(place, stage)
     yield from _balance_problems(place, stage)
-    if mapping(stage.get("lr")) and stage.get("layer_decay") not in (None, 1.0):
+    if as_mapping(stage.get("lr")) and stage.get("layer_decay") not in (None, 1.0):
         repair = "To decrease the rates towards the input, set lr.backbone to [nearest the input, nearest the head]."
         rule = "must be left out when lr has a rate for the backbone"
         yield Problem(f"{place}.layer_decay", rule, shown(stage["layer_decay"]), repair)
-    arguments = mapping(mapping(stage.get("optimizer")).get("args"))
+    arguments = as_mapping(as_mapping(stage.get("optimizer")).get("args"))
     for name in STAGE_SETS:
         if name in arguments:
             repair = f"Set {STAGE_SETS[name]} instead."
@@ -154,8 +156,8 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
 def _warmup_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
     schedule = stage.get("schedule")
     for part in ("", ".head", ".backbone"):
-        spec = mapping(schedule).get(part[1:]) if part else schedule
-        name = mapping(spec).get("name") if mapping(spec) else spec
+        spec = as_mapping(schedule).get(part[1:]) if part else schedule
+        name = as_mapping(spec).get("name") if as_mapping(spec) else spec
         option = ScheduleSpec.options().get(name) if isinstance(name, str) else None
         if option is not None and option.rise and stage.get("warmup", 0) != 0:
             rule = f"must be left out with the {name} schedule"
@@ -165,7 +167,7 @@ def _warmup_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _balance_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
     balance = stage.get("balance")
-    method = mapping(balance).get("method") if mapping(balance) else balance
+    method = as_mapping(balance).get("method") if as_mapping(balance) else balance
     if method == "focal" and _is_number(smoothing := stage.get("label_smoothing", 0.0)) and smoothing > 0:
         repair = "The focal loss is defined for hard labels."
         rule = "must be 0 when balance is focal"
@@ -205,7 +207,7 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
         compress = stage.get("compress")
         if compress is None:
             continue
-        spec = mapping(compress) or {"prune": compress}
+        spec = as_mapping(compress) or {"prune": compress}
         place, prune = f"stages[{index}].compress", spec.get("prune")
         if model.get("adapter") is not None:
             repair = "An adapter requires the checkpoint's original weights. Prune the merged model in a separate run."
@@ -225,7 +227,7 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
 def _optimizer(stage: Mapping[str, Any]) -> tuple[Any, Any]:
     optimizer = stage.get("optimizer", DEFAULT_OPTIMIZER)
     fields = optimizer if isinstance(optimizer, Mapping) else {"name": optimizer}
-    return fields.get("name", DEFAULT_OPTIMIZER), dict(mapping(fields.get("args")))
+    return fields.get("name", DEFAULT_OPTIMIZER), dict(as_mapping(fields.get("args")))
 
 
 def _unnamed(stage: Mapping[str, Any]) -> dict[str, Any]:

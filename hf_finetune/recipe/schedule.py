@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, form_of
+from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, per_group_discriminator
 from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import Count, Warmup
 
@@ -203,7 +203,7 @@ class SlantedTriangular(ScheduleSpec):
 class SchedulesSpec(Part):
     """A schedule for the head and one for the backbone; the warmup is that of the stage."""
 
-    spreads = True
+    broadcasts_value = True
 
     head: ScheduleSpec = Field(description="Schedule of the head.")
     backbone: ScheduleSpec = Field(description="Schedule of all layer groups below the head.")
@@ -211,7 +211,7 @@ class SchedulesSpec(Part):
 
 Schedules = Annotated[
     Annotated[ScheduleSpec, Tag(PLAIN)] | Annotated[SchedulesSpec, Tag(PER_GROUP)],
-    Discriminator(form_of(SchedulesSpec, ScheduleSpec)),
+    Discriminator(per_group_discriminator(SchedulesSpec, ScheduleSpec)),
 ]
 
 

@@ -68,7 +68,7 @@ def known_fields(location: Sequence[str | int], root: type[Part] = SingleTaskRec
     """Return the field names of the part at a location; empty if there is no part."""
     candidates = _parts_in(_type_at(location, root))
     if location and location[-1] == PER_GROUP:
-        candidates = [part for part in candidates if part.spreads]
+        candidates = [part for part in candidates if part.broadcasts_value]
     return list(dict.fromkeys(field for part in candidates for field in _fields(part)))
 
 

@@ -32,7 +32,7 @@ class SpeedSpec(Part):
     The bare word ``auto`` stands for every field.
     """
 
-    spreads = True
+    broadcasts_value = True
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="fp32", description="Floating-point format; auto = the fastest one, by measurement."

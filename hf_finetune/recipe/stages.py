@@ -4,15 +4,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, form_of
+from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, per_group_discriminator
 from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import (
-    STAGE_NAME,
+    STAGE_NAME_PATTERN,
     Argument,
     Count,
+    NonEmptyText,
     RateRange,
     Selector,
-    Text,
     Warmup,
 )
 from hf_finetune.recipe.balance import BalanceSpec
@@ -45,7 +45,7 @@ class OptimizerSpec(Part):
 
     shorthand = "name"
 
-    name: Text = Field(
+    name: NonEmptyText = Field(
         default=DEFAULT_OPTIMIZER,
         description="Name of the optimizer: sgd, adamw, or another optimizer of transformers' Trainer.",
     )
@@ -58,7 +58,7 @@ class OptimizerSpec(Part):
 class RatesSpec(Part):
     """Discriminative learning rates: one for the head, and one or a range for the layer groups below it."""
 
-    spreads = True
+    broadcasts_value = True
 
     head: float = Field(gt=0, description="Peak learning rate of the head per optimizer step.")
     backbone: RateRange = Field(
@@ -69,7 +69,7 @@ class RatesSpec(Part):
 
 Rates = Annotated[
     Annotated[Annotated[float, Field(gt=0)] | None, Tag(PLAIN)] | Annotated[RatesSpec, Tag(PER_GROUP)],
-    Discriminator(form_of(RatesSpec)),
+    Discriminator(per_group_discriminator(RatesSpec)),
 ]
 
 
@@ -170,7 +170,7 @@ class _Named(Part):
 
     name: str = Field(
         default="",
-        pattern=STAGE_NAME,
+        pattern=STAGE_NAME_PATTERN,
         max_length=100,
         description="Name of the stage and of its folder; if left out, it is made from the selector.",
         json_schema_extra=_without_default,

@@ -76,8 +76,8 @@ CASES = [
         "plan recipe.yaml 'stages.0.train=/(a|a|e|e)*(.|.)*(.|..)*$^/'",
         (
             "Problem:\n"
-            "  stages[0].train must be a regular expression that is matched within seconds, without a repeat inside a "
-            "repeat as in (a|a)*. Got '/(a|a|e|e)*(.|.)*(.|..)*$^/'."
+            "  stages[0].train must be a regular expression that can be matched within seconds, without "
+            "nested repetition such as (a+)*. Got '/(a|a|e|e)*(.|.)*(.|..)*$^/'."
         ),
     ),
 ]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from hf_finetune.errors import InputError
-from hf_finetune.fields.base import parts
+from hf_finetune.fields.base import leaf_parts
 from hf_finetune.fields.choice import Choice
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.adapter import AdapterSpec
@@ -18,7 +18,7 @@ from hf_finetune.recipe.load import json_schema
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.stages import StrategySpec
 
-CHOICES = {part.base() for part in parts() if issubclass(part, Choice)}
+CHOICES = {part.base() for part in leaf_parts() if issubclass(part, Choice)}
 STAGE = {"name": "all", "train": "all", "epochs": 1.0, "lr": 0.1}
 SINGLE = {"task": "text-classification", "model": {"path": "m"}, "data": "d", "stages": [STAGE]}
 SEVERAL = {

@@ -66,7 +66,7 @@ def test_fields_of_other_methods_must_be_left_out():
     fields = {field for option in DomainSpec.options().values() for field in option.model_fields}
     assert values.keys() == fields - {"target", "method"}
     for field, value in values.items():
-        owners = DomainSpec.owners(field)
+        owners = DomainSpec.options_with_field(field)
         method = "coral" if owners == ["continue_pretraining"] else "continue_pretraining"
         assert refusal(method=method, **{field: value}) == (
             f"domain_adaptation.{field} must be left out unless method is {' or '.join(owners)}. "

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hf_finetune.fields.base import parts
+from hf_finetune.fields.base import leaf_parts
 from hf_finetune.recipe import (
     AdapterSpec,
     BestSpec,
@@ -69,11 +69,11 @@ EVERY_SCHEDULE = {
 
 
 def all_fields():
-    return [(part, name) for part in parts() for name in part.model_fields]
+    return [(part, name) for part in leaf_parts() for name in part.model_fields]
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(parts()) == 55
+    assert len(leaf_parts()) == 55
     assert (StageSpec, "lr") in all_fields()
 
 

@@ -15,7 +15,7 @@ from recipe_tables import PARTS, REPEATS, own_fields  # noqa: E402
 
 from benchmarks.kit.groups import GROUPS  # noqa: E402
 from benchmarks.kit.page import setting_title  # noqa: E402
-from hf_finetune.fields.base import parts  # noqa: E402
+from hf_finetune.fields.base import leaf_parts  # noqa: E402
 
 PAGE = recipe_tables.PAGE.read_text(encoding="utf-8")
 DOCUMENTED = Counter(
@@ -36,7 +36,7 @@ def fields_of(part):
     return {field.alias or name for name, field in part.model_fields.items()}
 
 
-@pytest.mark.parametrize("part", parts(), ids=lambda part: part.__name__)
+@pytest.mark.parametrize("part", leaf_parts(), ids=lambda part: part.__name__)
 def test_each_field_is_in_exactly_one_table(part):
     name = OF_RECIPE.get(part.__name__, part.__name__)
     other = REPEATS.get(name)
@@ -49,7 +49,7 @@ def test_each_field_is_in_exactly_one_table(part):
 
 def test_the_tables_contain_nothing_else():
     assert {name for name, _ in DOCUMENTED} <= PARTS.keys()
-    assert {OF_RECIPE.get(part.__name__, part.__name__) for part in parts()} == PARTS.keys()
+    assert {OF_RECIPE.get(part.__name__, part.__name__) for part in leaf_parts()} == PARTS.keys()
     assert all(field in own_fields(name) for name, field in DOCUMENTED)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.types import Argument, Count, Text, as_tuple
+from hf_finetune.fields.types import Argument, Count, NonEmptyText, as_tuple
 
 __all__ = ["ImageAugmentFields", "ImageFields", "TransformSpec"]
 
@@ -31,7 +31,7 @@ class TransformSpec(Part):
 
     shorthand = "name"
 
-    name: Text = Field(
+    name: NonEmptyText = Field(
         description="Name of a transform in torchvision.transforms.v2 or timm.data, such as RandomRotation."
     )
     args: dict[str, Argument] = Field(
