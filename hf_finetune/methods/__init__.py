@@ -1,4 +1,4 @@
-"""Training methods that a stage can add: class balance, mixup, R-Drop, EMA, distillation and others, one file each."""
+"""Optional training methods of a stage: class balance, mixup, R-Drop, EMA, distillation and others, one file each."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,26 @@ from hf_finetune.methods.mixup import BatchMixer
 from hf_finetune.methods.proximal import GradientNoise, ProximalSteps
 from hf_finetune.methods.pruning_masks import PruningMasks
 from hf_finetune.methods.r_drop import RDrop
-from hf_finetune.methods.task_mixing import Mix
+from hf_finetune.methods.task_mixing import TaskMixture
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import Recipe, StageSpec
 
-__all__ = ["METHODS", "Method", "StageContext", "build_methods", "cache_objection"]
+__all__ = ["METHODS", "Method", "StageContext", "build_methods", "cache_blocker"]
 
 METHODS: tuple[type[Method], ...] = (
-    *(CarriedOptimizer, Teacher, ClassBalance, Mix, DomainAlignment, GradientNoise, ProximalSteps),
-    *(AveragedWeights, BatchMixer, RDrop, PruningMasks),
+    CarriedOptimizer,
+    Teacher,
+    ClassBalance,
+    TaskMixture,
+    DomainAlignment,
+    GradientNoise,
+    ProximalSteps,
+    AveragedWeights,
+    BatchMixer,
+    RDrop,
+    PruningMasks,
 )
-"""Methods that a recipe can ask for, in the order of their hooks."""
+"""All methods, in the order of their hooks."""
 
 
 def build_methods(context: StageContext, loaded: Sequence[Method] = ()) -> list[Method]:
@@ -30,7 +39,7 @@ def build_methods(context: StageContext, loaded: Sequence[Method] = ()) -> list[
 
     Args:
         context: Stage, model and labels.
-        loaded: Methods of the stage that are built already, because they need files.
+        loaded: Methods of the stage that the run has built from files.
     """
     methods: dict[type[Method], Method | None] = dict.fromkeys(METHODS)
     methods |= {type(method): method for method in loaded}
@@ -38,8 +47,8 @@ def build_methods(context: StageContext, loaded: Sequence[Method] = ()) -> list[
     return [method for method in built if method is not None]
 
 
-def cache_objection(recipe: Recipe, stage: StageSpec, planned: StagePlan) -> str:
-    """Return why a stage cannot cache the outputs of its frozen layers: the reason of its first method that has one.
+def cache_blocker(recipe: Recipe, stage: StageSpec, planned: StagePlan) -> str:
+    """Return the reason why a stage cannot cache the outputs of its frozen layers; empty if it can.
 
     Args:
         recipe: Recipe of the run.
@@ -47,4 +56,4 @@ def cache_objection(recipe: Recipe, stage: StageSpec, planned: StagePlan) -> str
         planned: Plan of the stage.
     """
     used = (kind for kind in METHODS if kind.is_used(recipe, stage, planned))
-    return next(filter(None, (kind.rules.cache_objection for kind in used)), "")
+    return next(filter(None, (kind.rules.cache_blocker for kind in used)), "")

@@ -1,6 +1,6 @@
-"""Interface of the methods: what a stage may add to plain training.
+"""Interface of the methods, the optional additions to the training of a stage.
 
-The Trainer calls the hooks of all methods of a stage, in their order, and knows none of them by name.
+The Trainer calls the hooks of all methods of a stage in their order, and refers to none of them by name.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ from hf_finetune.recipe.schema import Recipe, StageSpec
 __all__ = ["CallbackMethod", "Collate", "Loss", "LossMethod", "Method", "StageContext", "TaskLabels"]
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
-"""Function of examples to a batch."""
+"""Function from a list of examples to a batch."""
 
 Loss = Callable[..., torch.Tensor]
-"""Function of outputs, labels and ``num_items_in_batch`` to a scalar, see ``loss_for``."""
+"""Function from outputs, labels and ``num_items_in_batch`` to a scalar, see ``loss_for``."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TaskLabels:
     """Labels of a task on which a stage trains.
 
     Attributes:
-        name: Name of the task; empty for the only one.
+        name: Name of the task; empty in a single-task recipe.
         target: Kind of the labels.
         label_names: Names of the classes.
         labels: Label of each training example.
@@ -55,12 +55,12 @@ class StageContext:
 
     Attributes:
         stage: Stage with its plan and its seed.
-        model: Model to train, pruned as the stage asks for it.
+        model: Model to train, already pruned if the stage prunes.
         tasks: Labels of each task.
         earlier: Stages before this one.
         previous: Folder of the stage before this one.
-        pretrained: Weights of the checkpoint that stages with l2_sp train, by name.
-        best_metric: Name of the metric that selects the best checkpoint; None keeps the last one.
+        pretrained: Pretrained values, by name, of the parameters that l2_sp stages train.
+        best_metric: Name of the metric that selects the best checkpoint; None selects the last one.
         greater_is_better: Whether higher values of ``best_metric`` are better.
     """
 
@@ -78,8 +78,8 @@ class Method:
     """Addition to the training of a stage. A hook that is not overridden changes nothing.
 
     Attributes:
-        rules: Fields of a stage that belong to the method, and what it needs of the rest of a recipe.
-        compiles: Whether the model may be compiled where the recipe leaves that open.
+        rules: Fields of the recipe that belong to the method, and its requirements.
+        compiles: Whether ``torch.compile`` may be used with ``speed.compile: auto``.
     """
 
     rules: ClassVar[MethodRules] = MethodRules()
@@ -98,7 +98,9 @@ class Method:
 
     @classmethod
     def build(cls, context: StageContext) -> Self | None:
-        """Return the method of a stage; None if the stage does not use it, or if a run loads it beforehand.
+        """Return the method of a stage; None if the stage does not use it.
+
+        Methods that are built from files (``Teacher``, ``DomainAlignment``) return None here: the run builds them.
 
         Args:
             context: Stage, model and labels.
@@ -125,7 +127,7 @@ class Method:
         """
 
     def fit_options(self) -> Mapping[str, Any]:
-        """Return the arguments of ``fit_linear`` that the method adds where a solver fits the head."""
+        """Return the arguments of ``fit_linear`` that the method adds if a solver fits the head."""
         return {}
 
     def callbacks(self) -> tuple[TrainerCallback, ...]:
@@ -133,18 +135,18 @@ class Method:
         return ()
 
     def base_loss(self, target: str, label_smoothing: float) -> Loss | None:
-        """Return the loss function of the labels; None leaves that of the target.
+        """Return the loss function of the labels; None for the default of the target.
 
         Args:
             target: Kind of the labels; empty for labels of several tasks.
-            label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
+            label_smoothing: Fraction of each label that is distributed over all classes, in [0, 1).
         """
         return None
 
     def sampler(
         self, seed: int, lengths: Sequence[int] | None, examples_per_step: int
     ) -> Sampler[int] | None:
-        """Return the sampler of the training examples; None leaves the usual one.
+        """Return the sampler of the training examples; None for the default sampler.
 
         Args:
             seed: Seed of the stage.
@@ -154,10 +156,10 @@ class Method:
         """
         return None
 
-    def count_labels(
+    def loss_denominator(
         self, batches: Sequence[Mapping[str, Any]], gather: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor | None:
-        """Return the number by which the loss of an optimizer step is divided; None leaves that of the target.
+        """Return the number by which the loss of an optimizer step is divided; None for the default of the target.
 
         Args:
             batches: Micro-batches of this process, each with ``labels``.
@@ -166,7 +168,7 @@ class Method:
         return None
 
     def wrap_loss(self, loss: Loss, target: str) -> Loss:
-        """Return the training loss: ``loss`` with the method's own part.
+        """Return the training loss: ``loss`` with the method's term added or combined.
 
         Args:
             loss: Loss function so far.
@@ -177,7 +179,7 @@ class Method:
     def on_batches(
         self, batches: Iterable[dict[str, Any]], step: int, process: int
     ) -> Iterable[dict[str, Any]]:
-        """Return the micro-batches of an optimizer step, which may be changed together with their labels.
+        """Return the micro-batches of an optimizer step, with inputs and labels as the method changes them.
 
         Args:
             batches: Micro-batches with ``labels``.
@@ -222,11 +224,11 @@ class Method:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Context manager for the training of the stage: release resources at its end."""
+        """Context manager that is open while the stage trains; releases resources at the end."""
         yield
 
     def result(self, state: TrainerState) -> Mapping[str, Any]:
-        """Return what the method adds to the result of the stage.
+        """Return entries to add to the result of the stage.
 
         Args:
             state: State of the Trainer at the end of the stage.

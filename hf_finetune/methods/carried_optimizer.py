@@ -15,7 +15,7 @@ from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.recipe.method_rules import CARRIED_OPTIMIZER
 
 __all__ = [
-    "OPTIMIZER",
+    "OPTIMIZER_FILE",
     "CarriedOptimizer",
     "load_state",
     "optimizer_state",
@@ -23,17 +23,18 @@ __all__ = [
     "save_state",
 ]
 
-State = dict[str, dict[str, Any]]
+OptimizerState = dict[str, dict[str, Any]]
+"""Optimizer state, tensors and step counts, by parameter name and state key."""
 
-OPTIMIZER = "optimizer.pt"
-"""File in the folder of a stage that stores the optimizer state of its kept weights."""
+OPTIMIZER_FILE = "optimizer.pt"
+"""File in the folder of a stage with the optimizer state that belongs to the saved weights."""
 
 
 class CarriedOptimizer(Method):
-    """Method: the optimizer begins with the state that the previous stage left; a resumed checkpoint replaces it.
+    """Start the optimizer with the state of the previous stage; a resumed stage uses the state of its checkpoint.
 
     Args:
-        state: State by parameter name, from ``load_state``.
+        state: OptimizerState by parameter name, from ``load_state``.
     """
 
     rules = CARRIED_OPTIMIZER
@@ -43,10 +44,10 @@ class CarriedOptimizer(Method):
 
     @classmethod
     def build(cls, context: StageContext) -> "CarriedOptimizer | None":
-        """Return the state that the previous stage left, for a stage that carries on with it."""
+        """Return the method if the stage has ``carry_optimizer``, or None."""
         if not context.stage.spec.carry_optimizer:
             return None
-        return cls(load_state(context.previous / OPTIMIZER, context.stage.plan.carried))
+        return cls(load_state(context.previous / OPTIMIZER_FILE, context.stage.plan.carried))
 
     def on_optimizer(self, optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup]) -> None:
         """Load the state into the optimizer."""
@@ -54,7 +55,7 @@ class CarriedOptimizer(Method):
             restore_optimizer_state(optimizer, groups, self.state)
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup]) -> State:
+def optimizer_state(optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup]) -> OptimizerState:
     """Return the optimizer state of each parameter that has been updated, by parameter name.
 
     Args:
@@ -75,7 +76,7 @@ def restore_optimizer_state(
     Args:
         optimizer: New optimizer of the planned groups, in their order.
         groups: Planned parameter groups.
-        carried: State by parameter name, from ``optimizer_state`` of an optimizer of the same class.
+        carried: OptimizerState by parameter name, from ``optimizer_state`` of an optimizer of the same class.
     """
     fresh = optimizer.state_dict()
     known = {index: name for index, name in enumerate(_names(groups)) if name in carried}
@@ -87,18 +88,18 @@ def restore_optimizer_state(
     optimizer.load_state_dict(fresh)  # also moves the state to the parameters' devices
 
 
-def save_state(state: State, path: Path) -> None:
+def save_state(state: OptimizerState, path: Path) -> None:
     """Write optimizer state to a file, atomically.
 
     Args:
-        state: State of each parameter by name, such as the moments of Adam.
+        state: OptimizerState of each parameter by name, such as the moments of Adam.
         path: File to write.
     """
     with replacing(path) as temporary:
         torch.save(state, temporary)
 
 
-def load_state(path: Path, names: Sequence[str]) -> State:
+def load_state(path: Path, names: Sequence[str]) -> OptimizerState:
     """Load the optimizer state of the named parameters; those that were never updated have none.
 
     Args:
@@ -106,14 +107,14 @@ def load_state(path: Path, names: Sequence[str]) -> State:
         names: Names of the parameters.
 
     Returns:
-        State of each parameter by name.
+        OptimizerState of each parameter by name.
 
     Raises:
-        InputError: If the file does not hold a mapping of parameters to their state.
+        InputError: If the file is not a mapping from parameter names to optimizer state.
     """
     state = read_tensors(path)
     if not all(isinstance(values, dict) for values in state.values()):
-        raise InputError(broken_state(path, "no mapping of parameters to their state"))
+        raise InputError(broken_state(path, "not a mapping from parameter names to optimizer state"))
     return {name: state[name] for name in names if name in state}
 
 

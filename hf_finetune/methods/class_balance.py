@@ -39,18 +39,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ClassBalance(Method):
-    """Method: the correction of class imbalance for a training split.
+    """Correct the class imbalance of a training split.
 
     Attributes:
-        factors: Class weights [classes]: factor on the loss of a class's examples (multi-label: of its positive
+        class_weights: Class weights [classes]: factor on the loss of a class's examples (multi-label: of its positive
             labels); None is 1.
-        shifts: Logit adjustments [classes], added to the logits in the loss only; None for none.
+        logit_adjustments: Logit adjustments [classes], added to the logits in the loss only; None for none.
         gamma: Exponent of the focal loss; None for cross-entropy.
-        classes: Class index of each training example for class-balanced sampling; None for the usual sampling.
+        classes: Class index of each training example for class-balanced sampling; None for the default sampler.
     """
 
-    factors: tuple[float, ...] | None = None
-    shifts: tuple[float, ...] | None = None
+    class_weights: tuple[float, ...] | None = None
+    logit_adjustments: tuple[float, ...] | None = None
     gamma: float | None = None
     classes: tuple[int, ...] | None = None
 
@@ -58,12 +58,12 @@ class ClassBalance(Method):
 
     @classmethod
     def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
-        """Return whether the stage names a correction."""
+        """Return whether the stage has a correction."""
         return stage.balance.method != "none"
 
     @classmethod
     def build(cls, context: StageContext) -> "ClassBalance | None":
-        """Return the correction of a single task; several tasks have their own in their joint loss."""
+        """Return the correction for a single-task recipe; in a multi-task recipe, the joint loss includes it."""
         if len(context.tasks) != 1:
             return None
         task = context.tasks[0]
@@ -75,12 +75,12 @@ class ClassBalance(Method):
 
     def fit_options(self) -> Mapping[str, Any]:
         """Return class weights and logit adjustments."""
-        return {"factors": self.factors, "shifts": self.shifts}
+        return {"class_weights": self.class_weights, "logit_adjustments": self.logit_adjustments}
 
     def sampler(
         self, seed: int, lengths: Sequence[int] | None, examples_per_step: int
     ) -> "BalancedSampler | None":
-        """Return the class-balanced sampler, if this is the correction."""
+        """Return the class-balanced sampler, or None for another correction."""
         if self.classes is None:
             return None
         return BalancedSampler(self.classes, seed, lengths, examples_per_step)
@@ -101,36 +101,36 @@ def build_class_balance(
         return None
     if spec.method == "sampler":
         return ClassBalance(classes=tuple(labels))
-    weights = spec.weights if isinstance(spec, WithWeights) else None
-    factors = None if weights is None else tuple(weights.get(name, 1.0) for name in label_names)
+    given = spec.weights if isinstance(spec, WithWeights) else None
+    weights = None if given is None else tuple(given.get(name, 1.0) for name in label_names)
     if isinstance(spec, FocalLoss):
-        return ClassBalance(factors=factors, gamma=spec.gamma)
-    if factors is not None:
-        return ClassBalance(factors=factors)
+        return ClassBalance(class_weights=weights, gamma=spec.gamma)
+    if weights is not None:
+        return ClassBalance(class_weights=weights)
     labels = list(labels)
-    members, examples = _count(labels, target, len(label_names)), len(labels)
+    examples = len(labels)
+    class_sizes = _class_sizes(labels, target, len(label_names))
     if isinstance(spec, LogitAdjustment):
-        return ClassBalance(shifts=_log_shares(members, examples, target, spec.tau))
+        return ClassBalance(logit_adjustments=_logit_adjustments(class_sizes, examples, target, spec.tau))
     beta = spec.beta if isinstance(spec, EffectiveNumber) else None
-    return ClassBalance(factors=class_weights(members, examples, target, beta))
+    return ClassBalance(class_weights=class_weights(class_sizes, examples, target, beta))
 
 
 def class_weights(
-    members: Sequence[int], examples: int, target: str, beta: float | None = None
+    class_sizes: Sequence[int], examples: int, target: str, beta: float | None = None
 ) -> tuple[float, ...]:
     """Compute class weights that are inversely proportional to class sizes.
 
-    Single-label: examples / (classes x members), as scikit-learn's ``balanced``, so all classes have the same total
-    weight. Multi-label: each class is a binary problem whose positives weigh as much as its negatives together,
-    negatives / members, as torch suggests for ``pos_weight``. With ``beta`` the effective number of members replaces
-    their number, and single-label weights are scaled to a mean of 1 over all examples, whereas in the paper they sum to
-    the number of classes.
+    Single-label: examples / (classes x class size), as scikit-learn's ``balanced``, so all classes have the same total
+    weight. Multi-label: each class is a binary problem, and its positives get the weight negatives / positives, as
+    torch suggests for ``pos_weight``. With ``beta``, effective numbers replace the class sizes, and single-label
+    weights are scaled to a mean of 1 over all examples, whereas in the paper they sum to the number of classes.
 
     Args:
-        members: Number of examples of each class; 0 is counted as 1.
+        class_sizes: Number of examples of each class; 0 is counted as 1.
         examples: Number of examples.
         target: ``single_label`` or ``multi_label``.
-        beta: Parameter of the effective number, in [0, 1); None uses the number itself.
+        beta: Parameter of the effective number, in [0, 1); None uses the class sizes.
 
     Returns:
         Weight of each class, above 0.
@@ -138,46 +138,50 @@ def class_weights(
     Source: King & Zeng 2001, and scikit-learn's ``compute_class_weight``; with ``beta`` Cui et al. 2019,
         Class-Balanced Loss Based on Effective Number of Samples.
     """
-    sizes = [max(1, count) for count in members]
-    effective = [float(size) for size in sizes] if beta is None else effective_numbers(sizes, beta)
+    positive_counts = [max(1, size) for size in class_sizes]
+    positives = effective_numbers(positive_counts, beta)
     if TARGETS[target].has_several_classes:
-        others = [max(1, examples - count) for count in members]
-        negatives = [float(number) for number in others] if beta is None else effective_numbers(others, beta)
-        return tuple(negative / positive for negative, positive in zip(negatives, effective, strict=True))
-    total = sum(count / value for count, value in zip(members, effective, strict=True))
-    return tuple(examples / total / value for value in effective)
+        negative_counts = [max(1, examples - size) for size in class_sizes]
+        negatives = effective_numbers(negative_counts, beta)
+        return tuple(negative / positive for negative, positive in zip(negatives, positives, strict=True))
+    total = sum(size / number for size, number in zip(class_sizes, positives, strict=True))
+    return tuple(examples / total / number for number in positives)
 
 
-def effective_numbers(sizes: Sequence[int], beta: float) -> list[float]:
+def effective_numbers(sizes: Sequence[int], beta: float | None) -> list[float]:
     """Return the effective number of examples of each class: the n-th example adds beta^(n - 1).
 
     Args:
         sizes: Number of examples of each class.
-        beta: Factor on the weight of each further example, in [0, 1).
+        beta: Weight of each example relative to the previous one, in [0, 1); None returns the sizes.
 
     Source: Cui et al. 2019: (1 - beta^n) / (1 - beta).
     """
+    if beta is None:
+        return [float(size) for size in sizes]
     return [(1 - beta**size) / (1 - beta) for size in sizes]
 
 
-def _log_shares(members: Sequence[int], examples: int, target: str, tau: float) -> tuple[float, ...]:
+def _logit_adjustments(
+    class_sizes: Sequence[int], examples: int, target: str, tau: float
+) -> tuple[float, ...]:
     """Return the logit adjustment of each class: tau times its log frequency, or its log odds (multi-label).
 
-    Source: Menon et al. 2021, Long-tail learning via logit adjustment: the loss takes f(x) + tau x log(share).
+    Source: Menon et al. 2021, Long-tail learning via logit adjustment: f(x) + tau x log(frequency) in the loss.
     """
-    sizes = [max(1, count) for count in members]
+    sizes = [max(1, size) for size in class_sizes]
     if TARGETS[target].has_several_classes:
         return tuple(tau * log(size / max(1, examples - size)) for size in sizes)
     return tuple(tau * log(size / examples) for size in sizes)
 
 
-def _count(labels: Sequence[Any], target: str, classes: int) -> list[int]:
+def _class_sizes(labels: Sequence[Any], target: str, classes: int) -> list[int]:
     """Return the number of examples of each class."""
-    counts = [0] * classes
+    sizes = [0] * classes
     for label in labels:
         for index in label if TARGETS[target].has_several_classes else (label,):
-            counts[index] += 1
-    return counts
+            sizes[index] += 1
+    return sizes
 
 
 def balanced_loss(
@@ -186,38 +190,42 @@ def balanced_loss(
     """Return the loss function of a stage, see ``loss_for``, with class weights, logit adjustment or focal loss.
 
     Args:
-        target: ``single_label`` or ``multi_label``; without a balance ``regression`` too.
+        target: ``single_label`` or ``multi_label``; without a balance also ``regression``.
         balance: Correction of class imbalance, from ``build_class_balance``; None for none.
-        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1). With class weights,
-            the whole loss of an example is weighted by its own class. torch weights the smoothed part by the classes
-            over which it is spread, so that with very different weights a rare class attracts the examples of others.
+        label_smoothing: Fraction of each label that is distributed over all classes, in [0, 1). With class weights,
+            the loss of an example, including the smoothed part, is weighted by the class of the example. torch weights
+            the smoothed part by the classes over which it is distributed, so with very different weights, examples of
+            other classes are predicted as a rare class.
 
     Returns:
-        Function of outputs, labels and ``num_items_in_batch`` to a scalar.
+        Function from outputs, labels and ``num_items_in_batch`` to a scalar.
     """
     plain = loss_for(target, label_smoothing)
-    if balance is None or (balance.factors is None and balance.shifts is None and balance.gamma is None):
+    if balance is None or (
+        balance.class_weights is None and balance.logit_adjustments is None and balance.gamma is None
+    ):
         return plain
 
     def loss(
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         logits = (outputs["logits"] if isinstance(outputs, dict) else outputs[0]).float()
-        if balance.shifts is not None:
-            return plain((logits + logits.new_tensor(balance.shifts),), labels, num_items_in_batch)
-        factors = None if balance.factors is None else logits.new_tensor(balance.factors)
+        if balance.logit_adjustments is not None:
+            adjusted = logits + logits.new_tensor(balance.logit_adjustments)
+            return plain((adjusted,), labels, num_items_in_batch)
+        weights = None if balance.class_weights is None else logits.new_tensor(balance.class_weights)
         known = valid_labels(labels)
         items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
         if TARGETS[target].has_several_classes or labels.ndim > 1:
             labels = labels.where(known, 0).to(logits)
         if balance.gamma is not None:
-            losses = _focal(logits, labels, target, balance.gamma, factors)
+            losses = _focal(logits, labels, target, balance.gamma, weights)
         elif TARGETS[target].has_several_classes:
             losses = functional.binary_cross_entropy_with_logits(
-                logits, labels, pos_weight=factors, reduction="none"
+                logits, labels, pos_weight=weights, reduction="none"
             )
         else:
-            losses = _weighted(logits, labels, factors, label_smoothing)
+            losses = _weighted(logits, labels, weights, label_smoothing)
         # probability labels include the example's weight, and are 0 for padding examples
         total = (losses * known).sum() if losses.ndim == known.ndim else losses.sum()
         return total / items
@@ -226,21 +234,21 @@ def balanced_loss(
 
 
 def _weighted(
-    logits: torch.Tensor, labels: torch.Tensor, factors: torch.Tensor | None, smoothing: float
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, smoothing: float
 ) -> torch.Tensor:
     """Return the cross-entropy of each example [batch], smoothed and then weighted by its class.
 
     Args:
         logits: Logits [batch, classes].
         labels: Class indices [batch], -100 to ignore; or class probabilities [batch, classes].
-        factors: Class weights [classes]; None is 1.
-        smoothing: Share of each label that is spread over all classes.
+        weights: Class weights [classes]; None is 1.
+        smoothing: Fraction of each label that is distributed over all classes.
     """
-    shares = _as_shares(labels, logits) * (1.0 if factors is None else factors)
-    return weighted_cross_entropy(logits, shares, smoothing)
+    probabilities = _as_probabilities(labels, logits) * (1.0 if weights is None else weights)
+    return weighted_cross_entropy(logits, probabilities, smoothing)
 
 
-def _as_shares(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def _as_probabilities(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Return labels as class probabilities [batch, classes]; ignored labels (-100) become class 0."""
     if labels.ndim > 1:
         return labels
@@ -248,12 +256,12 @@ def _as_shares(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _focal(
-    logits: torch.Tensor, labels: torch.Tensor, target: str, gamma: float, factors: torch.Tensor | None
+    logits: torch.Tensor, labels: torch.Tensor, target: str, gamma: float, weights: torch.Tensor | None
 ) -> torch.Tensor:
     """Return the focal loss of each example [batch], or of each label [batch, classes] (multi-label).
 
     The cross-entropy is multiplied by (1 - p)^gamma, where p is the probability of the true label, so confident correct
-    predictions weigh less.
+    predictions have less weight.
 
     Args:
         logits: Logits [batch, classes].
@@ -261,53 +269,62 @@ def _focal(
             [batch, classes] (multi-label).
         target: ``single_label`` (softmax) or ``multi_label`` (sigmoid).
         gamma: Exponent.
-        factors: Class weights [classes], the paper's alpha; None is 1.
+        weights: Class weights [classes], the paper's alpha; None is 1.
 
     Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
-    weights = logits.new_ones(logits.shape[-1]) if factors is None else factors
+    weights = logits.new_ones(logits.shape[-1]) if weights is None else weights
     if TARGETS[target].has_several_classes:
-        right, wrong = functional.logsigmoid(logits), functional.logsigmoid(-logits)
-        members = labels * weights * _doubt(right, gamma) * right
-        return -(members + (1 - labels) * _doubt(wrong, gamma) * wrong)
-    right = functional.log_softmax(logits, dim=-1)
-    return -(_as_shares(labels, logits) * weights * _doubt(right, gamma) * right).sum(dim=-1)
+        log_positive, log_negative = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+        positives = labels * weights * _focal_modulator(log_positive, gamma) * log_positive
+        return -(positives + (1 - labels) * _focal_modulator(log_negative, gamma) * log_negative)
+    log_probabilities = functional.log_softmax(logits, dim=-1)
+    weighted = _as_probabilities(labels, logits) * weights
+    return -(weighted * _focal_modulator(log_probabilities, gamma) * log_probabilities).sum(dim=-1)
 
 
-def _doubt(log_probability: torch.Tensor, gamma: float) -> torch.Tensor:
+def _focal_modulator(log_probability: torch.Tensor, gamma: float) -> torch.Tensor:
     """Return (1 - p)^gamma, with 1 - p clamped from below: for gamma < 1 the gradient at p = 1 would be infinite."""
-    least = torch.finfo(log_probability.dtype).eps
-    doubt: torch.Tensor = (-torch.expm1(log_probability)).clamp(min=least) ** gamma
-    return doubt
+    epsilon = torch.finfo(log_probability.dtype).eps
+    modulator: torch.Tensor = (-torch.expm1(log_probability)).clamp(min=epsilon) ** gamma
+    return modulator
 
 
 class BalancedSampler(Sampler[int]):
-    """Sampler that draws all classes equally often; an epoch has as many draws as there are examples.
+    """Sample all classes equally often; the length of an epoch is the number of examples.
 
-    The examples of a class are cycled through in random order: those of a rare class are drawn several times per epoch,
-    and some of a frequent class not at all. The draws depend on seed and epoch only, so they are the same after a
+    The examples of a class are cycled through in random order: those of a rare class are sampled several times per
+    epoch, and some of a frequent class not at all. The sample depends on seed and epoch only, so it is the same after a
     resume and on all processes.
 
     Args:
         classes: Class index of each example.
-        seed: Seed of the draws.
+        seed: Random seed.
         lengths: Number of tokens of each example, to group examples of similar length; None for random order.
-        group: Number of examples per optimizer step, over all processes.
+        examples_per_step: Number of examples per optimizer step, over all processes.
 
     Source: Kang et al. 2020, class-balanced sampling.
     """
 
     def __init__(
-        self, classes: Sequence[int], seed: int, lengths: Sequence[int] | None = None, group: int = 1
+        self,
+        classes: Sequence[int],
+        seed: int,
+        lengths: Sequence[int] | None = None,
+        examples_per_step: int = 1,
     ):
-        self.size, self.seed, self.lengths, self.group, self.epoch = len(classes), seed, lengths, group, 0
+        self.size = len(classes)
+        self.seed = seed
+        self.lengths = lengths
+        self.examples_per_step = examples_per_step
+        self.epoch = 0
         indices: dict[int, list[int]] = {}
         for index, label in enumerate(classes):
             indices.setdefault(label, []).append(index)
-        self.members = [torch.tensor(indices[label]) for label in sorted(indices)]
+        self.class_indices = [torch.tensor(indices[label]) for label in sorted(indices)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, on which the draws depend.
+        """Set the epoch, on which the sample depends.
 
         Args:
             epoch: Number of the epoch, from 0.
@@ -319,21 +336,21 @@ class BalancedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = generator_of(self.seed, self.epoch)
-        share, remainder = divmod(self.size, len(self.members))
-        with_extra = set(torch.randperm(len(self.members), generator=generator)[:remainder].tolist())
-        drawn = torch.cat(
+        per_class, remainder = divmod(self.size, len(self.class_indices))
+        with_extra = set(torch.randperm(len(self.class_indices), generator=generator)[:remainder].tolist())
+        sample = torch.cat(
             [
-                sample_with_cycling(members, share + (number in with_extra), generator)
-                for number, members in enumerate(self.members)
+                sample_with_cycling(indices, per_class + (number in with_extra), generator)
+                for number, indices in enumerate(self.class_indices)
             ]
         )
-        return shuffle_by_length(drawn, self.lengths, self.group, generator)
+        return shuffle_by_length(sample, self.lengths, self.examples_per_step, generator)
 
 
 def label_problems(
     stage: StageSettings, place: str, target: str, label_names: Sequence[str]
 ) -> list[Problem]:
-    """Check that label smoothing and class balance of a stage suit the labels.
+    """Return the problems of label smoothing and class balance of a stage for the type of the labels.
 
     Args:
         stage: Stage or strategy of a recipe.
@@ -342,7 +359,7 @@ def label_problems(
         label_names: Names of the classes.
 
     Returns:
-        Problems found; empty if there are none.
+        The problems; empty if there are none.
     """
     problems = []
     if stage.label_smoothing and not TARGETS[target].is_exclusive:
@@ -352,7 +369,7 @@ def label_problems(
     if method != "none" and not TARGETS[target].has_classes:
         problems.append(Problem(f"{place}.balance", "must be none for regression labels", repr(method)))
     elif method != "none" and not TARGETS[target].has_standard_loss:
-        rule = f"must be none for {target} labels, which have a loss of their own"
+        rule = f"must be none for {target} labels, which have a custom loss"
         problems.append(Problem(f"{place}.balance", rule, repr(method)))
     elif method == "sampler" and TARGETS[target].has_several_classes:
         repair = (
@@ -363,7 +380,7 @@ def label_problems(
     elif isinstance(stage.balance, WithWeights):
         for name in stage.balance.weights or ():
             if name not in label_names:
-                rule = "must name classes of the data"
+                rule = "must contain only classes of the data"
                 problems.append(
                     Problem(f"{place}.balance.weights", rule, repr(name), nearest(name, label_names))
                 )

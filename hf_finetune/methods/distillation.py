@@ -1,4 +1,4 @@
-"""Knowledge distillation: part of the loss is the divergence from a teacher's softened probabilities."""
+"""Knowledge distillation: the loss includes the divergence from a teacher's softened probabilities."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +16,11 @@ __all__ = ["Teacher", "distillation_loss", "loss_with_teacher"]
 
 
 class Teacher(Method):
-    """Method: a trained model predicts each batch, and its softened probabilities are part of the student's loss.
+    """Predict each batch with a trained model, and add the divergence from its softened probabilities to the loss.
 
     Attributes:
         temperature: Divisor of the logits of teacher and student.
-        weight: Share of the distillation loss in the total loss, in [0, 1].
+        weight: Weight of the distillation loss in the weighted mean with the loss of the labels, in [0, 1].
         logits: Logits of the current batch [batch, classes] in the student's class order; None if the batch was not
             predicted.
     """
@@ -32,16 +32,16 @@ class Teacher(Method):
 
         Args:
             model: Teacher model; its weights do not change.
-            order: Index in the teacher of each of the student's classes.
+            order: Class index of the teacher for each class of the student.
             temperature: Divisor of the logits of teacher and student.
-            weight: Share of the distillation loss in the total loss, in [0, 1].
+            weight: Weight of the distillation loss, in [0, 1].
         """
         self.model = model.eval().requires_grad_(False)
         self.order = list(order)
         self.temperature, self.weight = temperature, weight
         self.logits: torch.Tensor | None = None
 
-    def see(self, inputs: Mapping[str, Any]) -> None:
+    def predict_batch(self, inputs: Mapping[str, Any]) -> None:
         """Predict a batch with the student's augmented inputs, and store the logits.
 
         Args:
@@ -52,16 +52,16 @@ class Teacher(Method):
         with torch.no_grad():
             self.logits = self.model.to(device)(**batch).logits.float()[:, self.order]
 
-    def forget(self) -> None:
-        """Drop the logits, so that the next loss uses the labels only."""
+    def clear_logits(self) -> None:
+        """Clear the logits, so that the next loss uses the labels only."""
         self.logits = None
 
     def on_inputs(self, inputs: dict[str, Any], *, training: bool) -> dict[str, Any]:
         """Predict the batch in training; the inputs do not change."""
         if training:
-            self.see(inputs)
+            self.predict_batch(inputs)
         else:
-            self.forget()
+            self.clear_logits()
         return inputs
 
     def wrap_loss(self, loss: Loss, target: str) -> Loss:
@@ -70,15 +70,15 @@ class Teacher(Method):
 
 
 def distillation_loss(
-    logits: torch.Tensor, wanted: torch.Tensor, target: str, temperature: float
+    logits: torch.Tensor, teacher_logits: torch.Tensor, target: str, temperature: float
 ) -> torch.Tensor:
     """Compute the Kullback-Leibler divergence of a student's softened probabilities from its teacher's.
 
-    It is multiplied by the square of the temperature, by which its gradient would otherwise shrink.
+    It is multiplied by the square of the temperature, because its gradient is divided by that square.
 
     Args:
         logits: Logits of the student [batch, classes].
-        wanted: Logits of the teacher [batch, classes].
+        teacher_logits: Logits of the teacher [batch, classes].
         target: ``single_label`` (softmax), ``multi_label`` (sigmoid) or ``regression`` (squared difference; the
             temperature is not used).
         temperature: Divisor of both logits.
@@ -89,17 +89,24 @@ def distillation_loss(
     Source: Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network.
     """
     if not TARGETS[target].has_classes:
-        return functional.mse_loss(logits.view(-1), wanted.view(-1), reduction="none")
-    student, teacher = logits / temperature, wanted / temperature
+        return functional.mse_loss(logits.view(-1), teacher_logits.view(-1), reduction="none")
+    student, teacher = logits / temperature, teacher_logits / temperature
     if TARGETS[target].is_exclusive:
-        wanted_log = functional.log_softmax(teacher, dim=-1)
         losses = functional.kl_div(
-            functional.log_softmax(student, dim=-1), wanted_log, reduction="none", log_target=True
+            functional.log_softmax(student, dim=-1),
+            functional.log_softmax(teacher, dim=-1),
+            reduction="none",
+            log_target=True,
         ).sum(dim=-1)
     else:
-        shares = teacher.sigmoid()
-        least = functional.binary_cross_entropy_with_logits(teacher, shares, reduction="none")
-        losses = functional.binary_cross_entropy_with_logits(student, shares, reduction="none") - least
+        teacher_probabilities = teacher.sigmoid()
+        teacher_entropy = functional.binary_cross_entropy_with_logits(
+            teacher, teacher_probabilities, reduction="none"
+        )
+        cross_entropy = functional.binary_cross_entropy_with_logits(
+            student, teacher_probabilities, reduction="none"
+        )
+        losses = cross_entropy - teacher_entropy
     return temperature**2 * losses
 
 
@@ -108,21 +115,21 @@ def loss_with_teacher(loss: Loss, teacher: Teacher, target: str) -> Loss:
 
     Args:
         loss: Loss function of the labels, as ``loss_for`` returns it.
-        teacher: Teacher that has predicted the batch; without its logits only the labels count.
+        teacher: Teacher that has predicted the batch; without its logits, only the loss of the labels is used.
         target: Kind of the labels, as in ``loss_for``.
     """
 
-    def shared(
+    def distilled_loss(
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        hard = loss(outputs, labels, num_items_in_batch)
+        label_loss = loss(outputs, labels, num_items_in_batch)
         if teacher.logits is None:
-            return hard
+            return label_loss
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         weights = label_weights(labels, target)
         losses = distillation_loss(logits.float(), teacher.logits, target, teacher.temperature)
         total = (losses * weights.view(losses.shape)).sum()
-        soft = total / (num_items_in_batch if num_items_in_batch is not None else weights.sum())
-        return (1 - teacher.weight) * hard + teacher.weight * soft
+        teacher_loss = total / (num_items_in_batch if num_items_in_batch is not None else weights.sum())
+        return (1 - teacher.weight) * label_loss + teacher.weight * teacher_loss
 
-    return shared
+    return distilled_loss

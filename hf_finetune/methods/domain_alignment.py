@@ -1,4 +1,4 @@
-"""Domain alignment (Deep CORAL, DANN): a loss term that makes the features of two domains alike."""
+"""Domain alignment (Deep CORAL, DANN): a loss term that aligns the feature distributions of two domains."""
 
 import logging
 import math
@@ -37,13 +37,14 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-HIDDEN = 100
+CLASSIFIER_UNITS = 100
 """Units of the domain classifier's hidden layer, as in the small networks of Ganin et al. 2016."""
-RATE = 1e-3
+CLASSIFIER_LR = 1e-3
 """Learning rate of the domain classifier's Adam optimizer, without schedule."""
-FILE = "domain.pt"
-LEAST = 0.01
-"""Share of the loss below which CORAL has almost no effect."""
+STATE_FILE = "domain.pt"
+"""File of a checkpoint with the state of the domain classifier and its optimizer."""
+MIN_CORAL_SHARE = 0.01
+"""Fraction of the training loss below which the CORAL loss has almost no effect."""
 
 
 def coral_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -60,15 +61,16 @@ def coral_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
     if len(source) < 2 or len(target) < 2:
         return 0.0 * (source.sum() + target.sum())
-    apart = torch.cov(source.T).view(source.shape[1], -1) - torch.cov(target.T).view(source.shape[1], -1)
-    return apart.square().sum() / (4 * source.shape[1] ** 2)
+    width = source.shape[1]
+    difference = torch.cov(source.T).view(width, -1) - torch.cov(target.T).view(width, -1)
+    return difference.square().sum() / (4 * width**2)
 
 
 def reversal_strength(progress: float) -> float:
     """Return the factor of the reversed gradient, 2 / (1 + exp(-10 p)) - 1: from 0 at the start to almost 1.
 
     Args:
-        progress: Completed share of the stage, p, in [0, 1].
+        progress: Completed fraction of the stage, p, in [0, 1].
 
     Source: Ganin et al. 2016, Domain-Adversarial Training of Neural Networks, section 5.2.
     """
@@ -100,7 +102,7 @@ def reverse_gradient(features: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def domain_loss(logits: torch.Tensor, sources: int) -> torch.Tensor:
-    """Return the mean binary cross-entropy of a domain classifier, 0 without examples.
+    """Return the mean binary cross-entropy of a domain classifier; 0 if there are no examples.
 
     Args:
         logits: Logits of the target domain (class 1) against the source domain (class 0) [examples], source examples
@@ -127,15 +129,17 @@ class HeadInput:
     def __init__(self, model: nn.Module):
         owners = list(dict.fromkeys(name.rpartition(".")[0] for name in head_names(model)))
         self.vectors: list[torch.Tensor] = []
-        self.others: list[torch.Tensor] = []
+        self.sequences: list[torch.Tensor] = []
         self.mask: torch.Tensor | None = None
-        modules = [(model, self._begin), *((model.get_submodule(name), self._see) for name in owners)]
+        modules = [(model, self._reset), *((model.get_submodule(name), self._record) for name in owners)]
         self._handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in modules]
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.vectors, self.others, self.mask = [], [], kwargs.get("attention_mask")
+    def _reset(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.vectors = []
+        self.sequences = []
+        self.mask = kwargs.get("attention_mask")
 
-    def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _record(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         head_input = next(
             (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None
         )
@@ -143,21 +147,23 @@ class HeadInput:
             return
         flat = head_input.flatten(1)
         is_vector = head_input.ndim > 1 and flat.shape[1] == head_input.shape[1]
-        (self.vectors if is_vector else self.others).append(head_input)
+        (self.vectors if is_vector else self.sequences).append(head_input)
 
-    def take(self) -> torch.Tensor:
+    def pop(self) -> torch.Tensor:
         """Return the vectors of the last forward pass, fp32 [examples, d], and clear them.
 
         Raises:
             InputError: If no layer of the head received features as its input.
         """
-        vectors, self.vectors, others, self.others = self.vectors, [], self.others, []
+        vectors, self.vectors = self.vectors, []
+        sequences, self.sequences = self.sequences, []
         if vectors:
             return vectors[0].flatten(1).float()
-        if not others:
-            rule = "must be 'continue_pretraining' for an architecture whose head has no feature vector as its input"
-            raise InputError(Problem("domain_adaptation.method", rule))
-        first = others[0].float()
+        if not sequences:
+            rule = "must not be coral or dann for this architecture"
+            repair = "Its head receives no feature vector. Use continue_pretraining."
+            raise InputError(Problem("domain_adaptation.method", rule, repair=repair))
+        first = sequences[0].float()
         if first.ndim != 3:
             return first.flatten(2).mean(dim=2)
         if self.mask is None:
@@ -172,7 +178,7 @@ class HeadInput:
 
 
 class DomainAlignment(CallbackMethod):
-    """Method and callback: the alignment loss of a stage, and the domain classifier that ``dann`` needs.
+    """Add the alignment loss to a stage, and train the domain classifier of ``dann``.
 
     Each training example is paired with an input of the target domain. The classifier is not part of the model: it has
     its own optimizer, its gradients are averaged over the processes, and its state is saved in each checkpoint.
@@ -184,28 +190,30 @@ class DomainAlignment(CallbackMethod):
 
     Attributes:
         features: Input of the model's head, from ``prepare`` on.
-        judge: Domain classifier of ``dann``, from ``prepare`` on; None for ``coral``.
+        classifier: Domain classifier of ``dann``, from ``prepare`` on; None for ``coral``.
     """
 
     rules = DOMAIN_ALIGNMENT
     compiles: ClassVar[bool] = False  # hooks read features inside the model
     features: HeadInput
-    judge: nn.Module | None = None
+    classifier: nn.Module | None = None
 
     def __init__(self, examples: Any, method: Literal["coral", "dann"], weight: float):
-        self.examples, self.method, self.weight = examples, method, weight
+        self.examples = examples
+        self.method = method
+        self.weight = weight
         self.progress = 0.0
-        self.seen: list[torch.Tensor] = []
+        self.step_losses: list[torch.Tensor] = []
 
     @classmethod
     def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
-        """Return whether the stage is one of those whose features are aligned."""
+        """Return whether the features of the stage are aligned."""
         return is_aligned(recipe.domain_adaptation, stage, planned)
 
     def prepare(
         self, model: PreTrainedModel, train: Any, collate: Collate, seed: int
     ) -> tuple[PairedExamples, PairedCollate]:
-        """Find the head's input, create the domain classifier, and pair the training examples.
+        """Register hooks on the head's input, create the domain classifier, and pair the training examples.
 
         Args:
             model: Model to train.
@@ -218,18 +226,20 @@ class DomainAlignment(CallbackMethod):
         with torch.no_grad(), evaluating(model):
             device = next(model.parameters()).device
             model(**{name: value.to(device) for name, value in batch.items()})
-        width = self.features.take().shape[1]
+        width = self.features.pop().shape[1]
         # the device of the model in training: optimizer state is loaded onto the device of the weights
         device = PartialState().device
         if self.method == "dann":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                judge = nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
-            self.judge = judge.to(device)
-            self.optimizer = torch.optim.Adam(self.judge.parameters(), lr=RATE)
+                classifier = nn.Sequential(
+                    nn.Linear(width, CLASSIFIER_UNITS), nn.ReLU(), nn.Linear(CLASSIFIER_UNITS, 1)
+                )
+            self.classifier = classifier.to(device)
+            self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr=CLASSIFIER_LR)
         return PairedExamples(train, self.examples, seed), PairedCollate(collate)
 
-    def value(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def alignment_loss(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Compute the alignment loss of a micro-batch, a scalar without the factor ``weight``.
 
         Args:
@@ -237,10 +247,10 @@ class DomainAlignment(CallbackMethod):
             target: Features of the target domain [examples, d].
         """
         with torch.autocast(source.device.type, enabled=False):
-            if self.judge is None:
+            if self.classifier is None:
                 return coral_loss(source, target)
-            both = torch.cat([source, target])
-            logits = self.judge(reverse_gradient(both, reversal_strength(self.progress)))
+            features = torch.cat([source, target])
+            logits = self.classifier(reverse_gradient(features, reversal_strength(self.progress)))
             return domain_loss(logits.squeeze(1), len(source))
 
     def on_step_begin(
@@ -248,19 +258,19 @@ class DomainAlignment(CallbackMethod):
     ) -> None:
         """Compute the progress from the state alone, so that a resumed stage continues it; reset gradients."""
         self.progress = state.global_step / max(state.max_steps, 1)
-        self.seen = []
-        if self.judge is not None:
+        self.step_losses = []
+        if self.classifier is not None:
             self.optimizer.zero_grad(set_to_none=True)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Average the domain classifier's gradients over all processes, and undo the fp16 loss scale."""
-        if self.judge is None:
+        if self.classifier is None:
             return
         scaler = getattr(kwargs.get("optimizer"), "scaler", None)
         scale = args.world_size * (scaler.get_scale() if scaler is not None else 1.0)
-        for parameter in self.judge.parameters():
+        for parameter in self.classifier.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             if args.world_size > 1:
@@ -271,11 +281,11 @@ class DomainAlignment(CallbackMethod):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Update the domain classifier, unless the model's step was skipped (fp16)."""
-        if self.judge is None or kwargs["optimizer"].step_was_skipped:
+        if self.classifier is None or kwargs["optimizer"].step_was_skipped:
             return
         if all(
             bool(parameter.grad.isfinite().all())
-            for parameter in self.judge.parameters()
+            for parameter in self.classifier.parameters()
             if parameter.grad is not None
         ):
             self.optimizer.step()
@@ -284,8 +294,8 @@ class DomainAlignment(CallbackMethod):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Log the alignment loss over all processes, without the factor ``weight``, as ``domain_loss``."""
-        if "loss" in state.log_history[-1] and self.seen:
-            value = torch.stack(self.seen).sum()
+        if "loss" in state.log_history[-1] and self.step_losses:
+            value = torch.stack(self.step_losses).sum()
             if args.world_size > 1:
                 distributed.all_reduce(value)
             state.log_history[-1]["domain_loss"] = value.item()
@@ -293,34 +303,40 @@ class DomainAlignment(CallbackMethod):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log the share of CORAL in the loss, which depends on the scale of the features."""
+        """Log the fraction of CORAL in the loss, which depends on the scale of the features."""
         logged = [entry for entry in state.log_history if "domain_loss" in entry]
-        whole = sum(entry["loss"] for entry in logged)
-        if self.judge is None and whole > 0 and state.is_world_process_zero:
-            share = self.weight * sum(entry["domain_loss"] for entry in logged) / whole
-            hint = "" if share >= LEAST else "; this is too little to have an effect: try a larger weight"
+        total_loss = sum(entry["loss"] for entry in logged)
+        if self.classifier is None and total_loss > 0 and state.is_world_process_zero:
+            share = self.weight * sum(entry["domain_loss"] for entry in logged) / total_loss
+            hint = (
+                ""
+                if share >= MIN_CORAL_SHARE
+                else "; this is too little to have an effect: try a larger weight"
+            )
             logger.info("The CORAL loss was %.2g of the training loss%s.", share, hint)
 
     def save(self, folder: Path) -> None:
         """Write the state of the domain classifier and its optimizer into a checkpoint."""
-        if self.judge is not None:
-            state = {"judge": self.judge.state_dict(), "optimizer": self.optimizer.state_dict()}
-            torch.save(state, folder / FILE)
+        if self.classifier is not None:
+            state = {"judge": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
+            torch.save(state, folder / STATE_FILE)
 
     def load(self, folder: Path) -> None:
         """Load the state of the domain classifier and its optimizer from a checkpoint.
 
         Raises:
-            InputError: If the file does not hold the state of such a classifier.
+            InputError: If the file does not contain the state of this classifier.
         """
-        if self.judge is None:
+        if self.classifier is None:
             return
-        state = read_tensors(folder / FILE)
+        state = read_tensors(folder / STATE_FILE)
         try:
-            self.judge.load_state_dict(state["judge"])
+            self.classifier.load_state_dict(state["judge"])
             self.optimizer.load_state_dict(state["optimizer"])
         except BROKEN as error:
-            raise InputError(broken_state(folder / FILE, "the state of another domain classifier")) from error
+            raise InputError(
+                broken_state(folder / STATE_FILE, "the state of another domain classifier")
+            ) from error
 
     def wrap_loss(self, loss: Loss, target: str) -> Loss:
         """Return the loss with the alignment loss added."""
@@ -338,27 +354,28 @@ class DomainAlignment(CallbackMethod):
 def aligned_loss(loss: Loss, alignment: DomainAlignment) -> Loss:
     """Return a loss function with the alignment loss added, for batches with target inputs after the labeled ones.
 
-    Over an optimizer step, the alignment loss is the mean over micro-batches weighted by their share of the step's
-    labels: for ``dann`` this is the mean over all examples of the step, on any number of processes.
+    Over an optimizer step, the alignment loss is the mean over micro-batches, weighted by their numbers of labels: for
+    ``dann`` this is the mean over all examples of the step, on any number of processes.
 
     Args:
         loss: Loss function of the labels, as ``loss_for`` returns it.
         alignment: Domain alignment whose hooks have recorded the features of the batch.
     """
 
-    def both(
+    def total_loss(
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         count = len(labels)
-        features = alignment.features.take()
+        features = alignment.features.pop()
         if len(logits) == count:
             return loss(outputs, labels, num_items_in_batch)
         known = valid_labels(labels)
-        real = known.view(count, -1).any(dim=1)  # a padding example counts in neither domain
-        added = alignment.value(features[:count][real], features[count:][real])
-        share = known.sum() / (num_items_in_batch if num_items_in_batch is not None else known.sum())
-        alignment.seen.append((share * added).detach())
-        return loss({"logits": logits[:count]}, labels, num_items_in_batch) + alignment.weight * share * added
+        is_real = known.view(count, -1).any(dim=1)  # a padding example counts in neither domain
+        fraction = known.sum() / (num_items_in_batch if num_items_in_batch is not None else known.sum())
+        alignment_loss = alignment.alignment_loss(features[:count][is_real], features[count:][is_real])
+        alignment.step_losses.append((fraction * alignment_loss).detach())
+        label_loss = loss({"logits": logits[:count]}, labels, num_items_in_batch)
+        return label_loss + alignment.weight * fraction * alignment_loss
 
-    return both
+    return total_loss

@@ -17,19 +17,21 @@ from hf_finetune.planning.best_epoch import is_better
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.method_rules import EMA
 
-__all__ = ["AVERAGE", "AveragedWeights", "decay_at", "fold_in"]
+__all__ = ["AVERAGE_FILE", "AveragedWeights", "decay_at", "update_average"]
 
-AVERAGE = "average.safetensors"
+AVERAGE_FILE = "average.safetensors"
 """File of a checkpoint that stores the average."""
-STATISTICS = ("running_mean", "running_var")
-KEPT = "averaged"
+BATCH_NORM_STATISTICS = ("running_mean", "running_var")
+"""Buffers of a BatchNorm layer that are averaged."""
+IS_AVERAGED = "averaged"
 """Key in an evaluation's log entry: whether its metrics are those of the averaged weights."""
 
 Tensors = dict[str, torch.Tensor]
+"""Tensors by name."""
 
 
 def decay_at(decay: float, step: int) -> float:
-    """Return the decay at a step: smaller in the beginning, because short stages would hardly move the average.
+    """Return the decay at a step: smaller in the beginning, so that the average also changes in short stages.
 
     Args:
         decay: Final decay, in (0, 1).
@@ -40,11 +42,13 @@ def decay_at(decay: float, step: int) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
-def fold_in(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], decay: float) -> None:
+def update_average(
+    average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], decay: float
+) -> None:
     """Update an average with the current values, in place: decay x average + (1 - decay) x current.
 
     Args:
-        average: Average of each tensor by name, which is changed.
+        average: Average of each tensor by name; changed in place.
         current: Current value of each tensor by name, of the same shape.
         decay: Weight of the average, in [0, 1].
 
@@ -56,52 +60,54 @@ def fold_in(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Ten
 
 
 class AveragedWeights(CallbackMethod):
-    """Method and callback: average the weights of a stage, compare average and raw weights, and keep the better ones.
+    """Average the weights of a stage, evaluate averaged and raw weights, and keep the better ones.
 
     Args:
-        names: Names of the trained parameters and of the BatchNorm statistics that are updated; only these are
-            averaged.
+        names: Names of the trained parameters and the updated BatchNorm statistics; only these are averaged.
         decay: Final decay of the average, in (0, 1).
         metric: Validation metric by which average and raw weights are compared; None keeps the average.
         greater_is_better: Whether higher values of ``metric`` are better.
 
     Attributes:
         checkpoint: Checkpoint from which the stage is resumed; None if it is not.
-        moving: Parameters and buffers of the model, by name.
+        averaged_tensors: Parameters and buffers of the model, by name.
         average: Their averages, by name.
     """
 
     rules = EMA
 
     def __init__(self, names: Sequence[str], decay: float, metric: str | None, greater_is_better: bool):
-        self.names, self.decay, self.metric, self.greater = tuple(names), decay, metric, greater_is_better
+        self.names = tuple(names)
+        self.decay = decay
+        self.metric = metric
+        self.greater_is_better = greater_is_better
         self.checkpoint: Path | None = None
-        self.moving: Tensors = {}
+        self.averaged_tensors: Tensors = {}
         self.average: Tensors = {}
 
     @classmethod
     def build(cls, context: StageContext) -> "AveragedWeights | None":
-        """Return the average of what the stage moves, if it asks for it."""
+        """Return the EMA method if the stage sets ``regularize.ema``, or None."""
         decay = context.stage.spec.regularize.ema
         if decay is None:
             return None
-        return cls(_moving(context.stage.plan), decay, context.best_metric, context.greater_is_better)
+        return cls(_averaged_names(context.stage.plan), decay, context.best_metric, context.greater_is_better)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Initialize the average with the current weights, or with the average of the resumed checkpoint."""
-        self.moving = _tensors(kwargs["model"], self.names)
-        self.average = {name: value.detach().clone() for name, value in self.moving.items()}
-        if self.checkpoint is not None and (self.checkpoint / AVERAGE).is_file():
-            _put(load_file(self.checkpoint / AVERAGE), self.average)
+        self.averaged_tensors = _tensors(kwargs["model"], self.names)
+        self.average = {name: value.detach().clone() for name, value in self.averaged_tensors.items()}
+        if self.checkpoint is not None and (self.checkpoint / AVERAGE_FILE).is_file():
+            _copy_tensors(load_file(self.checkpoint / AVERAGE_FILE), self.average)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Update the average after the step, unless fp16 skipped it."""
         if not kwargs["optimizer"].step_was_skipped:
-            fold_in(self.average, self.moving, decay_at(self.decay, state.global_step - 1))
+            update_average(self.average, self.averaged_tensors, decay_at(self.decay, state.global_step - 1))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -115,14 +121,14 @@ class AveragedWeights(CallbackMethod):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Copy the average into the model if it is kept: that of the best checkpoint, or else the latest."""
-        if not self.goes_on(state):
+        if not self.average_is_kept(state):
             return
         average = self.average
         if self.metric is not None:
-            average = load_file(Path(args.output_dir) / f"checkpoint-{state.best_global_step}" / AVERAGE)
-        _put(average, self.moving)
+            average = load_file(Path(args.output_dir) / f"checkpoint-{state.best_global_step}" / AVERAGE_FILE)
+        _copy_tensors(average, self.averaged_tensors)
 
-    def goes_on(self, state: TrainerState) -> bool:
+    def average_is_kept(self, state: TrainerState) -> bool:
         """Return whether the average is kept rather than the raw weights.
 
         Args:
@@ -131,9 +137,11 @@ class AveragedWeights(CallbackMethod):
         if self.metric is None:
             return True
         best = [
-            entry for entry in state.log_history if KEPT in entry and entry["step"] == state.best_global_step
+            entry
+            for entry in state.log_history
+            if IS_AVERAGED in entry and entry["step"] == state.best_global_step
         ]
-        return bool(best and best[-1][KEPT])
+        return bool(best and best[-1][IS_AVERAGED])
 
     def evaluate(self, evaluation: Callable[[], EvalLoopOutput]) -> EvalLoopOutput:
         """Evaluate raw and averaged weights.
@@ -142,40 +150,42 @@ class AveragedWeights(CallbackMethod):
             evaluation: Function that evaluates the model.
 
         Returns:
-            The better evaluation, of equal ones that of the raw weights, with the metric of both added. Without a
-            metric only the average is evaluated.
+            The better evaluation (the raw one if they are equal), with both metrics added. Without a metric, only the
+            average is evaluated.
         """
         if self.metric is None:
-            with self.in_place():
+            with self.average_applied():
                 averaged = evaluation()
-            return averaged._replace(metrics={**(averaged.metrics or {}), KEPT: True})
+            return averaged._replace(metrics={**(averaged.metrics or {}), IS_AVERAGED: True})
         raw = evaluation()
-        with self.in_place():
+        with self.average_applied():
             averaged = evaluation()
         raw_metrics, averaged_metrics = raw.metrics or {}, averaged.metrics or {}
-        better = is_better(averaged_metrics, raw_metrics, self.metric, greater_is_better=self.greater)
+        better = is_better(
+            averaged_metrics, raw_metrics, self.metric, greater_is_better=self.greater_is_better
+        )
         name = f"eval_{self.metric}"
-        both = {
+        both_metrics = {
             f"raw_{self.metric}": raw_metrics[name],
             f"average_{self.metric}": averaged_metrics[name],
-            KEPT: better,
+            IS_AVERAGED: better,
         }
         output = averaged if better else raw
-        return output._replace(metrics={**(output.metrics or {}), **both})
+        return output._replace(metrics={**(output.metrics or {}), **both_metrics})
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Context manager: put the average into the model, and restore its weights bit for bit afterwards."""
-        weights = {name: value.detach().clone() for name, value in self.moving.items()}
-        _put(self.average, self.moving)
+    def average_applied(self) -> Iterator[None]:
+        """Context manager: copy the average into the model, and restore its weights exactly afterwards."""
+        weights = {name: value.detach().clone() for name, value in self.averaged_tensors.items()}
+        _copy_tensors(self.average, self.averaged_tensors)
         try:
             yield
         finally:
-            _put(weights, self.moving)
+            _copy_tensors(weights, self.averaged_tensors)
 
     def result(self, state: TrainerState) -> Mapping[str, Any]:
         """Return whether the average is kept."""
-        return {"averaged": self.goes_on(state)}
+        return {"averaged": self.average_is_kept(state)}
 
     def load(self, checkpoint: Path) -> None:
         """Set the checkpoint whose average is loaded when training begins."""
@@ -183,15 +193,18 @@ class AveragedWeights(CallbackMethod):
 
     def save(self, checkpoint: Path) -> None:
         """Write the average into a checkpoint."""
-        with replacing(checkpoint / AVERAGE) as temporary:
+        with replacing(checkpoint / AVERAGE_FILE) as temporary:
             save_file({name: value.contiguous() for name, value in self.average.items()}, temporary)
 
 
-def _moving(planned: StagePlan) -> list[str]:
+def _averaged_names(planned: StagePlan) -> list[str]:
     """Return the names of the trained parameters and of the statistics of BatchNorms that are not frozen."""
     frozen = set(planned.frozen_batch_norms)
     norms = [name for name, _ in planned.layout.batch_norms if name not in frozen]
-    return [*planned.trainable, *(f"{name}.{statistic}" for name in norms for statistic in STATISTICS)]
+    return [
+        *planned.trainable,
+        *(f"{name}.{statistic}" for name in norms for statistic in BATCH_NORM_STATISTICS),
+    ]
 
 
 def _tensors(model: nn.Module, names: Sequence[str]) -> Tensors:
@@ -200,7 +213,7 @@ def _tensors(model: nn.Module, names: Sequence[str]) -> Tensors:
     return {name: known[name] for name in names if name in known}
 
 
-def _put(values: Mapping[str, torch.Tensor], places: Mapping[str, torch.Tensor]) -> None:
+def _copy_tensors(source: Mapping[str, torch.Tensor], destination: Mapping[str, torch.Tensor]) -> None:
     with torch.no_grad():
-        for name, place in places.items():
-            place.copy_(values[name])
+        for name, tensor in destination.items():
+            tensor.copy_(source[name])

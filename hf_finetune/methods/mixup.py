@@ -13,10 +13,10 @@ from hf_finetune.targets.losses import valid_labels
 from hf_finetune.tasks import modality_of
 from hf_finetune.tasks.seeded_augmentation import seed_of
 
-__all__ = ["BatchMixer", "label_shares"]
+__all__ = ["BatchMixer", "label_probabilities"]
 
 
-def label_shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
+def label_probabilities(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Return labels as class probabilities [batch, classes]; ignored labels become nan.
 
     Args:
@@ -25,38 +25,39 @@ def label_shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """
     if labels.ndim > 1:
         return labels.float()
-    shares = functional.one_hot(labels.clamp(min=0), classes).float()
-    return shares.masked_fill(~valid_labels(labels).unsqueeze(1), torch.nan)
+    probabilities = functional.one_hot(labels.clamp(min=0), classes).float()
+    return probabilities.masked_fill(~valid_labels(labels).unsqueeze(1), torch.nan)
 
 
 class BatchMixer(Method):
-    """Method: mixup and CutMix; each image is mixed with the one before it. With both, one is drawn per batch.
+    """Mix each image with the previous one in its micro-batch, by mixup or CutMix; with both, one per batch at random.
 
-    The draws depend on the stage's seed, the optimizer step, the micro-batch and the process only, so they are the same
-    after a resume and with any number of workers. Images are mixed within the micro-batch of a process. Labels are not
-    passed to the model: it would take class probabilities for multi-label data.
+    The random numbers depend on the stage's seed, the optimizer step, the micro-batch and the process only, so they are
+    the same after a resume and with any number of workers. Labels are not passed to the model: it would interpret class
+    probabilities as multi-label data.
 
     Args:
         mixup: Parameter of the Beta distribution of the mixing ratio of two images; 0 disables mixup.
-        cutmix: Parameter of the Beta distribution of the share of an image's area that is not replaced by the other
-            image; 0 disables CutMix.
+        cutmix: Parameter of the Beta distribution of the fraction of an image that is not replaced by the other image;
+            0 disables CutMix.
         classes: Number of classes.
         seed: Seed of the stage.
 
     Source: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization; Yun et al. 2019, CutMix. Both are
-        torchvision's, which mixes neighbors in a shuffled batch; one of the two is drawn as in its reference scripts.
+        torchvision's, which mixes neighbors in a shuffled batch; one is selected as in its reference scripts.
     """
 
     rules = MIXUP
 
     def __init__(self, mixup: float, cutmix: float, classes: int, seed: int):
-        self.classes, self.seed = classes, seed
+        self.classes = classes
+        self.seed = seed
         self.methods: list[Any] = [v2.MixUp(alpha=mixup)] if mixup else []
         self.methods += [v2.CutMix(alpha=cutmix)] if cutmix else []
 
     @classmethod
     def build(cls, context: StageContext) -> "BatchMixer | None":
-        """Return the mixer of a stage that asks for mixup or CutMix."""
+        """Return the mixer if the stage sets ``mixup`` or ``cutmix``, or None."""
         spec = context.stage.spec.regularize
         if not spec.mixes:
             return None
@@ -80,15 +81,15 @@ class BatchMixer(Method):
 
         Args:
             batch: Images [batch, channels, height, width] and ``labels`` [batch].
-            seed: Seed of the draw.
+            seed: Random seed.
         """
         name = modality_of(batch).main_input
-        shares = label_shares(batch["labels"], self.classes)
-        before = torch.get_rng_state()
-        torch.default_generator.manual_seed(seed)  # torchvision draws from it, on the CPU
+        labels = label_probabilities(batch["labels"], self.classes)
+        rng_state = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)  # used by torchvision
         try:
             method = self.methods[int(torch.randint(len(self.methods), ()))]
-            images, shares = method(batch[name], shares)
+            images, labels = method(batch[name], labels)
         finally:
-            torch.set_rng_state(before)
-        return {**batch, name: images, "labels": shares}
+            torch.set_rng_state(rng_state)
+        return {**batch, name: images, "labels": labels}

@@ -11,24 +11,24 @@ __all__ = ["PrefixReplay"]
 
 
 class PrefixReplay(Method):
-    """Method: the outputs of the frozen prefix, which batches hold under ``prefix``, replace its computation.
+    """Inject the cached outputs of the frozen prefix, which batches contain under ``prefix``, into the forward pass.
 
-    It comes last: the other methods change whole batches, prefix outputs included.
+    Must be the last method, so that the other methods can transform batches that contain the prefix outputs.
 
     Args:
-        entry: Injects the prefix outputs into the forward pass.
+        prefix_pass: Injects the prefix outputs into the forward pass.
     """
 
-    def __init__(self, entry: PrefixPass):
-        self.entry = entry
+    def __init__(self, prefix_pass: PrefixPass):
+        self.prefix_pass = prefix_pass
 
     def on_inputs(self, inputs: dict[str, Any], *, training: bool) -> dict[str, Any]:
-        """Move the prefix outputs from the batch to the place of their injection."""
-        self.entry.take(inputs)
+        """Remove the prefix outputs from the batch, and store them for injection in the forward pass."""
+        self.prefix_pass.take(inputs)
         return inputs
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Context manager: skip the prefix in each forward pass."""
-        with self.entry.passing():
+        with self.prefix_pass.passing():
             yield

@@ -1,6 +1,6 @@
 """L1 and L2-SP regularization by proximal steps after each optimizer step, and gradient noise before it.
 
-l1 and l2_sp are penalties on the weights. Here they are not part of the loss: adaptive optimizers such as Adam would
+l1 and l2_sp are penalties on the weights. Here they are not terms of the loss: adaptive optimizers such as Adam would
 rescale their gradients, and gradient clipping would include them. Instead each is a proximal step of size learning
 rate x strength after the optimizer step, so a strength means the same for every optimizer, zeros are exact, and no
 strength overshoots. For plain SGD and a small learning rate it approximates a step along the penalty's gradient.
@@ -27,54 +27,54 @@ __all__ = [
     "add_noise",
     "noise_variance",
     "pretrained_weights",
-    "pull_back",
+    "shrink_towards_start",
     "soft_threshold",
 ]
 
 logger = logging.getLogger(__name__)
 
-FADING = 0.55
+NOISE_DECAY_EXPONENT = 0.55
 """Exponent of the decay of the gradient noise's variance."""
 
 
-def soft_threshold(weight: torch.Tensor, by: float) -> None:
-    """Shrink each element towards 0, in place: sign(w) x max(|w| - by, 0).
+def soft_threshold(weight: torch.Tensor, threshold: float) -> None:
+    """Shrink each element towards 0, in place: sign(w) x max(|w| - threshold, 0).
 
     Args:
         weight: Tensor of any shape.
-        by: Threshold, 0 or more.
+        threshold: Threshold, 0 or more.
 
-    Source: the proximal step of ``by * |w|``, as in ISTA (Daubechies et al. 2004; Beck & Teboulle 2009).
+    Source: the proximal step of ``threshold * |w|``, as in ISTA (Daubechies et al. 2004; Beck & Teboulle 2009).
     """
-    weight.sub_(weight.clamp(-by, by))
+    weight.sub_(weight.clamp(-threshold, threshold))
 
 
-def pull_back(weight: torch.Tensor, start: torch.Tensor, by: float) -> None:
-    """Pull a weight towards its initial value, in place: start + (weight - start) / (1 + by).
+def shrink_towards_start(weight: torch.Tensor, start: torch.Tensor, strength: float) -> None:
+    """Shrink a weight towards its initial value, in place: start + (weight - start) / (1 + strength).
 
     Args:
         weight: Tensor of any shape.
         start: Initial value, of the same shape and on the same device.
-        by: Strength of the pull, 0 or more.
+        strength: Strength of the penalty, 0 or more.
 
-    Source: the proximal step of ``by / 2 * |w - start|^2``, the L2-SP penalty of Li, Grandvalet & Davoine 2018,
+    Source: the proximal step of ``strength / 2 * |w - start|^2``, the L2-SP penalty of Li, Grandvalet & Davoine 2018,
         Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
     """
-    weight.lerp_(start, by / (1 + by))
+    weight.lerp_(start, strength / (1 + strength))
 
 
 class ProximalSteps(CallbackMethod):
-    """Method that, after each optimizer step, shrinks weights (l1) and pulls them to the checkpoint's (l2_sp).
+    """After each optimizer step, shrink weights towards 0 (l1) and towards the checkpoint's weights (l2_sp).
 
-    It applies to the optimizer's parameters only, so frozen ones do not change, and skips parameters without a
-    gradient, as the optimizer does. It skips the steps that the fp16 gradient scaler skips.
+    Only the optimizer's parameters change, so frozen weights stay the same; parameters without a gradient are skipped,
+    as the optimizer does, and so are the steps that the fp16 gradient scaler skips.
 
     Args:
         groups: Planned parameter groups, in the optimizer's order.
         l1: Strength of the L1 penalty.
-        shrunk: Names of the parameters to which ``l1`` applies.
-        l2_sp: Strength of the pull to the checkpoint's weights.
-        pretrained: Weights of the checkpoint by name; other parameters are not pulled.
+        l1_names: Names of the parameters to which ``l1`` applies.
+        l2_sp: Strength of the L2-SP penalty.
+        pretrained: Weights of the checkpoint by name; l2_sp applies only to these parameters.
     """
 
     rules = PROXIMAL
@@ -84,29 +84,35 @@ class ProximalSteps(CallbackMethod):
         groups: Sequence[ParameterGroup],
         *,
         l1: float = 0.0,
-        shrunk: Collection[str] = (),
+        l1_names: Collection[str] = (),
         l2_sp: float = 0.0,
         pretrained: Mapping[str, torch.Tensor] | None = None,
     ):
-        self.groups, self.l1, self.shrunk, self.l2_sp = tuple(groups), l1, set(shrunk) if l1 else set(), l2_sp
-        self.starts = dict(pretrained or {}) if l2_sp else {}
+        self.groups = tuple(groups)
+        self.l1 = l1
+        self.l1_names = set(l1_names) if l1 else set()
+        self.l2_sp = l2_sp
+        self.pretrained = dict(pretrained or {}) if l2_sp else {}
 
     @classmethod
     def build(cls, context: StageContext) -> "ProximalSteps | None":
-        """Return the steps of l1, for the parameters that weight decay applies to, and of l2_sp."""
+        """Return the method, or None without l1 and l2_sp; l1 applies to the parameters with weight decay."""
         spec, plan = context.stage.spec.regularize, context.stage.plan
         if not spec.l1 and not spec.l2_sp:
             return None
-        shrunk = [parameter.name for parameter in plan.layout.parameters if parameter.decays]
-        return cls(plan.groups, l1=spec.l1, shrunk=shrunk, l2_sp=spec.l2_sp, pretrained=context.pretrained)
+        l1_names = [parameter.name for parameter in plan.layout.parameters if parameter.decays]
+        return cls(
+            plan.groups, l1=spec.l1, l1_names=l1_names, l2_sp=spec.l2_sp, pretrained=context.pretrained
+        )
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Move the checkpoint's weights of the trained parameters to the device of the parameters."""
-        held = _held(kwargs["optimizer"], self.groups)
-        self.starts = {
-            name: self.starts[name].to(weight.device) for name, weight, _ in held if name in self.starts
+        self.pretrained = {
+            name: self.pretrained[name].to(weight.device)
+            for name, weight, _ in _optimizer_parameters(kwargs["optimizer"], self.groups)
+            if name in self.pretrained
         }
 
     def on_optimizer_step(
@@ -117,22 +123,26 @@ class ProximalSteps(CallbackMethod):
         if optimizer.step_was_skipped:
             return
         with torch.no_grad():
-            for name, weight, rate in _held(optimizer, self.groups):
+            for name, weight, rate in _optimizer_parameters(optimizer, self.groups):
                 if weight.grad is None:
                     continue
-                if name in self.starts:
-                    pull_back(weight, self.starts[name], rate * self.l2_sp)
-                if name in self.shrunk:
+                if name in self.pretrained:
+                    shrink_towards_start(weight, self.pretrained[name], rate * self.l2_sp)
+                if name in self.l1_names:
                     soft_threshold(weight, rate * self.l1)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Log the number of weights that l1 has set to exactly 0."""
-        held = [weight for name, weight, _ in _held(kwargs["optimizer"], self.groups) if name in self.shrunk]
-        if held and state.is_world_process_zero:
-            zeros = sum(int(weight.eq(0).sum()) for weight in held)
-            size = sum(weight.numel() for weight in held)
+        weights = [
+            weight
+            for name, weight, _ in _optimizer_parameters(kwargs["optimizer"], self.groups)
+            if name in self.l1_names
+        ]
+        if weights and state.is_world_process_zero:
+            zeros = sum(int(weight.eq(0).sum()) for weight in weights)
+            size = sum(weight.numel() for weight in weights)
             logger.info(
                 "After l1 regularization, %s of %s trained weights are exactly 0.", f"{zeros:,}", f"{size:,}"
             )
@@ -151,15 +161,15 @@ def pretrained_weights(
     Returns:
         Weights by parameter name; empty if no stage uses l2_sp.
     """
-    wanted = {
+    names = {
         name
         for stage, planned in zip(stages, plan.stages, strict=True)
         if stage.regularize.l2_sp
         for name in planned.trainable
     }
     layout = plan.layout
-    wanted &= {parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups}
-    return {name: value.detach().clone() for name, value in model.named_parameters() if name in wanted}
+    names &= {parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups}
+    return {name: value.detach().clone() for name, value in model.named_parameters() if name in names}
 
 
 def noise_variance(eta: float, step: int) -> float:
@@ -171,11 +181,11 @@ def noise_variance(eta: float, step: int) -> float:
 
     Source: Neelakantan et al. 2015, Adding Gradient Noise Improves Learning for Very Deep Networks.
     """
-    return eta / (1 + step) ** FADING
+    return eta / (1 + step) ** NOISE_DECAY_EXPONENT
 
 
 def add_noise(gradients: Iterable[torch.Tensor], variance: float, seed: int) -> None:
-    """Add Gaussian noise to gradients, in place; equal seeds draw equal noise on devices of the same kind.
+    """Add Gaussian noise to gradients, in place; equal seeds result in equal noise on devices of the same kind.
 
     Args:
         gradients: Gradients, in the same order on all processes.
@@ -187,12 +197,12 @@ def add_noise(gradients: Iterable[torch.Tensor], variance: float, seed: int) -> 
         device = gradient.device
         if device not in generators:
             generators[device] = torch.Generator(device).manual_seed(seed)
-        drawn = torch.randn(gradient.shape, generator=generators[device], device=device, dtype=gradient.dtype)
-        gradient.add_(drawn, alpha=variance**0.5)
+        noise = torch.randn(gradient.shape, generator=generators[device], device=device, dtype=gradient.dtype)
+        gradient.add_(noise, alpha=variance**0.5)
 
 
 class GradientNoise(CallbackMethod):
-    """Method that adds noise to the gradients after clipping, the same on all processes and after a resume.
+    """Add noise to the gradients after clipping; the noise is the same on all processes and after a resume.
 
     Args:
         groups: Planned parameter groups, in the optimizer's order.
@@ -203,11 +213,13 @@ class GradientNoise(CallbackMethod):
     rules = GRADIENT_NOISE
 
     def __init__(self, groups: Sequence[ParameterGroup], eta: float, seed: int):
-        self.groups, self.eta, self.seed = tuple(groups), eta, seed
+        self.groups = tuple(groups)
+        self.eta = eta
+        self.seed = seed
 
     @classmethod
     def build(cls, context: StageContext) -> "GradientNoise | None":
-        """Return the noise of a stage that asks for it."""
+        """Return the method if the stage sets ``gradient_noise``, or None."""
         stage = context.stage
         variance = stage.spec.regularize.gradient_noise
         return cls(stage.plan.groups, variance, stage.seed) if variance else None
@@ -217,13 +229,15 @@ class GradientNoise(CallbackMethod):
     ) -> None:
         """Add the noise; transformers 5.23 has already unscaled fp16 gradients, with or without clipping."""
         step = state.global_step
-        held = [weight.grad for _, weight, _ in _held(kwargs["optimizer"], self.groups)]
-        seed = seed_of(self.seed, step)
-        add_noise([grad for grad in held if grad is not None], noise_variance(self.eta, step), seed)
+        parameters = _optimizer_parameters(kwargs["optimizer"], self.groups)
+        gradients = [weight.grad for _, weight, _ in parameters if weight.grad is not None]
+        add_noise(gradients, noise_variance(self.eta, step), seed_of(self.seed, step))
 
 
-def _held(optimizer: Any, groups: Sequence[ParameterGroup]) -> Iterator[tuple[str, nn.Parameter, float]]:
-    """Yield name, parameter and current learning rate of each parameter that the optimizer holds."""
+def _optimizer_parameters(
+    optimizer: Any, groups: Sequence[ParameterGroup]
+) -> Iterator[tuple[str, nn.Parameter, float]]:
+    """Yield name, parameter and current learning rate of each parameter of the optimizer."""
     for planned, group in zip(groups, optimizer.param_groups, strict=True):
         for name, weight in zip(planned.parameters, group["params"], strict=True):
             yield name, weight, float(group["lr"])

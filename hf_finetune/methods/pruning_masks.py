@@ -17,6 +17,7 @@ from hf_finetune.recipe.schema import Recipe, StageSpec
 __all__ = ["PruningMasks", "apply_pruning_masks"]
 
 Masked = list[tuple[nn.Parameter, torch.Tensor]]
+"""Weights, each with a mask that is true where the weight is pruned."""
 
 
 def apply_pruning_masks(masked: Iterable[tuple[nn.Parameter, torch.Tensor]]) -> None:
@@ -25,12 +26,12 @@ def apply_pruning_masks(masked: Iterable[tuple[nn.Parameter, torch.Tensor]]) -> 
     Args:
         masked: Weights, each with a mask of the same shape on the same device.
     """
-    for weight, zero in masked:
-        weight.data.masked_fill_(zero, 0.0)
+    for weight, mask in masked:
+        weight.data.masked_fill_(mask, 0.0)
 
 
 class PruningMasks(CallbackMethod):
-    """Method that resets pruned weights to 0 after each optimizer step.
+    """Reset pruned weights to 0 after each optimizer step.
 
     Args:
         masked: Weights, each with a mask that is true where the weight must stay 0. Frozen weights are skipped.
@@ -44,12 +45,12 @@ class PruningMasks(CallbackMethod):
 
     @classmethod
     def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
-        """Return whether this stage or one before it has set single weights to 0."""
+        """Return whether this stage or an earlier one has unstructured pruning."""
         return is_sparse(recipe.stages[: recipe.stages.index(stage) + 1])
 
     @classmethod
     def build(cls, context: StageContext) -> "PruningMasks | None":
-        """Return the masks of the weights that are 0, if this stage or one before it has set them to 0."""
+        """Return the method if this stage or an earlier one has unstructured pruning, or None."""
         stages = (*context.earlier, context.stage.spec)
         return cls(pruning_masks(context.model)) if is_sparse(stages) else None
 
@@ -58,7 +59,7 @@ class PruningMasks(CallbackMethod):
     ) -> None:
         """Select the trained weights, and move their masks to their device."""
         self.trained = [
-            (weight, zero.to(weight.device)) for weight, zero in self.masked if weight.requires_grad
+            (weight, mask.to(weight.device)) for weight, mask in self.masked if weight.requires_grad
         ]
 
     def on_optimizer_step(

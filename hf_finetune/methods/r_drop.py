@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class RDrop(Method):
-    """Method: two passes with different dropout for each batch.
+    """Compute two passes with different dropout for each batch, and add the divergence of their predictions.
 
     Args:
         factor: Factor on the divergence of the two predictions.
@@ -31,7 +31,7 @@ class RDrop(Method):
 
     @classmethod
     def build(cls, context: StageContext) -> "RDrop | None":
-        """Return R-Drop for a stage that asks for it."""
+        """Return the method if the stage sets ``r_drop``, or None."""
         factor = context.stage.spec.regularize.r_drop
         return cls(factor) if factor else None
 
@@ -59,12 +59,12 @@ def _twice(value: Any) -> Any:
     return tuple(_twice(item) for item in value)
 
 
-def symmetric_kl(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.Tensor:
+def symmetric_kl(first_logits: torch.Tensor, second_logits: torch.Tensor, target: str) -> torch.Tensor:
     """Compute the mean of the Kullback-Leibler divergences of two predictions in both directions.
 
     Args:
-        one: Logits of the first pass [batch, classes].
-        other: Logits of the second pass for the same examples [batch, classes].
+        first_logits: Logits of the first pass [batch, classes].
+        second_logits: Logits of the second pass for the same examples [batch, classes].
         target: ``single_label`` (softmax) or ``multi_label`` (sigmoid, each class separately).
 
     Returns:
@@ -73,8 +73,9 @@ def symmetric_kl(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.T
     Source: Liang et al. 2021, R-Drop: Regularized Dropout for Neural Networks.
     """
     if TARGETS[target].has_several_classes:
-        return (one.sigmoid() - other.sigmoid()) * (one - other) / 2
-    first, second = functional.log_softmax(one, dim=-1), functional.log_softmax(other, dim=-1)
+        return (first_logits.sigmoid() - second_logits.sigmoid()) * (first_logits - second_logits) / 2
+    first = functional.log_softmax(first_logits, dim=-1)
+    second = functional.log_softmax(second_logits, dim=-1)
     return ((first.exp() - second.exp()) * (first - second)).sum(dim=-1) / 2
 
 
@@ -89,24 +90,23 @@ def r_drop_loss(loss: Loss, factor: float, target: str) -> Loss:
         factor: Factor on the divergence, the alpha of the paper's published code.
         target: ``single_label`` or ``multi_label``.
     """
-    told = False
+    has_warned = False
 
-    def both(
+    def r_drop(
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        nonlocal told
+        nonlocal has_warned
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if len(logits) == len(labels):
             return loss(outputs, labels, num_items_in_batch)
         first, second = logits.float().chunk(2)
         mean = (loss((first,), labels, num_items_in_batch) + loss((second,), labels, num_items_in_batch)) / 2
         weights = label_weights(labels, target)
-        apart = (symmetric_kl(first, second, target) * weights).sum()
-        if not told and not apart.any():
+        divergence = (symmetric_kl(first, second, target) * weights).sum()
+        if not has_warned and not divergence.any():
             logger.warning("R-Drop has no effect: no trained module has dropout, so both passes are equal.")
-        told = True
-        return mean + factor * apart / (
-            num_items_in_batch if num_items_in_batch is not None else weights.sum()
-        )
+        has_warned = True
+        count = num_items_in_batch if num_items_in_batch is not None else weights.sum()
+        return mean + factor * divergence / count
 
-    return both
+    return r_drop

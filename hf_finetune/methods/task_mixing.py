@@ -17,12 +17,12 @@ from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.targets import TARGETS
 
-__all__ = ["FreezeIdleHeads", "Mix", "TaskSampler", "mixed_loss"]
+__all__ = ["FreezeIdleHeads", "TaskMixture", "TaskSampler", "mixed_loss"]
 
 
 @dataclass(frozen=True)
-class Mix(Method):
-    """Method: the task mixture of a multi-task stage.
+class TaskMixture(Method):
+    """Sample the tasks of a multi-task stage, and compute their joint loss.
 
     Attributes:
         columns: Columns of each task in labels and logits.
@@ -42,8 +42,8 @@ class Mix(Method):
         return len(recipe.task_names) > 1
 
     @classmethod
-    def build(cls, context: StageContext) -> "Mix | None":
-        """Return the mixture of several tasks, whose class balance is computed for each of them separately.
+    def build(cls, context: StageContext) -> "TaskMixture | None":
+        """Return the task mixture, or None for a single task; the class balance is computed for each task separately.
 
         Label smoothing applies to single-label tasks only.
         """
@@ -56,21 +56,19 @@ class Mix(Method):
             balance = build_class_balance(spec.balance, task.target, task.labels, task.label_names)
             losses.append(balanced_loss(task.target, balance, spec.label_smoothing))
         weights = [task.weight for task in tasks if task.weight is not None]
-        sizes, counts = (
-            tuple(len(task.labels) for task in tasks),
-            tuple(task.per_epoch for task in tasks),
-        )
+        sizes = tuple(len(task.labels) for task in tasks)
+        counts = tuple(task.per_epoch for task in tasks)
         return cls(columns, sizes, counts, mixed_loss(columns, losses, weights or None))
 
     def base_loss(self, target: str, label_smoothing: float) -> Loss:
-        """Return the joint loss; its tasks have their own smoothing."""
+        """Return the joint loss, which includes the label smoothing of each task."""
         return self.loss
 
     def sampler(self, seed: int, lengths: Sequence[int] | None, examples_per_step: int) -> "TaskSampler":
         """Return the sampler of an epoch, see ``TaskSampler``."""
         return TaskSampler(self.sizes, self.counts, seed, lengths, examples_per_step)
 
-    def count_labels(
+    def loss_denominator(
         self, batches: Sequence[Mapping[str, Any]], gather: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
         """Return the number of examples: a label is a row of numbers. Padding examples do not count."""
@@ -83,17 +81,17 @@ class Mix(Method):
 
 
 class TaskSampler(Sampler[int]):
-    """Sampler that draws a fixed number of examples of each task per epoch.
+    """Sample a fixed number of examples of each task per epoch.
 
-    The examples of a task are cycled through in random order: none is drawn again before all have been drawn. The draws
-    depend on seed and epoch only, so they are the same after a resume and on all processes.
+    The examples of a task are cycled through in random order: none is sampled again before all have been sampled. The
+    sample depends on seed and epoch only, so it is the same after a resume and on all processes.
 
     Args:
         sizes: Number of examples of each task; the indices of the tasks follow each other in this order.
         counts: Number of examples of each task in an epoch.
-        seed: Seed of the draws.
+        seed: Random seed.
         lengths: Number of tokens of each example, to group examples of similar length; None for random order.
-        group: Number of examples per optimizer step, over all processes.
+        examples_per_step: Number of examples per optimizer step, over all processes.
     """
 
     def __init__(
@@ -102,13 +100,17 @@ class TaskSampler(Sampler[int]):
         counts: Sequence[int],
         seed: int,
         lengths: Sequence[int] | None = None,
-        group: int = 1,
+        examples_per_step: int = 1,
     ):
-        self.sizes, self.counts, self.seed, self.epoch = tuple(sizes), tuple(counts), seed, 0
-        self.lengths, self.group = lengths, group
+        self.sizes = tuple(sizes)
+        self.counts = tuple(counts)
+        self.seed = seed
+        self.lengths = lengths
+        self.examples_per_step = examples_per_step
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, on which the draws depend.
+        """Set the epoch, on which the sample depends.
 
         Args:
             epoch: Number of the epoch, from 0.
@@ -124,7 +126,7 @@ class TaskSampler(Sampler[int]):
         for size, count in zip(self.sizes, self.counts, strict=True):
             parts.append(sample_with_cycling(torch.arange(start, start + size), count, generator))
             start += size
-        return shuffle_by_length(torch.cat(parts), self.lengths, self.group, generator)
+        return shuffle_by_length(torch.cat(parts), self.lengths, self.examples_per_step, generator)
 
 
 def mixed_loss(
@@ -138,8 +140,8 @@ def mixed_loss(
         1/N sum w l                              with fixed weights w,
         1/N sum (c exp(-s) l + s/2)              with learned weights, s being the log variance of the task,
 
-    where c is 1/2 for regression and 1 for classification. The influence of a task is its weight times its share of the
-    examples, and a step does not depend on how its examples are spread over micro-batches and processes.
+    where c is 1/2 for regression and 1 for classification. The influence of a task is its weight times its fraction of
+    the examples, and a step does not depend on how its examples are divided into micro-batches and over processes.
 
     Args:
         columns: Columns of each task in labels and logits.
@@ -157,15 +159,17 @@ def mixed_loss(
         examples = num_items_in_batch if num_items_in_batch is not None else torch.stack(masks).sum()
         total = logits.new_zeros(())
         for index, (task, rows) in enumerate(zip(columns, masks, strict=True)):
-            wanted = task.labels_of(labels[rows])
-            wanted = wanted[:, 0].long() if TARGETS[task.target].is_exclusive else wanted
-            task_loss = losses[index]((task.logits_of(logits[rows]),), wanted, examples * task.width)
+            task_labels = task.labels_of(labels[rows])
+            if TARGETS[task.target].is_exclusive:
+                task_labels = task_labels[:, 0].long()
+            task_loss = losses[index]((task.logits_of(logits[rows]),), task_labels, examples * task.width)
             if weights is not None:
                 total = total + weights[index] * task_loss
                 continue
-            variance = logits[0, columns[-1].logits[1] + index]
+            log_variance = logits[0, columns[-1].logits[1] + index]
             factor = 0.5 if not TARGETS[task.target].has_classes else 1.0
-            total = total + factor * torch.exp(-variance) * task_loss + variance / 2 * rows.sum() / examples
+            total = total + factor * torch.exp(-log_variance) * task_loss
+            total = total + log_variance / 2 * rows.sum() / examples
         return total
 
     return loss
@@ -184,11 +188,8 @@ class FreezeIdleHeads(TrainerCallback):
         """Set all-zero gradients of heads to None, so that the optimizer skips their parameters."""
         for heads in task_heads(kwargs["model"]).values():
             for name in heads.names:
-                parameters = [
-                    parameter for parameter in heads.parameters_of(name) if parameter.grad is not None
-                ]
-                if parameters and not any(
-                    bool(parameter.grad.any()) for parameter in parameters if parameter.grad is not None
-                ):
+                parameters = heads.parameters_of(name)
+                gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+                if not any(bool(gradient.any()) for gradient in gradients):
                     for parameter in parameters:
                         parameter.grad = None

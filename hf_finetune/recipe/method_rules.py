@@ -33,7 +33,7 @@ class MethodRules:
     Attributes:
         name: Name of the method.
         fields: Places of its fields in a stage, such as ``regularize.ema``, or in the recipe.
-        cache_objection: Why a stage with the method must compute its frozen layers in every epoch.
+        cache_blocker: Why a stage with the method must compute its frozen layers in every epoch.
         one_task: Fields that need a single task, each with the reason or the repair.
         needs_classes: Why the labels must be classes, not amounts.
         needs_standard_loss: Whether it replaces the loss of the labels by one that is made for cross-entropy or the
@@ -44,7 +44,7 @@ class MethodRules:
 
     name: str = ""
     fields: tuple[str, ...] = ()
-    cache_objection: str = ""
+    cache_blocker: str = ""
     one_task: Mapping[str, str] = field(default_factory=dict)
     needs_classes: str = ""
     needs_standard_loss: bool = False
@@ -94,7 +94,7 @@ CARRIED_OPTIMIZER = MethodRules(
 DISTILLATION = MethodRules(
     "distillation",
     ("teacher",),
-    cache_objection="the teacher needs the original inputs",
+    cache_blocker="the teacher needs the original inputs",
     one_task={"teacher": "A teacher has the classes of a single task."},
     needs_standard_loss=True,
 )
@@ -114,7 +114,7 @@ GRADIENT_NOISE = MethodRules("gradient noise", ("regularize.gradient_noise",), u
 MIXUP = MethodRules(
     "mixup",
     ("regularize.mixup", "regularize.cutmix"),
-    cache_objection="mixup and cutmix mix whole images",
+    cache_blocker="mixup and cutmix mix whole images",
     one_task={"regularize.mixup": ONE_TASKS_CLASSES, "regularize.cutmix": ONE_TASKS_CLASSES},
     needs_classes="It mixes class probabilities.",
     needs_standard_loss=True,
@@ -129,7 +129,7 @@ R_DROP = MethodRules(
 DOMAIN_ALIGNMENT = MethodRules(
     "domain alignment",
     ("domain_adaptation",),
-    cache_objection="domain alignment also needs inputs of the target domain",
+    cache_blocker="domain alignment also needs inputs of the target domain",
     unsharded="shard the model whose features are aligned",
     # half of a batch is from the target domain and has no labels
     conflicts=frozenset({"distillation", "mixup", "r_drop"}),

@@ -14,7 +14,7 @@ from hf_finetune.cache.pooled_texts import poolings_for
 from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors
 from hf_finetune.cache.views import choose_views
 from hf_finetune.data.joint_tasks import MixedExamples
-from hf_finetune.methods import cache_objection
+from hf_finetune.methods import cache_blocker
 from hf_finetune.models.head_spec import pooling_of
 from hf_finetune.models.pooling import declared_pooling
 from hf_finetune.planning.stages import StagePlan
@@ -50,7 +50,7 @@ def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) 
     if spec is None:
         return None
     source = _digest(prepared, recipe.seed if _is_augmented(recipe) else None)
-    unsound = cache_objection(recipe, stage, planned)
+    unsound = cache_blocker(recipe, stage, planned)
     views = cached_views(recipe, spec, stage, planned)
     return CacheSettings(cache_folder(), *views, spec.size_limit, source, unsound, _shared_texts(prepared))
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from hf_finetune.cache.estimate import CacheEstimate, estimate_cache_size
 from hf_finetune.cache.views import not_worth_caching
 from hf_finetune.errors import InputError
-from hf_finetune.methods import cache_objection
+from hf_finetune.methods import cache_blocker
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.performance.execution_modes import ExecutionMode, benchmark_steps
@@ -63,7 +63,7 @@ def _frozen_work(
     if spec is None:
         return "prefix cache: disabled (set in the recipe)"
     views, epochs = cached_views(recipe, spec, stage, planned)
-    if reason := cache_objection(recipe, stage, planned) or not_worth_caching(views, epochs):
+    if reason := cache_blocker(recipe, stage, planned) or not_worth_caching(views, epochs):
         return f"prefix cache: disabled ({reason})"
     try:
         skeleton, example = subject()

@@ -70,8 +70,8 @@ def fit_linear(
     classes: int,
     strengths: Sequence[float] = STRENGTHS,
     folds: np.ndarray | None = None,
-    factors: Sequence[float] | None = None,
-    shifts: Sequence[float] | None = None,
+    class_weights: Sequence[float] | None = None,
+    logit_adjustments: Sequence[float] | None = None,
 ) -> LinearFit:
     """Fit a linear layer with the strength of the lowest cross-validated loss.
 
@@ -86,19 +86,19 @@ def fit_linear(
         classes: Number of classes; 1 for regression.
         strengths: Strengths to choose from, in ascending order; without ``folds`` the first one is used.
         folds: Fold number of each example [examples], from ``assign_folds``; None skips the cross-validation.
-        factors: Class weights [classes]: factor on the loss of a class's examples (multi-label: of its positive
+        class_weights: Class weights [classes]: factor on the loss of a class's examples (multi-label: of its positive
             labels); None is 1.
-        shifts: Logit adjustments [classes], added to the logits in the loss only. The bias is not penalized, so
-            subtracting them from the fitted bias is equivalent.
+        logit_adjustments: Logit adjustments [classes], added to the logits in the loss only. The bias is not
+            penalized, so subtracting them from the fitted bias is equivalent.
 
     Returns:
         The linear layer, the chosen strength and the cross-validated losses.
     """
     if TARGETS[target].is_exclusive and labels.ndim == 2:
-        labels = labels * (1.0 if factors is None else np.asarray(factors))
+        labels = labels * (1.0 if class_weights is None else np.asarray(class_weights))
         counts = np.ones(len(labels))
     else:
-        counts = _counts(labels, target, factors)
+        counts = _counts(labels, target, class_weights)
     features = np.asarray(features, dtype=np.float64)
     with threadpool_limits(1 if features.size * classes < SMALL else None):
         losses = {}
@@ -106,9 +106,9 @@ def fit_linear(
             losses = _cross_validate(features, labels, target, classes, strengths, folds, counts)
         chosen = min(losses, key=losses.__getitem__, default=strengths[0])
         weight, bias = _fit(features, labels, target, classes, chosen, counts)
-    if shifts is not None:
+    if logit_adjustments is not None:
         sure = TARGETS[target].has_several_classes and np.array([_is_sure(column) for column in labels.T])
-        bias = bias - np.where(sure, 0.0, shifts)
+        bias = bias - np.where(sure, 0.0, logit_adjustments)
     return LinearFit(weight, bias, chosen, losses)
 
 
@@ -192,13 +192,15 @@ def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
     return {"method": method, name: shown(fit.strength), "cross_validation": losses}
 
 
-def _counts(labels: np.ndarray, target: Target, factors: Sequence[float] | None) -> np.ndarray:
+def _counts(labels: np.ndarray, target: Target, class_weights: Sequence[float] | None) -> np.ndarray:
     """Return example weights [examples], or label weights [examples, classes] (multi-label; 0 for unknown labels)."""
     if TARGETS[target].has_several_classes:
-        return np.where(labels == 1, 1.0 if factors is None else np.asarray(factors), 1.0) * ~np.isnan(labels)
-    if factors is None:
+        return np.where(
+            labels == 1, 1.0 if class_weights is None else np.asarray(class_weights), 1.0
+        ) * ~np.isnan(labels)
+    if class_weights is None:
         return np.ones(labels.shape)
-    counts: np.ndarray = np.asarray(factors)[labels]
+    counts: np.ndarray = np.asarray(class_weights)[labels]
     return counts
 
 

@@ -25,7 +25,7 @@ from hf_finetune.data.distributed_sampling import SharedBuffers
 from hf_finetune.distributed import detect_lost_process, main_process_first
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.base import Loss, Method
-from hf_finetune.methods.carried_optimizer import OPTIMIZER, optimizer_state, save_state
+from hf_finetune.methods.carried_optimizer import OPTIMIZER_FILE, optimizer_state, save_state
 from hf_finetune.methods.prefix_replay import PrefixReplay
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.planning.stages import PlannedStage
@@ -235,7 +235,7 @@ def _keep_optimizer(trainer: SingleStageTrainer, folder: Path, best_metric: str 
         # the Trainer restores only the weights of the best checkpoint
         trainer._load_optimizer_and_scheduler(str(folder / f"checkpoint-{best}"))
     if trainer.is_world_process_zero():
-        save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), folder / OPTIMIZER)
+        save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), folder / OPTIMIZER_FILE)
 
 
 def _check_sharding(checkpoint: Path, fsdp: bool) -> None:

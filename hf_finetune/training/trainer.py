@@ -152,7 +152,7 @@ class SingleStageTrainer(Trainer):
             return everywhere
 
         for method in self.methods:
-            if (count := method.count_labels(batch_samples, gather)) is not None:
+            if (count := method.loss_denominator(batch_samples, gather)) is not None:
                 return count
         return count_labels(batch_samples, gather, self.target)
 

@@ -184,7 +184,9 @@ CASES = [
     Case(
         "weights of a class that the data lacks",
         "run recipe.yaml 'stages.0.balance={method: class_weights, weights: {soop: 3}}'",
-        ("Problem:\n  stages[0].balance.weights must name classes of the data. Got 'soop'. Nearest: 'soup'."),
+        (
+            "Problem:\n  stages[0].balance.weights must contain only classes of the data. Got 'soop'. Nearest: 'soup'."
+        ),
     ),
     Case(
         "balance for amounts",

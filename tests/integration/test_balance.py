@@ -52,7 +52,7 @@ def test_weights_of_several_labels_are_counted_among_the_examples(tmp_path, told
     data = {"path": str(tmp_path / "topics.jsonl"), "split": {"validation": 0.0, "test": 0.0}}
     recipe = parse_recipe({**recipe.model_dump(mode="json"), "data": data})
     quick_run(short(recipe, "class_weights"), tmp_path / "run")
-    assert told[0][1].factors == pytest.approx((1.0, 2.0, 5.0))
+    assert told[0][1].class_weights == pytest.approx((1.0, 2.0, 5.0))
 
 
 def test_the_sampler_goes_with_what_a_frozen_prefix_gave(tmp_path, told, reviews, bert_checkpoint):

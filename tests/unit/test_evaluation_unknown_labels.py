@@ -119,7 +119,10 @@ def test_a_fit_to_weights_and_probabilities_is_that_to_repeated_examples():
     assert fitted(features).shape == (30, 3)
     folds = assign_folds(shares.argmax(axis=1).tolist(), "single_label", 1, 0)
     assert (
-        len(fit_linear(features, shares, "single_label", 3, folds=folds, factors=(1.0, 2.0, 3.0)).losses) > 1
+        len(
+            fit_linear(features, shares, "single_label", 3, folds=folds, class_weights=(1.0, 2.0, 3.0)).losses
+        )
+        > 1
     )
 
 

@@ -12,7 +12,7 @@ from hf_finetune.methods.base import CallbackMethod, Method, StageContext, TaskL
 from hf_finetune.methods.carried_optimizer import CarriedOptimizer
 from hf_finetune.methods.distillation import Teacher
 from hf_finetune.methods.domain_alignment import DomainAlignment
-from hf_finetune.methods.task_mixing import Mix
+from hf_finetune.methods.task_mixing import TaskMixture
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
@@ -138,7 +138,7 @@ def test_methods_are_built_in_the_order_of_the_registry(tiny_model):
     pruned = spec.model_copy(update={"compress": CompressSpec(prune=0.5, method="unstructured")})
     context = StageContext(PlannedStage(spec, planned), model, (labels,), earlier=(pruned,))
     built = [type(method) for method in build_methods(context, [teacher])]
-    without = {CarriedOptimizer, Mix, DomainAlignment}
+    without = {CarriedOptimizer, TaskMixture, DomainAlignment}
     assert built == [kind for kind in METHODS if kind not in without]
 
 

@@ -111,7 +111,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
         (b"no tensors", "UnpicklingError"),
         (b"", "EOFError"),
         ([1, 2], "a list"),
-        ({"head.weight": 3}, "no mapping of parameters to their state"),
+        ({"head.weight": 3}, "not a mapping from parameter names to optimizer state"),
         (None, "FileNotFoundError"),
     ],
 )

@@ -48,8 +48,8 @@ def balance(method, labels=LABELS, target="single_label", **fields):
 
 def test_class_weights_are_those_of_scikit_learn():
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(LABELS))
-    assert balance("class_weights").factors == pytest.approx(expected)
-    assert balance("class_weights").factors == pytest.approx([2.0, 1.0, 2 / 3])
+    assert balance("class_weights").class_weights == pytest.approx(expected)
+    assert balance("class_weights").class_weights == pytest.approx([2.0, 1.0, 2 / 3])
 
 
 def test_effective_numbers_by_hand():
@@ -57,7 +57,7 @@ def test_effective_numbers_by_hand():
     assert effective_numbers([1, 2, 3], 0.5) == [1.0, 1.5, 1.75]
     # 1, 2/3 and 4/7, times 6 / (1 + 2 x 2/3 + 3 x 4/7) = 126/85
     expected = [126 / 85, 84 / 85, 72 / 85]
-    assert balance("effective_number", beta=0.5).factors == pytest.approx(expected)
+    assert balance("effective_number", beta=0.5).class_weights == pytest.approx(expected)
 
 
 def test_effective_numbers_are_the_papers_but_for_a_common_factor():
@@ -80,19 +80,19 @@ def test_effective_numbers_lie_between_none_and_class_weights(target):
 
 def test_of_several_labels_each_is_a_question_of_its_own():
     labels = [[0, 2], [2], [0, 1, 2], [2]]
-    assert balance("class_weights", labels, "multi_label").factors == (1.0, 3.0, 0.25)
+    assert balance("class_weights", labels, "multi_label").class_weights == (1.0, 3.0, 0.25)
 
 
 def test_a_class_without_examples_breaks_nothing():
     """4 examples of 2 classes: the third has no weight to speak of, and the others those of scikit-learn."""
-    factors = balance("class_weights", [0, 1, 1, 1]).factors
+    factors = balance("class_weights", [0, 1, 1, 1]).class_weights
     assert factors[:2] == pytest.approx([2.0, 2 / 3])
-    assert math.isfinite(balance("logit_adjustment", [0, 1, 1, 1]).shifts[2])
+    assert math.isfinite(balance("logit_adjustment", [0, 1, 1, 1]).logit_adjustments[2])
 
 
 def test_own_weights_are_taken_as_they_are():
-    assert balance("class_weights", weights={"b": 3.0}).factors == (1.0, 3.0, 1.0)
-    assert balance("focal", weights={"c": 0.5}) == ClassBalance(factors=(1.0, 1.0, 0.5), gamma=2.0)
+    assert balance("class_weights", weights={"b": 3.0}).class_weights == (1.0, 3.0, 1.0)
+    assert balance("focal", weights={"c": 0.5}) == ClassBalance(class_weights=(1.0, 1.0, 0.5), gamma=2.0)
 
 
 def test_none_changes_nothing():
@@ -122,7 +122,7 @@ def test_of_smoothed_labels_the_whole_loss_of_an_example_has_the_weight_of_its_c
 
 def test_smoothed_labels_teach_the_right_class_however_far_apart_the_weights_are():
     """torch weighs what is spread by the class that it goes to: a scarce one then wins the examples of the others."""
-    loss = balanced_loss("single_label", ClassBalance(factors=(0.505, 50.0)), 0.1)
+    loss = balanced_loss("single_label", ClassBalance(class_weights=(0.505, 50.0)), 0.1)
     logits = torch.zeros(1, 2, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=50)
 
@@ -137,14 +137,14 @@ def test_smoothed_labels_teach_the_right_class_however_far_apart_the_weights_are
 
 
 def test_the_weighted_loss_of_shares_is_torchs():
-    loss = balanced_loss("single_label", ClassBalance(factors=(2.0, 1.0, 0.5)))
+    loss = balanced_loss("single_label", ClassBalance(class_weights=(2.0, 1.0, 0.5)))
     expected = functional.cross_entropy(LOGITS[:3], SHARES, torch.tensor([2.0, 1.0, 0.5]), reduction="sum")
     torch.testing.assert_close(loss((LOGITS[:3],), SHARES), expected / 3)
     torch.testing.assert_close(loss((LOGITS[:3],), SHARES, 6), expected / 6)
 
 
 def test_the_weights_of_several_labels_are_torchs_pos_weight():
-    loss = balanced_loss("multi_label", ClassBalance(factors=(2.0, 1.0, 0.5)))
+    loss = balanced_loss("multi_label", ClassBalance(class_weights=(2.0, 1.0, 0.5)))
     expected = functional.binary_cross_entropy_with_logits(
         LOGITS, HOT, pos_weight=torch.tensor([2.0, 1.0, 0.5])
     )
@@ -156,7 +156,7 @@ def test_the_focal_loss_by_hand():
     logits = torch.tensor([[math.log(3.0), 0.0]])
     loss = balanced_loss("single_label", ClassBalance(gamma=2.0))
     assert loss((logits,), torch.tensor([0])).item() == pytest.approx(-math.log(0.75) / 16, rel=1e-5)
-    loss = balanced_loss("single_label", ClassBalance(factors=(5.0, 1.0), gamma=2.0))
+    loss = balanced_loss("single_label", ClassBalance(class_weights=(5.0, 1.0), gamma=2.0))
     assert loss((logits,), torch.tensor([0])).item() == pytest.approx(-5 * math.log(0.75) / 16, rel=1e-5)
 
 
@@ -201,7 +201,7 @@ def test_logit_adjustment_by_hand():
     """The classes have 1/6, 2/6 and 3/6 of the examples."""
     shifts = [2 * math.log(share / 6) for share in (1, 2, 3)]
     made = balance("logit_adjustment", tau=2.0)
-    assert made.shifts == pytest.approx(shifts)
+    assert made.logit_adjustments == pytest.approx(shifts)
     found = balanced_loss("single_label", made, 0.1)((LOGITS,), CLASSES)
     expected = functional.cross_entropy(LOGITS + torch.tensor(shifts), CLASSES, label_smoothing=0.1)
     torch.testing.assert_close(found, expected)
@@ -209,16 +209,16 @@ def test_logit_adjustment_by_hand():
 
 def test_logit_adjustment_of_several_labels_takes_the_odds_of_each():
     made = balance("logit_adjustment", [[0, 2], [2], [0, 1], [2]], "multi_label")
-    assert made.shifts == pytest.approx([0.0, math.log(1 / 3), math.log(3.0)])
+    assert made.logit_adjustments == pytest.approx([0.0, math.log(1 / 3), math.log(3.0)])
     found = balanced_loss("multi_label", made)((LOGITS,), HOT)
-    shifted = LOGITS + torch.tensor(made.shifts)
+    shifted = LOGITS + torch.tensor(made.logit_adjustments)
     torch.testing.assert_close(found, functional.binary_cross_entropy_with_logits(shifted, HOT))
 
 
 KINDS = {
-    "weights": ClassBalance(factors=(2.0, 1.0, 0.5)),
-    "focal": ClassBalance(factors=(2.0, 1.0, 0.5), gamma=2.0),
-    "logit adjustment": ClassBalance(shifts=(-2.0, -1.0, -0.5)),
+    "weights": ClassBalance(class_weights=(2.0, 1.0, 0.5)),
+    "focal": ClassBalance(class_weights=(2.0, 1.0, 0.5), gamma=2.0),
+    "logit adjustment": ClassBalance(logit_adjustments=(-2.0, -1.0, -0.5)),
 }
 
 
@@ -389,5 +389,5 @@ def test_the_trainer_takes_its_order_from_the_sampler(tmp_path, tiny_model):
     )
     sampler = trainer._get_train_sampler()
     assert isinstance(sampler, BalancedSampler)
-    assert (sampler.seed, sampler.lengths, sampler.group) == (7, [1, 2, 3, 4], 6)
+    assert (sampler.seed, sampler.lengths, sampler.examples_per_step) == (7, [1, 2, 3, 4], 6)
     assert list(sampler) == list(BalancedSampler([0, 0, 0, 1], 7, [1, 2, 3, 4], 6))

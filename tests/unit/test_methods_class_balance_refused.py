@@ -29,7 +29,7 @@ NAMES = ("a", "b", "c")
         (
             {"balance": {"method": "class_weights", "weights": {"a": 2.0, "bb": 2.0}}},
             "single_label",
-            ["stages[0].balance.weights must name classes of the data. Got 'bb'. Nearest: 'b'."],
+            ["stages[0].balance.weights must contain only classes of the data. Got 'bb'. Nearest: 'b'."],
         ),
         (
             {"label_smoothing": 0.1},

@@ -94,7 +94,7 @@ def test_labels_that_are_shares_count_once_each_class():
 def test_without_a_word_of_the_teacher_the_labels_count_alone():
     logits, labels = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
     teacher = told([[0.0, 1.0]])
-    teacher.forget()
+    teacher.clear_logits()
     found = loss_with_teacher(loss_for("single_label"), teacher, "single_label")((logits,), labels)
     assert found.item() == functional.cross_entropy(logits, labels).item()
 
@@ -103,7 +103,7 @@ def test_a_teacher_answers_in_the_students_order_and_learns_nothing(tiny_model):
     model = tiny_model("bert").train()
     teacher = Teacher(model, [2, 0, 1], 2.0, 0.5)
     batch = torch.utils.data.default_collate([Examples(model, 2)[index] for index in range(2)])
-    teacher.see(batch)
+    teacher.predict_batch(batch)
     expected = tiny_model("bert")(batch["input_ids"], batch["attention_mask"]).logits
     assert torch.equal(teacher.logits, expected[:, [2, 0, 1]])
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
@@ -130,7 +130,7 @@ def test_a_trainer_asks_the_teacher_in_training_only(tmp_path, tiny_model):
     steps = {"num_train_epochs": 20, "optim": "adamw_torch", "learning_rate": 0.01}
     trainer = stock_trainer(student, tmp_path, data=examples, make=make, **steps)
     batch = torch.utils.data.default_collate([examples[index] for index in range(4)])
-    teacher.see(batch)
+    teacher.predict_batch(batch)
     wanted = teacher.logits
 
     def apart():

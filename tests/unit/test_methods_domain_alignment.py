@@ -96,10 +96,10 @@ def test_the_heads_input_of_a_text_model_is_one_vector_for_each_example(tiny_mod
     model = tiny_model(name)
     seen = HeadInput(model)
     model(input_ids=torch.tensor([[2, 5, 6, 3], [2, 7, 3, 4]]), attention_mask=torch.ones(2, 4).long())
-    assert seen.take().shape == (2, 16)
+    assert seen.pop().shape == (2, 16)
     seen.remove()
     model(input_ids=torch.tensor([[2, 5, 6, 3]]))
-    assert not seen.vectors and not seen.others
+    assert not seen.vectors and not seen.sequences
 
 
 def test_the_heads_input_of_a_decoder_is_that_of_its_logits_whatever_the_padding(tiny_model):
@@ -111,15 +111,15 @@ def test_the_heads_input_of_a_decoder_is_that_of_its_logits_whatever_the_padding
         tokens = torch.tensor([[2, 5, 6, 3, *[0] * padding]])
         mask = (tokens != 0).long()
         logits = model(input_ids=tokens, attention_mask=mask).logits
-        found.append(seen.take())
+        found.append(seen.pop())
         torch.testing.assert_close(functional.linear(found[-1], model.score.weight), logits)
     torch.testing.assert_close(*found)
 
 
 def test_a_head_that_is_given_nothing_is_told(tiny_model):
     seen = HeadInput(tiny_model("vit"))
-    with pytest.raises(InputError, match="has no feature vector as its input"):
-        seen.take()
+    with pytest.raises(InputError, match="Its head receives no feature vector"):
+        seen.pop()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_the_heads_input_makes_the_logits_of_an_image_model(tiny_model, name, si
     model = tiny_model(name)
     seen = HeadInput(model)
     logits = model(pixel_values=images(3)).logits
-    features = seen.take()
+    features = seen.pop()
     assert features.shape == (3, size)
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     assert torch.allclose(functional.linear(features, last.weight, last.bias), logits, atol=1e-6)
@@ -156,9 +156,9 @@ def micro_batches(model, alignment, labels, sources, targets, sizes, progress):
         start += size
         outputs = model(pixel_values=torch.cat([sources[rows], targets[rows]]))
         loss(outputs, labels[rows], torch.tensor(len(labels))).backward()
-    judge = [one.grad.clone() for one in alignment.judge.parameters()] if alignment.judge else []
+    judge = [one.grad.clone() for one in alignment.classifier.parameters()] if alignment.classifier else []
     grads = [one.grad.clone() for one in model.parameters() if one.grad is not None]
-    return grads + judge, torch.stack(alignment.seen).sum().item()
+    return grads + judge, torch.stack(alignment.step_losses).sum().item()
 
 
 def test_dann_is_the_same_however_many_micro_batches_share_a_step(tiny_model):
@@ -183,7 +183,7 @@ def test_coral_of_a_step_is_the_mean_of_its_micro_batches_by_their_sizes(tiny_mo
         pairs = []
         for batch in (sources[rows], targets[rows]):
             model(pixel_values=batch)
-            pairs.append(features.take().detach())
+            pairs.append(features.pop().detach())
         each.append(coral_loss(*pairs).item())
     assert value == pytest.approx((4 * each[0] + 2 * each[1]) / 6, rel=1e-4)
 
@@ -206,7 +206,7 @@ def test_the_gradient_below_the_head_is_the_reversed_one_of_the_judge(tiny_model
     def of_domains():
         model(pixel_values=torch.cat([sources, targets]))
         wanted = torch.tensor([0.0, 0.0, 1.0, 1.0])
-        logits = alignment.judge(seen.take()).squeeze(1)
+        logits = alignment.classifier(seen.pop()).squeeze(1)
         return functional.binary_cross_entropy_with_logits(logits, wanted)
 
     known = {id(one): place for place, one in enumerate(p for p in model.parameters() if p.grad is not None)}
@@ -227,7 +227,7 @@ def test_fillers_count_in_neither_domain_and_a_validation_batch_is_as_ever(tiny_
     rows = torch.tensor([0, 1, 3, 4])
     features = HeadInput(model)
     model(pixel_values=batch)
-    logits = alignment.judge(features.take()[rows]).squeeze(1)
+    logits = alignment.classifier(features.pop()[rows]).squeeze(1)
     added = functional.binary_cross_entropy_with_logits(logits, torch.tensor([0.0, 0.0, 1.0, 1.0]))
     expected = plain({"logits": outputs.logits[:3]}, labels, torch.tensor(2)) + 0.5 * added
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -254,8 +254,8 @@ def test_other_labels_weigh_each_micro_batch_by_its_share(tiny_model, target):
         model(pixel_values=images(4)), labels, torch.tensor(2 * labels.numel())
     )
     model(pixel_values=images(4))
-    features = alignment.features.take()
-    assert alignment.seen[0].item() == pytest.approx(coral_loss(features[:2], features[2:]).item() / 2)
+    features = alignment.features.pop()
+    assert alignment.step_losses[0].item() == pytest.approx(coral_loss(features[:2], features[2:]).item() / 2)
 
 
 def train_judge(alignment, state, **optimizer):
@@ -274,11 +274,11 @@ def test_in_fp16_the_judge_learns_at_its_own_scale_and_rests_when_the_model_does
         alignment = alignment_of(tiny_model("vit"), "dann")
         features = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
         alignment.on_step_begin(ALONE, TrainerState(max_steps=4), None)
-        (alignment.value(features[:3], features[3:]) * scale).backward()
+        (alignment.alignment_loss(features[:3], features[3:]) * scale).backward()
         train_judge(alignment, TrainerState(), **optimizer)
-        return alignment.judge[0].weight.detach(), alignment.judge[0].weight.grad
+        return alignment.classifier[0].weight.detach(), alignment.classifier[0].weight.grad
 
-    begun = alignment_of(tiny_model("vit"), "dann").judge[0].weight
+    begun = alignment_of(tiny_model("vit"), "dann").classifier[0].weight
     scaler = SimpleNamespace(get_scale=lambda: 1024.0)
     plain, scaled = judged(1.0), judged(1024.0, scaler=scaler)
     assert not torch.equal(plain[0], begun)
@@ -294,7 +294,7 @@ def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
     def step(alignment, seed):
         state = TrainerState(global_step=seed, max_steps=4)
         alignment.on_step_begin(ALONE, state, None)
-        alignment.value(
+        alignment.alignment_loss(
             torch.randn(4, 16, generator=torch.Generator().manual_seed(seed)), torch.ones(3, 16)
         ).backward()
         train_judge(alignment, state)
@@ -310,9 +310,9 @@ def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
     second.load(tmp_path)
     step(second, 2)
     step(second, 3)
-    for one, other in zip(straight.judge.parameters(), second.judge.parameters(), strict=True):
+    for one, other in zip(straight.classifier.parameters(), second.classifier.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert not torch.equal(first.judge[0].weight, second.judge[0].weight)
+    assert not torch.equal(first.classifier[0].weight, second.classifier[0].weight)
 
 
 @pytest.mark.parametrize("state", [{}, {"judge": {}, "optimizer": {}}, {"judge": 3, "optimizer": None}])
@@ -332,11 +332,11 @@ def test_the_judge_draws_nothing_from_the_common_chance_and_passes_over_what_is_
     before = torch.get_rng_state()
     alignment = alignment_of(model, "dann")
     assert torch.equal(torch.get_rng_state(), before)
-    weights = [one.clone() for one in alignment.judge.parameters()]
-    for one in alignment.judge.parameters():
+    weights = [one.clone() for one in alignment.classifier.parameters()]
+    for one in alignment.classifier.parameters():
         one.grad = torch.full_like(one, math.inf)
     train_judge(alignment, TrainerState())
-    assert all(torch.equal(a, b) for a, b in zip(weights, alignment.judge.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(weights, alignment.classifier.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_it_is_said_which_share_of_the_loss_coral_was(tiny_model, caplog, weight
 def test_the_hooks_are_gone_at_the_end_and_training_mode_is_as_it_was(tiny_model):
     model = tiny_model("vit").train()
     alignment = alignment_of(model, "coral")
-    assert model.training and alignment.judge is None
+    assert model.training and alignment.classifier is None
     with alignment.active():
         assert model._forward_pre_hooks
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -382,4 +382,4 @@ def test_alignment_is_joined_with_the_examples_of_a_stage(tiny_model):
     train, joined = alignment.prepare(tiny_model("vit"), batch, collate, 0)
     made = joined([train[index] for index in range(3)])
     assert made["pixel_values"].shape[0] == 6 and made["labels"].tolist() == [0, 0, 0]
-    assert alignment.weight == 2.0 and domain_alignment.HIDDEN == 100
+    assert alignment.weight == 2.0 and domain_alignment.CLASSIFIER_UNITS == 100

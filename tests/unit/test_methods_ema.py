@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_finetune.methods.ema import AVERAGE, AveragedWeights, decay_at, fold_in
+from hf_finetune.methods.ema import AVERAGE_FILE, AveragedWeights, decay_at, update_average
 from hf_finetune.training.stage_weights import load_weights
 
 
@@ -31,7 +31,7 @@ def test_the_average_is_torchs():
             for value in model.parameters():
                 value.add_(torch.randn_like(value))
         theirs.update_parameters(model)
-        fold_in(ours, dict(model.named_parameters()), 0.8)
+        update_average(ours, dict(model.named_parameters()), 0.8)
     for name, value in theirs.module.named_parameters():
         torch.testing.assert_close(ours[name], value)
 
@@ -55,7 +55,7 @@ def parameters_only(original, planned):
 
 
 @pytest.mark.defends(
-    "hf_finetune.methods.ema:_moving",
+    "hf_finetune.methods.ema:_averaged_names",
     why="The averaged weights have their own BatchNorm statistics",
     by=parameters_only,
     ids=["timm/test_resnet"],
@@ -85,7 +85,8 @@ def test_without_validation_the_average_goes_on_and_nothing_frozen_moves(tmp_pat
     assert any(not torch.equal(watch.after[each], steps.states[-1][each]) for each in averaged)
     saved = tmp_path / "stages" / "01-stage-0"
     assert (
-        differing(load_file(saved / "checkpoint-5" / AVERAGE), {e: watch.after[e] for e in averaged}) == set()
+        differing(load_file(saved / "checkpoint-5" / AVERAGE_FILE), {e: watch.after[e] for e in averaged})
+        == set()
     )
     with torch.no_grad():
         for value in model.parameters():
@@ -117,13 +118,13 @@ def averaging():
 def keep_average(original, self):
     """The averaged weights stay in the model."""
     with torch.no_grad():
-        for name, place in self.moving.items():
+        for name, place in self.averaged_tensors.items():
             place.copy_(self.average[name])
     return nullcontext()
 
 
 @pytest.mark.defends(
-    "hf_finetune.methods.ema:AveragedWeights.in_place", by=keep_average, ids=["True-0.5-0.75-True"]
+    "hf_finetune.methods.ema:AveragedWeights.average_applied", by=keep_average, ids=["True-0.5-0.75-True"]
 )
 @pytest.mark.parametrize(
     ("greater", "raw", "averaged", "kept"),
@@ -162,7 +163,7 @@ def test_where_no_metric_chooses_the_average_alone_is_evaluated(averaging):
 
 def test_an_evaluation_that_fails_leaves_the_weights(averaging):
     average, model = averaging()
-    with pytest.raises(OSError, match="disk"), average.in_place():
+    with pytest.raises(OSError, match="disk"), average.average_applied():
         raise OSError("disk")
     assert model.weight.item() == 1.0
 
@@ -192,7 +193,7 @@ class Scores:
     ids=["scores0-2-True"],
 )
 @pytest.mark.defends(
-    "hf_finetune.methods.ema:AveragedWeights.in_place",
+    "hf_finetune.methods.ema:AveragedWeights.average_applied",
     why="An evaluation of the averaged weights leaves the trained weights unchanged",
     by=keep_average,
     ids=["scores1-4-False"],
@@ -215,7 +216,7 @@ def test_what_was_best_goes_on(tmp_path, tiny_model, scores, step, kept):
         regularize={"ema": 0.5},
     )
     checkpoint = tmp_path / "stages" / "01-stage-0" / f"checkpoint-{step}"
-    average, raw = load_file(checkpoint / AVERAGE), load_file(checkpoint / "model.safetensors")
+    average, raw = load_file(checkpoint / AVERAGE_FILE), load_file(checkpoint / "model.safetensors")
     after = state_of(model)
     assert all(torch.equal(after[name], (average if kept else raw)[name]) for name in average)
     assert any(not torch.equal(average[name], raw[name]) for name in average)

@@ -8,7 +8,7 @@ import torch
 from stage_helpers import Examples, collate, train_stages
 from torch.nn import functional
 
-from hf_finetune.methods.mixup import BatchMixer, label_shares
+from hf_finetune.methods.mixup import BatchMixer, label_probabilities
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.tensor([0, 2, 1, 2])
@@ -16,10 +16,10 @@ BATCH = {"pixel_values": IMAGES, "labels": CLASSES}
 
 
 def test_classes_become_shares_and_what_does_not_count_becomes_nan():
-    shares = label_shares(torch.tensor([2, -100]), 3)
+    shares = label_probabilities(torch.tensor([2, -100]), 3)
     assert shares[0].tolist() == [0.0, 0.0, 1.0] and shares[1].isnan().all()
     members = torch.tensor([[1.0, 0.0, 1.0]])
-    assert torch.equal(label_shares(members, 3), members)
+    assert torch.equal(label_probabilities(members, 3), members)
 
 
 @pytest.mark.parametrize("seed", range(5))

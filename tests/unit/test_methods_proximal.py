@@ -14,7 +14,7 @@ from hf_finetune.methods.proximal import (
     add_noise,
     noise_variance,
     pretrained_weights,
-    pull_back,
+    shrink_towards_start,
     soft_threshold,
 )
 from hf_finetune.models.layout import read_layout
@@ -41,13 +41,13 @@ def test_the_soft_threshold_is_torchs():
 
 def test_the_pull_back_by_hand():
     weight = torch.tensor([3.0, -1.0, 1.0])
-    pull_back(weight, torch.ones(3), 1.0)
+    shrink_towards_start(weight, torch.ones(3), 1.0)
     assert weight.tolist() == [2.0, 0.0, 1.0]
 
 
 def test_no_pull_goes_past_the_start():
     weight = torch.tensor([3.0, -1.0])
-    pull_back(weight, torch.ones(2), 1e12)
+    shrink_towards_start(weight, torch.ones(2), 1e12)
     torch.testing.assert_close(weight, torch.ones(2))
 
 
@@ -55,7 +55,7 @@ def test_for_a_small_rate_the_pull_is_the_step_of_the_papers_gradient():
     """Li et al. 2018 add alpha / 2 x |w - start|^2 to the loss, whose gradient is alpha x (w - start)."""
     weight, start, rate, alpha = torch.randn(9), torch.randn(9), 1e-4, 0.1
     expected = weight - rate * alpha * (weight - start)
-    pull_back(weight, start, rate * alpha)
+    shrink_towards_start(weight, start, rate * alpha)
     torch.testing.assert_close(weight, expected, rtol=0, atol=1e-8)
 
 
@@ -75,7 +75,7 @@ GROUPS = (ParameterGroup("head", 1.0, 0.0, ("a", "b", "c"), 6),)
 def test_each_pull_reaches_its_own_weights_at_the_rate_of_the_step(step):
     optimizer, (one, other, unused) = step
     start = {"b": torch.tensor([0.0, 0.9]), "c": torch.zeros(2)}
-    callback = ProximalSteps(GROUPS, l1=0.4, shrunk=["a", "c"], l2_sp=2.0, pretrained=start)
+    callback = ProximalSteps(GROUPS, l1=0.4, l1_names=["a", "c"], l2_sp=2.0, pretrained=start)
     callback.on_train_begin(None, None, None, optimizer=optimizer)
     callback.on_optimizer_step(None, None, None, optimizer=optimizer)
     assert one.tolist() == pytest.approx([0.8, 0.0]) and one[1] == 0
@@ -97,7 +97,7 @@ def ignore_skipped(original, self, args, state, control, **kwargs):
 def test_a_step_that_the_scaler_left_out_moves_nothing(step):
     optimizer, weights = step
     optimizer.step_was_skipped = True
-    callback = ProximalSteps(GROUPS, l1=0.4, shrunk=["a", "b"])
+    callback = ProximalSteps(GROUPS, l1=0.4, l1_names=["a", "b"])
     callback.on_train_begin(None, None, None, optimizer=optimizer)
     callback.on_optimizer_step(None, None, None, optimizer=optimizer)
     assert all(weight.tolist() == pytest.approx([1.0, -0.1]) for weight in weights)
@@ -110,7 +110,7 @@ def shrink_all(original, self, args, state, control, **kwargs):
     rate = kwargs["optimizer"].param_groups[0]["lr"]
     with torch.no_grad():
         for name, weight in kwargs["model"].named_parameters():
-            if name in self.shrunk:
+            if name in self.l1_names:
                 weight.sub_(weight.clamp(-rate * self.l1, rate * self.l1))
 
 

@@ -10,7 +10,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from hf_finetune.data.distributed_sampling import PaddedDataset, count_labels
 from hf_finetune.data.joint_tasks import MixedExamples, task_columns
 from hf_finetune.methods.class_balance import balanced_loss
-from hf_finetune.methods.task_mixing import FreezeIdleHeads, Mix, TaskSampler, mixed_loss
+from hf_finetune.methods.task_mixing import FreezeIdleHeads, TaskMixture, TaskSampler, mixed_loss
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.joining import join_tasks, task_heads, weights_of_task
 from hf_finetune.models.layout import read_layout
@@ -70,7 +70,7 @@ def test_seed_and_epoch_decide_what_is_drawn_and_nothing_else():
 
 def test_examples_of_about_one_length_are_drawn_together():
     lengths = [1] * 64 + [50] * 64
-    drawn = list(TaskSampler((64, 64), (64, 64), seed=0, lengths=lengths, group=4))
+    drawn = list(TaskSampler((64, 64), (64, 64), seed=0, lengths=lengths, examples_per_step=4))
     batches = [{lengths[index] for index in drawn[start : start + 4]} for start in range(0, 128, 4)]
     assert sorted(drawn) == list(range(128))
     assert sum(len(batch) == 1 for batch in batches) >= 28
@@ -211,15 +211,15 @@ def count_numbers(original, self, batches, gather):
 
 
 @pytest.mark.defends(
-    "hf_finetune.methods.task_mixing:Mix.count_labels",
+    "hf_finetune.methods.task_mixing:TaskMixture.loss_denominator",
     why="A step of several tasks is divided by its number of examples",
     by=count_numbers,
 )
 def test_a_step_counts_examples_however_many_numbers_a_label_is_made_of():
-    mix = Mix(COLUMNS, (3, 2, 1), (3, 2, 1), mixed_loss(COLUMNS, losses(), None))
+    mix = TaskMixture(COLUMNS, (3, 2, 1), (3, 2, 1), mixed_loss(COLUMNS, losses(), None))
     filler = torch.full((1, 4), NAN)
     batches = [{"labels": LABELS}, {"labels": torch.cat([LABELS[1:2], filler])}]
-    assert mix.count_labels(batches, lambda number: number).item() == 4
+    assert mix.loss_denominator(batches, lambda number: number).item() == 4
 
 
 TWO = {

@@ -58,7 +58,7 @@ def test_it_takes_features_as_they_are_and_gives_scikit_learns_probabilities(cla
 def test_weighted_classes_are_scikit_learns(classes):
     features, labels = blobs(classes, distance=0.5)
     factors = [3.0, 0.5, 1.5][:classes]
-    found = fit_linear(features, labels, "single_label", classes, (0.3,), factors=factors)
+    found = fit_linear(features, labels, "single_label", classes, (0.3,), class_weights=factors)
     model = LogisticRegression(C=0.3, max_iter=1000, class_weight=dict(enumerate(factors)))
     pipe = make_pipeline(MedianScaler(), model).fit(features, labels)
     assert probabilities(found(features), "single_label") == pytest.approx(
@@ -69,7 +69,7 @@ def test_weighted_classes_are_scikit_learns(classes):
 def test_of_several_labels_members_have_the_weight_of_their_class():
     features, labels = blobs(2, distance=0.5)
     several = np.stack([labels, 1 - labels], axis=1)
-    found = fit_linear(features, several, "multi_label", 2, (0.3,), factors=[4.0, 1.0])
+    found = fit_linear(features, several, "multi_label", 2, (0.3,), class_weights=[4.0, 1.0])
     model = LogisticRegression(C=0.3, max_iter=1000, class_weight={0: 1.0, 1: 4.0})
     pipe = make_pipeline(MedianScaler(), model).fit(features, labels)
     scores = probabilities(found(features), "multi_label")[:, 0]
@@ -80,7 +80,7 @@ def test_what_is_added_in_the_loss_is_taken_from_the_bias():
     """The loss sees bias + shift, for which it is least where the bias was without one."""
     features, labels = blobs(3, distance=0.5)
     plain = fit_linear(features, labels, "single_label", 3, (0.3,))
-    found = fit_linear(features, labels, "single_label", 3, (0.3,), shifts=[-2.0, -1.0, 0.5])
+    found = fit_linear(features, labels, "single_label", 3, (0.3,), logit_adjustments=[-2.0, -1.0, 0.5])
     assert np.array_equal(found.weight, plain.weight)
     assert plain.bias - found.bias == pytest.approx([-2.0, -1.0, 0.5])
 
@@ -89,7 +89,7 @@ def test_the_strength_is_chosen_by_what_counts():
     """Five times the loss beside the same penalty is five times C."""
     features, labels = blobs(2, each=12, distance=0.5)
     folds = np.arange(len(labels)) % 3
-    found = fit_linear(features, labels, "single_label", 2, (1e-2, 1.0), folds, factors=[5.0, 5.0])
+    found = fit_linear(features, labels, "single_label", 2, (1e-2, 1.0), folds, class_weights=[5.0, 5.0])
     alone = fit_linear(features, labels, "single_label", 2, (5e-2, 5.0), folds)
     assert [5 * loss for loss in alone.losses.values()] == pytest.approx(
         list(found.losses.values()), rel=0.02
@@ -143,7 +143,7 @@ def test_of_several_labels_one_that_all_have_or_none_is_settled():
     found = fit_linear(features, several, "multi_label", 3, (1.0,))
     assert found(features)[:, 1:].tolist() == [[SURE, -SURE]] * len(labels)
     assert ((found(features)[:, 0] > 0) == (labels == 1)).mean() > 0.95
-    shifted = fit_linear(features, several, "multi_label", 3, (1.0,), shifts=(0.5, 30.0, -30.0))
+    shifted = fit_linear(features, several, "multi_label", 3, (1.0,), logit_adjustments=(0.5, 30.0, -30.0))
     assert shifted.bias.tolist() == [found.bias[0] - 0.5, SURE, -SURE]
 
 

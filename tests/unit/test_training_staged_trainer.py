@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from hf_finetune import InputError, Predictor, Stage, StagedTrainer
 from hf_finetune.methods import ClassBalance
-from hf_finetune.methods.carried_optimizer import OPTIMIZER
+from hf_finetune.methods.carried_optimizer import OPTIMIZER_FILE
 from hf_finetune.training import staged_trainer
 
 STAGES = [
@@ -157,7 +157,7 @@ def test_the_state_of_the_optimizer_can_be_kept(tmp_path, tiny_model):
     trainer = make(tiny_model("bert"), tmp_path, stages, evaluates=False)
     trainer.train()
     assert trainer.plan.stages[1].carried == trainer.plan.stages[0].trainable
-    assert (tmp_path / "stages/01-head" / OPTIMIZER).is_file()
+    assert (tmp_path / "stages/01-head" / OPTIMIZER_FILE).is_file()
 
 
 def test_texts_are_padded_and_other_columns_left_out(tmp_path, bert_checkpoint):

@@ -16,9 +16,9 @@ SHARES = functional.one_hot(CLASSES, 3) * WEIGHTS[:, None]
 LOSSES = {
     "plain": loss_for("single_label"),
     "smoothed": loss_for("single_label", 0.2),
-    "class weights": balanced_loss("single_label", ClassBalance(factors=(1.0, 2.0, 4.0))),
+    "class weights": balanced_loss("single_label", ClassBalance(class_weights=(1.0, 2.0, 4.0))),
     "focal": balanced_loss("single_label", ClassBalance(gamma=2.0)),
-    "logit adjustment": balanced_loss("single_label", ClassBalance(shifts=(0.1, -0.4, 0.3)), 0.1),
+    "logit adjustment": balanced_loss("single_label", ClassBalance(logit_adjustments=(0.1, -0.4, 0.3)), 0.1),
 }
 
 
