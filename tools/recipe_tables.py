@@ -2,33 +2,57 @@
 
     python tools/recipe_tables.py [--check]
 
-The table of a part of the schema is between ``<!-- fields: NAME -->`` and ``<!-- end -->``, that of the tasks after
-``<!-- tasks -->``. With ``--check``, nothing
-is written, and the exit code is 1 if a table is not up to date.
+The table of a part of the schema is between ``<!-- fields: NAME -->`` and ``<!-- end -->``, that of the values which
+select the fields of a part after ``<!-- values: NAME -->``, and that of the tasks after ``<!-- tasks -->``. With
+``--check``, nothing is written, and the exit code is 1 if a table is not up to date.
 """
 
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hf_finetune.fields.base import leaf_parts
 from hf_finetune.fields.choice import Choice, clause
-from hf_finetune.recipe import json_schema
+from hf_finetune.recipe import MultiTaskRecipe, Recipe, SingleTaskRecipe, json_schema
 from hf_finetune.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "recipe.md", ROOT / "README.md"
 TASKS_TABLE = re.compile(r"^<!-- tasks -->\n.*?^<!-- end -->$", re.M | re.S)
 CHOICES = {part.__name__: part.base() for part in leaf_parts() if issubclass(part, Choice)}
-"""Base class of each class of a choice. The table of the base class has the fields of all of them."""
+"""Union class of each ``Choice`` subclass. The table of the union class has the fields of all subclasses."""
+UNIONS = {base.__name__: base for base in CHOICES.values()}
+"""Union class by its name."""
 SHORTHANDS = {part.__name__: part.shorthand for part in (*leaf_parts(), *CHOICES.values())}
-REPEATS = {"StrategySpec": "StageSpec", "SharedDataSpec": "DataSpec", "TaskDataSpec": "DataSpec"}
+REPEATS = {
+    "StrategySpec": "StageSpec",
+    "SharedDataSpec": "DataSpec",
+    "TaskDataSpec": "DataSpec",
+    "MultiTaskRecipe": "Recipe",
+}
 """Parts that repeat fields of another part. Only the fields that differ are documented again."""
+LINK_TEXTS = {
+    "StageSpec": "stages",
+    "SharedDataSpec": "fields for multi-task",
+    "RatesSpec": "`{head, backbone}`",
+    "SchedulesSpec": "`{head, backbone}`",
+}
+"""Text of the link to the fields of a part; ``fields`` for all other parts."""
+COMPUTED = {
+    ("Recipe", "data"): "required",
+    ("Recipe", "stages"): "required without `strategy`",
+    ("StageSpec", "name"): "from `train`",
+    ("OptimizerSpec", "args"): "`{}`",
+    ("TransformSpec", "args"): "`{}`",
+}
+"""Default of fields without a default in the schema."""
 
-HEADING_OR_TABLE = re.compile(r"^#+ ([^\n]+)$|^<!-- fields: (\w+) -->\n.*?^<!-- end -->$", re.M | re.S)
+HEADING_OR_TABLE = re.compile(
+    r"^#+ ([^\n]+)$|^<!-- (fields|values): (\w+) -->\n.*?^<!-- end -->$", re.M | re.S
+)
 REFERENCE = re.compile(r"(?<=#/\$defs/)\w+")
 CODE = re.compile(
     r"\{.*?\}+"  # {head, backbone}
@@ -38,39 +62,50 @@ CODE = re.compile(
 )
 LINK = re.compile(r"\bdocs/(\w+\.md)")
 CASE = re.compile(r"([;:]) (?=`[^`]+` = )")
-MOST_CASES = 2
+MAX_CASES_PER_LINE = 2
 """Number of cases such as ``null = inferred`` above which each case gets its own line."""
+NO_UNIT = re.compile(r" \(no unit\)|(?<=\()no unit; ")
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def documented_parts() -> dict[str, Any]:
-    """Return the JSON Schema of each part with all of its fields; that of a choice instead of its classes."""
+    """Return the JSON Schema of each part with all of its fields; that of a union class instead of its subclasses."""
     names = {name: base.__name__ for name, base in CHOICES.items()}
     text = REFERENCE.sub(lambda match: names.get(match[0], match[0]), json.dumps(json_schema()))
     schema = json.loads(text)
     # a part with a shorthand has two forms
     all_parts = {name: part.get("anyOf", [part])[-1] for name, part in schema["$defs"].items()}
     choices = {base.__name__: choice_fields(base, all_parts) for base in CHOICES.values()}
-    return (
-        {"Recipe": schema} | {name: all_parts[name] for name in all_parts.keys() - CHOICES.keys()} | choices
-    )
+    recipes = {
+        "Recipe": recipe_fields(SingleTaskRecipe, schema),
+        "MultiTaskRecipe": recipe_fields(MultiTaskRecipe, schema),
+    }
+    return recipes | {name: all_parts[name] for name in all_parts.keys() - CHOICES.keys()} | choices
+
+
+def recipe_fields(recipe: type[Recipe], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of the fields of a single-task or multi-task recipe."""
+    return {
+        "properties": {name: schema["properties"][name] for name in recipe.model_fields},
+        "required": [name for name, field in recipe.model_fields.items() if field.is_required()],
+    }
 
 
 def choice_fields(base: type[Choice], all_parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON Schema of a part that has the fields of all classes of a choice."""
+    """Return the JSON Schema of a part that has the fields of all subclasses of a union class."""
     options, discriminator = base.options(), base.model_fields[base.discriminator]
     schemas = [all_parts[option.__name__] for option in options.values()]
     fields: dict[str, Any] = {}
     for name, spec in (field for schema in schemas for field in schema["properties"].items()):
-        owners = base.options_with_field(name)
+        names = base.options_with_field(name)
         if name == base.discriminator:
             default = {} if discriminator.is_required() else {"default": discriminator.default}
-            fields[name] = {"enum": owners, "description": base.meaning(), **default}
-        elif owners == [*options]:
+            fields[name] = {"enum": names, "description": base.meaning(), **default}
+        elif names == [*options]:
             fields[name] = spec
         else:
             fields[name] = spec | {
-                "description": f"For {' and '.join(owners)}: {clause(spec['description'])}."
+                "description": f"For {' and '.join(names)}: {clause(spec['description'])}."
             }
     required = set.intersection(*(set(schema.get("required", ())) for schema in schemas))
     return {"properties": fields, "required": required}
@@ -90,7 +125,8 @@ def own_fields(name: str) -> dict[str, dict[str, Any]]:
 def render(page: str) -> str:
     """Return the page with new tables."""
     anchors = part_anchors(page)
-    return HEADING_OR_TABLE.sub(lambda match: table(match[2], anchors) if match[2] else match[0], page)
+    tables = {"fields": lambda name: fields_table(name, anchors), "values": values_table}
+    return HEADING_OR_TABLE.sub(lambda match: tables[match[2]](match[3]) if match[2] else match[0], page)
 
 
 def with_tasks(page: str) -> str:
@@ -104,24 +140,42 @@ def with_tasks(page: str) -> str:
 def part_anchors(page: str) -> dict[str, str]:
     """Return the anchor of the section that documents each part."""
     anchors, anchor = {}, ""
-    for heading, name in HEADING_OR_TABLE.findall(page):
-        if name:
+    for heading, kind, name in HEADING_OR_TABLE.findall(page):
+        if kind == "fields":
             anchors[name] = anchor
-        else:
+        elif heading:
             anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-    return {name: anchors[other] for name, other in REPEATS.items() if other in anchors} | anchors
+    return {name: anchors[repeated] for name, repeated in REPEATS.items() if repeated in anchors} | anchors
 
 
-def table(name: str, anchors: Mapping[str, str]) -> str:
+def has_values_table(name: str) -> bool:
+    """Return whether the values that select the fields of a part have their own table."""
+    return len(UNIONS[name].options()) > MAX_CASES_PER_LINE
+
+
+def values_table(name: str) -> str:
+    """Return the table of the values that select the fields of a part as Markdown, between its markers."""
+    base = UNIONS[name]
+    rows = [f"| `{base.discriminator}` | meaning |", "|---|---|"]
+    for value, option in base.options().items():
+        description = str(option.model_fields[base.discriminator].description)
+        rows.append(f"| `{value}` | {meaning_of({'description': description})} |")
+    return "\n".join([f"<!-- values: {name} -->", "", *rows, "", "<!-- end -->"])
+
+
+def fields_table(name: str, anchors: Mapping[str, str]) -> str:
     """Return the table of a part as Markdown, between its markers; of a part without own fields, the field names."""
     rows = ["| field | default | values | meaning |", "|---|---|---|---|"]
     fields = own_fields(name)
     if not fields:
         rows = [", ".join(f"`{field}`" for field in PARTS[name]["properties"])]
     for field, spec in fields.items():
-        default = default_of(spec) or ("required" if field in PARTS[name].get("required", ()) else "")
-        values = " or ".join(dict.fromkeys(values_of(spec, anchors)))
-        cells = [cell.replace("|", r"\|") for cell in (f"`{field}`", default, values, meaning_of(spec))]
+        required = "required" if field in PARTS[name].get("required", ()) else ""
+        default = default_of(spec) or COMPUTED.get((name, field), required)
+        values, meaning = alternatives(values_of(spec, anchors)), meaning_of(spec)
+        if field == getattr(UNIONS.get(name), "discriminator", "") and has_values_table(name):
+            values, meaning = "see above", str(UNIONS[name].model_fields[field].description)
+        cells = [cell.replace("|", r"\|") for cell in (f"`{field}`", default, values, meaning)]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([f"<!-- fields: {name} -->", "", *rows, "", "<!-- end -->"])
 
@@ -137,6 +191,12 @@ def default_of(spec: Mapping[str, Any]) -> str:
     return code(value)
 
 
+def alternatives(forms: Iterable[str]) -> str:
+    """Return forms of a value as text: ``a, b or c``."""
+    *first, last = dict.fromkeys(forms)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
 def code(value: Any) -> str:
     """Return a value as in a recipe, marked as code."""
     return "`" + json.dumps(value).replace('"', "") + "`"
@@ -146,8 +206,9 @@ def values_of(spec: Mapping[str, Any], anchors: Mapping[str, str]) -> Iterator[s
     """Yield the forms of the values of a field: literal values, a type with its bounds, or a link to fields."""
     if "$ref" in spec:
         name = REFERENCE.findall(spec["$ref"])[0]
-        fields = f"[fields](#{anchors[name]})"
-        yield f"its `{SHORTHANDS[name]}` or its {fields}" if SHORTHANDS[name] else f"its {fields}"
+        if SHORTHANDS[name]:
+            yield f"`{SHORTHANDS[name]}`"
+        yield f"[{LINK_TEXTS.get(name, 'fields')}](#{anchors[name]})"
     elif forms := spec.get("anyOf") or spec.get("oneOf"):
         for form in forms:
             yield from values_of(form, anchors)
@@ -163,8 +224,8 @@ def type_with_bounds(kind: str, spec: Mapping[str, Any], anchors: Mapping[str, s
     if kind in ("array", "object"):
         content = spec["items"] if kind == "array" else spec["additionalProperties"]
         length = f"{spec['minItems']}: " if "maxItems" in spec else ""
-        start = f"list of {length}" if kind == "array" else "mapping to "
-        return start + " or ".join(dict.fromkeys(values_of(content, anchors)))
+        start = f"list of {length}" if kind == "array" else "mapping of names to "
+        return start + alternatives(values_of(content, anchors))
     name = {"string": "text", "boolean": "`true`, `false`", "null": "`null`"}.get(kind, kind)
     bounds = [f"{sign} {spec[word]:.10g}" for word, sign in BOUNDS.items() if word in spec]
     return f"{name} {', '.join(bounds)}".strip()
@@ -172,8 +233,8 @@ def type_with_bounds(kind: str, spec: Mapping[str, Any], anchors: Mapping[str, s
 
 def meaning_of(spec: Mapping[str, Any]) -> str:
     """Return the description of a field as Markdown."""
-    text = LINK.sub(r"[\1](\1)", CODE.sub(r"`\g<0>`", spec["description"]))
-    if len(CASE.findall(text)) > MOST_CASES:
+    text = LINK.sub(r"[\1](\1)", CODE.sub(r"`\g<0>`", NO_UNIT.sub("", spec["description"])))
+    if len(CASE.findall(text)) > MAX_CASES_PER_LINE:
         text = CASE.sub(r"\1<br>", text)
     return re.sub(r"Experimental\.$", "*Experimental.*", text)
 

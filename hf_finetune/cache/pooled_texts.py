@@ -28,7 +28,7 @@ from hf_finetune.models.classifier_head import ClassificationHead, Pooling
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.head_spec import pooling_of
 from hf_finetune.models.pooling import HEAD_POOLINGS
-from hf_finetune.recipe.head import OWN
+from hf_finetune.recipe.head import OWN_POOLING
 
 __all__ = ["PooledTexts", "pool_texts", "poolings_for", "share_texts"]
 
@@ -57,7 +57,7 @@ def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, .
     """
     # In a decoder the first token attends to itself only, so that CLS pooling is left out.
     attends_to_all = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    own_pooling = () if pooling_of(config) else (OWN,)
+    own_pooling = () if pooling_of(config) else (OWN_POOLING,)
     names = [*own_pooling, *filter(None, [declared]), *(("cls", "mean") if attends_to_all else ("mean",))]
     return tuple(dict.fromkeys(names))
 
@@ -119,7 +119,7 @@ class PooledPass(PrefixPass):
                 handle.remove()
         mask = batch["attention_mask"]
         return tuple(
-            _as_read(head_inputs[0], mask) if name == OWN else _pool(name, tokens[0], mask)
+            _as_read(head_inputs[0], mask) if name == OWN_POOLING else _pool(name, tokens[0], mask)
             for name in self.poolings
         )
 

@@ -69,9 +69,9 @@ def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = Fa
     Invalid fields and paths are printed at once. The valid rest is then checked further, which requires importing
     torch, so that a single run of the command reports all problems.
     """
-    from hf_finetune.recipe.first_look import first_look
+    from hf_finetune.recipe.quick_check import check_fields_and_paths
 
-    loaded, problems = first_look(source, overrides or ())
+    loaded, problems = check_fields_and_paths(source, overrides or ())
     if loaded is not None and not problems:
         return loaded
     code = print_input_error(err, InputError(problems))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hf_finetune.errors import counted, format_seconds, listed, quoted
 from hf_finetune.planning.schedules import draw_schedule
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schedule import PolynomialSchedule, ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.yaml_text import write_yaml
 
@@ -236,7 +236,7 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
 def _print_stage(
     console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
 ) -> None:
-    if fitted_by(stage):
+    if solver_of(stage):
         _print_fitted(console, index, stage, planned)
         return
     steps = "unknown steps" if planned.steps is None else counted(planned.steps, "step")
@@ -256,7 +256,9 @@ def _print_stage(
     warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
     carried = f"; keeps the optimizer state of {len(planned.carried)} tensors"
     balance = _balance(stage)
-    regular = f"; regularize: {stage.regularize.words}" if stage.regularize.words else ""
+    regular = (
+        f"; regularize: {stage.regularize.active_fields_text}" if stage.regularize.active_fields_text else ""
+    )
     console.print(
         f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
         f"{warmup} warmup steps; {stage.optimizer.name}{carried if planned.carried else ''}"

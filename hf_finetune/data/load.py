@@ -18,7 +18,7 @@ from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.errors import DataNotThere, HubUnreachable, InputError, Problem, listed, quoted
-from hf_finetune.recipe.paths import similar_here
+from hf_finetune.recipe.paths import similar_path_hint
 from hf_finetune.tasks import Modality
 
 __all__ = ["Source", "load_source"]
@@ -215,7 +215,7 @@ def _unlisted_in_saved(root: Path) -> list[str]:
 def _load_from_hub(
     path: str, config: str | None, revision: str | None
 ) -> tuple[dict[str, Dataset], list[str]]:
-    here = similar_here(path) or f"It does not exist in {str(Path.cwd())!r} either."
+    here = similar_path_hint(path) or f"It does not exist in {str(Path.cwd())!r} either."
     try:
         loaded = load_dataset(path, name=config, revision=revision)
     except DatasetNotFoundError as error:

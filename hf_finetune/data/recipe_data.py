@@ -20,7 +20,7 @@ def load_data(recipe: Recipe) -> LabelledData:
     spec = recipe.data
     return prepare_data(
         spec.path,
-        modality=TASKS[recipe.kind].modality,
+        modality=TASKS[recipe.task_type].modality,
         config=spec.config,
         revision=spec.revision,
         columns=spec.columns.model_dump(),
@@ -52,7 +52,7 @@ def load_target(recipe: Recipe, data: LabelledData | None = None) -> UnlabelledD
     spec = recipe.domain_adaptation
     if spec is None:
         return None
-    modality = TASKS[recipe.kind].modality
+    modality = TASKS[recipe.task_type].modality
     target = load_unlabelled(
         spec.target,
         modality=modality,

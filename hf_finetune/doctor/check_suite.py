@@ -74,7 +74,7 @@ def check_suites(
         return
     for tiny in tiny_recipes(folder):
         subject = load_check_target(tiny)
-        name = f"A tiny {TASKS[tiny.kind].modality.name} model with random weights"
+        name = f"A tiny {TASKS[tiny.task_type].modality.name} model with random weights"
         yield CheckSuite(_title(subject, name), "", _checks(subject, speed=False))
 
 

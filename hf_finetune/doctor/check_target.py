@@ -84,7 +84,7 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
 
 def names_optional_column(recipe: Recipe) -> bool:
     """Return whether a recipe names an optional column of its examples, such as the second text of a pair."""
-    roles = TASKS[recipe.kind].modality.roles
+    roles = TASKS[recipe.task_type].modality.roles
     return any(getattr(recipe.data.columns, role.name) is not None for role in roles if role.optional)
 
 

@@ -65,7 +65,7 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
         export_model(model, subject.prepared.processor, folder / "model")
         own_code = is_given(model.config)  # the head's code file, which export_model has just written
         trusted = own_code or subject.prepared.trust_remote_code
-        auto = TASKS[subject.prepared.recipe.kind].auto_class
+        auto = TASKS[subject.prepared.recipe.task_type].auto_class
         loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
         outputs = {"transformers": own_memory(loaded.eval())(**batch).logits}
         if isinstance(model.config, TimmWrapperConfig) and not own_code:

@@ -11,7 +11,7 @@ from hf_finetune.evaluation.metrics import defined_metrics, groups_of, labels_of
 from hf_finetune.evaluation.registry import find_metric
 from hf_finetune.evaluation.resolution import resolution_note
 from hf_finetune.recipe import StageSpec
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import UNKNOWN
 from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
@@ -85,7 +85,7 @@ def resolution_notes(
         task: Name of the task that the data belongs to, if there are several; stages that select by a metric of
             another task are ignored.
     """
-    chosen = [stage.best.metric or leading for stage in stages if stage.best and not fitted_by(stage)]
+    chosen = [stage.best.metric or leading for stage in stages if stage.best and not solver_of(stage)]
     if task:
         chosen = [name.removeprefix(f"{task}/") for name in chosen]
         chosen = [name for name in chosen if "/" not in name]

@@ -237,7 +237,7 @@ RateRange = Annotated[
 Separator = Annotated[str, BeforeValidator(_separator), WithJsonSchema({"type": "string", "minLength": 1})]
 """Character that separates the cells of a text file; named separators are converted."""
 Encoding = Annotated[str, BeforeValidator(_encoding), WithJsonSchema({"type": "string", "minLength": 1})]
-"""Name of a text encoding."""
+"""Text encoding that Python supports."""
 FoldText = Annotated[
     str, BeforeValidator(_fold), WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d*/[1-9]\d*$"})
 ]

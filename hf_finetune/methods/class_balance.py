@@ -101,8 +101,8 @@ def build_class_balance(
         return None
     if spec.method == "sampler":
         return ClassBalance(classes=tuple(labels))
-    given = spec.weights if isinstance(spec, WithWeights) else None
-    weights = None if given is None else tuple(given.get(name, 1.0) for name in label_names)
+    by_class = spec.weights if isinstance(spec, WithWeights) else None
+    weights = None if by_class is None else tuple(by_class.get(name, 1.0) for name in label_names)
     if isinstance(spec, FocalLoss):
         return ClassBalance(class_weights=weights, gamma=spec.gamma)
     if weights is not None:

@@ -59,7 +59,7 @@ class BatchMixer(Method):
     def build(cls, context: StageContext) -> "BatchMixer | None":
         """Return the mixer if the stage sets ``mixup`` or ``cutmix``, or None."""
         spec = context.stage.spec.regularize
-        if not spec.mixes:
+        if not spec.uses_batch_mixing:
             return None
         return cls(spec.mixup, spec.cutmix, context.model.config.num_labels, context.stage.seed)
 

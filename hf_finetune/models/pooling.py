@@ -12,8 +12,8 @@ from transformers.utils import cached_file
 from hf_finetune.models.defaults import find_row
 from hf_finetune.models.head_spec import FIELD
 from hf_finetune.recipe import Recipe
-from hf_finetune.recipe.head import OF_CHECKPOINT, OWN, POOLING_NAMES
-from hf_finetune.recipe.head_fit import leaves_pooling
+from hf_finetune.recipe.head import CHECKPOINT_POOLING, OWN_POOLING, POOLING_NAMES
+from hf_finetune.recipe.head_fit import uses_checkpoint_pooling
 from hf_finetune.recipe.model import ModelSpec
 
 __all__ = [
@@ -100,7 +100,7 @@ def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = 
         path: The checkpoint: a Hub id or a folder.
         revision: Branch, tag or commit on the Hub.
     """
-    own_pooling = DefaultPooling(OWN, "the input of the architecture's own head")
+    own_pooling = DefaultPooling(OWN_POOLING, "the input of the architecture's own head")
     if config.model_type not in POOLED:
         return own_pooling
     saved = _settings(path, revision)
@@ -115,7 +115,7 @@ def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = 
     if declared in HEAD_POOLINGS:
         return DefaultPooling(declared, "from the checkpoint's 1_Pooling/config.json")
     row = find_row(config)
-    if declared is not None or row is None or row.pooling == OWN:
+    if declared is not None or row is None or row.pooling == OWN_POOLING:
         return own_pooling
     return DefaultPooling(row.pooling, f"default of {row.family}")
 
@@ -138,9 +138,9 @@ def is_left(recipe: Recipe, default: DefaultPooling) -> bool:
     """
     spec = recipe.model
     if spec.head.pool is not None:
-        return spec.head.pool == OF_CHECKPOINT
+        return spec.head.pool == CHECKPOINT_POOLING
     merges = spec.adapter is None or spec.adapter.save == "merged"
-    return leaves_pooling(recipe) or (default.is_saved and merges)
+    return uses_checkpoint_pooling(recipe) or (default.is_saved and merges)
 
 
 def fill_pooling(
@@ -157,7 +157,7 @@ def fill_pooling(
     Returns:
         The checkpoint and its head with the pooling set, and at most one note for the user.
     """
-    needs_code = default.name != OWN
+    needs_code = default.name != OWN_POOLING
     if is_left and (needs_code or spec.head.pool is not None):
         keeps = "" if default.is_saved else "; own keeps the architecture's pooling"
         needs = f" Plain transformers needs trust_remote_code=True for this head{keeps}."

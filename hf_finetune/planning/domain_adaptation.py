@@ -76,7 +76,7 @@ def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | No
     inputs = f"the {examples} inputs of" if examples is not None else "the inputs of"
     if isinstance(spec, ContinuePretraining):
         duration = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs or 1:g} epochs"
-        masked = "tokens" if TASKS[recipe.kind].modality.has_tokens else "patches"
+        masked = "tokens" if TASKS[recipe.task_type].modality.has_tokens else "patches"
         and_source = " and of the training split" if spec.source else ""
         return [
             f"Stage 0, {PRETRAINING}, before stage 1: everything below the head learns to predict masked "

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.planning.layers import Layout
-from hf_finetune.recipe.head_fit import AUTO, BALANCES, GRADIENT, KEPT
+from hf_finetune.recipe.head_fit import AUTO, BALANCES, FIELDS_WITHOUT_STEPS, GRADIENT
 from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.targets import TARGETS
 
@@ -71,7 +71,9 @@ def settle_fits(
             settled.append(stage.model_copy(update={"fit": GRADIENT}))
             notes.append(f"stages[{index}].fit is gradient: {reason}.")
             continue
-        fields = {name: getattr(stage, name) for name in KEPT if name in StageSpec.model_fields}
+        fields = {
+            name: getattr(stage, name) for name in FIELDS_WITHOUT_STEPS if name in StageSpec.model_fields
+        }
         settled.append(StageSpec(**{**fields, "fit": how}))
         notes.append(f"stages[{index}].fit is {how}: the head is one linear layer.")
     return tuple(settled), tuple(notes)

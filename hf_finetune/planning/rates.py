@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hf_finetune.errors import InputError
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.selectors import AUTO, LAST, select
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.rules import is_adamw
 from hf_finetune.recipe.schema import RatesSpec, StageSpec
 
@@ -150,7 +150,7 @@ def fill_rates(
     places: dict[str, list[int]] = {}
     for index, stage in enumerate(stages):
         changes: dict[str, float] = {} if stage.layer_decay is not None else {"layer_decay": 1.0}
-        if stage.lr is None and not fitted_by(stage):
+        if stage.lr is None and not solver_of(stage):
             usual = _usual(stage, layout, defaults)
             if usual is None:
                 filled.append(stage)
@@ -181,7 +181,7 @@ def rate_notes(
     """
     notes = []
     for index, stage in enumerate(stages):
-        if stage.lr is None or fitted_by(stage) or not is_adamw(stage.optimizer.name):
+        if stage.lr is None or solver_of(stage) or not is_adamw(stage.optimizer.name):
             continue
         usual = _usual(stage, layout, defaults)
         if usual is None:

@@ -9,7 +9,7 @@ from hf_finetune.planning.groups import ParameterGroup, plan_groups
 from hf_finetune.planning.head_fit import check_fitted
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.selectors import select
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe, StageSpec
 
 __all__ = ["Plan", "PlannedStage", "StagePlan", "adapter_problems", "build_plan", "steps_per_epoch"]
@@ -114,9 +114,9 @@ def build_plan(
     stage_layouts = layouts if layouts is not None else [layout] * len(stages)
     for index, (stage, stage_layout) in enumerate(zip(stages, stage_layouts, strict=True)):
         if previous is not None and _settings(stage) == _settings(previous):
-            repair = "Raise the epochs of the earlier stage, or change this one."
+            repair = "Increase the epochs of the previous stage, or change this one."
             problems.append(
-                Problem(f"stages[{index}]", "must differ from the stage before it", repr(stage.train), repair)
+                Problem(f"stages[{index}]", "must differ from the previous stage", repr(stage.train), repair)
             )
         previous = stage
         try:
@@ -182,14 +182,14 @@ def _plan_stage(
     layout: Layout, stage: StageSpec, place: str, examples: int | None, processes: int
 ) -> StagePlan:
     trainable = select(layout, stage.train, f"{place}.train")
-    if fitted_by(stage):
+    if solver_of(stage):
         check_fitted(layout, f"{place}.fit", stage.fit)
     chosen = set(trainable)
     trained_norms = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
     per_epoch = None
     if examples is not None:
         per_epoch = steps_per_epoch(examples, stage.batch_size, stage.accumulation, processes)
-    steps = 0 if fitted_by(stage) else stage.max_steps
+    steps = 0 if solver_of(stage) else stage.max_steps
     if steps is None and per_epoch is not None and stage.epochs is not None:
         steps = ceil(stage.epochs * per_epoch)
     epochs = stage.epochs

@@ -6,4 +6,4 @@ __all__ = ["AugmentSpec"]
 
 
 class AugmentSpec(AugmentFields):
-    """How training examples are varied; validation and test examples never are."""
+    """Augmentation of training examples; validation and test examples are not augmented."""

@@ -25,8 +25,8 @@ class WithWeights(Part):
 
     weights: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         default=None,
-        description="Factor on the loss by class, 1 for classes that are not listed, such as {soup: 3.0}; null = "
-        "computed for class_weights, 1 for focal.",
+        description="Factor on the loss of each class, such as {soup: 3.0}; 1 for classes that are not listed; "
+        "null = computed for class_weights, 1 for focal.",
     )
 
     @field_validator("weights", mode="before")
@@ -38,7 +38,7 @@ class WithWeights(Part):
         for key in value:
             if not isinstance(key, str) and type(key) is not int:
                 repair = "Put the key in quotes."
-                raise InputError(Problem("", "must have names of classes as keys", shown(key), repair))
+                raise InputError(Problem("", "must have class names as keys", shown(key), repair))
         return {str(key): weight for key, weight in value.items()}
 
 
@@ -49,24 +49,24 @@ class NoBalance(BalanceSpec):
 
 
 class ClassWeights(WithWeights, BalanceSpec):
-    """Multiplies the loss of an example by the weight of its class: examples / (classes x members), or as given.
+    """Multiplies the loss of an example by the weight of its class: weights, or examples / (classes x class size).
 
-    The computed weights are scikit-learn's balanced (King & Zeng 2001).
+    The latter are scikit-learn's balanced class weights (King & Zeng 2001).
     """
 
     method: Literal["class_weights"]
 
 
 class EffectiveNumber(BalanceSpec):
-    """As class_weights, but milder: the size n of a class becomes (1 - beta^n) / (1 - beta) (Cui et al. 2019)."""
+    """Like class_weights, with the effective number (1 - beta^n) / (1 - beta) for n examples (Cui et al. 2019)."""
 
     method: Literal["effective_number"]
     beta: float = Field(
         default=0.999,
         ge=0,
         lt=1,
-        description="Factor by which each further example of a class counts less than the one before it; 0 = no "
-        "weights; values close to 1 give almost those of class_weights.",
+        description="Weight factor of each additional example of a class, relative to the previous one; 0 = no "
+        "class weights; values close to 1 result in almost the weights of class_weights.",
     )
 
 

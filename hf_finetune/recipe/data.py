@@ -18,7 +18,7 @@ from hf_finetune.fields.types import (
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.label_column import LabelColumnSpec
 from hf_finetune.recipe.modality_fields import DataFields, RoleFields
-from hf_finetune.recipe.rules import HELD_OUT
+from hf_finetune.recipe.rules import HELD_OUT_FRACTION
 from hf_finetune.targets import TARGETS
 
 __all__ = ["ColumnsSpec", "DataSource", "DataSpec", "LabelColumnSpec", "SplitSpec", "TargetName"]
@@ -27,7 +27,7 @@ TargetName = Annotated[str, RegisteredName(TARGETS, "auto")]
 
 
 class ColumnsSpec(RoleFields):
-    """Names of the columns of the data; columns that are left out are inferred."""
+    """Names of the columns of the data; missing ones are inferred."""
 
     label: LabelColumnSpec | None = Field(
         default=None,
@@ -40,30 +40,30 @@ class ColumnsSpec(RoleFields):
     )
     group: NonEmptyText | None = Field(
         default=None,
-        description="Column that identifies the group of each example, the same as data.split.group; null = none.",
+        description="Column that identifies the group of each example; alias of data.split.group; null = none.",
     )
     split: NonEmptyText | None = Field(
         default="auto",
         description="Column with the name of each example's split; auto = a column that contains only names of "
-        "splits; null or none = no such column is used.",
+        "splits; null = no split column.",
     )
 
 
 class SplitSpec(Part):
-    """How validation and test splits are made where the source has none."""
+    """Random splits for data without a validation or test split; groups; cross-validation."""
 
     validation: float = Field(
-        default=HELD_OUT,
+        default=HELD_OUT_FRACTION,
         ge=0,
         lt=1,
-        description="Fraction of the examples that becomes the validation split if the data has none; 0 = no such "
-        "split.",
+        description="Fraction of the train split that becomes the validation split if the data has none; 0 = no "
+        "validation split.",
     )
     test: float = Field(
-        default=HELD_OUT,
+        default=HELD_OUT_FRACTION,
         ge=0,
         lt=1,
-        description="Fraction of the examples that becomes the test split if the data has none; 0 = no such "
+        description="Fraction of the train split that becomes the test split if the data has none; 0 = no test "
         "split.",
     )
     stratify: bool = Field(
@@ -76,19 +76,19 @@ class SplitSpec(Part):
     )
     fold: FoldText | None = Field(
         default=None,
-        description="Fold of a cross-validation that is the test split, as K/N: the K-th of N; null = no "
-        "cross-validation.",
+        description="Cross-validation fold to hold out in place of the test split, as K/N, counted from 1; null = "
+        "no cross-validation.",
     )
 
 
 class DataSource(Part):
-    """Where labelled data is, and how it is read."""
+    """Location and format of labeled data."""
 
     shorthand = "path"
 
     path: Location = Field(
-        description="Hub id, folder (of class folders, tables, or images with metadata), table (csv, tsv, json, "
-        "jsonl, parquet, xlsx), or saved dataset."
+        description="Hub id, saved dataset, table (csv, tsv, json, jsonl, parquet, xlsx), or folder: class folders, "
+        "tables, or images with metadata."
     )
     config: NonEmptyText | None = Field(
         default=None, description="Configuration of the dataset on the Hub; null = its default."
@@ -101,24 +101,24 @@ class DataSource(Part):
     )
     separator: Separator | None = Field(
         default=None,
-        description="Character between the cells of text files, or comma, semicolon, tab or pipe; null = "
-        "detected.",
+        description="Separator of the cells of text files: the character, or its name (comma, semicolon, tab, "
+        "pipe); null = detected.",
     )
     decimal: Literal[".", ","] | None = Field(
         default=None, description="Decimal mark of numbers in text files; null = detected."
     )
     nested: Literal["join", "top"] | None = Field(
         default=None,
-        description="Class of a file in nested class folders: join = the names of all of them, such as "
-        "animals/cat; top = the name of the outermost one, such as animals; null = nested class "
-        "folders are an error.",
+        description="Class of a file in nested class folders: join = the names of all nested folders, such as "
+        "animals/cat; top = the name of the outermost folder, such as animals; null = nested class folders "
+        "are an error.",
     )
     columns: ColumnsSpec = Field(
-        default=ColumnsSpec(), description="Names of the columns; those that are left out are inferred."
+        default=ColumnsSpec(), description="Names of the columns; missing ones are inferred."
     )
     split: SplitSpec = Field(
         default=SplitSpec(),
-        description="Fractions of the splits that the data lacks; groups; cross-validation.",
+        description="Sizes of missing splits; groups; cross-validation.",
     )
     target: TargetName = Field(
         default="auto",
@@ -132,21 +132,21 @@ class DataSpec(DataFields, DataSource):
 
     augment: AugmentSpec = Field(
         default=AugmentSpec(),
-        description="Augmentation of the training examples: a preset, or its fields; validation and test examples "
-        "are not augmented.",
+        description="Augmentation of the training examples; {} = preset standard for images, none for texts; "
+        "validation and test examples are not augmented.",
     )
     on_error: Literal["fail", "skip"] = Field(
         default="fail",
-        description="Handling of unusable and unlabeled examples: fail = an error; skip = they are left out "
-        "before splits are cut, and listed in a note.",
+        description="Handling of unusable and unlabeled examples: fail = an error; skip = they are removed before "
+        "the data is split, and listed in a note.",
     )
     limit: Count | None = Field(
         default=None, description="Maximum number of examples of each split, for a quick trial; null = all."
     )
     workers: Workers = Field(
         default="auto",
-        description="Number of data loader processes; 0 = batches are prepared in the main process; auto = by the "
-        "number of cores on a GPU (8 at most), 0 on a CPU.",
+        description="Number of data loader processes; 0 = batches are prepared in the main process; auto = if "
+        "training on a GPU, the number of CPU cores per process minus 1 (from 1 to 8), else 0.",
     )
     group_by_length: bool = Field(
         default=True, description="Whether the texts of a batch have similar numbers of tokens."

@@ -20,7 +20,7 @@ class DomainSpec(Choice):
     discriminator = "method"
 
     summary: ClassVar[str] = ""
-    """Description of an alignment for the report of a run."""
+    """Clause for the report of a run; empty for a method that is no alignment."""
 
     target: Location = Field(
         description="Unlabeled inputs of the target domain, in any form that data.path accepts, or a folder of "
@@ -40,16 +40,15 @@ class ContinuePretraining(DomainSpec):
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="Duration in passes over the inputs; null = 1, unless max_steps is given.",
+        description="Number of epochs (passes over the inputs); null = 1, unless max_steps is set.",
     )
     max_steps: Count | None = Field(
-        default=None, description="Duration in optimizer steps; null = by epochs."
+        default=None, description="Number of optimizer steps; null = epochs is used."
     )
     lr: float = Field(
         default=5e-5,
         gt=0,
-        description="Peak learning rate per optimizer step, which is reached after 6 % of the steps and then "
-        "falls linearly.",
+        description="Peak learning rate, after a warmup of 6 % of the steps; it then decreases linearly to 0.",
     )
     batch_size: Count = Field(default=32, description="Number of examples per process and forward pass.")
     mask: float | None = Field(
@@ -68,10 +67,14 @@ class ContinuePretraining(DomainSpec):
 class Alignment(Part):
     """Alignment of the head's input in both domains, in the stages."""
 
-    weight: float = Field(default=1.0, gt=0, description="Factor on the term that is added to the loss.")
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="Factor on the alignment loss, which is added to the loss of the labels.",
+    )
     stages: Texts = Field(
         default=(),
-        description="Names of the stages that use it; [] = all stages that train layers below the head.",
+        description="Names of the stages that use the method; [] = all stages that train layers below the head.",
     )
 
 
@@ -87,9 +90,9 @@ class Coral(Alignment, DomainSpec):
 
 
 class Dann(Alignment, DomainSpec):
-    """A small classifier learns to distinguish the domains by the head's input.
+    """Gradient reversal: a small classifier learns to distinguish the domains by the head's input.
 
-    Its reversed gradient trains the backbone to make that impossible (Ganin et al. 2016). Experimental.
+    Its reversed gradient trains the backbone to prevent that (Ganin et al. 2016). Experimental.
     """
 
     summary = "the features were trained against a domain classifier (domain-adversarial training)"
@@ -111,7 +114,7 @@ def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
         value = f"epochs {spec['epochs']!r} and max_steps {spec['max_steps']!r}"
         yield Problem("domain_adaptation", rule, value)
     if option is ContinuePretraining and as_mapping(recipe.get("model")).get("adapter") is not None:
-        rule = f"must be left out when domain_adaptation.method is {method}"
+        rule = f"must not be set when domain_adaptation.method is {method}"
         repair = (
             "An adapter requires the checkpoint's original weights. Remove the adapter, or use coral or dann."
         )
@@ -119,4 +122,4 @@ def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     if option and issubclass(option, Alignment) and as_mapping(recipe.get("speed")).get("compile") is True:
         rule = f"must not be true when domain_adaptation.method is {method}"
         repair = "The method reads features inside the forward pass. Set it to false."
-        yield Problem("speed.compile", rule, "True", repair)
+        yield Problem("speed.compile", rule, "true", repair)

@@ -19,7 +19,7 @@ class EarlyStoppingSpec(Part):
         description="Number of consecutive evaluations without improvement after which the stage ends."
     )
     threshold: float = Field(
-        default=0.0, ge=0, description="Smallest change that counts as an improvement, in the metric's unit."
+        default=0.0, ge=0, description="Change that an improvement must exceed, in the metric's unit."
     )
 
 
@@ -29,7 +29,7 @@ class BestSpec(Part):
     shorthand = "metric"
 
     metric: NonEmptyText | None = Field(
-        default=None, description="Metric on the validation split; null = the first one of the recipe."
+        default=None, description="Metric on the validation split; null = the primary metric of the recipe."
     )
 
 
@@ -44,13 +44,13 @@ class EvaluationSpec(Part):
     )
     calibrate: bool = Field(
         default=False,
-        description="Whether the linear head is divided by the temperature that is fitted on the validation "
-        "split, so that plain transformers gives the calibrated probabilities.",
+        description="Temperature scaling: whether a temperature is fitted on the validation split and the linear "
+        "head is divided by it, so that plain transformers computes calibrated probabilities.",
     )
     thresholds: bool = Field(
         default=False,
-        description="For multi-label data: whether each class has the decision threshold that is best on the "
-        "validation split, instead of 0.5.",
+        description="For multi-label data: whether the decision threshold of each class maximizes its F1 on the "
+        "validation split; otherwise, it is 0.5.",
     )
     slices: Texts = Field(
         default=(),

@@ -7,24 +7,27 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import Count, as_tuple
 
-__all__ = ["OF_CHECKPOINT", "OWN", "POOLING_NAMES", "HeadSpec"]
+__all__ = ["CHECKPOINT_POOLING", "OWN_POOLING", "POOLING_NAMES", "HeadSpec"]
 
-OWN = "own"
-OF_CHECKPOINT = "auto"
+OWN_POOLING = "own"
+"""Value of ``pool``: the architecture's own pooling."""
+CHECKPOINT_POOLING = "auto"
+"""Value of ``pool``: the pooling that suits the checkpoint."""
 POOLING_NAMES = {
-    OWN: "the output that the architecture's own head reads",
+    OWN_POOLING: "the output that the architecture's own head reads",
     "cls": "the first token",
     "mean": "the mean over tokens",
     "max": "the maximum over tokens",
     "weightedmean": "the mean over tokens, weighted by position",
     "mean_sqrt_len": "the sum over tokens, divided by the square root of their number",
 }
+"""Descriptions of the poolings for notes and reports."""
 
 COUNT = {"type": "integer", "minimum": 1}
 
 
 def _sizes(value: Any) -> Any:
-    """Convert a bare number to a tuple of one, and a list to a tuple."""
+    """Convert a number to a tuple of one element, and a list to a tuple."""
     return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else as_tuple(value)
 
 
@@ -53,16 +56,16 @@ class HeadSpec(Choice):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the head is the one that the architecture defines: linear, with its own pooling."""
+        """Whether the head is that of the architecture: linear, with its own pooling."""
         return False
 
-    def stated(self) -> Self:
+    def with_explicit_pooling(self) -> Self:
         """Return the head with the architecture's own pooling if ``pool`` is not set."""
-        return self.model_copy(update={"pool": self.pool or OWN})
+        return self.model_copy(update={"pool": self.pool or OWN_POOLING})
 
     def fields(self) -> dict[str, Any]:
-        """Return the head specification as plain values; the architecture's own pooling is None."""
-        return self.model_dump(mode="json") | {"pool": None if self.pool == OWN else self.pool}
+        """Return the fields of the head as plain values; the architecture's own pooling is None."""
+        return self.model_dump(mode="json") | {"pool": None if self.pool == OWN_POOLING else self.pool}
 
 
 class LinearHead(HeadSpec):
@@ -73,7 +76,7 @@ class LinearHead(HeadSpec):
     @property
     def is_plain(self) -> bool:
         """Whether the pooling is the architecture's own."""
-        return self.pool in (None, OWN)
+        return self.pool in (None, OWN_POOLING)
 
 
 class MlpHead(HeadSpec):
@@ -82,12 +85,12 @@ class MlpHead(HeadSpec):
     type: Literal["mlp"]
     hidden: Sizes = Field(
         default=(1024,),
-        description="Sizes of the hidden layers (no unit), the first nearest the backbone. Experimental.",
+        description="Sizes of the hidden layers (no unit), from the backbone to the logits. Experimental.",
     )
     activation: Literal["relu", "gelu", "tanh", "silu"] | None = Field(
         default=None,
-        description="Activation function after each hidden layer; null = that of timm's own hidden layer, else "
-        "relu.",
+        description="Activation function after each hidden layer; null = that of the hidden layer that a timm "
+        "architecture has in its head, else relu.",
     )
     dropout: float = Field(
         default=0.2, ge=0, lt=1, description="Probability of dropping an activation of a hidden layer."
@@ -95,7 +98,7 @@ class MlpHead(HeadSpec):
 
 
 class CosineHead(HeadSpec):
-    """Cosine of the angle to a vector of each class, times a learned scale (Gidaris & Komodakis 2018).
+    """Cosine similarity to a learned vector of each class, times a learned scale (Gidaris & Komodakis 2018).
 
     It needs a higher learning rate. Experimental.
     """

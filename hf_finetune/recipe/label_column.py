@@ -18,32 +18,33 @@ class LabelColumnSpec(Part):
 
     name: NameOrNames | None = Field(
         default=None,
-        description="Column of the labels; or a list of columns, each named after a class, that contain 0 or 1, "
-        "or a probability; null = inferred.",
+        description="Column of the labels; or a list of columns with 0 or 1, or a probability, one column per "
+        "class; null = inferred.",
     )
     source: Literal["name"] | None = Field(
         default=None,
         alias="from",
-        description="Source of the labels: name = the file names, where pattern finds them; null = a column.",
+        description="Source of the labels: name = extracted from file names with pattern; null = read from a "
+        "column.",
     )
     pattern: Pattern | None = Field(
         default=None,
-        description="Regular expression that is searched for in each file name, including its suffix; its group "
-        "is the class; null = none.",
+        description="Regular expression that is searched for in each file name, including its suffix; its "
+        "capturing group is the class; null = none.",
     )
     separator: str | None = Field(
         default=None,
         min_length=1,
-        description="Text between the classes in a cell; null = each cell is one class.",
+        description="Separator of the classes in a cell; null = each cell is one class.",
     )
     classes: tuple[NonEmptyText, ...] | None = Field(
         default=None,
-        description="Class names, in order, for cells that contain a list with one position per class; null = "
-        "those that the data declares.",
+        description="Class names, in order, for cells that contain a list with one position per class; null = the "
+        "names that the data declares.",
     )
     empty: Literal["missing", "none"] = Field(
         default="missing",
-        description="Meaning of an empty cell if separator is given: missing = a missing label; none = an example "
+        description="Meaning of an empty cell if separator is set: missing = a missing label; none = an example "
         "of no class.",
     )
     normalize: bool = Field(

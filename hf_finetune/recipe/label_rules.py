@@ -10,7 +10,7 @@ from hf_finetune.fields.raw_content import as_mapping
 __all__ = ["label_column_problems"]
 
 PLACE = "data.columns.label"
-OF_ONE_COLUMN = ("separator", "classes", "empty")
+SINGLE_COLUMN_FIELDS = ("separator", "classes", "empty")
 """Fields that describe the cells of a single label column."""
 
 
@@ -31,24 +31,24 @@ def label_column_problems(columns: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(label.get("classes"), list | tuple):
         yield from _repeated(f"{PLACE}.classes", label["classes"])
     if source is not None and name is not None:
-        yield Problem(f"{PLACE}.name", "must be left out when from is given", repr(name))
+        yield Problem(f"{PLACE}.name", "must not be set when from is set", repr(name))
     if (source is None) != (pattern is None):
-        rule = "must be given together with from: name"
+        rule = "must be set together with from: name"
         yield Problem(f"{PLACE}.pattern", rule, "" if pattern is None else repr(pattern))
     if isinstance(pattern, str) and _groups(pattern) != 1:
         repair = r"For example '^(.+?)\.\d+\.jpg$'; write a non-capturing group as (?:...)."
         yield Problem(
             f"{PLACE}.pattern", "must have exactly one capturing group, the class", repr(pattern), repair
         )
-    for field in OF_ONE_COLUMN:
+    for field in SINGLE_COLUMN_FIELDS:
         if label.get(field) not in (None, "missing") and (
             source is not None or isinstance(name, list | tuple)
         ):
-            rule = "must be left out unless the labels are in one column"
+            rule = "must not be set unless the labels are in one column"
             yield Problem(f"{PLACE}.{field}", rule, repr(label[field]))
     if label.get("empty") == "none" and label.get("separator") is None:
         repair = "In a column of lists, write an empty list as []; in other columns, an empty cell is a missing label."
-        yield Problem(f"{PLACE}.empty", "must be left out unless separator is given", "'none'", repair)
+        yield Problem(f"{PLACE}.empty", "must not be set unless separator is set", "'none'", repair)
 
 
 def _groups(pattern: str) -> int:

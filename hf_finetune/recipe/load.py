@@ -14,7 +14,7 @@ from hf_finetune.recipe.overrides import Override, apply_override, read_override
 from hf_finetune.recipe.rules import rule_problems
 from hf_finetune.recipe.schema import Recipe, SingleTaskRecipe, SpeedSpec
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
-from hf_finetune.recipe.yaml_text import MOST_BYTES, read_yaml, write_yaml
+from hf_finetune.recipe.yaml_text import MAX_BYTES, read_yaml, write_yaml
 
 __all__ = [
     "RecipeError",
@@ -31,7 +31,7 @@ SUFFIXES = (".yaml", ".yml")
 
 
 class RecipeError(InputError):
-    """Error for invalid fields of a recipe.
+    """Raised if fields of a recipe are invalid.
 
     Args:
         problems: All problems of the recipe.
@@ -71,13 +71,15 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         content, problems = read_yaml(text, str(path))
     except InputError as error:
-        wrong = (_read_overrides(overrides, root)[1] for root in (SingleTaskRecipe, MultiTaskRecipe))
-        raise InputError([*error.problems, *min(wrong, key=len)]) from error
+        override_problems = (
+            _read_overrides(overrides, root)[1] for root in (SingleTaskRecipe, MultiTaskRecipe)
+        )
+        raise InputError([*error.problems, *min(override_problems, key=len)]) from error
     if content is None:
         raise InputError(
             Problem(
                 str(path),
-                "must hold a recipe",
+                "must contain a recipe",
                 "an empty file",
                 "Start with the fields task, model, data and stages.",
             )
@@ -123,22 +125,23 @@ def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
     """
 
     def resolve(path: str) -> str:
-        candidates = [folder.absolute() / _expanded(path) for folder in folders]
-        return str(next(filter(_exists, candidates), path))
+        candidates = [folder.absolute() / _expand_user(path) for folder in folders]
+        return str(next(filter(_path_exists, candidates), path))
 
     return recipe.with_paths(resolve)
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML with every default written out, so that it loads to an equal recipe."""
-    without = {"stages"} if recipe.strategy is not None else set()
-    return write_yaml(recipe.model_dump(mode="json", exclude=without))
+    excluded = {"stages"} if recipe.strategy is not None else set()
+    return write_yaml(recipe.model_dump(mode="json", exclude=excluded))
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of recipe files, with which editors complete and check recipes."""
-    schema, several = SingleTaskRecipe.model_json_schema(), MultiTaskRecipe.model_json_schema()
-    schema["$defs"] = {**several["$defs"], **schema["$defs"]}
+    schema = SingleTaskRecipe.model_json_schema()
+    multi_task_schema = MultiTaskRecipe.model_json_schema()
+    schema["$defs"] = {**multi_task_schema["$defs"], **schema["$defs"]}
     by_name = {part.__name__: part for part in leaf_parts() if part.shorthand}
     for name in by_name.keys() & schema["$defs"].keys():
         full = schema["$defs"][name]
@@ -153,64 +156,69 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "required": [field for field in schema["required"] if field != "data"],
-        "properties": {**several["properties"], **schema["properties"], **_of_either(schema, several)},
+        "properties": {
+            **multi_task_schema["properties"],
+            **schema["properties"],
+            **_shared_fields(schema, multi_task_schema),
+        },
         "title": "hf-finetune recipe",
         "description": schema["description"].partition("\n")[0],
         "oneOf": [
-            _merged(tasks, stages)
-            for tasks in _forms_of_tasks(schema, several)
-            for stages in (_given("stages", "strategy"), _given("strategy", "stages"))
+            _merge(task_condition, stage_condition)
+            for task_condition in _task_conditions(schema, multi_task_schema)
+            for stage_condition in (_exactly_one("stages", "strategy"), _exactly_one("strategy", "stages"))
         ],
     }
 
 
-def _of_either(schema: dict[str, Any], several: dict[str, Any]) -> dict[str, Any]:
+def _shared_fields(schema: dict[str, Any], multi_task_schema: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON Schema of the fields that differ in a multi-task recipe; it allows both forms."""
     task, data = schema["properties"]["task"], schema["properties"]["data"]
-    forms = [_bare(data), _bare(several["properties"]["data"])]
+    forms = [_reference(data), _reference(multi_task_schema["properties"]["data"])]
     return {
         "task": {**task, "enum": [*task["enum"], MULTI_TASK]},
         "data": {"description": data["description"], "anyOf": forms},
     }
 
 
-def _bare(field: dict[str, Any]) -> dict[str, Any]:
+def _reference(field: dict[str, Any]) -> dict[str, Any]:
     return {"$ref": field["$ref"]}
 
 
-def _forms_of_tasks(schema: dict[str, Any], several: dict[str, Any]) -> list[dict[str, Any]]:
+def _task_conditions(schema: dict[str, Any], multi_task_schema: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the JSON Schema conditions of a single-task recipe and of a multi-task recipe."""
-    multi_task_only = [name for name in several["properties"] if name not in schema["properties"]]
-    single_task = {"task": {"not": {"const": MULTI_TASK}}, "data": _bare(schema["properties"]["data"])}
-    multi_task = {"task": {"const": MULTI_TASK}, "data": _bare(several["properties"]["data"])}
+    multi_task_only = [name for name in multi_task_schema["properties"] if name not in schema["properties"]]
+    single_task = {"task": {"not": {"const": MULTI_TASK}}, "data": _reference(schema["properties"]["data"])}
+    multi_task = {"task": {"const": MULTI_TASK}, "data": _reference(multi_task_schema["properties"]["data"])}
     return [
         {"required": ["data"], "properties": {**single_task, **dict.fromkeys(multi_task_only, False)}},
         {"required": ["tasks"], "properties": multi_task},
     ]
 
 
-def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {
-        "required": [*one["required"], *other["required"]],
-        "properties": {**one["properties"], **other["properties"]},
+        "required": [*first["required"], *second["required"]],
+        "properties": {**first["properties"], **second["properties"]},
     }
 
 
-def _given(one: str, other: str) -> dict[str, Any]:
-    """Return the JSON Schema condition that field ``one`` is set, and field ``other`` is missing or null."""
+def _exactly_one(present: str, absent: str) -> dict[str, Any]:
+    """Return the JSON Schema condition that field ``present`` is set, and field ``absent`` is missing or null."""
     null = {"type": "null"}
-    return {"required": [one], "properties": {one: {"not": null}, other: null}}
+    return {"required": [present], "properties": {present: {"not": null}, absent: null}}
 
 
 def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], origin: str) -> Recipe:
     if not isinstance(content, Mapping):
         repair = "Start with the fields task, model, data and stages."
         raise InputError(
-            [*problems, Problem(origin, "must hold a mapping of fields", shown(content), repair)]
+            [*problems, Problem(origin, "must contain a mapping of fields", shown(content), repair)]
         )
-    all_problems, root = list(problems), recipe_class({**content, **_task_override(overrides)})
-    changes, wrong_overrides = _read_overrides(overrides, root)
-    all_problems.extend(wrong_overrides)
+    all_problems = list(problems)
+    root = recipe_class({**content, **_task_override(overrides)})
+    changes, override_problems = _read_overrides(overrides, root)
+    all_problems.extend(override_problems)
     for override in changes:
         try:
             content = apply_override(content, override, root)
@@ -222,15 +230,15 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
     except ValidationError as error:
         all_problems += [*problems_of(error, root), *rule_problems(content), *task_problems(content)]
         # the same rule can fail in the schema, with a converted value (1.0), and here: keep the value as written (1)
-        wrong = {(problem.place, problem.rule): problem for problem in all_problems}.values()
-        raise RecipeError(wrong, content) from error
+        deduplicated = {(problem.place, problem.rule): problem for problem in all_problems}.values()
+        raise RecipeError(deduplicated, content) from error
     if all_problems:
         raise RecipeError(all_problems, content)
     return recipe
 
 
 def _task_override(texts: Sequence[str]) -> dict[str, str]:
-    """Return the ``task`` that overrides set, which decides on the other fields; empty if they set none."""
+    """Return the ``task`` that overrides set, which determines the other fields; empty if they set none."""
     pairs = [(key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in texts)]
     return dict(pair for pair in pairs if pair[0] == "task")
 
@@ -255,8 +263,8 @@ def find_recipe(source: str | Path) -> Path:
     Raises:
         InputError: If there is no such recipe, or several shipped recipes match the name.
     """
-    path = _expanded(source)
-    if _exists(path) and not path.is_dir():
+    path = _expand_user(source)
+    if _path_exists(path) and not path.is_dir():
         return path
     if isinstance(source, str) and (names := find_shipped(source)):
         if len(names) > 1:
@@ -264,9 +272,9 @@ def find_recipe(source: str | Path) -> Path:
                 Problem(source, "must match exactly one shipped recipe", repair=f"Use {' or '.join(names)}.")
             )
         return shipped_recipes()[names[0]]
-    if _exists(path):
-        inside = ", ".join(_recipes_in(path)) or "no recipe"
-        raise InputError(Problem(str(path), "must be a recipe file", "a folder", f"It holds {inside}."))
+    if _path_exists(path):
+        content = ", ".join(_recipes_in(path)) or "no recipe"
+        raise InputError(Problem(str(path), "must be a recipe file", "a folder", f"It contains {content}."))
     if isinstance(source, Path) or path.suffix in SUFFIXES:
         repair = (
             nearest(path.name, _recipes_in(path.parent)) or f"There is no recipe in {path.parent.absolute()}."
@@ -286,7 +294,7 @@ def copy_recipe(source: str | Path, dest: str | Path) -> Path:
     Raises:
         InputError: If there is no such recipe, the copy would overwrite a file, or its folder does not exist.
     """
-    path, target = find_recipe(source), _expanded(dest)
+    path, target = find_recipe(source), _expand_user(dest)
     target = target / path.name if target.is_dir() else target
     if target.exists():
         raise InputError(
@@ -302,14 +310,14 @@ def copy_recipe(source: str | Path, dest: str | Path) -> Path:
     return target
 
 
-def _expanded(path: str | Path) -> Path:
+def _expand_user(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~user without a home directory on this machine
         return Path(path)
 
 
-def _exists(path: Path) -> bool:
+def _path_exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:  # the path is too long, or inside a folder without access
@@ -332,15 +340,15 @@ def _nearest_shipped(name: str) -> str:
 
 
 def _size_of(path: Path) -> str:
-    return f"{path.stat().st_size:,} bytes" if path.is_file() else "a file without an end"
+    return f"{path.stat().st_size:,} bytes" if path.is_file() else "a file of unlimited size"
 
 
 def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            rule = f"must be a recipe of at most {MOST_BYTES:,} bytes"
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            rule = f"must be a recipe of at most {MAX_BYTES:,} bytes"
             raise InputError(Problem(str(path), rule, _size_of(path), "Check the path."))
         return content.decode("utf-8-sig")
     except OSError as error:

@@ -12,7 +12,7 @@ from hf_finetune.fields.base import Part
 from hf_finetune.fields.choice import option_at
 from hf_finetune.fields.types import NON_EMPTY, STAGE_NAME_PATTERN
 from hf_finetune.recipe.schema import SingleTaskRecipe
-from hf_finetune.recipe.schema_paths import known_fields, meaning, place_of
+from hf_finetune.recipe.schema_paths import format_location, known_fields, meaning
 
 __all__ = ["problems_of"]
 
@@ -35,10 +35,11 @@ RULES = {
 }
 """Rule by pydantic error type; the braces are filled from the context of the error."""
 
-PATTERNS = {
+PATTERN_RULES = {
     NON_EMPTY: "must not be empty",
-    STAGE_NAME_PATTERN: "must start with a letter or digit and hold only letters, digits, '.', '_' and '-'",
+    STAGE_NAME_PATTERN: "must start with a letter or digit and contain only letters, digits, '.', '_' and '-'",
 }
+"""Rule by pattern of a text field."""
 
 
 def problems_of(error: ValidationError, root: type[Part] = SingleTaskRecipe) -> list[Problem]:
@@ -54,33 +55,32 @@ def problems_of(error: ValidationError, root: type[Part] = SingleTaskRecipe) -> 
 def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
     kind, location, value = detail["type"], detail["loc"], detail["input"]
     context: Mapping[str, Any] = detail.get("ctx", {})
-    place = place_of(location)
+    place = format_location(location)
     cause = context.get("error")
     option = option_at(location[-2]) if len(location) > 1 else None
-    owners = option.options_with_field(str(location[-1])) if option else []
+    options = option.options_with_field(str(location[-1])) if option else []
     if option and kind == "literal_error" and location[-1] == option.discriminator:
-        context = {"expected": f"{', '.join(map(repr, owners[:-1]))} or {owners[-1]!r}"}
+        context = {"expected": f"{', '.join(map(repr, options[:-1]))} or {options[-1]!r}"}
     if isinstance(cause, InputError):
         for problem in cause.problems:
             yield Problem(problem.place or place, problem.rule, problem.value, problem.repair)
     elif kind == "missing":
-        yield Problem(place, "must be given", repair=meaning(location, root))
-    elif kind == "extra_forbidden" and option and owners:
-        rule = f"must be left out unless {option.discriminator} is {' or '.join(owners)}"
+        yield Problem(place, "must be set", repair=meaning(location, root))
+    elif kind == "extra_forbidden" and option and options:
+        rule = f"must not be set unless {option.discriminator} is {' or '.join(options)}"
         yield Problem(place, rule, shown(value))
     elif kind == "extra_forbidden":
         yield Problem(
             place,
             "must be a known field",
-            shown(location[-1]),
-            nearest(str(location[-1]), known_fields(location[:-1], root)),
+            repair=nearest(str(location[-1]), known_fields(location[:-1], root)),
         )
     elif kind == "invalid_key":
         yield Problem(
-            place_of(location[:-1]), "must have text as keys", shown(value), "Put the key in quotes."
+            format_location(location[:-1]), "must have text as keys", shown(value), "Put the key in quotes."
         )
-    elif kind == "string_pattern_mismatch" and context["pattern"] in PATTERNS:
-        yield Problem(place, PATTERNS[context["pattern"]], shown(value))
+    elif kind == "string_pattern_mismatch" and context["pattern"] in PATTERN_RULES:
+        yield Problem(place, PATTERN_RULES[context["pattern"]], shown(value))
     elif kind == "too_short" and value:
         return  # pydantic counts valid entries only; each invalid entry has an error of its own
     elif kind in RULES:
@@ -98,7 +98,7 @@ def _repair(kind: str, value: Any, context: Mapping[str, Any]) -> str:
         and isinstance(value, str)
         and re.fullmatch(r"[-+.\deE]*\d[-+.\deE]*", value)
     ):
-        return "Leave out the quotes."
+        return "Remove the quotes."
     if kind == "literal_error" and isinstance(value, str):
         close = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
         return close if close.startswith("Nearest") else ""
@@ -111,5 +111,5 @@ def _short_number(bound: Any) -> Any:
 
 
 def _fallback(message: str) -> str:
-    """Return a rule made from pydantic's message, for error types that ``RULES`` lacks (other pydantic versions)."""
+    """Return a rule based on pydantic's message, for error types of other pydantic versions."""
     return re.sub(r"^.*?\bshould\b", "must", message) if "should" in message else f"must be valid ({message})"

@@ -10,7 +10,7 @@ __all__ = ["MixingSpec"]
 
 
 class MixingSpec(Choice):
-    """Share of each task in the examples of an epoch."""
+    """Fraction of each task in the examples of an epoch."""
 
     shorthand = discriminator = "method"
 
@@ -18,7 +18,7 @@ class MixingSpec(Choice):
 
     @property
     def exponent(self) -> float:
-        """Power of a task's number of examples that its share is proportional to, in [0, 1]."""
+        """Exponent in [0, 1]: the fraction of a task is proportional to this power of its number of examples."""
         return 1.0
 
 
@@ -35,7 +35,8 @@ class WithTemperature(MixingSpec):
     temperature: float = Field(
         default=2.0,
         ge=1,
-        description="Temperature (no unit); 1 = in proportion to the sizes; the higher, the more equal.",
+        description="Inverse of the exponent (no unit); 1 = in proportion to the sizes; higher values result in "
+        "more equal fractions.",
     )
 
     @property
@@ -45,7 +46,7 @@ class WithTemperature(MixingSpec):
 
 
 class EqualShares(MixingSpec):
-    """The same for each task. Experimental."""
+    """Equal fractions. Experimental."""
 
     method: Literal["equal"]
 

@@ -1,4 +1,4 @@
-"""Fields of a recipe that the modalities contribute, and the rules for fields of another modality than the task's."""
+"""Recipe fields that are defined by the modalities, and the rules for fields of other modalities than the task's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +15,8 @@ from hf_finetune.tasks import MODALITIES, TASKS
 __all__ = ["AugmentFields", "DataFields", "RoleFields", "TaskName", "modality_problems"]
 
 
-def _combined(name: str, parts: Sequence[type[Part]]) -> type[Part]:
-    """Return a class with the fields of several parts, in their order; pydantic begins with the last base."""
+def _combine_fields(name: str, parts: Sequence[type[Part]]) -> type[Part]:
+    """Return a class with the fields of several parts, in their order; pydantic lists those of the last base first."""
     bases = tuple(part for part in reversed(parts) if part is not Part)
     return type(name, bases, {"__module__": __name__, "__doc__": "Fields of all modalities."})
 
@@ -42,8 +42,10 @@ if TYPE_CHECKING:
         pass
 
 else:
-    DataFields = _combined("DataFields", [modality.data_fields for modality in MODALITIES.values()])
-    AugmentFields = _combined("AugmentFields", [modality.augment_fields for modality in MODALITIES.values()])
+    DataFields = _combine_fields("DataFields", [modality.data_fields for modality in MODALITIES.values()])
+    AugmentFields = _combine_fields(
+        "AugmentFields", [modality.augment_fields for modality in MODALITIES.values()]
+    )
     RoleFields = create_model(
         "RoleFields",
         __base__=Part,
@@ -57,7 +59,7 @@ else:
 
 
 def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the problems of fields that do not concern the modality of the task.
+    """Yield the problems of fields that do not apply to the modality of the task.
 
     Args:
         task: ``task`` of the recipe.
@@ -66,25 +68,34 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
     """
     if not isinstance(task, str) or task not in TASKS:
         return
-    own, rule = TASKS[task].modality, f"must be left out when the task is {task}"
-    others = [modality for modality in MODALITIES.values() if modality is not own]
-    for other in others:
+    modality = TASKS[task].modality
+    other_modalities = [candidate for candidate in MODALITIES.values() if candidate is not modality]
+    rule = f"must not be set when the task is {task}"
+    for other_modality in other_modalities:
         columns = as_mapping(data.get("columns"))
-        for name in other.columns:
+        for name in other_modality.columns:
             if columns.get(name) is not None:
                 yield Problem(f"data.columns.{name}", rule, shown(columns[name]))
-        for name, field in other.data_fields.model_fields.items():
+        for name, field in other_modality.data_fields.model_fields.items():
             if data.get(name) not in (None, field.default):
                 yield Problem(f"data.{name}", rule, shown(data[name]))
-    given = data.get("augment")
-    augment = {"preset": given} if isinstance(given, str) else as_mapping(given)
-    for other in others:
-        repair = f"It applies to {other.plural}; for {own.plural}, use {own.augment_words}."
-        for name in other.augment_fields.model_fields:
+    preset_or_fields = data.get("augment")
+    augment = (
+        {"preset": preset_or_fields} if isinstance(preset_or_fields, str) else as_mapping(preset_or_fields)
+    )
+    for other_modality in other_modalities:
+        repair = (
+            f"It applies to {other_modality.plural}; for {modality.plural}, use {modality.augment_words}."
+        )
+        for name in other_modality.augment_fields.model_fields:
             if augment.get(name) and augment[name] != "none":
-                place = "data.augment" if name == other.augment_fields.shorthand else f"data.augment.{name}"
+                place = (
+                    "data.augment"
+                    if name == other_modality.augment_fields.shorthand
+                    else f"data.augment.{name}"
+                )
                 yield Problem(place, rule, shown(augment[name]), repair)
-    yield from own.field_problems(augment)
-    if speed.get("memory_format") == "channels_last" and not own.is_spatial:
+    yield from modality.field_problems(augment)
+    if speed.get("memory_format") == "channels_last" and not modality.is_spatial:
         repair = "It is a memory format for images."
         yield Problem("speed.memory_format", rule, "'channels_last'", repair)

@@ -22,16 +22,16 @@ class ModelSpec(Part):
     )
     adapter: AdapterSpec | None = Field(
         default=None,
-        description="Adapter that stages can train: its type, or its fields; null = none.",
+        description="Adapter that stages can train; null = none.",
     )
-    head: HeadSpec = Field(default=HeadSpec(), description="Classification head: its type, or its fields.")
+    head: HeadSpec = Field(default=HeadSpec(), description="Classification head.")
     dropout: float | None = Field(
         default=None,
         ge=0,
         lt=1,
-        description="Probability of dropping an activation before the head and, in models of transformers, after "
-        "their layers (Srivastava et al. 2014); the dropout of the attention weights does not change; "
-        "null = the checkpoint's. Experimental.",
+        description="Dropout probability before the head and, in transformers models, of the hidden states "
+        "(Srivastava et al. 2014); the dropout of attention weights does not change; null = the "
+        "checkpoint's. Experimental.",
     )
     drop_path: float | None = Field(
         default=None,
@@ -47,11 +47,11 @@ class ModelSpec(Part):
     )
     allow_missing: Patterns = Field(
         default=(),
-        description="Regular expressions of the names of weights that the checkpoint may lack, or contain in "
-        "addition to those of the model.",
+        description="Regular expressions of weight names that may be missing from, or unexpected in, the "
+        "checkpoint.",
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="Declares that the checkpoint needs code of its own; only the option --trust-remote-code lets "
-        "it run.",
+        description="Declares that the checkpoint needs custom code, which runs only with the option "
+        "--trust-remote-code.",
     )

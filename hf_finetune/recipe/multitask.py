@@ -24,7 +24,7 @@ from hf_finetune.tasks import TASKS
 
 __all__ = [
     "MULTI_TASK",
-    "SHARED",
+    "SHARED_DATA_FIELDS",
     "MultiTaskRecipe",
     "SharedDataSpec",
     "TaskDataSpec",
@@ -37,56 +37,55 @@ __all__ = [
 
 MULTI_TASK = "multi-task"
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-RULE = "must be left out when the task is multi-task"
-ALONE = {
+NOT_MULTI_TASK = "must not be set when the task is multi-task"
+"""Rule for fields that only a single-task recipe supports."""
+SINGLE_TASK_FIELDS = {
     "model.adapter": "All tasks share one backbone. Train it with a low learning rate instead.",
     "evaluation.folds": "Each task has its own test split.",
     "evaluation.costs": "The tasks have different classes.",
     "domain_adaptation": "Adapt to the target domain in a separate run, and use its model as the checkpoint.",
     "publish": "When the run is done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...",
 }
-"""Fields that only a single-task recipe may set, each with the repair to suggest."""
+"""Fields that only a single-task recipe supports, each with the repair to suggest."""
 
 
-def _same(name: str) -> Any:
+def _copy_field(name: str) -> Any:
     """Return a copy of a field of ``DataSpec``."""
     return copy(DataSpec.model_fields[name])
 
 
 class SharedDataSpec(DataFields):
-    """Preparation of the examples, the same for all tasks."""
+    """Preparation of the examples, shared by all tasks."""
 
-    augment: AugmentSpec = _same("augment")
-    workers: Workers = _same("workers")
-    group_by_length: bool = _same("group_by_length")
+    augment: AugmentSpec = _copy_field("augment")
+    workers: Workers = _copy_field("workers")
+    group_by_length: bool = _copy_field("group_by_length")
 
 
-SHARED = tuple(SharedDataSpec.model_fields)
+SHARED_DATA_FIELDS = tuple(SharedDataSpec.model_fields)
 """Fields of ``data`` that control how examples become model inputs; all tasks of a model share them."""
 
 
 class TaskDataSpec(DataSource):
     """Labeled data of one task."""
 
-    on_error: Literal["fail", "skip"] = _same("on_error")
-    limit: Count | None = _same("limit")
+    on_error: Literal["fail", "skip"] = _copy_field("on_error")
+    limit: Count | None = _copy_field("limit")
 
 
 class TaskSpec(Part):
     """One of the tasks."""
 
-    task: TaskName = Field(
-        description="What the model does in this task; it is the same for all tasks of a recipe."
-    )
-    data: TaskDataSpec = Field(description="Labeled data of the task: its path, or its fields.")
+    task: TaskName = Field(description="Type of the task; the same for all tasks of a recipe.")
+    data: TaskDataSpec = Field(description="Labeled data of the task.")
     weight: float = Field(
         default=1.0,
         gt=0,
-        description="Factor on the loss of each example of the task, if weighting is fixed. Experimental.",
+        description="Factor on the loss of the task, if weighting is fixed. Experimental.",
     )
     metrics: Texts = Field(
         default=(),
-        description="Names of the task's metrics, the leading one first; [] = those of the recipe, or the default "
+        description="Names of the task's metrics, the primary one first; [] = those of the recipe, or the default "
         "for the kind of labels.",
     )
 
@@ -95,29 +94,28 @@ class MultiTaskRecipe(Recipe):
     """A fine-tuning run for several tasks at once."""
 
     task: Literal["multi-task"] = Field(
-        description="What the model does: multi-task, several tasks on one backbone."
+        description="Task of the model: multi-task, several tasks on one backbone."
     )
     data: SharedDataSpec = Field(
-        default=SharedDataSpec(), description="Preparation of the examples, which is the same for all tasks."
+        default=SharedDataSpec(), description="Preparation of the examples, shared by all tasks."
     )
     tasks: dict[str, TaskSpec] = Field(
-        description="For multi-task: the tasks by name, at least two, each with its own data.",
+        description="Multi-task: at least two tasks by name, each with its own data.",
         json_schema_extra={"minProperties": 2},
     )
     mixing: MixingSpec = Field(
         default=MixingSpec(),
-        description="For multi-task: share of each task in the examples of an epoch: a method, or its fields. "
-        "Experimental.",
+        description="Multi-task: fraction of each task in the examples of an epoch. Experimental.",
     )
     weighting: Literal["fixed", "uncertainty"] = Field(
         default="fixed",
-        description="For multi-task: factor on the loss of each task: fixed = its weight; uncertainty = learned "
-        "with a variance for each task (Kendall et al. 2018).",
+        description="Multi-task: factor on the loss of each task: fixed = its weight; uncertainty = learned with a "
+        "variance for each task (Kendall et al. 2018).",
     )
 
     @property
-    def kind(self) -> str:
-        """Task type that all tasks of the recipe share."""
+    def task_type(self) -> str:
+        """Task type, the same for all tasks of the recipe."""
         return next(iter(self.tasks.values())).task
 
     @property
@@ -127,7 +125,7 @@ class MultiTaskRecipe(Recipe):
 
     @property
     def task_mixing(self) -> MixingSpec:
-        """Share of each task in the examples of an epoch."""
+        """Fraction of each task in the examples of an epoch."""
         return self.mixing
 
     @property
@@ -141,24 +139,24 @@ class MultiTaskRecipe(Recipe):
 
     def by_task(self) -> dict[str, SingleTaskRecipe]:
         """Return the single-task recipe of each task by its name."""
-        return {name: self.of_task(name) for name in self.tasks}
+        return {name: self.task_recipe(name) for name in self.tasks}
 
-    def of_task(self, name: str) -> SingleTaskRecipe:
+    def task_recipe(self, name: str) -> SingleTaskRecipe:
         """Return the single-task recipe of one task.
 
-        Its settings for the best checkpoint and for early stopping are the defaults: the joint run decides on both.
+        Its settings for the best checkpoint and early stopping are the defaults, because those of the joint run apply.
 
         Args:
             name: Name of the task, a key of ``tasks``.
         """
         spec = self.tasks[name]
-        shared = {field: getattr(self.data, field) for field in SHARED}
+        shared = {field: getattr(self.data, field) for field in SHARED_DATA_FIELDS}
         task_data = {field: getattr(spec.data, field) for field in TaskDataSpec.model_fields}
         selection = {"best": BestSpec(), "early_stopping": None}
         fields = {field: getattr(self, field) for field in Recipe.model_fields}
         fields |= {
             "task": spec.task,
-            "model": self.model.model_copy(update={"head": self.model.head.stated()}),
+            "model": self.model.model_copy(update={"head": self.model.head.with_explicit_pooling()}),
             "data": DataSpec(**task_data, **shared),
             "metrics": spec.metrics or self.metrics,
             "stages": tuple(stage.model_copy(update=selection) for stage in self.stages),
@@ -169,7 +167,7 @@ class MultiTaskRecipe(Recipe):
         return SingleTaskRecipe(**fields)
 
     def with_paths(self, change: Callable[[str], str]) -> Self:
-        """Return a copy with other paths of its models and data; see ``Recipe.with_paths``."""
+        """Return a copy with all model and data paths mapped by ``change``; see ``Recipe.with_paths``."""
         tasks = {
             name: task.model_copy(update={"data": changed_path(task.data, change)})
             for name, task in self.tasks.items()
@@ -189,16 +187,16 @@ def recipe_class(content: Mapping[str, Any]) -> type[Recipe]:
 
 
 def place_in_task(place: str, name: str) -> str:
-    """Return the place in a whole recipe that corresponds to a place in the recipe of one task.
+    """Return the location in a multi-task recipe that corresponds to a location in the recipe of one task.
 
     Args:
-        place: Place in the recipe of the task, such as ``data.path``.
-        name: Name of the task; empty for the only one, whose recipe is the whole.
+        place: Location in the recipe of the task, such as ``data.path``.
+        name: Name of the task; empty in a single-task recipe.
     """
     if not name:
         return place
     head, _, field = place.partition(".")
-    if head == "data" and re.split(r"[.\[]", field)[0] not in SHARED:
+    if head == "data" and re.split(r"[.\[]", field)[0] not in SHARED_DATA_FIELDS:
         return f"tasks.{name}.{place}"
     if head.partition("[")[0] == "metrics":
         return f"tasks.{name}.{place}"
@@ -208,10 +206,10 @@ def place_in_task(place: str, name: str) -> str:
 
 @contextmanager
 def problems_in_task(name: str) -> Iterator[None]:
-    """Raise the problems of the recipe of one task, raised in the block, with their places in the whole recipe.
+    """Context manager: re-raise problems of one task's recipe with their locations in the multi-task recipe.
 
     Args:
-        name: Name of the task; empty for the only one.
+        name: Name of the task; empty in a single-task recipe.
 
     Raises:
         InputError: With the problems.
@@ -234,7 +232,7 @@ def task_problems(recipe: Mapping[str, Any]) -> list[Problem]:
     tasks = {name: as_mapping(spec) for name, spec in as_mapping(recipe.get("tasks")).items()}
     return [
         *_name_problems(tasks),
-        *_alone_problems(recipe),
+        *_single_task_field_problems(recipe),
         *_stage_problems(recipe),
         *_weight_problems(recipe, tasks),
         *_data_problems(recipe, tasks),
@@ -250,7 +248,7 @@ def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
         yield Problem("tasks", "must have at least two tasks", ", ".join(map(shown, tasks)), repair)
     for name, spec in tasks.items():
         if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
-            rule = "must start with a letter or digit and hold only letters, digits, '_' and '-'"
+            rule = "must start with a letter or digit and contain only letters, digits, '_' and '-'"
             yield Problem(
                 f"The name of tasks.{name}",
                 rule,
@@ -262,11 +260,11 @@ def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
             yield Problem(f"tasks.{name}.task", rule, shown(spec["task"]), "All tasks share one model.")
 
 
-def _alone_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
-    for place, repair in ALONE.items():
+def _single_task_field_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    for place, repair in SINGLE_TASK_FIELDS.items():
         value = field_value(recipe, place)
         if value is not None:
-            yield Problem(place, RULE, shown(value), repair)
+            yield Problem(place, NOT_MULTI_TASK, shown(value), repair)
 
 
 def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
@@ -279,9 +277,9 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
         repair = "It fits the head of a single task. Write a stage with train: head, epochs and lr."
         yield Problem("strategy", "must not be features when the task is multi-task", "", repair)
     for place, stage in [*settings, ("strategy", as_mapping(strategy))]:
-        for field, repair in (item for rules in RULES for item in rules.one_task.items()):
+        for field, repair in (item for rules in RULES for item in rules.single_task_reasons.items()):
             if value := field_value(stage, field):
-                yield Problem(f"{place}.{field}", RULE, shown(value), repair)
+                yield Problem(f"{place}.{field}", NOT_MULTI_TASK, shown(value), repair)
         if stage.get("fit", "gradient") not in ("gradient", "auto"):
             repair = "Solvers fit only the head of a single task."
             yield Problem(
@@ -296,12 +294,12 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
 def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     for name, spec in tasks.items():
         if recipe.get("weighting") == "uncertainty" and spec.get("weight", 1.0) != 1.0:
-            rule = "must be left out when weighting is uncertainty"
+            rule = "must not be set when weighting is uncertainty"
             yield Problem(f"tasks.{name}.weight", rule, shown(spec["weight"]), "It is learned.")
 
 
 def _data_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    """Apply the rules for single-task data to each task, and yield their problems, those of shared fields once."""
+    """Yield the problems of the single-task rules for each task; those of shared fields only once."""
     problems: dict[Problem, None] = {}
     for name, spec in tasks.items():
         data_spec = spec.get("data")

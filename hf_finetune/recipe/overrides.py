@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 from hf_finetune.errors import InputError, Problem, nearest, shown
 from hf_finetune.fields.base import Part
 from hf_finetune.recipe.schema import SingleTaskRecipe
-from hf_finetune.recipe.schema_paths import known_fields, part_in, step_into
+from hf_finetune.recipe.schema_paths import descend, find_part, known_fields
 from hf_finetune.recipe.yaml_text import read_yaml
 
 __all__ = ["Override", "apply_override", "read_override"]
@@ -47,7 +47,7 @@ def read_override(text: str, root: type[Part] = SingleTaskRecipe) -> Override:
     path = tuple(re.sub(r"\[(\d+)\]", r".\1", key).split("."))
     annotation: Any = root
     for depth, step in enumerate(path):
-        inner = step_into(annotation, step)
+        inner = descend(annotation, step)
         if inner is None:
             raise InputError(_unknown(text, annotation, path[:depth], step, root))
         annotation = inner
@@ -77,47 +77,47 @@ def apply_override(
     Raises:
         InputError: If an index is past the end of its list, or a value on the path has no such field or entry.
     """
-    changed: dict[str, Any] = _changed(recipe, root, override, 0)
-    return changed
+    changed_recipe: dict[str, Any] = _set_value(recipe, root, override, 0)
+    return changed_recipe
 
 
-def _changed(value: Any, annotation: Any, override: Override, depth: int) -> Any:
+def _set_value(value: Any, annotation: Any, override: Override, depth: int) -> Any:
     if depth == len(override.path):
         return override.value
     step = override.path[depth]
-    opened = _opened(value, annotation, step)
-    inner = step_into(annotation, step)
-    if isinstance(opened, Mapping):
-        return {**opened, step: _changed(opened.get(step), inner, override, depth + 1)}
+    expanded = _expand(value, annotation, step)
+    inner = descend(annotation, step)
+    if isinstance(expanded, Mapping):
+        return {**expanded, step: _set_value(expanded.get(step), inner, override, depth + 1)}
     place = ".".join(override.path[:depth])
-    if not isinstance(opened, list | tuple) or not step.isdecimal():
+    if not isinstance(expanded, list | tuple) or not step.isdecimal():
         rule = f"must refer to an existing field or entry of {place}"
         raise InputError(Problem(override.text, rule, shown(value)))
-    if int(step) >= len(opened):
+    if int(step) >= len(expanded):
         repair = (
-            f"{place} has {len(opened)} {'entry' if len(opened) == 1 else 'entries'}; indices start at 0."
+            f"{place} has {len(expanded)} {'entry' if len(expanded) == 1 else 'entries'}; indices start at 0."
         )
         raise InputError(Problem(override.text, f"must refer to an existing entry of {place}", step, repair))
-    entries = list(opened)
-    entries[int(step)] = _changed(entries[int(step)], inner, override, depth + 1)
+    entries = list(expanded)
+    entries[int(step)] = _set_value(entries[int(step)], inner, override, depth + 1)
     return entries
 
 
-def _opened(value: Any, annotation: Any, step: str) -> Any:
+def _expand(value: Any, annotation: Any, step: str) -> Any:
     """Return a value with its shorthand expanded, so that a field inside it can be set."""
     if _is_list(annotation):
         return [] if value is None else [value] if isinstance(value, str) else value
-    part = part_in(annotation, step)
+    part = find_part(annotation, step)
     if isinstance(value, Part):
         value = {field: getattr(value, field) for field in value.model_fields_set}
-    if part and part.broadcasts_value and value and not _has_any(value, part):
+    if part and part.broadcasts_value and value and not _sets_a_field_of(value, part):
         return dict.fromkeys(part.model_fields, value)
     if part and part.shorthand and isinstance(value, str | int | float | PurePath):
         return {part.shorthand: value}
     return {} if value is None else value
 
 
-def _has_any(value: Any, part: type[Part]) -> bool:
+def _sets_a_field_of(value: Any, part: type[Part]) -> bool:
     return isinstance(value, Mapping) and any(field in value for field in part.model_fields)
 
 
@@ -125,12 +125,12 @@ def _is_list(annotation: Any) -> bool:
     return any(get_origin(option) is tuple for option in (annotation, *get_args(annotation)))
 
 
-def _unknown(text: str, annotation: Any, above: Sequence[str], step: str, root: type[Part]) -> Problem:
-    location = [int(key) if key.isdecimal() else key for key in above]
+def _unknown(text: str, annotation: Any, parents: Sequence[str], step: str, root: type[Part]) -> Problem:
+    location = [int(key) if key.isdecimal() else key for key in parents]
     if known := known_fields(location, root) if not _is_list(annotation) else []:
-        return Problem(text, "must name a known field", shown(step), nearest(step, known))
+        return Problem(text, "must set a known field", shown(step), nearest(step, known))
     if _is_list(annotation):
         return Problem(
-            text, f"must have an integer index after {'.'.join(above)}", shown(step), "Indices start at 0."
+            text, f"must have an integer index after {'.'.join(parents)}", shown(step), "Indices start at 0."
         )
-    return Problem(text, f"must end at {'.'.join(above)}, which has no fields", shown(step))
+    return Problem(text, f"must end at {'.'.join(parents)}, which has no fields", shown(step))

@@ -1,4 +1,4 @@
-"""Paths in a recipe: which of them can only be local, and the problems of those that do not exist."""
+"""Paths in a recipe: distinction of local paths from Hub ids, and problems of local paths that do not exist."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,54 +9,60 @@ from typing import Any
 from hf_finetune.errors import Problem
 from hf_finetune.files import can_be_path
 
-__all__ = ["is_local", "missing_checkpoint", "missing_data", "no_data", "path_problems", "similar_here"]
+__all__ = [
+    "data_path_problem",
+    "is_local",
+    "missing_checkpoint",
+    "missing_data",
+    "path_problems",
+    "similar_path_hint",
+]
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 TIMM = "timm/"
-DATA_ENDINGS = (
+DATA_SUFFIXES = (
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".gz", ".zip", ".arrow",
 )  # fmt: skip
-ALMOST = 0.8
-"""Similarity of two names, in [0, 1], from which one counts as a misspelling of the other."""
-MADE_BY = {"assets": "Run `make assets` in the checkout of hf-finetune."}
-"""Folders that a command of this project creates: the instruction for creating each, by its name."""
+"""Suffixes of data files."""
+SIMILARITY_CUTOFF = 0.8
+"""Minimum similarity of two names, in [0, 1], at which one is considered a misspelling of the other."""
+CREATED_BY = {"assets": "Run `make assets` in the checkout of hf-finetune."}
+"""Instruction for creating a folder of this project, by the name of the folder."""
 
 
 def is_local(path: str, folders: Sequence[Path] = ()) -> bool:
-    """Return whether a path can only be local, so that no request to the Hub is needed.
+    """Return whether a path is local and not a Hub id, so that no request to the Hub is needed.
 
-    A path can only be local if
-
-    - it does not have the form of a Hub id (``NAME`` or ``OWNER/NAME``), or is no valid path at all,
-    - it has the extension of a data file, or is almost the name of an existing data file, or
-    - its first folder exists or is created by a command of this project, and is not ``timm``.
+    A path is local if it does not have the form of a Hub id (``NAME`` or ``OWNER/NAME``), if it has the suffix of a
+    data file or is a misspelled name of an existing one, or if its first folder exists or is created by a command of
+    this project. ``timm/NAME`` is a Hub id even if a folder ``timm`` exists.
 
     Args:
         path: Path as in the recipe.
         folders: Folders in which relative paths are looked up in addition to the working directory.
     """
-    if not HUB_ID.fullmatch(path) or not can_be_path(path) or path.lower().endswith(DATA_ENDINGS):
+    if not HUB_ID.fullmatch(path) or not can_be_path(path) or path.lower().endswith(DATA_SUFFIXES):
         return True
     owner, slash, _ = path.partition("/")
     if not slash:
-        return _is_misspelt(path, folders)
+        return _is_misspelled(path, folders)
     if path.startswith(TIMM):
         return False
-    return owner in MADE_BY or any((folder / owner).is_dir() for folder in (Path.cwd(), *folders))
+    return owner in CREATED_BY or any((folder / owner).is_dir() for folder in (Path.cwd(), *folders))
 
 
-def _is_misspelt(name: str, folders: Sequence[Path]) -> bool:
+def _is_misspelled(name: str, folders: Sequence[Path]) -> bool:
     """Return whether a name with an extension is almost the name of an existing data file."""
     if "." not in name:
         return False
-    here = [folder for folder in (Path.cwd(), *folders) if folder.is_dir()]
-    files = [entry.name for folder in here for entry in folder.iterdir()]
-    data = [file for file in files if file.lower().endswith(DATA_ENDINGS)]
-    return bool(get_close_matches(name, data, n=1, cutoff=ALMOST))
+    existing = [folder for folder in (Path.cwd(), *folders) if folder.is_dir()]
+    names = [entry.name for folder in existing for entry in folder.iterdir()]
+    data_files = [name for name in names if name.lower().endswith(DATA_SUFFIXES)]
+    return bool(get_close_matches(name, data_files, n=1, cutoff=SIMILARITY_CUTOFF))
 
 
 def path_problems(content: Any, folders: Sequence[Path] = ()) -> list[Problem]:
-    """Return a problem for each local path of a recipe that does not exist, without reading any file.
+    """Return a problem for each local path of a recipe that does not exist; no file is read.
 
     Args:
         content: Fields of the recipe as plain mappings and lists, which may be invalid.
@@ -92,44 +98,44 @@ def missing_checkpoint(path: str, folders: Sequence[Path] = ()) -> Problem | Non
     """Return the problem of a local checkpoint that does not exist; None if it exists or may be on the Hub."""
     if not _is_missing(path, folders):
         return None
-    close = _close(path, folders)
+    close = _similar_name(path, folders)
     if close:
         repair = f"Nearest: {path.rstrip('/').removesuffix(Path(path).name) + close!r}."
     else:
-        repair = _made_by(path) or "There is no such folder."
+        repair = _creation_hint(path) or "There is no such folder."
     rule = "must be a checkpoint: a folder with config.json, or a name on the Hub"
     return Problem("model.path", rule, repr(path), repair)
 
 
 def missing_data(path: str, folders: Sequence[Path] = ()) -> Problem | None:
     """Return the problem of local data that does not exist; None if it exists or may be on the Hub."""
-    return no_data(path) if _is_missing(path, folders) else None
+    return data_path_problem(path) if _is_missing(path, folders) else None
 
 
-def no_data(path: str) -> Problem:
+def data_path_problem(path: str) -> Problem:
     """Return the problem of a data path that does not exist."""
     rule = "must be a folder, a data file or a Hub id"
     if not can_be_path(path):
         return Problem("data.path", rule, repr(path), "It is not a valid file name.")
     nearest = _nearest_path(Path(path).expanduser().absolute())
-    repair = nearest if nearest.startswith("Nearest") else _made_by(path) or nearest
+    repair = nearest if nearest.startswith("Nearest") else _creation_hint(path) or nearest
     return Problem("data.path", rule, repr(path), repair)
 
 
-def similar_here(path: str) -> str:
-    """Return a hint with the existing path of which this one is probably a misspelling; empty if there is none.
+def similar_path_hint(path: str) -> str:
+    """Return a hint at the existing path that was probably meant; empty if there is none.
 
     Args:
         path: Path that does not exist.
     """
     missing = Path(path).absolute()
-    here = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
-    close = get_close_matches(missing.name, here, n=1, cutoff=ALMOST)
+    names = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    close = get_close_matches(missing.name, names, n=1, cutoff=SIMILARITY_CUTOFF)
     return f"Nearest: '{missing.parent / close[0]}'." if close else ""
 
 
 def _nearest_path(missing: Path) -> str:
-    """Return a hint on the existing entry that is most similar to the first missing part of an absolute path."""
+    """Return a hint at the existing path that is most similar, up to the first component that does not exist."""
     while not missing.parent.is_dir():
         missing = missing.parent
     close = get_close_matches(missing.name, [entry.name for entry in missing.parent.iterdir()], n=1)
@@ -140,14 +146,14 @@ def _nearest_path(missing: Path) -> str:
 
 def _is_missing(path: str, folders: Sequence[Path]) -> bool:
     try:
-        there = any((folder / Path(path).expanduser()).exists() for folder in (Path.cwd(), *folders))
+        exists = any((folder / Path(path).expanduser()).exists() for folder in (Path.cwd(), *folders))
     except (OSError, RuntimeError):  # the path is too long, or ~user has no home directory on this machine
-        there = False
-    return not there and is_local(path, folders)
+        exists = False
+    return not exists and is_local(path, folders)
 
 
-def _close(path: str, folders: Sequence[Path]) -> str:
-    """Return the entry of the parent folder that is most similar to the name of a path; empty if there is none."""
+def _similar_name(path: str, folders: Sequence[Path]) -> str:
+    """Return the most similar name in the parent folder of a path; empty if there is none."""
     for folder in (Path.cwd(), *folders):
         try:
             target = (folder / Path(path).expanduser()).absolute()
@@ -159,7 +165,7 @@ def _close(path: str, folders: Sequence[Path]) -> str:
     return ""
 
 
-def _made_by(path: str) -> str:
+def _creation_hint(path: str) -> str:
     """Return the instruction for creating a folder of this project; empty for any other path."""
     first = Path(path).parts[:1]
-    return MADE_BY.get(first[0], "") if first else ""
+    return CREATED_BY.get(first[0], "") if first else ""

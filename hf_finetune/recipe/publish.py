@@ -11,7 +11,7 @@ from hf_finetune.fields.types import NonEmptyText
 
 __all__ = ["PublishSpec", "check_repository"]
 
-PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$"
+REPOSITORY_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
 
 def check_repository(value: Any, place: str = "") -> str:
@@ -19,21 +19,21 @@ def check_repository(value: Any, place: str = "") -> str:
 
     Args:
         value: Value to check.
-        place: Place of the value, for the error; left empty in a recipe, where it is filled in later.
+        place: Location of the value, for the error; empty for a recipe field, as ``problems_of`` adds it.
 
     Raises:
         InputError: If the value is not a valid ``NAMESPACE/NAME``.
     """
     if (
         isinstance(value, str)
-        and re.fullmatch(PATTERN, value)
+        and re.fullmatch(REPOSITORY_PATTERN, value)
         and len(value) <= 96
         and not any(part in value for part in ("--", ".."))
         and not value.endswith(("-", ".", ".git"))
     ):
         return value
     repair = "For example me/dish-recognizer: letters, digits, '-', '_' and '.'."
-    raise InputError(Problem(place, "must be NAMESPACE/NAME of a repository", shown(value), repair))
+    raise InputError(Problem(place, "must be a repository, NAMESPACE/NAME", shown(value), repair))
 
 
 def _repository(value: Any) -> str:
@@ -41,12 +41,12 @@ def _repository(value: Any) -> str:
 
 
 Repository = Annotated[
-    str, BeforeValidator(_repository), WithJsonSchema({"type": "string", "pattern": PATTERN})
+    str, BeforeValidator(_repository), WithJsonSchema({"type": "string", "pattern": REPOSITORY_PATTERN})
 ]
 
 
 class PublishSpec(Part):
-    """Repository that the model is published to at the end of the run."""
+    """Repository on the Hub to which the model is published at the end of the run."""
 
     shorthand = "to"
 
@@ -56,6 +56,6 @@ class PublishSpec(Part):
         description="Whether the repository is private; if it already exists, it must have the same setting.",
     )
     revision: NonEmptyText | None = Field(
-        default=None, description="Branch that the model is published to; null = the main branch."
+        default=None, description="Branch to which the model is published; null = the main branch."
     )
     tag: NonEmptyText | None = Field(default=None, description="Tag of the published model; null = none.")

@@ -13,7 +13,7 @@ from hf_finetune.tasks import MODALITIES, TASKS
 __all__ = ["RegularizeSpec", "regularize_problems"]
 
 NEEDED_TRAITS = {"r_drop": "has_tokens", "mixup": "is_spatial", "cutmix": "is_spatial"}
-"""Trait that the modality of the task must have, for fields that do not apply to every modality."""
+"""Property that the modality of the task must have, for fields that do not apply to every modality."""
 
 
 class RegularizeSpec(Part):
@@ -46,11 +46,10 @@ class RegularizeSpec(Part):
         default=None,
         gt=0,
         lt=1,
-        description="Decay factor of an exponential moving average of the weights, such as 0.99: each step "
-        "replaces the average by d x average + (1 - d) x weights, with d = min(ema, (1 + step) / (10 "
-        "+ step)) (Polyak & Juditsky 1992). Both the weights and the average are evaluated, which "
-        "doubles the evaluation time, and the better of them by the metric of best is kept; without "
-        "such a metric, the average; null = off. Experimental.",
+        description="Decay factor of an exponential moving average of the weights, such as 0.99. Weights and "
+        "average are both evaluated, which doubles the evaluation time; the better one by the metric of best "
+        "is kept (without a metric, the average). Each step: average = d x average + (1 - d) x weights, "
+        "d = min(ema, (1 + step) / (10 + step)) (Polyak & Juditsky 1992); null = off. Experimental.",
     )
     mixup: float = Field(
         default=0.0,
@@ -74,18 +73,18 @@ class RegularizeSpec(Part):
     )
 
     @property
-    def mixes(self) -> bool:
+    def uses_batch_mixing(self) -> bool:
         """Whether the images of a batch are mixed (mixup or cutmix)."""
         return bool(self.mixup or self.cutmix)
 
     @property
-    def words(self) -> str:
+    def active_fields_text(self) -> str:
         """Active fields and their values, such as ``l1 0.001, ema 0.99``; empty if none is active."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return ", ".join(f"{name} {value:g}" for name, value in values.items() if value)
 
     @model_serializer(mode="wrap")
-    def _leave_out_what_is_off(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _drop_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = write(self)
         return {name: value for name, value in fields.items() if value}
 
@@ -97,50 +96,50 @@ def regularize_problems(
 
     Args:
         task: ``task`` of the recipe.
-        stages: Place and fields of the strategy and of each stage, in order; any value may be of the wrong type.
+        stages: Location and fields of the strategy and of each stage, in order; any value may be of the wrong type.
         model: ``model`` of the recipe, as a plain mapping.
     """
-    narrowed, foreign = False, _foreign(task)
+    has_structured_pruning = False
+    unsupported = _unsupported_fields(task)
     for place, stage in stages:
         spec, place = as_mapping(stage.get("regularize")), f"{place}.regularize"
-        narrowed = narrowed or _narrows(stage.get("compress"))
-        for name, repair in foreign.items():
+        has_structured_pruning = has_structured_pruning or _is_structured(stage.get("compress"))
+        for name, repair in unsupported.items():
             if spec.get(name):
-                rule = f"must be left out when the task is {task}"
+                rule = f"must not be set when the task is {task}"
                 yield Problem(f"{place}.{name}", rule, repr(spec[name]), repair)
         for name in ("mixup", "cutmix"):
-            if spec.get(name) and name not in foreign and stage.get("batch_size") == 1:
+            if spec.get(name) and name not in unsupported and stage.get("batch_size") == 1:
                 repair = "Mixing needs at least two images per batch."
                 yield Problem(
-                    f"{place}.{name}", "must be left out when batch_size is 1", repr(spec[name]), repair
+                    f"{place}.{name}", "must not be set when batch_size is 1", repr(spec[name]), repair
                 )
         if not spec.get("l2_sp"):
             continue
         if model.get("adapter") is not None:
             repair = "The checkpoint's weights are frozen. Use weight_decay, which moves the adapter towards no change."
-            rule = "must be left out when model.adapter is given"
+            rule = "must not be set when model.adapter is set"
             yield Problem(f"{place}.l2_sp", rule, repr(spec["l2_sp"]), repair)
-        if narrowed:
-            rule = "must be left out after structured pruning"
+        if has_structured_pruning:
+            rule = "must not be set after structured pruning"
             repair = "The checkpoint's weights do not match the pruned shapes."
             yield Problem(f"{place}.l2_sp", rule, repr(spec["l2_sp"]), repair)
 
 
-def _foreign(task: Any) -> dict[str, str]:
-    """Return the fields that do not apply to the modality of a task, each with the repair to suggest."""
+def _unsupported_fields(task: Any) -> dict[str, str]:
+    """Return the fields that the modality of a task does not support, each with the repair to suggest."""
     if not isinstance(task, str) or task not in TASKS:
         return {}
-    own = TASKS[task].modality
-    usable = [name for name, trait in NEEDED_TRAITS.items() if getattr(own, trait)]
-    foreign = {}
+    modality = TASKS[task].modality
+    supported = [name for name, trait in NEEDED_TRAITS.items() if getattr(modality, trait)]
+    unsupported = {}
     for name, trait in NEEDED_TRAITS.items():
-        if name not in usable:
-            others = " and ".join(m.plural for m in MODALITIES.values() if getattr(m, trait))
-            foreign[name] = f"It applies to {others}" + (
-                f"; for {own.plural}, use {' or '.join(usable)}." if usable else "."
-            )
-    return foreign
+        if name not in supported:
+            plurals = [other.plural for other in MODALITIES.values() if getattr(other, trait)]
+            alternative = f"; for {modality.plural}, use {' or '.join(supported)}" if supported else ""
+            unsupported[name] = f"It applies to {' and '.join(plurals)}{alternative}."
+    return unsupported
 
 
-def _narrows(compress: Any) -> bool:
+def _is_structured(compress: Any) -> bool:
     return compress is not None and as_mapping(compress).get("method", "structured") == "structured"

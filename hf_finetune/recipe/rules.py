@@ -17,20 +17,21 @@ from hf_finetune.recipe.schedule import ScheduleSpec
 
 __all__ = [
     "DEFAULT_OPTIMIZER",
-    "HELD_OUT",
+    "HELD_OUT_FRACTION",
     "is_adamw",
     "rule_problems",
 ]
 
-HELD_OUT = 0.1
-"""Default fraction of the examples that is held out for validation, and again for the test."""
-
+HELD_OUT_FRACTION = 0.1
+"""Default fraction of the validation split, and of the test split."""
 DEFAULT_OPTIMIZER = "adamw"
-STAGE_SETS = {
+"""Default optimizer of a stage."""
+STAGE_FIELDS = {
     "lr": "the stage's lr",
     "weight_decay": "the stage's weight_decay",
     "params": "the stage's train",
 }
+"""Stage field to set instead, by argument of an optimizer."""
 
 
 def is_adamw(optimizer: Any) -> bool:
@@ -54,7 +55,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         ),
         *_split_problems(as_mapping(recipe.get("data"))),
         *label_column_problems(as_mapping(as_mapping(recipe.get("data")).get("columns"))),
-        *_either_problems(recipe.get("stages"), recipe.get("strategy")),
+        *_stages_or_strategy_problems(recipe.get("stages"), recipe.get("strategy")),
         *_stage_problems("strategy", as_mapping(recipe.get("strategy"))),
         *_adapter_problems(as_mapping(recipe.get("model"))),
         *(
@@ -63,14 +64,16 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
             for problem in _stage_problems(f"stages[{index}]", stage)
         ),
         *_sequence_problems(stages),
-        *regularize_problems(recipe.get("task"), _places(recipe, stages), as_mapping(recipe.get("model"))),
-        *_carrying_problems(stages),
+        *regularize_problems(
+            recipe.get("task"), _located_stages(recipe, stages), as_mapping(recipe.get("model"))
+        ),
+        *_carry_optimizer_problems(stages),
         *_pruning_problems(stages, as_mapping(recipe.get("model"))),
         *domain_rule_problems(recipe),
     ]
 
 
-def _places(
+def _located_stages(
     recipe: Mapping[str, Any], stages: list[Mapping[str, Any]]
 ) -> list[tuple[str, Mapping[str, Any]]]:
     strategy = [("strategy", as_mapping(recipe.get("strategy")))]
@@ -83,9 +86,9 @@ def _is_number(value: Any) -> bool:
 
 def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     split, columns = as_mapping(data.get("split")), as_mapping(data.get("columns"))
-    validation, test = split.get("validation", HELD_OUT), split.get("test", HELD_OUT)
-    sound = all(_is_number(fraction) and 0 <= fraction < 1 for fraction in (validation, test))
-    if sound and validation + test >= 1:
+    validation, test = split.get("validation", HELD_OUT_FRACTION), split.get("test", HELD_OUT_FRACTION)
+    is_valid = all(_is_number(fraction) and 0 <= fraction < 1 for fraction in (validation, test))
+    if is_valid and validation + test >= 1:
         repair = "The rest is used for training."
         yield Problem("data.split", "must have validation + test below 1", f"{validation} + {test}", repair)
     group, column = split.get("group"), columns.get("group")
@@ -96,13 +99,13 @@ def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         )
 
 
-def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
+def _stages_or_strategy_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
     if strategy is None and (stages is None or stages == ()):
         repair = "Write a list of stages, or set strategy to gradual_unfreeze or features."
-        yield Problem("stages", "must be given", repair=repair)
+        yield Problem("stages", "must be set", repair=repair)
     if strategy is not None and stages:
-        repair = "A strategy writes the stages. To use it, set stages to null."
-        yield Problem("strategy", "must be left out when stages are given", shown(strategy), repair)
+        repair = "A strategy generates the stages. To use it, set stages to null."
+        yield Problem("strategy", "must not be set when stages are set", shown(strategy), repair)
 
 
 def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
@@ -110,8 +113,8 @@ def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
     if save == "merged":
         return
     if model.get("allow_missing"):
-        rule = "must be merged when model.allow_missing is given"
-        repair = "The saved adapter does not contain weights that the checkpoint lacks."
+        rule = "must be merged when model.allow_missing is set"
+        repair = "The saved adapter does not contain weights that are missing from the checkpoint."
         yield Problem("model.adapter.save", rule, shown(save), repair)
     kind = head if isinstance(head, str) else as_mapping(head).get("type")
     if kind in ("mlp", "cosine") or as_mapping(head).get("pool") not in (None, "own"):
@@ -125,32 +128,28 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         return
     epochs, max_steps = stage.get("epochs"), stage.get("max_steps")
     rule = "must have either epochs (passes over the training split) or max_steps (optimizer steps)"
-    by_steps = place != "strategy" and stage.get("fit", "gradient") in ("gradient", "auto")
-    if epochs is None and max_steps is None and by_steps:
+    takes_steps = place != "strategy" and stage.get("fit", "gradient") in ("gradient", "auto")
+    if epochs is None and max_steps is None and takes_steps:
         yield Problem(place, rule, "neither")
-    if stage.get("lr") is None and by_steps and not is_adamw(_optimizer(stage)[0]):
-        repair = "The default rates of docs/rates.md are for adamw."
-        yield Problem(
-            f"{place}.lr", f"must be given when the optimizer is {_optimizer(stage)[0]}", "", repair
-        )
+    if stage.get("lr") is None and takes_steps and not is_adamw(_optimizer(stage)[0]):
+        repair = "The default learning rates (docs/rates.md) are for AdamW."
+        yield Problem(f"{place}.lr", f"must be set when the optimizer is {_optimizer(stage)[0]}", "", repair)
     if epochs is not None and max_steps is not None:
         yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
     yield from _warmup_problems(place, stage)
     yield from _balance_problems(place, stage)
     if as_mapping(stage.get("lr")) and stage.get("layer_decay") not in (None, 1.0):
-        repair = "To decrease the rates towards the input, set lr.backbone to [nearest the input, nearest the head]."
-        rule = "must be left out when lr has a rate for the backbone"
+        repair = "To decrease the rates towards the input, set lr.backbone to a pair such as [1e-6, 1e-5]."
+        rule = "must not be set when lr has a rate for the backbone"
         yield Problem(f"{place}.layer_decay", rule, shown(stage["layer_decay"]), repair)
     arguments = as_mapping(as_mapping(stage.get("optimizer")).get("args"))
-    for name in STAGE_SETS:
+    for name in STAGE_FIELDS:
         if name in arguments:
-            repair = f"Set {STAGE_SETS[name]} instead."
-            yield Problem(
-                f"{place}.optimizer.args.{name}", "must be left out", shown(arguments[name]), repair
-            )
+            repair = f"Set {STAGE_FIELDS[name]} instead."
+            yield Problem(f"{place}.optimizer.args.{name}", "must not be set", shown(arguments[name]), repair)
     if stage.get("early_stopping") is not None and stage.get("best", {}) is None:
-        repair = "Early stopping monitors the metric of best. Leave best out, or set its metric."
-        yield Problem(f"{place}.best", "must not be null when early_stopping is given", repair=repair)
+        repair = "Early stopping monitors the metric of best. Remove best, or set best.metric."
+        yield Problem(f"{place}.best", "must not be null when early_stopping is set", repair=repair)
 
 
 def _warmup_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
@@ -159,9 +158,9 @@ def _warmup_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         spec = as_mapping(schedule).get(part[1:]) if part else schedule
         name = as_mapping(spec).get("name") if as_mapping(spec) else spec
         option = ScheduleSpec.options().get(name) if isinstance(name, str) else None
-        if option is not None and option.rise and stage.get("warmup", 0) != 0:
-            rule = f"must be left out with the {name} schedule"
-            repair = f"The schedule has its own warmup. Set schedule{part}.{option.rise}."
+        if option is not None and option.warmup_field and stage.get("warmup", 0) != 0:
+            rule = f"must not be set with the {name} schedule"
+            repair = f"The schedule has its own warmup. Set schedule{part}.{option.warmup_field}."
             yield Problem(f"{place}.warmup", rule, shown(stage["warmup"]), repair)
 
 
@@ -181,19 +180,19 @@ def _sequence_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
         if isinstance(name, str) and name and first_with.setdefault(name, index) != index:
             repair = f"stages[{first_with[name]}] already has this name."
             yield Problem(f"stages[{index}].name", "must be unique", shown(name), repair)
-        if index and stage and _unnamed(stage) == _unnamed(stages[index - 1]):
-            repair = "Raise the epochs of the earlier stage, or change this one."
+        if index and stage and _without_name(stage) == _without_name(stages[index - 1]):
+            repair = "Increase the epochs of the previous stage, or change this one."
             train = shown(stage.get("train"))
-            yield Problem(f"stages[{index}]", "must differ from the stage before it", train, repair)
+            yield Problem(f"stages[{index}]", "must differ from the previous stage", train, repair)
 
 
-def _carrying_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
+def _carry_optimizer_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
     for index, stage in enumerate(stages):
         if stage.get("carry_optimizer") is not True:
             continue
         if index == 0:
             repair = "There is no earlier optimizer state."
-            yield Problem("stages[0].carry_optimizer", "must be left out in the first stage", "True", repair)
+            yield Problem("stages[0].carry_optimizer", "must not be set in the first stage", "true", repair)
         elif _optimizer(stage) != _optimizer(stages[index - 1]):
             rule = "must be the same as in the previous stage, including args, when carry_optimizer is true"
             repair = "Optimizer state cannot be loaded into a different optimizer."
@@ -202,7 +201,7 @@ def _carrying_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
 
 
 def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any]) -> Iterator[Problem]:
-    zeros: float = 0
+    pruned: float = 0
     for index, stage in enumerate(stages):
         compress = stage.get("compress")
         if compress is None:
@@ -211,17 +210,17 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
         place, prune = f"stages[{index}].compress", spec.get("prune")
         if model.get("adapter") is not None:
             repair = "An adapter requires the checkpoint's original weights. Prune the merged model in a separate run."
-            yield Problem(place, "must be left out when model.adapter is given", shown(prune), repair)
+            yield Problem(place, "must not be set when model.adapter is set", shown(prune), repair)
         if spec.get("method", "structured") == "structured":
             if stage.get("carry_optimizer") is True:
-                rule = "must be left out in a stage with structured pruning"
+                rule = "must not be set in a stage with structured pruning"
                 repair = "The optimizer state does not match the pruned shapes."
-                yield Problem(f"stages[{index}].carry_optimizer", rule, "True", repair)
+                yield Problem(f"stages[{index}].carry_optimizer", rule, "true", repair)
         elif isinstance(prune, int | float) and not isinstance(prune, bool):
-            if prune <= zeros:
-                rule = f"must be above {zeros}, the fraction of the weights that are 0 already"
+            if prune <= pruned:
+                rule = f"must be above {pruned}, the fraction that is already pruned"
                 yield Problem(f"{place}.prune", rule, shown(prune))
-            zeros = max(zeros, prune)
+            pruned = max(pruned, prune)
 
 
 def _optimizer(stage: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -230,5 +229,5 @@ def _optimizer(stage: Mapping[str, Any]) -> tuple[Any, Any]:
     return fields.get("name", DEFAULT_OPTIMIZER), dict(as_mapping(fields.get("args")))
 
 
-def _unnamed(stage: Mapping[str, Any]) -> dict[str, Any]:
+def _without_name(stage: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in stage.items() if field != "name"}

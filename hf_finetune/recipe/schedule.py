@@ -22,12 +22,12 @@ __all__ = [
 
 
 class ScheduleSpec(Choice):
-    """Learning rate after warmup."""
+    """Learning-rate schedule after warmup."""
 
     shorthand = discriminator = "name"
 
-    rise: ClassVar[str] = ""
-    """Field that sets the length of the rise, if the schedule includes one and has no warmup."""
+    warmup_field: ClassVar[str] = ""
+    """Field with the length of the built-in warmup; empty if the schedule has none."""
 
     name: str = "linear"
 
@@ -54,7 +54,7 @@ class ScheduleSpec(Choice):
 
 
 class LinearSchedule(ScheduleSpec):
-    """Falls to 0 linearly."""
+    """Linear decay to 0."""
 
     name: Literal["linear"] = "linear"
 
@@ -67,7 +67,7 @@ LINEAR = LinearSchedule()
 
 
 class CosineSchedule(ScheduleSpec):
-    """Falls to 0 in half a cosine (Loshchilov & Hutter 2017)."""
+    """Half-cosine decay to 0 (Loshchilov & Hutter 2017)."""
 
     name: Literal["cosine"]
 
@@ -76,7 +76,7 @@ class CosineSchedule(ScheduleSpec):
 
 
 class ConstantSchedule(ScheduleSpec):
-    """Stays constant."""
+    """Constant."""
 
     name: Literal["constant"]
 
@@ -85,7 +85,7 @@ class ConstantSchedule(ScheduleSpec):
 
 
 class PolynomialSchedule(ScheduleSpec):
-    """Falls to 0 as (1 - step/steps)^power (Chen et al. 2018, DeepLab)."""
+    """Polynomial decay to 0, (1 - step/steps)^power (Chen et al. 2018, DeepLab)."""
 
     name: Literal["polynomial"]
     power: float = Field(default=1.0, gt=0, description="Exponent (no unit).")
@@ -95,7 +95,7 @@ class PolynomialSchedule(ScheduleSpec):
 
 
 class ExponentialSchedule(ScheduleSpec):
-    """Falls by a constant factor per step, to peak x end (torch's ExponentialLR)."""
+    """Decay by a constant factor per step, to peak x end (torch's ExponentialLR)."""
 
     name: Literal["exponential"]
     end: float = Field(default=0.01, gt=0, le=1, description="Last learning rate as a fraction of the peak.")
@@ -105,14 +105,14 @@ class ExponentialSchedule(ScheduleSpec):
 
 
 class StepSchedule(ScheduleSpec):
-    """Drops by a factor at regular intervals (torch's StepLR)."""
+    """Decay by a factor at regular intervals (torch's StepLR)."""
 
     name: Literal["step"]
     every: Warmup = Field(
         default=0.34,
-        description="Steps from one drop to the next; below 1, a fraction of the steps after warmup.",
+        description="Steps between decays (integer), or fraction of the steps after warmup (number below 1).",
     )
-    factor: float = Field(default=0.1, gt=0, le=1, description="Factor on the learning rate at each drop.")
+    factor: float = Field(default=0.1, gt=0, le=1, description="Factor on the learning rate at each decay.")
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         interval = max(1, _steps_of(self.every, _length(steps, warmup_steps)))
@@ -120,10 +120,10 @@ class StepSchedule(ScheduleSpec):
 
 
 class CosineWithRestarts(ScheduleSpec):
-    """Falls from the peak to 0 in half a cosine, several times (Loshchilov & Hutter 2017)."""
+    """Several half-cosine decays from the peak to 0 (Loshchilov & Hutter 2017)."""
 
     name: Literal["cosine_with_restarts"]
-    cycles: Count = Field(default=2, description="Number of falls from the peak to 0 (no unit).")
+    cycles: Count = Field(default=2, description="Number of cycles (no unit).")
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         progress = _progress(step, steps, warmup_steps)
@@ -131,20 +131,23 @@ class CosineWithRestarts(ScheduleSpec):
 
 
 class OneCycleSchedule(ScheduleSpec):
-    """Rises from peak / div_factor to the peak, then falls to peak / div_factor / final_div_factor.
+    """Increase from peak / div_factor to the peak, then decay to peak / div_factor / final_div_factor.
 
-    As in torch; the momentum is constant (Smith & Topin 2019).
+    This is torch's OneCycleLR with constant momentum (Smith & Topin 2019).
     """
 
     name: Literal["one_cycle"]
     pct_start: float = Field(
-        default=0.3, gt=0, lt=1, description="Fraction of the stage's steps in which the learning rate rises."
+        default=0.3,
+        gt=0,
+        lt=1,
+        description="Fraction of the stage's steps in which the learning rate increases.",
     )
-    div_factor: float = Field(default=25.0, ge=1, description="Peak learning rate divided by the first one.")
+    div_factor: float = Field(default=25.0, ge=1, description="Initial learning rate = peak / div_factor.")
     final_div_factor: float = Field(
-        default=1e4, ge=1, description="First learning rate divided by the last one."
+        default=1e4, ge=1, description="Final learning rate = initial learning rate / final_div_factor."
     )
-    rise = "pct_start"
+    warmup_field = "pct_start"
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         first = 1 / self.div_factor
@@ -156,15 +159,15 @@ class OneCycleSchedule(ScheduleSpec):
 
 
 class WarmupStableDecay(ScheduleSpec):
-    """Stays constant, and falls to 0 in the last steps (Hu et al. 2024, MiniCPM)."""
+    """Constant, then decay to 0 in the last steps (Hu et al. 2024, MiniCPM)."""
 
     name: Literal["warmup_stable_decay"]
     decay: Warmup = Field(
         default=0.2,
-        description="Steps in which the learning rate falls; below 1, a fraction of the stage's steps.",
+        description="Steps of the decay (integer), or fraction of the stage's steps (number below 1).",
     )
     decay_type: Literal["cosine", "linear", "1-sqrt"] = Field(
-        default="cosine", description="Curve of the fall (1-sqrt: Hägele et al. 2024)."
+        default="cosine", description="Curve of the decay (1-sqrt: Hägele et al. 2024)."
     )
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
@@ -178,30 +181,31 @@ class WarmupStableDecay(ScheduleSpec):
 
 
 class SlantedTriangular(ScheduleSpec):
-    """Rises from peak / ratio to the peak, then falls to peak / ratio (ULMFiT, Howard & Ruder 2018)."""
+    """Increase from peak / ratio to the peak, then decay to peak / ratio (ULMFiT, Howard & Ruder 2018)."""
 
     name: Literal["slanted_triangular"]
     cut_frac: float = Field(
-        default=0.1, gt=0, lt=1, description="Fraction of the stage's steps in which the learning rate rises."
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Fraction of the stage's steps in which the learning rate increases.",
     )
-    ratio: float = Field(
-        default=32.0, ge=1, description="Peak learning rate divided by the first and last one."
-    )
-    rise = "cut_frac"
+    ratio: float = Field(default=32.0, ge=1, description="Initial and final learning rate = peak / ratio.")
+    warmup_field = "cut_frac"
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
-        """Return the factor that rises linearly to the cut, then falls linearly to the end of the last step.
+        """Return the factor, which increases linearly until the cut, then decreases linearly until the last step.
 
         The paper divides the steps after the cut by cut x (1 / cut_frac - 1), which is their number if steps x cut_frac
         is an integer; otherwise the rate would fall below its minimum, even below 0.
         """
         cut = floor(steps * self.cut_frac + 1e-9)  # as floats, 0.29 x 100 is a little less than 29
-        risen = step / cut if step < cut else max(0.0, 1 - (step - cut) / (steps - cut))
-        return (1 + risen * (self.ratio - 1)) / self.ratio
+        fraction_of_peak = step / cut if step < cut else max(0.0, 1 - (step - cut) / (steps - cut))
+        return (1 + fraction_of_peak * (self.ratio - 1)) / self.ratio
 
 
 class SchedulesSpec(Part):
-    """A schedule for the head and one for the backbone; the warmup is that of the stage."""
+    """One schedule for the head and one for the backbone; the warmup of the stage applies to both."""
 
     broadcasts_value = True
 
@@ -228,5 +232,5 @@ def _half_cosine(progress: float) -> float:
 
 
 def _steps_of(length: int | float, steps: int) -> int:
-    """Return a length in steps; it is given as a number of steps (int), or as a fraction of all steps (float)."""
+    """Return a length in steps from a number of steps (int) or a fraction of all steps (float)."""
     return length if isinstance(length, int) else ceil(length * steps)

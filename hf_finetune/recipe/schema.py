@@ -1,4 +1,4 @@
-"""A recipe: its fields, each with its meaning and unit, and what it says of its tasks."""
+"""Recipe schema: fields with their meaning and unit, and access to the recipe of each task."""
 
 import re
 from abc import ABC, abstractmethod
@@ -29,7 +29,14 @@ from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.rules import rule_problems
 from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.speed import PrefixCacheSpec, SpeedSpec
-from hf_finetune.recipe.stages import OptimizerSpec, RatesSpec, StageSettings, StageSpec, StrategySpec
+from hf_finetune.recipe.stage_fields import (
+    OptimizerSpec,
+    RatesSpec,
+    StageSettings,
+    StageSpec,
+    StrategySpec,
+    remove_default,
+)
 from hf_finetune.recipe.teacher import TeacherSpec
 from hf_finetune.tasks import TASKS
 
@@ -64,20 +71,15 @@ __all__ = [
 ]
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    """Remove from the JSON Schema the default of a field that is filled in when the recipe is read."""
-    del schema["default"]
-
-
 PartT = TypeVar("PartT", bound=Part)
 SettingsT = TypeVar("SettingsT", bound=StageSettings)
 
 
 class Recipe(Part, ABC):
-    """A fine-tuning run of one task or of several.
+    """Recipe of a fine-tuning run with one or several tasks.
 
     Attributes:
-        task: What the model does; docs/recipe.md describes this and all other fields, each of which is an attribute.
+        task: Task of the model; docs/recipe.md describes this and all other fields, each of which is an attribute.
 
     Example:
         >>> from hf_finetune import Recipe, load_recipe
@@ -87,18 +89,18 @@ class Recipe(Part, ABC):
     """
 
     task: str
-    model: ModelSpec = Field(description="Pretrained checkpoint: its name, or its fields.")
+    model: ModelSpec = Field(description="Pretrained checkpoint: a Hub id or a local folder.")
     data: DataFields
     stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
         min_length=1,
         description="Training stages in their order; each begins with the weights of the previous one; required "
-        "unless strategy is given.",
-        json_schema_extra=_without_default,
+        "unless strategy is set.",
+        json_schema_extra=remove_default,
     )
     strategy: StrategySpec | None = Field(
         default=None,
-        description="Strategy that writes the stages: its name, or its fields; null = stages are given.",
+        description="Strategy from which the stages are generated; null = the recipe lists its stages.",
     )
     domain_adaptation: DomainSpec | None = Field(
         default=None,
@@ -106,39 +108,39 @@ class Recipe(Part, ABC):
     )
     metrics: Texts = Field(
         default=(),
-        description="Names of the metrics; the first one is the leading metric, which selects the best epoch; [] "
+        description="Names of the metrics; the first one is the primary metric, which selects the best epoch; [] "
         "= the default for the kind of labels.",
     )
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="Settings of all evaluations.")
     speed: SpeedSpec = Field(
         default=SpeedSpec(),
-        description="Precision, memory format, compilation and caches; auto = auto in every field.",
+        description="Precision, memory format, compilation and caches; auto = every setting is chosen by "
+        "measurement.",
     )
     track: Texts = Field(
         default=(),
-        description="Tools that show losses and metrics live, as in the Trainer's report_to: tensorboard, "
-        "trackio, ...",
+        description="Experiment trackers, as in the Trainer's report_to: tensorboard, trackio, ...",
     )
     seed: Seed = Field(default=0, description="Seed of all random choices (no unit).")
     publish: PublishSpec | None = Field(
         default=None,
-        description="Repository on the Hub that the model is published to at the end of the run: NAMESPACE/NAME, "
-        "or its fields; null = none.",
+        description="Repository on the Hub, NAMESPACE/NAME, to which the model is published at the end of the run; "
+        "null = none.",
     )
 
     @property
     @abstractmethod
-    def kind(self) -> str:
-        """Task type that all tasks of the recipe share."""
+    def task_type(self) -> str:
+        """Task type, the same for all tasks of the recipe."""
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """Names of the tasks; the only task of a recipe has the name ``""``."""
+        """Names of the tasks; a single-task recipe has one task named ``""``."""
         return ("",)
 
     @property
     def task_mixing(self) -> MixingSpec:
-        """Share of each task in the examples of an epoch."""
+        """Fraction of each task in the examples of an epoch."""
         return MixingSpec()
 
     @property
@@ -167,7 +169,7 @@ class Recipe(Part, ABC):
         """Return the recipe of each task by its name.
 
         Returns:
-            Recipe by task, at least one; the only task of a recipe has the name ``""``.
+            Recipe by task; a single-task recipe has one task named ``""``.
 
         Example:
             >>> from hf_finetune import load_recipe
@@ -176,7 +178,7 @@ class Recipe(Part, ABC):
         """
 
     def with_paths(self, change: Callable[[str], str]) -> Self:
-        """Return a copy with other paths of its models and data.
+        """Return a copy with all model and data paths mapped by ``change``.
 
         Args:
             change: Function that returns the new path or name.
@@ -201,7 +203,7 @@ class Recipe(Part, ABC):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_no_stages(cls, value: Any) -> Any:
+    def _drop_empty_stages(cls, value: Any) -> Any:
         """Treat ``stages: null``, and ``stages: []`` next to a strategy, as missing stages."""
         if isinstance(value, Mapping) and "stages" in value:
             stages, strategy = value["stages"], value.get("strategy")
@@ -230,13 +232,13 @@ class Recipe(Part, ABC):
 
 
 class SingleTaskRecipe(Recipe):
-    """A fine-tuning run, in full."""
+    """Recipe of a single-task run."""
 
-    task: TaskName = Field(description=f"What the model does: {', '.join(TASKS)}, or multi-task.")
-    data: DataSpec = Field(description="Labeled data: its path, or its fields.")
+    task: TaskName = Field(description=f"Task of the model: {', '.join(TASKS)}, or multi-task.")
+    data: DataSpec = Field(description="Labeled data: a Hub id, a table or a folder.")
 
     @property
-    def kind(self) -> str:
+    def task_type(self) -> str:
         """Task type."""
         return self.task
 
@@ -245,7 +247,7 @@ class SingleTaskRecipe(Recipe):
         return {"": self}
 
     def with_paths(self, change: Callable[[str], str]) -> Self:
-        """Return a copy with other paths of its models and data; see ``Recipe.with_paths``."""
+        """Return a copy with all model and data paths mapped by ``change``; see ``Recipe.with_paths``."""
         return super().with_paths(change).model_copy(update={"data": changed_path(self.data, change)})
 
 
@@ -267,7 +269,7 @@ def _changed_teacher(stage: SettingsT, change: Callable[[str], str]) -> Settings
 
 
 def _free_name(selector: str | tuple[str, ...], taken: set[str]) -> str:
-    """Return an unused stage name made from a selector: ``last:3`` -> ``last-3``, or ``last-3-2`` if that is taken."""
+    """Return an unused stage name for a selector: ``last:3`` -> ``last-3``, or ``last-3-2`` if that is taken."""
     words = re.findall(r"[A-Za-z0-9_]+", selector if isinstance(selector, str) else " ".join(selector))
     base = "-".join(words)[:40].strip("-_") or "stage"
     name, count = base, 1

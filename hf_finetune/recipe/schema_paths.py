@@ -9,22 +9,22 @@ from hf_finetune.fields.base import PER_GROUP, Part
 from hf_finetune.fields.choice import Choice, alternatives, is_tag
 from hf_finetune.recipe.schema import SingleTaskRecipe
 
-__all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
+__all__ = ["descend", "find_part", "format_location", "known_fields", "meaning"]
 
 
-def place_of(location: Sequence[str | int]) -> str:
+def format_location(location: Sequence[str | int]) -> str:
     """Return a location as text, such as ``stages[1].lr``; the root is ``recipe``."""
     steps = [step for step in location if not is_tag(step)]
     words = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     return words.removeprefix(".") or "recipe"
 
 
-def part_in(annotation: Any, step: str | int | None = None) -> type[Part] | None:
-    """Return the class of the part that a field holds: ``BestSpec`` for ``BestSpec | None``; None if it holds none.
+def find_part(annotation: Any, step: str | int | None = None) -> type[Part] | None:
+    """Return the class of the part in a field's type: ``BestSpec`` for ``BestSpec | None``; None if there is none.
 
     Args:
         annotation: Type of the field.
-        step: Name of a field; if the type holds several parts, one with this field is preferred.
+        step: Name of a field; if the type has several parts, one with this field is preferred.
     """
     candidates = _parts_in(annotation)
     return next((part for part in candidates if step in _fields(part)), candidates[0] if candidates else None)
@@ -44,8 +44,8 @@ def _parts_in(annotation: Any) -> list[type[Part]]:
     return [option for part in parts for option in alternatives(part)]
 
 
-def step_into(annotation: Any, step: str | int) -> Any:
-    """Return the type one step deeper in the schema; None if the schema has nothing there.
+def descend(annotation: Any, step: str | int) -> Any:
+    """Return the type of a field, entry or item of a type in the schema; None if it does not exist.
 
     Args:
         annotation: Type of a field, or class of a part.
@@ -53,7 +53,7 @@ def step_into(annotation: Any, step: str | int) -> Any:
     """
     if is_tag(step):
         return annotation
-    if part := part_in(annotation, step) if get_origin(annotation) not in (tuple, dict) else None:
+    if part := find_part(annotation, step) if get_origin(annotation) not in (tuple, dict) else None:
         field = _fields(part).get(str(step))
         return field.annotation if field is not None else None
     for option in (annotation, *get_args(annotation)):
@@ -74,7 +74,7 @@ def known_fields(location: Sequence[str | int], root: type[Part] = SingleTaskRec
 
 def meaning(location: Sequence[str | int], root: type[Part] = SingleTaskRecipe) -> str:
     """Return the description of the field at a location; empty if there is no such field."""
-    part = part_in(_type_at(location[:-1], root), location[-1])
+    part = find_part(_type_at(location[:-1], root), location[-1])
     if part and issubclass(part, Choice) and location[-1] == part.discriminator:
         return part.meaning()
     field = _fields(part).get(str(location[-1])) if part else None
@@ -84,5 +84,5 @@ def meaning(location: Sequence[str | int], root: type[Part] = SingleTaskRecipe) 
 def _type_at(location: Sequence[str | int], root: type[Part]) -> Any:
     annotation: Any = root
     for step in location:
-        annotation = step_into(annotation, step)
+        annotation = descend(annotation, step)
     return annotation

@@ -18,13 +18,13 @@ def shipped_recipes() -> Mapping[str, Path]:
 
 
 def find_shipped(name: str) -> list[str]:
-    """Return the shipped recipes that match a name: its full name, or the last part of theirs (``imdb-bert``)."""
+    """Return the shipped recipes that match by full name, or by the last component of their name (``imdb-bert``)."""
     names = shipped_recipes()
     return [name] if name in names else [full for full in names if full.rpartition("/")[2] == name]
 
 
 def _folder() -> Path | None:
-    """Return the recipe folder of the installed package, else that of the source checkout, else None."""
+    """Return the recipe folder of the installed package or of the source checkout; None if there is none."""
     package = files("hf_finetune")
     with as_file(package) as root:
         installed, checkout = root / "shipped_recipes", root.parent

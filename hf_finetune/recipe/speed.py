@@ -12,14 +12,14 @@ __all__ = ["PrefixCacheSpec", "SpeedSpec"]
 
 
 class PrefixCacheSpec(Part):
-    """Cache of the outputs of the frozen layers below a stage, which are computed once per example."""
+    """Cache of the outputs of the layers that a stage freezes; they are computed once per example."""
 
     shorthand = "views"
 
     views: Views = Field(
         default="auto",
-        description="Number of augmented versions of each training example, through which epochs cycle; auto = 1 "
-        "without augmentation, 2 for up to 10 epochs, else 3, if that saves time.",
+        description="Number of augmented versions (views) of each training example, through which epochs cycle; "
+        "auto = 1 without augmentation, 2 for up to 10 epochs, else 3; no cache if it does not save time.",
     )
     size_limit: Count = Field(
         default=20_000_000_000, description="Maximum size of the cache folder in bytes."
@@ -29,7 +29,7 @@ class PrefixCacheSpec(Part):
 class SpeedSpec(Part):
     """Execution mode (precision, memory format, compilation) and caches.
 
-    The bare word ``auto`` stands for every field.
+    The value ``auto`` sets every field to ``auto``.
     """
 
     broadcasts_value = True
@@ -46,17 +46,17 @@ class SpeedSpec(Part):
     )
     prefix_cache: PrefixCacheSpec | None = Field(
         default=PrefixCacheSpec(),
-        description="Cache of the outputs of frozen layers, which are computed once per example: its number of "
-        "views, or its fields; null = frozen layers are computed in every epoch.",
+        description="Cache of the outputs of frozen layers, which are computed once per example and view; null = "
+        "frozen layers are computed in every epoch.",
     )
     decode_once: Literal["auto", True, False] = Field(
         default="auto",
-        description="Whether images are decoded once and cached; auto = if that is cheaper, by measurement.",
+        description="Whether images are decoded once and cached; auto = if that saves time, by measurement.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _spread(cls, value: Any) -> Any:
+    def _broadcast_auto(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value != "auto":
                 raise InputError(Problem("", "must be auto, or a mapping of fields", repr(value)))

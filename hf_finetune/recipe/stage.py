@@ -16,7 +16,7 @@ class Stage(StageSpec):
     """Training stage: the parameters to train, the duration, the learning rates and other settings.
 
     A stage is immutable, and has an attribute for each field, such as ``stage.epochs``. ``StagedTrainer`` and
-    ``build_plan`` take a list of them; a recipe holds them in ``stages``.
+    ``build_plan`` take a list of them; a recipe contains them in ``stages``.
 
     Args:
         train: Selector of the parameters to train, as in a recipe: ``head``, ``all``, ``last:3``, ``layers[2:5]``,
@@ -35,7 +35,7 @@ class Stage(StageSpec):
         ('last:3', 1e-05)
         >>> Stage("head", epoch=2)
         Traceback (most recent call last):
-        hf_finetune.errors.InputError: epoch must be a known field. Got 'epoch'. Nearest: 'epochs'.
+        hf_finetune.errors.InputError: epoch must be a known field. Nearest: 'epochs'.
     """
 
     in_recipes: ClassVar[bool] = False

@@ -20,7 +20,7 @@ class TeacherSpec(Part):
     temperature: float = Field(
         default=2.0,
         gt=0,
-        description="Temperature (no unit) by which the logits of both models are divided; above 1, it softens "
+        description="Temperature (no unit) by which the logits of both models are divided; values above 1 soften "
         "their probabilities (Hinton et al. 2015).",
     )
     weight: float = Field(

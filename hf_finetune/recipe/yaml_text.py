@@ -9,11 +9,11 @@ import yaml
 
 from hf_finetune.errors import InputError, Problem, shown
 
-__all__ = ["MOST_BYTES", "MOST_VALUES", "read_yaml", "write_yaml"]
+__all__ = ["MAX_BYTES", "MAX_VALUES", "read_yaml", "write_yaml"]
 
-MOST_BYTES = 1_000_000
-"""Maximum size of a recipe file, in bytes; usual ones have a few thousand."""
-MOST_VALUES = 50_000
+MAX_BYTES = 1_000_000
+"""Maximum size of a recipe file, in bytes; typical files have a few thousand."""
+MAX_VALUES = 50_000
 """Maximum number of keys and values of a recipe; those of an alias (*name) count at each use."""
 
 # YAML 1.2 core schema; PyYAML implements YAML 1.1, where a float needs a point and its exponent a sign
@@ -22,16 +22,16 @@ FLOAT_TAG = "tag:yaml.org,2002:float"
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
-LONGEST_NUMBER = 14_000
+MAX_INTEGER_BITS = 14_000
 """Maximum size of an integer, in bits: Python refuses to print integers of more than 4,300 digits."""
 
 
 class TooManyValuesError(Exception):
-    """Error for a document with more than ``MOST_VALUES`` values; the rest of it is not read."""
+    """Raised if a document has more than ``MAX_VALUES`` values; the rest of it is not read."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that records repeated keys, reads 1e-3 as a float, and stops at ``MOST_VALUES``."""
+    """SafeLoader that records repeated keys, reads 1e-3 as a float, and stops at ``MAX_VALUES``."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.values += 1
-        if self.values > MOST_VALUES:
+        if self.values > MAX_VALUES:
             raise TooManyValuesError
         return super().compose_node(parent, index)
 
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)
-            if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
+            if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
                 raise ValueError("too long")
             return value
         except (ValueError, KeyError, AttributeError) as error:  # 2024-13-45, !!bool maybe, !!timestamp today
@@ -100,9 +100,9 @@ def read_yaml(text: str, origin: str) -> tuple[Any, list[Problem]]:
         place = f"{origin}, character {error.position + 1}"
         raise InputError(Problem(place, "must be printable text", shown(chr(error.character)))) from error
     except TooManyValuesError as error:
-        raise InputError(Problem(origin, f"must hold at most {MOST_VALUES:,} values", "more")) from error
+        raise InputError(Problem(origin, f"must contain at most {MAX_VALUES:,} values")) from error
     except RecursionError as error:
-        raise InputError(Problem(origin, "must be nested less deeply")) from error
+        raise InputError(Problem(origin, "must not be nested too deeply")) from error
     repeated = [
         Problem(
             f"{origin}, line {line}",
@@ -118,7 +118,7 @@ def _check_size(root: yaml.Node, origin: str) -> None:
     """Check the number of values that a document has with its aliases expanded, without expanding them.
 
     Raises:
-        InputError: If there are more than ``MOST_VALUES``, or a value contains itself through an alias.
+        InputError: If there are more than ``MAX_VALUES``, or a value contains itself through an alias.
     """
     sizes: dict[int, int | None] = {}  # None while the children of the node are being counted
 
@@ -128,7 +128,7 @@ def _check_size(root: yaml.Node, origin: str) -> None:
             known = sizes[key]
             if known is None:
                 place = f"{origin}, line {node.start_mark.line + 1}"
-                raise InputError(Problem(place, "must not contain itself through an alias (*name)"))
+                raise InputError(Problem(place, "must not contain a circular alias (*name)"))
             return known
         sizes[key] = None
         children: list[yaml.Node] = []
@@ -140,8 +140,10 @@ def _check_size(root: yaml.Node, origin: str) -> None:
         sizes[key] = total
         return total
 
-    if (values := size(root)) > MOST_VALUES:
-        rule = f"must hold at most {MOST_VALUES:,} values, those of aliases (*name) counted at each use"
+    if (values := size(root)) > MAX_VALUES:
+        rule = (
+            f"must contain at most {MAX_VALUES:,} values, with those of aliases (*name) counted at each use"
+        )
         raise InputError(Problem(origin, rule, f"{values:.3g}" if values > 10**9 else f"{values:,}"))
 
 

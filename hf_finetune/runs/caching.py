@@ -20,8 +20,8 @@ from hf_finetune.models.pooling import declared_pooling
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.augment import AugmentSpec
-from hf_finetune.recipe.head import OWN
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head import OWN_POOLING
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
@@ -64,10 +64,12 @@ def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
     ):
         return None
     poolings = text_poolings(prepared.pooling.before if prepared.pooling else prepared)
-    reads = pooling_of(prepared.config) or OWN
+    reads = pooling_of(prepared.config) or OWN_POOLING
     if reads not in poolings:
         return None
-    return TextVectors(poolings, reads, prepared.pooling.key if prepared.pooling and reads != OWN else "")
+    return TextVectors(
+        poolings, reads, prepared.pooling.key if prepared.pooling and reads != OWN_POOLING else ""
+    )
 
 
 def has_baseline(prepared: PreparedRun) -> bool:
@@ -120,7 +122,7 @@ def cached_views(
         Number of versions, and of epochs; None for the epochs if the frozen outputs are cached in any case.
     """
     epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
-    if fitted_by(stage):
+    if solver_of(stage):
         views = spec.views if isinstance(spec.views, int) else FITTED_VIEWS
         return views if augmented else 1, None
     views = choose_views(epochs, augmented=augmented)
@@ -132,7 +134,7 @@ def cached_views(
 
 
 def _is_augmented(recipe: Recipe) -> bool:
-    return TASKS[recipe.kind].modality.varies(recipe.data.augment)
+    return TASKS[recipe.task_type].modality.varies(recipe.data.augment)
 
 
 def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[CacheSettings | None]) -> Inputs:

@@ -52,7 +52,7 @@ def _load_task(prepared: PreparedRun) -> BuiltModel:
     built = build_model(
         spec.path,
         prepared.config,
-        task=TASKS[prepared.recipe.kind],
+        task=TASKS[prepared.recipe.task_type],
         revision=spec.revision,
         allow_missing=spec.allow_missing,
         trust_remote_code=prepared.trust_remote_code,
@@ -88,7 +88,7 @@ def read_model_layout(
 
 def build_joint_skeleton(recipe: Recipe, configs: Mapping[str, PreTrainedConfig]) -> PreTrainedModel:
     """Return the model of a recipe without weights and without its adapter; arguments as in ``read_model_layout``."""
-    skeletons = {name: build_skeleton(config, TASKS[recipe.kind]) for name, config in configs.items()}
+    skeletons = {name: build_skeleton(config, TASKS[recipe.task_type]) for name, config in configs.items()}
     return join_tasks(skeletons, learns_weights=recipe.learns_task_weights)
 
 
@@ -117,7 +117,7 @@ def read_task_config(
         drop_path=spec.drop_path,
         trust_remote_code=trust_remote_code,
     )
-    modality = TASKS[recipe.kind].modality
+    modality = TASKS[recipe.task_type].modality
     head = spec.head
     suits = default_pooling(config, spec.path, spec.revision)
     if is_left(recipe, suits):

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.recipe import Recipe
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.training.manifest import read_manifest
 
@@ -76,7 +76,7 @@ def recipe_for_folds(prepared: PreparedRun) -> Recipe:
     fit the head with a solver, each fold chooses the pooling again on its own training examples. If a stage takes
     gradient steps, the expanded recipe does not show that the pooling is open, and the folds use the chosen one.
     """
-    if prepared.pooling is not None and all(fitted_by(stage) for stage in prepared.recipe.stages):
+    if prepared.pooling is not None and all(solver_of(stage) for stage in prepared.recipe.stages):
         return prepared.pooling.before.requested
     return prepared.requested
 

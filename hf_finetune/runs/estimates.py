@@ -18,7 +18,7 @@ from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.performance.execution_modes import ExecutionMode, benchmark_steps
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe import Recipe, StageSpec
-from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
+from hf_finetune.recipe.head_fit import selects_pooling_by_cv, solver_of
 from hf_finetune.runs.caching import cached_views
 from hf_finetune.runs.checkpoint import add_recipe_adapter, build_joint_skeleton
 from hf_finetune.runs.prepared import PlanReport
@@ -48,8 +48,8 @@ def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:
     subject = cache(lambda: _subject(report))
     stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
     sentences = [_frozen_work(report, index, stage, planned, subject) for index, (stage, planned) in stages]
-    reads_texts = TASKS[report.recipe.kind].modality.has_tokens
-    if reads_texts and chooses_pooling(report.recipe.model, report.recipe.stages, strategy):
+    reads_texts = TASKS[report.recipe.task_type].modality.has_tokens
+    if reads_texts and selects_pooling_by_cv(report.recipe.model, report.recipe.stages, strategy):
         sentences[0] = "\n".join([*filter(None, sentences[:1]), POOLING_IS_OPEN])
     return sentences
 
@@ -80,12 +80,12 @@ def _frozen_work(
 def _subject(report: PlanReport) -> Subject:
     """Return the model without weights, and the inputs of one example."""
     recipe, model = report.recipe, report.recipe.model
-    modality, configs = TASKS[recipe.kind].modality, copy.deepcopy(report.configs)
+    modality, configs = TASKS[recipe.task_type].modality, copy.deepcopy(report.configs)
     processor = load_processor(
         model.path, modality, revision=model.revision, trust_remote_code=report.trust_remote_code
     )
     for config in configs.values():
-        built = partial(build_skeleton, config, TASKS[recipe.kind])
+        built = partial(build_skeleton, config, TASKS[recipe.task_type])
         modality.configure(processor, config, recipe.data, built)
     skeleton = build_joint_skeleton(recipe, configs)
     add_recipe_adapter(skeleton, recipe)
@@ -124,7 +124,7 @@ def estimate_seconds(
     preparation = (perf_counter() - begun) / count
     seconds = []
     for stage, planned in zip(recipe.stages, stages, strict=True):
-        fits = bool(fitted_by(stage))
+        fits = bool(solver_of(stage))
         freeze_all_but(model, planned.trainable)
         with benchmark_steps(model, batch, _any_loss, planned.trainable, forward_only=fits) as bench:
             bench.step(ExecutionMode())  # the first use of each kernel is slower

@@ -10,11 +10,11 @@ from hf_finetune.planning.head_fit import settle_fits
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_depths, fill_rates, rate_notes
 from hf_finetune.recipe import Recipe, StageSpec
-from hf_finetune.recipe.head import OF_CHECKPOINT
-from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
+from hf_finetune.recipe.head import CHECKPOINT_POOLING
+from hf_finetune.recipe.head_fit import selects_pooling_by_cv, solver_of
 from hf_finetune.recipe.rules import is_adamw
 from hf_finetune.recipe.schema import OptimizerSpec, StageSettings, StrategySpec
-from hf_finetune.recipe.stages import GradualUnfreeze
+from hf_finetune.recipe.stage_fields import GradualUnfreeze
 from hf_finetune.tasks import TASKS
 
 __all__ = ["expand_recipe", "write_stages"]
@@ -45,11 +45,11 @@ def expand_recipe(
         The recipe, in which every stage that takes optimizer steps has a rate; and notes on the fields filled in and
         on given rates that are far from the defaults. Stages whose selector matches nothing are unchanged.
     """
-    defaults = find_defaults(config, layout, TASKS[recipe.kind].modality)
+    defaults = find_defaults(config, layout, TASKS[recipe.task_type].modality)
     place, strategy = "", recipe.strategy.name if recipe.strategy else None
     alone = len(recipe.task_names) == 1
     suits = default_pooling(config, recipe.model.path, recipe.model.revision)
-    leaves = is_left(recipe, suits) if alone else recipe.model.head.pool == OF_CHECKPOINT
+    leaves = is_left(recipe, suits) if alone else recipe.model.head.pool == CHECKPOINT_POOLING
     if recipe.strategy is not None:
         place = "strategy.lr"
         fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
@@ -58,7 +58,7 @@ def expand_recipe(
     deep, depth_sentences = fill_depths(recipe.stages, layout, defaults)
     settled, fit_sentences = settle_fits(deep, layout, target, examples, alone)
     filled, rate_sentences = fill_rates(settled, layout, defaults)
-    is_chosen = chooses_pooling(recipe.model, settled, strategy)
+    is_chosen = selects_pooling_by_cv(recipe.model, settled, strategy)
     model, pooling_sentences = fill_pooling(recipe.model, suits, is_left=leaves, is_chosen=is_chosen)
     far = rate_notes(settled, layout, defaults, place)
     notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *far)
@@ -79,7 +79,7 @@ def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, 
     """
     fields = {name: getattr(strategy, name) for name in StageSettings.model_fields}
     head = {"name": "head", "train": "head", "carry_optimizer": False}
-    if how := fitted_by(strategy):
+    if how := solver_of(strategy):
         without_steps = {"optimizer": OptimizerSpec(), "fit": how}
         return (StageSpec(**{**fields, **head, **without_steps}),)
     usual = OTHERS if isinstance(strategy, GradualUnfreeze) else SGD

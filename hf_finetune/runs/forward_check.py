@@ -11,7 +11,7 @@ from hf_finetune.models.adapters import uncalled_layers
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.head_spec import head_problem, unsuited_head
 from hf_finetune.models.linear_head import not_linear
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import Inputs
 
@@ -42,7 +42,7 @@ def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -
         _try(model, prepared, [_collated(inputs, prepared, [first])])
         extremes = _extremes(inputs, prepared)
         _try(model, prepared, [_collated(inputs, prepared, [first, *extreme]) for extreme in extremes])
-    fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if fitted_by(stage)]
+    fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if solver_of(stage)]
     if fitted and (reason := not_linear(model, head_names(model), dummy)):
         rule = "must be gradient unless the head is one linear layer"
         repair = f"In this model, {reason}."

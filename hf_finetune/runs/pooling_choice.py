@@ -15,8 +15,8 @@ from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.head_spec import head_problem
 from hf_finetune.models.pooling import HEAD_POOLINGS
 from hf_finetune.performance.execution_modes import DTYPES
-from hf_finetune.recipe.head import OWN, POOLING_NAMES
-from hf_finetune.recipe.head_fit import chooses_pooling
+from hf_finetune.recipe.head import OWN_POOLING, POOLING_NAMES
+from hf_finetune.recipe.head_fit import selects_pooling_by_cv
 from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with
@@ -47,7 +47,7 @@ def choose_pooling(
     Returns:
         The run with its pooling and the loss of each candidate.
     """
-    is_open = chooses_pooling(prepared.recipe.model, prepared.recipe.stages, strategy)
+    is_open = selects_pooling_by_cv(prepared.recipe.model, prepared.recipe.stages, strategy)
     if not prepared.task.modality.has_tokens or prepared.is_joint or not is_open:
         return prepared
     compared: tuple[dict[str, float], str] | str = broadcast_from_main(
@@ -59,11 +59,11 @@ def choose_pooling(
     losses, key = compared
     order = sorted(losses, key=losses.__getitem__)
     if before is not None:
-        order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN]
+        order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN_POOLING]
     chosen = next(filter(None, (_with_pooling(prepared, name, state) for name in order)), prepared)
-    pool = chosen.recipe.model.head.pool or OWN
+    pool = chosen.recipe.model.head.pool or OWN_POOLING
     others = ", ".join(f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool)
-    needs = "" if pool == OWN else " Plain transformers needs trust_remote_code=True for this head."
+    needs = "" if pool == OWN_POOLING else " Plain transformers needs trust_remote_code=True for this head."
     logger.info(
         f"The head reads {POOLING_NAMES[pool]}, with a cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
     )
@@ -96,14 +96,14 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict
     folds = assign_folds(labels, target, 1, recipe.seed, groups=data.train_groups)
     classes = len(data.label_names)
     answers = labels_of(data.train, target, classes)
-    own_or_head = [name for name in found.vectors if name in (OWN, *HEAD_POOLINGS)]
+    own_or_head = [name for name in found.vectors if name in (OWN_POOLING, *HEAD_POOLINGS)]
     vectors = {name: found.vectors[name]["train"] for name in own_or_head}
     return fit_best(vectors, answers, target, classes, folds)[2], found.key
 
 
 def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> PreparedRun | None:
     """Return the run with the named pooling in its head; None if the architecture does not support that head."""
-    if name == OWN:
+    if name == OWN_POOLING:
         return prepared
     head = prepared.recipe.model.head.model_copy(update={"pool": name})
     model = prepared.recipe.model.model_copy(update={"head": head})

@@ -26,7 +26,7 @@ from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.stages import Plan, adapter_problems, build_plan
 from hf_finetune.recipe import Recipe, SingleTaskRecipe
 from hf_finetune.recipe.multitask import problems_in_task
-from hf_finetune.recipe.paths import similar_here
+from hf_finetune.recipe.paths import similar_path_hint
 from hf_finetune.runs.checkpoint import read_model_layout, read_task_config
 from hf_finetune.runs.expand import expand_recipe
 from hf_finetune.runs.joint import MEAN, columns_of, epoch_notes, examples_of_tasks, join_data, joint_problems
@@ -130,7 +130,7 @@ def data_at_hand(recipe: Recipe) -> LabelledData | None:
     try:
         return load_data(recipe)
     except HubUnreachable:
-        if similar_here(recipe.data.path):
+        if similar_path_hint(recipe.data.path):
             raise
         return None
 
@@ -244,7 +244,7 @@ def _expand(
     """Return the expanded recipe as requested and as each process follows it, its plan, and notes."""
     requested, notes = expand_recipe(recipe, layout, config, target, examples)
     effective = settings.spread(requested) if settings.spread else requested
-    layouts = stage_layouts(layout, config, TASKS[recipe.kind], effective.stages)
+    layouts = stage_layouts(layout, config, TASKS[recipe.task_type], effective.stages)
     plan = build_plan(layout, effective.stages, examples, settings.processes, layouts)
     return requested, effective, plan, notes
 
@@ -267,7 +267,7 @@ def _join(
         joined,
         recipe=effective,
         requested=requested,
-        task=MultiTask(TASKS[recipe.kind], shares, columns_of(datas)),
+        task=MultiTask(TASKS[recipe.task_type], shares, columns_of(datas)),
         data=join_data(datas) if joined.has_data else UNKNOWN_DATA,
         plan=plan,
         primary_metrics=(MEAN, *metrics),

@@ -45,7 +45,7 @@ def preview(
     Raises:
         InputError: If recipe, data or checkpoint cannot be used, or if the file cannot be written under that name.
     """
-    modality = TASKS[recipe.kind].modality
+    modality = TASKS[recipe.task_type].modality
     suffixes = modality.preview_suffixes
     path = output or Path(f"preview{suffixes[0]}")
     if path.suffix.lower() not in suffixes:

@@ -13,7 +13,7 @@ from hf_finetune.methods.class_balance import label_problems
 from hf_finetune.models.compression import is_sparse
 from hf_finetune.planning.selectors import form_problems
 from hf_finetune.recipe import Recipe, StageSettings
-from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
+from hf_finetune.recipe.head_fit import head_fit_problems, solver_of
 from hf_finetune.recipe.method_rules import RULES
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import cost_problems
@@ -91,7 +91,7 @@ def recipe_problems(
     chosen_by: dict[str, str] = {}
     for place, stage in _settings(recipe):
         metric = stage.best.metric if stage.best else None
-        if stage.best is not None and not fitted_by(stage):
+        if stage.best is not None and not solver_of(stage):
             where = f"{place}.best.metric" if metric else "metrics[0]" if recipe.metrics else f"{place}.best"
             chosen_by.setdefault(str(metric or primary_metrics[0]), where)
         if metric not in (None, "loss"):
@@ -109,7 +109,7 @@ def recipe_problems(
         if not TARGETS[data.target].has_standard_loss:
             problems += _loss_problems(stage, place, data.target)
         field = "classifier" if place == "strategy" else "fit"
-        problems += head_fit_problems(fitted_by(stage), data.target, f"{place}.{field}")
+        problems += head_fit_problems(solver_of(stage), data.target, f"{place}.{field}")
     undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]
     return [*problems, *filter(None, undefined)]
 
@@ -146,11 +146,11 @@ def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Proble
     return [
         Problem(
             f"{prefix}{field}",
-            f"must be left out under FSDP and DeepSpeed, which {rules.unsharded}",
+            f"must be left out under FSDP and DeepSpeed, which {rules.sharding_objection}",
             repr(value) if type(value) is float else "",
         )
         for rules in RULES
-        if rules.unsharded
+        if rules.sharding_objection
         for field, value in rules.used(part).items()
     ]
 
@@ -159,9 +159,9 @@ def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
     """Return a problem for each field of a method that is not defined for regression labels."""
     rule = "must be left out for regression labels"
     return [
-        Problem(f"{place}.{field}", rule, repr(value), rules.needs_classes)
+        Problem(f"{place}.{field}", rule, repr(value), rules.classes_reason)
         for rules in RULES
-        if rules.needs_classes
+        if rules.classes_reason
         for field, value in rules.used(stage).items()
     ]
 

@@ -27,8 +27,8 @@ from hf_finetune.methods import Method, StageContext, build_methods
 from hf_finetune.models.compression import compress
 from hf_finetune.planning.stages import PlannedStage, StagePlan
 from hf_finetune.recipe import StageSpec
-from hf_finetune.recipe.head import OWN
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head import OWN_POOLING
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.start import RunStart
@@ -233,7 +233,7 @@ def _first_line(
 ) -> str:
     rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
     share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
-    how = fitted_by(stage)
+    how = solver_of(stage)
     verb = ("restarts" if how else "resumes") if resumes else "begins"
     work = FITS[how] if how else f"lr {rates}"
     return f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, {work}."
@@ -243,7 +243,7 @@ def _pooling(prepared: PreparedRun) -> dict[str, Any]:
     """Return how a fitted head reads texts, and the loss of each pooling that was compared; empty if none was."""
     if prepared.pooling is None:
         return {}
-    return {"pool": prepared.recipe.model.head.pool or OWN, "pooling": dict(prepared.pooling.losses)}
+    return {"pool": prepared.recipe.model.head.pool or OWN_POOLING, "pooling": dict(prepared.pooling.losses)}
 
 
 def _greater_is_better(metric: str) -> bool:

@@ -86,10 +86,9 @@ def fit_linear(
         classes: Number of classes; 1 for regression.
         strengths: Strengths to choose from, in ascending order; without ``folds`` the first one is used.
         folds: Fold number of each example [examples], from ``assign_folds``; None skips the cross-validation.
-        class_weights: Class weights [classes]: factor on the loss of a class's examples (multi-label: of its positive
-            labels); None is 1.
-        logit_adjustments: Logit adjustments [classes], added to the logits in the loss only. The bias is not
-            penalized, so subtracting them from the fitted bias is equivalent.
+        class_weights: Factor on the loss of each class's examples [classes] (multi-label: positive labels); None is 1.
+        logit_adjustments: Terms added to the logits in the loss only [classes]. The bias is not penalized, so
+            subtracting them from the fitted bias is equivalent.
 
     Returns:
         The linear layer, the chosen strength and the cross-validated losses.
@@ -195,9 +194,8 @@ def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
 def _counts(labels: np.ndarray, target: Target, class_weights: Sequence[float] | None) -> np.ndarray:
     """Return example weights [examples], or label weights [examples, classes] (multi-label; 0 for unknown labels)."""
     if TARGETS[target].has_several_classes:
-        return np.where(
-            labels == 1, 1.0 if class_weights is None else np.asarray(class_weights), 1.0
-        ) * ~np.isnan(labels)
+        positive_weights = 1.0 if class_weights is None else np.asarray(class_weights)
+        return np.where(labels == 1, positive_weights, 1.0) * ~np.isnan(labels)
     if class_weights is None:
         return np.ones(labels.shape)
     counts: np.ndarray = np.asarray(class_weights)[labels]

@@ -29,7 +29,7 @@ from hf_finetune.methods.carried_optimizer import OPTIMIZER_FILE, optimizer_stat
 from hf_finetune.methods.prefix_replay import PrefixReplay
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.planning.stages import PlannedStage
-from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
@@ -95,7 +95,7 @@ def train_stage(
     preprocess = reduce_logits(evaluation.reduce, loss)
     compute = with_loss(evaluation.compute_metrics, loss, reduced=preprocess is not None)
     evaluation = replace(evaluation, compute_metrics=compute)
-    if fitted_by(spec):
+    if solver_of(spec):
         evaluation = replace(evaluation, compute_metrics=of_logits(compute, preprocess))
         return _fit(model, stage, data, evaluation, fast, folder, methods)
     if fast.way.compile:

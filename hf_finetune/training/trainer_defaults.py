@@ -12,7 +12,7 @@ from hf_finetune.planning.head_fit import settle_fits
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_depths
 from hf_finetune.recipe import OptimizerSpec, ScheduleSpec, StageSpec, parse_recipe
-from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
+from hf_finetune.recipe.head_fit import head_fit_problems, solver_of
 from hf_finetune.recipe.method_rules import DISTILLATION, PRUNING, RULES
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.model_config import target_of
@@ -82,7 +82,7 @@ def _task_of(model: PreTrainedModel) -> Task:
 def _with_defaults(stage: StageSpec, args: TrainingArguments) -> StageSpec:
     """Return a stage with the fields that it leaves out set by the arguments; those that need steps only if it has."""
     defaults: dict[str, Any] = {"batch_size": args.per_device_train_batch_size}
-    if not fitted_by(stage):
+    if not solver_of(stage):
         defaults |= _of_steps(args)
         if stage.epochs is None and stage.max_steps is None:
             if args.max_steps > 0:
@@ -114,14 +114,14 @@ def _of_steps(args: TrainingArguments) -> dict[str, Any]:
 def _problems(stage: StageSpec, place: str, target: str, label_names: Sequence[str]) -> list[Problem]:
     problems = check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
     problems += label_problems(stage, place, target, label_names)
-    problems += head_fit_problems(fitted_by(stage), target, f"{place}.fit")
+    problems += head_fit_problems(solver_of(stage), target, f"{place}.fit")
     for rules in RULES:
         for field, value in rules.used(stage).items():
             if rules in FROM_RUN:
                 rule = "must be left out of a StagedTrainer"
                 repair = "Write a recipe, and use hf_finetune.run."
                 problems.append(Problem(f"{place}.{field}", rule, "", repair))
-            elif rules.needs_classes and not TARGETS[target].has_classes:
+            elif rules.classes_reason and not TARGETS[target].has_classes:
                 rule = "must be left out for regression labels"
-                problems.append(Problem(f"{place}.{field}", rule, repr(value), rules.needs_classes))
+                problems.append(Problem(f"{place}.{field}", rule, repr(value), rules.classes_reason))
     return problems

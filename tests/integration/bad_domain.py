@@ -97,7 +97,7 @@ CASES = [
     Case(
         "a weight for training on masked inputs",
         "run recipe.yaml",
-        ("Problem:\n  domain_adaptation.weight must be left out unless method is coral or dann. Got 0.5."),
+        ("Problem:\n  domain_adaptation.weight must not be set unless method is coral or dann. Got 0.5."),
         write("recipe.yaml", images("target: ./photos/tea, method: continue_pretraining, weight: 0.5")),
     ),
     Case(
@@ -105,7 +105,7 @@ CASES = [
         "run recipe.yaml 'model={path: ./bert, adapter: lora}' stages.0.train=lora",
         (
             "Problem:\n"
-            "  model.adapter must be left out when domain_adaptation.method is continue_pretraining. "
+            "  model.adapter must not be set when domain_adaptation.method is continue_pretraining. "
             "An adapter requires the checkpoint's original weights. Remove the adapter, or use coral "
             "or dann."
         ),
@@ -116,7 +116,7 @@ CASES = [
         "run recipe.yaml speed.compile=true",
         (
             "Problem:\n"
-            "  speed.compile must not be true when domain_adaptation.method is coral. Got True. The "
+            "  speed.compile must not be true when domain_adaptation.method is coral. Got true. The "
             "method reads features inside the forward pass. Set it to false."
         ),
         write("recipe.yaml", images("target: ./photos/tea, method: coral")),

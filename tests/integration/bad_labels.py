@@ -149,8 +149,8 @@ CASES = [
         "fields of a label column that do not go together",
         "plan text.yaml 'data.columns.label={name: [a, b], separator: ;}'",
         (
-            "Problem:\n  data.columns.label.separator must be left out unless the labels are in one "
-            "column. Got ';'."
+            "Problem:\n  data.columns.label.separator must not be set unless the labels are in one column. Got "
+            "';'."
         ),
     ),
 ]

@@ -25,14 +25,14 @@ CASES = [
     Case(
         "a folder for a recipe",
         "run photos",
-        ("Problem:\n  photos must be a recipe file. Got a folder. It holds no recipe."),
+        ("Problem:\n  photos must be a recipe file. Got a folder. It contains no recipe."),
     ),
     Case(
         "an empty recipe",
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  recipe.yaml must hold a recipe. Got an empty file. Start with the fields task, model, "
+            "  recipe.yaml must contain a recipe. Got an empty file. Start with the fields task, model, "
             "data and stages."
         ),
         write("recipe.yaml", ""),
@@ -42,64 +42,64 @@ CASES = [
         "run recipe.yaml",
         (
             "2,000 problems:\n"
-            "  field0 must be a known field. Got 'field0'. Known: 'task', 'model', 'data', 'stages', "
+            "  field0 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field1 must be a known field. Got 'field1'. Known: 'task', 'model', 'data', 'stages', "
+            "  field1 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field2 must be a known field. Got 'field2'. Known: 'task', 'model', 'data', 'stages', "
+            "  field2 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field3 must be a known field. Got 'field3'. Known: 'task', 'model', 'data', 'stages', "
+            "  field3 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field4 must be a known field. Got 'field4'. Known: 'task', 'model', 'data', 'stages', "
+            "  field4 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field5 must be a known field. Got 'field5'. Known: 'task', 'model', 'data', 'stages', "
+            "  field5 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field6 must be a known field. Got 'field6'. Known: 'task', 'model', 'data', 'stages', "
+            "  field6 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field7 must be a known field. Got 'field7'. Known: 'task', 'model', 'data', 'stages', "
+            "  field7 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field8 must be a known field. Got 'field8'. Known: 'task', 'model', 'data', 'stages', "
+            "  field8 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field9 must be a known field. Got 'field9'. Known: 'task', 'model', 'data', 'stages', "
+            "  field9 must be a known field. Known: 'task', 'model', 'data', 'stages', "
             "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
             "'publish'.\n"
-            "  field10 must be a known field. Got 'field10'. Known: 'task', 'model', 'data', "
+            "  field10 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field11 must be a known field. Got 'field11'. Known: 'task', 'model', 'data', "
+            "  field11 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field12 must be a known field. Got 'field12'. Known: 'task', 'model', 'data', "
+            "  field12 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field13 must be a known field. Got 'field13'. Known: 'task', 'model', 'data', "
+            "  field13 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field14 must be a known field. Got 'field14'. Known: 'task', 'model', 'data', "
+            "  field14 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field15 must be a known field. Got 'field15'. Known: 'task', 'model', 'data', "
+            "  field15 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field16 must be a known field. Got 'field16'. Known: 'task', 'model', 'data', "
+            "  field16 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field17 must be a known field. Got 'field17'. Known: 'task', 'model', 'data', "
+            "  field17 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field18 must be a known field. Got 'field18'. Known: 'task', 'model', 'data', "
+            "  field18 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
-            "  field19 must be a known field. Got 'field19'. Known: 'task', 'model', 'data', "
+            "  field19 must be a known field. Known: 'task', 'model', 'data', "
             "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  ... and 1,980 more."
@@ -111,7 +111,7 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  recipe.yaml must hold a mapping of fields. Got ['task', 'model']. Start with the fields "
+            "  recipe.yaml must contain a mapping of fields. Got ['task', 'model']. Start with the fields "
             "task, model, data and stages."
         ),
         write("recipe.yaml", "- task\n- model\n"),
@@ -165,9 +165,9 @@ CASES = [
         "run recipe.yaml",
         (
             "3 problems:\n"
-            "  model must be given. Pretrained checkpoint: its name, or its fields.\n"
-            "  data must be given. Labeled data: its path, or its fields.\n"
-            "  stages must be given. Write a list of stages, or set strategy to gradual_unfreeze or "
+            "  model must be set. Pretrained checkpoint: a Hub id or a local folder.\n"
+            "  data must be set. Labeled data: a Hub id, a table or a folder.\n"
+            "  stages must be set. Write a list of stages, or set strategy to gradual_unfreeze or "
             "features."
         ),
         write("recipe.yaml", RECIPE.split("model")[0]),
@@ -177,8 +177,8 @@ CASES = [
         "run recipe.yaml",
         (
             "3 problems:\n"
-            "  stages[0].epocs must be a known field. Got 'epocs'. Nearest: 'epochs'.\n"
-            "  seeds must be a known field. Got 'seeds'. Nearest: 'seed'.\n"
+            "  stages[0].epocs must be a known field. Nearest: 'epochs'.\n"
+            "  seeds must be a known field. Nearest: 'seed'.\n"
             "  stages[0] must have either epochs (passes over the training split) or max_steps "
             "(optimizer steps). Got neither."
         ),
@@ -192,7 +192,7 @@ CASES = [
             "  model.path must be text. Got 3. Put it in quotes.\n"
             "  data.split.stratify must be true or false. Got 1.\n"
             "  stages[0].lr must be a number. Got 'fast'.\n"
-            "  stages[0].batch_size must be a whole number. Got '16'. Leave out the quotes."
+            "  stages[0].batch_size must be a whole number. Got '16'. Remove the quotes."
         ),
     ),
     Case(
@@ -242,8 +242,8 @@ CASES = [
         (
             "2 problems:\n"
             "  stages[1].name must be unique. Got 'head'. stages[0] already has this name.\n"
-            "  stages[1] must differ from the stage before it. Got 'head'. Raise the epochs of the "
-            "earlier stage, or change this one."
+            "  stages[1] must differ from the previous stage. Got 'head'. Increase the epochs of the previous "
+            "stage, or change this one."
         ),
         text("recipe.yaml", "{}  - {{name: head, train: head, epochs: 1, lr: 1e-2}}\n"),
     ),
@@ -261,8 +261,8 @@ CASES = [
         "run text.yaml data.image_size=32 data.augment=strong",
         (
             "2 problems:\n"
-            "  data.image_size must be left out when the task is text-classification. Got 32.\n"
-            "  data.augment must be left out when the task is text-classification. Got 'strong'. It "
+            "  data.image_size must not be set when the task is text-classification. Got 32.\n"
+            "  data.augment must not be set when the task is text-classification. Got 'strong'. It "
             "applies to images; for texts, use mask and drop."
         ),
     ),
@@ -271,7 +271,7 @@ CASES = [
         "run recipe.yaml data.augment.drop=0.1",
         (
             "Problem:\n"
-            "  data.augment.drop must be left out when the task is image-classification. Got 0.1. It "
+            "  data.augment.drop must not be set when the task is image-classification. Got 0.1. It "
             "applies to texts; for images, use a preset, erase and transforms."
         ),
     ),
@@ -298,7 +298,7 @@ CASES = [
     Case(
         "hidden layers of a head without",
         "run recipe.yaml 'model.head={type: cosine, hidden: [64]}'",
-        "Problem:\n  model.head.hidden must be left out unless type is mlp. Got [64].",
+        "Problem:\n  model.head.hidden must not be set unless type is mlp. Got [64].",
     ),
     Case(
         "a picture for a preview of texts",
@@ -313,7 +313,7 @@ CASES = [
         "run recipe.yaml stages.0.optimizer.args.lr=1 stages.0.schedule.power=2",
         (
             "2 problems:\n"
-            "  stages[0].schedule.power must be left out unless name is polynomial. Got 2.\n"
+            "  stages[0].schedule.power must not be set unless name is polynomial. Got 2.\n"
             "  stages[0].optimizer.args.lr must be left out. Got 1. Set the stage's lr instead."
         ),
     ),
@@ -322,8 +322,8 @@ CASES = [
         "run recipe.yaml stages.0.early_stopping=2 stages.0.best=",
         (
             "Problem:\n"
-            "  stages[0].best must not be null when early_stopping is given. Early stopping monitors "
-            "the metric of best. Leave best out, or set its metric."
+            "  stages[0].best must not be null when early_stopping is set. Early stopping monitors the metric "
+            "of best. Remove best, or set best.metric."
         ),
     ),
     Case(
@@ -345,7 +345,7 @@ CASES = [
         "run recipe.yaml stages.0.learning_rate=0.1",
         (
             "Problem:\n"
-            "  stages.0.learning_rate=0.1 must name a known field. Got 'learning_rate'. Known: "
+            "  stages.0.learning_rate=0.1 must set a known field. Got 'learning_rate'. Known: "
             "'name', 'train', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', "
             "'weight_decay', 'layer_decay', 'batch_size', 'accumulation', 'clip', "
             "'label_smoothing', 'balance', 'regularize', 'early_stopping', 'best', 'carry_optimizer', "
@@ -376,7 +376,7 @@ CASES = [
         (
             "5 problems:\n"
             "  recipe.yaml, line 8 must not repeat the key 'seed' of line 7. Keep one of them.\n"
-            "  data.pth=./photos must name a known field. Got 'pth'. Nearest: 'path'.\n"
+            "  data.pth=./photos must set a known field. Got 'pth'. Nearest: 'path'.\n"
             "  speed.precision must be 'auto', 'fp32', 'bf16' or 'fp16'. Got 'fp8'.\n"
             "  seed must be a whole number. Got 'one'.\n"
             "  stages[0] must have either epochs (passes over the training split) or max_steps "

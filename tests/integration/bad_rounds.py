@@ -17,7 +17,7 @@ CASES = [
         "plan wrong.yaml",
         (
             "4 problems:\n"
-            f"  stages[0].lerning_rate must be a known field. Got 'lerning_rate'. Known: {FIELDS}.\n"
+            f"  stages[0].lerning_rate must be a known field. Known: {FIELDS}.\n"
             "  stages[1].epochs must be above 0. Got -1.\n"
             "  data.path must be a folder, a data file or a Hub id. Got './revews.csv'. Nearest: './reviews.csv'.\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got './brt'. "

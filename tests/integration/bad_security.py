@@ -66,7 +66,8 @@ CASES = [
         "plan recipe.yaml",
         (
             "Problem:\n"
-            "  recipe.yaml must hold at most 50,000 values, those of aliases (*name) counted at each use. Got "
+            "  recipe.yaml must contain at most 50,000 values, with those of aliases (*name) counted at each "
+            "use. Got "
             "7.5e+10."
         ),
         with_aliases,

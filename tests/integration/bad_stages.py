@@ -58,8 +58,8 @@ CASES = [
         "run recipe.yaml stages.0.fit=logistic_regression stages.0.epochs=null",
         (
             "Problem:\n"
-            "  stages[0].lr must be left out when fit is logistic_regression. Got 0.01. The head is "
-            "fitted directly, without optimizer steps."
+            "  stages[0].lr must not be set when fit is logistic_regression. Got 0.01. A solver fits the head, "
+            "without optimizer steps."
         ),
     ),
     Case(
@@ -124,7 +124,7 @@ CASES = [
         "run text.yaml model.adapter=lora 'stages.0={train: lora, epochs: 1, lr: 1e-3, compress: 0.3}'",
         (
             "Problem:\n"
-            "  stages[0].compress must be left out when model.adapter is given. Got 0.3. An adapter "
+            "  stages[0].compress must not be set when model.adapter is set. Got 0.3. An adapter "
             "requires the checkpoint's original weights. Prune the merged model in a separate run."
         ),
     ),
@@ -234,7 +234,7 @@ CASES = [
         (
             "2 problems:\n"
             "  stages[0].regularize.ema must be below 1. Got 1.5.\n"
-            "  stages[0].regularize.r_drop must be left out when the task is image-classification. Got "
+            "  stages[0].regularize.r_drop must not be set when the task is image-classification. Got "
             "1.0. It applies to texts; for images, use mixup or cutmix."
         ),
     ),
@@ -243,7 +243,7 @@ CASES = [
         "run text.yaml 'stages.0.regularize={mixup: 0.2}'",
         (
             "Problem:\n"
-            "  stages[0].regularize.mixup must be left out when the task is text-classification. Got "
+            "  stages[0].regularize.mixup must not be set when the task is text-classification. Got "
             "0.2. It applies to images; for texts, use r_drop."
         ),
     ),
@@ -252,7 +252,7 @@ CASES = [
         "run recipe.yaml model.adapter=lora stages.0.train=lora 'stages.0.regularize={l2_sp: 0.1}'",
         (
             "Problem:\n"
-            "  stages[0].regularize.l2_sp must be left out when model.adapter is given. Got 0.1. The "
+            "  stages[0].regularize.l2_sp must not be set when model.adapter is set. Got 0.1. The "
             "checkpoint's weights are frozen. Use weight_decay, which moves the adapter towards no "
             "change."
         ),
@@ -262,7 +262,7 @@ CASES = [
         "run recipe.yaml stages.0.schedule=one_cycle stages.0.warmup=10",
         (
             "Problem:\n"
-            "  stages[0].warmup must be left out with the one_cycle schedule. Got 10. The schedule has "
+            "  stages[0].warmup must not be set with the one_cycle schedule. Got 10. The schedule has "
             "its own warmup. Set schedule.pct_start."
         ),
     ),

@@ -45,7 +45,7 @@ CASES = [
         (
             "2 problems:\n"
             "  data must be a mapping of fields. Got './photos'.\n"
-            "  tasks must be given. For multi-task: the tasks by name, at least two, each with its own data."
+            "  tasks must be set. Multi-task: at least two tasks by name, each with its own data."
         ),
     ),
     Case(
@@ -63,7 +63,7 @@ CASES = [
         "run tasks.yaml",
         (
             "Problem:\n"
-            "  The name of tasks.a/b must start with a letter or digit and hold only letters, digits,"
+            "  The name of tasks.a/b must start with a letter or digit and contain only letters, digits,"
             " '_' and '-'. Got 'a/b'. It is used in the names of folders and weights."
         ),
         do(SIZES, write("tasks.yaml", TASKS.replace("  dish:", "  a/b:"))),
@@ -71,7 +71,7 @@ CASES = [
     Case(
         "a field of a task with a typing error",
         "run tasks.yaml tasks.size.wieght=2",
-        ("Problem:\n  tasks.size.wieght=2 must name a known field. Got 'wieght'. Nearest: 'weight'."),
+        ("Problem:\n  tasks.size.wieght=2 must set a known field. Got 'wieght'. Nearest: 'weight'."),
         SIZES,
     ),
     Case(
@@ -80,17 +80,17 @@ CASES = [
         "stages.0.compress=0.3 stages.0.teacher=run",
         (
             "7 problems:\n"
-            "  stages[0].compress must be left out when model.adapter is given. Got 0.3. An adapter "
+            "  stages[0].compress must not be set when model.adapter is set. Got 0.3. An adapter "
             "requires the checkpoint's original weights. Prune the merged model in a separate run.\n"
-            "  model.adapter must be left out when the task is multi-task. Got 'lora'. All tasks share "
+            "  model.adapter must not be set when the task is multi-task. Got 'lora'. All tasks share "
             "one backbone. Train it with a low learning rate instead.\n"
-            "  evaluation.folds must be left out when the task is multi-task. Got 3. Each task has its "
+            "  evaluation.folds must not be set when the task is multi-task. Got 3. Each task has its "
             "own test split.\n"
-            "  publish must be left out when the task is multi-task. Got 'me/x'. When the run is done, "
+            "  publish must not be set when the task is multi-task. Got 'me/x'. When the run is done, "
             "publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...\n"
-            "  stages[0].teacher must be left out when the task is multi-task. Got 'run'. A teacher "
+            "  stages[0].teacher must not be set when the task is multi-task. Got 'run'. A teacher "
             "has the classes of a single task.\n"
-            "  stages[0].compress must be left out when the task is multi-task. Got 0.3. Prune the "
+            "  stages[0].compress must not be set when the task is multi-task. Got 0.3. Prune the "
             "model of a single task in a separate run.\n"
             "  stages[0].balance must not be sampler when the task is multi-task. Examples are sampled "
             "as set in mixing. Use class_weights."
@@ -102,8 +102,8 @@ CASES = [
         "run tasks.yaml mixing.temperature=3 weighting=uncertainty tasks.size.weight=0.5",
         (
             "2 problems:\n"
-            "  mixing.temperature must be left out unless method is temperature. Got 3.\n"
-            "  tasks.size.weight must be left out when weighting is uncertainty. Got 0.5. It is "
+            "  mixing.temperature must not be set unless method is temperature. Got 3.\n"
+            "  tasks.size.weight must not be set when weighting is uncertainty. Got 0.5. It is "
             "learned."
         ),
         SIZES,
@@ -113,7 +113,7 @@ CASES = [
         "run tasks.yaml tasks.size.data.image_size=64",
         (
             "Problem:\n"
-            "  tasks.size.data.image_size=64 must name a known field. Got 'image_size'. Known: "
+            "  tasks.size.data.image_size=64 must set a known field. Got 'image_size'. Known: "
             "'path', 'config', 'revision', 'encoding', 'separator', 'decimal', 'nested', 'columns', "
             "'split', 'target', 'on_error', 'limit'."
         ),
@@ -122,7 +122,7 @@ CASES = [
     Case(
         "a field of texts shared by tasks on images",
         "run tasks.yaml data.max_length=64",
-        ("Problem:\n  data.max_length must be left out when the task is image-classification. Got 64."),
+        ("Problem:\n  data.max_length must not be set when the task is image-classification. Got 64."),
         SIZES,
     ),
     Case(

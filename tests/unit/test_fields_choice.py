@@ -16,7 +16,7 @@ from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.load import json_schema
 from hf_finetune.recipe.mixing import MixingSpec
-from hf_finetune.recipe.stages import StrategySpec
+from hf_finetune.recipe.stage_fields import StrategySpec
 
 CHOICES = {part.base() for part in leaf_parts() if issubclass(part, Choice)}
 STAGE = {"name": "all", "train": "all", "epochs": 1.0, "lr": 0.1}
@@ -108,16 +108,16 @@ def refusal(base, spec):
 @pytest.mark.parametrize(
     ("base", "spec", "expected"),
     [
-        (HeadSpec, {"type": "linear", "hidden": [8]}, ["model.head.hidden must be left out unless type is mlp. Got [8]."]),
-        (AdapterSpec, {"type": "ia3", "r": 4}, ["model.adapter.r must be left out unless type is lora or dora. Got 4."]),
+        (HeadSpec, {"type": "linear", "hidden": [8]}, ["model.head.hidden must not be set unless type is mlp. Got [8]."]),
+        (AdapterSpec, {"type": "ia3", "r": 4}, ["model.adapter.r must not be set unless type is lora or dora. Got 4."]),
         (AdapterSpec, {"type": "lore", "r": 0}, ["model.adapter.type must be 'lora', 'dora' or 'ia3'. Got 'lore'. Nearest: 'lora'.", "model.adapter.r must be at least 1. Got 0."]),
-        (DomainSpec, {"target": "t", "method": "coral", "mask": 0.2}, ["domain_adaptation.mask must be left out unless method is continue_pretraining. Got 0.2."]),
-        (DomainSpec, {"target": "t", "method": "coral", "wight": 2.0}, ["domain_adaptation.wight must be a known field. Got 'wight'. Nearest: 'weight'."]),
+        (DomainSpec, {"target": "t", "method": "coral", "mask": 0.2}, ["domain_adaptation.mask must not be set unless method is continue_pretraining. Got 0.2."]),
+        (DomainSpec, {"target": "t", "method": "coral", "wight": 2.0}, ["domain_adaptation.wight must be a known field. Nearest: 'weight'."]),
         (DomainSpec, "coral", ["domain_adaptation must be a mapping of fields. Got 'coral'."]),
         (DomainSpec, {"target": "t", "method": "mmd", "weight": 2.0}, ["domain_adaptation.method must be 'continue_pretraining', 'coral' or 'dann'. Got 'mmd'."]),
-        (DomainSpec, {"target": "t", "weight": 2.0}, [f"domain_adaptation.method must be given. {DomainSpec.meaning()}"]),
-        (StrategySpec, {"name": "features", "groups_per_stage": 2}, ["strategy.groups_per_stage must be left out unless name is gradual_unfreeze. Got 2."]),
-        (MixingSpec, {"temperature": 3.0}, ["mixing.temperature must be left out unless method is temperature. Got 3.0."]),
+        (DomainSpec, {"target": "t", "weight": 2.0}, [f"domain_adaptation.method must be set. {DomainSpec.meaning()}"]),
+        (StrategySpec, {"name": "features", "groups_per_stage": 2}, ["strategy.groups_per_stage must not be set unless name is gradual_unfreeze. Got 2."]),
+        (MixingSpec, {"temperature": 3.0}, ["mixing.temperature must not be set unless method is temperature. Got 3.0."]),
     ],
 )  # fmt: skip
 def test_a_field_of_another_class_is_refused(base, spec, expected):

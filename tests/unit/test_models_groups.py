@@ -83,7 +83,7 @@ def test_models_of_timm_alone_and_of_plain_torch_will_do():
         ({"lr": 0}, "lr must be above 0. Got 0."),
         (
             {"lr": {"head": 0.1, "backbon": 1}},
-            "lr.backbone must be given.\nlr.backbon must be a known field. Got 'backbon'.",
+            "lr.backbone must be set.\nlr.backbon must be a known field.",
         ),
         ({"lr": {"head": -1, "backbone": 0.1}}, "lr.head must be above 0. Got -1."),
     ],

@@ -69,7 +69,7 @@ def test_fields_of_other_methods_must_be_left_out():
         owners = DomainSpec.options_with_field(field)
         method = "coral" if owners == ["continue_pretraining"] else "continue_pretraining"
         assert refusal(method=method, **{field: value}) == (
-            f"domain_adaptation.{field} must be left out unless method is {' or '.join(owners)}. "
+            f"domain_adaptation.{field} must not be set unless method is {' or '.join(owners)}. "
             f"Got {value!r}."
         )
         assert recipe(method=owners[0], **{field: value})

@@ -66,8 +66,8 @@ def test_every_problem_of_every_stage_is_told_with_its_place():
     assert str(caught.value) == (
         "stages[0].train must select between 1 and 2 layer groups, the number in this model. Got 'last:3'. "
         "For no layer group use 'head', for the whole model 'all'.\n"
-        "stages[2] must differ from the stage before it. Got 'head'. "
-        "Raise the epochs of the earlier stage, or change this one.\n"
+        "stages[2] must differ from the previous stage. Got 'head'. "
+        "Increase the epochs of the previous stage, or change this one.\n"
         "stages[3].train must match at least one parameter. Got '/blok/'. Nearest: 'block'."
     )
 

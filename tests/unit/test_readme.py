@@ -156,7 +156,7 @@ def test_the_table_of_stage_fields_is_complete_and_its_defaults_are_true():
     table = TEXTS["docs/recipe.md"].partition("## The fields of a stage")[2].partition("\n## ")[0]
     shown = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table.partition("Fields of")[0], re.MULTILINE))
     assert set(shown) == set(StageSpec.model_fields)
-    assert (shown.pop("name"), shown.pop("train")) == ("", "required")
+    assert (shown.pop("name"), shown.pop("train")) == ("from `train`", "required")
     for name, text in shown.items():
         default = StageSpec.model_fields[name].default
         value = (

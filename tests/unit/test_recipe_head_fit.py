@@ -4,14 +4,14 @@ import pytest
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems, leaves_pooling
+from hf_finetune.recipe.head_fit import head_fit_problems, solver_of, uses_checkpoint_pooling
 from hf_finetune.recipe.schema import OptimizerSpec, StageSpec, StrategySpec
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.runs.expand import write_stages
 
 FITTED = {"train": "head", "fit": "logistic_regression"}
 AFTER = {"train": "all", "epochs": 1, "lr": 1e-4}
-AT_ONCE = "The head is fitted directly, without optimizer steps."
+AT_ONCE = "A solver fits the head, without optimizer steps."
 
 
 def recipe(**changes):
@@ -28,7 +28,7 @@ def test_a_stage_that_fits_needs_neither_length_nor_rate_and_is_read_again_as_it
     made = parse_recipe(recipe(stages=[FITTED, AFTER]))
     first, second = made.stages
     assert (first.fit, first.epochs, first.max_steps, first.lr) == ("logistic_regression", None, None, None)
-    assert second.fit == "gradient" and fitted_by(second) == "" and fitted_by(first) == "logistic_regression"
+    assert second.fit == "gradient" and solver_of(second) == "" and solver_of(first) == "logistic_regression"
     assert parse_recipe(read_yaml(dump_recipe(made), "recipe")[0]) == made
 
 
@@ -56,7 +56,7 @@ def test_a_stage_that_does_not_fit_needs_a_length():
     ],
 )
 def test_a_field_of_training_in_steps_is_refused_where_there_are_none(field, value, shown):
-    rule = "must be left out when fit is logistic_regression"
+    rule = "must not be set when fit is logistic_regression"
     assert complaint(stages=[{**FITTED, field: value}]) == f"stages[0].{field} {rule}. Got {shown}. {AT_ONCE}"
 
 
@@ -80,7 +80,7 @@ def test_only_the_head_is_fitted():
 
 def test_behind_it_there_is_no_optimizer_to_carry_on_with():
     said = complaint(stages=[FITTED, {**AFTER, "carry_optimizer": True}])
-    assert said == "stages[1].carry_optimizer must be left out after a stage without an optimizer. Got True."
+    assert said == "stages[1].carry_optimizer must not be set after a stage without an optimizer. Got true."
 
 
 def test_the_strategy_writes_a_stage_that_fits():
@@ -117,19 +117,19 @@ def test_the_strategy_writes_a_stage_of_sgd_for_many_epochs():
     [
         (
             {"name": "features", "epochs": 3},
-            f"strategy.epochs must be left out when classifier is logistic_regression. Got 3.0. {AT_ONCE}",
+            f"strategy.epochs must not be set when classifier is logistic_regression. Got 3.0. {AT_ONCE}",
         ),
         (
             {"name": "features", "classifier": "ridge", "lr": 0.1},
-            f"strategy.lr must be left out when classifier is ridge. Got 0.1. {AT_ONCE}",
+            f"strategy.lr must not be set when classifier is ridge. Got 0.1. {AT_ONCE}",
         ),
         (
             {"name": "features", "classifier": "sgd", "groups_per_stage": 2},
-            "strategy.groups_per_stage must be left out unless name is gradual_unfreeze. Got 2.",
+            "strategy.groups_per_stage must not be set unless name is gradual_unfreeze. Got 2.",
         ),
         (
             {"name": "gradual_unfreeze", "classifier": "sgd"},
-            "strategy.classifier must be left out unless name is features. Got 'sgd'.",
+            "strategy.classifier must not be set unless name is features. Got 'sgd'.",
         ),
     ],
 )
@@ -147,7 +147,7 @@ def test_the_way_must_suit_the_labels():
 
 
 def test_auto_needs_a_length_and_the_head():
-    assert fitted_by(parse_recipe(recipe(stages=[{**AFTER, "train": "head", "fit": "auto"}])).stages[0]) == ""
+    assert solver_of(parse_recipe(recipe(stages=[{**AFTER, "train": "head", "fit": "auto"}])).stages[0]) == ""
     assert (
         complaint(stages=[{**AFTER, "fit": "auto"}])
         == "stages[0].train must be head when fit is auto. Got 'all'."
@@ -178,4 +178,4 @@ def model(**fields):
     ],
 )
 def test_the_pooling_is_left_to_the_checkpoint_where_neither_it_nor_a_rate_is_stated(changes, expected):
-    assert leaves_pooling(parse_recipe(recipe(**changes))) is expected
+    assert uses_checkpoint_pooling(parse_recipe(recipe(**changes))) is expected

@@ -64,20 +64,20 @@ def test_overrides_reach_the_fields_behind_every_shorthand():
         ({"name": 5}, "data.columns.label.name must be the name of a column or a list of names. Got 5."),
         ({"name": "x", "classes": ["a", "b", "a"]}, "data.columns.label.classes must not contain duplicates. Got 'a'."),
         ({"name": ["a", "b"], "separator": ","},
-         "data.columns.label.separator must be left out unless the labels are in one column. Got ','."),
+         "data.columns.label.separator must not be set unless the labels are in one column. Got ','."),
         ({"name": "x", "separator": ""}, "data.columns.label.separator must have at least 1 character. Got ''."),
-        ({"from": "name"}, "data.columns.label.pattern must be given together with from: name."),
+        ({"from": "name"}, "data.columns.label.pattern must be set together with from: name."),
         ({"name": "x", "pattern": "(a)"},
-         "data.columns.label.pattern must be given together with from: name. Got '(a)'."),
-        ({**FROM_NAMES, "name": "x"}, "data.columns.label.name must be left out when from is given. Got 'x'."),
+         "data.columns.label.pattern must be set together with from: name. Got '(a)'."),
+        ({**FROM_NAMES, "name": "x"}, "data.columns.label.name must not be set when from is set. Got 'x'."),
         ({"from": "name", "pattern": "cat"},
          "data.columns.label.pattern must have exactly one capturing group, the class. Got 'cat'. "
          r"For example '^(.+?)\.\d+\.jpg$'; write a non-capturing group as (?:...)."),
         ({"name": "x", "empty": "none"},
-         "data.columns.label.empty must be left out unless separator is given. Got 'none'. "
+         "data.columns.label.empty must not be set unless separator is set. Got 'none'. "
          "In a column of lists, write an empty list as []; in other columns, an empty cell is a missing label."),
         ({"name": "x", "seperator": ","},
-         "data.columns.label.seperator must be a known field. Got 'seperator'. Nearest: 'separator'."),
+         "data.columns.label.seperator must be a known field. Nearest: 'separator'."),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(given, message):
@@ -87,7 +87,7 @@ def test_what_does_not_go_together_is_refused(given, message):
 
 
 def test_an_unknown_field_in_an_override_is_told_with_those_there_are():
-    with pytest.raises(InputError, match=r"must name a known field\. Got 'fro'\. Nearest: 'from'"):
+    with pytest.raises(InputError, match=r"must set a known field\. Got 'fro'\. Nearest: 'from'"):
         recipe("tags", "data.columns.label.fro=name")
 
 

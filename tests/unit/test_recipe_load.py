@@ -88,10 +88,10 @@ def test_text_that_looks_like_something_else_is_written_so_that_it_stays_text(te
 
 
 BAD = [
-    ("", "mine.yaml must hold a recipe. Got an empty file. Start with the fields task, model, data and stages."),
-    ("# nothing yet\n", "mine.yaml must hold a recipe. Got an empty file. Start with the fields task, model, data and stages."),
-    ("- head\n", "mine.yaml must hold a mapping of fields. Got ['head']. Start with the fields task, model, data and stages."),
-    ("text only", "mine.yaml must hold a mapping of fields. Got 'text only'. Start with the fields task, model, data and stages."),
+    ("", "mine.yaml must contain a recipe. Got an empty file. Start with the fields task, model, data and stages."),
+    ("# nothing yet\n", "mine.yaml must contain a recipe. Got an empty file. Start with the fields task, model, data and stages."),
+    ("- head\n", "mine.yaml must contain a mapping of fields. Got ['head']. Start with the fields task, model, data and stages."),
+    ("text only", "mine.yaml must contain a mapping of fields. Got 'text only'. Start with the fields task, model, data and stages."),
     ("a: b: c\n", "mine.yaml, line 1, column 5 must be valid YAML. Got 'a: b: c'. YAML parser error: mapping values are not allowed here."),
     ("a:\n\tb: 1\n", "mine.yaml, line 2, column 1 must be valid YAML. Got 'b: 1'. Indent with spaces, not tabs."),
     ("a: [1\nb: 2\n", "mine.yaml, line 2, column 2 must be valid YAML. Got 'b: 2'. YAML parser error: while parsing a flow sequence, expected ',' or ']', but got ':'."),
@@ -101,7 +101,7 @@ BAD = [
     ("a: 2024-13-45\n", "mine.yaml, line 1, column 4 must be valid YAML. Got 'a: 2024-13-45'. YAML parser error: not a valid timestamp."),
     ("a: !!bool maybe\n", "mine.yaml, line 1, column 4 must be valid YAML. Got 'a: !!bool maybe'. YAML parser error: not a valid bool."),
     ("a: \x01\n", "mine.yaml, character 4 must be printable text. Got '\\x01'."),
-    ("[" * 5000, "mine.yaml must be nested less deeply."),
+    ("[" * 5000, "mine.yaml must not be nested too deeply."),
     (GOOD.encode("utf-16"), "mine.yaml must be UTF-8 text. Got byte 0xff at offset 0. Save it again as UTF-8."),
 ]  # fmt: skip
 
@@ -133,7 +133,7 @@ def test_merge_keys_may_be_overridden():
 
 def test_bad_overrides_are_said_beside_a_syntax_error():
     assert said(write("a: b: c\n"), ["sede=1"]).splitlines()[1] == (
-        "sede=1 must name a known field. Got 'sede'. Nearest: 'seed'."
+        "sede=1 must set a known field. Got 'sede'. Nearest: 'seed'."
     )
 
 
@@ -148,8 +148,8 @@ def test_a_missing_file_names_its_nearest_sibling(tmp_path):
 def test_a_folder_is_no_recipe():
     write(GOOD, "dishes/a.yaml")
     Path("empty").mkdir()
-    assert said("dishes") == "dishes must be a recipe file. Got a folder. It holds a.yaml."
-    assert said("empty") == "empty must be a recipe file. Got a folder. It holds no recipe."
+    assert said("dishes") == "dishes must be a recipe file. Got a folder. It contains a.yaml."
+    assert said("empty") == "empty must be a recipe file. Got a folder. It contains no recipe."
 
 
 def test_a_file_that_may_not_be_read(monkeypatch):

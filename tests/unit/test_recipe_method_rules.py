@@ -17,7 +17,7 @@ def test_each_field_belongs_to_one_method():
     owned = [field for rules in RULES for field in rules.fields]
     assert len(owned) == len(set(owned))
     assert {f"regularize.{name}" for name in RegularizeSpec.model_fields} <= set(owned)
-    assert all(set(rules.one_task) - {"balance.weights"} <= set(rules.fields) for rules in RULES)
+    assert all(set(rules.single_task_reasons) - {"balance.weights"} <= set(rules.fields) for rules in RULES)
 
 
 def test_the_rules_are_those_of_the_methods():

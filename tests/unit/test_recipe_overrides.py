@@ -111,10 +111,10 @@ def test_overrides_apply_in_order_and_mend_what_the_recipe_has_wrong():
 BAD = [
     ("seed", "seed must have the form KEY=VALUE. For example seed=1."),
     ("=1", "=1 must have the form KEY=VALUE. For example seed=1."),
-    ("sede=1", "sede=1 must name a known field. Got 'sede'. Nearest: 'seed'."),
-    ("model.dropot=1", "model.dropot=1 must name a known field. Got 'dropot'. Nearest: 'dropout'."),
-    ("stages.0.lrr=1", "stages.0.lrr=1 must name a known field. Got 'lrr'. Nearest: 'lr'."),
-    ("stages.0.best.metrc=f1", "stages.0.best.metrc=f1 must name a known field. Got 'metrc'. Nearest: 'metric'."),
+    ("sede=1", "sede=1 must set a known field. Got 'sede'. Nearest: 'seed'."),
+    ("model.dropot=1", "model.dropot=1 must set a known field. Got 'dropot'. Nearest: 'dropout'."),
+    ("stages.0.lrr=1", "stages.0.lrr=1 must set a known field. Got 'lrr'. Nearest: 'lr'."),
+    ("stages.0.best.metrc=f1", "stages.0.best.metrc=f1 must set a known field. Got 'metrc'. Nearest: 'metric'."),
     ("stages.2.lr=1", "stages.2.lr=1 must refer to an existing entry of stages. Got 2. stages has 2 entries; indices start at 0."),
     ("stages.0.train.1=all", "stages.0.train.1=all must refer to an existing entry of stages.0.train. Got 1. stages.0.train has 1 entry; indices start at 0."),
     ("stages.head.lr=1", "stages.head.lr=1 must have an integer index after stages. Got 'head'. Indices start at 0."),
@@ -123,9 +123,9 @@ BAD = [
     ("seed.x=1", "seed.x=1 must end at seed, which has no fields. Got 'x'."),
     ("metrics=[a", "metrics=[a must have a valid YAML value. Got '[a'. YAML parser error: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'."),
     ("stages.0.train=[head, layers[8:]]", "stages.0.train=[head, layers[8:]] must have a valid YAML value. Got '[head, layers[8:]]'. Inside [] and {}, put a selector such as layers[8:] in quotes."),
-    ("stages.0.lr.hed=1", "stages.0.lr.hed=1 must name a known field. Got 'hed'. Nearest: 'head'."),
-    ("stages.0.schedule.hed=1", "stages.0.schedule.hed=1 must name a known field. Got 'hed'. Nearest: 'head'."),
-    ("strategy.epocs=1", "strategy.epocs=1 must name a known field. Got 'epocs'. Nearest: 'epochs'."),
+    ("stages.0.lr.hed=1", "stages.0.lr.hed=1 must set a known field. Got 'hed'. Nearest: 'head'."),
+    ("stages.0.schedule.hed=1", "stages.0.schedule.hed=1 must set a known field. Got 'hed'. Nearest: 'head'."),
+    ("strategy.epocs=1", "strategy.epocs=1 must set a known field. Got 'epocs'. Nearest: 'epochs'."),
     ("stages.0.lr=-1", "stages[0].lr must be above 0. Got -1."),
 ]  # fmt: skip
 
@@ -159,7 +159,7 @@ def test_overrides_of_several_tasks_are_no_problems_of_a_file_that_is_no_yaml(tm
     with pytest.raises(InputError) as caught:
         load_recipe(tmp_path / "recipe.yaml", ["mixing=equal", "tasks.a.weight=0.5"])
     assert len(caught.value.problems) == 1 and "mixing" not in str(caught.value)
-    with pytest.raises(InputError, match="mixin=equal must name a known field"):
+    with pytest.raises(InputError, match="mixin=equal must set a known field"):
         load_recipe(tmp_path / "recipe.yaml", ["mixin=equal"])
 
 

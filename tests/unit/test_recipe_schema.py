@@ -261,5 +261,5 @@ def test_a_recipe_does_not_change():
 
 
 def test_rules_between_fields_hold_in_python_too():
-    with pytest.raises(ValidationError, match=r"stages\[1\] must differ from the stage before it"):
+    with pytest.raises(ValidationError, match=r"stages\[1\] must differ from the previous stage"):
         recipe(stages=[*stages("head"), *stages("head", name="again")])

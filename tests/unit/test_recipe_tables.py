@@ -26,10 +26,10 @@ DOCUMENTED = Counter(
 ROW = re.compile(
     r"^\| (.+?) \| [\d.]+ \|.*\| (better|worse|not significant|reference) \| [^|]*\| [^|]*\|$", re.M
 )
-OF_RECIPE = {"SingleTaskRecipe": "Recipe", "MultiTaskRecipe": "Recipe"} | {
+OF_RECIPE = {"SingleTaskRecipe": "Recipe"} | {
     name: base.__name__ for name, base in recipe_tables.CHOICES.items()
 }
-"""The table of the recipe contains the fields of both kinds of recipes; that of a choice, those of all its classes."""
+"""The table of a union class contains the fields of all its subclasses."""
 
 
 def fields_of(part):
@@ -79,12 +79,13 @@ def test_an_outdated_page_fails_and_is_rewritten(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "row",
     [
-        "| `prune` | required | number > 0, < 1 | Fraction to remove: ",
-        "| `optimizer` | `adamw` | its `name` or its [fields](#the-fields-of-a-stage) | Optimizer: ",
+        "| `prune` | required | number > 0, < 1 | Fraction to remove of ",
+        "| `optimizer` | `adamw` | `name` or [fields](#the-fields-of-a-stage) | Optimizer. |",
         "| `nested` | `null` | `join`, `top` or `null` | Class of a file in nested class folders:<br>`join` = ",
         "| `seed` | `0` | integer ≥ 0, ≤ 4294967295 | ",
         "| `backbone` | required | number > 0 or list of 2: number > 0 | ",
-        "| `data` | required | its `path` or its [fields](#multi-task-learning) | ",
+        "| `data` | required | `path` or [fields](#multi-task-learning) | ",
+        "| `exponential` | Decay by a constant factor per step, ",
     ],
 )
 def test_a_row_has_default_values_and_meaning(row):
@@ -110,6 +111,8 @@ def measured_fields(changes, first):
             continue
         place, _, field = key.replace("stage.", "StageSpec.").rpartition(".")
         part = {"": "Recipe", "model": "ModelSpec", "data": "DataSpec"}.get(place, place)
+        if not place and field in own_fields("MultiTaskRecipe"):
+            part = "MultiTaskRecipe"
         yield part, field
         if field == "tasks":
             yield from {("TaskSpec", "weight") for task in value.values() if "weight" in task}

@@ -13,7 +13,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.fields.patterns import PatternError, check_pattern, find_matches
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.recipe import load_recipe
-from hf_finetune.recipe.yaml_text import MOST_BYTES, MOST_VALUES
+from hf_finetune.recipe.yaml_text import MAX_BYTES, MAX_VALUES
 from hf_finetune.runs.prepare import plan
 from hf_finetune.tasks import TASKS
 
@@ -28,7 +28,7 @@ SLOW = "(a|a|e|e)*(.|.)*(.|..)*$^"
 TIMELY = (
     "must be a regular expression that can be matched within seconds, without nested repetition such as (a+)*"
 )
-ALIASED = f"must hold at most {MOST_VALUES:,} values, those of aliases (*name) counted at each use"
+ALIASED = f"must contain at most {MAX_VALUES:,} values, with those of aliases (*name) counted at each use"
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_aliases_of_aliases_are_counted_and_not_written_out(recipe, first, link)
 def test_a_value_inside_itself_is_refused(recipe, text):
     path = recipe(text)
     assert refusal(load_recipe, path).startswith(f"{path}, line ")
-    assert refusal(load_recipe, path).endswith("must not contain itself through an alias (*name).")
+    assert refusal(load_recipe, path).endswith("must not contain a circular alias (*name).")
 
 
 def test_a_few_aliases_are_read_as_ever(tmp_path):
@@ -85,7 +85,7 @@ def test_a_file_of_ten_megabytes_is_not_read_through(recipe):
     path = recipe("# " + "x" * 10_000_000 + "\n")
     size = path.stat().st_size
     assert refusal(load_recipe, path) == (
-        f"{path} must be a recipe of at most {MOST_BYTES:,} bytes. Got {size:,} bytes. Check the path."
+        f"{path} must be a recipe of at most {MAX_BYTES:,} bytes. Got {size:,} bytes. Check the path."
     )
 
 
@@ -93,19 +93,19 @@ def test_a_file_without_end_is_not_read_through(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.symlink_to("/dev/zero")
     assert refusal(load_recipe, path) == (
-        f"{path} must be a recipe of at most {MOST_BYTES:,} bytes. Got a file without an end. Check the path."
+        f"{path} must be a recipe of at most {MAX_BYTES:,} bytes. Got a file of unlimited size. Check the path."
     )
 
 
 def test_a_file_of_very_many_values_is_not_read_through(monkeypatch, recipe):
-    monkeypatch.setattr("hf_finetune.recipe.yaml_text.MOST_VALUES", 2_000)
+    monkeypatch.setattr("hf_finetune.recipe.yaml_text.MAX_VALUES", 2_000)
     path = recipe(f"metrics: [{','.join(['a'] * 490_000)}]\n")
-    assert refusal(load_recipe, path) == f"{path} must hold at most 2,000 values. Got more."
+    assert refusal(load_recipe, path) == f"{path} must contain at most 2,000 values."
 
 
 def test_brackets_without_end_and_numbers_without_end_are_refused(recipe):
     path = recipe("metrics: " + "[" * 20_000 + "\n")
-    assert refusal(load_recipe, path) == f"{path} must be nested less deeply."
+    assert refusal(load_recipe, path) == f"{path} must not be nested too deeply."
     path = recipe("seed: 0x" + "f" * 9000 + "\n")
     assert refusal(load_recipe, path).endswith("YAML parser error: not a valid int.")
 

@@ -260,7 +260,7 @@ def test_what_is_of_one_task_is_refused_by_its_place(change, place):
 def test_the_recipe_of_one_task_has_its_data_and_what_all_share():
     shared = {"image_size": 96, "augment": "light"}
     recipe = parse_recipe({**SEVERAL, "data": shared, "metrics": ["accuracy"], "seed": 4})
-    alone = recipe.of_task("style")
+    alone = recipe.task_recipe("style")
     assert (alone.task, alone.data.path, alone.seed) == ("image-classification", "style", 4)
     assert (alone.data.image_size, alone.data.augment.preset) == (96, "light")
     assert (alone.data.split.validation, alone.metrics) == (0.2, ("accuracy",))

@@ -219,7 +219,7 @@ def test_a_head_can_be_fitted(tmp_path, tiny_model):
     ("stages", "options", "message"),
     [
         ([Stage("hed")], {}, "stages[0].train must be a selector. Got 'hed'. Nearest: 'head'."),
-        ([STAGES[0], STAGES[0]], {}, "stages[1] must differ from the stage before it."),
+        ([STAGES[0], STAGES[0]], {}, "stages[1] must differ from the previous stage."),
         (
             [Stage("head", teacher="runs/large")],
             {},

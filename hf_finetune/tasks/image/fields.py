@@ -41,18 +41,18 @@ class TransformSpec(Part):
 
 
 class ImageAugmentFields(Part):
-    """How training images are varied."""
+    """Augmentation of training images."""
 
     shorthand = "preset"
 
     preset: Literal["none", "light", "standard", "strong", "seeds", "trivial", "randaugment"] | None = Field(
         default=None,
-        description="Augmentation of images: light = small crops and flips; standard = also crops up to half of "
-        "the area away and varies the colors; strong = varies the colors more, removes those of a "
-        "fifth of the images, and erases a part of a fourth of them; seeds = rotation by up to 20 "
-        "degrees, shifts, shear and zoom of up to 0.2, and flips, filled with the nearest pixel (as "
-        "Keras' ImageDataGenerator); trivial = TrivialAugment (Mueller & Hutter 2021); randaugment = "
-        "RandAugment (Cubuk et al. 2020); null = standard, unless transforms are given.",
+        description="Augmentation of images: none = no augmentation; light = small crops and flips; standard = "
+        "crops to at least half of the area, flips and color changes; strong = standard with stronger color "
+        "changes, grayscale with probability 0.2 and random erasing with probability 0.25; seeds = that of "
+        "Keras' ImageDataGenerator: rotation by up to 20 degrees, shifts, shear and zoom of up to 0.2, and "
+        "flips, filled with the nearest pixel; trivial = TrivialAugment (Mueller & Hutter 2021); randaugment = "
+        "RandAugment (Cubuk et al. 2020); null = standard, unless transforms are set.",
     )
     erase: float | None = Field(
         default=None,

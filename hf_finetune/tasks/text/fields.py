@@ -24,7 +24,7 @@ class TextFields(Part):
 
 
 class TextAugmentFields(Part):
-    """How training texts are varied."""
+    """Augmentation of training texts."""
 
     mask: float = Field(
         default=0.0,

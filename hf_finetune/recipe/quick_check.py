@@ -1,4 +1,4 @@
-"""First check of a recipe, of its fields and local paths, before any large library is imported."""
+"""Quick check of the fields and local paths of a recipe, before any large library is imported."""
 
 import copy
 import re
@@ -11,16 +11,18 @@ from hf_finetune.recipe.load import RecipeError, find_recipe, load_recipe, parse
 from hf_finetune.recipe.paths import path_problems
 from hf_finetune.recipe.schema import Recipe
 
-__all__ = ["first_look"]
+__all__ = ["check_fields_and_paths"]
 
-UNCHECKABLE = ("task", "model", "data", "domain_adaptation", "recipe")
-"""Fields on which all other checks depend: if one of them is invalid, nothing more is checked."""
-ANY_STAGE = {"train": "all", "epochs": 1.0, "lr": 1e-3}
-"""Required fields of a stage, with the valid values that replace invalid ones."""
+ESSENTIAL_FIELDS = ("task", "model", "data", "domain_adaptation", "recipe")
+"""Fields on which all other checks depend: if one of them is invalid, the recipe is not checked further."""
+PLACEHOLDER_STAGE = {"train": "all", "epochs": 1.0, "lr": 1e-3}
+"""Valid values of the required fields of a stage, which replace invalid ones."""
 STAGE = re.compile(r"stages\[(\d+)\]")
 
 
-def first_look(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, list[Problem]]:
+def check_fields_and_paths(
+    source: str | Path, overrides: Sequence[str] = ()
+) -> tuple[Recipe | None, list[Problem]]:
     """Load a recipe and check its fields and paths.
 
     Args:
@@ -38,7 +40,7 @@ def first_look(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Recip
         content = recipe.model_dump(mode="json")
     except RecipeError as error:
         problems, content = list(error.problems), error.content
-        recipe = _remainder(content, problems)
+        recipe = _without_invalid_fields(content, problems)
     except InputError as error:
         return None, list(error.problems)
     folder = find_recipe(source).parent
@@ -47,9 +49,9 @@ def first_look(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Recip
     return recipe, [*problems, *path_problems(content, [folder])]
 
 
-def _remainder(content: Mapping[str, Any], problems: Sequence[Problem]) -> Recipe | None:
+def _without_invalid_fields(content: Mapping[str, Any], problems: Sequence[Problem]) -> Recipe | None:
     """Return a recipe without its invalid fields; None if it cannot be checked further."""
-    if any(problem.place.startswith(UNCHECKABLE) for problem in problems):
+    if any(problem.place.startswith(ESSENTIAL_FIELDS) for problem in problems):
         return None
     pruned = copy.deepcopy(dict(content))
     for problem in problems:
@@ -75,14 +77,14 @@ def _remove(content: dict[str, Any], place: str) -> None:
         field_path = place[stage.end() + 1 :]
         field = re.split(r"[.\[]", field_path)[0]
         if not isinstance(stages[index], dict) or not field:
-            stages[index] = dict(ANY_STAGE)
+            stages[index] = dict(PLACEHOLDER_STAGE)
             return
         stages[index].pop(field, None)
-        for needed, value in ANY_STAGE.items():
+        for needed, value in PLACEHOLDER_STAGE.items():
             if needed not in stages[index] and not (needed == "epochs" and "max_steps" in stages[index]):
                 stages[index][needed] = value
         return
     root = re.split(r"[.\[]", place)[0]
     content.pop(root, None)
     if root in ("stages", "strategy") and not content.get("stages"):
-        content["stages"] = [dict(ANY_STAGE)]
+        content["stages"] = [dict(PLACEHOLDER_STAGE)]

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from hf_finetune.recipe.first_look import first_look
 from hf_finetune.recipe.paths import is_local, missing_checkpoint, missing_data, path_problems
+from hf_finetune.recipe.quick_check import check_fields_and_paths
 
 RECIPE = """\
 task: text-classification
@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_good_recipe_has_no_problems_and_whole_paths(folder):
-    recipe, problems = first_look("recipe.yaml")
+    recipe, problems = check_fields_and_paths("recipe.yaml")
     assert problems == []
     assert (recipe.model.path, recipe.data.path) == (str(folder / "bert"), str(folder / "reviews.csv"))
 
@@ -34,7 +34,7 @@ def test_a_good_recipe_has_no_problems_and_whole_paths(folder):
 def test_fields_values_and_paths_are_told_together(folder):
     wrong = RECIPE.replace("lr: 1e-3", "lr: 1e-3, lerning_rate: 3").replace("epochs: 2", "epochs: -1")
     (folder / "recipe.yaml").write_text(wrong, encoding="utf-8")
-    recipe, problems = first_look("recipe.yaml", ["model=./brt", "data.path=./revews.csv"])
+    recipe, problems = check_fields_and_paths("recipe.yaml", ["model=./brt", "data.path=./revews.csv"])
     assert [str(problem) for problem in problems[1:]] == [
         "stages[1].epochs must be above 0. Got -1.",
         f"data.path must be a folder, a data file or a Hub id. Got './revews.csv'. "
@@ -58,14 +58,14 @@ def test_fields_values_and_paths_are_told_together(folder):
     ],
 )
 def test_what_is_left_of_a_wrong_recipe_is_checked_unless_it_would_mislead(folder, override, checkable):
-    recipe, problems = first_look("recipe.yaml", [override])
+    recipe, problems = check_fields_and_paths("recipe.yaml", [override])
     assert problems
     assert (recipe is not None) == checkable
 
 
 def test_a_file_that_is_no_recipe_has_nothing_to_check(folder):
     (folder / "recipe.yaml").write_text("a: [", encoding="utf-8")
-    recipe, problems = first_look("recipe.yaml")
+    recipe, problems = check_fields_and_paths("recipe.yaml")
     assert recipe is None
     assert len(problems) == 1
 
@@ -140,7 +140,7 @@ def test_every_path_of_a_recipe_is_looked_at(folder):
 
 
 def test_the_first_look_imports_no_large_library():
-    modules = "hf_finetune.recipe.first_look, hf_finetune.cli.app"
+    modules = "hf_finetune.recipe.quick_check, hf_finetune.cli.app"
     code = f"import {modules}, sys; print({{'torch', 'datasets'}} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True

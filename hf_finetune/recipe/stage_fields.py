@@ -1,4 +1,4 @@
-"""Recipe fields of a stage, and of a strategy, which writes stages."""
+"""Recipe fields of a stage, and of a strategy from which stages are generated."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +18,7 @@ from hf_finetune.fields.types import (
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.compress import CompressSpec
 from hf_finetune.recipe.evaluation import BestSpec, EarlyStoppingSpec
-from hf_finetune.recipe.head_fit import Classifier, Fit, fitted_by
+from hf_finetune.recipe.head_fit import Classifier, Fit, solver_of
 from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER
 from hf_finetune.recipe.schedule import LINEAR, Schedules
@@ -32,11 +32,12 @@ __all__ = [
     "StageSettings",
     "StageSpec",
     "StrategySpec",
+    "remove_default",
 ]
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    """Remove from the JSON Schema the default of a field that is filled in when the recipe is read."""
+def remove_default(schema: dict[str, Any]) -> None:
+    """Remove the default from the JSON Schema of a field whose value is computed if it is missing."""
     del schema["default"]
 
 
@@ -60,10 +61,10 @@ class RatesSpec(Part):
 
     broadcasts_value = True
 
-    head: float = Field(gt=0, description="Peak learning rate of the head per optimizer step.")
+    head: float = Field(gt=0, description="Peak learning rate of the head.")
     backbone: RateRange = Field(
-        description="Peak learning rate of the layer groups; or [nearest the input, nearest the head], a "
-        "geometric range."
+        description="Peak learning rate of the layer groups; or a pair [first layer group, last layer group], "
+        "interpolated geometrically."
     )
 
 
@@ -77,27 +78,25 @@ class StageSettings(Part):
     """Training settings that a stage and a strategy share."""
 
     epochs: float | None = Field(
-        default=None, gt=0, description="Duration in passes over the training split; null = by max_steps."
+        default=None,
+        gt=0,
+        description="Number of epochs, which need not be an integer; null = max_steps is used.",
     )
     max_steps: Count | None = Field(
-        default=None, description="Duration in optimizer steps; null = by epochs."
+        default=None, description="Number of optimizer steps; null = epochs is used."
     )
     lr: Rates = Field(
         default=None,
-        description="Peak learning rate of the head per optimizer step; or {head, backbone}, one for each; null = "
-        "the default of the checkpoint's architecture for adamw (docs/rates.md), which plan and run "
-        "print.",
+        description="Peak learning rate of the head; or {head, backbone}, one for each; null = the default of the "
+        "checkpoint's architecture for adamw (docs/rates.md), which plan and run print.",
     )
-    optimizer: OptimizerSpec = Field(
-        default=OptimizerSpec(), description="Optimizer: its name, or its fields."
-    )
+    optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimizer.")
     schedule: Schedules = Field(
         default=LINEAR,
-        description="Learning rate after warmup: the name of a schedule, or its fields; or {head, backbone}, one "
-        "for each.",
+        description="Learning-rate schedule after warmup; or {head, backbone}, one for each.",
     )
     warmup: Warmup = Field(
-        default=0, description="Steps until the peak learning rate; below 1, a fraction of the stage's steps."
+        default=0, description="Warmup steps (integer), or fraction of the stage's steps (number below 1)."
     )
     weight_decay: float = Field(
         default=0.01,
@@ -110,10 +109,13 @@ class StageSettings(Part):
         gt=0,
         le=1,
         description="Factor on the learning rate per layer group, from the head towards the input; null = 1, or "
-        "that of the checkpoint's architecture if lr is left out (docs/rates.md).",
+        "that of the checkpoint's architecture if lr is not set (docs/rates.md).",
     )
     batch_size: Count = Field(default=32, description="Number of examples per process and forward pass.")
-    accumulation: Count = Field(default=1, description="Number of forward passes per optimizer step.")
+    accumulation: Count = Field(
+        default=1,
+        description="Gradient accumulation: number of forward and backward passes per optimizer step.",
+    )
     clip: float | None = Field(
         default=1.0, gt=0, description="Maximum L2 norm of the gradient; null = no clipping."
     )
@@ -121,11 +123,11 @@ class StageSettings(Part):
         default=0.0,
         ge=0,
         lt=1,
-        description="Fraction of each label that is spread over all classes (Szegedy et al. 2016). Experimental.",
+        description="Fraction of each label that is distributed over all classes (Szegedy et al. 2016). Experimental.",
     )
     balance: BalanceSpec = Field(
         default=BalanceSpec(),
-        description="Correction of class imbalance: a method, or its fields.",
+        description="Correction of class imbalance.",
     )
     regularize: RegularizeSpec = Field(
         default=RegularizeSpec(),
@@ -134,46 +136,45 @@ class StageSettings(Part):
     )
     early_stopping: EarlyStoppingSpec | None = Field(
         default=None,
-        description="Number of consecutive evaluations without improvement after which the stage ends, or its "
-        "fields; the evaluation before the first step is the first reference (Prechelt 1998); null = "
-        "never.",
+        description="Number of consecutive evaluations without improvement after which the stage ends; the "
+        "evaluation before the first step is the first reference (Prechelt 1998); null = never.",
     )
     best: BestSpec | None = Field(
         default=BestSpec(),
-        description="Metric that selects the best epoch, or the initial weights of the stage if no epoch is "
-        "better; null = the last weights are kept.",
+        description="Metric that selects the best epoch, or that keeps the initial weights of the stage if no "
+        "epoch is better; null = the last weights are kept.",
     )
     carry_optimizer: bool = Field(
         default=False,
-        description="Whether parameters that the previous stage trained too keep their optimizer state (moments "
+        description="Whether parameters that the previous stage also trained keep their optimizer state (moments "
         "and step counts).",
     )
     teacher: TeacherSpec | None = Field(
         default=None,
         description="Finished model whose predictions are used in addition to the labels (knowledge "
-        "distillation): its path, or its fields; null = none.",
+        "distillation); null = none.",
     )
 
     @model_validator(mode="after")
-    def _without_a_default_for_given_rates(self) -> Self:
-        """Set the layer decay to 1 if the architecture's default rates do not apply, as its decay belongs to these.
+    def _reset_layer_decay_if_lr_is_set(self) -> Self:
+        """Set the layer decay to 1 if the recipe sets ``lr``, or a solver fits the head.
 
-        They do not apply if the recipe sets the rate, or the head is fitted with a solver.
+        The default decay of an architecture is tuned together with its default learning rate.
         """
-        if self.layer_decay is None and (self.lr is not None or fitted_by(self)):
+        if self.layer_decay is None and (self.lr is not None or solver_of(self)):
             object.__setattr__(self, "layer_decay", 1.0)
         return self
 
 
-class _Named(Part):
-    """Fields that a stage has in addition to ``StageSettings``; in a base class, so that they come first."""
+class _StageIdentity(Part):
+    """Fields of a stage that are listed before those of ``StageSettings``; therefore in a base class."""
 
     name: str = Field(
         default="",
         pattern=STAGE_NAME_PATTERN,
         max_length=100,
-        description="Name of the stage and of its folder; if left out, it is made from the selector.",
-        json_schema_extra=_without_default,
+        description="Name of the stage and of its folder; by default derived from train.",
+        json_schema_extra=remove_default,
     )
     train: Selector = Field(
         description="Selector of the parameters to train: head, all, last:N, layers[A:B], norms, biases, an "
@@ -182,53 +183,50 @@ class _Named(Part):
     )
 
 
-class StageSpec(StageSettings, _Named):
+class StageSpec(StageSettings, _StageIdentity):
     """Training stage: the parameters to train, the duration, the learning rates and other settings."""
 
     fit: Fit = Field(
         default="gradient",
-        description="How the head is trained: gradient = by gradient steps; logistic_regression = fitted "
-        "directly, for classes; ridge = fitted directly, for regression (Hoerl & Kennard 1970); auto "
-        "= fitted directly if the head is one linear layer, else by gradient steps.",
+        description="Training of the head: gradient = by gradient steps; logistic_regression = by a solver "
+        "(scikit-learn), for classes; ridge = by a solver (scikit-learn), for regression (Hoerl & Kennard "
+        "1970); auto = by a solver if the head is one linear layer, else by gradient steps.",
     )
     compress: CompressSpec | None = Field(
         default=None,
-        description="Pruning before the stage trains: the fraction of the model to remove, or its fields; null = "
-        "none.",
+        description="Pruning before the stage trains: the fraction of the model to remove; null = none.",
     )
 
 
 class _Strategy(Part):
-    """Field of a strategy that comes before those of ``StageSettings``."""
+    """Field of a strategy that is listed before those of ``StageSettings``."""
 
-    name: str = Field(description="Strategy that writes the stages.")
+    name: str = Field(description="Strategy from which the stages are generated.")
 
 
 class StrategySpec(Choice, StageSettings, _Strategy):
-    """Strategy that writes the stages; the settings here apply to each of them."""
+    """Strategy from which stages are generated; its settings apply to each stage."""
 
     shorthand = discriminator = "name"
 
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="Duration of each stage in passes over the training split; null = 1 (20 for classifier sgd), "
-        "or by max_steps.",
+        description="Number of epochs of each stage; null = 1 (20 for classifier sgd), unless max_steps is set.",
     )
     lr: Rates = Field(
         default=None,
-        description="Peak learning rate of the head per optimizer step; or {head, backbone}, one for each; null = "
-        "the default of the checkpoint's architecture for adamw (docs/rates.md), or 0.01 for "
-        "classifier sgd.",
+        description="Peak learning rate of the head; or {head, backbone}, one for each; null = the default of the "
+        "checkpoint's architecture for adamw (docs/rates.md), or 0.01 for classifier sgd.",
     )
     optimizer: OptimizerSpec | None = Field(  # type: ignore[assignment]
         default=None,
-        description="Optimizer: its name, or its fields; null = adamw, or sgd for classifier sgd.",
+        description="Optimizer; null = adamw, or sgd for classifier sgd.",
     )
 
 
 class GradualUnfreeze(StrategySpec):
-    """Stages that train the head, then more and more layer groups below it, then everything."""
+    """Stages that train the head, then more and more of the last layer groups, then all parameters."""
 
     name: Literal["gradual_unfreeze"]
     groups_per_stage: Count = Field(
@@ -242,6 +240,6 @@ class Features(StrategySpec):
     name: Literal["features"]
     classifier: Classifier = Field(
         default="logistic_regression",
-        description="Training of the head: sgd = by gradient steps; logistic_regression = fitted directly, for "
-        "classes; ridge = fitted directly, for regression. Experimental.",
+        description="Training of the head: sgd = by gradient steps; logistic_regression = by a solver, for "
+        "classes; ridge = by a solver, for regression. Experimental.",
     )
