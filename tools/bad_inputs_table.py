@@ -1,8 +1,8 @@
-"""Write docs/bad-inputs.md: what the command line says to each bad input of the tests, and its exit code.
+"""Write docs/bad-inputs.md: the error message of the command line and the exit code for each bad input of the tests.
 
     python tools/bad_inputs_table.py
 
-Every case is run for that; nothing is taken from what the tests expect.
+Every case is run; the page does not use the messages that the tests expect.
 """
 
 import os
@@ -14,15 +14,15 @@ __all__ = ["main", "table"]
 
 ROOT = Path(__file__).parents[1]
 HEADER = """\
-# What is said to bad inputs
+# Error messages for invalid input
 
-Each of these inputs was given to the command line, and this is what it printed on standard error, whole; `.` is
-the folder it ran in. The exit code is 0 when all went well, 2 when the input is wrong, 1 for anything else and
-130 after Ctrl-C. Nothing is written unless the row says so.
+The tables give the complete standard-error output of each command. `.` is the working directory. The exit code is 0
+for success, 2 for invalid input, 130 after an interruption, and 1 otherwise. The column *command* names files that a
+failed command leaves behind.
 
-The cases are in `tests/integration/bad_*.py`, and the tests compare every message and look for files left
-behind. `python tools/bad_inputs_table.py` makes this page. Where a disk fills up, the size of files was limited;
-the folder that may not be written to is one of which the system says so (root may write to any).
+The cases are in `tests/integration/bad_*.py`; the tests compare every message, and check that no other files remain.
+`python tools/bad_inputs_table.py` generates this page. To simulate a full disk, a limit was set on the file size; a
+read-only folder was simulated by a patched access check.
 """
 
 
@@ -41,10 +41,10 @@ def main() -> None:
 
 
 def table(scratch: Path) -> str:
-    """Run every case and give the page.
+    """Run every case, and return the page.
 
     Args:
-        scratch: A folder to run them in.
+        scratch: Folder in which the cases are run.
     """
     from bad_input_case import Room
     from bad_inputs import AREAS
@@ -52,19 +52,19 @@ def table(scratch: Path) -> str:
     room = Room(scratch)
     lines = [HEADER]
     for area, cases in AREAS.items():
-        lines += [f"## {area}", "", "| Given | Command | Message | Exit code |", "|---|---|---|---|"]
+        lines += [f"## {area}", "", "| Input | Command | Message | Exit code |", "|---|---|---|---|"]
         for case in cases:
             outcome = room.outcome(case)
             command = f"`hf-finetune {case.command}`".replace("|", "\\|")
             if case.partial:
                 command += f" (leaves `{case.partial}`)"
-            lines.append(f"| {case.given} | {command} | {_cell(outcome.message)} | {outcome.code} |")
+            lines.append(f"| {case.title} | {command} | {_cell(outcome.message)} | {outcome.code} |")
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _cell(message: str) -> str:
-    """Put the lines of a message below each other in a cell, and let nothing of it be read as markup."""
+    """Return a message as the content of a table cell, with line breaks and escaped markup."""
     escaped = message.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
     return "<br>".join(line.strip() for line in escaped.splitlines() if line.strip())
 

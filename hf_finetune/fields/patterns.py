@@ -53,7 +53,8 @@ def find_matches(pattern: str, names: Collection[str]) -> dict[str, regex.Match[
         PatternError: If the pattern is not a valid regular expression, or matching exceeds the timeout.
     """
     check_pattern(pattern)
-    compiled, matches = regex.compile(pattern), {}
+    compiled = regex.compile(pattern)
+    matches = {}
     deadline = monotonic() + TIMEOUT_SECONDS + TIMEOUT_SECONDS_PER_NAME * len(names)
     for name in names:
         try:

@@ -38,7 +38,8 @@ class Teacher(Method):
         """
         self.model = model.eval().requires_grad_(False)
         self.order = list(order)
-        self.temperature, self.weight = temperature, weight
+        self.temperature = temperature
+        self.weight = weight
         self.logits: torch.Tensor | None = None
 
     def predict_batch(self, inputs: Mapping[str, Any]) -> None:

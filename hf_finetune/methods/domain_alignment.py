@@ -43,6 +43,8 @@ CLASSIFIER_LR = 1e-3
 """Learning rate of the domain classifier's Adam optimizer, without schedule."""
 STATE_FILE = "domain.pt"
 """File of a checkpoint with the state of the domain classifier and its optimizer."""
+STATE_KEY = "judge"
+"""Key of the domain classifier's weights in ``STATE_FILE``, as in checkpoints of earlier versions."""
 MIN_CORAL_SHARE = 0.01
 """Fraction of the training loss below which the CORAL loss has almost no effect."""
 
@@ -318,7 +320,7 @@ class DomainAlignment(CallbackMethod):
     def save(self, folder: Path) -> None:
         """Write the state of the domain classifier and its optimizer into a checkpoint."""
         if self.classifier is not None:
-            state = {"judge": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
+            state = {STATE_KEY: self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
             torch.save(state, folder / STATE_FILE)
 
     def load(self, folder: Path) -> None:
@@ -331,7 +333,7 @@ class DomainAlignment(CallbackMethod):
             return
         state = read_tensors(folder / STATE_FILE)
         try:
-            self.classifier.load_state_dict(state["judge"])
+            self.classifier.load_state_dict(state[STATE_KEY])
             self.optimizer.load_state_dict(state["optimizer"])
         except BROKEN as error:
             raise InputError(

@@ -294,7 +294,8 @@ def copy_recipe(source: str | Path, dest: str | Path) -> Path:
     Raises:
         InputError: If there is no such recipe, the copy would overwrite a file, or its folder does not exist.
     """
-    path, target = find_recipe(source), _expand_user(dest)
+    path = find_recipe(source)
+    target = _expand_user(dest)
     target = target / path.name if target.is_dir() else target
     if target.exists():
         raise InputError(

@@ -102,7 +102,8 @@ def regularize_problems(
     has_structured_pruning = False
     unsupported = _unsupported_fields(task)
     for place, stage in stages:
-        spec, place = as_mapping(stage.get("regularize")), f"{place}.regularize"
+        spec = as_mapping(stage.get("regularize"))
+        place = f"{place}.regularize"
         has_structured_pruning = has_structured_pruning or _is_structured(stage.get("compress"))
         for name, repair in unsupported.items():
             if spec.get(name):

@@ -109,7 +109,8 @@ def _stages_or_strategy_problems(stages: Any, strategy: Any) -> Iterator[Problem
 
 
 def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
-    save, head = as_mapping(model.get("adapter")).get("save", "merged"), model.get("head")
+    save = as_mapping(model.get("adapter")).get("save", "merged")
+    head = model.get("head")
     if save == "merged":
         return
     if model.get("allow_missing"):
@@ -207,7 +208,8 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
         if compress is None:
             continue
         spec = as_mapping(compress) or {"prune": compress}
-        place, prune = f"stages[{index}].compress", spec.get("prune")
+        place = f"stages[{index}].compress"
+        prune = spec.get("prune")
         if model.get("adapter") is not None:
             repair = "An adapter requires the checkpoint's original weights. Prune the merged model in a separate run."
             yield Problem(place, "must not be set when model.adapter is set", shown(prune), repair)

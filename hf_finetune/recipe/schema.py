@@ -272,7 +272,8 @@ def _free_name(selector: str | tuple[str, ...], taken: set[str]) -> str:
     """Return an unused stage name for a selector: ``last:3`` -> ``last-3``, or ``last-3-2`` if that is taken."""
     words = re.findall(r"[A-Za-z0-9_]+", selector if isinstance(selector, str) else " ".join(selector))
     base = "-".join(words)[:40].strip("-_") or "stage"
-    name, count = base, 1
+    name = base
+    count = 1
     while name in taken:
         count += 1
         name = f"{base}-{count}"

@@ -23,7 +23,7 @@ EMBEDDINGS = "vit.embeddings.patch_embeddings.projection.weight"
 
 CASES = [
     Case(
-        "a checkpoint with a weight that is nan",
+        "a checkpoint with a NaN weight",
         "plan recipe.yaml",
         (
             "Problem:\n"
@@ -34,7 +34,7 @@ CASES = [
         weights("vit/model.safetensors", _broken(EMBEDDINGS)),
     ),
     Case(
-        "a checkpoint's path with a typing error",
+        "a misspelled checkpoint path",
         "run recipe.yaml model=./vitt",
         (
             "Problem:\n"
@@ -43,7 +43,7 @@ CASES = [
         ),
     ),
     Case(
-        "a folder that is no checkpoint",
+        "a folder without a checkpoint",
         "run recipe.yaml model=photos",
         (
             "Problem:\n"
@@ -52,7 +52,7 @@ CASES = [
         ),
     ),
     Case(
-        "a checkpoint on the Hub without a network",
+        "a checkpoint on the Hub without network access",
         "run recipe.yaml model=google/vit-base-patch16-224-in21k",
         (
             "Problem:\n"
@@ -62,7 +62,7 @@ CASES = [
         ),
     ),
     Case(
-        "a timm model's name with a typing error",
+        "a misspelled timm name",
         "run recipe.yaml model=timm/resnet5O.a1_in1k",
         (
             "Problem:\n"
@@ -71,7 +71,7 @@ CASES = [
         ),
     ),
     Case(
-        "a broken config.json",
+        "an invalid config.json",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -82,7 +82,7 @@ CASES = [
         write("vit/config.json", '{"model_type": "vit",'),
     ),
     Case(
-        "a config.json whose classes are a list",
+        "a config.json with a list as id2label",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -93,7 +93,7 @@ CASES = [
         config("vit/config.json", id2label=["cake", "soup"]),
     ),
     Case(
-        "a config.json with a thousand million layers",
+        "a config.json with 1,000,000,000 layers",
         "plan recipe.yaml",
         (
             "Problem:\n"
@@ -104,7 +104,7 @@ CASES = [
         config("vit/config.json", num_hidden_layers=10**9),
     ),
     Case(
-        "an image processor with a size below zero",
+        "an image processor with a negative size",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -115,7 +115,7 @@ CASES = [
         config("vit/preprocessor_config.json", size={"height": -4, "width": 32}),
     ),
     Case(
-        "an architecture that transformers does not know",
+        "an unknown architecture",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -171,7 +171,7 @@ CASES = [
         cut("vit/model.safetensors", 9000),
     ),
     Case(
-        "weights of no bytes",
+        "empty weight files",
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
@@ -181,7 +181,7 @@ CASES = [
         cut("vit/model.safetensors", 0),
     ),
     Case(
-        "a layer's weights missing",
+        "missing weights of a layer",
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
@@ -194,7 +194,7 @@ CASES = [
         ),
     ),
     Case(
-        "weights that belong to no layer",
+        "unexpected weights",
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
@@ -204,7 +204,7 @@ CASES = [
         weights("vit/model.safetensors", lambda tensors: {**tensors, "vit.adapter.weight": torch.ones(2)}),
     ),
     Case(
-        "weights of another shape",
+        "weights with a different shape",
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
@@ -214,7 +214,7 @@ CASES = [
         weights("vit/model.safetensors", lambda tensors: {**tensors, EMBEDDINGS: torch.ones(16, 3, 8, 8)}),
     ),
     Case(
-        "an image size that the checkpoint cannot take",
+        "an image size that the checkpoint does not support",
         "run recipe.yaml --output-dir new data.image_size=48",
         (
             "Problem:\n"

@@ -28,7 +28,7 @@ GIF = "R0lGODdhAQABAIEAAAECAwAAAAAAAAAAACwAAAAAAQABAAAIBAABBAQAOw=="
 
 CASES = [
     Case(
-        "folders of splits whose pictures have no labels",
+        "split folders with unlabeled images",
         "run recipe.yaml data=./pictures",
         (
             "2 problems:\n"
@@ -42,7 +42,7 @@ CASES = [
         pictures("train/0.png", "train/1.png", "test/0.png"),
     ),
     Case(
-        "pictures whose class is in their names",
+        "images with the class in their file names",
         "run recipe.yaml data=./pictures",
         (
             "Problem:\n"
@@ -54,7 +54,7 @@ CASES = [
         pictures("cake.0.png", "soup.0.png", "cake.1.png", "soup.1.png"),
     ),
     Case(
-        "a pattern that does not match the name of every picture",
+        "a pattern that does not match every file name",
         f"run recipe.yaml data=./pictures {PATTERN}",
         (
             "Problem:\n"
@@ -87,7 +87,7 @@ CASES = [
         pictures("a/train/0.png", "a/test/1.png", "b/train/2.png", "b/test/3.png"),
     ),
     Case(
-        "a link to a folder that it lies in",
+        "a circular link",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -97,7 +97,7 @@ CASES = [
         link("photos/tea/again", ".."),
     ),
     Case(
-        "a class folder that is a link which leads nowhere",
+        "a broken link as class folder",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -133,7 +133,7 @@ CASES = [
         ),
     ),
     Case(
-        "URLs in the place of pictures",
+        "URLs instead of image paths",
         "run recipe.yaml data=./urls.csv",
         (
             "Problem:\n"
@@ -146,7 +146,7 @@ CASES = [
         ),
     ),
     Case(
-        "pictures as base64 in the place of their paths",
+        "base64-encoded images instead of image paths",
         "run recipe.yaml data=./base64.csv",
         (
             "Problem:\n"
@@ -157,7 +157,7 @@ CASES = [
         rows("base64.csv", "image,label", f'"data:image/gif;base64,{GIF}",a', f"{GIF},b"),
     ),
     Case(
-        "paths that are longer than a name of a file can be",
+        "image paths that are too long",
         "run recipe.yaml data=./long.csv",
         (
             "Problem:\n"
@@ -167,7 +167,7 @@ CASES = [
         rows("long.csv", "image,label", f"a{'x' * 300}.png,a", f"b{'x' * 300}.png,b"),
     ),
     Case(
-        "a name that two pictures have",
+        "an ambiguous file name",
         "run recipe.yaml data=./names.csv",
         (
             "Problem:\n"
@@ -177,7 +177,7 @@ CASES = [
         rows("names.csv", "image,label", "cake/0.png,a", "0.png,b"),
     ),
     Case(
-        "paths that all lead nowhere",
+        "paths of which none exists",
         "run recipe.yaml data=./names.csv",
         (
             "Problem:\n"
@@ -188,7 +188,7 @@ CASES = [
         rows("names.csv", "image,label", "D:\\cake\\0.png,a", "D:\\tea\\0.png,b"),
     ),
     Case(
-        "an archive for data",
+        "an archive as data",
         "run recipe.yaml data=./photos.zip",
         (
             "Problem:\n"
@@ -198,7 +198,7 @@ CASES = [
         unpack("photos.zip"),
     ),
     Case(
-        "texts that are files, none of them in a class folder",
+        "text files outside class folders",
         "run text.yaml data=./texts",
         (
             "Problem:\n"

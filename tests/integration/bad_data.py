@@ -9,7 +9,7 @@ PAIRS = [f"the film {number},{label}" for number in range(6) for label in ("bad"
 
 CASES = [
     Case(
-        "data whose path has a typing error",
+        "a misspelled data path",
         "run recipe.yaml data=./photo",
         (
             "Problem:\n"
@@ -18,7 +18,7 @@ CASES = [
         ),
     ),
     Case(
-        "a column to judge by that the data lacks",
+        "an unknown column in `evaluation.slices`",
         "run text.yaml 'evaluation.slices=[style]'",
         (
             "Problem:\n"
@@ -26,7 +26,7 @@ CASES = [
         ),
     ),
     Case(
-        "a Hub dataset without a network",
+        "a Hub dataset without network access",
         "run recipe.yaml data=ethz/food101",
         (
             "Problem:\n"
@@ -35,7 +35,7 @@ CASES = [
         ),
     ),
     Case(
-        "data in a file of an unknown format",
+        "a data file in an unknown format",
         "run text.yaml data=reviews.ods",
         (
             "Problem:\n"
@@ -57,13 +57,13 @@ CASES = [
         delete("vit/config.json", "vit/preprocessor_config.json"),
     ),
     Case(
-        "a folder with a test split only",
+        "a folder with only a test split",
         "run text.yaml data=tables",
         ("Problem:\n  data.path must have a train split. Got only 'test'."),
         copy("reviews.csv", "tables/test.csv"),
     ),
     Case(
-        "a folder of files that name no split",
+        "a folder of files that are not named after splits",
         "run text.yaml data=tables",
         (
             "Problem:\n"
@@ -79,13 +79,13 @@ CASES = [
         rows("reviews.csv", "text,label"),
     ),
     Case(
-        "a file of no bytes",
+        "an empty file",
         "run text.yaml",
         ("Problem:\n  reviews.csv must hold at least one example. Got an empty file."),
         write("reviews.csv", ""),
     ),
     Case(
-        "a csv with a row of too many cells",
+        "a csv row with too many cells",
         "run text.yaml",
         (
             "Problem:\n"
@@ -95,7 +95,7 @@ CASES = [
         rows("reviews.csv", "text,label", *PAIRS, "a, b, and c,good"),
     ),
     Case(
-        "a broken jsonl",
+        "an invalid jsonl file",
         "run text.yaml data=reviews.jsonl",
         (
             "Problem:\n"
@@ -105,7 +105,7 @@ CASES = [
         rows("reviews.jsonl", '{"text": "a film", "label": "good"}', '{"text": "a fi'),
     ),
     Case(
-        "a file that is called Parquet and is none",
+        "a .parquet file in another format",
         "run text.yaml data=reviews.parquet",
         (
             "Problem:\n"
@@ -115,7 +115,7 @@ CASES = [
         copy("reviews.csv", "reviews.parquet"),
     ),
     Case(
-        "no column that looks like texts",
+        "no column with texts",
         "run text.yaml",
         (
             "Problem:\n"
@@ -125,7 +125,7 @@ CASES = [
         rows("reviews.csv", "a,b,label", *(pair.replace(",", ",so it is,") for pair in PAIRS)),
     ),
     Case(
-        "several columns that look like texts",
+        "several columns with texts",
         "run text.yaml",
         (
             "Problem:\n"
@@ -135,7 +135,7 @@ CASES = [
         rows("reviews.csv", "review,title,label", *(pair.replace(",", ",so it is,") for pair in PAIRS)),
     ),
     Case(
-        "a label column that is not there",
+        "a label column that does not exist",
         "run text.yaml data.columns.label=lable",
         ("Problem:\n  data.columns.label must be a column of the data. Got 'lable'. Nearest: 'label'."),
     ),
@@ -171,13 +171,13 @@ CASES = [
         text("reviews.csv", "{},good\n  ,bad\n"),
     ),
     Case(
-        "data of one class",
+        "data with one class",
         "run text.yaml",
         ("Problem:\n  The label column must hold at least two classes in train. Got 'good'."),
         rows("reviews.csv", "text,label", *(f"film {n},good" for n in range(9))),
     ),
     Case(
-        "whole amounts, each there once",
+        "whole-number regression labels, all different",
         "run text.yaml",
         (
             "Problem:\n"
@@ -189,7 +189,7 @@ CASES = [
         rows("reviews.csv", "text,label", *(f"film {n},{n * 37 + 5}" for n in range(4))),
     ),
     Case(
-        "too few examples of a class",
+        "a class with too few examples",
         "run text.yaml",
         (
             "Problem:\n"
@@ -200,7 +200,7 @@ CASES = [
         text("reviews.csv", "{}a film,fine\n"),
     ),
     Case(
-        "a class in the test split only",
+        "a class that occurs only in the test split",
         "run text.yaml data=tables",
         (
             "Problem:\n"
@@ -237,7 +237,7 @@ CASES = [
         do(copy("photos", "split/train"), copy("photos/tea/0.png", "split/test/tea/0.png")),
     ),
     Case(
-        "a group column that is not there",
+        "a group column that does not exist",
         "run text.yaml data.split.group=author",
         ("Problem:\n  data.split.group must be a column of the data. Got 'author'. Known: 'text', 'label'."),
     ),
@@ -259,7 +259,7 @@ CASES = [
         ),
     ),
     Case(
-        "images that cannot be read",
+        "unreadable images",
         "run recipe.yaml",
         (
             "3 problems:\n"
@@ -275,13 +275,13 @@ CASES = [
         ),
     ),
     Case(
-        "images that cannot be read, left out, so that a split is empty",
+        "`on_error: skip` with a split of unreadable images",
         "run recipe.yaml data=split data.on_error=skip",
         ("Problem:\n  The test split must hold at least one example that can be used."),
         do(copy("photos", "split/train"), write("split/test/tea/0.png", "no image")),
     ),
     Case(
-        "a table that names an image which is not there",
+        "a table with paths of missing images",
         "run recipe.yaml data=images.csv",
         (
             "2 problems:\n"
@@ -297,7 +297,7 @@ CASES = [
         ),
     ),
     Case(
-        "pictures beside the class folders",
+        "images next to the class folders",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -307,7 +307,7 @@ CASES = [
         copy("photos/tea/0.png", "photos/0.png"),
     ),
     Case(
-        "pictures too deep in a class folder",
+        "images in subfolders of a class folder",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -319,7 +319,7 @@ CASES = [
         copy("photos/soup", "photos/tea/more"),
     ),
     Case(
-        "single labels read as several",
+        "single labels with `target: multi_label`",
         "run text.yaml data.target=multi_label",
         (
             "Problem:\n"
@@ -329,7 +329,7 @@ CASES = [
         ),
     ),
     Case(
-        "texts read as amounts",
+        "text labels with `target: regression`",
         "run text.yaml data.target=regression",
         (
             "Problem:\n"
@@ -337,7 +337,7 @@ CASES = [
         ),
     ),
     Case(
-        "rows of zeros and ones for several classes",
+        "lists of zeros and ones without class names",
         "run text.yaml data=reviews.jsonl",
         (
             "Problem:\n"
@@ -348,7 +348,7 @@ CASES = [
         rows("reviews.jsonl", *(f'{{"text": "film {n}", "label": [0, {n % 2}, 1]}}' for n in range(12))),
     ),
     Case(
-        "an amount that the Trainer ignores",
+        "the regression label -100",
         "run text.yaml",
         (
             "Problem:\n"
@@ -358,7 +358,7 @@ CASES = [
         rows("reviews.csv", "text,label", "a,0.5", "b,-100", "c,1.5", "d,2.5"),
     ),
     Case(
-        "texts longer than the checkpoint takes",
+        "`max_length` above the maximum of the tokenizer",
         "run text.yaml data.max_length=64",
         "Problem:\n  data.max_length must be at most the 16 tokens that the checkpoint accepts. Got 64.",
     ),

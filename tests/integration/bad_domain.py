@@ -21,7 +21,7 @@ def texts(fields: str, train: str = "'last:1'") -> str:
 
 CASES = [
     Case(
-        "a method of adapting with a typing error",
+        "a misspelled method of domain adaptation",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -31,7 +31,7 @@ CASES = [
         write("recipe.yaml", images("target: ./photos/tea, method: corral")),
     ),
     Case(
-        "no inputs of the other domain",
+        "a misspelled path of the target domain",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -41,7 +41,7 @@ CASES = [
         write("recipe.yaml", images("target: ./photoz/tea, method: coral")),
     ),
     Case(
-        "an image of the other domain that cannot be read",
+        "an unreadable image of the target domain",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -55,7 +55,7 @@ CASES = [
         ),
     ),
     Case(
-        "inputs of the other domain that are no texts",
+        "a target domain without texts",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -68,7 +68,7 @@ CASES = [
         ),
     ),
     Case(
-        "single texts for a model of pairs",
+        "text pairs in the target domain of a model for single texts",
         "run recipe.yaml",
         (
             "Problem:\n  domain_adaptation.target must have the inputs of the data: text. Got text and text_pair."
@@ -79,7 +79,7 @@ CASES = [
         ),
     ),
     Case(
-        "features to be aligned by the head alone",
+        "`coral` with a stage that trains only the head",
         "run recipe.yaml",
         (
             "Problem:\n"
@@ -89,19 +89,19 @@ CASES = [
         write("recipe.yaml", images("target: ./photos/tea, method: coral", "head")),
     ),
     Case(
-        "a stage that is to align and does not exist",
+        "an unknown stage in `domain_adaptation.stages`",
         "run recipe.yaml",
         ("Problem:\n  domain_adaptation.stages[0] must be the name of a stage. Got 'haed'. Nearest: 'head'."),
         write("recipe.yaml", images("target: ./photos/tea, method: dann, stages: [haed]")),
     ),
     Case(
-        "a weight for training on masked inputs",
+        "`weight` with `continue_pretraining`",
         "run recipe.yaml",
         ("Problem:\n  domain_adaptation.weight must not be set unless method is coral or dann. Got 0.5."),
         write("recipe.yaml", images("target: ./photos/tea, method: continue_pretraining, weight: 0.5")),
     ),
     Case(
-        "an adapter on a backbone that is trained on masked inputs",
+        "an adapter with `continue_pretraining`",
         "run recipe.yaml 'model={path: ./bert, adapter: lora}' stages.0.train=lora",
         (
             "Problem:\n"
@@ -112,7 +112,7 @@ CASES = [
         write("recipe.yaml", texts("target: ./reviews.csv, method: continue_pretraining")),
     ),
     Case(
-        "compiled features that are to be aligned",
+        "`coral` with `compile: true`",
         "run recipe.yaml speed.compile=true",
         (
             "Problem:\n"

@@ -48,17 +48,17 @@ CASES = [
         ("Problem:\n  --output-dir must be empty or not exist. Got photos. Choose another folder."),
     ),
     Case(
-        "a file for a run directory",
+        "a file as run directory",
         "run recipe.yaml --output-dir recipe.yaml",
         ("Problem:\n  --output-dir must be a folder. Got the file recipe.yaml."),
     ),
     Case(
-        "a run directory that cannot be made, below a file",
+        "a run directory inside a file",
         "run recipe.yaml --output-dir recipe.yaml/new",
         ("Problem:\n  --output-dir must be in a writable folder. Got ./recipe.yaml."),
     ),
     Case(
-        "a run directory in a folder that may not be written to",
+        "a run directory in a read-only folder",
         "run recipe.yaml --output-dir vit/new",
         ("Problem:\n  --output-dir must be in a writable folder. Got ./vit."),
         during=lambda: unwritable("vit"),
@@ -69,7 +69,7 @@ CASES = [
         ("Problem:\n  --resume must be used with --output-dir. Add --output-dir RUN."),
     ),
     Case(
-        "a folder to resume that is no run",
+        "a folder to resume that contains no run",
         "run recipe.yaml --output-dir photos --resume",
         (
             "Problem:\n"
@@ -78,13 +78,13 @@ CASES = [
         ),
     ),
     Case(
-        "a run whose manifest is cut off",
+        "a run with a truncated manifest",
         "run recipe.yaml --output-dir run --resume",
         ("Problem:\n  run/manifest.json must be the manifest of a run. Got a damaged file."),
         cut("run/manifest.json", 40),
     ),
     Case(
-        "a run resumed with another recipe",
+        "a run resumed with a changed recipe",
         "run recipe.yaml stages.0.lr=1e-3 --output-dir run --resume",
         (
             "Problem:\n"
@@ -94,7 +94,7 @@ CASES = [
         ),
     ),
     Case(
-        "a run resumed with other data",
+        "a run resumed with changed data",
         "run recipe.yaml --output-dir run --resume",
         (
             "Problem:\n"
@@ -104,7 +104,7 @@ CASES = [
         delete("photos/tea/5.png"),
     ),
     Case(
-        "a run resumed with another checkpoint",
+        "a run resumed with a changed checkpoint",
         "run recipe.yaml --output-dir run --resume",
         (
             "Problem:\n"
@@ -114,7 +114,7 @@ CASES = [
         config("vit/config.json", layer_norm_eps=1e-6),
     ),
     Case(
-        "a rate at which the loss is no number",
+        "a learning rate with which training diverges",
         f"run recipe.yaml {DIVERGING} stages.0.lr=1e38 --output-dir new",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
@@ -133,7 +133,7 @@ CASES = [
         partial="new",
     ),
     Case(
-        "a rate at which the model's output is no number",
+        "a learning rate with which the logits become NaN",
         f"run recipe.yaml {DIVERGING} stages.0.lr=1e9 stages.0.batch_size=2 --output-dir new",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
@@ -152,7 +152,7 @@ CASES = [
         partial="new",
     ),
     Case(
-        "a disk that fills up while a checkpoint is written",
+        "a full disk while a checkpoint is written",
         "run recipe.yaml --output-dir new data.split.validation=0",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
@@ -168,7 +168,7 @@ CASES = [
         during=lambda: largest_file(20_000),
     ),
     Case(
-        "a disk that fills up while predictions are written",
+        "a full disk while predictions are written",
         "predict run photos --output found.csv",
         "The disk is full. Files saved before are kept; resume a run with --resume.",
         code=1,

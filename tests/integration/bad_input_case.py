@@ -1,4 +1,4 @@
-"""A bad input: what is given, the command, and what the person is told. And the room in which it happens."""
+"""Cases of invalid input, each a command and its error message; and the folder in which they are run."""
 
 import contextlib
 import io
@@ -48,16 +48,16 @@ class Case:
     """A bad input.
 
     Attributes:
-        given: What is wrong, for the table. No two cases share it.
-        command: What follows ``hf-finetune``, as typed in the room's folder.
-        message: Everything on standard error; the room's folder is written as ``.``.
-        prepare: Spoils the room. Its folder is the current one, and its argument.
-        code: The exit code.
-        partial: The folder in which an interrupted run may be left. Empty where nothing may be written.
-        during: What holds while the command runs.
+        title: Unique title of the case, for the table.
+        command: Arguments of ``hf-finetune``, as typed in the room's folder.
+        message: Complete standard error; the room's folder is written as ``.``.
+        prepare: Function that changes the room; its argument is the room's folder, the working directory.
+        code: Exit code.
+        partial: Folder in which an interrupted run may be left; empty if nothing may be written.
+        during: Context manager that is active while the command runs.
     """
 
-    given: str
+    title: str
     command: str
     message: str
     prepare: Callable[[Path], None] = nothing

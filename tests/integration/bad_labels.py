@@ -33,7 +33,7 @@ def one_class_in_validation(folder: Path) -> None:
 
 CASES = [
     Case(
-        "class columns that hold 1 or nothing",
+        "class columns with only 1 and empty cells",
         "run text.yaml --output-dir out data.path=./rows.csv 'data.columns.label=[rude, spam]'",
         (
             "Problem:\n"
@@ -43,7 +43,7 @@ CASES = [
         rows("rude,spam", "1,", ",1", "1,1"),
     ),
     Case(
-        "one fraction in class columns of zeros and ones",
+        "a fraction in class columns of zeros and ones",
         "run text.yaml --output-dir out data.path=./rows.csv 'data.columns.label=[rude, spam, late]'",
         (
             "Problem:\n"
@@ -54,7 +54,7 @@ CASES = [
         rows("rude,spam,late", *["1,1,0", "0,0,1"] * 11, "0.5,1,0", "0,0,0"),
     ),
     Case(
-        "cells that hold several labels, without a word in the recipe",
+        "several labels per cell, with no separator in the recipe",
         RUN,
         (
             "Problem:\n  The label column must specify whether its cells hold several labels. Got 6 rows "
@@ -67,7 +67,7 @@ CASES = [
         rows("label", "rude", "spam", "ok", '"rude,spam"'),
     ),
     Case(
-        "several labels asked for, and cells without a separator in the recipe",
+        "`target: multi_label` without a separator in the recipe",
         RUN + "data.target=multi_label",
         (
             "Problem:\n  The label column must hold several classes where data.target is "
@@ -78,7 +78,7 @@ CASES = [
         rows("label", "rude", "spam", "ok", "rude;spam"),
     ),
     Case(
-        "a column for each class, and none of them named",
+        "one column per class, without `columns.label`",
         RUN,
         (
             "Problem:\n  data.columns.label must be set, because no column looks like labels. Got columns "
@@ -88,7 +88,7 @@ CASES = [
         rows("toxic,insult", "0,0", "1,0", "0,1", "1,1"),
     ),
     Case(
-        "another value than 0 and 1 in the column of a class",
+        "a value other than 0 and 1 in a class column",
         RUN + "data.columns.label=[toxic,insult]",
         (
             "Problem:\n  The labels must hold 0, 1 or a probability in the columns 'toxic', 'insult'. Got "
@@ -98,7 +98,7 @@ CASES = [
         rows("toxic,insult", "0,0", "1,0", "0,1", "1,maybe"),
     ),
     Case(
-        "votes in the columns of the classes, which sum to more than 1",
+        "votes in class columns, which sum to more than 1",
         RUN + "data.columns.label=[good,bad]",
         (
             "Problem:\n  The labels must be 0 or 1 for each class, or nonnegative probabilities that sum to "
@@ -109,7 +109,7 @@ CASES = [
         rows("good,bad", "3,1"),
     ),
     Case(
-        "lists of zeros and ones whose places have no names",
+        "lists of zeros and ones in csv cells without class names",
         RUN,
         (
             "Problem:\n  The label column must have a class name for each position of its lists. Got 3 "
@@ -119,7 +119,7 @@ CASES = [
         rows("label", '"[0, 1, 1]"', '"[1, 0, 0]"'),
     ),
     Case(
-        "a weight below 0",
+        "a negative example weight",
         RUN + "data.columns.weight=w",
         (
             "Problem:\n  data.columns.weight must name a column of nonnegative numbers. Got '-1' in 'w' for "
@@ -129,13 +129,13 @@ CASES = [
         rows("label,w", "ham,1", "spam,-1"),
     ),
     Case(
-        "weights of amounts",
+        "example weights for regression labels",
         RUN + "data.columns.weight=w",
         ("Problem:\n  data.columns.weight must be left out unless each example has one class. Got 'w'."),
         rows("label,w", "0.5,1", "1.25,2", "3.5,1", "2.25,2"),
     ),
     Case(
-        "the leading metric undefined on a validation split of one class",
+        "a primary metric that is undefined on a validation split of one class",
         "run text.yaml --output-dir out data.path=./d metrics=[roc_auc]",
         (
             "Problem:\n  metrics[0] must be defined on the validation split. Got 'roc_auc', which is "
@@ -146,7 +146,7 @@ CASES = [
         one_class_in_validation,
     ),
     Case(
-        "fields of a label column that do not go together",
+        "contradicting fields of a label column",
         "plan text.yaml 'data.columns.label={name: [a, b], separator: ;}'",
         (
             "Problem:\n  data.columns.label.separator must not be set unless the labels are in one column. Got "

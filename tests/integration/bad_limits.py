@@ -33,19 +33,19 @@ def _vit(**fields: object) -> Callable[[Path], None]:
 
 CASES = [
     Case(
-        "a length beyond the model's positions, which the tokenizer does not state",
+        "`max_length` above the model's position embeddings",
         "run text.yaml data.max_length=64",
         "Problem:\n  data.max_length must be at most the 16 tokens that the checkpoint accepts. Got 64.",
         _without_limit,
     ),
     Case(
-        "a text that is longer than the model takes",
+        "a text longer than the maximum of the model",
         f"predict bert good '{'good ' * 20}'",
         "1 of 2 texts was truncated on the right: the model accepts at most 16 tokens.",
         code=0,
     ),
     Case(
-        "a tokenizer with more tokens than the model has embeddings",
+        "a tokenizer with more tokens than embeddings",
         "run text.yaml",
         (
             "Problem:\n"
@@ -57,7 +57,7 @@ CASES = [
         _more_tokens,
     ),
     Case(
-        "a model of images with one channel",
+        "a model for images with one channel",
         "plan recipe.yaml",
         (
             "Problem:\n"
@@ -68,7 +68,7 @@ CASES = [
         _vit(num_channels=1),
     ),
     Case(
-        "an image processor that makes squares for a model of wide images",
+        "an image processor whose output size does not fit the model",
         "run recipe.yaml",
         (
             "Problem:\n"

@@ -20,14 +20,14 @@ def edited(pattern: str):
 
 CASES = [
     Case(
-        "a model to evaluate that is not there",
+        "evaluation of a model that does not exist",
         "evaluate ./runn",
         (
             "Problem:\n  ./runn must be a checkpoint folder, a run or a Hub id. Got a path that does not exist."
         ),
     ),
     Case(
-        "a folder to evaluate that is no model",
+        "evaluation of a folder without a model",
         "evaluate photos",
         (
             "Problem:\n"
@@ -36,7 +36,7 @@ CASES = [
         ),
     ),
     Case(
-        "a file to evaluate",
+        "evaluation of a file",
         "evaluate run/model/config.json",
         (
             "Problem:\n"
@@ -45,7 +45,7 @@ CASES = [
         ),
     ),
     Case(
-        "a run to evaluate that is not finished",
+        "evaluation of an unfinished run",
         "evaluate run",
         (
             "Problem:\n"
@@ -55,12 +55,12 @@ CASES = [
         delete("run/model"),
     ),
     Case(
-        "a checkpoint to evaluate without data",
+        "evaluation of a checkpoint without `--data`",
         "evaluate vit",
         ("Problem:\n  --data must be given unless the model is a run. Only a run records its data."),
     ),
     Case(
-        "a checkpoint to evaluate that is no classifier",
+        "evaluation of a checkpoint that is not a classifier",
         "evaluate vit --data photos",
         (
             "Problem:\n"
@@ -70,7 +70,7 @@ CASES = [
         config("vit/config.json", architectures=["ViTModel"]),
     ),
     Case(
-        "a run to evaluate whose weights are truncated",
+        "evaluation of a run with truncated weights",
         "evaluate run",
         (
             "Problem:\n"
@@ -80,7 +80,7 @@ CASES = [
         cut("run/model/model.safetensors", 9000),
     ),
     Case(
-        "a run to evaluate whose data has moved",
+        "evaluation of a run whose data has been moved",
         "evaluate run",
         (
             "Problem:\n"
@@ -90,7 +90,7 @@ CASES = [
         delete("photos"),
     ),
     Case(
-        "a run to evaluate whose data has got more pictures",
+        "new images in the data since the run",
         "evaluate run",
         (
             "The data has changed since the run, so its test split is not drawn again: its examples are "
@@ -103,7 +103,7 @@ CASES = [
         code=0,
     ),
     Case(
-        "a run to evaluate that has lost examples",
+        "test examples removed from the data since the run",
         "evaluate run",
         (
             "The data has changed since the run, so its test split is not drawn again: its examples are "
@@ -113,7 +113,7 @@ CASES = [
         code=0,
     ),
     Case(
-        "a run to evaluate of which every picture was edited",
+        "all images of the data edited since the run",
         "evaluate run",
         (
             "Problem:\n"
@@ -123,7 +123,7 @@ CASES = [
         edited("*/*.png"),
     ),
     Case(
-        "a run to evaluate whose data has changed, and that has lost the hashes of its examples",
+        "changed data of a run without examples.npz",
         "evaluate run",
         (
             "Problem:\n"
@@ -133,7 +133,7 @@ CASES = [
         do(delete("run/examples.npz"), copy("photos/tea/5.png", "photos/tea/00.png")),
     ),
     Case(
-        "labels that the model does not know",
+        "labels of unknown classes",
         "evaluate run --data fresh",
         (
             "2 problems:\n"
@@ -145,7 +145,7 @@ CASES = [
         do(copy("photos/tea", "fresh/teas"), copy("photos/soup", "fresh/pizza")),
     ),
     Case(
-        "texts for a model of images",
+        "texts for an image model",
         "evaluate run --data reviews.csv",
         (
             "Problem:\n"
@@ -154,12 +154,12 @@ CASES = [
         ),
     ),
     Case(
-        "a split that the run lacks",
+        "a split that the run does not have",
         "evaluate run --split dev",
         ("Problem:\n  --split must be a split of the run. Got 'dev'. Known: 'train', 'validation', 'test'."),
     ),
     Case(
-        "a split that the data lacks",
+        "a split that the data does not have",
         "evaluate run --data photos --split test",
         "Problem:\n  The split must exist in the data. Got 'test'. Known: 'train'.",
     ),
@@ -174,14 +174,14 @@ CASES = [
         ),
     ),
     Case(
-        "a model to predict with that is not there",
+        "prediction with a model that does not exist",
         "predict ./runn photos",
         (
             "Problem:\n  ./runn must be a checkpoint folder, a run or a Hub id. Got a path that does not exist."
         ),
     ),
     Case(
-        "an image to predict that is not there",
+        "prediction for an image that does not exist",
         "predict run photos/tea/9.png photos/tea/0.png",
         (
             "1 input could not be read; the output holds the error instead:\n"
@@ -190,7 +190,7 @@ CASES = [
         ),
     ),
     Case(
-        "a damaged image among those to predict",
+        "prediction for a folder with a damaged image",
         "predict run photos/tea --output found.csv",
         (
             "5 predictions are in found.csv.\n"
@@ -201,12 +201,12 @@ CASES = [
         partial="found.csv",
     ),
     Case(
-        "a table to predict that is not there",
+        "prediction for a table that does not exist",
         "predict run images.csv",
         ("Problem:\n  images.csv must exist."),
     ),
     Case(
-        "a table to predict without an image column",
+        "prediction for a table without an image column",
         "predict run images.csv",
         (
             "Problem:\n"
@@ -216,22 +216,22 @@ CASES = [
         rows("images.csv", "a,b", "1,2"),
     ),
     Case(
-        "a folder to predict without images",
+        "prediction for a folder without images",
         "predict run vit",
         ("Problem:\n  vit must hold images at any depth."),
     ),
     Case(
-        "predictions of an unknown format",
+        "an output file in an unknown format",
         "predict run photos --output found.txt",
         ("Problem:\n  --output must end in .csv, .jsonl or .parquet. Got 'found.txt'."),
     ),
     Case(
-        "predictions into a folder that is not there",
+        "an output folder that does not exist",
         "predict run photos --output out/found.csv",
         ("Problem:\n  --output must be in a folder that exists. Got 'out/found.csv'."),
     ),
     Case(
-        "a shipped recipe that is not there",
+        "an unknown shipped recipe",
         "recipes show imdb-brt",
         (
             "Problem:\n"
@@ -240,7 +240,7 @@ CASES = [
         ),
     ),
     Case(
-        "a copy over a file that is there",
+        "a copy to an existing file",
         "recipes copy quickstart recipe.yaml",
         ("Problem:\n  recipe.yaml must not exist. Existing files are not overwritten. Choose another name."),
     ),

@@ -50,7 +50,7 @@ def beside_soup(name: str):
 
 CASES = [
     Case(
-        "a class of pictures in a format that has to be converted",
+        "a class folder with images in an unsupported format",
         "run recipe.yaml",
         "Problem:\n"
         "  cake must hold pictures in supported formats. Got '0.svg', '1.svg', '2.svg', '3.svg', '4.svg', "
@@ -58,7 +58,7 @@ CASES = [
         class_of(".svg"),
     ),
     Case(
-        "a picture of 1,200 megapixels",
+        "an image of 1,200 megapixels",
         "run recipe.yaml",
         "Problem:\n"
         "  cake/0.png must hold a readable image. Got a picture of 1,200 megapixels, where at most 179 are read. "
@@ -66,7 +66,7 @@ CASES = [
         picture(png(40_000, 30_000, 8, 0, b"")),
     ),
     Case(
-        "a document with the ending of a picture",
+        "a PDF document with an image suffix",
         "run recipe.yaml",
         "Problem:\n"
         "  cake/0.png must hold a readable image. Got a file in the format pdf. Render them as PNG, for example with "
@@ -74,7 +74,7 @@ CASES = [
         picture(b"%PDF-1.7\n"),
     ),
     Case(
-        "colors of 12 bits in a PNG of 16 bits",
+        "12-bit colors in a 16-bit PNG",
         "run recipe.yaml",
         "Problem:\n"
         "  cake/0.png must hold a readable image. Got a picture of 16-bit colors of which only the lower 12 bits are "
@@ -82,7 +82,7 @@ CASES = [
         picture(png(8, 8, 16, 2, (b"\0" + b"\x0f\xff" * 24) * 8)),
     ),
     Case(
-        "a TIFF file whose values are all nan",
+        "a TIFF image with only NaN values",
         "run recipe.yaml",
         "Problem:\n"
         "  cake/0.png must hold a readable image. Got a picture of NaN values only. Save it again from its "
@@ -90,7 +90,7 @@ CASES = [
         array(np.full((8, 8), np.nan, np.float32)),
     ),
     Case(
-        "a folder to predict with a picture that has to be converted",
+        "prediction for a folder with an image in an unsupported format",
         "predict run photos/soup",
         "1 input could not be read; the output holds the error instead:\n"
         "  photos/soup/9.svg: The image cannot be read. It is a file in the format svg. Render them as PNG, for "

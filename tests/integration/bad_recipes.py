@@ -9,12 +9,12 @@ __all__ = ["CASES"]
 
 CASES = [
     Case(
-        "a recipe's path with a typing error",
+        "a misspelled recipe path",
         "run recip.yaml",
         ("Problem:\n  recip.yaml must exist. Nearest: 'recipe.yaml'."),
     ),
     Case(
-        "a shipped recipe's name with a typing error",
+        "a misspelled name of a shipped recipe",
         "run quikstart",
         (
             "Problem:\n"
@@ -23,7 +23,7 @@ CASES = [
         ),
     ),
     Case(
-        "a folder for a recipe",
+        "a folder instead of a recipe",
         "run photos",
         ("Problem:\n  photos must be a recipe file. Got a folder. It contains no recipe."),
     ),
@@ -155,13 +155,13 @@ CASES = [
         change("recipe.yaml", "train: head", "train: layers[1:]"),
     ),
     Case(
-        "a key that is there twice",
+        "a duplicate key",
         "run recipe.yaml",
         ("Problem:\n  recipe.yaml, line 7 must not repeat the key 'model' of line 2. Keep one of them."),
         text("recipe.yaml", "{}seed: 1\nmodel: ./bert\n"),
     ),
     Case(
-        "a recipe with nothing but its task",
+        "a recipe with only the field task",
         "run recipe.yaml",
         (
             "3 problems:\n"
@@ -173,7 +173,7 @@ CASES = [
         write("recipe.yaml", RECIPE.split("model")[0]),
     ),
     Case(
-        "misspelt fields, on two levels",
+        "misspelled fields at two levels",
         "run recipe.yaml",
         (
             "3 problems:\n"
@@ -237,7 +237,7 @@ CASES = [
         ),
     ),
     Case(
-        "two stages that are the same, of the same name",
+        "two identical stages",
         "run recipe.yaml",
         (
             "2 problems:\n"
@@ -248,7 +248,7 @@ CASES = [
         text("recipe.yaml", "{}  - {{name: head, train: head, epochs: 1, lr: 1e-2}}\n"),
     ),
     Case(
-        "splits that take everything",
+        "validation and test fractions that sum to 1",
         "run recipe.yaml data.split.validation=0.5 data.split.test=0.5",
         (
             "Problem:\n"
@@ -257,7 +257,7 @@ CASES = [
         ),
     ),
     Case(
-        "image fields for texts",
+        "image fields in a text recipe",
         "run text.yaml data.image_size=32 data.augment=strong",
         (
             "2 problems:\n"
@@ -267,7 +267,7 @@ CASES = [
         ),
     ),
     Case(
-        "word dropout for images",
+        "word dropout in an image recipe",
         "run recipe.yaml data.augment.drop=0.1",
         (
             "Problem:\n"
@@ -276,7 +276,7 @@ CASES = [
         ),
     ),
     Case(
-        "transforms with typing errors",
+        "misspelled transforms",
         "run recipe.yaml 'data.augment={transforms: [RandomRotate, {name: RandomRotation, args: {degree: 20}}]}'",
         (
             "2 problems:\n"
@@ -287,7 +287,7 @@ CASES = [
         ),
     ),
     Case(
-        "a transform that the images are too small for",
+        "a transform that needs larger images",
         "run recipe.yaml 'data.augment={transforms: [{name: RandomCrop, args: {size: 64}}]}'",
         (
             "Problem:\n"
@@ -296,12 +296,12 @@ CASES = [
         ),
     ),
     Case(
-        "hidden layers of a head without",
+        "`hidden` for a head type without hidden layers",
         "run recipe.yaml 'model.head={type: cosine, hidden: [64]}'",
         "Problem:\n  model.head.hidden must not be set unless type is mlp. Got [64].",
     ),
     Case(
-        "a picture for a preview of texts",
+        "an image file as output of a text preview",
         "preview text.yaml --output sheet.png",
         (
             "Problem:\n"
@@ -309,16 +309,16 @@ CASES = [
         ),
     ),
     Case(
-        "arguments that are fields of the stage",
+        "optimizer and schedule arguments that are fields of the stage or of another schedule",
         "run recipe.yaml stages.0.optimizer.args.lr=1 stages.0.schedule.power=2",
         (
             "2 problems:\n"
             "  stages[0].schedule.power must not be set unless name is polynomial. Got 2.\n"
-            "  stages[0].optimizer.args.lr must be left out. Got 1. Set the stage's lr instead."
+            "  stages[0].optimizer.args.lr must not be set. Got 1. Set the stage's lr instead."
         ),
     ),
     Case(
-        "early stopping that may not look",
+        "early stopping with `best: null`",
         "run recipe.yaml stages.0.early_stopping=2 stages.0.best=",
         (
             "Problem:\n"
@@ -327,7 +327,7 @@ CASES = [
         ),
     ),
     Case(
-        "a broken regular expression",
+        "an invalid regular expression",
         "run recipe.yaml model.allow_missing='[(head]'",
         (
             "Problem:\n"
@@ -353,7 +353,7 @@ CASES = [
         ),
     ),
     Case(
-        "an override of a stage that is not there",
+        "an override of a stage that does not exist",
         "run recipe.yaml stages.1.lr=0.1",
         (
             "Problem:\n"
@@ -362,7 +362,7 @@ CASES = [
         ),
     ),
     Case(
-        "an override that is not YAML",
+        "an override with invalid YAML",
         "run recipe.yaml 'stages.0.train=[head'",
         (
             "Problem:\n"
@@ -371,7 +371,7 @@ CASES = [
         ),
     ),
     Case(
-        "mistakes in the file, in an override and between fields, all at once",
+        "errors in the file, in overrides and between fields",
         "run recipe.yaml seed=one data.pth=./photos stages.0.max_steps=3",
         (
             "5 problems:\n"

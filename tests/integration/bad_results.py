@@ -11,7 +11,7 @@ PAIRS = '{"premise": "a", "hypothesis": "b"}'
 
 CASES = [
     Case(
-        "a metric by the name that scikit-learn gives it",
+        "the scikit-learn name of a metric",
         "run text.yaml metrics=[mcc]",
         (
             "Problem:\n"
@@ -20,12 +20,12 @@ CASES = [
         ),
     ),
     Case(
-        "the recall of a class that the data does not have",
+        "the recall of an unknown class",
         "run text.yaml metrics=[recall:god]",
         "Problem:\n  metrics[0] must name a class after recall:. Got 'recall:god'. Nearest: 'good'.",
     ),
     Case(
-        "a top-k accuracy of as many classes as there are",
+        "a top-k accuracy with k equal to the number of classes",
         "run text.yaml metrics=[top_3_accuracy]",
         "Problem:\n  metrics[0] must have a k below the number of classes, 2. Got 'top_3_accuracy'.",
     ),
@@ -39,7 +39,7 @@ CASES = [
         ),
     ),
     Case(
-        "costs of a class that the data does not have",
+        "costs of an unknown class",
         "run text.yaml 'evaluation.costs={good: {bda: 2}}'",
         (
             "Problem:\n"
@@ -47,12 +47,12 @@ CASES = [
         ),
     ),
     Case(
-        "a column named for what a table does not hold",
+        "an unknown key in `--column`",
         "predict bert reviews.csv --column texts=text",
         f"Problem:\n  --column must name one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",
     ),
     Case(
-        "a column that the table does not have",
+        "an unknown column in `--column`",
         "predict bert pairs.jsonl --column text=premis",
         (
             "Problem:\n"
@@ -61,7 +61,7 @@ CASES = [
         rows("pairs.jsonl", PAIRS),
     ),
     Case(
-        "a table in which two columns could be the text",
+        "a table with two text columns",
         "predict bert pairs.jsonl",
         (
             "Problem:\n"

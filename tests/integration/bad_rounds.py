@@ -13,7 +13,7 @@ FIELDS = (
 
 CASES = [
     Case(
-        "a field, a value, two paths, a selector, a metric and an optimizer wrong together",
+        "errors in a field, a value, two paths, a selector, a metric and an optimizer",
         "plan wrong.yaml",
         (
             "4 problems:\n"
@@ -39,7 +39,7 @@ CASES = [
         ),
     ),
     Case(
-        "a wrong value, a selector that matches nothing, and wrong data",
+        "an invalid value, a selector without match, and invalid data",
         "run text.yaml stages.0.batch_size=0 stages.0.train=/encodr/",
         (
             "Problem:\n"
@@ -52,7 +52,7 @@ CASES = [
         write("reviews.csv", "text,label\n,a\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(20))),
     ),
     Case(
-        "a checkpoint of `make assets` that is not there",
+        "a missing checkpoint of `make assets`",
         "plan text.yaml model=assets/all-MiniLM-L6-v2",
         (
             "Problem:\n"
@@ -61,7 +61,7 @@ CASES = [
         ),
     ),
     Case(
-        "a checkpoint in a folder that is here, and does not hold it",
+        "a path to a missing checkpoint inside an existing folder",
         "plan text.yaml model=photos/nothing",
         (
             "Problem:\n"
@@ -70,7 +70,7 @@ CASES = [
         ),
     ),
     Case(
-        "a plan of data that is not there",
+        "a plan with missing data",
         "plan text.yaml data.path=./revews.csv",
         (
             "Problem:\n"
@@ -78,7 +78,7 @@ CASES = [
         ),
     ),
     Case(
-        "a data file whose ending is misspelt, and a selector",
+        "a misspelled suffix of a data file, and a misspelled selector",
         "plan text.yaml data.path=reviews.cvs stages.0.train=hed",
         (
             "Problem:\n"
@@ -89,7 +89,7 @@ CASES = [
         ),
     ),
     Case(
-        "a data folder whose name has the form of a Hub id, and a selector",
+        "a missing data folder whose name has the form of a Hub id, and a misspelled selector",
         "plan recipe.yaml data.path=photoz stages.0.train=hed",
         (
             "2 problems:\n"
@@ -100,7 +100,7 @@ CASES = [
         ),
     ),
     Case(
-        "a model to predict with that can only be local",
+        "prediction with a local model path that does not exist",
         "predict assets/nothing text",
         "Problem:\n  assets/nothing must be a checkpoint folder, a run or a Hub id. Got a path that does "
         "not exist.",

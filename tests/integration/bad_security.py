@@ -41,7 +41,7 @@ CASES = [
         with_script,
     ),
     Case(
-        "a checkpoint that needs code of its own",
+        "a checkpoint that needs custom code",
         "plan recipe.yaml",
         (
             "Problem:\n"
@@ -51,7 +51,7 @@ CASES = [
         with_code,
     ),
     Case(
-        "a recipe that grants itself the permission to run code",
+        "a recipe that permits itself to run custom code",
         "run recipe.yaml model.trust_remote_code=true",
         (
             "Problem:\n"
@@ -62,7 +62,7 @@ CASES = [
         with_code,
     ),
     Case(
-        "aliases of aliases",
+        "nested YAML aliases (billion laughs)",
         "plan recipe.yaml",
         (
             "Problem:\n"
@@ -73,7 +73,7 @@ CASES = [
         with_aliases,
     ),
     Case(
-        "a regular expression without end",
+        "a regular expression with catastrophic backtracking",
         "plan recipe.yaml 'stages.0.train=/(a|a|e|e)*(.|.)*(.|..)*$^/'",
         (
             "Problem:\n"

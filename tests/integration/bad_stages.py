@@ -7,7 +7,7 @@ __all__ = ["CASES"]
 
 CASES = [
     Case(
-        "a selector with a typing error",
+        "a misspelled selector",
         "run recipe.yaml stages.0.train=haed",
         (
             "Problem:\n"
@@ -25,7 +25,7 @@ CASES = [
         ),
     ),
     Case(
-        "a selector that is no regular expression",
+        "a selector that is an invalid regular expression",
         "run recipe.yaml stages.0.train='/layer[/'",
         (
             "Problem:\n"
@@ -43,18 +43,18 @@ CASES = [
         ),
     ),
     Case(
-        "a layer group that the model lacks",
+        "a layer group that the model does not have",
         "run recipe.yaml 'stages.0.train=\"layers[7]\"'",
         ("Problem:\n  stages[0].train must index one of the 2 layer groups, 0 to 1. Got 'layers[7]'."),
     ),
     Case(
-        "a classifier for classes where labels are amounts",
+        "`logistic_regression` for regression labels",
         "run text.yaml stages=null strategy=features data.path=ratings.csv",
         ("Problem:\n  strategy.classifier must be ridge for regression labels. Got 'logistic_regression'."),
         write("ratings.csv", "text,label\n" + "".join(f"film {n},{n}.5\n" for n in range(20))),
     ),
     Case(
-        "a rate for a head that is fitted at once",
+        "`lr` for a head that a solver fits",
         "run recipe.yaml stages.0.fit=logistic_regression stages.0.epochs=null",
         (
             "Problem:\n"
@@ -63,7 +63,7 @@ CASES = [
         ),
     ),
     Case(
-        "a fit for a head with hidden layers",
+        "a solver for a head with hidden layers",
         "run recipe.yaml stages=null strategy=features model.head=mlp",
         (
             "Problem:\n"
@@ -73,7 +73,7 @@ CASES = [
         ),
     ),
     Case(
-        "an optimizer with a typing error",
+        "a misspelled optimizer",
         "run recipe.yaml stages.0.optimizer=adamv",
         (
             "Problem:\n"
@@ -82,7 +82,7 @@ CASES = [
         ),
     ),
     Case(
-        "an optimizer that takes no parameter groups",
+        "an optimizer without support for parameter groups",
         "run recipe.yaml stages.0.optimizer=galore_adamw",
         (
             "Problem:\n"
@@ -91,7 +91,7 @@ CASES = [
         ),
     ),
     Case(
-        "an argument that the optimizer lacks",
+        "a misspelled optimizer argument",
         "run recipe.yaml --output-dir new 'stages.0.optimizer={name: sgd, args: {momentun: 0.9}}'",
         (
             "Problem:\n"
@@ -100,7 +100,7 @@ CASES = [
         ),
     ),
     Case(
-        "a model to be made narrower that has no such width",
+        "structured pruning of a model without a feed-forward width in its config",
         "run recipe.yaml stages.0.compress=0.3",
         (
             "Problem:\n"
@@ -111,7 +111,7 @@ CASES = [
         config("vit/config.json", model_type="resnet", architectures=["ResNetForImageClassification"]),
     ),
     Case(
-        "too small a part to be pruned",
+        "a pruning fraction that is too small",
         "run text.yaml stages.0.compress=0.1",
         (
             "Problem:\n"
@@ -120,7 +120,7 @@ CASES = [
         ),
     ),
     Case(
-        "a model with an adapter to be pruned",
+        "pruning of a model with an adapter",
         "run text.yaml model.adapter=lora 'stages.0={train: lora, epochs: 1, lr: 1e-3, compress: 0.3}'",
         (
             "Problem:\n"
@@ -129,7 +129,7 @@ CASES = [
         ),
     ),
     Case(
-        "a metric with a typing error",
+        "a misspelled metric",
         "run recipe.yaml 'metrics=[acuracy]'",
         (
             "Problem:\n"
@@ -139,7 +139,7 @@ CASES = [
         ),
     ),
     Case(
-        "a metric of another target",
+        "regression metrics for class labels",
         "run recipe.yaml 'metrics=[accuracy, mae]' stages.0.best=rmse",
         (
             "2 problems:\n"
@@ -158,7 +158,7 @@ CASES = [
         ),
     ),
     Case(
-        "a best metric without a validation split",
+        "`best` without a validation split",
         "run recipe.yaml data.split.validation=0 stages.0.best=accuracy",
         (
             "Problem:\n"
@@ -176,26 +176,26 @@ CASES = [
         ),
     ),
     Case(
-        "label smoothing for amounts",
+        "label smoothing for regression labels",
         "run text.yaml data=amounts.csv stages.0.label_smoothing=0.1",
         ("Problem:\n  stages[0].label_smoothing must be 0 unless each example has one label. Got 0.1."),
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
     ),
     Case(
-        "weights of a class that the data lacks",
+        "a class weight for an unknown class",
         "run recipe.yaml 'stages.0.balance={method: class_weights, weights: {soop: 3}}'",
         (
             "Problem:\n  stages[0].balance.weights must contain only classes of the data. Got 'soop'. Nearest: 'soup'."
         ),
     ),
     Case(
-        "balance for amounts",
+        "`balance` for regression labels",
         "run text.yaml data=amounts.csv stages.0.balance=focal",
         ("Problem:\n  stages[0].balance must be none for regression labels. Got 'focal'."),
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
     ),
     Case(
-        "a sampler for examples of several classes",
+        "`sampler` for multi-label data",
         "run text.yaml data=topics.jsonl stages.0.balance=sampler",
         (
             "Problem:\n"
@@ -211,7 +211,7 @@ CASES = [
         ),
     ),
     Case(
-        "two passes that are to agree on amounts",
+        "`r_drop` for regression labels",
         "run text.yaml data=amounts.csv 'stages.0.regularize={r_drop: 1.0}'",
         (
             "Problem:\n"
@@ -221,7 +221,7 @@ CASES = [
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
     ),
     Case(
-        "blocks that are to be skipped in a model that skips none",
+        "`drop_path` for an architecture without stochastic depth",
         "run recipe.yaml model.drop_path=0.1",
         (
             "Problem:\n"
@@ -229,7 +229,7 @@ CASES = [
         ),
     ),
     Case(
-        "regularisers of the other kind of input",
+        "`r_drop` for images, and an invalid `ema`",
         "run recipe.yaml 'stages.0.regularize={r_drop: 1.0, ema: 1.5}'",
         (
             "2 problems:\n"
@@ -239,7 +239,7 @@ CASES = [
         ),
     ),
     Case(
-        "mixed images of a task for texts",
+        "`mixup` for a text task",
         "run text.yaml 'stages.0.regularize={mixup: 0.2}'",
         (
             "Problem:\n"
@@ -248,7 +248,7 @@ CASES = [
         ),
     ),
     Case(
-        "a pull to the checkpoint's weights beside an adapter",
+        "`l2_sp` together with an adapter",
         "run recipe.yaml model.adapter=lora stages.0.train=lora 'stages.0.regularize={l2_sp: 0.1}'",
         (
             "Problem:\n"
@@ -258,7 +258,7 @@ CASES = [
         ),
     ),
     Case(
-        "a warmup of a schedule that rises by itself",
+        "`warmup` with a schedule that has its own warmup",
         "run recipe.yaml stages.0.schedule=one_cycle stages.0.warmup=10",
         (
             "Problem:\n"
@@ -267,7 +267,7 @@ CASES = [
         ),
     ),
     Case(
-        "a stage, the data and the checkpoint wrong together",
+        "errors in a stage, the data path and the checkpoint path",
         "run recipe.yaml data.path=./photo model=./vitt stages.0.optimizer=adamv",
         (
             "2 problems:\n"
@@ -281,7 +281,7 @@ CASES = [
         ),
     ),
     Case(
-        "a plan of a selector that matches nothing",
+        "a plan with a selector that matches nothing",
         "plan recipe.yaml stages.0.train=/encodr/",
         (
             "Problem:\n"
@@ -307,7 +307,7 @@ CASES = [
         ),
     ),
     Case(
-        "a target of the adapter with a typing error",
+        "a misspelled adapter target",
         "run recipe.yaml model.adapter=lora model.adapter.target=q_prj stages.0.train=lora",
         (
             "Problem:\n"
@@ -316,7 +316,7 @@ CASES = [
         ),
     ),
     Case(
-        "an adapter to be saved alone beside other trained weights",
+        "`adapter.save` together with a stage that trains other weights",
         "run recipe.yaml model.adapter=lora model.adapter.save=both stages.0.train=all",
         (
             "Problem:\n"

@@ -12,7 +12,7 @@ PAIRS = [f"the film {number},{label}" for number in range(6) for label in ("bad"
 
 CASES = [
     Case(
-        "a csv with rows of too few cells",
+        "csv rows with too few cells",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -23,7 +23,7 @@ CASES = [
         rows("reviews.csv", "text,label", *PAIRS, "a film"),
     ),
     Case(
-        "a csv with a carriage return in a cell without quotes",
+        "a csv with a carriage return in an unquoted cell",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -34,7 +34,7 @@ CASES = [
         write("reviews.csv", "\n".join(["text,label", *PAIRS, "a\rfilm,bad", ""])),
     ),
     Case(
-        "a csv whose rows all have a name that the header lacks",
+        "a csv with an unnamed index column",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -45,7 +45,7 @@ CASES = [
         rows("reviews.csv", "text,label", *(f"{row},{pair}" for row, pair in enumerate(PAIRS))),
     ),
     Case(
-        "a csv with two separators in its header and in each row",
+        "a csv with two possible separators",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -55,7 +55,7 @@ CASES = [
         rows("reviews.csv", "text,label|source", *(f"{pair}|web" for pair in PAIRS)),
     ),
     Case(
-        "a csv with a quote that is never closed",
+        "a csv with an unclosed quote",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -80,7 +80,7 @@ CASES = [
         rows("reviews.csv", *PAIRS),
     ),
     Case(
-        "a csv with two label columns that differ",
+        "a csv with two different columns of the same name",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -119,7 +119,7 @@ CASES = [
         write("reviews.csv", "text,label\na film,good\na \0film,bad\n"),
     ),
     Case(
-        "a compressed csv that was cut off",
+        "a truncated gzip file",
         "plan text.yaml data=reviews.csv.gz",
         (
             "Problem:\n"
@@ -129,7 +129,7 @@ CASES = [
         write("reviews.csv.gz", gzip.compress(b"text,label\na,b\n" * 99)[:-9]),
     ),
     Case(
-        "a workbook with a title above the names of its columns",
+        "a workbook with a title above the header",
         "plan text.yaml data=reviews.xlsx",
         (
             "Problem:\n"
@@ -142,7 +142,7 @@ CASES = [
         ),
     ),
     Case(
-        "a workbook whose labels are numbers formatted as dates",
+        "a workbook with numeric labels formatted as dates",
         "plan text.yaml data=reviews.xlsx",
         (
             "Problem:\n"
@@ -158,7 +158,7 @@ CASES = [
         ),
     ),
     Case(
-        "a json that holds no table",
+        "a json file that contains no table",
         "plan text.yaml data=reviews.json",
         (
             "Problem:\n"
@@ -168,7 +168,7 @@ CASES = [
         write("reviews.json", '{"name": "reviews", "version": 2}'),
     ),
     Case(
-        "NA among amounts",
+        "NA among numeric labels",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -179,7 +179,7 @@ CASES = [
         rows("reviews.csv", "text,label", "a,0.5", "b,NA", "c,1.5", "d,n/a", "e,2.5"),
     ),
     Case(
-        "commas in numbers that may be decimal marks or stand between thousands",
+        "ambiguous commas in numbers (decimal mark or thousands separator)",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -190,7 +190,7 @@ CASES = [
         rows("reviews.csv", "text;label", "a;1,250", "b;2,500", "c;3,750", "d;2,500"),
     ),
     Case(
-        "a column of splits with another value",
+        "a split column with an unknown split name",
         "plan text.yaml",
         (
             "Problem:\n"
@@ -205,7 +205,7 @@ CASES = [
         ),
     ),
     Case(
-        "two files of equal right for one split",
+        "two candidate files for one split",
         "plan text.yaml data=tables",
         (
             "Problem:\n"

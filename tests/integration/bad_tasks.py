@@ -30,7 +30,7 @@ SIZES = do(
 
 CASES = [
     Case(
-        "a recipe of several tasks with one task",
+        "a multi-task recipe with one task",
         "run tasks.yaml",
         (
             "Problem:\n"
@@ -40,7 +40,7 @@ CASES = [
         do(SIZES, write("tasks.yaml", TASKS.replace("  size:", "  #size:"))),
     ),
     Case(
-        "a recipe of several tasks without tasks",
+        "a multi-task recipe without tasks",
         "run recipe.yaml task=multi-task",
         (
             "2 problems:\n"
@@ -49,7 +49,7 @@ CASES = [
         ),
     ),
     Case(
-        "tasks of two kinds",
+        "tasks of different types",
         "run tasks.yaml tasks.size.task=text-classification",
         (
             "Problem:\n"
@@ -59,7 +59,7 @@ CASES = [
         SIZES,
     ),
     Case(
-        "the name of a task that no folder can have",
+        "a task name that is not a valid folder name",
         "run tasks.yaml",
         (
             "Problem:\n"
@@ -69,13 +69,13 @@ CASES = [
         do(SIZES, write("tasks.yaml", TASKS.replace("  dish:", "  a/b:"))),
     ),
     Case(
-        "a field of a task with a typing error",
+        "a misspelled field of a task",
         "run tasks.yaml tasks.size.wieght=2",
         ("Problem:\n  tasks.size.wieght=2 must set a known field. Got 'wieght'. Nearest: 'weight'."),
         SIZES,
     ),
     Case(
-        "what goes with one task only, in a recipe of several",
+        "single-task options in a multi-task recipe",
         "run tasks.yaml model.adapter=lora evaluation.folds=3 publish=me/x stages.0.balance=sampler "
         "stages.0.compress=0.3 stages.0.teacher=run",
         (
@@ -98,7 +98,7 @@ CASES = [
         SIZES,
     ),
     Case(
-        "a temperature without temperature, and a weight that is learnt",
+        "`mixing.temperature` with another method, and `weight` with learned weighting",
         "run tasks.yaml mixing.temperature=3 weighting=uncertainty tasks.size.weight=0.5",
         (
             "2 problems:\n"
@@ -109,7 +109,7 @@ CASES = [
         SIZES,
     ),
     Case(
-        "what all tasks share, said of one",
+        "a shared data field set for one task",
         "run tasks.yaml tasks.size.data.image_size=64",
         (
             "Problem:\n"
@@ -120,13 +120,13 @@ CASES = [
         SIZES,
     ),
     Case(
-        "a field of texts shared by tasks on images",
+        "a text field in a recipe with image tasks",
         "run tasks.yaml data.max_length=64",
         ("Problem:\n  data.max_length must not be set when the task is image-classification. Got 64."),
         SIZES,
     ),
     Case(
-        "the best epoch by the metric of a task that there is not",
+        "`best` with the name of an unknown task",
         "run tasks.yaml stages.0.best=sise/accuracy",
         (
             "Problem:\n"
@@ -136,7 +136,7 @@ CASES = [
         SIZES,
     ),
     Case(
-        "the data of two tasks that are not there, and a metric that one has not",
+        "missing data of two tasks",
         "run tasks.yaml tasks.dish.data.path=./photo tasks.size.data.path=./size.csv",
         (
             "2 problems:\n"
@@ -148,7 +148,7 @@ CASES = [
         SIZES,
     ),
     Case(
-        "a metric that a task does not have",
+        "a metric that is not defined for a task",
         "run tasks.yaml tasks.size.metrics=rmse",
         (
             "Problem:\n"

@@ -22,11 +22,11 @@ def room():
 
 def test_there_are_many_and_no_two_alike():
     assert len(CASES) >= 45
-    assert Counter(case.given for case in CASES).most_common(1)[0][1] == 1
+    assert Counter(case.title for case in CASES).most_common(1)[0][1] == 1
     assert all(len(cases) >= 5 for cases in AREAS.values())
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.given for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
 def test_a_bad_input(case, room):
     outcome = room.outcome(case)
     assert outcome.message == case.message
@@ -54,7 +54,7 @@ def test_a_run_that_a_full_disk_stopped_is_resumed_to_the_same_end(room):
 
 
 def test_a_diverged_run_says_so_again_when_it_is_resumed(room):
-    case = next(case for case in CASES if case.given == "a rate at which the loss is no number")
+    case = next(case for case in CASES if case.title == "a learning rate with which training diverges")
     assert room.outcome(case).code == 1
     again = room.run(f"{case.command} --resume")
     assert again.code == 1
@@ -62,7 +62,7 @@ def test_a_diverged_run_says_so_again_when_it_is_resumed(room):
 
 
 def test_an_image_that_cannot_be_read_is_named_in_its_place_and_the_rest_is_predicted(room):
-    case = next(case for case in CASES if case.given == "a damaged image among those to predict")
+    case = next(case for case in CASES if case.title == "prediction for a folder with a damaged image")
     room.outcome(case)
     header, *lines = (room.folder / "found.csv").read_text().splitlines()
     assert header == "id,prediction,score,probability:cake,probability:soup,probability:tea,error"
@@ -75,11 +75,11 @@ def test_an_image_that_cannot_be_read_is_named_in_its_place_and_the_rest_is_pred
 
 def test_the_table_in_the_documents_has_every_case():
     text = TABLE.read_text(encoding="utf-8")
-    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| Given")]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| Input |")]
     assert len(rows) == len(CASES)
     for case, row in zip(CASES, rows, strict=True):
-        given, _command, message, code = (cell.strip() for cell in row.strip("|").split(" | "))
-        assert (given, int(code)) == (case.given, case.code)
+        title, _command, message, code = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert (title, int(code)) == (case.title, case.code)
         assert message == message_cell(case.message)
 
 
