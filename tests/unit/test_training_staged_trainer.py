@@ -205,7 +205,7 @@ def test_several_labels_are_balanced(tmp_path, tiny_model, monkeypatch):
         eval_dataset=Several(model, 8),
     ).train()
     (balance,) = [method for method in built[0] if isinstance(method, ClassBalance)]
-    assert balance.factors[1] == 1.0  # as many negatives as positives
+    assert balance.class_weights[1] == 1.0  # as many negatives as positives
 
 
 def test_a_head_can_be_fitted(tmp_path, tiny_model):
