@@ -148,7 +148,7 @@ def _check_deepspeed() -> None:
     """
     if not is_deepspeed_available():
         repair = "Install it (python -m pip install deepspeed), or launch without it."
-        raise InputError(Problem("--use_deepspeed", "must have DeepSpeed installed", "", repair))
+        raise InputError(Problem("--use_deepspeed", "requires the package deepspeed", "", repair))
     path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     config = json.loads(Path(path).read_text(encoding="utf-8")) if path != "none" else {}
     if "scheduler" in config:
@@ -157,15 +157,15 @@ def _check_deepspeed() -> None:
         raise InputError(Problem(path, rule, "", repair))
     zero = config.get("zero_optimization", {})
     if zero.get("stage") == 3 and not zero.get(GATHERS):
-        rule = "must let ZeRO-3 gather the weights when they are saved"
+        rule = "does not gather the weights of ZeRO-3, which saving the model requires"
         raise InputError(Problem(path, rule, "", f"Set zero_optimization.{GATHERS} to true."))
 
 
 def _check_fsdp() -> None:
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
-        rule, repair = "must be 2", "Set it in accelerate launch or in its config file."
-        raise InputError(Problem("--fsdp_version", rule, version, repair))
+        repair = "accelerate's default is 1: set it in accelerate launch or in its config file."
+        raise InputError(Problem("--fsdp_version", "must be 2", version, repair))
 
 
 def prepare_sharding(model: nn.Module) -> None:

@@ -37,8 +37,8 @@ class Problem:
 
     Attributes:
         place: Location: ``stages[1].train``, ``photos/soup.jpg``, ``data.columns.label``.
-        rule: Violated rule, as a clause after the place: ``must be above 0``.
-        value: Value at the place, as the user wrote it; empty if there is nothing to show.
+        rule: Violated rule or fault, as a clause after the place: ``must be above 0``, ``contains no rows``.
+        value: Value at the place, as the user wrote it, or what was found there; empty if there is nothing to show.
         repair: Fix, a sentence; empty if the rule is enough.
 
     Example:
@@ -62,7 +62,7 @@ class Problem:
 
 
 class InputError(ValueError):
-    """Raised if the recipe, the data or the checkpoint cannot be used; holds all problems, not only the first.
+    """Raised if the recipe, the data or the checkpoint cannot be used; contains all problems, not only the first.
 
     Args:
         problems: The problem, or all of them.

@@ -105,13 +105,21 @@ def run_command(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Run directory; must be empty or not exist.")
+        Path | None,
+        typer.Option(help="Run directory, empty or new unless --resume; default: runs/RECIPE-DATE."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --output-dir.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Resume the run in --output-dir; default: the newest run of this recipe in runs/.",
+        ),
+    ] = False,
     allow_changes: Annotated[
         bool,
         typer.Option(
-            "--allow-changes", help="Resume even if recipe, data or checkpoint changed; log the changes."
+            "--allow-changes",
+            help="Resume even if recipe, data or checkpoint changed; manifest.json records the changes.",
         ),
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -147,7 +155,7 @@ def run_command(
 def plan_command(
     recipe: RecipeArgument, overrides: Overrides = None, trust_remote_code: TrustRemoteCode = False
 ) -> None:
-    """Print the parameters and learning rates of each stage, without training."""
+    """Check a recipe, its data and checkpoint; print parameters, learning rates and estimated time of each stage."""
     from hf_finetune.cli.display import quiet_libraries
     from hf_finetune.cli.tables import print_plan
 
@@ -166,7 +174,8 @@ def preview_command(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     output: Annotated[
-        Path | None, typer.Option(help="Output file: .png for images, .html for texts.")
+        Path | None,
+        typer.Option(help="Output file; default: preview.png for images, preview.html for texts."),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -186,13 +195,14 @@ def doctor_command(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RECIPE]", help="Recipe whose checkpoint and stages are checked; default: tiny models."
+            metavar="[RECIPE]",
+            help="Recipe whose checkpoint and stages are checked; default: tiny random models.",
         ),
     ] = None,
     overrides: Overrides = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Verify numerically that a recipe trains exactly what it declares on this machine."""
+    """Run numerical checks of a recipe, its checkpoint and this machine."""
     from hf_finetune.cli.display import quiet_libraries
     from hf_finetune.recipe import load_recipe
 
@@ -212,7 +222,9 @@ def doctor_command(
 def evaluate_command(
     model: ModelArgument,
     data: Annotated[str | None, typer.Option(help="Labeled data; default: the data of the run.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split: train, validation or test.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split; default: test (with --data also validation or train).")
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -222,7 +234,7 @@ def evaluate_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Evaluate a finished model on labeled data, through its transformers pipeline."""
+    """Evaluate a fine-tuned model on labeled data."""
     from hf_finetune.cli.display import counting_bar, quiet_libraries
     from hf_finetune.cli.tables import grouping, print_metrics, print_seen, print_slices
 
@@ -263,14 +275,14 @@ def predict_command(
     column: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=NAME", help="Column of tables, such as text=review or id=number; repeatable."
+            metavar="KEY=NAME", help="Column of tables, such as text=review or id=review_id; repeatable."
         ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Copy all columns of tables to the output.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Predict with a finished model. Unreadable inputs are reported, and all others are predicted."""
+    """Predict with a fine-tuned model. Inputs that cannot be read are reported; the others get a prediction."""
     from hf_finetune.cli.display import counting_bar, quiet_libraries
 
     quiet_libraries(err)
@@ -305,7 +317,7 @@ def predict_command(
     if output is not None:
         err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")
     if stream.failed:
-        err.print(f"{counted(stream.failed, 'input')} could not be read; the output holds the error instead:")
+        err.print(f"{counted(stream.failed, 'input')} could not be read; the output contains the errors:")
         for name, reason in stream.first_failures:
             err.print(f"  {name}: {reason}", markup=False)
         raise typer.Exit(2)
@@ -314,9 +326,11 @@ def predict_command(
 @app.command("compare")
 def compare_command(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Run directories or prediction files.")
+        list[str], typer.Argument(metavar="RUN...", help="Two or more run directories or prediction files.")
     ],
-    metric: Annotated[list[str] | None, typer.Option(help="Metric to compare; repeatable.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metric; repeatable; default: the main metrics.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
 ) -> None:
     """Compare runs with the first one on shared test examples, with confidence intervals and significance tests."""

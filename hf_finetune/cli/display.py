@@ -224,13 +224,16 @@ class RunDisplay:
                 console.print(f"Cross-validation, {folds} folds: {mean}", markup=False)
         trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
         path = f"{result.folder}/model"
-        what, how = "Model", f"load it with pipeline({result.metrics['task']!r}, model='{path}'{trusted})"
+        what, how = (
+            "Model",
+            f"Load the model with pipeline({result.metrics['task']!r}, model='{path}'{trusted})",
+        )
         if tasks := result.metrics.get("tasks"):
             pipes = [f"pipeline({task['task']!r}, model='{path}/{name}')" for name, task in tasks.items()]
-            what, how = "Models", f"load them with {' and '.join(pipes)}"
+            what, how = "Models", f"Load the models with {' and '.join(pipes)}"
         if not (result.folder / "model").exists():
-            what, how = "Adapter", f"see {result.folder}/adapter/README.md for loading it with peft"
-        console.print(f"{what}, metrics and predictions are in {result.folder}; {how}.", markup=False)
+            what, how = "Adapter", f"See {result.folder}/adapter/README.md for loading the adapter with peft"
+        console.print(f"{what}, metrics and predictions are in {result.folder}. {how}.", markup=False)
         console.print(f"Report: {result.folder / 'report.html'}", markup=False, soft_wrap=True)
 
 

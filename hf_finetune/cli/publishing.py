@@ -20,7 +20,7 @@ def publish_command(
     to: Annotated[str, typer.Option(help="Hub repository: NAMESPACE/NAME.")],
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Visibility of a new repository; default: private."),
+        typer.Option("--private/--public", help="Visibility; default: private for a new repository."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch; default: the main branch.")] = None,
     tag: Annotated[str | None, typer.Option(help="New tag for the published commit.")] = None,
@@ -31,7 +31,7 @@ def publish_command(
     from hf_finetune.cli.tables import print_publication
 
     if not yes and not sys.stdin.isatty():
-        raise InputError(Problem("--yes", "must be given if stdin is not a terminal"))
+        raise InputError(Problem("--yes", "is required when stdin is not a terminal"))
     quiet_hub(err)
     from hf_finetune.publishing.hub import plan_publication, publish
 
@@ -50,7 +50,9 @@ def publish_command(
 def export_command(
     model: ModelArgument,
     format: Annotated[str, typer.Option(help="onnx, or torch_export (a torch.export program).")] = "onnx",
-    quantize: Annotated[str | None, typer.Option(help="int8: 8-bit weights, for onnx.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: 8-bit weights and activations; only for onnx.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Output folder; default: a folder of the run, named after the format.")
     ] = None,
@@ -59,7 +61,7 @@ def export_command(
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Export a finished model to run without transformers, and verify its predictions."""
+    """Export a fine-tuned model to ONNX or torch.export, and compare its predictions with the original."""
     from hf_finetune.cli.display import quiet_libraries
     from hf_finetune.cli.tables import print_export
 
@@ -87,7 +89,7 @@ def demo_command(
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Try a finished model on a web page that only this machine can open."""
+    """Serve a demo page of a fine-tuned model, which only this machine can open."""
     from hf_finetune.cli.display import quiet_libraries
 
     quiet_libraries(err)

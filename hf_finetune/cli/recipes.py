@@ -25,7 +25,9 @@ def recipes_list() -> None:
 
 
 @recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="Name from `recipes list`.")]) -> None:
+def recipes_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name from `recipes list`.")],
+) -> None:
     """Print a shipped recipe."""
     from hf_finetune.recipe.load import find_recipe
 
@@ -34,9 +36,12 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Name from `recipes li
 
 @recipes_app.command("copy")
 def recipes_copy(
-    name: Annotated[str, typer.Argument(help="Name from `recipes list`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name from `recipes list`.")],
     dest: Annotated[
-        Path, typer.Argument(help="Destination file or folder; existing files are not overwritten.")
+        Path,
+        typer.Argument(
+            metavar="DEST", help="Destination file or folder; existing files are not overwritten."
+        ),
     ],
 ) -> None:
     """Copy a shipped recipe for editing."""

@@ -76,7 +76,7 @@ def grouping(groups: int | None, column: str | None) -> str:
     from hf_finetune.evaluation.intervals import FEW_GROUPS
 
     few = "; intervals from so few groups are unreliable" if groups < FEW_GROUPS else ""
-    return f" in {groups:,} groups of {column}, resampled as wholes{few}"
+    return f" in {groups:,} groups of {column}, resampled as whole groups{few}"
 
 
 def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int) -> None:
@@ -208,7 +208,9 @@ def print_publication(console: Console, planned: "Publication") -> None:
 def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen: "Sequence[str]") -> None:
     """Print the plan of each stage: trained layers, learning rates, duration, and caching of frozen layers."""
     layout = report.plan.layout
-    groups = f"{layout.backbone_groups} layer groups and the head, from {layout.source}"
+    groups = (
+        f"{layout.backbone_groups} layer groups (numbered from the input) and the head, from {layout.source}"
+    )
     console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
     numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
     console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
@@ -225,8 +227,10 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
         if sentence:
             console.print(sentence, markup=False)
         if report.seconds:
-            time = f"at most about {format_seconds(report.seconds[index])}"
-            console.print(f"estimated time: {time} on this machine, measured on a few steps", markup=False)
+            time = format_seconds(report.seconds[index])
+            console.print(
+                f"estimated time: up to {time} on this machine, from a few timed steps", markup=False
+            )
     if report.notes:
         console.print()
     for note in report.notes:
@@ -239,8 +243,8 @@ def _print_stage(
     if solver_of(stage):
         _print_fitted(console, index, stage, planned)
         return
-    steps = "unknown steps" if planned.steps is None else counted(planned.steps, "step")
-    epochs = "unknown epochs" if planned.epochs is None else counted(planned.epochs, "epoch")
+    steps = "steps unknown" if planned.steps is None else counted(planned.steps, "step")
+    epochs = "epochs unknown" if planned.epochs is None else counted(planned.epochs, "epoch")
     title = f"Stage {index + 1}, {planned.name}: train {planned.train}"
     table = Table(title=title, title_justify="left", box=None)
     for heading in ("layers", "parameters", "lr", "weight decay"):
@@ -254,16 +258,16 @@ def _print_stage(
     for line in _rates(planned):
         console.print(line, markup=False)
     warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
-    carried = f"; keeps the optimizer state of {len(planned.carried)} tensors"
+    restored = f"; restores the optimizer state of {len(planned.carried)} tensors"
     balance = _balance(stage)
     regular = (
         f"; regularize: {stage.regularize.active_fields_text}" if stage.regularize.active_fields_text else ""
     )
     console.print(
         f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
-        f"{warmup} warmup steps; {stage.optimizer.name}{carried if planned.carried else ''}"
+        f"{warmup} warmup steps; {stage.optimizer.name}{restored if planned.carried else ''}"
         f"{balance}{regular}; "
-        f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
+        f"{len(planned.frozen_batch_norms)} of {len(layout.batch_norms)} BatchNorm layers frozen",
         markup=False,
     )
 
@@ -344,10 +348,10 @@ def _rates(planned: "StagePlan") -> list[str]:
         layers.setdefault(group.schedule, []).append(group.layers)
     lines = []
     for schedule, names in layers.items():
-        shown = _schedule(schedule)
-        if planned.steps is not None and planned.warmup_steps is not None:
-            shown = f"{draw_schedule(schedule, planned.steps, planned.warmup_steps)} {shown}".lstrip()
-        lines.append(f"learning rate of {' to '.join(dict.fromkeys((names[0], names[-1])))}: {shown}")
+        line = f"learning rate of {' to '.join(dict.fromkeys((names[0], names[-1])))}: {_schedule(schedule)}"
+        if planned.steps and planned.warmup_steps is not None:
+            line += f", over the steps: {draw_schedule(schedule, planned.steps, planned.warmup_steps)}"
+        lines.append(line)
     return lines
 
 

@@ -17,6 +17,6 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code",
-        help="Run custom code that comes with a checkpoint or a metric; by default none is executed.",
+        help="Allow custom code of checkpoints and metrics to run.",
     ),
 ]

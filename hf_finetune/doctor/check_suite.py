@@ -62,8 +62,9 @@ def check_suites(
         InputError: If the recipe or its checkpoint cannot be used, or if there are several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        repair = "It starts two processes itself; run it without accelerate launch."
-        raise InputError(Problem("doctor", "must run in one process", os.environ["WORLD_SIZE"], repair))
+        value = f"{os.environ['WORLD_SIZE']} processes"
+        repair = "Run it directly; it starts its own processes."
+        raise InputError(Problem("hf-finetune doctor", "cannot run under accelerate launch", value, repair))
     if recipe is not None:
         for task, single in recipe.by_task().items():
             with problems_in_task(task):
@@ -130,7 +131,7 @@ def _checks(subject: CheckTarget, speed: bool = True) -> tuple[Check, ...]:
     if speed:
         checks.append(Check(PRECISION, lambda folder: check_precision(subject)))
     else:
-        reason = "The fastest precision depends on the model: pass a recipe."
+        reason = "It depends on the model; pass a recipe to check it."
         checks.append(Check(PRECISION, lambda folder: CheckResult(PRECISION, "skipped", reason)))
     return tuple(checks)
 

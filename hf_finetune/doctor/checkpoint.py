@@ -32,11 +32,11 @@ def check_weights(subject: CheckTarget) -> CheckResult:
     """Check that the checkpoint holds exactly the weights of the architecture, except for those of the head."""
     if subject.unaccounted:
         repairs = dict.fromkeys(problem.repair for problem in subject.unaccounted if problem.repair)
-        rules = " ".join(f"It {problem.rule}." for problem in subject.unaccounted)
+        rules = " ".join(f"{problem.place} {problem.rule}." for problem in subject.unaccounted)
         return CheckResult(WEIGHTS, "fail", rules, " ".join(repairs))
     new = set(head_names(subject.model)) | adapter_names(subject.model)
     backbone = sum(name not in new for name, _ in subject.model.named_parameters())
-    equal = f"All {backbone} parameters below the head equal those of the checkpoint."
+    equal = f"All {backbone} parameters before the head equal those of the checkpoint."
     return CheckResult(WEIGHTS, "pass", " ".join((equal, *subject.notes)))
 
 
@@ -80,8 +80,9 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
     ]
     if wrong:
         return CheckResult(ROUND_TRIP, "fail", f"The saved model differs: {'; '.join(wrong)}.", LIBRARIES)
-    equal = f"its {expected.numel()} logits are equal bit for bit"
-    return CheckResult(ROUND_TRIP, "pass", f"{merged}Loaded by {' and by '.join(outputs)}, {equal}.")
+    equal = f"returns bitwise equal logits ({expected.numel()} values)"
+    measured = f"{merged}The saved model, loaded by {' and by '.join(outputs)}, {equal}."
+    return CheckResult(ROUND_TRIP, "pass", measured)
 
 
 def own_memory(model: AnyModel) -> AnyModel:

@@ -15,8 +15,8 @@ __all__ = ["check_determinism"]
 
 DETERMINISM = "determinism"
 REPAIR = (
-    "The seed does not determine these. Set OMP_NUM_THREADS=1 and run the check again; if they still differ, the "
-    "model has its own source of randomness, and its runs cannot be reproduced."
+    "The trained weights differ between runs with the same seed. Set OMP_NUM_THREADS=1 and run the check again; if "
+    "they still differ, the model has its own source of randomness, and its runs cannot be reproduced."
 )
 
 

@@ -113,7 +113,7 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
     )
     measured = f"A step of {size}: {shown}."
     if requested is None:
-        reason = f"This device does not support {precision}, which the recipe sets."
+        reason = f"The recipe sets precision {precision}, which this device does not support."
         return CheckResult(PRECISION, "fail", f"{measured} {reason}", "Set speed.precision=fp32.")
     if not _agrees(requested, plain):
         difference = f"With {requested.title} the loss is {requested.loss:.4g}, with fp32 {plain.loss:.4g}."
@@ -124,7 +124,9 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
     best = min((timing for timing in timings if _agrees(timing, plain)), key=lambda timing: timing.seconds)
     gain = requested.seconds / best.seconds
     if best is requested or gain < WORTH_IT:
-        return CheckResult(PRECISION, "pass", f"{measured} None is much faster than the recipe's.")
+        return CheckResult(
+            PRECISION, "pass", f"{measured} No other mode is much faster than that of the recipe."
+        )
     fields = {"precision": best.precision, "memory_format": best.memory_format}
     current = {"precision": precision, "memory_format": memory_format}
     changes = " ".join(f"speed.{name}={value}" for name, value in fields.items() if value != current[name])

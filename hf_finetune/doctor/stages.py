@@ -97,7 +97,7 @@ class _Watch(TrainerCallback):
         self.trainable = set(planned.trainable)
         self.training: set[str] = set()
         self.frozen = 0
-        self.optimizer_problem = "the optimizer was never seen"
+        self.optimizer_problem = "on_train_begin was not called"
 
     def look_at(self, model: PreTrainedModel) -> None:
         """Register a hook on every module whose parameters are all frozen, and on its submodules."""
@@ -127,8 +127,8 @@ class _Watch(TrainerCallback):
         planned = {name: (group.lr, group.weight_decay) for group in self.groups for name in group.parameters}
         wrong = {
             "lacks": sorted(planned.keys() - optimized.keys()),
-            "also holds": sorted(optimized.keys() - planned.keys()),
-            "holds twice": sorted(twice),
+            "also contains": sorted(optimized.keys() - planned.keys()),
+            "contains twice": sorted(twice),
             "has a wrong learning rate or weight decay for": [
                 name for name in planned if optimized.get(name, planned[name]) != planned[name]
             ],
@@ -189,7 +189,7 @@ def _summary(subject: CheckTarget, planned: StagePlan, still: list[str], frozen:
     text = f"2 steps changed {counted(len(planned.trainable) - len(still), 'planned parameter')}"
     text += f"; {' and '.join(unchanged)} are equal bit for bit" if unchanged else ""
     text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
-    text += "; the optimizer held exactly these, at their learning rates."
+    text += "; the optimizer's parameter groups match the plan."
     if still:
         text += f" Planned, but their updates are not measurable: {listed(still, most=3)}."
     return text

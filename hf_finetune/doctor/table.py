@@ -51,7 +51,7 @@ def print_result(console: Console, result: CheckResult, width: int) -> None:
         result: Result to print.
         width: Width of the name column, in characters; longer names are wrapped on a terminal.
     """
-    label = "Repair: " if result.state == "fail" else "Faster: "
+    label = "Fix: " if result.state == "fail" else "Suggestion: "
     if not console.is_terminal:
         line = f"{result.state:{STATE_WIDTH}}  {result.name:{width}}  {result.measured}"
         console.print(f"{line} {label}{result.repair}" if result.repair else line, markup=False)

@@ -128,7 +128,7 @@ def compare_runs(
         InputError: If the runs were not evaluated on the same examples, or a metric is unknown.
     """
     if len(runs) < 2:
-        raise InputError(Problem("RUN...", "must name at least two runs", str(len(runs))))
+        raise InputError(Problem("RUN...", "must be at least two runs", str(len(runs))))
     first, *later = [_read(Path(run)) for run in runs]
     for run, compared in zip(runs[1:], later, strict=True):
         _check_same(str(runs[0]), first, str(run), compared)
@@ -141,10 +141,9 @@ def compare_runs(
         if isinstance(evaluated.predictions.scores, TopScores):
             problems += [
                 Problem(
-                    "--metric",
-                    f"must be computable from the {TOP} most probable classes that {run} holds",
-                    repr(name),
-                    "Run with evaluation.probabilities: all.",
+                    f"--metric {name}",
+                    f"needs the probabilities of all classes, but {run} stores only the {TOP} highest",
+                    repair="Run with evaluation.probabilities: all.",
                 )
                 for name in names
                 if needs_all_scores(name, target)
@@ -229,8 +228,8 @@ def _read(run: Path) -> _Judged:
     folder = run.expanduser()
     file = folder / "predictions.parquet" if folder.is_dir() else folder
     if folder.is_dir() and not file.is_file():
-        repair = "It is written at the end of a run with a test split."
-        raise InputError(Problem(str(run), "must hold predictions.parquet", "none", repair))
+        repair = "Finish the run, or use a recipe with a test split."
+        raise InputError(Problem(str(run), "contains no predictions.parquet", "", repair))
     predictions = read_predictions(file)
     chosen = _content(file.parent / "metrics.json").get("thresholds")
     recipe = _content(file.parent / "manifest.json").get("recipe") or {}
@@ -259,7 +258,8 @@ def _check_same(first_run: str, first: _Judged, run: str, other: _Judged) -> Non
         raise InputError(Problem(run, rule, listed(map(repr, after.label_names), most=SHOWN)))
     if len(set(before.ids)) != len(before.ids) or set(before.ids) != set(after.ids):
         unshared = sorted(set(before.ids) ^ set(after.ids))
-        value = f"{len(unshared):,} that only one of the runs has, such as {listed(map(repr, unshared), most=SHOWN)}"
+        names = listed(map(repr, unshared), most=SHOWN)
+        value = f"{len(unshared):,} examples that only one of the runs has, such as {names}"
         repair = "Split the data before both runs, or use the same seed in both."
         raise InputError(
             Problem(run, f"must be evaluated on the test examples of {first_run}", value, repair)
@@ -269,7 +269,7 @@ def _check_same(first_run: str, first: _Judged, run: str, other: _Judged) -> Non
     if not np.array_equal(
         _named(before), _named(after)[rows], equal_nan=TARGETS[before.target].has_several_classes
     ):
-        raise InputError(Problem(run, f"must have the test labels of {first_run}", "other labels"))
+        raise InputError(Problem(run, f"has other test labels than {first_run}"))
 
 
 def _named(predictions: Predictions) -> np.ndarray:

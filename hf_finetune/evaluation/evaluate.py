@@ -182,7 +182,7 @@ def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:
 
 def _check_labels(classifier: Classifier, dataset: Dataset) -> None:
     if len(dataset) == 0:
-        raise InputError(Problem("The data", "must hold at least one example"))
+        raise InputError(Problem("The data", "contains no examples"))
     feature = dataset.features["label"]
     names = getattr(getattr(feature, "feature", feature), "names", None)
     if names is not None and tuple(names) != classifier.label_names:

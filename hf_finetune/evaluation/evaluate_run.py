@@ -170,7 +170,7 @@ def _load(
     run = run_of(model_or_run)
     if recipe is None or run is None:
         repair = "Only a run records its data."
-        raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
+        raise InputError(Problem("--data", "is required unless the model is a run", "", repair))
     own_split = load_own_split(run, recipe, classifier, split or "test")
     if own_split.changed is not None:
         logger.warning("%s", own_split.changed)

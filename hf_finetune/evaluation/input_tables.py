@@ -67,9 +67,11 @@ def open_table(
     except InputError:
         raise
     except Exception as error:  # Each reader of datasets raises the exceptions of the library it uses.
-        raise InputError(Problem(str(file), f"must be readable as {kind}", cause_of(error))) from error
+        raise InputError(
+            Problem(str(file), f"cannot be read as {kind}", "", f"{cause_of(error)}.")
+        ) from error
     if first is None:
-        raise InputError(Problem(str(file), "must hold at least one row"))
+        raise InputError(Problem(str(file), "contains no rows"))
     present = names or list(first)
     used, notes = choose_columns(str(file), present, modality, named, memory)
     for note in notes:

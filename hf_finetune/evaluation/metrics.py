@@ -275,7 +275,7 @@ def metric_problem(
     meant = suggest_metric(name, target, settings)
     score, label = split_class_metric(name)
     if label is not None:
-        return Problem(place, f"must name a class after {score}:", repr(name), meant)
+        return Problem(place, f"must be '{score}:' followed by a class of the data", repr(name), meant)
     known = _plain(name) in ALIASES or find_metric(_plain(name), settings) is not None
     if name in COST_METRICS or (known and name not in _LOADED_BY_THIS_NAME):
         return Problem(place, f"must be a metric for {target} labels", repr(name), meant)
@@ -288,11 +288,11 @@ def metric_problem(
         rule = f"must be a metric for {target} labels, or one that evaluate.load finds locally or on the Hub"
         return Problem(place, rule, repr(name), meant)
     except Exception as error:  # The script may raise anything while it is imported.
-        return Problem(place, "must be loadable by evaluate.load", repr(name), f"{cause_of(error)}.")
+        return Problem(place, "cannot be loaded by evaluate.load", repr(name), f"{cause_of(error)}.")
     try:
         _compute_loaded(name, _trial(target, len(settings.label_names)))
     except Exception as error:
-        rule = f"must be computable from the predictions and references of {target} data alone"
+        rule = f"cannot be computed from predictions and references of {target} data"
         return Problem(place, rule, repr(name), f"{cause_of(error)}.")
     return None
 
@@ -313,7 +313,7 @@ def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETT
     plain = _plain(name)
     alias = ALIASES.get(plain, plain)
     if find_metric(alias, settings, target):
-        return f"Here it is called {alias!r}."
+        return f"Use {alias!r}."
     return nearest(plain, defined_metrics(target, settings))
 
 
@@ -325,11 +325,11 @@ def _unsuited(name: str, target: Target, place: str, settings: MetricSettings) -
     metric = find_metric(name, settings, target)
     if metric is None:
         known = ", ".join(map(repr, defined_metrics(target, settings)))
-        rule = f"must be defined for {target} labels"
+        rule = f"must be a metric for {target} labels"
         return Problem(place, rule, repr(name), f"Known: {known}.")
     classes = len(settings.label_names)
     if name not in known_metrics() and 0 < classes < metric.fewest_classes:
-        return Problem(place, f"must have a k below the number of classes, {classes}", repr(name))
+        return Problem(place, f"must have a k smaller than the number of classes ({classes})", repr(name))
     return None
 
 

@@ -76,7 +76,7 @@ def open_inputs(
 
 
 def _nothing() -> Problem:
-    return Problem("INPUT", "must name at least one file, folder or text, or - for standard input")
+    return Problem("INPUT", "must be at least one file, folder or text, or - for standard input")
 
 
 def _open(
@@ -104,7 +104,7 @@ def _open(
     file_meant = (is_table or ending == LINES) and not any(letter.isspace() for letter in given)
     if not _is(path.is_file):
         if file_meant:
-            raise InputError(Problem(given, "must exist"))
+            raise InputError(Problem(given, "does not exist"))
         name = shortened(given) if modality.opens_files else given
         return Inputs(map(open_line, [modality], [name], [given]), 1)
     if is_table:
@@ -122,7 +122,7 @@ def _open(
 def _no_pair(given: str, is_table: bool, modality: Modality, names: Mapping[str, Any]) -> Problem:
     """Return the problem of an input that is not an existing table, for a model that takes pairs of texts."""
     if is_table:
-        return Problem(given, "must exist")
+        return Problem(given, "does not exist")
     first, second = (names.get(key) or key for key in modality.columns)
     reason = f"because the model takes pairs of {modality.plural}"
     rule = f"must be a table with the columns {first!r} and {second!r}, {reason}"
@@ -144,8 +144,8 @@ def _open_folder(folder: Path, modality: Modality) -> Inputs:
         files_below(folder, lambda file: file.suffix.lower() in endings or modality.is_unreadable(file.name))
     )
     if not files:
-        wanted = modality.plural if modality.opens_files else f"{LINES} files"
-        raise InputError(Problem(str(folder), f"must hold {wanted} at any depth"))
+        kind = modality.plural if modality.opens_files else f"{LINES} files"
+        raise InputError(Problem(str(folder), f"contains no {kind} at any depth"))
     if modality.opens_files:
         return Inputs(map(open_file, repeat(modality), map(str, files), files), len(files))
     return Inputs(chain.from_iterable(_read_text_file(file, modality) for file in files), None)

@@ -96,14 +96,18 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
     if folder.is_dir():
         if (folder / "adapter" / "adapter_config.json").is_file():
             repair = f"See {folder / 'adapter' / 'README.md'} for loading it with peft."
-            raise InputError(Problem(place, "must hold a finished model", "only an adapter", repair))
+            raise InputError(Problem(place, "contains only an adapter", "", repair))
         tasks = sorted(path for path in (folder / "tasks").glob("*") if (path / "model").is_dir())
         if tasks:
             repair = f"Use the model of one task: {' or '.join(map(str, tasks))}."
-            raise InputError(Problem(place, "must hold one model", "models of several tasks", repair))
+            raise InputError(Problem(place, "contains the models of several tasks", "", repair))
         if any((folder / name).exists() for name in ("recipe.yaml", "manifest.json", "stages")):
-            repair = f"Finish it: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
-            raise InputError(Problem(place, "must hold a finished model", f"no {folder / 'model'}", repair))
+            repair = (
+                f"Finish the run: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
+            )
+            raise InputError(
+                Problem(place, "is a run that is not finished", f"no {folder / 'model'}", repair)
+            )
         raise InputError(Problem(place, rule, "a folder with neither config.json nor model/config.json"))
     if folder.exists():
         raise InputError(Problem(place, rule, "a file", "Use the folder that contains it."))
@@ -144,7 +148,7 @@ def load_classifier(
         raise (refused or InputError(_no_checkpoint(source, error))) from error
     made_for = _task_of(config, place)
     if task is not None and task != made_for.name:
-        raise InputError(Problem(place, f"must be a model for {task}", f"one for {made_for.name}"))
+        raise InputError(Problem(place, f"must be a model for {task}", f"a model for {made_for.name}"))
     modality = made_for.modality
     model_class, known = made_for.auto_class, dict[str, Any]()
     if is_given(config):  # this package implements the head: the code next to the weights is not run
@@ -159,15 +163,15 @@ def load_classifier(
     except UnpicklingError as error:
         raise InputError(unsafe_pickle(place, source)) from error
     except SafetensorError as error:
-        rule, value = "must hold intact weight files", "a damaged or truncated file"
-        raise InputError(Problem(place, rule, value, "Download or copy it again.")) from error
+        rule = "contains a damaged or truncated weight file"
+        raise InputError(Problem(place, rule, "", "Download or copy it again.")) from error
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
         refused = None if trust_remote_code else code_refused(place, source)
         unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
         raise (refused or InputError(unreadable)) from error
     if loaded["missing_keys"]:
         missing = listed(sorted(loaded["missing_keys"]), most=4)
-        raise InputError(Problem(place, "must hold every weight of its model", f"none for {missing}"))
+        raise InputError(Problem(place, f"lacks weights of its model: {missing}"))
     label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
     model.config.id2label = dict(enumerate(label_names))
     pipe = made_for.build_pipeline(model, modality.pipeline_settings(processor, model))
@@ -263,7 +267,7 @@ def _task_of(config: PreTrainedConfig, place: str) -> Task:
     if not tasks:
         value = ", ".join(names) or "no architectures in its config"
         suffixes = " or ".join(dict.fromkeys(task.suffix for task in TASKS.values()))
-        raise InputError(Problem(place, f"must be a model {suffixes}", value))
+        raise InputError(Problem(place, f"must be a model whose class name ends in {suffixes}", value))
     columns = getattr(config, COLUMNS, None) or {}
     trained = [task for task in tasks if task.modality.main_column in columns]
     built = [task for task in tasks if type(config) in task.auto_class._model_mapping]

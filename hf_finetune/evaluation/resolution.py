@@ -43,10 +43,10 @@ def resolution_note(metric: str, examples: int, groups: int | None = None) -> st
         size += f" in {groups:,} {'group' if groups == 1 else 'groups'}"
     if (known := find_metric(metric)) is not None and known.is_fraction:
         return (
-            f"The validation split has {size}: one example is {1 / examples:.2g} of {metric} and the 95 % interval is "
-            f"about ±{width:.2f}, so smaller differences between epochs may be chance."
+            f"The validation split has only {size}: the 95 % confidence interval of {metric} is about ±{width:.2f}, so "
+            "smaller differences between epochs may be due to chance."
         )
     return (
-        f"The validation split has {size}, on which even a proportion has a 95 % interval of about ±{width:.2f}: small "
-        f"differences of {metric} between epochs may be chance."
+        f"The validation split has only {size}, on which the 95 % confidence interval of a proportion is about "
+        f"±{width:.2f}: small differences of {metric} between epochs may be due to chance."
     )

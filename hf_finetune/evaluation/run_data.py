@@ -144,8 +144,8 @@ def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split
             dataset,
             f"The run has no {HASHES}, so it is unknown whether the examples of its {split} split have changed.",
         )
-    rule = f"must be unchanged since the run, which has no {HASHES} to identify its examples"
-    raise InputError(Problem("The data", rule, "changed data", _REPAIR))
+    rule = f"has changed since the run, which stores no {HASHES} to identify its examples"
+    raise InputError(Problem("The data", rule, "", _REPAIR))
 
 
 def _told_of_labels(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> str | None:
@@ -178,8 +178,8 @@ def _find_split(
     rows, new = match_rows(keys, known, split)
     total = len(known[split])
     if not rows:
-        rule = f"must hold examples of the run's {split} split"
-        raise InputError(Problem("The data", rule, f"none of its {total:,}", _REPAIR))
+        rule = f"contains none of the {total:,} examples of the run's {split} split"
+        raise InputError(Problem("The data", rule, "", _REPAIR))
     parts, start = [], 0
     for dataset in splits.values():
         chosen = [row - start for row in rows if start <= row < start + len(dataset)]
@@ -192,16 +192,15 @@ def _find_split(
 
 
 def _told(split: str, found: int, total: int, new: int) -> str:
-    count = f"all {total:,} of them" if found == total else f"{found:,} of {total:,}"
-    gone = "" if found == total else "; the others were removed or edited"
+    count = f"all {total:,}" if found == total else f"{found:,} of {total:,}; the rest was removed or edited"
     sentence = (
-        f"The data has changed since the run, so its {split} split is not drawn again: its examples are identified by "
-        f"their content, {count}{gone}."
+        f"The data has changed since the run. The examples of the run's {split} split are identified by their content: "
+        f"{count}."
     )
     if new == 1:
-        sentence += " 1 new example is left out; use --data to include it."
+        sentence += " 1 new example is ignored; use --data to include it."
     elif new:
-        sentence += f" {new:,} new examples are left out; use --data to include them."
+        sentence += f" {new:,} new examples are ignored; use --data to include them."
     return sentence
 
 
@@ -222,7 +221,7 @@ def _in_classes(dataset: Dataset, whole: LabelledData, classifier: Classifier) -
     numbers = [places.get(name) for name in whole.label_names]
     labels = dataset["label"][:]
     if strange := sorted({index for label in labels for index in _indices(label) if numbers[index] is None}):
-        rule = "must be of the model's classes"
+        rule = "must be classes of the model"
         names = quoted(whole.label_names[index] for index in strange)
         raise InputError(Problem("The labels of the run's examples", rule, names, _REPAIR))
     feature = TARGETS[whole.target].feature(classifier.label_names)

@@ -50,7 +50,7 @@ def undefined_metric(
         "Use a metric that is defined there, or add validation examples with data.split.validation; "
         "with best: null a stage keeps its last epoch."
     )
-    value = f"{name!r}, which is undefined for all predictions: {examples}, {_labels_there(data, labels)}"
+    value = f"{name!r}, which is undefined on {examples} {_labels_there(data, labels)}"
     return Problem(place, "must be defined on the validation split", value, repair)
 
 
@@ -65,7 +65,7 @@ def _random_scores(data: LabelledData, labels: np.ndarray, seed: int) -> np.ndar
 
 def _labels_there(data: LabelledData, labels: np.ndarray) -> str:
     if not TARGETS[data.target].has_classes:
-        return f"labels from {labels.min():g} to {labels.max():g}"
+        return f"with labels from {labels.min():g} to {labels.max():g}"
     if TARGETS[data.target].is_exclusive:
         return f"of the classes {quoted(data.label_names[index] for index in np.unique(labels))}"
     held = [name for name, column in zip(data.label_names, labels.T, strict=True) if (column == 1).any()]

@@ -58,13 +58,12 @@ class Changes:
         return bool(self.recipe) or self.data or self.checkpoint
 
     def sentence(self) -> str:
-        """Return all changes as one line: ``stages.0.lr: 0.02 instead of 0.05; other data``."""
+        """Return all changes as one line: ``stages.0.lr: 0.05 -> 0.02; data changed``."""
         fields = [
-            f"{path}: {_value(after)} instead of {_value(before)}"
-            for path, (before, after) in self.recipe.items()
+            f"{path}: {_value(before)} -> {_value(after)}" for path, (before, after) in self.recipe.items()
         ]
-        others = {"other data": self.data, "another checkpoint": self.checkpoint}
-        return "; ".join([*fields, *(words for words, is_so in others.items() if is_so)])
+        inputs = {"data": self.data, "checkpoint": self.checkpoint}
+        return "; ".join([*fields, *(f"{name} changed" for name, changed in inputs.items() if changed)])
 
     def as_json(self) -> dict[str, Any]:
         """Return the changes in a form that JSON can hold, for the manifest."""
@@ -130,18 +129,18 @@ def refusals(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
         changes: Changes of the run.
         possible: Whether the run can be resumed with the changes; if so, ``--allow-changes`` is suggested.
     """
-    allow = "add --allow-changes to accept the changes, " if possible else ""
     problems = []
     if changes.recipe:
-        sentence = Changes(changes.recipe, False, False).sentence()
-        rule = "must use the recipe with which the run began"
-        repair = f"Resume with {folder / 'recipe.yaml'}, {allow}or begin a new run."
-        problems.append(Problem("--resume", rule, sentence, repair))
-    repair = f"{allow}or begin a new run.".removeprefix("or ")
+        rule = f"has changed since the run started: {Changes(changes.recipe, False, False).sentence()}"
+        allow = "add --allow-changes to accept the changes, " if possible else ""
+        repair = f"Resume with {folder / 'recipe.yaml'}, {allow}or start a new run."
+        problems.append(Problem("The recipe", rule, "", repair))
+    repair = "Start a new run."
+    if possible:
+        repair = "Add --allow-changes to accept the changes, or start a new run."
     for name in ("data", "checkpoint"):
         if getattr(changes, name):
-            rule = f"must use the {name} with which the run began"
-            problems.append(Problem("--resume", rule, "", repair[0].upper() + repair[1:]))
+            problems.append(Problem(f"The {name}", "has changed since the run started", "", repair))
     return problems
 
 
@@ -154,28 +153,28 @@ def cannot_resume(
     names = [stage.name for stage in prepared.recipe.stages]
     for index, record in enumerate(manifest.stages):
         if record.state == "done" and names[index : index + 1] != [record.name]:
-            value = repr(names[index]) if index < len(names) else "nothing"
-            repair = "Finished stages cannot be renamed, moved or removed; begin a new run."
-            rule = f"must be {record.name!r}, a finished stage"
-            problems.append(Problem(f"stages[{index}].name", rule, value, repair))
+            value = repr(names[index]) if index < len(names) else ""
+            repair = "Finished stages cannot be renamed, moved or removed; start a new run."
+            rule = f"must be the finished stage {record.name!r}"
+            problems.append(Problem(f"stages[{index}]", rule, value, repair))
         elif record.state == "done" and _pruning(manifest.recipe, index) != _pruning(requested, index):
             rule = "must not change in a finished stage"
-            repair = "Its weights are already pruned; begin a new run."
+            repair = "Its weights are already pruned; start a new run."
             problems.append(Problem(f"stages[{index}].compress", rule, "", repair))
     problems += _pretraining_problems(manifest, requested, fingerprints)
     trained = position.stage > 0 or position.step > 0
     if trained and manifest.fingerprints.get("classes") != fingerprints["classes"]:
-        rule = "must have the classes with which the run began"
-        problems.append(Problem("The data", rule, "", "Begin a new run."))
+        rule = "have changed since the run started"
+        problems.append(Problem("The classes of the data", rule, "", "Start a new run."))
     elif trained and manifest.fingerprints.get("architecture") != fingerprints["architecture"]:
-        rule = "must have the architecture with which the run began"
-        repair = "The trained weights fit only that architecture; begin a new run."
+        rule = "must have the same architecture as at the start of the run"
+        repair = "The trained weights fit only that architecture; start a new run."
         problems.append(Problem("model.path", rule, repr(prepared.recipe.model.path), repair))
     if not problems and position.step and not position.anew and position.stage < len(names):
         steps = prepared.plan.stages[position.stage].steps or position.step
         if steps < position.step:
             field = "epochs" if prepared.recipe.stages[position.stage].epochs is not None else "max_steps"
-            rule = f"must allow at least the {position.step} finished steps"
+            rule = f"must amount to at least the {position.step} steps already trained"
             problems.append(Problem(f"stages[{position.stage}].{field}", rule, f"{steps} steps"))
     return problems
 
@@ -186,16 +185,16 @@ def _pretraining_problems(
     """Return the problem of a pretraining changed or added too late, or whose data changes before it is done."""
     spec, previous = asked.get("domain_adaptation"), _content(manifest).get("domain_adaptation")
     if manifest.pretraining and spec != previous:
-        rule = "must not change after the pretraining has begun"
-        return [Problem("domain_adaptation", rule, "", "Begin a new run.")]
+        rule = "must not change after the pretraining has started"
+        return [Problem("domain_adaptation", rule, "", "Start a new run.")]
     is_running = manifest.pretraining.get("state") == "running"
     if is_running and manifest.fingerprints.get("data") != fingerprints["data"]:
         rule = "must not change until the pretraining is finished"
-        return [Problem("The data", rule, "", "Begin a new run.")]
+        return [Problem("The data", rule, "", "Start a new run.")]
     begun = any(record.state != "pending" for record in manifest.stages)
     if begun and not manifest.pretraining and (spec or {}).get("method") == "continue_pretraining":
-        rule = "must not be continue_pretraining after the first stage has begun"
-        return [Problem("domain_adaptation.method", rule, "", "Begin a new run.")]
+        rule = "must not be continue_pretraining after the first stage has started"
+        return [Problem("domain_adaptation.method", rule, "", "Start a new run.")]
     return []
 
 
@@ -259,8 +258,9 @@ def spread_recipe(recipe: Recipe, manifest: Manifest, processes: int) -> Recipe:
             examples = stage.batch_size * stage.accumulation * manifest.processes
             fitting = [str(number) for number in range(1, examples + 1) if examples % number == 0]
             repair = f"Resume with one of these numbers of processes: {', '.join(fitting)}."
-            rule = f"must keep its global batch size on {processes} processes instead of {manifest.processes}"
-            problems.append(Problem(f"stages[{index}]", rule, f"steps of {examples} examples", repair))
+            rule = "must have a global batch size that is divisible by the number of processes"
+            value = f"{examples} examples on {processes} processes"
+            problems.append(Problem(f"stages[{index}]", rule, value, repair))
         size, passes = spread or (stage.batch_size, stage.accumulation)
         stages.append(stage.model_copy(update={"batch_size": size, "accumulation": passes}))
     if problems:
@@ -294,5 +294,5 @@ def _plain(value: Any) -> Any:
 
 def _value(value: Any) -> str:
     if value is NOTHING or value is None:
-        return "null" if value is None else "nothing"
+        return "null" if value is None else "(not set)"
     return repr(value["name"]) if isinstance(value, Mapping) and "name" in value else shown(value)

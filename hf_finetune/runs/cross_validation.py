@@ -57,7 +57,7 @@ def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialSta
         place = folder / "folds" / f"{number}-of-{count}"
         progress = broadcast_from_main(state, partial(_state_of, place))
         if progress != "done":
-            logger.info("Fold %d of %d %s.", number, count, "resumes" if progress == "running" else "begins")
+            logger.info("Fold %d of %d %s.", number, count, "resumes" if progress == "running" else "starts")
             train(_of_fold(recipe, number, count), place, progress == "running")
             if state.is_main_process:
                 _drop_weights(place)

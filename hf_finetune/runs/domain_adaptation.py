@@ -94,8 +94,8 @@ def prepare_pretraining(
     if before is not None and before.pretraining.get("state") == "done":
         return None
     if before is not None and before.pretraining and before.processes != state.num_processes:
-        rule = f"must use {before.processes} processes until the pretraining is finished"
-        raise InputError(Problem("--resume", rule, str(state.num_processes)))
+        rule = f"must be resumed on {before.processes} processes"
+        raise InputError(Problem("The unfinished pretraining", rule, str(state.num_processes)))
     dataset = _inputs_of(prepared, target.dataset, spec)
     seed, spec_of_model, notes = prepared.recipe.seed, prepared.recipe.model, list[str]()
     splits = replace(prepared.data, train=dataset, validation=None, test=None, pool=None)

@@ -31,8 +31,8 @@ TIMED_EXAMPLES, TIMED_STEPS = 8, 2
 """Number of examples in a step, and number of steps, that are timed to estimate the duration of a stage."""
 
 POOLING_IS_OPEN = (
-    "token pooling: chosen by cross-validation when the run begins. Any pooling but the architecture's own needs "
-    "trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the architecture's own"
+    "token pooling: chosen by cross-validation when the run starts. A pooling other than the architecture's own "
+    "requires trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the architecture's own"
 )
 
 Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
@@ -100,8 +100,8 @@ def _forecast(found: CacheEstimate, views: int, examples: int | None) -> str:
     )
     if examples is not None and not found.token_bytes:
         size = f"{views * examples * found.example_bytes:,} bytes"
-    versions = f"{views} {'version' if views == 1 else 'versions'} of each example"
-    return f"prefix cache: up to {found.boundary}, if that saves time; {versions}, {size}"
+    versions = "" if views == 1 else f"{views} augmented versions of each example, "
+    return f"prefix cache: outputs of all layers before {found.boundary}, {versions}{size}; used if it saves time"
 
 
 def estimate_seconds(

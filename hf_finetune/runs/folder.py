@@ -50,7 +50,7 @@ def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, s
     if output_dir is not None:
         return Path(output_dir).expanduser()
     if resume:
-        raise InputError(Problem("--resume", "must be used with --output-dir", "", "Add --output-dir RUN."))
+        raise InputError(Problem("--resume", "requires --output-dir", "", "Add --output-dir RUN."))
     names = [f"runs/{recipe.task}-{datetime.now():%Y%m%d-%H%M%S}"]
     if state.num_processes > 1:
         broadcast_object_list(names)
@@ -173,13 +173,13 @@ def _announcement(manifest: Manifest, changes: Changes, position: Position) -> s
     stages = [record.name for record in manifest.stages]
     where = "after the last stage"
     if position.stage < len(stages):
-        where = f"at step {position.step} of stage {stages[position.stage]}"
-    words = [f"Resuming with changes, {where}: {changes.sentence()}."]
+        where = f"stage {stages[position.stage]} at step {position.step}"
+    words = [f"Resuming {where} with changes: {changes.sentence()}."]
     done = [name for index, name in enumerate(stages[: position.stage]) if _touches(changes, index)]
     if done:
-        words.append(f"They do not affect {', '.join(done)}, already finished.")
+        words.append(f"Finished stages, which are not affected: {', '.join(done)}.")
     if position.anew and position.step:
-        words.append(f"Stage {stages[position.stage]} restarts with them.")
+        words.append(f"Stage {stages[position.stage]} restarts because of the changes.")
     if changes.data and (position.stage or position.step):
         words.append("Earlier training examples may now be in the test split.")
     return " ".join(words)

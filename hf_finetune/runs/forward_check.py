@@ -49,7 +49,7 @@ def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -
         index, stage = fitted[0]
         raise InputError(Problem(f"stages[{index}].fit", rule, repr(stage.fit), repair))
     if uncalled:
-        rule, names = "must name layers that the model calls", sorted(uncalled)
+        rule, names = "must not contain layers that the model never calls", sorted(uncalled)
         repair = "The model uses their weights without calling them, so an adapter has no effect. Choose other layers."
         raise InputError(Problem("model.adapter.target", rule, quoted(names, 1), repair))
 
@@ -80,8 +80,9 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
         return []
     return [
         "The predictions of this model depend on padding: the logits of a short text change by "
-        f"{100 * change:.2g} % of the largest in a batch with a longer one. Set evaluation.batch_size: 1, and run "
-        "evaluate and predict with --batch-size 1, or use a checkpoint that masks padding."
+        f"{100 * change:.2g} % (of the largest logit) when it is batched with a longer text. "
+        "Set evaluation.batch_size: 1, and run evaluate and predict with --batch-size 1, or use a checkpoint that "
+        "masks padding."
     ]
 
 
@@ -99,13 +100,18 @@ def _try(
                 if logits.requires_grad and weight is not None and weight.requires_grad:
                     torch.autograd.grad(logits.float().sum(), [weight], allow_unused=True)
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-            path = repr(prepared.recipe.model.path)
-            place, value = ("data.image_size", str(size)) if size else ("model.path", path)
             shapes = "; ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch.items())
-            rule, repair = "must allow a forward pass of the model", _complaint(error)
+            repair = _complaint(error)
             if isinstance(error, IndexError):
                 repair += f"; input shapes: {shapes}."
-            raise InputError(Problem(place, rule, value, repair)) from error
+            if size:
+                problem = Problem(
+                    "data.image_size", "must be a size that the model can process", str(size), repair
+                )
+            else:
+                rule, path = "must be a model that can process the data", prepared.recipe.model.path
+                problem = Problem("model.path", rule, repr(path), repair)
+            raise InputError(problem) from error
 
 
 def _collated(
@@ -118,7 +124,7 @@ def _collated(
     except (RuntimeError, ValueError) as error:
         values = [value for example in examples for value in example.values()]
         shapes = sorted({tuple(value.shape) for value in values if hasattr(value, "shape")})
-        rule = "must have an image processor that resizes all images to one size, to form batches"
+        rule = "must have an image processor that resizes all images to one size, so that they can be batched"
         value = " and ".join("x".join(map(str, shape)) for shape in shapes)
         repair = "Set data.image_size, or enable cropping in the image processor."
         raise InputError(Problem("model.path", rule, value, repair)) from error
@@ -148,9 +154,9 @@ def _first(inputs: Inputs, prepared: PreparedRun) -> dict[str, Any]:
         if not named:
             raise
         names = ", ".join(repr(transform.name) for transform in named)
-        repair = f"Error: {next(iter(str(error).splitlines()), type(error).__name__)}"
-        problem = Problem("data.augment.transforms", "must accept the first training image", names, repair)
-        raise InputError(problem) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        rule = f"failed on the first training image: {reason}"
+        raise InputError(Problem("data.augment.transforms", rule, names)) from error
 
 
 def _complaint(error: Exception) -> str:

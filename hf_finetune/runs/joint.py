@@ -126,8 +126,8 @@ def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
 def _complete_problems(name: str, data: LabelledData) -> list[Problem]:
     """Return the problems of labels that the joint loss does not support: unknown ones, probabilities and weights."""
     kinds = {
-        UNKNOWN: "must be known for every class when the task is multi-task",
-        TRAINING_LABEL: "must have neither probabilities nor weights when the task is multi-task",
+        UNKNOWN: "contain unknown classes, which multi-task recipes do not support",
+        TRAINING_LABEL: "have probabilities or weights, which multi-task recipes do not support",
     }
     return [
         Problem(f"The labels of {name}", rule, repair="Train this task in a separate run.")
@@ -148,8 +148,8 @@ def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> lis
         return []
     problems = [problem for name, data in datas.items() for problem in _complete_problems(name, data)]
     if is_sharded():
-        rule = "must not be multi-task under FSDP and DeepSpeed"
-        repair = "Leave out --use_fsdp and --use_deepspeed."
+        rule = "must not be multi-task with FSDP or DeepSpeed"
+        repair = "Launch without --use_fsdp and --use_deepspeed."
         problems.append(Problem("task", rule, "'multi-task'", repair))
     stages: list[tuple[str, Any]] = [(f"stages[{index}]", one) for index, one in enumerate(recipe.stages)]
     stages += [("strategy", recipe.strategy)] if recipe.strategy is not None else []
@@ -160,8 +160,8 @@ def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> lis
             problems += _metric_problems(recipe, datas, metric, where, trust_remote_code)
         looks = any(data is UNKNOWN_DATA or data.validation is not None for data in datas.values())
         if stage.early_stopping is not None and not looks:
-            rule = "must be left out if there is no validation split"
-            repair = "Add a validation split to a task, or leave it out."
+            rule = "must not be set without a validation split"
+            repair = "Add a validation split to a task, or remove the field."
             problems.append(Problem(f"{place}.early_stopping", rule, "", repair))
     return problems
 
@@ -181,8 +181,8 @@ def _metric_problems(
     if data is UNKNOWN_DATA:
         return []
     if data.validation is None:
-        repair = f"Set tasks.{name}.data.split.validation above 0, or leave it out."
-        return [Problem(place, f"must be left out if {name} has no validation split", repr(metric), repair)]
+        repair = f"Set tasks.{name}.data.split.validation above 0, or remove the field."
+        return [Problem(place, f"must not be set if {name} has no validation split", repr(metric), repair)]
     settings = MetricSettings(data.label_names)
     problem = metric_problem(own, data.target, place, settings, trust_remote_code=trust_remote_code)
     return [problem] if problem else []

@@ -64,10 +64,10 @@ def pretrain(
     place, resumes = pretraining_folder(folder), bool(manifest.pretraining)
     spent = manifest.pretraining.get("seconds", 0.0)
     manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
-    verb = "resumes" if resumes else "begins"
+    verb = "resumes" if resumes else "starts"
     logger.info(
-        f"Stage 0, {PRETRAINING}, {verb}: {len(pretraining.masked.train)} inputs, {pretraining.planned.steps} steps, "
-        f"lr {pretraining.stage.lr:.2g}."
+        f"Stage 0 ({PRETRAINING}) {verb}: {len(pretraining.masked.train)} inputs, {pretraining.planned.steps} steps, "
+        f"learning rate {pretraining.stage.lr:.2g}."
     )
     begun = perf_counter()
     try:

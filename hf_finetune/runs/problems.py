@@ -23,8 +23,8 @@ from hf_finetune.training.optimizers import check_optimizer
 
 __all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stage_problems"]
 
-NO_VALIDATION = "must be left out if there is no validation split"
-ADD_VALIDATION = "Set data.split.validation above 0, or leave it out."
+NO_VALIDATION = "must not be set without a validation split"
+ADD_VALIDATION = "Set data.split.validation above 0, or remove the field."
 
 
 def stage_problems(recipe: Recipe) -> list[Problem]:
@@ -35,12 +35,12 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
             problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
         problems += _sharding_problems(stage, f"{place}.") if is_sharded() else []
     if is_sparse(recipe.stages) and is_sharded():
-        rule = "must be structured under FSDP and DeepSpeed, which shard the pruned weights"
+        rule = "must be structured with FSDP or DeepSpeed, which shard the pruned weights"
         index = next(number for number, stage in enumerate(recipe.stages) if is_sparse([stage]))
         problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
     problems += _sharding_problems(recipe, "") if is_sharded() else []
     if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
-        rule = "must be 'contiguous' under DeepSpeed, which does not support other memory formats"
+        rule = "must be 'contiguous' with DeepSpeed, which does not support other memory formats"
         problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
     return problems
 
@@ -122,17 +122,17 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
         if wanted and data.validation is None:
             problems.append(Problem(f"evaluation.{field}", NO_VALIDATION, "", ADD_VALIDATION))
     if evaluation.slices and data.test is None:
-        rule = "must be left out if there is no test split"
-        repair = "Set data.split.test above 0, or leave it out."
+        rule = "must not be set without a test split"
+        repair = "Set data.split.test above 0, or remove the field."
         problems.append(Problem("evaluation.slices", rule, "", repair))
     if evaluation.thresholds and not TARGETS[data.target].has_several_classes:
-        rule = "must be false unless the data is multi-label"
-        problems.append(Problem("evaluation.thresholds", rule, data.target))
+        rule = "is only supported for multi-label data"
+        problems.append(Problem("evaluation.thresholds", rule, f"{data.target} labels"))
     if evaluation.calibrate and not TARGETS[data.target].has_classes:
-        problems.append(Problem("evaluation.calibrate", "must be false for regression labels", "true"))
+        problems.append(Problem("evaluation.calibrate", "is not supported for regression labels"))
     elif evaluation.calibrate and not TARGETS[data.target].has_standard_loss:
-        rule = f"must be false for {data.target} labels, which have their own loss"
-        problems.append(Problem("evaluation.calibrate", rule, "true"))
+        rule = f"is not supported for {data.target} labels, which have their own loss"
+        problems.append(Problem("evaluation.calibrate", rule))
     known = get_available_reporting_integrations()
     for index, name in enumerate(recipe.track):
         if name not in known:
@@ -146,7 +146,7 @@ def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Proble
     return [
         Problem(
             f"{prefix}{field}",
-            f"must be left out under FSDP and DeepSpeed, which {rules.sharding_objection}",
+            f"is not supported with FSDP or DeepSpeed, which {rules.sharding_objection}",
             repr(value) if type(value) is float else "",
         )
         for rules in RULES
@@ -157,7 +157,7 @@ def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Proble
 
 def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
     """Return a problem for each field of a method that is not defined for regression labels."""
-    rule = "must be left out for regression labels"
+    rule = "is not supported for regression labels"
     return [
         Problem(f"{place}.{field}", rule, repr(value), rules.classes_reason)
         for rules in RULES
@@ -169,7 +169,7 @@ def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
 def _loss_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
     """Return a problem for each field of a method that replaces the loss, where labels have a loss of their own."""
     return [
-        Problem(f"{place}.{field}", f"must be left out for {target} labels, which have their own loss")
+        Problem(f"{place}.{field}", f"is not supported for {target} labels, which have their own loss")
         for rules in RULES
         if rules.needs_standard_loss
         for field in rules.used(stage)

@@ -157,7 +157,8 @@ def _calibrated(
     if divide_head(model, head_names(model), temperature, prepared.task.modality.dummy(prepared.processor)):
         calibration["applied"] = "head"
         logger.info(
-            f"The head is divided by the temperature {temperature:.3g}, so every program gets calibrated probabilities."
+            f"The temperature {temperature:.3g} is folded into the weights of the head, so every program outputs "
+            "calibrated probabilities."
         )
     else:
         setattr(model.config, TEMPERATURE, temperature)

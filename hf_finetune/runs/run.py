@@ -124,7 +124,7 @@ def run(
 def _run(recipe: Recipe, output_dir: str | Path | None, options: _Options, state: PartialState) -> RunResult:
     """Run a recipe in its folder, which no other process may write to meanwhile."""
     if options.allow_changes and not options.resume:
-        raise InputError(Problem("--allow-changes", "must be used with --resume"))
+        raise InputError(Problem("--allow-changes", "requires --resume"))
     folder = choose_folder(output_dir, recipe, options.resume, state)
     lock = RunLock(folder)
     try:

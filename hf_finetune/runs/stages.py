@@ -231,12 +231,14 @@ def _keep_top(target: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.
 def _first_line(
     index: int, stage: StageSpec, planned: StagePlan, prepared: PreparedRun, resumes: bool
 ) -> str:
-    rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
-    share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
-    how = solver_of(stage)
-    verb = ("restarts" if how else "resumes") if resumes else "begins"
-    work = FITS[how] if how else f"lr {rates}"
-    return f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, {work}."
+    size = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
+    number = f"Stage {index + 1} of {len(prepared.recipe.stages)} ({stage.name})"
+    if method := solver_of(stage):
+        return f"{number} {'restarts' if resumes else 'starts'}: fitting {size} {FITS[method]}."
+    rates = dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups)
+    return (
+        f"{number} {'resumes' if resumes else 'starts'}: training {size}, learning rate {', '.join(rates)}."
+    )
 
 
 def _pooling(prepared: PreparedRun) -> dict[str, Any]:

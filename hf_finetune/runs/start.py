@@ -87,7 +87,7 @@ def load_teachers(prepared: PreparedRun) -> dict[int, Method]:
     if prepared.recipe.evaluation.folds is not None and any(
         stage.teacher for stage in prepared.recipe.stages
     ):
-        rule = "must be left out when a stage has a teacher"
+        rule = "must not be set if a stage has a teacher"
         repair = "The teacher was trained on examples that a fold holds out."
         raise InputError(Problem("evaluation.folds", rule, str(prepared.recipe.evaluation.folds), repair))
     return {

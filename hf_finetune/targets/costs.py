@@ -64,7 +64,7 @@ def cost_problems(
     if not costs:
         return []
     if not TARGETS[target].is_exclusive:
-        return [Problem(place, "must be left out unless every example has one class", f"{target} labels")]
+        return [Problem(place, "is only supported for single-label data", f"{target} labels")]
     known = [*label_names, DEFAULT]
     return [
         Problem(where, "must be a class of the data, or default", repr(name), nearest(name, known))

@@ -47,9 +47,9 @@ class MultiLabel(ClassTarget):
         rows = rows_where(
             values, ids, lambda v: isinstance(v, list) and len(set(map(label_text, v))) < len(v)
         )
-        rule = "must name each class of a row once"
+        rule = "must not repeat a class within an example"
         repair = "Name each class once. In lists of zeros and ones, write one value for each class."
-        return [Problem(PLACE, rule, f"repeated classes for {quoted(rows)}", repair)] if rows else []
+        return [Problem(PLACE, rule, f"repeated classes in {quoted(rows)}", repair)] if rows else []
 
     def feature(self, label_names: Sequence[str]) -> Any:
         """Return a list of ``ClassLabel``."""

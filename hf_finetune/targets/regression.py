@@ -53,10 +53,12 @@ class Regression(Target):
         ignored = rows_where(values, ids, lambda v: v == _IGNORED_BY_TRAINER)
         problems = []
         if infinite:
-            problems.append(Problem(PLACE, "must hold finite numbers", quoted(infinite)))
+            problems.append(
+                Problem(PLACE, "must contain only finite numbers", f"infinity in {quoted(infinite)}")
+            )
         if ignored:
             repair = "Shift or scale the labels: the Trainer ignores examples with the label -100."
-            problems.append(Problem(PLACE, "must not hold exactly -100", f"it for {quoted(ignored)}", repair))
+            problems.append(Problem(PLACE, "must not contain -100", f"-100 in {quoted(ignored)}", repair))
         return problems
 
     def output_names(self, labels: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:

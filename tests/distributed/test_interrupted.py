@@ -227,7 +227,8 @@ def test_a_batch_that_does_not_divide_is_refused(ended, tmp_path, reviews, bert_
     with pytest.raises(InputError) as caught:
         spread_recipe(recipe, before, 2)
     assert str(caught.value) == (
-        "stages[1] must keep its global batch size on 2 processes instead of 1. Got steps of 3 examples. "
+        "stages[1] must have a global batch size that is divisible by the number of processes. Got 3 "
+        "examples on 2 processes. "
         "Resume with one of these numbers of processes: 1, 3."
     )
     assert spread_recipe(parse_recipe(recipe.model_dump(mode="json")), before, 1) == recipe

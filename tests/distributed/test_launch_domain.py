@@ -63,7 +63,8 @@ def test_two_processes_end_each_stage_with_the_same_bits(twos, method):
 
 
 def test_two_processes_learn_from_two_domains_what_one_learns(tmp_path, twos, recipes):
-    """Each process sees its own share of the other domain, and the gradients of the domain classifier are shared."""
+    """Each process sees its own share of the other domain, and the gradients of the domain classifier are "
+    "shared."""
     two = twos("dann")
     run(recipes("dann", 8), tmp_path / "run")
     one, other = (log_of(folder, "02-all") for folder in (tmp_path / "run", two.folder / "run"))
@@ -123,5 +124,5 @@ def test_a_pretraining_goes_on_with_as_many_processes_as_it_began_with(tmp_path,
     assert "the event happens" in ended.err
     with pytest.raises(InputError) as caught:
         run(recipe, tmp_path / "run", resume=True)
-    told = "--resume must use 2 processes until the pretraining is finished. Got 1."
+    told = "The unfinished pretraining must be resumed on 2 processes. Got 1."
     assert str(caught.value) == told

@@ -238,7 +238,7 @@ def test_a_name_that_the_hub_cannot_have(hub, finished, name):
 def test_where_nobody_can_answer_yes_must_be_said(hub, finished):
     done = cli("publish", finished, "--to", "me/reviews", check=False)
     assert done.returncode == 2
-    assert "--yes must be given if stdin is not a terminal." in done.stderr
+    assert "--yes is required when stdin is not a terminal." in done.stderr
     assert not hub.state.seen
 
 

@@ -98,7 +98,8 @@ CASES = [
         (
             "Problem:\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got "
-            "'./vit'. Its config.json cannot be read: num_hidden_layers must be a number of layers, at most 10,000; it "
+            "'./vit'. Its config.json cannot be read: num_hidden_layers must be a number of layers, at most "
+            "10,000; it "
             "is 1,000,000,000."
         ),
         config("vit/config.json", num_hidden_layers=10**9),
@@ -218,7 +219,7 @@ CASES = [
         "run recipe.yaml --output-dir new data.image_size=48",
         (
             "Problem:\n"
-            "  data.image_size must allow a forward pass of the model. Got 48. Model error: Input image size "
+            "  data.image_size must be a size that the model can process. Got 48. Model error: Input image size "
             "(48*48) doesn't match model (32*32)."
         ),
     ),

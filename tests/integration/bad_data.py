@@ -22,7 +22,8 @@ CASES = [
         "run text.yaml 'evaluation.slices=[style]'",
         (
             "Problem:\n"
-            "  evaluation.slices[0] must be a column of the train split. Got 'style'. Its columns are 'text', 'label'."
+            "  evaluation.slices[0] must be a column of the train split. Got 'style'. Its columns are "
+            "'text', 'label'."
         ),
     ),
     Case(
@@ -352,7 +353,7 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  The label column must not hold exactly -100. Got it for 'train:1'. Shift or scale the "
+            "  The label column must not contain -100. Got -100 in 'train:1'. Shift or scale the "
             "labels: the Trainer ignores examples with the label -100."
         ),
         rows("reviews.csv", "text,label", "a,0.5", "b,-100", "c,1.5", "d,2.5"),

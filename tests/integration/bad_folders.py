@@ -66,7 +66,7 @@ CASES = [
     Case(
         "nothing to resume",
         "run recipe.yaml --resume",
-        ("Problem:\n  --resume must be used with --output-dir. Add --output-dir RUN."),
+        ("Problem:\n  --resume requires --output-dir. Add --output-dir RUN."),
     ),
     Case(
         "a folder to resume that contains no run",
@@ -88,9 +88,8 @@ CASES = [
         "run recipe.yaml stages.0.lr=1e-3 --output-dir run --resume",
         (
             "Problem:\n"
-            "  --resume must use the recipe with which the run began. Got stages.0.lr: 0.001 instead "
-            "of 0.01. Resume with run/recipe.yaml, add --allow-changes to accept the changes, or begin "
-            "a new run."
+            "  The recipe has changed since the run started: stages.0.lr: 0.01 -> 0.001. Resume with "
+            "run/recipe.yaml, add --allow-changes to accept the changes, or start a new run."
         ),
     ),
     Case(
@@ -98,8 +97,8 @@ CASES = [
         "run recipe.yaml --output-dir run --resume",
         (
             "Problem:\n"
-            "  --resume must use the data with which the run began. Add --allow-changes to accept the "
-            "changes, or begin a new run."
+            "  The data has changed since the run started. Add --allow-changes to accept the "
+            "changes, or start a new run."
         ),
         delete("photos/tea/5.png"),
     ),
@@ -108,8 +107,8 @@ CASES = [
         "run recipe.yaml --output-dir run --resume",
         (
             "Problem:\n"
-            "  --resume must use the checkpoint with which the run began. Add --allow-changes to "
-            "accept the changes, or begin a new run."
+            "  The checkpoint has changed since the run started. Add --allow-changes to "
+            "accept the changes, or start a new run."
         ),
         config("vit/config.json", layer_norm_eps=1e-6),
     ),
@@ -120,10 +119,10 @@ CASES = [
             "Columns inferred: image from 'image', label from 'label'.\n"
             "Split off from train, which keeps 12: validation (3 examples), test (3 examples), stratified "
             "by class.\n"
-            "The validation split has 3 examples: one example is 0.33 of accuracy and the 95 % interval is "
-            "about ±0.37, so smaller differences between epochs may be chance.\n"
+            "The validation split has only 3 examples: the 95 % confidence interval of accuracy is about "
+            "±0.37, so smaller differences between epochs may be due to chance.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+38.\n"
+            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 1e+38.\n"
             "Stage head: prefix cache disabled (caching would save less than 2 s).\n"
             "Epoch 0: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
             "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, set "
@@ -139,10 +138,10 @@ CASES = [
             "Columns inferred: image from 'image', label from 'label'.\n"
             "Split off from train, which keeps 12: validation (3 examples), test (3 examples), stratified "
             "by class.\n"
-            "The validation split has 3 examples: one example is 0.33 of accuracy and the 95 % interval is "
-            "about ±0.37, so smaller differences between epochs may be chance.\n"
+            "The validation split has only 3 examples: the 95 % confidence interval of accuracy is about "
+            "±0.37, so smaller differences between epochs may be due to chance.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+09.\n"
+            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 1e+09.\n"
             "Stage head: prefix cache disabled (caching would save less than 2 s).\n"
             "Epoch 0: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
             "Stopped: The model's output on the validation split is not finite. In a new run lower lr, or "
@@ -158,7 +157,7 @@ CASES = [
             "Columns inferred: image from 'image', label from 'label'.\n"
             "Split off from train, which keeps 15: test (3 examples), stratified by class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
+            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 0.01.\n"
             "Stage head: prefix cache disabled (each cached version would be used only once).\n"
             "Stage head: epoch 1 of 1, loss 2.4253, learning rate 0.01.\n"
             "The disk is full. Files saved before are kept; resume a run with --resume."

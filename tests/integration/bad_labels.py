@@ -139,7 +139,7 @@ CASES = [
         "run text.yaml --output-dir out data.path=./d metrics=[roc_auc]",
         (
             "Problem:\n  metrics[0] must be defined on the validation split. Got 'roc_auc', which is "
-            "undefined for all predictions: 8 examples, of the classes 'ham'. Use a metric that is "
+            "undefined on 8 examples of the classes 'ham'. Use a metric that is "
             "defined there, or add validation examples with data.split.validation; "
             "with best: null a stage keeps its last epoch."
         ),

@@ -72,7 +72,7 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  model.path must allow a forward pass of the model. Got './vit'. "
+            "  model.path must be a model that can process the data. Got './vit'. "
             "Model error: Input image size (32*32) doesn't match model (32*48)."
         ),
         _vit(image_size=(32, 48)),

@@ -49,7 +49,7 @@ CASES = [
         "evaluate run",
         (
             "Problem:\n"
-            "  run must hold a finished model. Got no run/model. Finish it: hf-finetune run "
+            "  run is a run that is not finished. Got no run/model. Finish the run: hf-finetune run "
             "run/recipe.yaml --output-dir run --resume."
         ),
         delete("run/model"),
@@ -57,14 +57,15 @@ CASES = [
     Case(
         "evaluation of a checkpoint without `--data`",
         "evaluate vit",
-        ("Problem:\n  --data must be given unless the model is a run. Only a run records its data."),
+        ("Problem:\n  --data is required unless the model is a run. Only a run records its data."),
     ),
     Case(
         "evaluation of a checkpoint that is not a classifier",
         "evaluate vit --data photos",
         (
             "Problem:\n"
-            "  vit must be a model ForImageClassification or ForSequenceClassification. Got "
+            "  vit must be a model whose class name ends in ForImageClassification or "
+            "ForSequenceClassification. Got "
             "ViTModel."
         ),
         config("vit/config.json", architectures=["ViTModel"]),
@@ -72,11 +73,7 @@ CASES = [
     Case(
         "evaluation of a run with truncated weights",
         "evaluate run",
-        (
-            "Problem:\n"
-            "  run/model must hold intact weight files. Got a damaged or truncated file. Download or copy "
-            "it again."
-        ),
+        ("Problem:\n  run/model contains a damaged or truncated weight file. Download or copy it again."),
         cut("run/model/model.safetensors", 9000),
     ),
     Case(
@@ -93,8 +90,8 @@ CASES = [
         "new images in the data since the run",
         "evaluate run",
         (
-            "The data has changed since the run, so its test split is not drawn again: its examples are "
-            "identified by their content, all 3 of them. 2 new examples are left out; use --data to include them."
+            "The data has changed since the run. The examples of the run's test split are identified by "
+            "their content: all 3. 2 new examples are ignored; use --data to include them."
         ),
         do(
             *(copy(f"photos/{name}/5.png", f"photos/{name}/00.png") for name in ("soup", "tea")),
@@ -106,8 +103,8 @@ CASES = [
         "test examples removed from the data since the run",
         "evaluate run",
         (
-            "The data has changed since the run, so its test split is not drawn again: its examples are "
-            "identified by their content, 2 of 3; the others were removed or edited."
+            "The data has changed since the run. The examples of the run's test split are identified by "
+            "their content: 2 of 3; the rest was removed or edited."
         ),
         delete("photos/tea/0.png", "photos/tea/1.png", "photos/tea/2.png"),
         code=0,
@@ -117,7 +114,7 @@ CASES = [
         "evaluate run",
         (
             "Problem:\n"
-            "  The data must hold examples of the run's test split. Got none of its 3. Restore the data "
+            "  The data contains none of the 3 examples of the run's test split. Restore the data "
             "of the run, or evaluate on other data with --data."
         ),
         edited("*/*.png"),
@@ -127,8 +124,8 @@ CASES = [
         "evaluate run",
         (
             "Problem:\n"
-            "  The data must be unchanged since the run, which has no examples.npz to identify its "
-            "examples. Got changed data. Restore the data of the run, or evaluate on other data with --data."
+            "  The data has changed since the run, which stores no examples.npz to identify its examples. "
+            "Restore the data of the run, or evaluate on other data with --data."
         ),
         do(delete("run/examples.npz"), copy("photos/tea/5.png", "photos/tea/00.png")),
     ),
@@ -184,7 +181,7 @@ CASES = [
         "prediction for an image that does not exist",
         "predict run photos/tea/9.png photos/tea/0.png",
         (
-            "1 input could not be read; the output holds the error instead:\n"
+            "1 input could not be read; the output contains the errors:\n"
             "  photos/tea/9.png: The image cannot be read. FileNotFoundError: [Errno 2] No such "
             "file or directory: 'photos/tea/9.png'."
         ),
@@ -194,7 +191,7 @@ CASES = [
         "predict run photos/tea --output found.csv",
         (
             "5 predictions are in found.csv.\n"
-            "1 input could not be read; the output holds the error instead:\n"
+            "1 input could not be read; the output contains the errors:\n"
             "  photos/tea/3.png: The image cannot be read. It is a file of no known image format."
         ),
         write("photos/tea/3.png", "no image"),
@@ -203,7 +200,7 @@ CASES = [
     Case(
         "prediction for a table that does not exist",
         "predict run images.csv",
-        ("Problem:\n  images.csv must exist."),
+        ("Problem:\n  images.csv does not exist."),
     ),
     Case(
         "prediction for a table without an image column",
@@ -218,7 +215,7 @@ CASES = [
     Case(
         "prediction for a folder without images",
         "predict run vit",
-        ("Problem:\n  vit must hold images at any depth."),
+        ("Problem:\n  vit contains no images at any depth."),
     ),
     Case(
         "an output file in an unknown format",

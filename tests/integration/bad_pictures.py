@@ -69,7 +69,8 @@ CASES = [
         "a PDF document with an image suffix",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a file in the format pdf. Render them as PNG, for example with "
+        "  cake/0.png must hold a readable image. Got a file in the format pdf. Render them as PNG, for "
+        "example with "
         f"`pdftoppm -png FILE` or Ghostscript. {REPAIR}",
         picture(b"%PDF-1.7\n"),
     ),
@@ -77,7 +78,8 @@ CASES = [
         "12-bit colors in a 16-bit PNG",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a picture of 16-bit colors of which only the lower 12 bits are "
+        "  cake/0.png must hold a readable image. Got a picture of 16-bit colors of which only the lower 12 "
+        "bits are "
         f"used: Pillow reads the higher 8, which are black. Save it in 8 bits, scaled from 0..4095. {REPAIR}",
         picture(png(8, 8, 16, 2, (b"\0" + b"\x0f\xff" * 24) * 8)),
     ),
@@ -92,7 +94,7 @@ CASES = [
     Case(
         "prediction for a folder with an image in an unsupported format",
         "predict run photos/soup",
-        "1 input could not be read; the output holds the error instead:\n"
+        "1 input could not be read; the output contains the errors:\n"
         "  photos/soup/9.svg: The image cannot be read. It is a file in the format svg. Render them as PNG, for "
         "example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
         beside_soup("9.svg"),

@@ -197,7 +197,8 @@ CASES = [
     ),
     Case(
         "values out of their range",
-        "run recipe.yaml seed=-1 stages.0.lr=0 stages.0.label_smoothing=1 stages.0.batch_size=0 stages.0.warmup=1.5",
+        "run recipe.yaml seed=-1 stages.0.lr=0 stages.0.label_smoothing=1 stages.0.batch_size=0 "
+        "stages.0.warmup=1.5",
         (
             "5 problems:\n"
             "  stages[0].lr must be above 0. Got 0.\n"
@@ -291,8 +292,8 @@ CASES = [
         "run recipe.yaml 'data.augment={transforms: [{name: RandomCrop, args: {size: 64}}]}'",
         (
             "Problem:\n"
-            "  data.augment.transforms must accept the first training image. Got 'RandomCrop'. Error: "
-            "Required crop size (64, 64) is larger than input image size (32, 32)."
+            "  data.augment.transforms failed on the first training image: Required crop size (64, 64) is "
+            "larger than input image size (32, 32). Got 'RandomCrop'."
         ),
     ),
     Case(

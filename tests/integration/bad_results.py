@@ -15,19 +15,20 @@ CASES = [
         "run text.yaml metrics=[mcc]",
         (
             "Problem:\n"
-            "  metrics[0] must be a metric for single_label labels. Got 'mcc'. Here it is called "
+            "  metrics[0] must be a metric for single_label labels. Got 'mcc'. Use "
             "'matthews_correlation'."
         ),
     ),
     Case(
         "the recall of an unknown class",
         "run text.yaml metrics=[recall:god]",
-        "Problem:\n  metrics[0] must name a class after recall:. Got 'recall:god'. Nearest: 'good'.",
+        "Problem:\n  metrics[0] must be 'recall:' followed by a class of the data. Got 'recall:god'. "
+        "Nearest: 'good'.",
     ),
     Case(
         "a top-k accuracy with k equal to the number of classes",
         "run text.yaml metrics=[top_3_accuracy]",
-        "Problem:\n  metrics[0] must have a k below the number of classes, 2. Got 'top_3_accuracy'.",
+        "Problem:\n  metrics[0] must have a k smaller than the number of classes (2). Got 'top_3_accuracy'.",
     ),
     Case(
         "an expected cost without costs",

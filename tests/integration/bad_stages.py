@@ -143,13 +143,13 @@ CASES = [
         "run recipe.yaml 'metrics=[accuracy, mae]' stages.0.best=rmse",
         (
             "2 problems:\n"
-            "  metrics[1] must be defined for single_label labels. Got 'mae'. Known: 'accuracy', "
+            "  metrics[1] must be a metric for single_label labels. Got 'mae'. Known: 'accuracy', "
             "'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
             "'precision_weighted', 'recall_weighted', 'f1_weighted', "
             "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
             "'mean_average_precision', 'log_loss', 'precision_micro', 'recall_micro', "
             "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic'.\n"
-            "  stages[0].best.metric must be defined for single_label labels. Got 'rmse'. Known: "
+            "  stages[0].best.metric must be a metric for single_label labels. Got 'rmse'. Known: "
             "'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
             "'precision_weighted', 'recall_weighted', 'f1_weighted', "
             "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
@@ -162,8 +162,8 @@ CASES = [
         "run recipe.yaml data.split.validation=0 stages.0.best=accuracy",
         (
             "Problem:\n"
-            "  stages[0].best.metric must be left out if there is no validation split. Set "
-            "data.split.validation above 0, or leave it out."
+            "  stages[0].best.metric must not be set without a validation split. Set data.split.validation "
+            "above 0, or remove the field."
         ),
     ),
     Case(
@@ -171,8 +171,8 @@ CASES = [
         "run recipe.yaml data.split.validation=0 stages.0.early_stopping=2",
         (
             "Problem:\n"
-            "  stages[0].early_stopping must be left out if there is no validation split. Set "
-            "data.split.validation above 0, or leave it out."
+            "  stages[0].early_stopping must not be set without a validation split. Set "
+            "data.split.validation above 0, or remove the field."
         ),
     ),
     Case(
@@ -215,7 +215,7 @@ CASES = [
         "run text.yaml data=amounts.csv 'stages.0.regularize={r_drop: 1.0}'",
         (
             "Problem:\n"
-            "  stages[0].regularize.r_drop must be left out for regression labels. Got 1.0. It compares class "
+            "  stages[0].regularize.r_drop is not supported for regression labels. Got 1.0. It compares class "
             "probabilities."
         ),
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),

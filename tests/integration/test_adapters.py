@@ -275,8 +275,7 @@ def test_the_adapter_alone_is_what_plain_peft_loads(tmp_path, recipe_of, checkpo
     card = (folder / "adapter" / "README.md").read_text(encoding="utf-8")
     assert f'base_model: "{checkpoints(name)}"' in card and "PeftModel.from_pretrained" in card
     assert refusal(lambda: load_classifier(folder)) == (
-        f"{folder} must hold a finished model. Got only an adapter. "
-        f"See {folder / 'adapter' / 'README.md'} for loading it with peft."
+        f"{folder} contains only an adapter. See {folder / 'adapter' / 'README.md'} for loading it with peft."
     )
 
 
@@ -328,7 +327,7 @@ def test_layers_that_the_model_does_not_call_are_refused_and_nothing_is_written(
         }
     )
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
-        "model.adapter.target must name layers that the model calls. "
+        "model.adapter.target must not contain layers that the model never calls. "
         "Got 'timm_model.blocks.0.attn.qkv' and 11 more. "
         "The model uses their weights without calling them, so an adapter has no effect. Choose other layers."
     )

@@ -53,7 +53,8 @@ def recipe_in(place):
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, reviews, bert_checkpoint):
-    """Return a folder with data, a checkpoint and a run that was killed in its last epoch, and a copy of all that."""
+    """Return a folder with data, a checkpoint and a run that was killed in its last epoch, and a copy of "
+    "all that."""
     place = tmp_path_factory.mktemp("place")
     shutil.copy(reviews, place / "reviews.csv")
     shutil.copytree(bert_checkpoint, place / "bert")
@@ -107,7 +108,7 @@ def allow(recipe, folder, caplog):
     steps = Stop()
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
         quick_run(recipe, folder, resume=True, allow_changes=True, callbacks=[steps])
-    found = [record.getMessage() for record in caplog.records if "Resuming with" in record.getMessage()]
+    found = [record.getMessage() for record in caplog.records if "with changes: " in record.getMessage()]
     assert len(found) == 1
     return found[0], steps.steps
 
@@ -132,26 +133,24 @@ def test_every_changed_field_is_named_with_both_values(interrupted, recipe):
     found = refusal(other, interrupted)
     # another seed cuts other splits
     assert found == (
-        "--resume must use the recipe with which the run began. Got "
-        "stages.0.optimizer.args.eps: 1e-06 instead of nothing; stages.0.batch_size: 4 instead of 8; "
-        "stages.1.train: ['head', 'norms'] instead of 'all'; stages.1.lr: 0.02 instead of 0.005; "
-        "stages.1.clip: null instead of 1.0; metrics: ['accuracy', 'f1_macro'] instead of []; "
-        f"seed: 1 instead of 0. Resume with {interrupted / 'recipe.yaml'}, add --allow-changes to accept the changes, "
-        "or begin a new run.\n"
-        "--resume must use the data with which the run began. Add --allow-changes to accept the changes, "
-        "or begin a new run."
+        "The recipe has changed since the run started: "
+        "stages.0.optimizer.args.eps: (not set) -> 1e-06; stages.0.batch_size: 8 -> 4; "
+        "stages.1.train: 'all' -> ['head', 'norms']; stages.1.lr: 0.005 -> 0.02; "
+        "stages.1.clip: 1.0 -> null; metrics: [] -> ['accuracy', 'f1_macro']; "
+        f"seed: 0 -> 1. Resume with {interrupted / 'recipe.yaml'}, add --allow-changes to accept the changes, "
+        "or start a new run.\n"
+        "The data has changed since the run started. Add --allow-changes to accept the changes, "
+        "or start a new run."
     )
 
 
 def test_stages_that_come_or_go_are_named(interrupted, recipe):
     content = recipe.model_dump(mode="json")
     content["stages"].append({"name": "end", "train": "norms", "epochs": 1.0, "lr": 0.001})
-    assert "Got stages.2: 'end' instead of nothing. Resume with" in refusal(
-        parse_recipe(content), interrupted
-    )
+    assert "stages.2: (not set) -> 'end'. Resume with" in refusal(parse_recipe(content), interrupted)
     content["stages"] = content["stages"][:1]
     found = refusal(parse_recipe(content), interrupted)
-    assert "Got stages.1: nothing instead of 'all'. Resume with" in found
+    assert "stages.1: 'all' -> (not set). Resume with" in found
 
 
 @pytest.mark.defends("hf_finetune.runs.changes:find_changes", by=no_changes)
@@ -159,10 +158,10 @@ def test_other_data_and_another_checkpoint_are_named(interrupted, recipe, place)
     other_data(place)
     other_checkpoint(place)
     assert refusal(recipe, interrupted) == (
-        "--resume must use the data with which the run began. "
-        "Add --allow-changes to accept the changes, or begin a new run.\n"
-        "--resume must use the checkpoint with which the run began. "
-        "Add --allow-changes to accept the changes, or begin a new run."
+        "The data has changed since the run started. "
+        "Add --allow-changes to accept the changes, or start a new run.\n"
+        "The checkpoint has changed since the run started. "
+        "Add --allow-changes to accept the changes, or start a new run."
     )
 
 
@@ -180,13 +179,13 @@ def other_checkpoint(folder):
 def test_an_edited_recipe_in_the_run_directory_is_compared_with_what_was_run(interrupted):
     path = interrupted / "recipe.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("lr: 0.005", "lr: 0.5"), encoding="utf-8")
-    assert "Got stages.1.lr: 0.5 instead of 0.005." in refusal(load_recipe(path), interrupted)
+    assert "stages.1.lr: 0.005 -> 0.5." in refusal(load_recipe(path), interrupted)
 
 
 def test_allowing_changes_needs_a_run_to_resume(recipe, place):
     with pytest.raises(InputError) as caught:
         quick_run(recipe, place / "new", allow_changes=True)
-    assert str(caught.value) == "--allow-changes must be used with --resume."
+    assert str(caught.value) == "--allow-changes requires --resume."
 
 
 # --- Refused although allowed -----------------------------------------------------------------------------------
@@ -195,9 +194,9 @@ def test_allowing_changes_needs_a_run_to_resume(recipe, place):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["first", "all"], "stages[0].name must be 'head', a finished stage. Got 'first'. "),
-        (["all", "head"], "stages[0].name must be 'head', a finished stage. Got 'all'. "),
-        (["new", "head", "all"], "stages[0].name must be 'head', a finished stage. Got 'new'. "),
+        (["first", "all"], "stages[0] must be the finished stage 'head'. Got 'first'. "),
+        (["all", "head"], "stages[0] must be the finished stage 'head'. Got 'all'. "),
+        (["new", "head", "all"], "stages[0] must be the finished stage 'head'. Got 'new'. "),
     ],
 )
 def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message):
@@ -208,7 +207,7 @@ def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message)
     ]
     other = parse_recipe({**recipe.model_dump(mode="json"), "stages": chosen})
     assert refusal(other, interrupted, allow_changes=True) == (
-        f"{message}Finished stages cannot be renamed, moved or removed; begin a new run."
+        f"{message}Finished stages cannot be renamed, moved or removed; start a new run."
     )
     # and nobody is told to allow it
     assert "--allow-changes" not in refusal(other, interrupted)
@@ -220,16 +219,16 @@ def test_a_finished_run_keeps_all_of_its_stages(recipe, place):
         {**recipe.model_dump(mode="json"), "stages": recipe.model_dump(mode="json")["stages"][:1]}
     )
     assert refusal(other, place / "run", allow_changes=True).startswith(
-        "stages[1].name must be 'all', a finished stage. Got nothing. "
+        "stages[1] must be the finished stage 'all'. "
     )
 
 
 def test_the_weights_of_another_architecture_are_not_carried(interrupted, recipe, tiny_model, place):
     tiny_model("bert", num_hidden_layers=3, num_labels=2).save_pretrained(place / "bert")
     assert refusal(recipe, interrupted, allow_changes=True) == (
-        "model.path must have the architecture with which the run began. "
+        "model.path must have the same architecture as at the start of the run. "
         f"Got {str(place / 'bert')!r}. "
-        "The trained weights fit only that architecture; begin a new run."
+        "The trained weights fit only that architecture; start a new run."
     )
 
 
@@ -237,14 +236,14 @@ def test_a_head_for_other_classes_is_not_carried(interrupted, recipe, place):
     text = (place / "reviews.csv").read_text(encoding="utf-8")
     (place / "reviews.csv").write_text(text.replace(",good", ",great"), encoding="utf-8")
     assert refusal(recipe, interrupted, allow_changes=True) == (
-        "The data must have the classes with which the run began. Begin a new run."
+        "The classes of the data have changed since the run started. Start a new run."
     )
 
 
 def test_steps_that_are_done_are_not_taken_back(interrupted, recipe):
     other = changed(recipe, "stages.1.epochs=0.5")
     assert refusal(other, interrupted, allow_changes=True) == (
-        "stages[1].epochs must allow at least the 4 finished steps. Got 2 steps."
+        "stages[1].epochs must amount to at least the 4 steps already trained. Got 2 steps."
     )
 
 
@@ -256,8 +255,8 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
     other = changed(recipe, "stages.1.lr=0.02", "stages.1.epochs=3.0", "stages.1.schedule=cosine")
     said, steps = allow(other, interrupted, caplog)
     assert said == (
-        "Resuming with changes, at step 4 of stage all: stages.1.epochs: 3.0 instead of 2.0; "
-        "stages.1.lr: 0.02 instead of 0.005; stages.1.schedule.name: 'cosine' instead of 'linear'."
+        "Resuming stage all at step 4 with changes: stages.1.epochs: 2.0 -> 3.0; "
+        "stages.1.lr: 0.005 -> 0.02; stages.1.schedule.name: 'linear' -> 'cosine'."
     )
     assert steps == [("all", step) for step in range(5, 13)]
     logged = [entry["learning_rates"][0][1] for entry in log_of(interrupted, "02-all")]
@@ -308,31 +307,34 @@ def test_what_changed_is_written_down(interrupted, recipe, caplog):
     assert load_recipe(interrupted / "recipe.yaml") == other
     # from now on this is the run's recipe
     quick_run(other, interrupted, resume=True)
-    assert "stages.1.lr: 0.005 instead of 0.02" in refusal(recipe, interrupted)
+    assert "stages.1.lr: 0.02 -> 0.005" in refusal(recipe, interrupted)
 
 
 def test_an_unchanged_run_is_not_touched_by_allowing_changes(interrupted, recipe, caplog):
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
         quick_run(recipe, interrupted, resume=True, allow_changes=True)
-    assert "Resuming with" not in caplog.text
+    assert "with changes: " not in caplog.text
     assert manifest_of(interrupted)["changes"] == []
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["stages.1.train=last:1"], "stages.1.train: 'last:1' instead of 'all'"),
-        (["stages.1.layer_decay=0.5"], "stages.1.layer_decay: 0.5 instead of 1.0"),
-        (["stages.1.batch_size=4"], "stages.1.batch_size: 4 instead of 8"),
-        (["stages.1.optimizer=sgd"], "stages.1.optimizer.name: 'sgd' instead of 'adamw'"),
-        (["metrics=[f1_macro]"], "metrics: ['f1_macro'] instead of []"),
+        (["stages.1.train=last:1"], "stages.1.train: 'all' -> 'last:1'"),
+        (["stages.1.layer_decay=0.5"], "stages.1.layer_decay: 1.0 -> 0.5"),
+        (["stages.1.batch_size=4"], "stages.1.batch_size: 8 -> 4"),
+        (["stages.1.optimizer=sgd"], "stages.1.optimizer.name: 'adamw' -> 'sgd'"),
+        (["metrics=[f1_macro]"], "metrics: [] -> ['f1_macro']"),
     ],
 )
 def test_what_the_checkpoint_does_not_fit_makes_the_stage_begin_anew(
     interrupted, recipe, caplog, overrides, words
 ):
     said, steps = allow(changed(recipe, *overrides), interrupted, caplog)
-    assert said == f"Resuming with changes, at step 4 of stage all: {words}. Stage all restarts with them."
+    assert (
+        said
+        == f"Resuming stage all at step 4 with changes: {words}. Stage all restarts because of the changes."
+    )
     assert steps[0] == ("all", 1) and {stage for stage, _ in steps} == {"all"}
     assert manifest_of(interrupted)["changes"][0]["anew"] is True
     assert [entry["step"] for entry in log_of(interrupted, "02-all")] == [step for _, step in steps]
@@ -341,15 +343,15 @@ def test_what_the_checkpoint_does_not_fit_makes_the_stage_begin_anew(
 def test_a_smaller_batch_of_more_forward_passes_goes_on(interrupted, recipe, caplog):
     other = changed(recipe, "stages.1.batch_size=4", "stages.1.accumulation=2")
     said, steps = allow(other, interrupted, caplog)
-    assert "anew" not in said
+    assert "restarts" not in said
     assert steps == [("all", step) for step in range(5, 9)]
 
 
 def test_a_change_for_a_finished_stage_comes_too_late(interrupted, recipe, caplog):
     said, steps = allow(changed(recipe, "stages.0.lr=0.1"), interrupted, caplog)
     assert said == (
-        "Resuming with changes, at step 4 of stage all: stages.0.lr: 0.1 instead of 0.05. "
-        "They do not affect head, already finished."
+        "Resuming stage all at step 4 with changes: stages.0.lr: 0.05 -> 0.1. "
+        "Finished stages, which are not affected: head."
     )
     assert steps == [("all", step) for step in range(5, 9)]
 
@@ -360,7 +362,7 @@ def test_other_data_makes_the_stage_begin_anew_and_says_what_the_test_is_worth(
     other_data(place)
     said, steps = allow(recipe, interrupted, caplog)
     assert said == (
-        "Resuming with changes, at step 4 of stage all: other data. Stage all restarts with them. "
+        "Resuming stage all at step 4 with changes: data changed. Stage all restarts because of the changes. "
         "Earlier training examples may now be in the test split."
     )
     assert steps == [("all", step) for step in range(1, 9)]
@@ -374,8 +376,8 @@ def test_a_checkpoint_or_data_that_were_moved_go_on_in_the_middle_of_a_stage(
     (place / "reviews.csv").rename(place / "moved.csv")
     other = changed(recipe, f"model.path={place / 'there'}", f"data.path={place / 'moved.csv'}")
     said, steps = allow(other, interrupted, caplog)
-    assert said.startswith("Resuming with changes, at step 4 of stage all: model.path: ")
-    assert "another checkpoint" not in said and "other data" not in said and "anew" not in said
+    assert said.startswith("Resuming stage all at step 4 with changes: model.path: ")
+    assert "checkpoint changed" not in said and "data changed" not in said and "restarts" not in said
     assert steps == [("all", step) for step in range(5, 9)]
 
 
@@ -384,7 +386,7 @@ def test_another_checkpoint_of_the_same_architecture_changes_nothing_any_more(
 ):
     other_checkpoint(place)
     said, steps = allow(recipe, interrupted, caplog)
-    assert said == "Resuming with changes, at step 4 of stage all: another checkpoint."
+    assert said == "Resuming stage all at step 4 with changes: checkpoint changed."
     assert steps == [("all", step) for step in range(5, 9)]
 
 
@@ -397,9 +399,7 @@ def test_stages_that_have_not_begun_may_come_go_and_change(recipe, place, caplog
         {"name": "end", "train": "last:1", "max_steps": 2, "lr": 0.001},
     ]
     said, steps = allow(parse_recipe(content), place / "run", caplog)
-    assert said.startswith(
-        "Resuming with changes, at step 0 of stage all: stages.1.name: 'norms' instead of "
-    )
+    assert said.startswith("Resuming stage all at step 0 with changes: stages.1.name: 'all' -> 'norms'")
     assert steps == [("norms", 1), ("end", 1), ("end", 2)]
     folders = sorted(path.name for path in (place / "run" / "stages").iterdir())
     assert folders == ["01-head", "02-norms", "03-end"]
@@ -410,7 +410,7 @@ def test_a_finished_run_can_get_another_stage(recipe, place, caplog):
     content = recipe.model_dump(mode="json")
     content["stages"].append({"name": "end", "train": "norms", "max_steps": 1, "lr": 0.01})
     said, steps = allow(parse_recipe(content), place / "run", caplog)
-    assert said == "Resuming with changes, after the last stage: stages.2: 'end' instead of nothing."
+    assert said == "Resuming after the last stage with changes: stages.2: (not set) -> 'end'."
     assert steps == [("end", 1)]
     manifest = manifest_of(place / "run")
     assert (manifest["state"], manifest["changes"][0]["stage"]) == ("done", "end")
@@ -421,6 +421,6 @@ def test_a_stage_that_was_interrupted_may_be_left_out(interrupted, recipe, caplo
     content = recipe.model_dump(mode="json")
     content["stages"] = content["stages"][:1]
     said, steps = allow(parse_recipe(content), interrupted, caplog)
-    assert said == "Resuming with changes, at step 4 of stage all: stages.1: nothing instead of 'all'."
+    assert said == "Resuming stage all at step 4 with changes: stages.1: 'all' -> (not set)."
     assert steps == []
     assert [path.name for path in (interrupted / "stages").iterdir()] == ["01-head"]

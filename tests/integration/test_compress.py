@@ -237,7 +237,7 @@ def test_a_pruning_that_is_done_is_not_changed(tmp_path, sparse_recipe):
     told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True, allow_changes=True))
     assert told == (
         "stages[1].compress must not change in a finished stage. "
-        "Its weights are already pruned; begin a new run."
+        "Its weights are already pruned; start a new run."
     )
 
 

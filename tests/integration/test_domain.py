@@ -199,9 +199,9 @@ def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapte
     content["domain_adaptation"]["target"] = str(tmp_path / "other.csv")
     other = parse_recipe(content)
     told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True))
-    assert "must use the data with which the run began" in told
+    assert "The data has changed since the run started" in told
     told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True, allow_changes=True))
-    assert told == ("domain_adaptation must not change after the pretraining has begun. Begin a new run.")
+    assert told == ("domain_adaptation must not change after the pretraining has started. Start a new run.")
     assert (
         refusal(lambda: quick_run(adapted("text", "dann"), tmp_path / "run", resume=True, allow_changes=True))
         == told
@@ -210,7 +210,7 @@ def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapte
     told = refusal(
         lambda: quick_run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
     )
-    assert "The data must not change until the pretraining is finished. Begin a new run." in told
+    assert "The data must not change until the pretraining is finished. Start a new run." in told
 
 
 def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
@@ -219,8 +219,8 @@ def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
     recipe = adapted("text", "continue_pretraining")
     told = refusal(lambda: quick_run(recipe, tmp_path / "run", resume=True, allow_changes=True))
     assert told == (
-        "domain_adaptation.method must not be continue_pretraining after the first stage has begun. "
-        "Begin a new run."
+        "domain_adaptation.method must not be continue_pretraining after the first stage has started. Start "
+        "a new run."
     )
 
 

@@ -82,7 +82,7 @@ def test_a_bare_checkpoint_names_its_data_and_its_folder(finished, tmp_path, rev
     )
     out = tmp_path / "out"
     assert refusal(lambda: export(model, format="torch_export", output=out)) == (
-        "--data must be given unless the model is a run. Only a run records its data."
+        "--data is required unless the model is a run. Only a run records its data."
     )
     data = reviews if (model / "tokenizer.json").is_file() else squares
     result = export(model, format="torch_export", output=out, data=str(data))

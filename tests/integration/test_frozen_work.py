@@ -21,21 +21,21 @@ def said(recipe, epochs=2.0, **speed):
 def test_images(image_recipe):
     head, last = said(image_recipe(), epochs=4.0)
     assert head == (
-        "prefix cache: up to timm_model.fc, if that saves time; 2 versions of each example, 18,432 bytes"
+        "prefix cache: outputs of all layers before timm_model.fc, 2 augmented versions of each example, "
+        "18,432 bytes; used if it saves time"
     )
-    assert last.startswith("prefix cache: up to timm_model.layer3, if that saves time; 2 ")
+    assert last.startswith("prefix cache: outputs of all layers before timm_model.layer3, 2 ")
 
 
 def test_texts(text_recipe):
     head, everything = said(text_recipe())
     assert head == (
-        "prefix cache: up to classifier, if that saves time; 1 version of each example, 1,792 bytes"
+        "prefix cache: outputs of all layers before classifier, 1,792 bytes; used if it saves time"
     )
     assert everything == ""
     last, _ = said(with_stages(text_recipe(), {"train": "last:1"}, {}))
     assert re.fullmatch(
-        r"prefix cache: up to [\w.]+, if that saves time; 1 version of each example, "
-        r"64 bytes per token",
+        r"prefix cache: outputs of all layers before [\w.]+, 64 bytes per token; used if it saves time",
         last,
     )
 

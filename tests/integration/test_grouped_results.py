@@ -48,7 +48,7 @@ def test_intervals_are_of_groups_everywhere(grouped, capsys):
     assert "by groups of critic)" in page
     app(["evaluate", str(grouped.folder)], standalone_mode=False)
     said = " ".join(capsys.readouterr().out.split())
-    assert f"examples in {groups['groups']} groups of critic, resampled as wholes" in said
+    assert f"examples in {groups['groups']} groups of critic, resampled as whole groups" in said
 
 
 def test_every_metric_that_is_asked_for_has_a_value_an_interval_and_baselines(grouped):

@@ -279,7 +279,7 @@ def test_a_run_of_several_tasks_is_refused_where_one_model_is_meant(image_run):
     folder = image_run[0].folder
     told = refusal(lambda: evaluate(folder))
     assert told == (
-        f"{folder} must hold one model. Got models of several tasks. "
+        f"{folder} contains the models of several tasks. "
         f"Use the model of one task: {folder}/tasks/colour or {folder}/tasks/shade."
     )
     assert refusal(lambda: check_finished(folder)) == (

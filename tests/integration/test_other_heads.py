@@ -181,7 +181,7 @@ def test_other_fields_of_a_head_begin_the_stage_anew(tmp_path, text):
     recipe, _ = text
     interrupt(recipe, tmp_path / "run", Stop("head", 5, "begin"))
     changed_recipe = parse_recipe(recipe.model_dump(mode="json"), ["model.head.pool=mean"])
-    assert "model.head.pool: 'mean' instead of 'attention'" in refusal(
+    assert "model.head.pool: 'attention' -> 'mean'" in refusal(
         lambda: quick_run(changed_recipe, tmp_path / "run", resume=True)
     )
 

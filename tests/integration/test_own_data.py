@@ -75,8 +75,8 @@ def test_further_examples_are_left_out_and_counted(texts, caplog):
         found, notes = told(caplog, run)
         assert set(found["text"]) == test
         assert notes == [
-            "The data has changed since the run, so its test split is not drawn again: its examples are identified by "
-            "their content, all 6 of them. 2 new examples are left out; use --data to include them."
+            "The data has changed since the run. The examples of the run's test split are identified by "
+            "their content: all 6. 2 new examples are ignored; use --data to include them."
         ]
     copies = [row for row in ROWS if row.split(",")[0] in test][:1]
     write_rows(path, [*ROWS, *copies])
@@ -88,7 +88,7 @@ def test_a_new_class_is_left_out_too(texts, caplog):
     write_rows(path, ["a plot,awful", *ROWS])
     found, (note,) = told(caplog, run)
     assert set(found["text"]) == test
-    assert note.endswith("1 new example is left out; use --data to include it.")
+    assert note.endswith("1 new example is ignored; use --data to include it.")
     assert found.features["label"].names == ["bad", "good"]
     assert all(found.features["label"].int2str(row["label"]) in row["text"] for row in found)
 
@@ -100,8 +100,8 @@ def test_examples_that_are_gone_are_counted(texts, caplog):
     found, notes = told(caplog, run)
     assert set(found["text"]) == test - set(gone)
     assert notes == [
-        "The data has changed since the run, so its test split is not drawn again: its examples are identified by "
-        "their content, 4 of 6; the others were removed or edited."
+        "The data has changed since the run. The examples of the run's test split are identified by their "
+        "content: 4 of 6; the rest was removed or edited."
     ]
     assert len(evaluate(run).ids) == 4
 
@@ -110,7 +110,7 @@ def test_a_run_is_not_judged_by_other_examples(texts):
     run, path, test = texts
     write_rows(path, [row for row in ROWS if row.split(",")[0] not in test])
     assert refusal(lambda: evaluate(run)) == (
-        "The data must hold examples of the run's test split. Got none of its 6. Restore the data of the "
+        "The data contains none of the 6 examples of the run's test split. Restore the data of the "
         "run, or evaluate on other data with --data."
     )
 
@@ -123,8 +123,8 @@ def test_a_run_without_hashes_takes_only_its_own_data(texts, tmp_path, caplog):
     assert (set(found["text"]), notes) == (test, [])
     write_rows(path, sorted(ROWS))
     assert refusal(lambda: evaluate(older)) == (
-        "The data must be unchanged since the run, which has no examples.npz to identify its examples. "
-        "Got changed data. Restore the data of the run, or evaluate on other data with --data."
+        "The data has changed since the run, which stores no examples.npz to identify its examples. Restore "
+        "the data of the run, or evaluate on other data with --data."
     )
 
 

@@ -89,10 +89,10 @@ def test_what_needs_a_validation_split_is_refused_without_one(tmp_path, text_rec
     content = with_stages(text_recipe(), {"early_stopping": 2}, {"best": "loss"}).model_dump(mode="json")
     content["data"]["split"]["validation"] = 0.0
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
-        "stages[0].early_stopping must be left out if there is no validation split. "
-        "Set data.split.validation above 0, or leave it out.\n"
-        "stages[1].best.metric must be left out if there is no validation split. "
-        "Set data.split.validation above 0, or leave it out."
+        "stages[0].early_stopping must not be set without a validation split. Set data.split.validation "
+        "above 0, or remove the field.\n"
+        "stages[1].best.metric must not be set without a validation split. Set data.split.validation above "
+        "0, or remove the field."
     )
     assert not (tmp_path / "run").exists()
 
@@ -130,7 +130,7 @@ def test_an_image_size_that_the_checkpoint_cannot_take_is_refused_and_nothing_is
     content["model"] = str(tmp_path / "vit")
     content["data"]["image_size"] = 48
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
-        "data.image_size must allow a forward pass of the model. Got 48. "
+        "data.image_size must be a size that the model can process. Got 48. "
         "Model error: Input image size (48*48) doesn't match model (32*32)."
     )
     assert not (tmp_path / "run").exists()
@@ -184,7 +184,8 @@ def test_a_plan_without_the_data_counts_two_labels(text_recipe):
     assert report.examples is None
     assert [stage.steps for stage in report.plan.stages] == [None, None]
     assert report.notes[0] == (
-        "The data 'nobody/has-this' is not available: the plan assumes 2 labels, and the number of steps is unknown."
+        "The data 'nobody/has-this' is not available: the plan assumes 2 labels, and the number of steps is "
+        "unknown."
     )
     assert [note.split(",")[0] for note in report.notes[1:]] == [
         "stages[0].lr is 0.05",

@@ -194,7 +194,7 @@ def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):
         "Start the run without --resume."
     )
     assert refusal(lambda: quick_run(text_recipe(), resume=True)) == (
-        "--resume must be used with --output-dir. Add --output-dir RUN."
+        "--resume requires --output-dir. Add --output-dir RUN."
     )
     assert list(tmp_path.iterdir()) == []
 

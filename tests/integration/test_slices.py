@@ -129,6 +129,6 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_written(tmp_path, t
     content = with_slices(texts[0], ["label"], data=data).model_dump(mode="json")
     content["data"]["split"] = {"validation": 0, "test": 0}
     assert refusal(lambda: quick_run(parse_recipe(content), tmp_path / "run")) == (
-        "evaluation.slices must be left out if there is no test split. Set data.split.test above 0, or leave it out."
+        "evaluation.slices must not be set without a test split. Set data.split.test above 0, or remove the field."
     )
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,5 @@
-"""What a recipe can say about stages as a whole: a strategy, rates and schedules by group, and a carried optimizer."""
+"""What a recipe can say about stages as a whole: a strategy, rates and schedules by group, and a carried "
+"optimizer."""
 
 import io
 import json
@@ -72,10 +73,15 @@ def test_the_plan_shows_the_stages_that_the_strategy_writes(strategy):
     again = {**strategy.model_dump(mode="json", exclude={"strategy", "stages"}), **shown}
     assert parse_recipe(again).stages == report.recipe.stages
     assert "Stage 4, all: train all" in text
-    assert "keeps the optimizer state of 20 tensors" in text
+    assert "restores the optimizer state of 20 tensors" in text
     rates = [line for line in text.splitlines() if line.startswith("learning rate of ")]
-    assert rates[0] == "learning rate of head: _#+: linear", "a quarter of its 4 steps is warmup"
-    assert [line.partition(": ")[2] for line in rates[-2:]] == ["_#+: linear", "_#+: cosine"]
+    assert rates[0] == "learning rate of head: linear, over the steps: _#+:", (
+        "a quarter of its 4 steps is warmup"
+    )
+    assert [line.partition(": ")[2] for line in rates[-2:]] == [
+        "linear, over the steps: _#+:",
+        "cosine, over the steps: _#+:",
+    ]
 
 
 def test_a_run_writes_the_stages_out_and_they_run_again_to_the_same_result(written, tmp_path, strategy):
@@ -224,6 +230,5 @@ def test_an_optimizer_in_pieces_is_not_carried(tmp_path, content, monkeypatch):
         monkeypatch.setenv(name, value)
     recipe = stages(content, {}, {"carry_optimizer": True})
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
-        "stages[1].carry_optimizer must be left out under FSDP and DeepSpeed, which shard the "
-        "optimizer state."
+        "stages[1].carry_optimizer is not supported with FSDP or DeepSpeed, which shard the optimizer state."
     )

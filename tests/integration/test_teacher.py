@@ -46,7 +46,7 @@ def test_a_run_with_a_teacher_goes_on_bit_for_bit_and_with_no_other_teacher(tmp_
     config = master / "model" / "config.json"
     text = config.read_text(encoding="utf-8")
     config.write_text(text + "\n", encoding="utf-8")
-    assert "must use the checkpoint with which the run began" in refusal(
+    assert "The checkpoint has changed since the run started" in refusal(
         lambda: quick_run(recipe, tmp_path / "cut", resume=True)
     )
     config.write_text(text, encoding="utf-8")
@@ -76,13 +76,13 @@ def test_a_teacher_that_is_fed_otherwise_is_refused(tmp_path, image_recipe, imag
 
 def test_a_teacher_of_another_task_is_refused(tmp_path, text_recipe, image_run):
     told = refusal(lambda: quick_run(taught(text_recipe(), image_run[1].folder), tmp_path / "run"))
-    assert told.endswith("must be a model for text-classification. Got one for image-classification.")
+    assert told.endswith("must be a model for text-classification. Got a model for image-classification.")
 
 
 def test_a_teacher_and_folds_are_refused(tmp_path, text_recipe, text_run):
     recipe = taught(text_recipe(evaluation={"folds": 2}), text_run[1].folder)
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
-        "evaluation.folds must be left out when a stage has a teacher. Got 2. "
+        "evaluation.folds must not be set if a stage has a teacher. Got 2. "
         "The teacher was trained on examples that a fold holds out."
     )
 

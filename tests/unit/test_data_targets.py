@@ -131,15 +131,15 @@ def test_missing_labels_are_named():
 
 def test_amounts_the_trainer_cannot_learn():
     assert error_text([0.5, -100.0, math.inf]) == (
-        "The label column must hold finite numbers. Got 'train:2'.\n"
-        "The label column must not hold exactly -100. Got it for 'train:1'. Shift or scale the labels: the "
+        "The label column must contain only finite numbers. Got infinity in 'train:2'.\n"
+        "The label column must not contain -100. Got -100 in 'train:1'. Shift or scale the labels: the "
         "Trainer ignores examples with the label -100."
     )
 
 
 def test_rows_of_zeros_and_ones_are_not_taken_for_classes():
     assert error_text([[0, 1, 1], [1]]) == (
-        "The label column must name each class of a row once. Got repeated classes for 'train:0'. Name each "
+        "The label column must not repeat a class within an example. Got repeated classes in 'train:0'. Name each "
         "class once. In lists of zeros and ones, write one value for each class."
     )
 

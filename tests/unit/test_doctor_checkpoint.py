@@ -40,7 +40,7 @@ def test_whole_checkpoints_pass(image, text):
     assert check_weights(image) == CheckResult(
         "weights",
         "pass",
-        "All 45 parameters below the head equal those of the checkpoint. "
+        "All 45 parameters before the head equal those of the checkpoint. "
         "The checkpoint's head (3 labels) is replaced by a new one (2).",
     )
     assert check_weights(text).state == "pass"
@@ -53,11 +53,11 @@ def test_an_adapter_is_merged_before_the_model_is_saved(tmp_path, bert_checkpoin
     subject = make_subject("text", "", model=model, stages=stages)
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     assert check_weights(subject).measured.startswith(
-        "All 39 parameters below the head equal those of the checkpoint."
+        "All 39 parameters before the head equal those of the checkpoint."
     )
     found = check_round_trip(subject, tmp_path)
     assert found.state == "pass"
-    words = r"Merging its adapter, filled with noise, changes no logit by more than \S+\. Loaded by transformers, "
+    words = r"Merging its adapter, filled with noise, changes no logit by more than \S+\. The saved model, loaded by "
     assert re.match(words, found.measured)
     after = subject.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -70,7 +70,7 @@ def test_a_missing_weight_fails_and_the_other_checks_go_on(tmp_path, timm_checkp
     assert check_weights(subject) == CheckResult(
         "weights",
         "fail",
-        f"It must hold every weight outside the head; it lacks {name}.",
+        f"model.path must hold every weight outside the head; it lacks {name}.",
         "Add it to model.allow_missing if this is intended.",
     )
     (tmp_path / "out").mkdir()
@@ -82,7 +82,7 @@ def test_a_weight_too_many_fails(tmp_path, bert_checkpoint):
     found = check_weights(make_subject("text", changed))
     assert (found.state, found.measured) == (
         "fail",
-        "It must hold only weights of its architecture; it also holds stray.",
+        "model.path must hold only weights of its architecture; it also holds stray.",
     )
 
 
@@ -105,7 +105,7 @@ def test_what_is_saved_is_loaded_by_transformers_and_by_timm(tmp_path, image, te
     for subject, libraries in ((image, "transformers and by timm"), (text, "transformers")):
         folder = tmp_path / subject.prepared.task.modality.name
         folder.mkdir()
-        measured = f"Loaded by {libraries}, its 16 logits are equal bit for bit."
+        measured = f"The saved model, loaded by {libraries}, returns bitwise equal logits (16 values)."
         assert check_round_trip(subject, folder) == CheckResult("save and load", "pass", measured)
 
 

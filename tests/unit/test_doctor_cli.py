@@ -49,9 +49,9 @@ def test_off_a_terminal_each_check_is_one_plain_line(tmp_path):
         "models/mine: text-classification, 10 parameters",
         "The data is not at hand.",
         "pass     loss scaling   Accumulation 1 x 8 and 4 x 2 give the same gradient.",
-        "fail     stage head     Planned, and not changed: head.weight. Repair: Update transformers.",
+        "fail     stage head     Planned, and not changed: head.weight. Fix: Update transformers.",
         "skipped  two processes  This build of torch has no gloo.",
-        "pass     precision      A step of 8: fp32 2 ms. Faster: speed.precision=bf16 is 2.0 times as fast.",
+        "pass     precision      A step of 8: fp32 2 ms. Suggestion: speed.precision=bf16 is 2.0 times as fast.",
         "4 checks in 7 s: 2 passed, 1 failed, 1 skipped.",
     ]
 
@@ -75,7 +75,7 @@ def test_on_a_terminal_the_rows_are_columns_that_wrap(tmp_path):
         "                       head.weight.",
     ):
         assert expected in text
-    assert "                       Repair: Update transformers." in text
+    assert "                       Fix: Update transformers." in text
 
 
 def plain(text):
@@ -177,8 +177,8 @@ def test_it_is_refused_among_several_processes(monkeypatch, tmp_path):
     with pytest.raises(InputError) as caught:
         next(check_suites(None, tmp_path))
     assert str(caught.value) == (
-        "doctor must run in one process. Got 2. It starts two processes itself; run it without accelerate "
-        "launch."
+        "hf-finetune doctor cannot run under accelerate launch. Got 2 processes. Run it directly; it starts "
+        "its own processes."
     )
 
 

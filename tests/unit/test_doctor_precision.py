@@ -28,7 +28,10 @@ def test_the_fastest_is_suggested_with_what_to_set():
 
 def test_nothing_is_suggested_when_the_recipe_is_about_as_fast():
     found = judge([PLAIN, Timing("bf16", "contiguous", 0.38, 0.7)], 8, "fp32", "contiguous")
-    measured = "A step of 8: fp32 400 ms (the recipe), bf16 380 ms. None is much faster than the recipe's."
+    measured = (
+        "A step of 8: fp32 400 ms (the recipe), bf16 380 ms. "
+        "No other mode is much faster than that of the recipe."
+    )
     assert found == CheckResult("precision", "pass", measured)
 
 
@@ -39,7 +42,7 @@ def test_a_faster_way_with_another_loss_is_not_suggested(loss):
         "precision",
         "pass",
         "A step of 8: fp32 400 ms (the recipe), bf16 100 ms. The loss of bf16 differs from that of fp32. "
-        "None is much faster than the recipe's.",
+        "No other mode is much faster than that of the recipe.",
     )
 
 

@@ -222,7 +222,7 @@ def test_every_unknown_name_is_told():
         "metrics[1] must be a metric of this package for single_label labels unless --trust-remote-code is given. "
         "Got 'acuracy'. Nearest: 'accuracy'. With the option, evaluate.load runs the script 'acuracy' of "
         "the Hub, or its cached copy.\n"
-        f"metrics[2] must be defined for single_label labels. Got 'mae'. Known: {known}."
+        f"metrics[2] must be a metric for single_label labels. Got 'mae'. Known: {known}."
     )
 
 
@@ -262,7 +262,7 @@ def test_top_k_is_of_any_k_and_agrees_with_scikit_learn():
     with pytest.raises(InputError) as caught:
         check_metric_names(["top_4_accuracy"], "single_label", settings=MetricSettings(tuple("abcd")))
     assert str(caught.value) == (
-        "metrics[0] must have a k below the number of classes, 4. Got 'top_4_accuracy'."
+        "metrics[0] must have a k smaller than the number of classes (4). Got 'top_4_accuracy'."
     )
 
 
@@ -279,8 +279,9 @@ def test_a_class_has_scores_of_its_own_by_its_name():
     with pytest.raises(InputError) as caught:
         check_metric_names(["recall:salat", "recall:"], "single_label", settings=settings)
     assert str(caught.value) == (
-        "metrics[0] must name a class after recall:. Got 'recall:salat'. Nearest: 'salad'.\n"
-        "metrics[1] must name a class after recall:. Got 'recall:'. Known: 'soup: hot', 'salad', 'tea'."
+        "metrics[0] must be 'recall:' followed by a class of the data. Got 'recall:salat'. Nearest: 'salad'.\n"
+        "metrics[1] must be 'recall:' followed by a class of the data. Got 'recall:'. Known: 'soup: hot', "
+        "'salad', 'tea'."
     )
 
 
@@ -312,23 +313,23 @@ def test_costs_have_defaults_for_rows_and_for_classes():
         "evaluation.costs.soup must be a class of the data, or default. Got 'te'. Nearest: 'tea'.",
     ]
     (problem,) = cost_problems({"soup": {"tea": 1}}, "multi_label", names)
-    assert problem.rule == "must be left out unless every example has one class"
+    assert problem.rule == "is only supported for single-label data"
 
 
 @pytest.mark.parametrize(
     ("name", "target", "meant"),
     [
-        ("mcc", "single_label", "Here it is called 'matthews_correlation'."),
-        ("cohen_kappa_score", "single_label", "Here it is called 'cohen_kappa'."),
-        ("quadratic_weighted_kappa", "single_label", "Here it is called 'cohen_kappa_quadratic'."),
-        ("mAP", "multi_label", "Here it is called 'mean_average_precision'."),
-        ("f1", "single_label", "Here it is called 'f1_macro'."),
-        ("F1-Macro", "single_label", "Here it is called 'f1_macro'."),
-        ("eval_f1", "single_label", "Here it is called 'f1_macro'."),
-        ("eval_accuracy", "single_label", "Here it is called 'accuracy'."),
-        ("top_k_accuracy", "single_label", "Here it is called 'top_3_accuracy'."),
-        ("mean_absolute_error", "regression", "Here it is called 'mae'."),
-        ("neg_log_loss", "single_label", "Here it is called 'log_loss'."),
+        ("mcc", "single_label", "Use 'matthews_correlation'."),
+        ("cohen_kappa_score", "single_label", "Use 'cohen_kappa'."),
+        ("quadratic_weighted_kappa", "single_label", "Use 'cohen_kappa_quadratic'."),
+        ("mAP", "multi_label", "Use 'mean_average_precision'."),
+        ("f1", "single_label", "Use 'f1_macro'."),
+        ("F1-Macro", "single_label", "Use 'f1_macro'."),
+        ("eval_f1", "single_label", "Use 'f1_macro'."),
+        ("eval_accuracy", "single_label", "Use 'accuracy'."),
+        ("top_k_accuracy", "single_label", "Use 'top_3_accuracy'."),
+        ("mean_absolute_error", "regression", "Use 'mae'."),
+        ("neg_log_loss", "single_label", "Use 'log_loss'."),
         ("matthews_correlation", "regression", "Known: 'mae', 'rmse', 'r2', 'spearman'."),
     ],
 )
@@ -389,7 +390,7 @@ def test_a_script_that_cannot_be_computed_is_told_before_training(script):
     failing = script("failing", "1 / 0")
     with pytest.raises(InputError) as caught:
         check_metric_names([several, failing], "single_label", place="stages[0].best", trust_remote_code=True)
-    rule = "must be computable from the predictions and references of single_label data alone"
+    rule = "cannot be computed from predictions and references of single_label data"
     assert str(caught.value) == (
         f"stages[0].best[0] {rule}. Got {several!r}. ValueError: it returns several values: 'right', 'wrong'.\n"
         f"stages[0].best[1] {rule}. Got {failing!r}. ZeroDivisionError: division by zero."
@@ -402,5 +403,5 @@ def test_a_script_that_does_not_load_is_told(tmp_path, script):
     with pytest.raises(InputError) as caught:
         check_metric_names([str(broken)], "single_label", trust_remote_code=True)
     assert str(caught.value).startswith(
-        f"metrics[0] must be loadable by evaluate.load. Got {str(broken)!r}. ImportError: "
+        f"metrics[0] cannot be loaded by evaluate.load. Got {str(broken)!r}. ImportError: "
     )

@@ -93,7 +93,7 @@ def test_a_predictor_predicts_again_and_again_as_the_function_does(texts, tmp_pa
     )
     assert predictor("good film") == expected[:1]
     assert predictor.classifier.label_names == texts.label_names
-    with pytest.raises(InputError, match="must name at least one file, folder or text"):
+    with pytest.raises(InputError, match="must be at least one file, folder or text"):
         predictor([])
     with pytest.raises(InputError, match="must be a model for image-classification"):
         Predictor(tmp_path / "run", task="image-classification")

@@ -27,27 +27,27 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
     given = [str(path) for path in (empty, odd, table, blank, broken, missing)]
     lines = problem_of(given, TEXT).splitlines()
     assert lines[:4] == [
-        f"{empty} must hold .txt files at any depth.",
+        f"{empty} contains no .txt files at any depth.",
         f"{odd} must be a text, or a file of texts with a known extension. Got a file. "
         "Known: '.txt', '.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.parquet', '.xlsx'.",
         f"{table} must have exactly one column that looks like the text. Got columns 'headline', 'summary'. "
         "Rename the column with the texts to 'text', or set --column text=NAME.",
-        f"{blank} must hold at least one row.",
+        f"{blank} contains no rows.",
     ]
-    assert lines[4].startswith(f"{broken} must be readable as parquet. Got ArrowInvalid: ")
-    assert lines[5:] == [f"{missing} must exist."]
+    assert lines[4].startswith(f"{broken} cannot be read as parquet. ArrowInvalid: ")
+    assert lines[5:] == [f"{missing} does not exist."]
 
 
 @pytest.mark.parametrize("modality", [TEXT, IMAGE])
 @pytest.mark.parametrize("inputs", [[], [""], [" \n"]])
 def test_nothing_to_predict(modality, inputs):
     assert problem_of(inputs, modality) == (
-        "INPUT must name at least one file, folder or text, or - for standard input."
+        "INPUT must be at least one file, folder or text, or - for standard input."
     )
 
 
 def test_other_inputs_that_cannot_be_used(tmp_path):
-    assert problem_of([str(tmp_path)], IMAGE) == f"{tmp_path} must hold images at any depth."
+    assert problem_of([str(tmp_path)], IMAGE) == f"{tmp_path} contains no images at any depth."
     table = tmp_path / "t.csv"
     table.write_text("headline,summary\na,b\n")
     assert problem_of([str(table)], TEXT, columns={"text": "sumary"}) == (

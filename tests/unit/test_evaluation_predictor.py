@@ -53,8 +53,8 @@ def test_what_is_no_model_is_told(tmp_path):
 def test_an_unfinished_run_is_told_how_to_go_on(tmp_path):
     (tmp_path / "recipe.yaml").touch()
     assert error_of(resolve_model_dir, tmp_path) == (
-        f"{tmp_path} must hold a finished model. Got no {tmp_path / 'model'}. "
-        f"Finish it: hf-finetune run {tmp_path / 'recipe.yaml'} --output-dir {tmp_path} --resume."
+        f"{tmp_path} is a run that is not finished. Got no {tmp_path / 'model'}. Finish the run: "
+        f"hf-finetune run {tmp_path / 'recipe.yaml'} --output-dir {tmp_path} --resume."
     )
 
 
@@ -164,11 +164,12 @@ def test_classes_of_one_name_are_told_apart(tmp_path):
 def test_a_model_for_another_task_is_told(tmp_path):
     folder = save_vit(tmp_path / "model")
     assert error_of(load_classifier, folder, task="text-classification") == (
-        f"{folder} must be a model for text-classification. Got one for image-classification."
+        f"{folder} must be a model for text-classification. Got a model for image-classification."
     )
     change_config(folder, architectures=["ViTModel"])
     assert error_of(load_classifier, folder) == (
-        f"{folder} must be a model ForImageClassification or ForSequenceClassification. Got ViTModel."
+        f"{folder} must be a model whose class name ends in ForImageClassification or "
+        "ForSequenceClassification. Got ViTModel."
     )
 
 
@@ -179,7 +180,7 @@ def test_a_damaged_checkpoint_is_told(tmp_path):
     weights.write_bytes(whole[: len(whole) // 2])
     rule = f"{folder} must be a checkpoint that can be loaded."
     assert error_of(load_classifier, folder) == (
-        f"{folder} must hold intact weight files. Got a damaged or truncated file. Download or copy it again."
+        f"{folder} contains a damaged or truncated weight file. Download or copy it again."
     )
     weights.write_bytes(whole)
     (folder / "preprocessor_config.json").unlink()
@@ -195,6 +196,4 @@ def test_missing_weights_are_told_and_never_drawn_at_random(tmp_path):
     weights = load_file(folder / "model.safetensors")
     del weights["classifier.bias"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert error_of(load_classifier, folder) == (
-        f"{folder} must hold every weight of its model. Got none for classifier.bias."
-    )
+    assert error_of(load_classifier, folder) == (f"{folder} lacks weights of its model: classifier.bias.")

@@ -24,23 +24,23 @@ def test_a_split_is_too_small_up_to_380_examples():
     [
         (
             *("accuracy", 40, None),
-            "The validation split has 40 examples: one example is 0.025 of accuracy and the 95 % interval is about "
-            "±0.15, so smaller differences between epochs may be chance.",
+            "The validation split has only 40 examples: the 95 % confidence interval of accuracy is about "
+            "±0.15, so smaller differences between epochs may be due to chance.",
         ),
         (
             *("top_5_accuracy", 1, None),
-            "The validation split has 1 example: one example is 1 of top_5_accuracy and the 95 % interval is about "
-            "±0.45, so smaller differences between epochs may be chance.",
+            "The validation split has only 1 example: the 95 % confidence interval of top_5_accuracy is "
+            "about ±0.45, so smaller differences between epochs may be due to chance.",
         ),
         (
             *("accuracy", 1000, 50),
-            "The validation split has 1,000 examples in 50 groups: one example is 0.001 of accuracy and the 95 % "
-            "interval is about ±0.13, so smaller differences between epochs may be chance.",
+            "The validation split has only 1,000 examples in 50 groups: the 95 % confidence interval of "
+            "accuracy is about ±0.13, so smaller differences between epochs may be due to chance.",
         ),
         (
             *("rmse", 40, None),
-            "The validation split has 40 examples, on which even a proportion has a 95 % interval of about ±0.15: "
-            "small differences of rmse between epochs may be chance.",
+            "The validation split has only 40 examples, on which the 95 % confidence interval of a "
+            "proportion is about ±0.15: small differences of rmse between epochs may be due to chance.",
         ),
     ],
 )

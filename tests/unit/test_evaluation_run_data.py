@@ -125,7 +125,7 @@ def test_rows_that_a_limit_left_out_are_no_test_examples(tmp_path):
     assert case.found(ROWS) == (before, None)
     found, changed = case.found(ROWS[::-1])
     assert found == before
-    assert changed.endswith("31 new examples are left out; use --data to include them.")
+    assert changed.endswith("31 new examples are ignored; use --data to include them.")
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -142,7 +142,7 @@ def test_groups_are_kept_apart_as_they_were(tmp_path):
     case = Case(tmp_path, rows, "text,label,writer", split={"group": "writer"})
     before = labelled(case.data.test)
     found, changed = case.found([*rows[::-1], "a new film,good,99"])
-    assert found == before and changed.endswith(" 1 new example is left out; use --data to include it.")
+    assert found == before and changed.endswith(" 1 new example is ignored; use --data to include it.")
 
 
 def test_amounts_and_lists_are_found_with_their_labels(tmp_path):
@@ -221,7 +221,7 @@ def test_without_hashes_the_fingerprint_decides(tmp_path):
     assert case.found(ROWS) == (before, None)
     with pytest.raises(
         InputError,
-        match=r"The data must be unchanged since the run.* Got changed data\. Restore the data of the run",
+        match=r"The data has changed since the run, which stores no examples.npz.*\. Restore the data of the run",
     ):
         case.found(ROWS[::-1])
     note = (

@@ -192,8 +192,8 @@ def test_runs_of_both_forms_are_compared(tmp_path):
     with pytest.raises(InputError) as caught:
         compare_runs(runs, ["roc_auc"])
     assert str(caught.value) == (
-        f"--metric must be computable from the 20 most probable classes that {tmp_path / 'b.parquet'} holds. "
-        "Got 'roc_auc'. Run with evaluation.probabilities: all."
+        f"--metric roc_auc needs the probabilities of all classes, but {tmp_path / 'b.parquet'} stores only "
+        "the 20 highest. Run with evaluation.probabilities: all."
     )
 
 

@@ -51,7 +51,7 @@ def test_the_fields_of_other_alternatives_are_no_change(made):
     assert manifest.recipe != made.model_dump(mode="json")
     assert not find_changes(manifest, made, PRINTS)
     changes = find_changes(manifest, made.model_copy(update={"seed": 3}), PRINTS)
-    assert changes.sentence() == "seed: 3 instead of 0"
+    assert changes.sentence() == "seed: 0 -> 3"
 
 
 def test_the_pretraining_of_an_older_version_is_unchanged():

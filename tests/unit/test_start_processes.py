@@ -28,7 +28,7 @@ def test_deepspeed_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setattr(processes, "is_deepspeed_available", lambda: False)
     assert refusal() == (
-        "--use_deepspeed must have DeepSpeed installed. "
+        "--use_deepspeed requires the package deepspeed. "
         "Install it (python -m pip install deepspeed), or launch without it."
     )
 
@@ -45,7 +45,7 @@ def test_a_deepspeed_config_that_takes_schedule_or_weights_away_is_refused(monke
     )
     path.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
     assert refusal() == (
-        f"{path} must let ZeRO-3 gather the weights when they are saved. "
+        f"{path} does not gather the weights of ZeRO-3, which saving the model requires. "
         "Set zero_optimization.stage3_gather_16bit_weights_on_model_save to true."
     )
     path.write_text(json.dumps({"zero_optimization": {"stage": 2}, "optimizer": {"type": "AdamW"}}))

@@ -1,4 +1,5 @@
-"""The answer to a text does not depend on the batch that it is in: padding is at the right, or the person is told."""
+"""The answer to a text does not depend on the batch that it is in: padding is at the right, or the person "
+"is told."""
 
 from types import SimpleNamespace
 
@@ -18,7 +19,8 @@ from hf_finetune.tasks.text.tokenization import pad_right
 
 EXAMPLES = ["good film", "the film is very very very very bad", "bad"]
 CHANGED = (
-    "The checkpoint's tokenizer pads on the left. Here, and in the saved model, it pads on the right: the model has "
+    "The checkpoint's tokenizer pads on the left. Here, and in the saved model, it pads on the right: the "
+    "model has "
     "absolute positions, which left padding would shift, so that predictions would depend on the batch."
 )
 
@@ -132,7 +134,8 @@ def test_a_model_whose_answer_depends_on_padding_is_told_of(make, padded):
         "The predictions of this model depend on padding: the logits of a short text change by "
     )
     assert note.endswith(
-        " % of the largest in a batch with a longer one. Set evaluation.batch_size: 1, and run evaluate and predict "
+        " % (of the largest logit) when it is batched with a longer text. Set evaluation.batch_size: 1, and "
+        "run evaluate and predict "
         "with --batch-size 1, or use a checkpoint that masks padding."
     )
 
