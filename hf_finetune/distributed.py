@@ -49,7 +49,7 @@ LOST = (
     "abort",
 )
 
-# DeepSpeed setting without which no process ever holds the full weights; despite its name they stay fp32.
+# DeepSpeed setting without which no process has the full weights; despite its name, the gathered weights are fp32.
 GATHERS = "stage3_gather_16bit_weights_on_model_save"
 
 _patient_group: Any = None
@@ -73,8 +73,8 @@ def start_processes() -> PartialState:
         _check_deepspeed()
     if _asked_for("ACCELERATE_USE_FSDP"):
         _check_fsdp()
-        # Each process loads all weights and keeps its shard: RAM-efficient loading leaves out BatchNorm's buffers
-        # (accelerate 1.15). Checkpoints hold the full weights, so that any number of processes can resume from them.
+        # Each process loads all weights and keeps its shard: RAM-efficient loading does not load BatchNorm buffers
+        # (accelerate 1.15). Checkpoints contain the full weights, so that any number of processes can resume from them.
         os.environ.update(FSDP_CPU_RAM_EFFICIENT_LOADING="false", FSDP_STATE_DICT_TYPE="FULL_STATE_DICT")
     timeout = timedelta(seconds=float(os.environ.get("HF_FINETUNE_TIMEOUT", TIMEOUT_SECONDS)))
     if torch.accelerator.is_available():
@@ -99,9 +99,8 @@ def ending_processes() -> Iterator[None]:
     """
     try:
         yield
-    except (
-        KeyboardInterrupt
-    ):  # all processes stop then; after any other error the others may be gone, or wait
+    except KeyboardInterrupt:
+        # All processes stop then. After any other error, the other processes may have ended, or wait.
         _leave()
         raise
     else:
@@ -126,7 +125,7 @@ def computes_on_cpu() -> bool:
 
 
 def is_sharded() -> bool:
-    """Return whether each process holds only a shard of the model: with FSDP or DeepSpeed, by accelerate's settings."""
+    """Return whether each process has only a shard of the model: with FSDP or DeepSpeed, by accelerate's settings."""
     return _asked_for("ACCELERATE_USE_FSDP") or uses_deepspeed()
 
 
@@ -191,7 +190,7 @@ def prepare_sharding(model: nn.Module) -> None:
 
 
 def layer_classes(model: nn.Module) -> list[str]:
-    """Return the class names of the layers by which FSDP shards a model, without those that hold word embeddings."""
+    """Return the class names of the layers by which FSDP shards a model, without those that contain word embeddings."""
     # A model without word embeddings, such as an image model, raises one of these errors (transformers 5.23).
     try:
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
@@ -265,7 +264,7 @@ def main_process_first(state: PartialState) -> Iterator[None]:
 
 @contextmanager
 def detect_lost_process(state: PartialState) -> Iterator[None]:
-    """Replace the socket errors of gloo and NCCL by a clear message if another process is gone.
+    """Replace the socket errors of gloo and NCCL by a clear message if another process has ended or is stuck.
 
     The launcher then terminates the remaining processes (SIGTERM). This process ignores the signal, so that it ends
     with its own error and the user sees the message.

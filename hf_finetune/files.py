@@ -11,8 +11,10 @@ from typing import Any
 
 __all__ = ["can_be_path", "read_json_object", "replacing", "replacing_folder"]
 
-_LONGEST_NAME, _LONGEST_PATH = 255, 4095
-"""Maximum length of a file name and of a path on Linux, in bytes."""
+_MAX_NAME_BYTES = 255
+"""Maximum length of a file name on Linux."""
+_MAX_PATH_BYTES = 4095
+"""Maximum length of a path on Linux."""
 
 
 def can_be_path(path: str | Path) -> bool:
@@ -21,12 +23,12 @@ def can_be_path(path: str | Path) -> bool:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-    longest = max(map(len, encoded.split(b"/")))
-    return b"\0" not in encoded and longest <= _LONGEST_NAME and len(encoded) <= _LONGEST_PATH
+    longest_name = max(map(len, encoded.split(b"/")))
+    return b"\0" not in encoded and longest_name <= _MAX_NAME_BYTES and len(encoded) <= _MAX_PATH_BYTES
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty if the file is missing, unreadable or holds no object."""
+    """Return the object in a JSON file; empty if the file is missing, unreadable or contains no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -38,7 +40,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file next to ``path``, which replaces ``path`` when the block succeeds.
 
-    If the block fails, also by Ctrl-C, a file that was at ``path`` stays unchanged.
+    If the block fails, including by Ctrl-C, a file that was at ``path`` stays unchanged.
 
     Raises:
         OSError: If the folder is missing or cannot be written to.
@@ -48,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
+        umask = os.umask(0)  # it can only be read by setting it
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp creates a file that only its owner can read
         temporary.replace(path)
@@ -59,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield the path of a temporary folder for the block to create; it replaces ``folder`` when the block succeeds."""
+    """Yield the path of a temporary folder, which the block creates; it replaces ``folder`` when the block succeeds."""
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:

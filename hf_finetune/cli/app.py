@@ -42,7 +42,7 @@ Overrides = Annotated[
 
 
 def main() -> None:
-    """Run the command line and exit with 0 (done), 2 (invalid input), 130 (interrupted) or 1 (any other failure)."""
+    """Run the command line and exit with 0 (success), 2 (invalid input), 130 (interrupted) or 1 (any other failure)."""
     # Set before any library is imported, so that no usage counts are sent and no start-up messages are printed.
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 LINE_SECONDS = 30.0
-"""Seconds without a log line after which a stage logs its progress within an epoch, so as not to look stalled."""
+"""Interval in seconds at which progress within an epoch is logged if nothing else is."""
 
 
 def use_utf8() -> None:
@@ -83,7 +83,7 @@ def _quiet_datasets() -> None:
 
 
 def quiet_hub(console: Console) -> None:
-    """Show the log lines of this package; of the Hub client, only errors and one line if the Hub does not answer."""
+    """Show the log lines of this package; from the Hub client, only errors and one line if the Hub does not respond."""
     ours = logging.getLogger("hf_finetune")
     ours.handlers, ours.propagate = [_log_handler(console)], False
     ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
@@ -96,7 +96,7 @@ def quiet_hub(console: Console) -> None:
 
 
 class _HubOnce(logging.Filter):
-    """Log filter that reports once that the Hub does not answer; huggingface_hub reports every retry."""
+    """Log filter that reports once that the Hub does not respond; huggingface_hub reports every retry."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def _log_handler(console: Console) -> logging.Handler:
 
 
 class _PlainHandler(logging.Handler):
-    """Log handler that prints through a console, and so to the stream that the console writes to at that moment."""
+    """Log handler that prints through a console, so that a later redirection of its output is respected."""
 
     def __init__(self, console: Console):
         super().__init__()
@@ -138,8 +138,8 @@ def default_run_folder(recipe: str, resume: bool) -> Path | None:
         resume: Whether to resume a run.
 
     Returns:
-        Run directory. None if there is no run to resume; None also for a new run on several processes, where the
-        start time of the launcher names it later, so that all processes use the same one.
+        Run directory. None if there is no run to resume, and for a new run on several processes: its folder is named
+        later, so that all processes use the same name.
     """
     stem = Path(recipe).stem
     if resume:
@@ -194,7 +194,7 @@ class RunDisplay:
             self.console.print(f"--output-dir {self.folder} --resume", markup=False)
 
     def evaluated(self, done: int) -> None:
-        """Update the bar with the number of test examples that are done."""
+        """Update the bar with the number of test examples predicted so far."""
         if self.evaluation is None:
             self.evaluation = self.bar.add_task("test", total=None, metrics="")
         self.bar.update(self.evaluation, completed=done)

@@ -23,7 +23,7 @@ def print_input_error(console: Console, error: InputError, before: int = 0) -> i
 
     Args:
         console: Console to print to.
-        error: Error that holds the problems.
+        error: Error that contains the problems.
         before: Number of problems of the same input that were printed earlier.
     """
     if int(os.environ.get("RANK", "0")) == 0:
@@ -71,6 +71,7 @@ def print_failure(console: Console, error: Exception) -> int:
         )
         return 1
     name = type(error).__name__
+    # by name, because importing these classes would import torch
     is_explained = name in ("DivergedError", "LostProcessError")
     console.print(f"[bold red]{'Stopped' if is_explained else name}:[/]", end=" ")
     console.print(str(error), markup=False)
@@ -80,7 +81,7 @@ def print_failure(console: Console, error: Exception) -> int:
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Return whether an error or one of its causes is a full disk. For safetensors, only its text shows that."""
+    """Return whether an error or a cause of it is a full disk; safetensors sets no errno, so the text is matched too."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True

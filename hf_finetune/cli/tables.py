@@ -101,7 +101,7 @@ def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int
 
 
 def print_slices(console: Console, found: Mapping[str, Any]) -> None:
-    """Print a table of the slices of each column, the worst first, and a sentence on it."""
+    """Print a table of the slices of each column, the worst first, and a verdict."""
     if not found:
         return
     from hf_finetune.report.slices import slice_tables
@@ -273,7 +273,7 @@ def _print_stage(
 
 
 def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
-    """Return layers, parameters, rate and weight decay of each layer group; of many groups, the first and the last."""
+    """Return layers, parameters, learning rate and weight decay of each group; of many, the first and the last ones."""
     merged: dict[tuple[str, float], list[Any]] = {}
     for group in planned.groups:
         merged.setdefault((group.layers, group.lr), []).append(group)
@@ -292,7 +292,7 @@ def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
 
 
 def _print_data(console: Console, data: "LabelledData", task: str) -> None:
-    """Print the sizes of the splits and the classes of a task; the only task has an empty name."""
+    """Print the sizes of the splits and the classes of a task, whose name is empty in a single-task run."""
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     sizes = [f"{len(split):,} {title}" for title, split in splits.items() if split is not None]
     names = data.label_names

@@ -48,10 +48,10 @@ def check_suites(
 ) -> Iterator[CheckSuite]:
     """Yield the suite of a recipe's checkpoint; without a recipe, one of a tiny model for each task.
 
-    Of several tasks, each has a suite, whose model has the head of that task alone.
+    A multi-task recipe has one suite per task, whose model has the head of that task alone.
 
     Args:
-        recipe: Recipe whose checkpoint and stages to check; None checks the tiny models.
+        recipe: Recipe whose checkpoint and stages to check; None checks tiny random models.
         folder: Folder for the tiny models.
         trust_remote_code: Whether code from the checkpoint may run.
 

@@ -39,7 +39,7 @@ class CheckTarget:
         inputs: Synthetic examples, with the recipe's preprocessing and augmentation.
         examples: The same examples, preprocessed once, so that random augmentation cannot change them.
         notes: Sentences on the loaded weights.
-        unaccounted: Problems with missing or unexpected weights.
+        weight_problems: Problems of missing or unexpected weights.
         remark: Note for the user, printed before the checks; may be empty.
     """
 
@@ -97,7 +97,7 @@ def made_up_data(
         modality: Kind of the inputs.
         target: Kind of the labels.
         names: Class names; one name for regression.
-        words: Number of words of the longest text; the others have at least a fourth of it.
+        words: Number of words of the longest text; the shortest has at least a quarter as many.
         pair: Whether optional columns are filled too.
     """
     chance = random.Random(0)
@@ -147,7 +147,7 @@ def _load(prepared: PreparedRun) -> tuple[BuiltModel, tuple[Problem, ...]]:
 def _without_metrics(recipe: Recipe) -> Recipe:
     """Return a copy of the recipe without metrics, best checkpoints, early stopping and pruning.
 
-    All but pruning need the real data, and pruning would change the checkpoint that is to be checked.
+    The first three need the real data; pruning would change the checkpoint that is to be checked.
     """
     unasked = {"best": None, "early_stopping": None, "compress": None}
     stages = tuple(stage.model_copy(update=unasked) for stage in recipe.stages)

@@ -29,7 +29,7 @@ LIBRARIES = (
 
 
 def check_weights(subject: CheckTarget) -> CheckResult:
-    """Check that the checkpoint holds exactly the weights of the architecture, except for those of the head."""
+    """Check that the checkpoint contains exactly the weights of the architecture, except for those of the head."""
     if subject.unaccounted:
         repairs = dict.fromkeys(problem.repair for problem in subject.unaccounted if problem.repair)
         rules = " ".join(f"{problem.place} {problem.rule}." for problem in subject.unaccounted)
@@ -88,9 +88,9 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
 def own_memory(model: AnyModel) -> AnyModel:
     """Copy memory-mapped weights and buffers to newly allocated memory, in place, and return the model.
 
-    transformers 5.23 maps the weights from the file, at any byte offset. torch aligns its own tensors to 64 bytes;
-    without that alignment, a convolution of torch 2.15 on a CPU with AVX-512 sums in another order, and the logits of
-    the same weights differ in their last bit.
+    transformers 5.23 memory-maps the weights from the file, at unaligned offsets. torch aligns its own tensors to 64
+    bytes; without that alignment, a convolution of torch 2.15 on a CPU with AVX-512 sums in another order, and the
+    logits of the same weights differ in their last bit.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()

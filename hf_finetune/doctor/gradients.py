@@ -28,7 +28,7 @@ REPAIR = (
 
 
 def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
-    """Check that 1 batch of 8 and 4 accumulated batches of 2 have the same gradient, that of plain torch for all 8.
+    """Check that 1 batch of 8 and 4 accumulated batches of 2 give the same gradient as plain torch on all 8 examples.
 
     The gradient is taken right before the optimizer step.
 

@@ -19,6 +19,7 @@ from hf_finetune.recipe.schema import SpeedSpec
 __all__ = ["check_stage", "stage_title"]
 
 LOWEST_RATE = 1e-3
+"""Lower bound of the learning rates in the check, at which two steps change the weights."""
 VISIBLE = 1e-6
 """Smallest update, as a fraction of a weight, that is certain to change it in fp32, whose rounding error is 6e-8."""
 
@@ -40,7 +41,7 @@ def stage_title(subject: CheckTarget, index: int) -> str:
 def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     """Train a stage for two steps, and check the changed tensors, the optimizer's groups and the frozen modules' mode.
 
-    Learning rates below 1e-3 are raised to it, so that two steps are enough to change the weights.
+    Learning rates below 1e-3 are raised to 1e-3, so that two steps are enough to change the weights.
 
     Args:
         subject: Model to check.
@@ -155,10 +156,11 @@ def _moving_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
 def _held_back(
     subject: CheckTarget, index: int, still: list[str], gradient: Mapping[str, torch.Tensor]
 ) -> set[str]:
-    """Return the unchanged parameters whose update is zero or lost in rounding, so that they could not change.
+    """Return the unchanged parameters whose update is not measurable, so that they could not change.
 
-    A parameter without a ``gradient`` in the first step of the stage is not among them if plain torch computes a
-    gradient for it that is large enough.
+    An update is not measurable if it is below the fp32 rounding error of the weight, either with the gradient of plain
+    torch or with the ``gradient`` of the first step of the stage. A parameter that lacks the latter is not returned if
+    the former is large enough.
     """
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     planned = subject.prepared.plan.stages[index].trainable

@@ -55,7 +55,7 @@ def shorten(
         "best": None,
         "early_stopping": None,
         "regularize": RegularizeSpec(),
-        "fit": "gradient",  # also where the head is fitted, to show that nothing else would change
+        "fit": "gradient",  # a head that a solver fits is trained by gradient here, so that the check covers it
         "lr": stage.lr if stage.lr is not None else max(lowest_rate, LR),
     }
     groups = tuple(replace(group, lr=max(group.lr or LR, lowest_rate)) for group in planned.groups)

@@ -114,6 +114,7 @@ def _run_workers(folder: Path) -> str:
         for process in started:
             process.kill()
             process.wait()
+    # prefer a process that failed by itself (positive code) to one that was killed above
     failed = [rank for rank, process in enumerate(started) if process.returncode > 0] or [
         rank for rank, process in enumerate(started) if process.returncode
     ]

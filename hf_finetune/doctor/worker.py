@@ -34,11 +34,11 @@ def gradient_file(folder: Path, index: int) -> Path:
 
 
 def pack_model(model: PreTrainedModel) -> dict[str, Any]:
-    """Return the parts of a job from which a worker has a copy of a model that is held in eval mode.
+    """Return the entries of a job from which a worker restores a model, in eval mode.
 
     The eval hook is registered before the model is pickled: torch numbers hooks from 0 in each process, so a hook
     registered on an unpickled model may overwrite one that the model already has. Parametrized modules, such as those
-    of ``weight_norm``, cannot be pickled; a model with one is built again from its config and its weights.
+    of ``weight_norm``, cannot be pickled; a model with one is rebuilt from its config and state dict.
     """
     if any(map(is_parametrized, model.modules())):
         return {"class": type(model), "config": model.config, "weights": model.state_dict()}

@@ -73,7 +73,7 @@ def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
 
 
 def has_baseline(prepared: PreparedRun) -> bool:
-    """Return whether the test split is also predicted by a logistic regression on frozen features."""
+    """Return whether a linear probe on frozen features also predicts the test split."""
     most = prepared.recipe.evaluation.linear_probe
     if not TARGETS[prepared.data.target].has_standard_loss:
         return False
@@ -110,7 +110,7 @@ def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
 def cached_views(
     recipe: Recipe, spec: PrefixCacheSpec, stage: StageSpec, planned: StagePlan
 ) -> tuple[int, float | None]:
-    """Return the number of cached versions of each example, and the epochs in which caching must save time.
+    """Return the number of cached versions of each example, and the number of epochs over which caching must pay off.
 
     Args:
         recipe: Recipe with its stages expanded.
@@ -138,7 +138,7 @@ def _is_augmented(recipe: Recipe) -> bool:
 
 
 def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[CacheSettings | None]) -> Inputs:
-    """Return the examples with images that are decoded only once, where the recipe asks for it and it is faster.
+    """Return the inputs with images decoded once and cached, if ``decode_once`` is true or if that is estimated faster.
 
     Args:
         inputs: Examples as model inputs.

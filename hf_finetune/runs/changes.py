@@ -66,7 +66,7 @@ class Changes:
         return "; ".join([*fields, *(f"{name} changed" for name, changed in inputs.items() if changed)])
 
     def as_json(self) -> dict[str, Any]:
-        """Return the changes in a form that JSON can hold, for the manifest."""
+        """Return the changes with JSON types only, for the manifest."""
         fields = {path: [_plain(value) for value in pair] for path, pair in self.recipe.items()}
         return {**asdict(self), "recipe": fields}
 
@@ -78,7 +78,7 @@ class Position:
     Attributes:
         stage: Index of the first stage that is not done; the number of stages if all are done.
         step: Optimizer step of that stage's last checkpoint; 0 if it has none.
-        anew: Whether that stage has to restart, because its checkpoint does not fit the changes.
+        restarts: Whether that stage has to restart, because its checkpoint does not fit the changes.
     """
 
     stage: int
@@ -182,7 +182,7 @@ def cannot_resume(
 def _pretraining_problems(
     manifest: Manifest, asked: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> list[Problem]:
-    """Return the problem of a pretraining changed or added too late, or whose data changes before it is done."""
+    """Return the problem if the pretraining was changed or added too late, or if its data changed before it is done."""
     spec, previous = asked.get("domain_adaptation"), _content(manifest).get("domain_adaptation")
     if manifest.pretraining and spec != previous:
         rule = "must not change after the pretraining has started"

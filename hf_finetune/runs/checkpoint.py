@@ -87,7 +87,12 @@ def read_model_layout(
 
 
 def build_joint_skeleton(recipe: Recipe, configs: Mapping[str, PreTrainedConfig]) -> PreTrainedModel:
-    """Return the model of a recipe without weights and without its adapter; arguments as in ``read_model_layout``."""
+    """Return the model of a recipe without weights and without its adapter.
+
+    Args:
+        recipe: Recipe of one task or of several.
+        configs: Config of the model of each task.
+    """
     skeletons = {name: build_skeleton(config, TASKS[recipe.task_type]) for name, config in configs.items()}
     return join_tasks(skeletons, learns_weights=recipe.learns_task_weights)
 

@@ -78,7 +78,7 @@ def measure_size(model: PreTrainedModel, example: Batch) -> dict[str, float]:
     """Measure the size of a model and the cost of a forward pass.
 
     Args:
-        model: Model on the CPU; it is left in eval mode.
+        model: Model on the CPU; it is set to eval mode.
         example: Inputs of one example, as a batch of one.
 
     Returns:
@@ -153,7 +153,7 @@ def _model(classifier: Classifier) -> PreTrainedModel:
 
 
 def _example(inputs: Inputs) -> dict[str, torch.Tensor]:
-    """Return a training example as a batch without labels: that of median length; the first if none has a length."""
+    """Return the training example of median length, or the first one without lengths, as a batch without labels."""
     lengths = inputs.lengths or [0]
     index = sorted(range(len(lengths)), key=lengths.__getitem__)[len(lengths) // 2]
     batch = inputs.collate([inputs.train[index]])

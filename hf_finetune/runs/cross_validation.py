@@ -82,7 +82,10 @@ def recipe_for_folds(prepared: PreparedRun) -> Recipe:
 
 
 def _state_of(place: Path) -> str:
-    """Return the state of a fold: ``done``, ``running``, or empty if it has not started; then its folder is removed."""
+    """Remove the folder of a fold that was killed before its manifest was written, and return the state of the fold.
+
+    It is ``done``, ``running``, or empty if the fold has not started.
+    """
     if not (place / "manifest.json").is_file():
         shutil.rmtree(place, ignore_errors=True)  # killed before the manifest was written
         return ""

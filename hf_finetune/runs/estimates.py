@@ -68,7 +68,7 @@ def _frozen_work(
     try:
         skeleton, example = subject()
     except InputError:
-        return ""  # the processor determines the form of an example
+        return ""  # without a processor no example can be built, so nothing can be estimated
     found = estimate_cache_size(
         apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example
     )
@@ -110,7 +110,7 @@ def estimate_seconds(
     """Return an upper bound of each stage's training time on this machine, in seconds.
 
     A few steps are timed on a few examples, in fp32 and without any cache; evaluation is not included. The weights of
-    the model do not change, but the frozen parameters do.
+    the model do not change, but its ``requires_grad`` flags do.
 
     Args:
         model: Pretrained model with its new head.

@@ -1,4 +1,4 @@
-"""The fields that a recipe leaves to the checkpoint, filled in: stages of a strategy, depths, rates and pooling."""
+"""Fill in the fields that a recipe leaves open: stages of a strategy, layer depths, learning rates and pooling."""
 
 from typing import Any
 
@@ -30,9 +30,9 @@ WITHOUT_ADAMW = 1e-3
 def expand_recipe(
     recipe: Recipe, layout: Layout, config: PreTrainedConfig, target: str, examples: int | None
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """Return a recipe with the fields filled in that it leaves to the checkpoint.
+    """Return a recipe with all fields filled in that depend on the checkpoint.
 
-    These are the stages of a strategy, their depth, the way the head is fitted, the rates, and the pooling.
+    These are the stages of a strategy, their depth, the solver of the head, the learning rates, and the pooling.
 
     Args:
         recipe: Recipe as given.
@@ -42,8 +42,8 @@ def expand_recipe(
         examples: Number of training examples; None if it is not known.
 
     Returns:
-        The recipe, in which every stage that takes optimizer steps has a rate; and notes on the fields filled in and
-        on given rates that are far from the defaults. Stages whose selector matches nothing are unchanged.
+        The recipe, in which every stage that takes optimizer steps has a learning rate; and notes on the fields filled
+        in and on given rates that are far from the defaults. Stages whose selector matches nothing are unchanged.
     """
     defaults = find_defaults(config, layout, TASKS[recipe.task_type].modality)
     place, strategy = "", recipe.strategy.name if recipe.strategy else None

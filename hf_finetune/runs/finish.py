@@ -1,4 +1,4 @@
-"""The end of a run: the model is saved, evaluated as other programs will load it, and described."""
+"""End of a run: save the model, evaluate it as other programs will load it, and write the report."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -48,8 +48,8 @@ def finish_model_of_run(
         inputs: Examples as model inputs.
         manifest: Progress of the run, whose stages are done.
         folder: Run directory.
-        state: The processes.
-        progress: Function called with the number of test examples that are done.
+        state: State of the process: its rank, the number of processes, and the device.
+        progress: Callback that receives the number of test examples predicted so far.
 
     Returns:
         The content of ``metrics.json``.
@@ -104,7 +104,7 @@ def close_run(
         metrics: Content of ``metrics.json``.
         manifest: Progress of the run.
         folder: Run directory.
-        state: The processes.
+        state: State of the process: its rank, the number of processes, and the device.
     """
     write_json(folder / "metrics.json", metrics)
     if prepared.saves == "adapter":

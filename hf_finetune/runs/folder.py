@@ -169,7 +169,7 @@ def _changed(manifest: Manifest, changes: Changes, position: Position, recipe: R
 
 
 def _announcement(manifest: Manifest, changes: Changes, position: Position) -> str:
-    """Return the log line on the changes and their effect on the stages."""
+    """Return the log line about the changes and their effect on the stages."""
     stages = [record.name for record in manifest.stages]
     where = "after the last stage"
     if position.stage < len(stages):
@@ -285,7 +285,7 @@ def read_earlier(folder: Path, lock: RunLock, state: PartialState) -> Manifest:
     Args:
         folder: Run directory.
         lock: Lock of the run directory.
-        state: The processes.
+        state: State of the process: its rank, the number of processes, and the device.
 
     Raises:
         InputError: If there is no run, or another process writes to it.
@@ -311,7 +311,7 @@ def open_folder(
         lock: Lock of the run directory.
         prepared: Checked run.
         before: Manifest of the run that is resumed; None for a new run.
-        state: The processes.
+        state: State of the process: its rank, the number of processes, and the device.
         allow_changes: Whether recipe, data or checkpoint may have changed since.
 
     Returns:

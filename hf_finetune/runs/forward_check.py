@@ -89,7 +89,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
 def _try(
     model: PreTrainedModel, prepared: PreparedRun, batches: Sequence[Mapping[str, torch.Tensor]]
 ) -> None:
-    """Compute the logits of each batch, and for the last the gradient of the trained parameter nearest the input."""
+    """Compute the logits of each batch, and for the last batch also the gradient of the first trained parameter."""
     trained = {name for stage in prepared.plan.stages for name in stage.trainable}
     size = prepared.recipe.data.image_size
     for batch in batches:

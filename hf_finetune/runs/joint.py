@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 MEAN = "mean"
-"""Metric of all tasks together: the mean of each task's first metric, with errors negated."""
+"""Metric of all tasks: the mean of the first metric of each task; metrics where lower is better are negated."""
 
 Datas = Mapping[str, LabelledData]
 
@@ -106,7 +106,7 @@ def join_data(datas: Mapping[str, LabelledData]) -> LabelledData:
 
 
 def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
-    """Return notes on test examples of a task that are training examples of another: the backbone sees their inputs."""
+    """Return notes on test examples of a task that are training examples of another, so the backbone trains on them."""
     notes = []
     for name, judged in datas.items():
         for other, trained in datas.items():
@@ -137,7 +137,7 @@ def _complete_problems(name: str, data: LabelledData) -> list[Problem]:
 
 
 def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> list[Problem]:
-    """Return the problems between several tasks: stages that concern all, and labels without a place in a joint loss.
+    """Return the problems of tasks together: those of stages, and of labels that the joint loss does not support.
 
     Args:
         recipe: Recipe of the tasks.

@@ -17,7 +17,8 @@ __all__ = ["plan"]
 def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     """Plan the stages of a recipe, and check everything that ``run`` checks before it writes.
 
-    Trains nothing and writes nothing. Data on a Hub that does not answer is not checked; its steps stay unknown.
+    Trains nothing and writes nothing. Data on the Hub is not checked if the Hub cannot be reached; the number of steps
+    is unknown then.
 
     Args:
         recipe: Recipe to plan.
@@ -28,7 +29,7 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
         ``notes`` for the user.
 
     Raises:
-        InputError: If ``run`` would refuse the recipe.
+        InputError: If ``run`` would raise the same error.
 
     Example:
         >>> from hf_finetune import load_recipe, plan

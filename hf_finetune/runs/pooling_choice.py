@@ -34,15 +34,15 @@ def choose_pooling(
 ) -> PreparedRun:
     """Choose the pooling of frozen texts by cross-validation, where the recipe leaves it open.
 
-    The candidates are the architecture's own pooling, the first token, and the mean. All but the own one need the head
-    of this package; the recipe of the run then states the pooling. Nothing is chosen for images, several tasks, with
-    an adapter or another head, or where a stage trains the backbone.
+    The candidates are the architecture's own pooling, the first token, and the mean. All but the first candidate need
+    the head of this package; the recipe of the run then contains the pooling. Nothing is chosen for images, for several
+    tasks, with an adapter or another head, or if a stage trains the backbone.
 
     Args:
         prepared: Checked run.
         strategy: Name of the strategy that the stages come from; None if the recipe lists them.
         before: Manifest of the run that is resumed, whose pooling is kept; None for a new run.
-        state: The processes; all of them call this.
+        state: State of the process; all processes call this function.
 
     Returns:
         The run with its pooling and the loss of each candidate.
@@ -73,7 +73,7 @@ def choose_pooling(
 def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict[str, float], str] | str:
     """Return the cross-validated loss of each pooling on the training split, and the name of the cached vectors.
 
-    Where they cannot be computed, the return value is the reason.
+    If the vectors cannot be computed, the return value is the reason.
     """
     plain, data, target = without_augmentation(prepared), prepared.data, prepared.data.target
     recipe, model = plain.recipe, load_pretrained(prepared).model

@@ -46,7 +46,7 @@ NOT_AT_HAND = "the plan assumes 2 labels, and the number of steps is unknown"
 def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     """Plan the stages of a recipe. Trains nothing, loads no weights, writes nothing.
 
-    Data on a Hub that does not answer is replaced by two unknown classes; the number of steps is then unknown.
+    If the Hub cannot be reached, its data is replaced by two unknown classes; the number of steps is unknown then.
 
     Args:
         recipe: Recipe to plan.
@@ -80,8 +80,8 @@ def prepare_run(
 
     Args:
         recipe: Recipe of the run.
-        state: The processes.
-        spread: Function that returns the recipe whose batches are distributed over the processes, where it differs.
+        state: State of the process: its rank, the number of processes, and the device.
+        adapt: Function that adapts the batch sizes of a recipe to another number of processes; None changes nothing.
         trust_remote_code: Whether code of the checkpoint and of metrics may run.
 
     Returns:
@@ -122,10 +122,11 @@ def prepare_with(
 
 
 def data_at_hand(recipe: Recipe) -> LabelledData | None:
-    """Return the labeled data of a single-task recipe; None if it may be on a Hub that does not answer.
+    """Return the labeled data of a single-task recipe; None if the Hub, where it may be, cannot be reached.
 
     Raises:
-        InputError: If the data cannot be used, does not exist, or has almost the name of a local file or folder.
+        InputError: If the data cannot be used or does not exist, or if the Hub cannot be reached and a local file has a
+            similar name, which is probably meant.
     """
     try:
         return load_data(recipe)
@@ -185,7 +186,7 @@ def _check(
     if problems or layout is None:
         raise InputError(dict.fromkeys(problems))
     joined = _join(recipe, tasks, layout, settings)
-    # With data, the notes on the adapter come with the loaded model.
+    # If the data is known, the model is loaded later, and load_start adds these notes.
     stage_notes = joined.stage_notes if is_known else (*adapter_notes, *joined.stage_notes)
     return replace(joined, target=domain, stage_notes=stage_notes)
 
@@ -200,7 +201,7 @@ def _check_task(
     """Check the recipe of one task; ``config`` and ``layout`` are None if they cannot be read.
 
     Raises:
-        InputError: With the problems of recipe and checkpoint together; without problems if ``layout`` is None.
+        InputError: If anything is wrong; with an empty list of problems if ``layout`` is None, whose problem is known.
     """
     task, trusts, problems = TASKS[recipe.task], settings.trust_remote_code, list[Problem]()
     processor, processor_notes = None, tuple[str, ...]()
@@ -241,7 +242,7 @@ def _expand(
     examples: int | None,
     settings: _Settings,
 ) -> tuple[Recipe, Recipe, Plan, tuple[str, ...]]:
-    """Return the expanded recipe as requested and as each process follows it, its plan, and notes."""
+    """Return the expanded recipe as requested, the same with batch sizes of each process, its plan, and notes."""
     requested, notes = expand_recipe(recipe, layout, config, target, examples)
     effective = settings.spread(requested) if settings.spread else requested
     layouts = stage_layouts(layout, config, TASKS[recipe.task_type], effective.stages)

@@ -21,7 +21,7 @@ from hf_finetune.tasks import Inputs, Task
 __all__ = ["UNKNOWN_DATA", "PlanReport", "PoolingChoice", "PreparedRun", "with_input_notes"]
 
 UNKNOWN_DATA = LabelledData(Dataset.from_dict({}), None, None, ASSUMED_TARGET, ("0", "1"), (), "")
-"""Data with which a recipe is planned while its own cannot be read: two classes without examples."""
+"""Placeholder for data that cannot be read, with which a recipe is planned: two classes without examples."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PoolingChoice:
     Attributes:
         losses: Cross-validated loss of each pooling.
         before: Run with the architecture's own head, whose model computed the vectors.
-        key: Name of the files that hold the vectors.
+        key: Name of the files that contain the vectors.
     """
 
     losses: Mapping[str, float]
@@ -69,19 +69,19 @@ class PreparedRun:
     """Everything that a run needs, checked; nothing is written yet.
 
     Attributes:
-        recipe: Recipe that each process follows, with the stages expanded.
-        requested: Recipe of the whole run, with the stages expanded. It differs from ``recipe`` only in a run that is
-            resumed on another number of processes, over which its batches are distributed.
+        recipe: Recipe with the stages expanded and the batch sizes of each process.
+        requested: Recipe as given, with the stages expanded. It differs from ``recipe`` only in a run that is resumed
+            on another number of processes.
         task: Task, or the combination of several.
-        data: Labeled data with its splits; ``UNKNOWN_DATA`` if it is only planned for.
+        data: Labeled data with its splits; ``UNKNOWN_DATA`` if it could not be read.
         config: Config of the model.
         processor: Image processor or tokenizer.
         plan: Plan of the stages.
-        primary_metrics: Names of the metrics, the leading one first.
+        primary_metrics: Names of the metrics; the first one selects checkpoints by default.
         target: Inputs of the target domain; None without domain adaptation.
-        joined: Prepared run of each task that is trained together with others; see ``tasks``.
+        joined: Prepared run of each task of a multi-task run; empty for a single task. See ``tasks``.
         trust_remote_code: Whether the user allows code of checkpoints and metrics to run.
-        stage_notes: Notes on the fields that the recipe leaves to the checkpoint, and on rates far from its defaults.
+        stage_notes: Notes on the fields that depend on the checkpoint, and on rates far from its defaults.
         processor_notes: Notes on changes of the processor that the recipe does not ask for.
         pooling: Choice of the pooling of frozen texts; None if it was not chosen.
     """

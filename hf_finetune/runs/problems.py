@@ -56,7 +56,7 @@ def selector_problems(recipe: Recipe) -> list[Problem]:
 
 
 def metric_name_problems(recipe: Recipe) -> list[Problem]:
-    """Return the problems of misspelled metric names, for use without labels."""
+    """Return the problems of misspelled metric names, for use before the labels are known."""
     named = [(name, f"metrics[{index}]") for index, name in enumerate(recipe.metrics)]
     named += [
         (stage.best.metric, f"{place}.best.metric")
@@ -115,7 +115,7 @@ def recipe_problems(
 
 
 def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
-    """Return the problems of evaluation settings that do not suit labels or splits, and of trackers not installed."""
+    """Return the problems of evaluation settings that labels or splits do not support, and of missing trackers."""
     evaluation = recipe.evaluation
     problems = cost_problems(evaluation.costs or {}, data.target, data.label_names)
     for field, wanted in (("calibrate", evaluation.calibrate), ("thresholds", evaluation.thresholds)):
@@ -167,7 +167,7 @@ def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
 
 
 def _loss_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
-    """Return a problem for each field of a method that replaces the loss, where labels have a loss of their own."""
+    """Return a problem for each field of a method that replaces the loss, for labels with a custom loss."""
     return [
         Problem(f"{place}.{field}", f"is not supported for {target} labels, which have their own loss")
         for rules in RULES

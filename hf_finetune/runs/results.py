@@ -51,7 +51,7 @@ BASELINE_FOLDER = "baselines"
 MOST_PROBE_CELLS = 4_000_000
 """Largest number of training examples times classes for which the linear probe is fitted."""
 SURE = 1e-12
-"""Lower bound of probabilities before the logarithm."""
+"""Lower bound of probabilities before the logarithm is taken."""
 
 
 def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
 
 
 def _some_of(validation: Any, classes: int) -> Any:
-    """Return the validation examples; if all their probabilities need too much memory, evenly spaced ones of them."""
+    """Return the validation examples, or evenly spaced ones of them if all probabilities would need too much memory."""
     most = max(1, MOST_CELLS // classes)
     if classes <= MANY_CLASSES or len(validation) <= most:
         return validation
@@ -199,9 +199,9 @@ def evaluate_run(
         prepared: Checked run.
         inputs: Model inputs on which the stages trained.
         folder: Run directory.
-        ways: Execution mode of each stage.
+        modes: Execution mode of each stage.
         device: Device on which the linear probe computes its features.
-        progress: Function called with the number of test examples done.
+        progress: Callback that receives the number of test examples predicted so far.
 
     Returns:
         ``test``, ``test_interval``, ``target``, ``baselines`` and ``baseline_differences`` of ``metrics.json``, and if
@@ -324,7 +324,7 @@ def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: t
 
     Args:
         prepared: Checked run.
-        ways: Execution mode of each stage; the features are computed in the precision of the first stage.
+        modes: Execution mode of each stage; the features are computed in the precision of the first stage.
         device: Device on which the features are computed.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A run from its recipe to a saved and evaluated model: the composition root of the package."""
+"""Run of a recipe, from its checks to a saved and evaluated model."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -42,9 +42,9 @@ class RunResult:
     Attributes:
         folder: Run directory.
         metrics: Content of ``metrics.json``.
-        primary_metrics: Names of the metrics that the recipe asks for, the leading one first.
-        unpublished: Problems for which the model was not published although the recipe asks for it.
-        publish_later: Command that publishes it, in that case.
+        primary_metrics: Names of the metrics of the recipe, the primary one first.
+        unpublished: Reasons why the model was not published, if the recipe has ``publish``.
+        publish_later: Shell command that publishes the model later; empty if it was published or need not be.
 
     Example:
         >>> from hf_finetune import RunResult, load_recipe, run
@@ -93,7 +93,7 @@ def run(
         resume: Continue the run in ``output_dir`` at the last checkpoint of its current stage.
         allow_changes: Resume with a recipe, data or checkpoint that has changed; the manifest records the changes.
         callbacks: Further callbacks for the Trainer of each stage.
-        progress: Function called with the number of test examples that are done.
+        progress: Callback that receives the number of test examples predicted so far.
         trust_remote_code: Whether code of checkpoints and metrics may run; a recipe can only declare the need.
 
     Returns:
@@ -136,6 +136,7 @@ def _run(recipe: Recipe, output_dir: str | Path | None, options: _Options, state
 def _run_locked(
     recipe: Recipe, folder: Path, lock: RunLock, options: _Options, state: PartialState
 ) -> RunResult:
+    """Prepare the run, train all stages, evaluate the model and write the results; ``open_folder`` takes the lock."""
     started = perf_counter()
     before = read_earlier(folder, lock, state) if options.resume else None
     if before is None:
@@ -173,7 +174,7 @@ def _run_locked(
 def _cross_validate(
     prepared: PreparedRun, folder: Path, options: _Options, state: PartialState
 ) -> dict[str, Any]:
-    """Run the recipe once for each fold, and return the mean and the spread of the metrics."""
+    """Run the recipe once for each fold, and return the mean and standard deviation of each metric."""
 
     def train(fold: Recipe, place: Path, resumes: bool) -> RunResult:
         return _run(fold, place, replace(options, resume=resumes, progress=None), state)

@@ -1,4 +1,4 @@
-"""The stages of a run: each one trained, evaluated and recorded in the manifest."""
+"""Train and evaluate the stages of a run, and record each one in the manifest."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +72,7 @@ def train_stages(
         caches: Cache settings of each stage; None where nothing is cached.
         manifest: Progress of the run.
         folder: Run directory.
-        state: The processes; all of them call this.
+        state: State of the process; all processes call this function.
         callbacks: Further callbacks for the Trainer of each stage.
 
     Returns:
@@ -210,7 +210,7 @@ def _stage_metrics(prepared: PreparedRun) -> list[str]:
 
 
 def _reduces(prepared: PreparedRun) -> bool:
-    """Return whether stages keep the highest probabilities of validation examples in place of all logits."""
+    """Return whether the stages store only the highest probabilities of each validation example, not all logits."""
     data = prepared.data
     return (
         not prepared.is_joint
@@ -222,7 +222,7 @@ def _reduces(prepared: PreparedRun) -> bool:
 
 
 def _keep_top(target: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Reduce the logits [batch, classes] of single-label examples to what the metrics need of them."""
+    """Reduce single-label logits [batch, classes] to the packed scores [batch, 2 top + 2] that the metrics use."""
     scores, indices = probabilities(logits.float().cpu().numpy(), target), labels.cpu().numpy()
     kept = keep_top(scores, indices, likeliest(scores))
     return torch.as_tensor(pack_top(kept), device=logits.device)
@@ -242,7 +242,7 @@ def _first_line(
 
 
 def _pooling(prepared: PreparedRun) -> dict[str, Any]:
-    """Return how a fitted head reads texts, and the loss of each pooling that was compared; empty if none was."""
+    """Return the pooling of a fitted head, and the loss of each compared pooling; empty if none was compared."""
     if prepared.pooling is None:
         return {}
     return {"pool": prepared.recipe.model.head.pool or OWN_POOLING, "pooling": dict(prepared.pooling.losses)}

@@ -1,4 +1,4 @@
-"""The inputs of the first stage: the pretrained model, the examples, teachers and the target domain, all tried out."""
+"""Load and check the inputs of training: the pretrained model, the examples, teachers and the target domain."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,12 +43,12 @@ class RunStart:
 
 
 def load_start(prepared: PreparedRun, before: Manifest | None, state: PartialState) -> RunStart:
-    """Load the inputs of the first stage, and try a forward pass.
+    """Load the inputs of the first stage, and check a forward pass.
 
     Args:
         prepared: Checked run.
         before: Manifest of the run that is resumed; None for a new run.
-        state: The processes.
+        state: State of the process: its rank, the number of processes, and the device.
 
     Returns:
         The inputs of the first stage.

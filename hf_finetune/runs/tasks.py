@@ -50,6 +50,7 @@ __all__ = [
 
 TASKS_FOLDER = "tasks"
 PER_TASK = ("test", "test_interval")
+"""Keys of ``metrics.json`` whose content is stored as ``TASK/METRIC``."""
 
 
 def task_labels(prepared: PreparedRun) -> tuple[TaskLabels, ...]:
@@ -154,9 +155,9 @@ def write_task_run(
     prepared: PreparedRun,
     manifest: Manifest,
 ) -> None:
-    """Make ``RUN/tasks/NAME`` a finished run of one task, and ``RUN/model/NAME`` its model.
+    """Write ``RUN/tasks/NAME`` as a finished single-task run, and copy its model to ``RUN/model/NAME``.
 
-    The recipe of all tasks lies next to that of the task.
+    The recipe of all tasks is stored next to that of the task.
 
     Args:
         folder: Run directory of all tasks.

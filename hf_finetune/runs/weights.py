@@ -1,4 +1,4 @@
-"""Model with the weights that the stages of a run have saved."""
+"""Load the model with the weights after a stage of a run."""
 
 from pathlib import Path
 

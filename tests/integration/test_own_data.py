@@ -60,8 +60,8 @@ def test_the_order_of_the_rows_does_not_matter(texts, caplog, rows):
     found, notes = told(caplog, run)
     assert set(found["text"]) == test and len(found) == len(test) == 6
     assert notes == [
-        "The data has changed since the run, so its test split is not drawn again: its examples are identified by "
-        "their content, all 6 of them."
+        "The data has changed since the run. The examples of the run's test split are identified by "
+        "their content: all 6."
     ]
     after = evaluate(run)
     assert after.metrics == pytest.approx(before.metrics)
@@ -135,7 +135,7 @@ def test_other_splits_are_found_as_well(texts, caplog):
     for split, expected in before.items():
         found, (note,) = told(caplog, run, split)
         assert set(found["text"]) == expected
-        assert f"its {split} split is not drawn again" in note
+        assert f"The examples of the run's {split} split are identified by their content" in note
     assert "Known: 'train', 'validation', 'test'." in refusal(lambda: own(run, "dev"))
 
 
@@ -145,7 +145,7 @@ def test_an_export_is_compared_on_the_runs_own_examples(texts, tmp_path, caplog)
     write_rows(path, shuffled([*ROWS, *NEW]))
     after = export(run, format="torch_export", output=tmp_path / "after").report
     assert after["metrics"]["before"] == pytest.approx(before) and after["examples"] == len(test)
-    assert "2 new examples are left out" in caplog.text
+    assert "2 new examples are ignored" in caplog.text
 
 
 def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, caplog):
@@ -162,7 +162,7 @@ def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, ca
     (folder / "blue" / "0.png").rename(folder / "blue" / "99.png")
     found, (note,) = told(caplog, run)
     assert {(folder / name).read_bytes() for name in found["id"]} == before
-    assert "1 new example is left out" in note
+    assert "1 new example is ignored" in note
     victim = found["id"][0]
     (folder / victim).unlink()
     found, (note,) = told(caplog, run)

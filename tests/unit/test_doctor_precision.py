@@ -60,7 +60,7 @@ def test_a_precision_that_the_device_lacks_fails():
     assert judge([PLAIN], 8, "fp16", "contiguous") == CheckResult(
         "precision",
         "fail",
-        "A step of 8: fp32 400 ms. This device does not support fp16, which the recipe sets.",
+        "A step of 8: fp32 400 ms. The recipe sets precision fp16, which this device does not support.",
         "Set speed.precision=fp32.",
     )
 

@@ -128,7 +128,7 @@ def test_other_classes_than_the_models_are_told(tmp_path):
     )
     with pytest.raises(InputError) as caught:
         evaluate_model(classifier, dataset.select([]))
-    assert str(caught.value) == "The data must hold at least one example."
+    assert str(caught.value) == "The data contains no examples."
 
 
 def test_a_diverged_model_is_told(tmp_path):

@@ -159,7 +159,7 @@ def test_amounts_and_lists_are_found_with_their_labels(tmp_path):
     before = labelled(case.data.test)
     assert case.data.target == "multi_label"
     found, changed = case.found(["a plot,dull;fun", "another,dull", "a third,dull", *lists[::-1]])
-    assert found == before and "3 new examples are left out" in changed
+    assert found == before and "3 new examples are ignored" in changed
 
 
 def test_labels_of_another_kind_or_class_are_refused(tmp_path):
@@ -167,7 +167,7 @@ def test_labels_of_another_kind_or_class_are_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         case.found([row.replace(",good", ",fine") for row in ROWS[::-1]])
     assert str(caught.value) == (
-        "The labels of the run's examples must be of the model's classes. Got 'fine'. Restore the data of "
+        "The labels of the run's examples must be classes of the model. Got 'fine'. Restore the data of "
         "the run, or evaluate on other data with --data."
     )
     with pytest.raises(
@@ -192,7 +192,7 @@ def test_a_split_file_may_grow_and_rows_may_move(tmp_path):
     assert case.found(ROWS) == (before, None)
     write(train=[*ROWS[:30], ROWS[35]], test=[*ROWS[30:35], *ROWS[36:], "a new plot,good"])
     found, changed = case.found(ROWS)
-    assert found == before and "all 10 of them. 1 new example is left out" in changed
+    assert found == before and "all 10. 1 new example is ignored" in changed
 
 
 def test_data_that_cannot_be_used_is_told_as_before(tmp_path):
