@@ -161,12 +161,12 @@ def plan_command(
 
     loaded = _load(recipe, overrides, trust_remote_code)
     quiet_libraries(err)
-    from hf_finetune.runs.estimates import frozen_work
+    from hf_finetune.runs.estimates import describe_prefix_caches
     from hf_finetune.runs.planner import plan
 
     report = plan(loaded, trust_remote_code=trust_remote_code)
     strategy = loaded.strategy.name if loaded.strategy else None
-    print_plan(out, loaded, report, frozen_work(report, strategy))
+    print_plan(out, loaded, report, describe_prefix_caches(report, strategy))
 
 
 @app.command("preview")

@@ -81,7 +81,7 @@ def print_failure(console: Console, error: Exception) -> int:
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Return whether an error or a cause of it is a full disk; safetensors sets no errno, so the text is matched too."""
+    """Return whether an error or a cause of it is a full disk. safetensors sets no errno, so the text is matched."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True

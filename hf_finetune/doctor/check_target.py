@@ -17,8 +17,8 @@ from hf_finetune.errors import DataNotThere, InputError, Problem
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.runs.checkpoint import load_pretrained
-from hf_finetune.runs.forward_check import try_forward
-from hf_finetune.runs.prepare import data_at_hand, prepare_with
+from hf_finetune.runs.forward_check import check_forward
+from hf_finetune.runs.prepare import load_available_data, prepare_with_data
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import ASSUMED_TARGET, TARGETS
 from hf_finetune.targets.labels import Target
@@ -65,7 +65,7 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     modality = TASKS[recipe.task].modality
     data, remark = None, ""
     with suppress(DataNotThere):
-        data = data_at_hand(recipe)
+        data = load_available_data(recipe)
     if data is not None:
         target, names = data.target, data.label_names
     else:
@@ -74,10 +74,10 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
         remark = f"The data {recipe.data.path!r} is not available: the number of labels is assumed to be {len(names)}."
     pair = names_optional_column(recipe)
     synthetic = made_up_data(modality, target, names, pair=pair)
-    prepared = prepare_with(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)
+    prepared = prepare_with_data(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)
     built, unaccounted = _load(prepared)
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
-    try_forward(built.model, prepared, inputs)
+    check_forward(built.model, prepared, inputs)
     examples = tuple(inputs.train[index] for index in range(EXAMPLES))
     return CheckTarget(prepared, built.model, inputs, examples, built.notes, unaccounted, remark)
 

@@ -31,7 +31,7 @@ __all__ = [
     "cache_settings",
     "cached_views",
     "decode_images",
-    "has_baseline",
+    "has_linear_probe",
     "probe_settings",
     "text_poolings",
     "without_augmentation",
@@ -39,7 +39,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-FITTED_VIEWS = 2
+VERSIONS_FOR_HEAD_FIT = 2
 """Number of augmented versions of each example that a head is fitted on."""
 
 
@@ -50,9 +50,10 @@ def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) 
     if spec is None:
         return None
     source = _digest(prepared, recipe.seed if _is_augmented(recipe) else None)
-    unsound = cache_blocker(recipe, stage, planned)
-    views = cached_views(recipe, spec, stage, planned)
-    return CacheSettings(cache_folder(), *views, spec.size_limit, source, unsound, _shared_texts(prepared))
+    views, epochs = cached_views(recipe, spec, stage, planned)
+    objection = cache_blocker(recipe, stage, planned)
+    texts = _shared_texts(prepared)
+    return CacheSettings(cache_folder(), views, epochs, spec.size_limit, source, objection, texts)
 
 
 def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
@@ -60,24 +61,28 @@ def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
     if (
         prepared.is_joint
         or _is_augmented(prepared.recipe)
-        or not (prepared.pooling or has_baseline(prepared))
+        or not (prepared.pooling or has_linear_probe(prepared))
     ):
         return None
     poolings = text_poolings(prepared.pooling.before if prepared.pooling else prepared)
-    reads = pooling_of(prepared.config) or OWN_POOLING
-    if reads not in poolings:
+    pooling = pooling_of(prepared.config) or OWN_POOLING
+    if pooling not in poolings:
         return None
     return TextVectors(
-        poolings, reads, prepared.pooling.key if prepared.pooling and reads != OWN_POOLING else ""
+        poolings, pooling, prepared.pooling.key if prepared.pooling and pooling != OWN_POOLING else ""
     )
 
 
-def has_baseline(prepared: PreparedRun) -> bool:
+def has_linear_probe(prepared: PreparedRun) -> bool:
     """Return whether a linear probe on frozen features also predicts the test split."""
-    most = prepared.recipe.evaluation.linear_probe
+    max_examples = prepared.recipe.evaluation.linear_probe
     if not TARGETS[prepared.data.target].has_standard_loss:
         return False
-    return most is not None and len(prepared.data.train) <= most and prepared.data.test is not None
+    return (
+        max_examples is not None
+        and len(prepared.data.train) <= max_examples
+        and prepared.data.test is not None
+    )
 
 
 def probe_settings(prepared: PreparedRun) -> CacheSettings:
@@ -123,14 +128,15 @@ def cached_views(
     """
     epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
     if solver_of(stage):
-        views = spec.views if isinstance(spec.views, int) else FITTED_VIEWS
+        views = spec.views if isinstance(spec.views, int) else VERSIONS_FOR_HEAD_FIT
         return views if augmented else 1, None
     views = choose_views(epochs, augmented=augmented)
     if isinstance(spec.views, int):
         return spec.views if augmented else views, None
     only_head = all(group.layers == "head" for group in planned.groups)
-    # The baseline reads the features of unaugmented examples: one more pass.
-    return views, epochs + (only_head and not augmented and recipe.evaluation.linear_probe is not None)
+    if only_head and not augmented and recipe.evaluation.linear_probe is not None:
+        epochs += 1  # the linear probe reads the features of unaugmented examples
+    return views, epochs
 
 
 def _is_augmented(recipe: Recipe) -> bool:
@@ -149,18 +155,18 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
     if speed.decode_once is False or not prepared.task.modality.opens_files:
         return inputs
     train = validation = 0
-    for planned, each in zip(prepared.plan.stages, settings, strict=True):
+    for planned, cache_setting in zip(prepared.plan.stages, settings, strict=True):
         passes = ceil(planned.epochs or 1.0)
-        if each is None or each.objection or planned.trainable_size == planned.layout.size:
+        if cache_setting is None or cache_setting.objection or planned.trainable_size == planned.layout.size:
             train, validation = train + passes, validation + passes
         else:
-            train, validation = train + each.views, validation + 1
+            train, validation = train + cache_setting.views, validation + 1
     limit = (speed.prefix_cache or PrefixCacheSpec()).size_limit
     size = 0
 
     def decode(examples: Inputs, source: str) -> Inputs:
         nonlocal size
-        made, report = decode_once(
+        decoded_inputs, report = decode_once(
             examples,
             prepared.task.modality,
             train_passes=train,
@@ -171,38 +177,38 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
             always=speed.decode_once is True,
         )
         size += report.bytes
-        return made
+        return decoded_inputs
 
-    made = _each_task(inputs, _digest(prepared, None), decode)
+    decoded_inputs = _decode_by_task(inputs, _digest(prepared, None), decode)
     if size:
         logger.info("Decoded %s cached: %s bytes.", prepared.task.modality.plural, f"{size:,}")
-    return made
+    return decoded_inputs
 
 
-def _each_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inputs]) -> Inputs:
+def _decode_by_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inputs]) -> Inputs:
     """Decode the images of each task separately."""
     train, validation = inputs.train, inputs.validation
     if not isinstance(train, MixedExamples):
         return decode(inputs, source)
-    decoded = [
-        decode(replace(inputs, train=part, validation=None), f"{source}-{own.name}").train
-        for part, own in zip(train.parts, train.columns, strict=True)
+    decoded_train = [
+        decode(replace(inputs, train=part, validation=None), f"{source}-{task.name}").train
+        for part, task in zip(train.parts, train.columns, strict=True)
     ]
     if validation is not None:
-        held = [
-            decode(replace(inputs, train=(), validation=part), f"{source}-{own.name}").validation
-            for part, own in zip(validation.parts, validation.columns, strict=True)
+        decoded_validation = [
+            decode(replace(inputs, train=(), validation=part), f"{source}-{task.name}").validation
+            for part, task in zip(validation.parts, validation.columns, strict=True)
         ]
-        validation = validation.over(held)
-    return replace(inputs, train=train.over(decoded), validation=validation)
+        validation = validation.over(decoded_validation)
+    return replace(inputs, train=train.over(decoded_train), validation=validation)
 
 
 def _digest(prepared: PreparedRun, seed: int | None) -> str:
     """Return a hash of the examples: data, preprocessing, and seed of the augmentation."""
-    unseen = {"path", "workers", "on_error", "split"}  # their effect is in the fingerprint
+    excluded = {"path", "workers", "on_error", "split"}  # their effect is in the fingerprint
     if not _is_augmented(prepared.recipe):
-        unseen |= {"augment"}  # all spellings of no augmentation are the same
-    spec: dict[str, Any] = prepared.recipe.data.model_dump(mode="json", exclude=unseen)
+        excluded |= {"augment"}  # all spellings of no augmentation are the same
+    spec: dict[str, Any] = prepared.recipe.data.model_dump(mode="json", exclude=excluded)
     data = prepared.data if prepared.data.pool is None else prepared.data.pool
     source = [data.fingerprint, spec, str(prepared.processor), seed]
     return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()

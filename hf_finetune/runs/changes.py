@@ -19,25 +19,25 @@ from hf_finetune.training.manifest import Manifest
 __all__ = [
     "Changes",
     "Position",
-    "begins_anew",
+    "adapt_to_processes",
     "cannot_resume",
+    "change_problems",
     "find_changes",
     "find_position",
-    "refusals",
-    "spread_recipe",
+    "requires_restart",
 ]
 
-# Fields that may change while a stage is interrupted; a change of any other field restarts the stage. Another path of
-# data or checkpoint needs no restart by itself: the fingerprints detect whether the contents differ.
-SAME_CONTENTS = (
+# Fields that may change while a stage is interrupted, anywhere and in the stage itself; a change of any other field
+# restarts the stage. A changed path of data or checkpoint needs no restart: fingerprints detect changed contents.
+NO_RESTART_FIELDS = (
     r"data\.(path|config|revision|columns|split|target|on_error|limit|workers)\b|"
     r"model\.(?!adapter\.alpha|head)|evaluation\.|speed\.|domain_adaptation\.target\b"
 )
-IN_THE_STAGE = (
+NO_RESTART_STAGE_FIELDS = (
     r"lr|weight_decay|layer_decay|schedule|warmup|epochs|max_steps|clip|label_smoothing|early_stopping|"
     r"batch_size|accumulation"
 )
-NOTHING = object()
+MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Changes:
     def sentence(self) -> str:
         """Return all changes as one line: ``stages.0.lr: 0.05 -> 0.02; data changed``."""
         fields = [
-            f"{path}: {_value(before)} -> {_value(after)}" for path, (before, after) in self.recipe.items()
+            f"{path}: {_format_value(before)} -> {_format_value(after)}"
+            for path, (before, after) in self.recipe.items()
         ]
         inputs = {"data": self.data, "checkpoint": self.checkpoint}
         return "; ".join([*fields, *(f"{name} changed" for name, changed in inputs.items() if changed)])
@@ -83,7 +84,7 @@ class Position:
 
     stage: int
     step: int
-    anew: bool = False
+    restarts: bool = False
 
 
 def find_changes(manifest: Manifest, recipe: Recipe, fingerprints: Mapping[str, str]) -> Changes:
@@ -121,7 +122,7 @@ def find_position(folder: Path, manifest: Manifest) -> Position:
     return Position(len(manifest.stages), 0)
 
 
-def refusals(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
+def change_problems(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
     """Return the problems of resuming a run with changes that the user has not allowed.
 
     Args:
@@ -170,7 +171,7 @@ def cannot_resume(
         rule = "must have the same architecture as at the start of the run"
         repair = "The trained weights fit only that architecture; start a new run."
         problems.append(Problem("model.path", rule, repr(prepared.recipe.model.path), repair))
-    if not problems and position.step and not position.anew and position.stage < len(names):
+    if not problems and position.step and not position.restarts and position.stage < len(names):
         steps = prepared.plan.stages[position.stage].steps or position.step
         if steps < position.step:
             field = "epochs" if prepared.recipe.stages[position.stage].epochs is not None else "max_steps"
@@ -180,10 +181,10 @@ def cannot_resume(
 
 
 def _pretraining_problems(
-    manifest: Manifest, asked: Mapping[str, Any], fingerprints: Mapping[str, str]
+    manifest: Manifest, requested: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> list[Problem]:
     """Return the problem if the pretraining was changed or added too late, or if its data changed before it is done."""
-    spec, previous = asked.get("domain_adaptation"), _content(manifest).get("domain_adaptation")
+    spec, previous = requested.get("domain_adaptation"), _content(manifest).get("domain_adaptation")
     if manifest.pretraining and spec != previous:
         rule = "must not change after the pretraining has started"
         return [Problem("domain_adaptation", rule, "", "Start a new run.")]
@@ -191,8 +192,8 @@ def _pretraining_problems(
     if is_running and manifest.fingerprints.get("data") != fingerprints["data"]:
         rule = "must not change until the pretraining is finished"
         return [Problem("The data", rule, "", "Start a new run.")]
-    begun = any(record.state != "pending" for record in manifest.stages)
-    if begun and not manifest.pretraining and (spec or {}).get("method") == "continue_pretraining":
+    has_started = any(record.state != "pending" for record in manifest.stages)
+    if has_started and not manifest.pretraining and (spec or {}).get("method") == "continue_pretraining":
         rule = "must not be continue_pretraining after the first stage has started"
         return [Problem("domain_adaptation.method", rule, "", "Start a new run.")]
     return []
@@ -202,21 +203,22 @@ def _pruning(recipe: Mapping[str, Any], index: int) -> Any:
     return recipe["stages"][index].get("compress")
 
 
-def begins_anew(manifest: Manifest, changes: Changes, prepared: PreparedRun, position: Position) -> bool:
+def requires_restart(manifest: Manifest, changes: Changes, prepared: PreparedRun, position: Position) -> bool:
     """Return whether the changes force the interrupted stage to restart."""
     if changes.data:
         return True
     if position.stage >= len(prepared.recipe.stages) or not position.step:
         return False
     prefix, stage = f"stages.{position.stage}", prepared.recipe.stages[position.stage]
-    carried = re.compile(rf"{SAME_CONTENTS}|{prefix}\.({IN_THE_STAGE})\b|stages\.(?!{position.stage}\b)")
+    no_restart = re.compile(
+        rf"{NO_RESTART_FIELDS}|{prefix}\.({NO_RESTART_STAGE_FIELDS})\b|stages\.(?!{position.stage}\b)"
+    )
     chosen_by_first = stage.best is not None and stage.best.metric is None
     for path in changes.recipe:
         if path.startswith("metrics"):
-            leading = path in ("metrics", "metrics.0")
-            if leading and chosen_by_first:
+            if chosen_by_first and path in ("metrics", "metrics.0"):
                 return True
-        elif not carried.match(path):
+        elif not no_restart.match(path):
             return True
     return not _same_groups(manifest, prepared, position)
 
@@ -235,8 +237,8 @@ def _same_groups(manifest: Manifest, prepared: PreparedRun, position: Position) 
     ] == [group.parameters for group in groups]
 
 
-def spread_recipe(recipe: Recipe, manifest: Manifest, processes: int) -> Recipe:
-    """Return the recipe with its batches distributed over another number of processes.
+def adapt_to_processes(recipe: Recipe, manifest: Manifest, processes: int) -> Recipe:
+    """Return the recipe with its batch sizes adapted to another number of processes.
 
     Each optimizer step trains on the same examples as before.
 
@@ -253,16 +255,16 @@ def spread_recipe(recipe: Recipe, manifest: Manifest, processes: int) -> Recipe:
     problems, stages = [], []
     done = {record.name for record in manifest.stages if record.state == "done"}
     for index, stage in enumerate(recipe.stages):
-        spread = spread_batch(stage.batch_size, stage.accumulation, manifest.processes, processes)
-        if spread is None and stage.name not in done:
+        split = spread_batch(stage.batch_size, stage.accumulation, manifest.processes, processes)
+        if split is None and stage.name not in done:
             examples = stage.batch_size * stage.accumulation * manifest.processes
             fitting = [str(number) for number in range(1, examples + 1) if examples % number == 0]
             repair = f"Resume with one of these numbers of processes: {', '.join(fitting)}."
             rule = "must have a global batch size that is divisible by the number of processes"
             value = f"{examples} examples on {processes} processes"
             problems.append(Problem(f"stages[{index}]", rule, value, repair))
-        size, passes = spread or (stage.batch_size, stage.accumulation)
-        stages.append(stage.model_copy(update={"batch_size": size, "accumulation": passes}))
+        batch_size, accumulation = split or (stage.batch_size, stage.accumulation)
+        stages.append(stage.model_copy(update={"batch_size": batch_size, "accumulation": accumulation}))
     if problems:
         raise InputError(problems)
     return recipe.model_copy(update={"stages": tuple(stages)})
@@ -279,8 +281,8 @@ def _compare(before: Any, now: Any, path: str) -> list[tuple[str, tuple[Any, Any
         return [] if _plain(before) == _plain(now) else [(path, (before, now))]
     differences = []
     for key in keys:
-        place = f"{path}.{key}".removeprefix(".")
-        differences += _compare(before.get(key, NOTHING), now.get(key, NOTHING), place)
+        field = f"{path}.{key}".removeprefix(".")
+        differences += _compare(before.get(key, MISSING), now.get(key, MISSING), field)
     return differences
 
 
@@ -289,10 +291,10 @@ def _holds_parts(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return None if value is NOTHING else value
+    return None if value is MISSING else value
 
 
-def _value(value: Any) -> str:
-    if value is NOTHING or value is None:
+def _format_value(value: Any) -> str:
+    if value is MISSING or value is None:
         return "null" if value is None else "(not set)"
     return repr(value["name"]) if isinstance(value, Mapping) and "name" in value else shown(value)

@@ -21,11 +21,13 @@ from hf_finetune.tasks import Inputs, modality_of
 
 __all__ = ["compare_sizes", "measure_size"]
 
-Found = Mapping[str, float | None]
+MetricValues = Mapping[str, float | None]
 Batch = Mapping[str, torch.Tensor]
 
 
-def compare_sizes(prepared: PreparedRun, inputs: Inputs, folder: Path, test: Found) -> dict[str, Any]:
+def compare_sizes(
+    prepared: PreparedRun, inputs: Inputs, folder: Path, test_metrics: MetricValues
+) -> dict[str, Any]:
     """Compare the finished model with the model before pruning, and with its teacher.
 
     The comparison uses the test split. It does not affect any choice, because all stages are done.
@@ -34,41 +36,41 @@ def compare_sizes(prepared: PreparedRun, inputs: Inputs, folder: Path, test: Fou
         prepared: Run whose stages are done and whose model is saved.
         inputs: Model inputs on which the stages trained.
         folder: Run directory.
-        test: Test metrics of the finished model.
+        test_metrics: Test metrics of the finished model.
 
     Returns:
         ``compression`` and ``distillation`` of ``metrics.json``, each only if the recipe uses it; empty for a fold of
         a cross-validation.
     """
     stages = prepared.recipe.stages
-    pruned = [index for index, stage in enumerate(stages) if stage.compress is not None]
-    taught = [index for index, stage in enumerate(stages) if stage.teacher is not None]
-    if not (pruned or taught) or prepared.recipe.data.split.fold is not None:
+    pruning_stages = [index for index, stage in enumerate(stages) if stage.compress is not None]
+    distillation_stages = [index for index, stage in enumerate(stages) if stage.teacher is not None]
+    if not (pruning_stages or distillation_stages) or prepared.recipe.data.split.fold is not None:
         return {}
     example = _example(inputs)
     model = _load(prepared, folder / "model")
-    finished = {"metrics": _chosen(prepared, test), **measure_size(_model(model), example)}
+    finished = {"metrics": _primary_metrics(prepared, test_metrics), **measure_size(_model(model), example)}
     content: dict[str, Any] = {}
-    if pruned:
+    if pruning_stages:
         after = finished
         if prepared.recipe.evaluation.calibrate or prepared.recipe.evaluation.thresholds:
             # the saved model has a temperature or thresholds, which the model before pruning lacks
-            after = {**finished, "metrics": _plain(prepared, folder, len(stages))}
-        methods = dict.fromkeys(stages[index].compress.method for index in pruned)  # type: ignore[union-attr]
+            after = {**finished, "metrics": _metrics_after_stages(prepared, folder, len(stages))}
+        methods = dict.fromkeys(stages[index].compress.method for index in pruning_stages)  # type: ignore[union-attr]
         content["compression"] = {
-            "stage": _names(prepared, pruned),
+            "stage": _stage_names(prepared, pruning_stages),
             "method": ", ".join(methods),
-            "example": _described(example),
-            "before": _before(prepared, folder, pruned[0], example),
+            "example": _describe_example(example),
+            "before": _measure_unpruned(prepared, folder, pruning_stages[0], example),
             "after": after,
         }
-    if taught:
-        path = stages[taught[0]].teacher.path  # type: ignore[union-attr]
+    if distillation_stages:
+        path = stages[distillation_stages[0]].teacher.path  # type: ignore[union-attr]
         teacher = _load(prepared, path)
         content[DISTILLATION.name] = {
-            "stage": _names(prepared, taught),
-            "example": _described(example),
-            "teacher": {"metrics": _judged(prepared, teacher), **measure_size(_model(teacher), example)},
+            "stage": _stage_names(prepared, distillation_stages),
+            "example": _describe_example(example),
+            "teacher": {"metrics": _evaluate(prepared, teacher), **measure_size(_model(teacher), example)},
             "student": finished,
         }
     return content
@@ -108,31 +110,31 @@ def measure_size(model: PreTrainedModel, example: Batch) -> dict[str, float]:
     }
 
 
-def _before(prepared: PreparedRun, folder: Path, index: int, example: Batch) -> dict[str, Any]:
+def _measure_unpruned(prepared: PreparedRun, folder: Path, index: int, example: Batch) -> dict[str, Any]:
     """Return size and metrics of the model before a stage pruned it; no metrics if its head was not trained yet."""
     model = load_stage_weights(prepared, folder, index)
-    metrics = _plain(prepared, folder, index) if index else {}
+    metrics = _metrics_after_stages(prepared, folder, index) if index else {}
     return {"metrics": metrics, **measure_size(model, example)}
 
 
-def _plain(prepared: PreparedRun, folder: Path, index: int) -> dict[str, float | None]:
+def _metrics_after_stages(prepared: PreparedRun, folder: Path, index: int) -> dict[str, float | None]:
     """Return the test metrics of the model after the first ``index`` stages, without temperature and thresholds."""
     with TemporaryDirectory(prefix="hf-finetune-") as scratch:
         export_model(load_stage_weights(prepared, folder, index), prepared.processor, Path(scratch) / "model")
-        return _judged(prepared, _load(prepared, Path(scratch) / "model"))
+        return _evaluate(prepared, _load(prepared, Path(scratch) / "model"))
 
 
-def _judged(prepared: PreparedRun, classifier: Classifier) -> dict[str, float | None]:
+def _evaluate(prepared: PreparedRun, classifier: Classifier) -> dict[str, float | None]:
     if prepared.data.test is None:
         return {}
     extra = [name for name in prepared.primary_metrics if name != "loss"]
     result = evaluate_model(
         classifier, prepared.data.test, metrics=extra, costs=prepared.recipe.evaluation.costs
     )
-    return _chosen(prepared, result.metrics)
+    return _primary_metrics(prepared, result.metrics)
 
 
-def _chosen(prepared: PreparedRun, metrics: Found) -> dict[str, float | None]:
+def _primary_metrics(prepared: PreparedRun, metrics: MetricValues) -> dict[str, float | None]:
     """Return the primary metrics without the loss; an undefined one is None."""
     names = [name for name in prepared.primary_metrics if name != "loss"] if metrics else []
     values = {name: metrics.get(name) for name in names}
@@ -160,10 +162,10 @@ def _example(inputs: Inputs) -> dict[str, torch.Tensor]:
     return {name: value for name, value in batch.items() if name != "labels"}
 
 
-def _described(example: Batch) -> str:
+def _describe_example(example: Batch) -> str:
     """Return the size of an example: ``224 x 224 pixels`` or ``38 tokens``."""
     return modality_of(example).size_words(example)
 
 
-def _names(prepared: PreparedRun, indices: list[int]) -> str:
+def _stage_names(prepared: PreparedRun, indices: list[int]) -> str:
     return ", ".join(prepared.recipe.stages[index].name for index in indices)

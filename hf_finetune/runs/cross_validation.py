@@ -33,7 +33,7 @@ def check_folds(recipe: Recipe) -> None:
     """
     count = recipe.evaluation.folds
     if count is not None:
-        load_data(_of_fold(recipe, 1, count))
+        load_data(_recipe_of_fold(recipe, 1, count))
 
 
 def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialState) -> dict[str, Any]:
@@ -54,18 +54,18 @@ def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialSta
     count = recipe.evaluation.folds or 0
     results = []
     for number in range(1, count + 1):
-        place = folder / "folds" / f"{number}-of-{count}"
-        progress = broadcast_from_main(state, partial(_state_of, place))
+        fold_folder = folder / "folds" / f"{number}-of-{count}"
+        progress = broadcast_from_main(state, partial(_prepare_fold_folder, fold_folder))
         if progress != "done":
             logger.info("Fold %d of %d %s.", number, count, "resumes" if progress == "running" else "starts")
-            train(_of_fold(recipe, number, count), place, progress == "running")
+            train(_recipe_of_fold(recipe, number, count), fold_folder, progress == "running")
             if state.is_main_process:
-                _drop_weights(place)
+                _drop_weights(fold_folder)
         state.wait_for_everyone()
-        results.append(json.loads((place / "metrics.json").read_text(encoding="utf-8"))["test"])
+        results.append(json.loads((fold_folder / "metrics.json").read_text(encoding="utf-8"))["test"])
     return {
         "folds": count,
-        "metrics": {name: _spread([result[name] for result in results]) for name in results[0]},
+        "metrics": {name: _mean_and_std([result[name] for result in results]) for name in results[0]},
     }
 
 
@@ -81,18 +81,18 @@ def recipe_for_folds(prepared: PreparedRun) -> Recipe:
     return prepared.requested
 
 
-def _state_of(place: Path) -> str:
+def _prepare_fold_folder(fold_folder: Path) -> str:
     """Remove the folder of a fold that was killed before its manifest was written, and return the state of the fold.
 
     It is ``done``, ``running``, or empty if the fold has not started.
     """
-    if not (place / "manifest.json").is_file():
-        shutil.rmtree(place, ignore_errors=True)  # killed before the manifest was written
+    if not (fold_folder / "manifest.json").is_file():
+        shutil.rmtree(fold_folder, ignore_errors=True)  # killed before the manifest was written
         return ""
-    return "done" if read_manifest(place / "manifest.json").state == "done" else "running"
+    return "done" if read_manifest(fold_folder / "manifest.json").state == "done" else "running"
 
 
-def _of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
+def _recipe_of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
     """Return the recipe of one fold, which can also be run by itself."""
     split = recipe.data.split.model_copy(update={"fold": f"{number}/{count}"})
     data = recipe.data.model_copy(update={"split": split})
@@ -100,19 +100,19 @@ def _of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
     return recipe.model_copy(update={"data": data, "evaluation": evaluation, "publish": None})
 
 
-def _drop_weights(place: Path) -> None:
-    shutil.rmtree(place / "model", ignore_errors=True)
-    shutil.rmtree(place / "adapter", ignore_errors=True)
-    for file in place.glob("stages/**/*.safetensors"):
+def _drop_weights(fold_folder: Path) -> None:
+    shutil.rmtree(fold_folder / "model", ignore_errors=True)
+    shutil.rmtree(fold_folder / "adapter", ignore_errors=True)
+    for file in fold_folder.glob("stages/**/*.safetensors"):
         file.unlink()
 
 
-def _spread(values: list[float | None]) -> dict[str, Any]:
+def _mean_and_std(values: list[float | None]) -> dict[str, Any]:
     """Return mean and standard deviation over the folds, None if a fold has no value, and the value of each fold."""
     known = [value for value in values if value is not None]
-    whole = len(known) == len(values)
+    all_defined = len(known) == len(values)
     return {
-        "mean": mean(known) if whole else None,
-        "std": stdev(known) if whole and len(known) > 1 else None,
+        "mean": mean(known) if all_defined else None,
+        "std": stdev(known) if all_defined and len(known) > 1 else None,
         "values": values,
     }

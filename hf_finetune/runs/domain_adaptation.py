@@ -96,28 +96,29 @@ def prepare_pretraining(
     if before is not None and before.pretraining and before.processes != state.num_processes:
         rule = f"must be resumed on {before.processes} processes"
         raise InputError(Problem("The unfinished pretraining", rule, str(state.num_processes)))
-    dataset = _inputs_of(prepared, target.dataset, spec)
-    seed, spec_of_model, notes = prepared.recipe.seed, prepared.recipe.model, list[str]()
+    dataset = _select_inputs(prepared, target.dataset, spec)
+    seed, model_spec = prepared.recipe.seed, prepared.recipe.model
+    notes: list[str] = []
     splits = replace(prepared.data, train=dataset, validation=None, test=None, pool=None)
     masked = prepared.task.modality.masked(splits, prepared.processor, prepared.recipe.data, seed, spec.mask)
     if masked.wrap is not None:
         model = masked.wrap(classifier, seed)
     else:
         model, notes = build_masked_model(
-            spec_of_model.path,
+            model_spec.path,
             str(masked.auto_model),
-            revision=spec_of_model.revision,
-            dropout=spec_of_model.dropout,
+            revision=model_spec.revision,
+            dropout=model_spec.dropout,
             seed=seed,
             trust_remote_code=prepared.trust_remote_code,
             rows=embedding_rows(prepared.config),
         )
-    stage = _stage_of(spec)
-    planned = _plan_of(model, stage, len(masked.train), state.num_processes)
+    stage = _build_stage(spec)
+    planned = _build_plan(model, stage, len(masked.train), state.num_processes)
     return Pretraining(model, stage, planned, masked, tuple(notes))
 
 
-def _inputs_of(prepared: PreparedRun, target: Dataset, spec: ContinuePretraining) -> Dataset:
+def _select_inputs(prepared: PreparedRun, target: Dataset, spec: ContinuePretraining) -> Dataset:
     """Return the inputs to mask: those of the target domain, and with ``source`` also those of the training split."""
     columns = prepared.task.modality.columns_in(prepared.data.train.column_names)
     target = target.select_columns(columns)
@@ -127,7 +128,7 @@ def _inputs_of(prepared: PreparedRun, target: Dataset, spec: ContinuePretraining
     return concatenate_datasets([target, source.cast(target.features)])
 
 
-def _stage_of(spec: ContinuePretraining) -> StageSpec:
+def _build_stage(spec: ContinuePretraining) -> StageSpec:
     epochs = 1.0 if spec.epochs is None else spec.epochs
     return StageSpec(
         name=PRETRAINING,
@@ -141,7 +142,7 @@ def _stage_of(spec: ContinuePretraining) -> StageSpec:
     )
 
 
-def _plan_of(model: PreTrainedModel, stage: StageSpec, examples: int, processes: int) -> StagePlan:
+def _build_plan(model: PreTrainedModel, stage: StageSpec, examples: int, processes: int) -> StagePlan:
     """Return a plan that trains all parameters except an image classifier's head, which masked images do not reach."""
     layout = read_layout(model)
     unused = set()

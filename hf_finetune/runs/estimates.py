@@ -25,37 +25,44 @@ from hf_finetune.runs.prepared import PlanReport
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
 
-__all__ = ["estimate_seconds", "frozen_work"]
+__all__ = ["describe_prefix_caches", "estimate_seconds"]
 
 TIMED_EXAMPLES, TIMED_STEPS = 8, 2
 """Number of examples in a step, and number of steps, that are timed to estimate the duration of a stage."""
 
-POOLING_IS_OPEN = (
+POOLING_NOTE = (
     "token pooling: chosen by cross-validation when the run starts. A pooling other than the architecture's own "
     "requires trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the architecture's own"
 )
 
-Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
+ModelAndExample = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
 
-def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:
+def describe_prefix_caches(report: PlanReport, strategy: str | None = None) -> list[str]:
     """Return a sentence for each stage: how often its frozen layers are computed, and the size of their cache.
 
     Args:
         report: Plan.
         strategy: Name of the strategy that the stages come from; None if the recipe lists them.
     """
-    subject = cache(lambda: _subject(report))
+    model_and_example = cache(lambda: _model_and_example(report))
     stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
-    sentences = [_frozen_work(report, index, stage, planned, subject) for index, (stage, planned) in stages]
+    sentences = [
+        _describe_prefix_cache(report, index, stage, planned, model_and_example)
+        for index, (stage, planned) in stages
+    ]
     reads_texts = TASKS[report.recipe.task_type].modality.has_tokens
     if reads_texts and selects_pooling_by_cv(report.recipe.model, report.recipe.stages, strategy):
-        sentences[0] = "\n".join([*filter(None, sentences[:1]), POOLING_IS_OPEN])
+        sentences[0] = "\n".join([*filter(None, sentences[:1]), POOLING_NOTE])
     return sentences
 
 
-def _frozen_work(
-    report: PlanReport, index: int, stage: StageSpec, planned: StagePlan, subject: Callable[[], Subject]
+def _describe_prefix_cache(
+    report: PlanReport,
+    index: int,
+    stage: StageSpec,
+    planned: StagePlan,
+    model_and_example: Callable[[], ModelAndExample],
 ) -> str:
     recipe, spec = report.recipe, report.recipe.speed.prefix_cache
     if planned.trainable_size == planned.layout.size:
@@ -66,18 +73,18 @@ def _frozen_work(
     if reason := cache_blocker(recipe, stage, planned) or not_worth_caching(views, epochs):
         return f"prefix cache: disabled ({reason})"
     try:
-        skeleton, example = subject()
+        skeleton, example = model_and_example()
     except InputError:
         return ""  # without a processor no example can be built, so nothing can be estimated
-    found = estimate_cache_size(
+    estimate = estimate_cache_size(
         apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example
     )
-    if found.reason:
-        return f"prefix cache: disabled ({found.reason})"
-    return _forecast(found, views, report.examples)
+    if estimate.reason:
+        return f"prefix cache: disabled ({estimate.reason})"
+    return _format_estimate(estimate, views, report.examples)
 
 
-def _subject(report: PlanReport) -> Subject:
+def _model_and_example(report: PlanReport) -> ModelAndExample:
     """Return the model without weights, and the inputs of one example."""
     recipe, model = report.recipe, report.recipe.model
     modality, configs = TASKS[recipe.task_type].modality, copy.deepcopy(report.configs)
@@ -92,16 +99,16 @@ def _subject(report: PlanReport) -> Subject:
     return skeleton, modality.dummy(processor)
 
 
-def _forecast(found: CacheEstimate, views: int, examples: int | None) -> str:
+def _format_estimate(estimate: CacheEstimate, views: int, examples: int | None) -> str:
     size = " and ".join(
-        f"{number:,} bytes per {what}"
-        for number, what in ((found.example_bytes, "example"), (found.token_bytes, "token"))
+        f"{number:,} bytes per {unit}"
+        for number, unit in ((estimate.example_bytes, "example"), (estimate.token_bytes, "token"))
         if number
     )
-    if examples is not None and not found.token_bytes:
-        size = f"{views * examples * found.example_bytes:,} bytes"
+    if examples is not None and not estimate.token_bytes:
+        size = f"{views * examples * estimate.example_bytes:,} bytes"
     versions = "" if views == 1 else f"{views} augmented versions of each example, "
-    return f"prefix cache: outputs of all layers before {found.boundary}, {versions}{size}; used if it saves time"
+    return f"prefix cache: outputs of all layers before {estimate.boundary}, {versions}{size}; used if it saves time"
 
 
 def estimate_seconds(
@@ -119,14 +126,14 @@ def estimate_seconds(
         inputs: Examples as model inputs.
     """
     count = min(TIMED_EXAMPLES, len(inputs.train))
-    begun = perf_counter()
+    start = perf_counter()
     batch = inputs.collate([inputs.train[index] for index in range(count)])
-    preparation = (perf_counter() - begun) / count
+    preparation = (perf_counter() - start) / count
     seconds = []
     for stage, planned in zip(recipe.stages, stages, strict=True):
         fits = bool(solver_of(stage))
         freeze_all_but(model, planned.trainable)
-        with benchmark_steps(model, batch, _any_loss, planned.trainable, forward_only=fits) as bench:
+        with benchmark_steps(model, batch, _surrogate_loss, planned.trainable, forward_only=fits) as bench:
             bench.step(ExecutionMode())  # the first use of each kernel is slower
             step = min(bench.step(ExecutionMode()) for _ in range(TIMED_STEPS))
         unfreeze_modes(model)
@@ -137,7 +144,7 @@ def estimate_seconds(
     return tuple(seconds)
 
 
-def _any_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+def _surrogate_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """Return a loss of the logits whose gradient costs about the same as that of any other loss."""
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
     return logits.float().square().mean()

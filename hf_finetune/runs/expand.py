@@ -19,11 +19,11 @@ from hf_finetune.tasks import TASKS
 
 __all__ = ["expand_recipe", "write_stages"]
 
-SGD: dict[str, Any] = {"lr": 1e-2, "epochs": 20.0, "optimizer": OptimizerSpec(name="sgd")}
+SGD_DEFAULTS: dict[str, Any] = {"lr": 1e-2, "epochs": 20.0, "optimizer": OptimizerSpec(name="sgd")}
 """Defaults for a head that is trained on cached features, where an epoch takes almost no time."""
-OTHERS: dict[str, Any] = {"epochs": 1.0, "optimizer": OptimizerSpec()}
+DEFAULTS: dict[str, Any] = {"epochs": 1.0, "optimizer": OptimizerSpec()}
 """Defaults of the other strategies; the learning rate of each stage is the default of the architecture."""
-WITHOUT_ADAMW = 1e-3
+LR_WITHOUT_ADAMW = 1e-3
 """Learning rate with other optimizers than AdamW, for which architectures have no default."""
 
 
@@ -47,22 +47,26 @@ def expand_recipe(
     """
     defaults = find_defaults(config, layout, TASKS[recipe.task_type].modality)
     place, strategy = "", recipe.strategy.name if recipe.strategy else None
-    alone = len(recipe.task_names) == 1
-    suits = default_pooling(config, recipe.model.path, recipe.model.revision)
-    leaves = is_left(recipe, suits) if alone else recipe.model.head.pool == CHECKPOINT_POOLING
+    is_single_task = len(recipe.task_names) == 1
+    default = default_pooling(config, recipe.model.path, recipe.model.revision)
+    pooling_is_unset = (
+        is_left(recipe, default) if is_single_task else recipe.model.head.pool == CHECKPOINT_POOLING
+    )
     if recipe.strategy is not None:
         place = "strategy.lr"
         fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
         stages = write_stages(recipe.strategy, layout.backbone_groups)
         recipe = type(recipe)(**{**fields, "strategy": None, "stages": stages})
-    deep, depth_sentences = fill_depths(recipe.stages, layout, defaults)
-    settled, fit_sentences = settle_fits(deep, layout, target, examples, alone)
-    filled, rate_sentences = fill_rates(settled, layout, defaults)
-    is_chosen = selects_pooling_by_cv(recipe.model, settled, strategy)
-    model, pooling_sentences = fill_pooling(recipe.model, suits, is_left=leaves, is_chosen=is_chosen)
-    far = rate_notes(settled, layout, defaults, place)
-    notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *far)
-    return recipe.model_copy(update={"model": model, "stages": filled}), notes
+    with_depths, depth_sentences = fill_depths(recipe.stages, layout, defaults)
+    with_head_fits, fit_sentences = settle_fits(with_depths, layout, target, examples, is_single_task)
+    with_rates, rate_sentences = fill_rates(with_head_fits, layout, defaults)
+    is_chosen = selects_pooling_by_cv(recipe.model, with_head_fits, strategy)
+    model, pooling_sentences = fill_pooling(
+        recipe.model, default, is_left=pooling_is_unset, is_chosen=is_chosen
+    )
+    unusual_rate_notes = rate_notes(with_head_fits, layout, defaults, place)
+    notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *unusual_rate_notes)
+    return recipe.model_copy(update={"model": model, "stages": with_rates}), notes
 
 
 def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, ...]:
@@ -79,13 +83,13 @@ def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, 
     """
     fields = {name: getattr(strategy, name) for name in StageSettings.model_fields}
     head = {"name": "head", "train": "head", "carry_optimizer": False}
-    if how := solver_of(strategy):
-        without_steps = {"optimizer": OptimizerSpec(), "fit": how}
+    if solver := solver_of(strategy):
+        without_steps = {"optimizer": OptimizerSpec(), "fit": solver}
         return (StageSpec(**{**fields, **head, **without_steps}),)
-    usual = OTHERS if isinstance(strategy, GradualUnfreeze) else SGD
-    fields |= {name: value for name, value in usual.items() if fields[name] is None}
+    stage_defaults = DEFAULTS if isinstance(strategy, GradualUnfreeze) else SGD_DEFAULTS
+    fields |= {name: value for name, value in stage_defaults.items() if fields[name] is None}
     if fields["lr"] is None and not is_adamw(fields["optimizer"].name):
-        fields["lr"] = WITHOUT_ADAMW
+        fields["lr"] = LR_WITHOUT_ADAMW
     if strategy.max_steps is not None:
         fields["epochs"] = strategy.epochs
     if not isinstance(strategy, GradualUnfreeze):

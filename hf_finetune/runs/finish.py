@@ -18,11 +18,11 @@ from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
 from hf_finetune.runs.tasks import (
-    inputs_of_task,
     joint_metrics,
-    model_of_task,
-    stage_of_task,
     task_folder,
+    task_inputs,
+    task_model,
+    task_stage_result,
     write_joint_data,
     write_task_run,
 )
@@ -30,10 +30,10 @@ from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import Manifest, write_json
 
-__all__ = ["close_run", "finish_model_of_run"]
+__all__ = ["save_and_evaluate", "write_results"]
 
 
-def finish_model_of_run(
+def save_and_evaluate(
     prepared: PreparedRun,
     inputs: Inputs,
     manifest: Manifest,
@@ -57,21 +57,23 @@ def finish_model_of_run(
     # read from the disk: the model of the last stage in memory may be sharded, or compiled
     model = load_stage_weights(prepared, folder, len(prepared.recipe.stages))
     stages = [record.result for record in manifest.stages]
-    finish = partial(_finish_task, pretraining=manifest.pretraining, device=state.device, progress=progress)
+    finish = partial(
+        _save_and_evaluate_task, pretraining=manifest.pretraining, device=state.device, progress=progress
+    )
     if not prepared.is_joint:
         return finish(model, prepared, inputs, stages, folder)
     metrics: dict[str, dict[str, Any]] = {}
     for name, task in prepared.tasks.items():
-        own_stages = [stage_of_task(name, stage) for stage in stages]
-        place = task_folder(folder, name)
-        own_model = model_of_task(model, name, task)
-        metrics[name] = finish(own_model, task, inputs_of_task(task), own_stages, place)
+        task_stages = [task_stage_result(name, stage) for stage in stages]
+        run_folder = task_folder(folder, name)
+        single_model = task_model(model, name, task)
+        metrics[name] = finish(single_model, task, task_inputs(task), task_stages, run_folder)
         write_task_run(folder, name, task, metrics[name], prepared, manifest)
     write_joint_data(folder, prepared)
     return joint_metrics(metrics, stages, prepared)
 
 
-def _finish_task(
+def _save_and_evaluate_task(
     model: PreTrainedModel,
     prepared: PreparedRun,
     inputs: Inputs,
@@ -88,13 +90,13 @@ def _finish_task(
         metrics["pretraining"] = pretraining["result"]
     write_data(prepared, folder)
     metrics |= finish_model(model, prepared, folder)
-    ways = [ExecutionMode(**stage["speed"]) for stage in stages]
-    metrics |= evaluate_run(prepared, inputs, folder, ways, device, progress)
+    modes = [ExecutionMode(**stage["speed"]) for stage in stages]
+    metrics |= evaluate_run(prepared, inputs, folder, modes, device, progress)
     metrics |= compare_sizes(prepared, inputs, folder, metrics["test"])
     return metrics
 
 
-def close_run(
+def write_results(
     prepared: PreparedRun, metrics: Mapping[str, Any], manifest: Manifest, folder: Path, state: PartialState
 ) -> None:
     """Write the metrics, the report and the model card, and mark the run as done.
@@ -107,9 +109,9 @@ def close_run(
         state: State of the process: its rank, the number of processes, and the device.
     """
     write_json(folder / "metrics.json", metrics)
-    if prepared.saves == "adapter":
+    if prepared.save_format == "adapter":
         shutil.rmtree(folder / "model")
     write_manifest(manifest, folder, state)
     write_report(folder)
-    if prepared.saves != "adapter" and not prepared.is_joint:
+    if prepared.save_format != "adapter" and not prepared.is_joint:
         write_card(folder)

@@ -24,11 +24,11 @@ from hf_finetune.recipe import Recipe, dump_recipe
 from hf_finetune.runs.changes import (
     Changes,
     Position,
-    begins_anew,
     cannot_resume,
+    change_problems,
     find_changes,
     find_position,
-    refusals,
+    requires_restart,
 )
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import pretraining_folder
@@ -36,7 +36,7 @@ from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions, read_manifest
 from hf_finetune.training.run_lock import LOCK, RunLock
 
-__all__ = ["check_folder", "choose_folder", "open_folder", "read_earlier", "write_manifest"]
+__all__ = ["check_folder", "choose_folder", "lock_and_read_manifest", "open_folder", "write_manifest"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,16 +78,16 @@ def check_folder(folder: Path) -> None:
         raise InputError(Problem("--output-dir", rule, str(existing)))
 
 
-def _acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -> None:
+def _acquire_lock(lock: RunLock, state: PartialState, create: Path | None = None) -> None:
     """Lock the run directory on the main process, and create it first if it is new; all processes raise an error."""
 
     def acquire() -> tuple[Problem, ...]:
         try:
-            if make is not None:
-                _make_folder(make)
+            if create is not None:
+                _make_folder(create)
             lock.acquire()
-            if make is not None:
-                check_folder(make)  # another run may have begun and ended since the first check
+            if create is not None:
+                check_folder(create)  # another run may have begun and ended since the first check
         except InputError as error:
             lock.release()
             return error.problems
@@ -97,7 +97,7 @@ def _acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) 
         raise InputError(problems)
 
 
-def _begin_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Manifest:
+def _start_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Manifest:
     """Write recipe and manifest of a new run."""
     text = dump_recipe(prepared.requested)
     manifest = Manifest(
@@ -130,77 +130,77 @@ def _resume_run(
     if changes:
         with main_process_first(state):
             position = find_position(folder, before)
-        position = replace(position, anew=begins_anew(before, changes, prepared, position))
+        position = replace(position, restarts=requires_restart(before, changes, prepared, position))
         problems = cannot_resume(before, prepared, fingerprints, position)
         if not allow_changes:
-            raise InputError(refusals(folder, changes, possible=not problems))
+            raise InputError(change_problems(folder, changes, possible=not problems))
         if problems:
             raise InputError(problems)
-        logger.info(_announcement(before, changes, position))
+        logger.info(_resume_message(before, changes, position))
     manifest = replace(
         before, fingerprints=fingerprints, seed=recipe.seed, recipe=recipe.model_dump(mode="json")
     )
     if before.determinism.get("bit_for_bit", True):
         manifest = replace(manifest, determinism=_determinism(prepared, state))
     if changes:
-        manifest = _changed(manifest, changes, position, recipe)
+        manifest = _record_changes(manifest, changes, position, recipe)
     state.wait_for_everyone()
     if state.is_main_process:
-        _tidy(folder, manifest)
+        _remove_stale_files(folder, manifest)
         write_manifest(manifest, folder, state)
         _write_recipe(folder, dump_recipe(recipe))
     state.wait_for_everyone()
     return manifest
 
 
-def _changed(manifest: Manifest, changes: Changes, position: Position, recipe: Recipe) -> Manifest:
+def _record_changes(manifest: Manifest, changes: Changes, position: Position, recipe: Recipe) -> Manifest:
     """Return the manifest with an entry for the changes; stages that restart or have not begun are pending."""
     records = {record.name: record for record in manifest.stages[: position.stage]}
-    if position.stage < len(manifest.stages) and not position.anew:
+    if position.stage < len(manifest.stages) and not position.restarts:
         records |= {record.name: record for record in manifest.stages[position.stage : position.stage + 1]}
     names = [stage.name for stage in recipe.stages]
     stages = tuple(
         records[name] if name in records and index <= position.stage else StageRecord(name)
         for index, name in enumerate(names)
     )
-    at = names[position.stage] if position.stage < len(names) else None
-    entry = {"stage": at, "step": position.step, "anew": position.anew, **changes.as_json()}
+    stage = names[position.stage] if position.stage < len(names) else None
+    entry = {"stage": stage, "step": position.step, "anew": position.restarts, **changes.as_json()}
     return replace(manifest, stages=stages, changes=(*manifest.changes, entry), state="running")
 
 
-def _announcement(manifest: Manifest, changes: Changes, position: Position) -> str:
+def _resume_message(manifest: Manifest, changes: Changes, position: Position) -> str:
     """Return the log line about the changes and their effect on the stages."""
     stages = [record.name for record in manifest.stages]
     where = "after the last stage"
     if position.stage < len(stages):
         where = f"stage {stages[position.stage]} at step {position.step}"
     words = [f"Resuming {where} with changes: {changes.sentence()}."]
-    done = [name for index, name in enumerate(stages[: position.stage]) if _touches(changes, index)]
+    done = [name for index, name in enumerate(stages[: position.stage]) if _affects_stage(changes, index)]
     if done:
         words.append(f"Finished stages, which are not affected: {', '.join(done)}.")
-    if position.anew and position.step:
+    if position.restarts and position.step:
         words.append(f"Stage {stages[position.stage]} restarts because of the changes.")
     if changes.data and (position.stage or position.step):
         words.append("Earlier training examples may now be in the test split.")
     return " ".join(words)
 
 
-def _touches(changes: Changes, index: int) -> bool:
+def _affects_stage(changes: Changes, index: int) -> bool:
     return any(path.startswith(f"stages.{index}.") for path in changes.recipe)
 
 
-def _tidy(folder: Path, manifest: Manifest) -> None:
+def _remove_stale_files(folder: Path, manifest: Manifest) -> None:
     """Remove partial files of a killed process, and the folders of stages that restart."""
     for path in [*folder.glob(".*.part"), *folder.glob("stages/*/.*.part")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    begun = {
+    started = {
         stage_folder(folder, index, record.name)
         for index, record in enumerate(manifest.stages)
         if record.state != "pending"
     }
     if manifest.pretraining:
-        begun.add(pretraining_folder(folder))
-    for stale in set(folder.glob("stages/*")) - begun:
+        started.add(pretraining_folder(folder))
+    for stale in set(folder.glob("stages/*")) - started:
         shutil.rmtree(stale)
 
 
@@ -255,9 +255,9 @@ def _make_folder(folder: Path) -> None:
 def _checkpoints_fingerprint(prepared: PreparedRun) -> str:
     """Return the fingerprint of the checkpoint and of all teachers."""
     checkpoint = _checkpoint_fingerprint(prepared.requested.model.path, prepared.config)
-    teachers = [resolve_model_dir(each.teacher.path) for each in prepared.requested.stages if each.teacher]
-    each = [_checkpoint_fingerprint(str(teacher), None) for teacher in teachers]
-    return _sha256(json.dumps([checkpoint, *each])) if each else checkpoint
+    paths = [resolve_model_dir(stage.teacher.path) for stage in prepared.requested.stages if stage.teacher]
+    teachers = [_checkpoint_fingerprint(str(path), None) for path in paths]
+    return _sha256(json.dumps([checkpoint, *teachers])) if teachers else checkpoint
 
 
 def _checkpoint_fingerprint(path: str, config: PreTrainedConfig | None) -> str:
@@ -279,8 +279,8 @@ def write_manifest(manifest: Manifest, folder: Path, state: PartialState) -> Non
         manifest.write(folder / "manifest.json")
 
 
-def read_earlier(folder: Path, lock: RunLock, state: PartialState) -> Manifest:
-    """Take the lock of the run that is resumed, and return its manifest.
+def lock_and_read_manifest(folder: Path, lock: RunLock, state: PartialState) -> Manifest:
+    """Take the lock of a run that is resumed, and return its manifest.
 
     Args:
         folder: Run directory.
@@ -321,6 +321,6 @@ def open_folder(
         InputError: If the folder cannot be used, or a change is not allowed.
     """
     if before is None:
-        _acquire_lock(lock, state, make=folder)
-        return _begin_run(folder, prepared, state)
+        _acquire_lock(lock, state, create=folder)
+        return _start_run(folder, prepared, state)
     return _resume_run(folder, prepared, before, state, allow_changes=allow_changes)

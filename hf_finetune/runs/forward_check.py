@@ -15,13 +15,13 @@ from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import Inputs
 
-__all__ = ["padding_notes", "try_forward"]
+__all__ = ["check_forward", "padding_notes"]
 
-LARGEST_CHANGE = 1e-3
+PADDING_TOLERANCE = 1e-3
 """Largest accepted change of a logit by padding, relative to the largest logit. Rounding in fp32 stays far below it."""
 
 
-def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -> None:
+def check_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -> None:
     """Run the first, longest and largest examples through the model, to find errors before training.
 
     Args:
@@ -36,12 +36,14 @@ def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -
     dummy = prepared.task.modality.dummy(prepared.processor)
     if reason := head_problem(model, dummy):
         raise unsuited_head(model.config, reason)
-    first = _first(inputs, prepared)
+    first = _first_example(inputs, prepared)
     with uncalled_layers(model) as uncalled:
-        _try(model, prepared, [dummy])
-        _try(model, prepared, [_collated(inputs, prepared, [first])])
+        _forward_backward(model, prepared, [dummy])
+        _forward_backward(model, prepared, [_collated(inputs, prepared, [first])])
         extremes = _extremes(inputs, prepared)
-        _try(model, prepared, [_collated(inputs, prepared, [first, *extreme]) for extreme in extremes])
+        _forward_backward(
+            model, prepared, [_collated(inputs, prepared, [first, *extreme]) for extreme in extremes]
+        )
     fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if solver_of(stage)]
     if fitted and (reason := not_linear(model, head_names(model), dummy)):
         rule = "must be gradient unless the head is one linear layer"
@@ -76,7 +78,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
         padded = model(**pair).logits[0].float()
     largest = alone.abs().max()
     change = float((padded - alone).abs().max() / largest) if largest > 0 else 0.0
-    if change <= LARGEST_CHANGE:
+    if change <= PADDING_TOLERANCE:
         return []
     return [
         "The predictions of this model depend on padding: the logits of a short text change by "
@@ -86,7 +88,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
     ]
 
 
-def _try(
+def _forward_backward(
     model: PreTrainedModel, prepared: PreparedRun, batches: Sequence[Mapping[str, torch.Tensor]]
 ) -> None:
     """Compute the logits of each batch, and for the last batch also the gradient of the first trained parameter."""
@@ -101,7 +103,7 @@ def _try(
                     torch.autograd.grad(logits.float().sum(), [weight], allow_unused=True)
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             shapes = "; ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch.items())
-            repair = _complaint(error)
+            repair = _error_hint(error)
             if isinstance(error, IndexError):
                 repair += f"; input shapes: {shapes}."
             if size:
@@ -146,7 +148,7 @@ def _extremes(inputs: Inputs, prepared: PreparedRun) -> list[list[dict[str, Any]
     return extremes
 
 
-def _first(inputs: Inputs, prepared: PreparedRun) -> dict[str, Any]:
+def _first_example(inputs: Inputs, prepared: PreparedRun) -> dict[str, Any]:
     named = prepared.recipe.data.augment.transforms
     try:
         return inputs.train[0]
@@ -159,6 +161,6 @@ def _first(inputs: Inputs, prepared: PreparedRun) -> dict[str, Any]:
         raise InputError(Problem("data.augment.transforms", rule, names)) from error
 
 
-def _complaint(error: Exception) -> str:
+def _error_hint(error: Exception) -> str:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     return "The model does not support it." if "INTERNAL ASSERT" in first else f"Model error: {first}"

@@ -18,33 +18,33 @@ from hf_finetune.tasks import modality_of
 
 __all__ = [
     "MEAN",
-    "columns_of",
     "epoch_counts",
     "epoch_notes",
-    "examples_of_tasks",
+    "examples_per_epoch",
     "join_data",
     "joint_problems",
+    "task_column_ranges",
 ]
 
 MEAN = "mean"
 """Metric of all tasks: the mean of the first metric of each task; metrics where lower is better are negated."""
 
-Datas = Mapping[str, LabelledData]
+DataByTask = Mapping[str, LabelledData]
 
 
-def columns_of(datas: Mapping[str, LabelledData]) -> tuple[TaskColumns, ...]:
+def task_column_ranges(data_by_task: Mapping[str, LabelledData]) -> tuple[TaskColumns, ...]:
     """Return the columns of each task in labels and logits."""
-    return task_columns({name: (data.target, len(data.label_names)) for name, data in datas.items()})
+    return task_columns({name: (data.target, len(data.label_names)) for name, data in data_by_task.items()})
 
 
-def examples_of_tasks(recipe: Recipe, datas: Iterable[LabelledData]) -> tuple[int, ...]:
+def examples_per_epoch(recipe: Recipe, data_by_task: Iterable[LabelledData]) -> tuple[int, ...]:
     """Return the number of examples of each task in an epoch.
 
     Args:
         recipe: Recipe of the tasks.
-        datas: Data of each task, in the order of the recipe.
+        data_by_task: Data of each task, in the order of the recipe.
     """
-    return epoch_counts([len(data.train) for data in datas], recipe.task_mixing.exponent)
+    return epoch_counts([len(data.train) for data in data_by_task], recipe.task_mixing.exponent)
 
 
 def epoch_counts(sizes: Sequence[int], exponent: float) -> tuple[int, ...]:
@@ -71,13 +71,13 @@ def epoch_counts(sizes: Sequence[int], exponent: float) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def epoch_notes(counts: Sequence[int], datas: Mapping[str, LabelledData]) -> list[str]:
+def epoch_notes(counts: Sequence[int], data_by_task: Mapping[str, LabelledData]) -> list[str]:
     """Return a sentence on the number of examples of each task in an epoch; none for a single task."""
-    if len(datas) == 1:
+    if len(data_by_task) == 1:
         return []
     shares = [
         f"{count:,} of {name} ({_times(count / len(data.train))})"
-        for count, (name, data) in zip(counts, datas.items(), strict=True)
+        for count, (name, data) in zip(counts, data_by_task.items(), strict=True)
     ]
     return [f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
 
@@ -86,44 +86,46 @@ def _times(factor: float) -> str:
     return "each once" if factor == 1 else f"each {factor:.3g} times on average"
 
 
-def join_data(datas: Mapping[str, LabelledData]) -> LabelledData:
+def join_data(data_by_task: Mapping[str, LabelledData]) -> LabelledData:
     """Return the data of all tasks as one. Each split is that of the first task that has it."""
-    fingerprints = {name: data.fingerprint for name, data in datas.items()}
-    held = [data.validation for data in datas.values() if data.validation is not None]
-    judged = [data.test for data in datas.values() if data.test is not None]
+    fingerprints = {name: data.fingerprint for name, data in data_by_task.items()}
+    validations = [data.validation for data in data_by_task.values() if data.validation is not None]
+    tests = [data.test for data in data_by_task.values() if data.test is not None]
     return LabelledData(
-        train=next(iter(datas.values())).train,
-        validation=held[0] if held else None,
-        test=judged[0] if judged else None,
-        target=json.dumps({name: data.target for name, data in datas.items()}),
-        label_names=tuple(f"{name}/{label}" for name, data in datas.items() for label in data.label_names),
+        train=next(iter(data_by_task.values())).train,
+        validation=validations[0] if validations else None,
+        test=tests[0] if tests else None,
+        target=json.dumps({name: data.target for name, data in data_by_task.items()}),
+        label_names=tuple(
+            f"{name}/{label}" for name, data in data_by_task.items() for label in data.label_names
+        ),
         notes=(
-            *(f"{name}: {note}" for name, data in datas.items() for note in data.notes),
-            *_seen_elsewhere(datas),
+            *(f"{name}: {note}" for name, data in data_by_task.items() for note in data.notes),
+            *_cross_task_leakage_notes(data_by_task),
         ),
         fingerprint=hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest(),
     )
 
 
-def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
+def _cross_task_leakage_notes(data_by_task: Mapping[str, LabelledData]) -> list[str]:
     """Return notes on test examples of a task that are training examples of another, so the backbone trains on them."""
     notes = []
-    for name, judged in datas.items():
-        for other, trained in datas.items():
-            if name == other or judged.test is None:
+    for name, evaluated in data_by_task.items():
+        for other_name, trained_on in data_by_task.items():
+            if name == other_name or evaluated.test is None:
                 continue
-            modality = modality_of(judged.test.column_names)
-            known = set(modality.hashes(trained.train)[0])
-            count = sum(content in known for content in modality.hashes(judged.test)[0])
+            modality = modality_of(evaluated.test.column_names)
+            known = set(modality.hashes(trained_on.train)[0])
+            count = sum(content in known for content in modality.hashes(evaluated.test)[0])
             if count:
                 notes.append(
-                    f"{count:,} of the {len(judged.test):,} test examples of {name} are training examples of "
-                    f"{other}: the backbone is trained on them, but not on their labels in {name}."
+                    f"{count:,} of the {len(evaluated.test):,} test examples of {name} are training examples of "
+                    f"{other_name}: the backbone is trained on them, but not on their labels in {name}."
                 )
     return notes
 
 
-def _complete_problems(name: str, data: LabelledData) -> list[Problem]:
+def _unsupported_label_problems(name: str, data: LabelledData) -> list[Problem]:
     """Return the problems of labels that the joint loss does not support: unknown ones, probabilities and weights."""
     kinds = {
         UNKNOWN: "contain unknown classes, which multi-task recipes do not support",
@@ -136,30 +138,34 @@ def _complete_problems(name: str, data: LabelledData) -> list[Problem]:
     ]
 
 
-def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> list[Problem]:
+def joint_problems(recipe: Recipe, data_by_task: DataByTask, trust_remote_code: bool) -> list[Problem]:
     """Return the problems of tasks together: those of stages, and of labels that the joint loss does not support.
 
     Args:
         recipe: Recipe of the tasks.
-        datas: Data of each task.
+        data_by_task: Data of each task.
         trust_remote_code: Whether code of metrics may run.
     """
-    if len(datas) == 1:
+    if len(data_by_task) == 1:
         return []
-    problems = [problem for name, data in datas.items() for problem in _complete_problems(name, data)]
+    problems = [
+        problem for name, data in data_by_task.items() for problem in _unsupported_label_problems(name, data)
+    ]
     if is_sharded():
         rule = "must not be multi-task with FSDP or DeepSpeed"
         repair = "Launch without --use_fsdp and --use_deepspeed."
         problems.append(Problem("task", rule, "'multi-task'", repair))
-    stages: list[tuple[str, Any]] = [(f"stages[{index}]", one) for index, one in enumerate(recipe.stages)]
+    stages: list[tuple[str, Any]] = [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]
     stages += [("strategy", recipe.strategy)] if recipe.strategy is not None else []
     for place, stage in stages:
         metric = stage.best.metric if stage.best else None
         if metric is not None:
             where = f"{place}.best.metric"
-            problems += _metric_problems(recipe, datas, metric, where, trust_remote_code)
-        looks = any(data is UNKNOWN_DATA or data.validation is not None for data in datas.values())
-        if stage.early_stopping is not None and not looks:
+            problems += _metric_problems(recipe, data_by_task, metric, where, trust_remote_code)
+        has_validation = any(
+            data is UNKNOWN_DATA or data.validation is not None for data in data_by_task.values()
+        )
+        if stage.early_stopping is not None and not has_validation:
             rule = "must not be set without a validation split"
             repair = "Add a validation split to a task, or remove the field."
             problems.append(Problem(f"{place}.early_stopping", rule, "", repair))
@@ -167,22 +173,22 @@ def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> lis
 
 
 def _metric_problems(
-    recipe: Recipe, datas: Datas, metric: str, place: str, trust_remote_code: bool
+    recipe: Recipe, data_by_task: DataByTask, metric: str, place: str, trust_remote_code: bool
 ) -> list[Problem]:
     """Return the problem of the metric that selects the best checkpoint: mean, loss, or the metric of a task."""
     if metric in (MEAN, "loss"):
         return []
-    name, slash, own = metric.partition("/")
+    name, slash, metric_name = metric.partition("/")
     if not slash or name not in recipe.task_names:
         rule = "must be mean, loss, or TASK/METRIC of one of the tasks"
         known = [f"{task}/accuracy" for task in recipe.task_names]
         return [Problem(place, rule, repr(metric), nearest(metric, [MEAN, "loss", *known]))]
-    data = datas[name]
+    data = data_by_task[name]
     if data is UNKNOWN_DATA:
         return []
     if data.validation is None:
         repair = f"Set tasks.{name}.data.split.validation above 0, or remove the field."
         return [Problem(place, f"must not be set if {name} has no validation split", repr(metric), repair)]
     settings = MetricSettings(data.label_names)
-    problem = metric_problem(own, data.target, place, settings, trust_remote_code=trust_remote_code)
+    problem = metric_problem(metric_name, data.target, place, settings, trust_remote_code=trust_remote_code)
     return [problem] if problem else []

@@ -19,7 +19,7 @@ from hf_finetune.recipe.head import OWN_POOLING, POOLING_NAMES
 from hf_finetune.recipe.head_fit import selects_pooling_by_cv
 from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
-from hf_finetune.runs.prepare import prepare_with
+from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PoolingChoice, PreparedRun
 from hf_finetune.training.linear_fit import assign_folds, fit_best
 from hf_finetune.training.manifest import Manifest
@@ -62,10 +62,13 @@ def choose_pooling(
         order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN_POOLING]
     chosen = next(filter(None, (_with_pooling(prepared, name, state) for name in order)), prepared)
     pool = chosen.recipe.model.head.pool or OWN_POOLING
-    others = ", ".join(f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool)
-    needs = "" if pool == OWN_POOLING else " Plain transformers needs trust_remote_code=True for this head."
+    other_losses = ", ".join(
+        f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool
+    )
+    hint = "" if pool == OWN_POOLING else " Plain transformers needs trust_remote_code=True for this head."
     logger.info(
-        f"The head reads {POOLING_NAMES[pool]}, with a cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
+        f"The head reads {POOLING_NAMES[pool]}, with a cross-validated loss of {losses[pool]:.4f} ({other_losses})."
+        f"{hint}"
     )
     return replace(chosen, pooling=PoolingChoice(losses, prepared, key))
 
@@ -80,7 +83,7 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict
     inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)
     splits = {"train": inputs.train, "validation": inputs.validation}
     try:
-        found = pool_texts(
+        pooled_texts = pool_texts(
             model,
             {name: examples for name, examples in splits.items() if examples is not None},
             inputs.collate,
@@ -95,10 +98,10 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict
     labels = data.train["label"][:]
     folds = assign_folds(labels, target, 1, recipe.seed, groups=data.train_groups)
     classes = len(data.label_names)
-    answers = labels_of(data.train, target, classes)
-    own_or_head = [name for name in found.vectors if name in (OWN_POOLING, *HEAD_POOLINGS)]
-    vectors = {name: found.vectors[name]["train"] for name in own_or_head}
-    return fit_best(vectors, answers, target, classes, folds)[2], found.key
+    label_rows = labels_of(data.train, target, classes)
+    candidates = [name for name in pooled_texts.vectors if name in (OWN_POOLING, *HEAD_POOLINGS)]
+    vectors = {name: pooled_texts.vectors[name]["train"] for name in candidates}
+    return fit_best(vectors, label_rows, target, classes, folds)[2], pooled_texts.key
 
 
 def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> PreparedRun | None:
@@ -109,7 +112,7 @@ def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> Prep
     model = prepared.recipe.model.model_copy(update={"head": head})
     recipe = prepared.recipe.model_copy(update={"model": model})
     try:
-        pooled = prepare_with(
+        pooled = prepare_with_data(
             recipe, prepared.data, state.num_processes, trust_remote_code=prepared.trust_remote_code
         )
         if head_problem(load_pretrained(pooled).model, prepared.task.modality.dummy(prepared.processor)):

@@ -29,17 +29,25 @@ from hf_finetune.recipe.multitask import problems_in_task
 from hf_finetune.recipe.paths import similar_path_hint
 from hf_finetune.runs.checkpoint import read_model_layout, read_task_config
 from hf_finetune.runs.expand import expand_recipe
-from hf_finetune.runs.joint import MEAN, columns_of, epoch_notes, examples_of_tasks, join_data, joint_problems
+from hf_finetune.runs.joint import (
+    MEAN,
+    epoch_notes,
+    examples_per_epoch,
+    join_data,
+    joint_problems,
+    task_column_ranges,
+)
 from hf_finetune.runs.prepared import UNKNOWN_DATA, PlanReport, PreparedRun
 from hf_finetune.runs.problems import metric_name_problems, recipe_problems, selector_problems, stage_problems
 from hf_finetune.tasks import TASKS
 
-__all__ = ["data_at_hand", "plan", "prepare_run", "prepare_with"]
+__all__ = ["load_available_data", "plan", "prepare_run", "prepare_with_data"]
 
-Spread = Callable[[Recipe], Recipe]
-Datas = Mapping[str, LabelledData]
+AdaptRecipe = Callable[[Recipe], Recipe]
+"""Function that adapts the batch sizes of a recipe to another number of processes."""
+DataByTask = Mapping[str, LabelledData]
 
-NOT_AT_HAND = "the plan assumes 2 labels, and the number of steps is unknown"
+UNKNOWN_DATA_NOTE = "the plan assumes 2 labels, and the number of steps is unknown"
 
 
 @quiet_libraries()
@@ -59,20 +67,20 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
         InputError: If the recipe does not fit the checkpoint or the data.
     """
     problems: list[Problem] = []
-    datas = _load_each(recipe, problems, data_at_hand)
+    data_by_task = _load_by_task(recipe, problems, load_available_data)
     domain = None
     spec = recipe.domain_adaptation
     if spec is not None and Path(spec.target).exists():
         with collect_problems(problems):
             domain = load_target(recipe)
     settings = _Settings(start_processes().num_processes, None, trust_remote_code)
-    return _report(_check(recipe, datas, domain, problems, settings))
+    return _report(_check(recipe, data_by_task, domain, problems, settings))
 
 
 def prepare_run(
     recipe: Recipe,
     state: PartialState,
-    spread: Spread | None = None,
+    adapt: AdaptRecipe | None = None,
     *,
     trust_remote_code: bool = False,
 ) -> PreparedRun:
@@ -92,16 +100,16 @@ def prepare_run(
     """
     problems: list[Problem] = []
     with main_process_first(state):
-        datas = _load_each(recipe, problems, load_data)
+        data_by_task = _load_by_task(recipe, problems, load_data)
     domain = None
     with collect_problems(problems), main_process_first(state):
-        first = next(iter(datas.values()))
+        first = next(iter(data_by_task.values()))
         domain = load_target(recipe, None if first is UNKNOWN_DATA else first)
-    settings = _Settings(state.num_processes, spread, trust_remote_code)
-    return _check(recipe, datas, domain, problems, settings)
+    settings = _Settings(state.num_processes, adapt, trust_remote_code)
+    return _check(recipe, data_by_task, domain, problems, settings)
 
 
-def prepare_with(
+def prepare_with_data(
     recipe: Recipe, data: LabelledData, processes: int = 1, *, trust_remote_code: bool = False
 ) -> PreparedRun:
     """Check a single-task recipe against data that is loaded already.
@@ -121,7 +129,7 @@ def prepare_with(
     return _check(recipe, {"": data}, None, [], _Settings(processes, None, trust_remote_code))
 
 
-def data_at_hand(recipe: Recipe) -> LabelledData | None:
+def load_available_data(recipe: Recipe) -> LabelledData | None:
     """Return the labeled data of a single-task recipe; None if the Hub, where it may be, cannot be reached.
 
     Raises:
@@ -136,15 +144,15 @@ def data_at_hand(recipe: Recipe) -> LabelledData | None:
         return None
 
 
-def _load_each(
+def _load_by_task(
     recipe: Recipe, problems: list[Problem], load: Callable[[Recipe], LabelledData | None]
-) -> Datas:
+) -> DataByTask:
     """Return the data of each task, ``UNKNOWN_DATA`` where it cannot be read, and append its problems."""
-    datas = dict.fromkeys(recipe.task_names, UNKNOWN_DATA)
+    data_by_task = dict.fromkeys(recipe.task_names, UNKNOWN_DATA)
     for name, single in recipe.by_task().items():
         with collect_problems(problems), problems_in_task(name):
-            datas[name] = load(single) or UNKNOWN_DATA
-    return datas
+            data_by_task[name] = load(single) or UNKNOWN_DATA
+    return data_by_task
 
 
 @dataclass(frozen=True)
@@ -152,42 +160,46 @@ class _Settings:
     """Settings of the checks, as in ``prepare_run``; without data the processor of the checkpoint is not read."""
 
     processes: int
-    spread: Spread | None
+    adapt: AdaptRecipe | None
     trust_remote_code: bool
     reads_processor: bool = True
 
 
 def _check(
-    recipe: Recipe, datas: Datas, domain: UnlabelledData | None, known: list[Problem], settings: _Settings
+    recipe: Recipe,
+    data_by_task: DataByTask,
+    domain: UnlabelledData | None,
+    data_problems: list[Problem],
+    settings: _Settings,
 ) -> PreparedRun:
-    """Check a recipe and its checkpoint against its data, in which the problems ``known`` were found.
+    """Check a recipe and its checkpoint against its data, whose problems are reported too.
 
     Raises:
         InputError: With all problems, each once.
     """
-    problems, singles = list(known), recipe.by_task()
+    problems, singles = list(data_problems), recipe.by_task()
     configs: dict[str, PreTrainedConfig] = {}
     for name, single in singles.items():
         with collect_problems(problems), problems_in_task(name):
-            labels = datas[name].label_names, datas[name].target
+            labels = data_by_task[name].label_names, data_by_task[name].target
             configs[name] = read_task_config(single, *labels, settings.trust_remote_code)
     layout, adapter_notes = None, tuple[str, ...]()
     if len(configs) == len(singles):
         with collect_problems(problems):
             layout, adapter_notes = read_model_layout(recipe, configs)
-    is_known = all(data is not UNKNOWN_DATA for data in datas.values())
-    settings = replace(settings, reads_processor=bool(known) or is_known)
-    for_task = settings if len(singles) == 1 else replace(settings, spread=None)
+    has_data = all(data is not UNKNOWN_DATA for data in data_by_task.values())
+    settings = replace(settings, reads_processor=bool(data_problems) or has_data)
+    task_settings = settings if len(singles) == 1 else replace(settings, adapt=None)
     tasks: dict[str, PreparedRun] = {}
     for name, single in singles.items():
         with collect_problems(problems), problems_in_task(name):
-            tasks[name] = _check_task(single, datas[name], configs.get(name), layout, for_task)
-    problems += joint_problems(recipe, datas, settings.trust_remote_code)
+            tasks[name] = _check_task(single, data_by_task[name], configs.get(name), layout, task_settings)
+    problems += joint_problems(recipe, data_by_task, settings.trust_remote_code)
     if problems or layout is None:
         raise InputError(dict.fromkeys(problems))
     joined = _join(recipe, tasks, layout, settings)
     # If the data is known, the model is loaded later, and load_start adds these notes.
-    stage_notes = joined.stage_notes if is_known else (*adapter_notes, *joined.stage_notes)
+    stage_notes = joined.stage_notes if has_data else (*adapter_notes, *joined.stage_notes)
     return replace(joined, target=domain, stage_notes=stage_notes)
 
 
@@ -203,12 +215,16 @@ def _check_task(
     Raises:
         InputError: If anything is wrong; with an empty list of problems if ``layout`` is None, whose problem is known.
     """
-    task, trusts, problems = TASKS[recipe.task], settings.trust_remote_code, list[Problem]()
+    task, trust_remote_code = TASKS[recipe.task], settings.trust_remote_code
+    problems: list[Problem] = []
     processor, processor_notes = None, tuple[str, ...]()
     if config is not None and layout is not None and settings.reads_processor:
         with collect_problems(problems):
             processor = load_processor(
-                *(recipe.model.path, task.modality), revision=recipe.model.revision, trust_remote_code=trusts
+                recipe.model.path,
+                task.modality,
+                revision=recipe.model.revision,
+                trust_remote_code=trust_remote_code,
             )
             skeleton = partial(build_skeleton, config, task)
             processor_notes = task.modality.configure(processor, config, recipe.data, skeleton)
@@ -217,7 +233,7 @@ def _check_task(
     if data is UNKNOWN_DATA:
         problems += metric_name_problems(recipe)
     else:
-        problems += recipe_problems(recipe, data, primary_metrics, trusts)
+        problems += recipe_problems(recipe, data, primary_metrics, trust_remote_code)
     if config is None or layout is None:
         raise InputError([*problems, *selector_problems(recipe)])
     with collect_problems(problems):
@@ -227,8 +243,15 @@ def _check_task(
     if problems:
         raise InputError(problems)
     return PreparedRun(
-        *(effective, requested, task, data, config, processor, plan, primary_metrics),
-        trust_remote_code=trusts,
+        recipe=effective,
+        requested=requested,
+        task=task,
+        data=data,
+        config=config,
+        processor=processor,
+        plan=plan,
+        primary_metrics=primary_metrics,
+        trust_remote_code=trust_remote_code,
         stage_notes=notes,
         processor_notes=processor_notes,
     )
@@ -244,7 +267,7 @@ def _expand(
 ) -> tuple[Recipe, Recipe, Plan, tuple[str, ...]]:
     """Return the expanded recipe as requested, the same with batch sizes of each process, its plan, and notes."""
     requested, notes = expand_recipe(recipe, layout, config, target, examples)
-    effective = settings.spread(requested) if settings.spread else requested
+    effective = settings.adapt(requested) if settings.adapt else requested
     layouts = stage_layouts(layout, config, TASKS[recipe.task_type], effective.stages)
     plan = build_plan(layout, effective.stages, examples, settings.processes, layouts)
     return requested, effective, plan, notes
@@ -258,8 +281,8 @@ def _join(
     if len(tasks) == 1:
         return first
     joined = replace(first, joined=tasks)
-    datas = {name: task.data for name, task in tasks.items()}
-    examples = sum(examples_of_tasks(recipe, datas.values())) if joined.has_data else None
+    data_by_task = {name: task.data for name, task in tasks.items()}
+    examples = sum(examples_per_epoch(recipe, data_by_task.values())) if joined.has_data else None
     target = first.data.target if joined.has_data else UNKNOWN_DATA.target
     requested, effective, plan, notes = _expand(recipe, layout, first.config, target, examples, settings)
     metrics = [f"{name}/{metric}" for name, task in tasks.items() for metric in task.primary_metrics]
@@ -268,8 +291,8 @@ def _join(
         joined,
         recipe=effective,
         requested=requested,
-        task=MultiTask(TASKS[recipe.task_type], shares, columns_of(datas)),
-        data=join_data(datas) if joined.has_data else UNKNOWN_DATA,
+        task=MultiTask(TASKS[recipe.task_type], shares, task_column_ranges(data_by_task)),
+        data=join_data(data_by_task) if joined.has_data else UNKNOWN_DATA,
         plan=plan,
         primary_metrics=(MEAN, *metrics),
         stage_notes=notes,
@@ -284,19 +307,24 @@ def _report(prepared: PreparedRun) -> PlanReport:
     )
     examples: int | None = None
     if prepared.has_data:
-        counts = examples_of_tasks(prepared.recipe, [task.data for task in tasks.values()])
+        counts = examples_per_epoch(prepared.recipe, [task.data for task in tasks.values()])
         examples = sum(counts)
-        datas = {name: task.data for name, task in tasks.items()}
-        notes = [*prepared.notes, *stage_notes, *epoch_notes(counts, datas)]
+        data_by_task = {name: task.data for name, task in tasks.items()}
+        notes = [*prepared.notes, *stage_notes, *epoch_notes(counts, data_by_task)]
     else:
-        absent = []
+        missing_data_notes = []
         for name, task in tasks.items():
             if task.data is UNKNOWN_DATA:
-                place = f"{name}: the" if name else "The"
-                absent.append(f"{place} data {task.recipe.data.path!r} is not available: {NOT_AT_HAND}.")
-        notes = [*absent, *prepared.stage_notes, *(domain.notes if domain else ()), *stage_notes]
+                subject = f"{name}: the" if name else "The"
+                missing_data_notes.append(
+                    f"{subject} data {task.recipe.data.path!r} is not available: {UNKNOWN_DATA_NOTE}."
+                )
+        notes = [*missing_data_notes, *prepared.stage_notes, *(domain.notes if domain else ()), *stage_notes]
     return PlanReport(
-        *(prepared.requested, prepared.plan, (*notes, *filter(None, [prepared.plan.layout.note])), examples),
+        recipe=prepared.requested,
+        plan=prepared.plan,
+        notes=(*notes, *filter(None, [prepared.plan.layout.note])),
+        examples=examples,
         configs={name: task.config for name, task in tasks.items()},
         trust_remote_code=prepared.trust_remote_code,
         prepared=prepared if prepared.has_data else None,

@@ -121,8 +121,8 @@ class PreparedRun:
         """Notes for the user on the data and the stages."""
         resolution = [
             f"{task}: {note}" if task else note
-            for task, part in self.tasks.items()
-            for note in resolution_notes(self.recipe.stages, part.primary_metrics[0], part.data, task)
+            for task, task_run in self.tasks.items()
+            for note in resolution_notes(self.recipe.stages, task_run.primary_metrics[0], task_run.data, task)
         ]
         target_notes = self.target.notes if self.target else ()
         return (*self.data.notes, *target_notes, *resolution, *self.processor_notes, *self.stage_notes)
@@ -138,7 +138,7 @@ class PreparedRun:
         return self.target is not None and isinstance(self.recipe.domain_adaptation, ContinuePretraining)
 
     @property
-    def saves(self) -> str:
+    def save_format(self) -> str:
         """Form in which the run saves its model: ``merged``, ``adapter`` or ``both``."""
         return self.recipe.model.adapter.save if self.recipe.model.adapter else "merged"
 

@@ -61,31 +61,36 @@ def pretrain(
         return manifest
     for note in pretraining.notes:
         logger.info(note)
-    place, resumes = pretraining_folder(folder), bool(manifest.pretraining)
+    stage_dir = pretraining_folder(folder)
+    resumes = bool(manifest.pretraining)
     spent = manifest.pretraining.get("seconds", 0.0)
-    manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
+    manifest = _write_entry(manifest, folder, state, {"state": "running", "seconds": spent})
     verb = "resumes" if resumes else "starts"
     logger.info(
         f"Stage 0 ({PRETRAINING}) {verb}: {len(pretraining.masked.train)} inputs, {pretraining.planned.steps} steps, "
         f"learning rate {pretraining.stage.lr:.2g}."
     )
-    begun = perf_counter()
+    start = perf_counter()
     try:
-        result = _train(pretraining, prepared, place, state, callbacks, resumes)
+        result = _train(pretraining, prepared, stage_dir, state, callbacks, resumes)
         if state.is_main_process:
-            _leave_backbone(pretraining, prepared, place)
+            _save_backbone(pretraining, prepared, stage_dir)
         wait_for_all(state)
     finally:
-        spent = round(spent + perf_counter() - begun, 3)
-        manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
-    entry = {"state": "done", "seconds": spent, "result": _entry(pretraining, result, prepared, spent)}
-    return _written(manifest, folder, state, entry)
+        spent = round(spent + perf_counter() - start, 3)
+        manifest = _write_entry(manifest, folder, state, {"state": "running", "seconds": spent})
+    entry = {
+        "state": "done",
+        "seconds": spent,
+        "result": _metrics_entry(pretraining, result, prepared, spent),
+    }
+    return _write_entry(manifest, folder, state, entry)
 
 
 def _train(
     pretraining: Pretraining,
     prepared: PreparedRun,
-    place: Path,
+    stage_dir: Path,
     state: PartialState,
     callbacks: Sequence[TrainerCallback],
     resumes: bool,
@@ -97,7 +102,7 @@ def _train(
         pretraining.model,
         PlannedStage(pretraining.stage, pretraining.planned, (recipe.seed - 1) % 2**32),
         data,
-        output=StageOutput(place, resumes, track=recipe.track),
+        output=StageOutput(stage_dir, resumes, track=recipe.track),
         evaluation=StageEvaluation(recipe.evaluation.batch_size),
         execution=ExecutionSettings(recipe.speed),
         methods=[LossMethod(masked.loss)],
@@ -105,7 +110,7 @@ def _train(
     )
 
 
-def _leave_backbone(pretraining: Pretraining, prepared: PreparedRun, place: Path) -> None:
+def _save_backbone(pretraining: Pretraining, prepared: PreparedRun, stage_dir: Path) -> None:
     """Save the backbone for the classifier, with BatchNorm statistics recomputed on unmasked images."""
     model = pretraining.model
     if isinstance(model, WrappedClassifier):
@@ -120,7 +125,7 @@ def _leave_backbone(pretraining: Pretraining, prepared: PreparedRun, place: Path
             parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups
         ]
     weights = backbone_weights(model, names)
-    with replacing(place / BACKBONE) as temporary:
+    with replacing(stage_dir / BACKBONE) as temporary:
         save_file({name: value.clone() for name, value in weights.items()}, temporary)
 
 
@@ -132,13 +137,13 @@ def _batches(inputs: Inputs, size: int) -> Iterator[Any]:
             yield inputs.collate([inputs.train[row] for row in rows])
 
 
-def _written(manifest: Manifest, folder: Path, state: PartialState, entry: dict[str, Any]) -> Manifest:
+def _write_entry(manifest: Manifest, folder: Path, state: PartialState, entry: dict[str, Any]) -> Manifest:
     manifest = replace(manifest, pretraining=entry)
     write_manifest(manifest, folder, state)
     return manifest
 
 
-def _entry(
+def _metrics_entry(
     pretraining: Pretraining, result: StageResult, prepared: PreparedRun, seconds: float
 ) -> dict[str, Any]:
     return {

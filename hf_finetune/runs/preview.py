@@ -1,6 +1,7 @@
 """Preview of augmented training examples: a contact sheet of images, or an HTML page of texts."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hf_finetune.tasks import TASKS
 from hf_finetune.tasks.examples import PreviewRow
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 
-__all__ = ["preview", "spread_over_classes"]
+__all__ = ["pick_diverse_examples", "preview"]
 
 
 def preview(
@@ -68,7 +69,7 @@ def _rows(task: str, prepared: PreparedRun, examples: int, versions: int) -> lis
     recipe, data = prepared.recipe, prepared.data
     inputs = prepare_inputs(prepared.task, data, prepared.processor, recipe.data, recipe.seed)
     modality = prepared.task.modality
-    chosen = spread_over_classes(data.train["label"], examples)
+    chosen = pick_diverse_examples(data.train["label"], examples)
     shown: dict[int, list[Any]] = {index: [] for index in chosen}
     for version in range(versions):
         set_epoch(inputs.train, version)
@@ -83,7 +84,7 @@ def _rows(task: str, prepared: PreparedRun, examples: int, versions: int) -> lis
     return rows
 
 
-def spread_over_classes(labels: Sequence[Any], count: int) -> list[int]:
+def pick_diverse_examples(labels: Sequence[Any], count: int) -> list[int]:
     """Choose examples with as many different labels as possible.
 
     Args:
@@ -96,12 +97,8 @@ def spread_over_classes(labels: Sequence[Any], count: int) -> list[int]:
     by_label: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         by_label.setdefault(str(label), []).append(index)
-    turns = [
-        (turn, number) for turn, indices in enumerate(by_label.values()) for number in range(len(indices))
-    ]
-    groups = list(by_label.values())
-    ordered = sorted(turns, key=lambda pair: (pair[1], pair[0]))
-    return [groups[turn][number] for turn, number in ordered[:count]]
+    rounds = zip_longest(*by_label.values())
+    return [index for indices in rounds for index in indices if index is not None][:count]
 
 
 def _label(label: Any, names: Sequence[str], target: str) -> str:

@@ -30,7 +30,7 @@ ADD_VALIDATION = "Set data.split.validation above 0, or remove the field."
 def stage_problems(recipe: Recipe) -> list[Problem]:
     """Return the problems that depend on installed libraries, FSDP or DeepSpeed, but not on data or checkpoint."""
     problems = check_transforms(recipe.data.augment.transform_list())
-    for place, stage in _settings(recipe):
+    for place, stage in _stage_settings(recipe):
         if stage.optimizer is not None:
             problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
         problems += _sharding_problems(stage, f"{place}.") if is_sharded() else []
@@ -60,7 +60,7 @@ def metric_name_problems(recipe: Recipe) -> list[Problem]:
     named = [(name, f"metrics[{index}]") for index, name in enumerate(recipe.metrics)]
     named += [
         (stage.best.metric, f"{place}.best.metric")
-        for place, stage in _settings(recipe)
+        for place, stage in _stage_settings(recipe)
         if stage.best and stage.best.metric not in (None, "loss")
     ]
     return [problem for name, place in named if (problem := misspelled_metric(str(name), place))]
@@ -89,14 +89,17 @@ def recipe_problems(
         )
         problems += [problem] if problem else []
     chosen_by: dict[str, str] = {}
-    for place, stage in _settings(recipe):
+    for place, stage in _stage_settings(recipe):
         metric = stage.best.metric if stage.best else None
         if stage.best is not None and not solver_of(stage):
             where = f"{place}.best.metric" if metric else "metrics[0]" if recipe.metrics else f"{place}.best"
             chosen_by.setdefault(str(metric or primary_metrics[0]), where)
         if metric not in (None, "loss"):
             problem = metric_problem(
-                *(str(metric), data.target, f"{place}.best.metric", settings),
+                str(metric),
+                data.target,
+                f"{place}.best.metric",
+                settings,
                 trust_remote_code=trust_remote_code,
             )
             problems += [problem] if problem else []
@@ -118,8 +121,8 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
     """Return the problems of evaluation settings that labels or splits do not support, and of missing trackers."""
     evaluation = recipe.evaluation
     problems = cost_problems(evaluation.costs or {}, data.target, data.label_names)
-    for field, wanted in (("calibrate", evaluation.calibrate), ("thresholds", evaluation.thresholds)):
-        if wanted and data.validation is None:
+    for field, is_set in (("calibrate", evaluation.calibrate), ("thresholds", evaluation.thresholds)):
+        if is_set and data.validation is None:
             problems.append(Problem(f"evaluation.{field}", NO_VALIDATION, "", ADD_VALIDATION))
     if evaluation.slices and data.test is None:
         rule = "must not be set without a test split"
@@ -176,7 +179,7 @@ def _loss_problems(stage: StageSettings, place: str, target: str) -> list[Proble
     ]
 
 
-def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
+def _stage_settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
     """Return the settings of each stage with their location; those of a strategy, for all stages, are listed once."""
     if recipe.strategy is not None:
         return [("strategy", recipe.strategy)]

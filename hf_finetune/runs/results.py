@@ -31,7 +31,7 @@ from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA, MISTAKES
-from hf_finetune.runs.caching import has_baseline, probe_settings, text_poolings, without_augmentation
+from hf_finetune.runs.caching import has_linear_probe, probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
@@ -42,15 +42,15 @@ from hf_finetune.targets.unknown_labels import is_known
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
 
-__all__ = ["evaluate_run", "finish_model", "measure_baseline", "write_data"]
+__all__ = ["evaluate_run", "finish_model", "fit_linear_probe_baseline", "write_data"]
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
 BASELINE_FOLDER = "baselines"
-MOST_PROBE_CELLS = 4_000_000
+MAX_PROBE_CELLS = 4_000_000
 """Largest number of training examples times classes for which the linear probe is fitted."""
-SURE = 1e-12
+MIN_PROBABILITY = 1e-12
 """Lower bound of probabilities before the logarithm is taken."""
 
 
@@ -72,7 +72,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
     spec = prepared.recipe.model
     model.cpu()
     if spec.adapter is not None:
-        if prepared.saves != "merged":
+        if prepared.save_format != "merged":
             with replacing_folder(folder / "adapter") as partial:
                 export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
         change = merge_adapter(model, prepared.task.modality.dummy(prepared.processor))
@@ -81,10 +81,10 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
     _export(model, prepared, folder)
     if prepared.data.validation is None or not TARGETS[prepared.data.target].has_classes:
         return {}
-    held_out = _some_of(prepared.data.validation, len(prepared.data.label_names))
+    held_out = _subsample(prepared.data.validation, len(prepared.data.label_names))
     result = _evaluate(prepared, folder, held_out, keep_all=True)
     content: dict[str, Any] = {}
-    scores, calibration = _calibrated(model, prepared, result)
+    scores, calibration = _fit_calibration(model, prepared, result)
     content["calibration"] = calibration
     if TARGETS[prepared.data.target].has_several_classes and prepared.recipe.evaluation.thresholds:
         thresholds = [round(threshold, 6) for threshold in fit_thresholds(scores, result.labels).tolist()]
@@ -95,7 +95,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
     return content
 
 
-def _some_of(validation: Any, classes: int) -> Any:
+def _subsample(validation: Any, classes: int) -> Any:
     """Return the validation examples, or evenly spaced ones of them if all probabilities would need too much memory."""
     most = max(1, MOST_CELLS // classes)
     if classes <= MANY_CLASSES or len(validation) <= most:
@@ -126,12 +126,12 @@ def _evaluate(
     extra = [name for name in prepared.primary_metrics if name != "loss"]
     costs = prepared.recipe.evaluation.costs
     return evaluate_model(
-        *(classifier, dataset), metrics=extra, costs=costs, keep_all=keep_all, progress=progress
+        classifier, dataset, metrics=extra, costs=costs, keep_all=keep_all, progress=progress
     )
 
 
-def _calibrated(
-    model: PreTrainedModel, prepared: PreparedRun, found: EvaluationResult
+def _fit_calibration(
+    model: PreTrainedModel, prepared: PreparedRun, result: EvaluationResult
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Fit the temperature on validation predictions, and store it in the model if the recipe asks for calibration.
 
@@ -140,20 +140,20 @@ def _calibrated(
     Returns:
         The scores of the stored model [examples, classes], and ``calibration`` of ``metrics.json``.
     """
-    target = found.target
-    logits = _logits(found.scores, target)
-    temperature = fit_temperature(logits, found.labels, target)
+    target = result.target
+    logits = _logits(result.scores, target)
+    temperature = fit_temperature(logits, result.labels, target)
     calibrated = probabilities(logits / temperature, target)
     calibration: dict[str, Any] = {
         "temperature": temperature,
         "applied": None,
         "validation": {
-            "before": _how_sure(found.examples),
-            "after": _how_sure(replace(found.examples, scores=calibrated)),
+            "before": _calibration_metrics(result.examples),
+            "after": _calibration_metrics(replace(result.examples, scores=calibrated)),
         },
     }
     if not prepared.recipe.evaluation.calibrate:
-        return found.scores, calibration
+        return result.scores, calibration
     if divide_head(model, head_names(model), temperature, prepared.task.modality.dummy(prepared.processor)):
         calibration["applied"] = "head"
         logger.info(
@@ -172,13 +172,13 @@ def _calibrated(
 
 def _logits(scores: np.ndarray, target: str) -> np.ndarray:
     """Return logits [examples, classes] of scores. A constant per example is lost; it does not affect a softmax."""
-    sure = np.clip(scores, SURE, 1.0)
+    clipped = np.clip(scores, MIN_PROBABILITY, 1.0)
     if TARGETS[target].is_exclusive:
-        return np.log(sure)
-    return np.log(sure) - np.log(np.clip(1 - scores, SURE, 1.0))
+        return np.log(clipped)
+    return np.log(clipped) - np.log(np.clip(1 - scores, MIN_PROBABILITY, 1.0))
 
 
-def _how_sure(examples: ScoredExamples) -> dict[str, float]:
+def _calibration_metrics(examples: ScoredExamples) -> dict[str, float]:
     loss = compute_metrics(["log_loss"], examples)["log_loss"]
     return {"ece": calibration_error(examples.scores, examples.labels), "log_loss": loss}
 
@@ -187,7 +187,7 @@ def evaluate_run(
     prepared: PreparedRun,
     inputs: Inputs,
     folder: Path,
-    ways: list[ExecutionMode],
+    modes: list[ExecutionMode],
     device: torch.device,
     progress: Progress | None,
 ) -> dict[str, Any]:
@@ -238,11 +238,11 @@ def evaluate_run(
     if slices:
         content["slices"] = judge_slices(result, slices, training, primary_metrics, prepared.recipe.seed)
     baselines = {"majority": _majority(prepared, result)}
-    probe = measure_baseline(prepared, ways, device)
+    probe = fit_linear_probe_baseline(prepared, modes, device)
     if probe is not None:
         baselines["linear_probe"] = probe.scores
         content["baseline_fit"] = probe.about
-    content |= _beside_baselines(prepared, result, baselines, folder)
+    content |= _compare_with_baselines(prepared, result, baselines, folder)
     if TARGETS[result.target].has_classes:
         bins = [asdict(entry) for entry in reliability(result.scores, result.labels)]
         ece = calibration_error(result.scores, result.labels)
@@ -250,8 +250,8 @@ def evaluate_run(
     return content
 
 
-def _beside_baselines(
-    prepared: PreparedRun, found: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
+def _compare_with_baselines(
+    prepared: PreparedRun, result: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
 ) -> dict[str, Any]:
     """Compare the model with each baseline on the same test examples, and write the predictions of the baselines.
 
@@ -265,15 +265,15 @@ def _beside_baselines(
     for baseline, scores in baselines.items():
         write_predictions(
             folder / BASELINE_FOLDER / f"{baseline}.parquet",
-            *(found.ids, found.labels, scores, found.target, found.label_names),
-            groups=found.groups,
-            group_column=found.group_column,
+            *(result.ids, result.labels, scores, result.target, result.label_names),
+            groups=result.groups,
+            group_column=result.group_column,
             probabilities=prepared.recipe.evaluation.probabilities,
         )
-        examples = replace(found.examples, scores=scores, thresholds=None)
+        examples = replace(result.examples, scores=scores, thresholds=None)
         content["baselines"][baseline] = without_nan(compute_metrics(primary_metrics, examples))
         content["baseline_differences"][baseline] = {
-            name: _difference(name, examples, found.examples, prepared.recipe.seed)
+            name: _difference(name, examples, result.examples, prepared.recipe.seed)
             for name in primary_metrics
         }
     return content
@@ -303,21 +303,23 @@ def write_data(prepared: PreparedRun, folder: Path) -> None:
     write_hashes(folder / HASHES, data.hashes)
 
 
-def _majority(prepared: PreparedRun, found: EvaluationResult) -> Scores:
+def _majority(prepared: PreparedRun, result: EvaluationResult) -> Scores:
     """Return the scores of the majority-class (or mean) baseline: training class frequencies, or the mean target."""
     train = labels_of(prepared.data.train, prepared.data.target, len(prepared.data.label_names))
     if TARGETS[prepared.data.target].is_exclusive:
-        answer: Any = np.bincount(train, minlength=len(prepared.data.label_names)) / len(train)
+        constant_prediction: Any = np.bincount(train, minlength=len(prepared.data.label_names)) / len(train)
     else:
         known = is_known(train)
-        answer = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    if isinstance(found.scores, TopScores):
-        return constant_scores(answer, found.labels)
-    return np.broadcast_to(answer, found.scores.shape)
+        constant_prediction = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    if isinstance(result.scores, TopScores):
+        return constant_scores(constant_prediction, result.labels)
+    return np.broadcast_to(constant_prediction, result.scores.shape)
 
 
 @keep_freed_memory()
-def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: torch.device) -> Probe | None:
+def fit_linear_probe_baseline(
+    prepared: PreparedRun, modes: list[ExecutionMode], device: torch.device
+) -> Probe | None:
     """Fit a linear probe: logistic regression (ridge for regression) on frozen features of the pretrained checkpoint.
 
     Its training examples are preprocessed like test examples, without augmentation.
@@ -330,10 +332,10 @@ def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: t
     Returns:
         Scores on the test split and details of the fit; None if the recipe asks for none, or if it cannot be fitted.
     """
-    if not has_baseline(prepared):
+    if not has_linear_probe(prepared):
         return None
     cells = len(prepared.data.train) * len(prepared.data.label_names)
-    if TARGETS[prepared.data.target].has_classes and cells > MOST_PROBE_CELLS:
+    if TARGETS[prepared.data.target].has_classes and cells > MAX_PROBE_CELLS:
         logger.info(
             "No baseline on frozen features: a logistic regression of "
             f"{len(prepared.data.label_names):,} classes on {len(prepared.data.train):,} examples would take too long."
@@ -360,7 +362,7 @@ def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: t
             seed=recipe.seed,
             device=device,
             batch_size=recipe.stages[0].batch_size,
-            autocast=DTYPES[ways[0].precision],
+            autocast=DTYPES[modes[0].precision],
         )
     except CacheUnavailableError as error:
         logger.info("No baseline on frozen features: %s.", error)

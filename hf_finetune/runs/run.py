@@ -18,10 +18,10 @@ from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.publishing.publish_after_run import publish_run
 from hf_finetune.recipe import Recipe
 from hf_finetune.runs.caching import cache_settings, decode_images
-from hf_finetune.runs.changes import spread_recipe
+from hf_finetune.runs.changes import adapt_to_processes
 from hf_finetune.runs.cross_validation import cross_validate, recipe_for_folds
-from hf_finetune.runs.finish import close_run, finish_model_of_run
-from hf_finetune.runs.folder import check_folder, choose_folder, open_folder, read_earlier
+from hf_finetune.runs.finish import save_and_evaluate, write_results
+from hf_finetune.runs.folder import check_folder, choose_folder, lock_and_read_manifest, open_folder
 from hf_finetune.runs.pooling_choice import choose_pooling
 from hf_finetune.runs.prepare import prepare_run
 from hf_finetune.runs.prepared import PreparedRun, with_input_notes
@@ -137,18 +137,26 @@ def _run_locked(
     recipe: Recipe, folder: Path, lock: RunLock, options: _Options, state: PartialState
 ) -> RunResult:
     """Prepare the run, train all stages, evaluate the model and write the results; ``open_folder`` takes the lock."""
-    started = perf_counter()
-    before = read_earlier(folder, lock, state) if options.resume else None
-    if before is None:
+    start_time = perf_counter()
+    earlier_manifest = lock_and_read_manifest(folder, lock, state) if options.resume else None
+    if earlier_manifest is None:
         check_folder(folder)
-    spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
-    prepared = prepare_run(recipe, state, spread, trust_remote_code=options.trust_remote_code)
-    prepared = choose_pooling(prepared, recipe.strategy.name if recipe.strategy else None, before, state)
-    start = load_start(prepared, before, state)
+    adapt = (
+        partial(adapt_to_processes, manifest=earlier_manifest, processes=state.num_processes)
+        if earlier_manifest
+        else None
+    )
+    prepared = prepare_run(recipe, state, adapt, trust_remote_code=options.trust_remote_code)
+    prepared = choose_pooling(
+        prepared, recipe.strategy.name if recipe.strategy else None, earlier_manifest, state
+    )
+    start = load_start(prepared, earlier_manifest, state)
     prepared = with_input_notes(prepared, start.inputs)
     stages = zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
     caches = [cache_settings(prepared, stage, planned) for stage, planned in stages]
-    manifest = open_folder(folder, lock, prepared, before, state, allow_changes=options.allow_changes)
+    manifest = open_folder(
+        folder, lock, prepared, earlier_manifest, state, allow_changes=options.allow_changes
+    )
     for note in (*prepared.notes, *start.built.notes, *filter(None, [prepared.plan.layout.note])):
         logger.info(note)
     inputs = decode_images(start.inputs, prepared, caches)
@@ -156,17 +164,25 @@ def _run_locked(
     manifest = pretrain(start.pretraining, prepared, manifest, folder, state, options.callbacks)
     start = replace(start, pretraining=None)  # frees its model
     manifest = train_stages(
-        *(prepared, start, pretrained, inputs, caches, manifest, folder, state, options.callbacks)
+        prepared,
+        start,
+        pretrained,
+        inputs,
+        caches,
+        manifest=manifest,
+        folder=folder,
+        state=state,
+        callbacks=options.callbacks,
     )
     metrics: dict[str, Any] = {}
     if state.is_main_process:
-        metrics = finish_model_of_run(prepared, inputs, manifest, folder, state, options.progress)
+        metrics = save_and_evaluate(prepared, inputs, manifest, folder, state, options.progress)
     wait_for_all(state)
     if prepared.recipe.evaluation.folds is not None:
         metrics["cross_validation"] = _cross_validate(prepared, folder, options, state)
     if state.is_main_process:
-        metrics["wall_seconds"] = round(perf_counter() - started, 3)
-        close_run(prepared, metrics, replace(manifest, state="done"), folder, state)
+        metrics["wall_seconds"] = round(perf_counter() - start_time, 3)
+        write_results(prepared, metrics, replace(manifest, state="done"), folder, state)
     wait_for_all(state)
     return RunResult(folder, metrics, prepared.primary_metrics)
 
@@ -176,7 +192,7 @@ def _cross_validate(
 ) -> dict[str, Any]:
     """Run the recipe once for each fold, and return the mean and standard deviation of each metric."""
 
-    def train(fold: Recipe, place: Path, resumes: bool) -> RunResult:
-        return _run(fold, place, replace(options, resume=resumes, progress=None), state)
+    def train_fold(fold_recipe: Recipe, fold_folder: Path, resume: bool) -> RunResult:
+        return _run(fold_recipe, fold_folder, replace(options, resume=resume, progress=None), state)
 
-    return cross_validate(recipe_for_folds(prepared), folder, train, state)
+    return cross_validate(recipe_for_folds(prepared), folder, train_fold, state)

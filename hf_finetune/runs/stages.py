@@ -89,8 +89,16 @@ def train_stages(
         model = compress(model, stage)
         context = _context(model, index, prepared, pretrained, folder)
         manifest = _train_stage(
-            *(context, start.methods[index], index, prepared, inputs, caches[index]),
-            *(manifest, folder, state, callbacks),
+            context,
+            start.methods[index],
+            index,
+            prepared,
+            inputs,
+            caches[index],
+            manifest=manifest,
+            folder=folder,
+            state=state,
+            callbacks=callbacks,
         )
     return manifest
 
@@ -136,10 +144,10 @@ def _train_stage(
     resumes = manifest.stages[index].state == "running"
     manifest = manifest.with_stage(index, state="running")
     write_manifest(manifest, folder, state)
-    logger.info(_first_line(index, stage, planned, prepared, resumes))
-    following = recipe.stages[index + 1 : index + 2]
-    keep_optimizer = any(later.carry_optimizer for later in following)
-    begun = perf_counter()
+    logger.info(_start_message(index, stage, planned, prepared, resumes))
+    next_stage = recipe.stages[index + 1] if index + 1 < len(recipe.stages) else None
+    keep_optimizer = next_stage is not None and next_stage.carry_optimizer
+    start_time = perf_counter()
     try:
         result = train_stage(
             context.model,
@@ -154,10 +162,12 @@ def _train_stage(
             callbacks=callbacks,
         )
     finally:
-        spent = manifest.stages[index].seconds + perf_counter() - begun
+        spent = manifest.stages[index].seconds + perf_counter() - start_time
         manifest = manifest.with_stage(index, seconds=round(spent, 3))
         write_manifest(manifest, folder, state)
-    manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, prepared))
+    manifest = manifest.with_stage(
+        index, state="done", result=_metrics_entry(planned, result, spent, prepared)
+    )
     write_manifest(manifest, folder, state)
     best = context.best_metric
     leading = best or prepared.primary_metrics[0]
@@ -185,18 +195,18 @@ def _evaluation(prepared: PreparedRun, context: StageContext) -> StageEvaluation
         score_tasks(prepared) if prepared.is_joint else _trainer_metrics(prepared),
         context.best_metric,
         context.greater_is_better,
-        partial(_keep_top, prepared.data.target) if _reduces(prepared) else None,
+        partial(_keep_top, prepared.data.target) if _keeps_top_scores(prepared) else None,
     )
 
 
 def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:
     target, settings, names = prepared.data.target, prepared.metric_settings, _stage_metrics(prepared)
-    reduces, classes = _reduces(prepared), len(prepared.data.label_names)
+    keeps_top, classes = _keeps_top_scores(prepared), len(prepared.data.label_names)
     groups = groups_of(prepared.data.validation)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = finite_logits(prediction)
-        scores: Scores = unpack_top(logits, classes) if reduces else probabilities(logits, target)
+        scores: Scores = unpack_top(logits, classes) if keeps_top else probabilities(logits, target)
         labels = np.asarray(prediction.label_ids)
         return compute_metrics(names, ScoredExamples(labels, scores, target, None, groups, settings))
 
@@ -209,7 +219,7 @@ def _stage_metrics(prepared: PreparedRun) -> list[str]:
     return [name for name in dict.fromkeys([*prepared.primary_metrics, *best]) if name != "loss"]
 
 
-def _reduces(prepared: PreparedRun) -> bool:
+def _keeps_top_scores(prepared: PreparedRun) -> bool:
     """Return whether the stages store only the highest probabilities of each validation example, not all logits."""
     data = prepared.data
     return (
@@ -224,11 +234,11 @@ def _reduces(prepared: PreparedRun) -> bool:
 def _keep_top(target: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Reduce single-label logits [batch, classes] to the packed scores [batch, 2 top + 2] that the metrics use."""
     scores, indices = probabilities(logits.float().cpu().numpy(), target), labels.cpu().numpy()
-    kept = keep_top(scores, indices, likeliest(scores))
-    return torch.as_tensor(pack_top(kept), device=logits.device)
+    top_scores = keep_top(scores, indices, likeliest(scores))
+    return torch.as_tensor(pack_top(top_scores), device=logits.device)
 
 
-def _first_line(
+def _start_message(
     index: int, stage: StageSpec, planned: StagePlan, prepared: PreparedRun, resumes: bool
 ) -> str:
     size = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
@@ -241,7 +251,7 @@ def _first_line(
     )
 
 
-def _pooling(prepared: PreparedRun) -> dict[str, Any]:
+def _pooling_entry(prepared: PreparedRun) -> dict[str, Any]:
     """Return the pooling of a fitted head, and the loss of each compared pooling; empty if none was compared."""
     if prepared.pooling is None:
         return {}
@@ -253,7 +263,7 @@ def _greater_is_better(metric: str) -> bool:
     return metric != "loss" and greater_is_better(metric.rpartition("/")[2])
 
 
-def _stage_entry(
+def _metrics_entry(
     planned: StagePlan, result: StageResult, seconds: float, prepared: PreparedRun
 ) -> dict[str, Any]:
     return {
@@ -270,5 +280,5 @@ def _stage_entry(
         "validation": without_nan(result.validation),
         "start": without_nan(result.start),
         **({"trained": without_nan(result.trained)} if result.trained else {}),
-        **({"fit": {**result.fit, **_pooling(prepared)}} if result.fit else {}),
+        **({"fit": {**result.fit, **_pooling_entry(prepared)}} if result.fit else {}),
     }

@@ -16,7 +16,7 @@ from hf_finetune.recipe.teacher import TeacherSpec
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.cross_validation import check_folds
 from hf_finetune.runs.domain_adaptation import Pretraining, load_alignments, prepare_pretraining
-from hf_finetune.runs.forward_check import padding_notes, try_forward
+from hf_finetune.runs.forward_check import check_forward, padding_notes
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import Inputs
@@ -62,7 +62,7 @@ def load_start(prepared: PreparedRun, before: Manifest | None, state: PartialSta
     built = load_pretrained(prepared)
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     with collect_problems(problems):
-        try_forward(built.model, prepared, inputs)
+        check_forward(built.model, prepared, inputs)
         built = replace(built, notes=(*built.notes, *padding_notes(built.model, prepared)))
     for load in (load_teachers, load_alignments):
         with collect_problems(problems):
@@ -100,17 +100,17 @@ def load_teachers(prepared: PreparedRun) -> dict[int, Method]:
 def _load_teacher(spec: TeacherSpec, place: str, prepared: PreparedRun) -> Teacher:
     task: Any = prepared.task.name
     classifier = load_classifier(spec.path, task=task, trust_remote_code=prepared.trust_remote_code)
-    names, wanted = classifier.label_names, prepared.data.label_names
+    teacher_classes, student_classes = classifier.label_names, prepared.data.label_names
     if classifier.target != prepared.data.target:
         rule = f"must be a model for {prepared.data.target} data"
         raise InputError(Problem(place, rule, f"a model for {classifier.target}"))
     if not TARGETS[prepared.data.target].has_classes:
         order = [0]
-    elif set(names) != set(wanted):
+    elif set(teacher_classes) != set(student_classes):
         rule = "must have the same classes as the data"
-        raise InputError(Problem(place, rule, f"classes {', '.join(map(repr, names[:10]))}"))
+        raise InputError(Problem(place, rule, f"classes {', '.join(map(repr, teacher_classes[:10]))}"))
     else:
-        order = [names.index(name) for name in wanted]
+        order = [teacher_classes.index(name) for name in student_classes]
     modality = prepared.task.modality
     if not modality.same_inputs(modality.processor_of(classifier.pipe), prepared.processor):
         value = "different preprocessing"

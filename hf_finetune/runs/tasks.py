@@ -28,7 +28,7 @@ from hf_finetune.recipe import dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA
 from hf_finetune.runs.checkpoint import load_pretrained
-from hf_finetune.runs.joint import MEAN, columns_of, examples_of_tasks
+from hf_finetune.runs.joint import MEAN, examples_per_epoch, task_column_ranges
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
@@ -37,13 +37,13 @@ from hf_finetune.training.loss import finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
 
 __all__ = [
-    "inputs_of_task",
     "joint_metrics",
-    "model_of_task",
     "score_tasks",
-    "stage_of_task",
     "task_folder",
+    "task_inputs",
     "task_labels",
+    "task_model",
+    "task_stage_result",
     "write_joint_data",
     "write_task_run",
 ]
@@ -55,13 +55,11 @@ PER_TASK = ("test", "test_interval")
 
 def task_labels(prepared: PreparedRun) -> tuple[TaskLabels, ...]:
     """Return the labels of each task on which the stages train."""
-    recipe, datas = prepared.recipe, {name: task.data for name, task in prepared.tasks.items()}
-    counts = examples_of_tasks(recipe, datas.values())
+    recipe, data_by_task = prepared.recipe, {name: task.data for name, task in prepared.tasks.items()}
+    counts = examples_per_epoch(recipe, data_by_task.values())
     return tuple(
-        TaskLabels(
-            *(name, data.target, data.label_names, data.train["label"], count), recipe.task_weight(name)
-        )
-        for (name, data), count in zip(datas.items(), counts, strict=True)
+        TaskLabels(name, data.target, data.label_names, data.train["label"], count, recipe.task_weight(name))
+        for (name, data), count in zip(data_by_task.items(), counts, strict=True)
     )
 
 
@@ -71,8 +69,8 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
     It returns ``TASK/METRIC`` of each task that has validation examples, and as ``mean`` the mean over the tasks of
     their first metric.
     """
-    columns = columns_of({name: part.data for name, part in prepared.tasks.items()})
-    groups = {name: groups_of(part.data.validation) for name, part in prepared.tasks.items()}
+    columns = task_column_ranges({name: task_run.data for name, task_run in prepared.tasks.items()})
+    groups = {name: groups_of(task_run.data.validation) for name, task_run in prepared.tasks.items()}
     best_metrics = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -80,7 +78,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
         labels = np.asarray(prediction.label_ids)
         metrics: dict[str, dict[str, float]] = {}
         for task in columns:
-            part, rows = prepared.tasks[task.name], ~np.isnan(labels[:, task.labels[0]])
+            task_run, rows = prepared.tasks[task.name], ~np.isnan(labels[:, task.labels[0]])
             if not rows.any():
                 continue
             task_labels = task.labels_of(labels[rows])
@@ -88,29 +86,31 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             scores = probabilities(task.logits_of(logits[rows]), task.target)
             prefix = f"{task.name}/"
             names = [
-                *part.primary_metrics,
+                *task_run.primary_metrics,
                 *(name[len(prefix) :] for name in best_metrics if name.startswith(prefix)),
             ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
             targets = task_labels.astype(np.float64 if not TARGETS[task.target].has_classes else np.int64)
             examples = ScoredExamples(
-                *(targets, scores, task.target, None, groups[task.name], part.metric_settings)
+                *(targets, scores, task.target, None, groups[task.name], task_run.metric_settings)
             )
             metrics[task.name] = compute_metrics(names, examples)
-        return {**_flat(metrics), MEAN: _mean(metrics, prepared.tasks)}
+        return {**_flatten(metrics), MEAN: _mean(metrics, prepared.tasks)}
 
     return compute
 
 
-def _flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {f"{task}/{name}": value for task, values in found.items() for name, value in values.items()}
+def _flatten(metrics_by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        f"{task}/{name}": value for task, values in metrics_by_task.items() for name, value in values.items()
+    }
 
 
-def _mean(found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, PreparedRun]) -> float:
+def _mean(metrics_by_task: Mapping[str, Mapping[str, Any]], task_runs: Mapping[str, PreparedRun]) -> float:
     """Return the mean over the tasks of their first metric, errors negated; nan if one is undefined."""
     values = []
-    for task, metrics in found.items():
-        first = next(name for name in parts[task].primary_metrics if name != "loss")
+    for task, metrics in metrics_by_task.items():
+        first = next(name for name in task_runs[task].primary_metrics if name != "loss")
         value = metrics.get(first)
         signed = float("nan") if value is None else value if greater_is_better(first) else -value
         values.append(signed)
@@ -119,30 +119,30 @@ def _mean(found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, PreparedRu
 
 def task_folder(folder: Path, task: str) -> Path:
     """Create the folder of a task in a run directory, and return it; it is a run directory itself."""
-    place = folder / TASKS_FOLDER / task
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+    task_dir = folder / TASKS_FOLDER / task
+    task_dir.mkdir(parents=True, exist_ok=True)
+    return task_dir
 
 
-def model_of_task(model: PreTrainedModel, name: str, task: PreparedRun) -> PreTrainedModel:
+def task_model(model: PreTrainedModel, name: str, task: PreparedRun) -> PreTrainedModel:
     """Return the classifier of one task of a multi-task model."""
     alone = load_pretrained(task).model
     alone.load_state_dict(weights_of_task(model, name))
     return alone
 
 
-def inputs_of_task(task: PreparedRun) -> Inputs:
+def task_inputs(task: PreparedRun) -> Inputs:
     """Return the examples of one of several tasks as model inputs."""
     return prepare_inputs(task.task, task.data, task.processor, task.recipe.data, task.recipe.seed)
 
 
-def stage_of_task(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+def task_stage_result(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result of a stage with only the validation metrics of one task, without the ``TASK/`` prefix."""
     prefix = f"{task}/"
-    judged = {name: stage[name] for name in ("validation", "start", "trained") if name in stage}
+    evaluations = {name: stage[name] for name in ("validation", "start", "trained") if name in stage}
     task_metrics = {
         name: {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
-        for name, values in judged.items()
+        for name, values in evaluations.items()
     }
     return {**stage, **task_metrics}
 
@@ -167,10 +167,10 @@ def write_task_run(
         prepared: Checked run of all tasks.
         manifest: Manifest of the run; its stages are done.
     """
-    place = task_folder(folder, name)
-    write_json(place / "metrics.json", metrics)
+    task_dir = task_folder(folder, name)
+    write_json(task_dir / "metrics.json", metrics)
     for file, recipe in (("recipe.yaml", task.requested), (JOINT, prepared.requested)):
-        with replacing(place / file) as partial:
+        with replacing(task_dir / file) as partial:
             partial.write_text(dump_recipe(recipe), encoding="utf-8")
     task_manifest = replace(
         manifest,
@@ -178,16 +178,16 @@ def write_task_run(
         fingerprints={**manifest.fingerprints, "data": task.data.fingerprint},
         state="done",
     )
-    task_manifest.write(place / "manifest.json")
-    write_report(place)
-    write_card(place)
-    _link(place / "model", folder / "model" / name)
+    task_manifest.write(task_dir / "manifest.json")
+    write_report(task_dir)
+    write_card(task_dir)
+    _copy_with_hard_links(task_dir / "model", folder / "model" / name)
 
 
-def _link(source: Path, place: Path) -> None:
+def _copy_with_hard_links(source: Path, task_dir: Path) -> None:
     """Copy a folder, with hard links to its files where the file system supports them."""
-    place.parent.mkdir(exist_ok=True)
-    with replacing_folder(place) as partial:
+    task_dir.parent.mkdir(exist_ok=True)
+    with replacing_folder(task_dir) as partial:
         partial.mkdir()
         for file in source.iterdir():
             try:
@@ -220,12 +220,12 @@ def joint_metrics(
         stages: Results of the stages.
         prepared: Checked run of all tasks.
     """
-    of_run = ("stages", "wall_seconds")
+    run_level_keys = ("stages", "wall_seconds")
     tasks = {
-        name: {key: value for key, value in content.items() if key not in of_run}
+        name: {key: value for key, value in content.items() if key not in run_level_keys}
         for name, content in metrics.items()
     }
-    judged = {name: metrics for name, metrics in tasks.items() if metrics["test"]}
+    tested_tasks = {name: metrics for name, metrics in tasks.items() if metrics["test"]}
     content: dict[str, Any] = {
         "task": prepared.recipe.task,
         "wall_seconds": 0.0,
@@ -234,19 +234,19 @@ def joint_metrics(
         "tasks": tasks,
     }
     for key in PER_TASK:
-        content[key] = _flat({name: metrics[key] for name, metrics in judged.items()})
+        content[key] = _flatten({name: metrics[key] for name, metrics in tested_tasks.items()})
     content["baselines"] = {}
     for baseline in ("majority", "linear_probe"):
-        found = {
+        metrics_by_task = {
             name: task_metrics["baselines"][baseline]
-            for name, task_metrics in judged.items()
+            for name, task_metrics in tested_tasks.items()
             if baseline in task_metrics["baselines"]
         }
-        if found:
-            content["baselines"][baseline] = _flat(found)
-            if len(found) == len(judged):
-                content["baselines"][baseline] |= without_nan({MEAN: _mean(found, prepared.tasks)})
-    if judged:
-        mean = _mean({name: metrics["test"] for name, metrics in judged.items()}, prepared.tasks)
+        if metrics_by_task:
+            content["baselines"][baseline] = _flatten(metrics_by_task)
+            if len(metrics_by_task) == len(tested_tasks):
+                content["baselines"][baseline] |= without_nan({MEAN: _mean(metrics_by_task, prepared.tasks)})
+    if tested_tasks:
+        mean = _mean({name: metrics["test"] for name, metrics in tested_tasks.items()}, prepared.tasks)
         content["test"] = without_nan({MEAN: mean}) | content["test"]
     return content

@@ -134,7 +134,7 @@ def test_one_process_goes_on_where_two_were(ended, alone, tmp_path, reviews, ber
 
 
 @pytest.mark.defends(
-    "hf_finetune.runs.changes:spread_recipe",
+    "hf_finetune.runs.changes:adapt_to_processes",
     why="The batch size of a step does not depend on the number of processes",
     by=unchanged,
 )
@@ -219,16 +219,16 @@ def test_a_batch_that_does_not_divide_is_refused(ended, tmp_path, reviews, bert_
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     manifest["processes"] = 1
     (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    from hf_finetune.runs.changes import spread_recipe
+    from hf_finetune.runs.changes import adapt_to_processes
     from hf_finetune.training.manifest import read_manifest
 
     before = read_manifest(tmp_path / "run" / "manifest.json")
     recipe = recipe_with_best(reviews, bert_checkpoint, 3)
     with pytest.raises(InputError) as caught:
-        spread_recipe(recipe, before, 2)
+        adapt_to_processes(recipe, before, 2)
     assert str(caught.value) == (
         "stages[1] must have a global batch size that is divisible by the number of processes. Got 3 "
         "examples on 2 processes. "
         "Resume with one of these numbers of processes: 1, 3."
     )
-    assert spread_recipe(parse_recipe(recipe.model_dump(mode="json")), before, 1) == recipe
+    assert adapt_to_processes(parse_recipe(recipe.model_dump(mode="json")), before, 1) == recipe

@@ -13,19 +13,19 @@ from hf_finetune.data.recipe_data import load_data
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.checkpoint import load_pretrained
-from hf_finetune.runs.prepare import prepare_with
-from hf_finetune.runs.results import measure_baseline
+from hf_finetune.runs.prepare import prepare_with_data
+from hf_finetune.runs.results import fit_linear_probe_baseline
 from hf_finetune.training.linear_fit import STRENGTHS
 
 PLAIN = [ExecutionMode("fp32", "contiguous", False)]
 
 
 def ready_for(recipe):
-    return prepare_with(recipe, load_data(recipe))
+    return prepare_with_data(recipe, load_data(recipe))
 
 
 def baseline_of(recipe):
-    return measure_baseline(ready_for(recipe), PLAIN, torch.device("cpu"))
+    return fit_linear_probe_baseline(ready_for(recipe), PLAIN, torch.device("cpu"))
 
 
 def with_augment(recipe, preset):

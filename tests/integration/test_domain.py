@@ -26,7 +26,7 @@ from hf_finetune.distributed import start_processes
 from hf_finetune.publishing.portable_recipe import portable_recipe
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.load import resolve_paths
-from hf_finetune.runs.estimates import frozen_work
+from hf_finetune.runs.estimates import describe_prefix_caches
 from hf_finetune.runs.prepare import plan, prepare_run
 
 METHODS = {
@@ -264,7 +264,7 @@ def test_the_plan_says_what_is_done_with_the_other_domain(adapted, targets):
         "Stage head has no domain alignment: it trains only the head.",
         f"Stage all aligns the head's input with the 10 inputs of {targets['image']}: coral, weight 5.",
     )
-    assert frozen_work(report)[1] == (
+    assert describe_prefix_caches(report)[1] == (
         "prefix cache: disabled (domain alignment also needs inputs of the target domain)"
     )
     assert plan(adapted("text", "continue_pretraining")).notes[-1] == (

@@ -32,7 +32,7 @@ from hf_finetune.publishing.card import write_card
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.checkpoint import load_pretrained
-from hf_finetune.runs.prepare import plan, prepare_with
+from hf_finetune.runs.prepare import plan, prepare_with_data
 
 FIT = {"name": "head", "train": "head", "fit": "logistic_regression"}
 ALL = {"name": "all", "train": "all", "epochs": 1.0, "lr": 1e-3, "batch_size": 4}
@@ -65,7 +65,7 @@ def with_stages(recipe, *stages, **changes):
 
 def examples_of(recipe, split):
     """Give the pretrained model and what it takes of a split, as the run prepares it."""
-    prepared = prepare_with(recipe, load_data(recipe))
+    prepared = prepare_with_data(recipe, load_data(recipe))
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     return load_pretrained(prepared).model.eval(), inputs, getattr(inputs, split)
 
@@ -90,7 +90,7 @@ def test_the_head_is_scikit_learns_on_what_the_frozen_model_gives_and_nothing_el
     kind, recipes, done
 ):
     layer, saved = HEADS[kind], load_file(done[kind] / "stages" / "01-head" / "model.safetensors")
-    before = load_pretrained(prepare_with(recipes[kind], load_data(recipes[kind]))).model.state_dict()
+    before = load_pretrained(prepare_with_data(recipes[kind], load_data(recipes[kind]))).model.state_dict()
     assert changed({name: before[name] for name in saved}, saved) == {f"{layer}.weight", f"{layer}.bias"}
     assert_scikit_learns(done[kind], recipes[kind], kind, None)
 

@@ -12,7 +12,7 @@ from test_prefix_cache import assert_same, cached, reports
 
 from hf_finetune.cli.tables import print_plan
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.runs.estimates import frozen_work
+from hf_finetune.runs.estimates import describe_prefix_caches
 from hf_finetune.runs.prepare import plan
 
 
@@ -114,7 +114,7 @@ def test_the_plan_says_what_is_switched_on_and_what_is_not_kept(squares, timm_ch
         {"regularize": {"l1": 1e-3, "ema": 0.99, "cutmix": 1}},
     )
     report, stream = plan(recipe), io.StringIO()
-    print_plan(Console(file=stream, width=200), recipe, report, frozen_work(report))
+    print_plan(Console(file=stream, width=200), recipe, report, describe_prefix_caches(report))
     text = stream.getvalue()
     assert text.count("; regularize: ") == 1
     assert "sgd; regularize: l1 0.001, ema 0.99, cutmix 1; 0 of " in text

@@ -25,7 +25,7 @@ from hf_finetune import load_recipe, plan
 from hf_finetune.cli.tables import print_plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
-from hf_finetune.runs.estimates import frozen_work
+from hf_finetune.runs.estimates import describe_prefix_caches
 
 COMMON = {"best": None, "epochs": 2.0, "batch_size": 4, "accumulation": 2}
 
@@ -65,7 +65,7 @@ def test_the_plan_shows_the_stages_that_the_strategy_writes(strategy):
     assert [stage.train for stage in report.recipe.stages] == trains
     assert report.recipe.strategy is None
     stream = io.StringIO()
-    print_plan(Console(file=stream, width=200), strategy, report, frozen_work(report))
+    print_plan(Console(file=stream, width=200), strategy, report, describe_prefix_caches(report))
     text = stream.getvalue()
     assert "The strategy gradual_unfreeze expands to these stages:" in text
     shown, _ = read_yaml(text[text.index("\nstages:\n") :].partition("\n\n")[0], "the plan")

@@ -10,7 +10,7 @@ from hf_finetune.cli.app import app
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.runs.preview import preview, spread_over_classes
+from hf_finetune.runs.preview import pick_diverse_examples, preview
 from hf_finetune.tasks import MODALITIES
 from hf_finetune.tasks.examples import PreviewRow
 from hf_finetune.tasks.image.preview import contact_sheet
@@ -29,9 +29,9 @@ def recipe(task, model, data, **augment):
 
 
 def test_each_class_has_its_turn():
-    assert spread_over_classes([0, 0, 0, 1, 2, 2], 4) == [0, 3, 4, 1]
-    assert spread_over_classes([0, 0], 5) == [0, 1]
-    assert spread_over_classes([[0, 1], [1], [0, 1]], 2) == [0, 1]
+    assert pick_diverse_examples([0, 0, 0, 1, 2, 2], 4) == [0, 3, 4, 1]
+    assert pick_diverse_examples([0, 0], 5) == [0, 1]
+    assert pick_diverse_examples([[0, 1], [1], [0, 1]], 2) == [0, 1]
 
 
 def test_the_original_comes_first_and_then_its_versions():
