@@ -10,7 +10,7 @@ import typer
 
 from hf_finetune import __version__
 from hf_finetune.cli.cache import cache_app
-from hf_finetune.cli.errors import print_failure, print_input_error, tell_unpublished
+from hf_finetune.cli.errors import print_failure, print_input_error, print_unpublished
 from hf_finetune.cli.publishing import publishing_app
 from hf_finetune.cli.recipes import recipes_app
 from hf_finetune.cli.terminal import ModelArgument, TrustRemoteCode, err, out
@@ -85,14 +85,16 @@ def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = Fa
         try:
             plan(loaded, trust_remote_code=trust_remote_code)
         except InputError as error:
-            others = [problem for problem in error.problems if (problem.place, problem.rule) not in printed]
-            if others:
-                print_input_error(err, InputError(others), before=len(problems))
+            remaining = [
+                problem for problem in error.problems if (problem.place, problem.rule) not in printed
+            ]
+            if remaining:
+                print_input_error(err, InputError(remaining), before=len(problems))
     raise typer.Exit(code)
 
 
 @app.callback(invoke_without_command=True)
-def _options(
+def _handle_version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
@@ -140,14 +142,14 @@ def run_command(
                 resume=resume,
                 allow_changes=allow_changes,
                 callbacks=[display.callback],
-                progress=display.evaluated,
+                progress=display.update_evaluation,
                 trust_remote_code=trust_remote_code,
             )
     if display.is_main:
         display.print_result(out, result)
     if result.unpublished:
         if display.is_main:
-            tell_unpublished(err, result.unpublished, result.publish_later)
+            print_unpublished(err, result.unpublished, result.publish_later)
         raise typer.Exit(1)
 
 
@@ -186,8 +188,8 @@ def preview_command(
     quiet_libraries(err)
     from hf_finetune.runs.preview import preview
 
-    written = preview(loaded, output, trust_remote_code=trust_remote_code)
-    out.print(f"Written: {written}", markup=False, soft_wrap=True)
+    path = preview(loaded, output, trust_remote_code=trust_remote_code)
+    out.print(f"Written: {path}", markup=False, soft_wrap=True)
 
 
 @app.command("doctor")
@@ -209,12 +211,12 @@ def doctor_command(
     loaded = None if recipe is None else load_recipe(recipe, overrides or ())
     quiet_libraries(err)
     from hf_finetune.doctor.check_suite import check_suites
-    from hf_finetune.doctor.table import print_examinations
+    from hf_finetune.doctor.table import print_checks
 
     with tempfile.TemporaryDirectory(prefix="hf-finetune-doctor-") as folder:
-        subjects = check_suites(loaded, Path(folder), trust_remote_code=trust_remote_code)
-        healthy = print_examinations(out, subjects, Path(folder))
-    if not healthy:
+        suites = check_suites(loaded, Path(folder), trust_remote_code=trust_remote_code)
+        all_passed = print_checks(out, suites, Path(folder))
+    if not all_passed:
         raise typer.Exit(1)
 
 
@@ -236,7 +238,7 @@ def evaluate_command(
 ) -> None:
     """Evaluate a fine-tuned model on labeled data."""
     from hf_finetune.cli.display import counting_bar, quiet_libraries
-    from hf_finetune.cli.tables import grouping, print_metrics, print_seen, print_slices
+    from hf_finetune.cli.tables import group_phrase, print_metrics, print_overlap, print_slices
 
     quiet_libraries(err)
     from hf_finetune.data.input_columns import parse_columns
@@ -253,12 +255,13 @@ def evaluate_command(
             progress=advance,
             trust_remote_code=trust_remote_code,
         )
-    grouped = grouping(len(set(result.groups or ())) or None, result.group_column)
+    groups = len(set(result.groups)) if result.groups else None
+    grouped = group_phrase(groups, result.group_column)
     caption = f"{len(result.ids):,} examples{grouped}"
     print_metrics(out, result.metrics, result.intervals, caption, undefined_notes(result))
     for note in result.notes:
         out.print(note, markup=False)
-    print_seen(out, result.seen, len(result.ids))
+    print_overlap(out, result.seen, len(result.ids))
     print_slices(out, result.slices)
 
 
@@ -306,8 +309,8 @@ def predict_command(
                 sys.stdout.write(json_line(prediction) + "\n")
                 advance(stream.done)
         else:
-            model_of = stream.classifier
-            with open_output(output, model_of.target, model_of.label_names, stream.columns) as write:
+            classifier = stream.classifier
+            with open_output(output, classifier.target, classifier.label_names, stream.columns) as write:
                 for prediction in stream:
                     write(prediction)
                     advance(stream.done)

@@ -18,9 +18,9 @@ cache_app = typer.Typer(
 def cache_list() -> None:
     """List cache entries, least recently used first."""
     from hf_finetune.cache.cache_dir import cache_folder, list_cache
-    from hf_finetune.cli.tables import print_kept
+    from hf_finetune.cli.tables import print_cache_entries
 
-    print_kept(out, cache_folder(), list_cache(cache_folder()))
+    print_cache_entries(out, cache_folder(), list_cache(cache_folder()))
 
 
 @cache_app.command("prune")

@@ -84,30 +84,31 @@ def _quiet_datasets() -> None:
 
 def quiet_hub(console: Console) -> None:
     """Show the log lines of this package; from the Hub client, only errors and one line if the Hub does not respond."""
-    ours = logging.getLogger("hf_finetune")
-    ours.handlers, ours.propagate = [_log_handler(console)], False
-    ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
+    package_logger = logging.getLogger("hf_finetune")
+    package_logger.handlers, package_logger.propagate = [_log_handler(console)], False
+    package_logger.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.ERROR)
     from huggingface_hub.utils.logging import get_logger
 
-    hub, handler = get_logger(), _log_handler(console)  # get_logger has set a handler, which is replaced
-    handler.addFilter(_HubOnce())
-    hub.handlers, hub.propagate = [handler], False
+    hub_logger = get_logger()  # it has set a handler, which is replaced
+    handler = _log_handler(console)
+    handler.addFilter(_RetryFilter())
+    hub_logger.handlers, hub_logger.propagate = [handler], False
 
 
-class _HubOnce(logging.Filter):
+class _RetryFilter(logging.Filter):
     """Log filter that reports once that the Hub does not respond; huggingface_hub reports every retry."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said = False
+        self.has_reported = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
             return True
-        if self.said or "Retrying" not in record.getMessage():
+        if self.has_reported or "Retrying" not in record.getMessage():
             return False
-        self.said = True
+        self.has_reported = True
         record.msg, record.args = "The Hugging Face Hub does not respond; retrying for half a minute.", ()
         return True
 
@@ -167,7 +168,7 @@ class RunDisplay:
             MofNCompleteColumn(),
             TextColumn("{task.fields[metrics]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("remaining"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -193,7 +194,7 @@ class RunDisplay:
             self.console.print(f"{saved} To resume, repeat the command with", end=" ")
             self.console.print(f"--output-dir {self.folder} --resume", markup=False)
 
-    def evaluated(self, done: int) -> None:
+    def update_evaluation(self, done: int) -> None:
         """Update the bar with the number of test examples predicted so far."""
         if self.evaluation is None:
             self.evaluation = self.bar.add_task("test", total=None, metrics="")
@@ -212,29 +213,30 @@ class RunDisplay:
                 if name in baselines
             ]
             console.print(f"Test: {_line(shown)}   ({'; '.join(references)})", markup=False)
-            for sentence in _compared_with_baselines(result):
+            for sentence in _baseline_sentences(result):
                 console.print(sentence, markup=False)
         else:
             console.print("There is no test split, so performance on new data is unknown.")
-        for name, spread in result.metrics.get("cross_validation", {}).get("metrics", {}).items():
-            if name in result.primary_metrics and spread["mean"] is not None:
+        for name, values in result.metrics.get("cross_validation", {}).get("metrics", {}).items():
+            if name in result.primary_metrics and values["mean"] is not None:
                 folds = result.metrics["cross_validation"]["folds"]
-                deviation = f", standard deviation {spread['std']:.4f}" if spread["std"] is not None else ""
-                mean = f"{name} {spread['mean']:.4f}{deviation}"
+                deviation = f", standard deviation {values['std']:.4f}" if values["std"] is not None else ""
+                mean = f"{name} {values['mean']:.4f}{deviation}"
                 console.print(f"Cross-validation, {folds} folds: {mean}", markup=False)
-        trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
-        path = f"{result.folder}/model"
-        what, how = (
-            "Model",
-            f"Load the model with pipeline({result.metrics['task']!r}, model='{path}'{trusted})",
-        )
-        if tasks := result.metrics.get("tasks"):
-            pipes = [f"pipeline({task['task']!r}, model='{path}/{name}')" for name, task in tasks.items()]
-            what, how = "Models", f"Load the models with {' and '.join(pipes)}"
-        if not (result.folder / "model").exists():
-            what, how = "Adapter", f"See {result.folder}/adapter/README.md for loading the adapter with peft"
-        console.print(f"{what}, metrics and predictions are in {result.folder}. {how}.", markup=False)
+        console.print(f"{_loading_hint(result)} All results are in {result.folder}.", markup=False)
         console.print(f"Report: {result.folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _loading_hint(result: "RunResult") -> str:
+    """Return a sentence on how to load the model of a run, or the models of its tasks."""
+    path = f"{result.folder}/model"
+    if not (result.folder / "model").exists():
+        return f"See {result.folder}/adapter/README.md for loading the adapter with peft."
+    if tasks := result.metrics.get("tasks"):
+        pipes = [f"pipeline({task['task']!r}, model='{path}/{name}')" for name, task in tasks.items()]
+        return f"Load the models with {' and '.join(pipes)}."
+    trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
+    return f"Load the model with pipeline({result.metrics['task']!r}, model='{path}'{trusted})."
 
 
 @contextmanager
@@ -341,7 +343,7 @@ def _line(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
-def _compared_with_baselines(result: "RunResult") -> list[str]:
+def _baseline_sentences(result: "RunResult") -> list[str]:
     """Return a sentence on whether the model is better than its baselines; for several tasks, one for each."""
     from hf_finetune.report.verdict import baseline_verdict, leading_metric
 

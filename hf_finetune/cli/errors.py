@@ -9,9 +9,9 @@ from rich.console import Console
 
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["print_failure", "print_input_error", "tell_unpublished"]
+__all__ = ["print_failure", "print_input_error", "print_unpublished"]
 
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 """Maximum number of problems that are printed for one input."""
 # Base class of typer's errors for an invalid command line: ClickException of click, or of the copy of click that
 # newer versions of typer include.
@@ -31,14 +31,14 @@ def print_input_error(console: Console, error: InputError, before: int = 0) -> i
         more = " more" if before else ""
         title = f"{count:,}{more} problem{'s' if count != 1 else ''}:" if count > 1 or before else "Problem:"
         console.print(f"[bold red]{title}[/]")
-        for problem in error.problems[:MOST_PROBLEMS]:
+        for problem in error.problems[:MAX_PROBLEMS]:
             console.print(f"  {problem}", markup=False)
-        if count > MOST_PROBLEMS:
-            console.print(f"  ... and {count - MOST_PROBLEMS:,} more.", markup=False)
+        if count > MAX_PROBLEMS:
+            console.print(f"  ... and {count - MAX_PROBLEMS:,} more.", markup=False)
     return 2
 
 
-def tell_unpublished(console: Console, problems: Sequence[Problem], command: str) -> None:
+def print_unpublished(console: Console, problems: Sequence[Problem], command: str) -> None:
     """Print why the model of a finished run was not published, and the command that publishes it."""
     console.print("[bold red]The run is finished, but its model was not published:[/]")
     for problem in problems:

@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 ROWS_AT_AN_END = 4
 """Number of layer groups that are printed at each end of a long table."""
 
-_SPLITS = {"train": "training"}
+_SPLIT_TITLES = {"train": "training"}
 
 __all__ = [
-    "grouping",
+    "group_phrase",
+    "print_cache_entries",
     "print_comparisons",
     "print_export",
-    "print_kept",
     "print_metrics",
+    "print_overlap",
     "print_plan",
     "print_publication",
-    "print_seen",
     "print_slices",
 ]
 
@@ -64,7 +64,7 @@ def print_metrics(
         console.print(note, markup=False)
 
 
-def grouping(groups: int | None, column: str | None) -> str:
+def group_phrase(groups: int | None, column: str | None) -> str:
     """Return a phrase on the groups that the bootstrap resampled; empty if there are none.
 
     Args:
@@ -79,42 +79,48 @@ def grouping(groups: int | None, column: str | None) -> str:
     return f" in {groups:,} groups of {column}, resampled as whole groups{few}"
 
 
-def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int) -> None:
+def print_overlap(console: Console, overlap: "Mapping[str, int] | None", examples: int) -> None:
     """Print how many of the examples were in the training or validation split of the run; nothing if unknown.
 
     Args:
         console: Console to print to.
-        seen: Number of the examples that are in each split of the run; None if that is unknown.
+        overlap: Number of the examples that are in each split of the run; None if that is unknown.
         examples: Number of examples.
     """
-    if seen is None:
+    if overlap is None:
         return
-    counts = {_SPLITS.get(name, name): count for name, count in seen.items() if count}
-    if not any(seen.get(name) for name in ("train", "validation")):
+    counts = {_SPLIT_TITLES.get(name, name): count for name, count in overlap.items() if count}
+    if not any(overlap.get(name) for name in ("train", "validation")):
         console.print("None of the examples was in the training or validation split.", markup=False)
         return
-    (first, number), *others = counts.items()
-    parts = [f"{number:,} of {examples:,} examples were in the {first} split"]
-    parts += [f"{count:,} in the {name} split" for name, count in others]
-    learnt = ": the metrics do not measure performance on new examples" if seen.get("train") else ""
-    console.print(f"{', '.join(parts)}{learnt}.", markup=False)
+    first = next(iter(counts))
+    parts = [
+        f"{count:,} of {examples:,} examples were in the {name} split"
+        if name == first
+        else f"{count:,} in the {name} split"
+        for name, count in counts.items()
+    ]
+    warning = ": the metrics do not measure performance on new examples" if overlap.get("train") else ""
+    console.print(f"{', '.join(parts)}{warning}.", markup=False)
 
 
-def print_slices(console: Console, found: Mapping[str, Any]) -> None:
+def print_slices(console: Console, slices_by_column: Mapping[str, Any]) -> None:
     """Print a table of the slices of each column, the worst first, and a verdict."""
-    if not found:
+    if not slices_by_column:
         return
     from hf_finetune.report.slices import slice_tables
 
-    for slices in slice_tables(found):
+    for slices in slice_tables(slices_by_column):
         table = Table(box=None, title=f"\nBy {slices.column}", title_justify="left")
         for heading in ("", "examples", *slices.metrics, "95 % interval", ""):
             table.add_column(heading, justify="right" if heading else "left")
         for row in slices.rows:
             values = ["undefined" if value is None else f"{value:.4f}" for value in row["metrics"].values()]
             ends = row["intervals"][slices.metrics[0]]
-            surely = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
-            table.add_row(Text(row["name"]), f"{row['examples']:,}", *values, surely, ", ".join(row["notes"]))
+            interval = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+            table.add_row(
+                Text(row["name"]), f"{row['examples']:,}", *values, interval, ", ".join(row["notes"])
+            )
         console.print(table)
         console.print(slices.verdict, markup=False)
 
@@ -122,7 +128,7 @@ def print_slices(console: Console, found: Mapping[str, Any]) -> None:
 def print_comparisons(console: Console, first: str, comparisons: "Sequence[Comparison]") -> None:
     """Print the comparison of each run with the first one: metrics, differences, intervals and verdicts."""
     for comparison in comparisons:
-        grouped = grouping(comparison.groups, comparison.group_column)
+        grouped = group_phrase(comparison.groups, comparison.group_column)
         examples = f"{comparison.examples:,} test examples{grouped}"
         console.print(f"{comparison.run} compared with {first}, on {examples}", markup=False)
         if comparison.others:
@@ -137,9 +143,9 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
             table.add_column(heading, justify="left" if not heading else "right")
         for row in comparison.differences:
             ends = "-" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}"
-            chance = "-" if row.p_value is None else f"{row.p_value:.3f}"
+            p_value = "-" if row.p_value is None else f"{row.p_value:.3f}"
             values = (f"{row.first:.4f}", f"{row.value:.4f}", f"{row.value - row.first:+.4f}")
-            table.add_row(row.metric, *values, ends, chance)
+            table.add_row(row.metric, *values, ends, p_value)
         console.print(table)
         for verdict in ("above", "below", "not distinguishable"):
             if names := [row.metric for row in comparison.differences if row.verdict == verdict]:
@@ -157,10 +163,12 @@ def print_export(console: Console, result: "ExportResult") -> None:
     for heading in ("", "before", "after"):
         table.add_column(heading, justify="right" if heading else "left")
     for name in result.primary_metrics:
-        values = (report["metrics"][when][name] for when in ("before", "after"))
+        values = (report["metrics"][version][name] for version in ("before", "after"))
         table.add_row(name, *("undefined" if value is None else f"{value:.4f}" for value in values))
-    table.add_row("bytes", *(f"{report['bytes'][when]:,}" for when in ("before", "after")))
-    table.add_row("ms per example", *(f"{report['milliseconds'][when]:.2f}" for when in ("before", "after")))
+    table.add_row("bytes", *(f"{report['bytes'][version]:,}" for version in ("before", "after")))
+    table.add_row(
+        "ms per example", *(f"{report['milliseconds'][version]:.2f}" for version in ("before", "after"))
+    )
     console.print(table)
     same = report["same_answers"]
     agreed = "" if same is None else f"; the same prediction for {same:.1%}"
@@ -172,19 +180,19 @@ def print_export(console: Console, result: "ExportResult") -> None:
     console.print(f"The model, its labels and its preprocessing are in {result.folder}.", markup=False)
 
 
-def print_kept(console: Console, folder: Path, kept: "Sequence[CacheEntry]") -> None:
+def print_cache_entries(console: Console, folder: Path, entries: "Sequence[CacheEntry]") -> None:
     """Print the cache entries: time of last use, size, number of examples and description; then the total size."""
-    for entry in kept:
+    for entry in entries:
         numbers = f"{entry.bytes:>15,} bytes  {entry.examples:>9,} examples"
         console.print(f"{entry.used:%Y-%m-%d %H:%M}  {numbers}  {entry.about}", markup=False)
-    console.print(f"{sum(entry.bytes for entry in kept):,} bytes in {folder}", markup=False)
+    console.print(f"{sum(entry.bytes for entry in entries):,} bytes in {folder}", markup=False)
 
 
 def print_publication(console: Console, planned: "Publication") -> None:
     """Print the files that would be published, their repository and its visibility."""
-    who = "private: visible only to its owners" if planned.private else "public: visible to everyone"
-    there = "an existing repository" if planned.exists else "a new repository"
-    console.print(f"To {planned.endpoint}/{planned.repository}, {there}, {who}", markup=False)
+    visibility = "private: visible only to its owners" if planned.private else "public: visible to everyone"
+    repository = "an existing repository" if planned.exists else "a new repository"
+    console.print(f"To {planned.endpoint}/{planned.repository}, {repository}, {visibility}", markup=False)
     if planned.revision is not None:
         console.print(f"branch {planned.revision}{'' if planned.has_branch else ' (new)'}", markup=False)
     table = Table(box=None, show_header=False)
@@ -192,8 +200,10 @@ def print_publication(console: Console, planned: "Publication") -> None:
     table.add_column(justify="right")
     table.add_column()
     for upload in planned.uploads:
-        new = "new" if upload.name in planned.added else "changed" if upload.name in planned.changed else ""
-        table.add_row(upload.name, f"{upload.size:,} bytes", new or "unchanged")
+        change = (
+            "new" if upload.name in planned.added else "changed" if upload.name in planned.changed else ""
+        )
+        table.add_row(upload.name, f"{upload.size:,} bytes", change or "unchanged")
     for name in planned.removed:
         table.add_row(name, "", "removed")
     console.print(table)
@@ -218,9 +228,9 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
         for name, task in report.prepared.tasks.items():
             _print_data(console, task.data, name)
     if recipe.strategy is not None:
-        written = [_written(stage) for stage in report.recipe.stages]
+        fields = [_non_default_fields(stage) for stage in report.recipe.stages]
         console.print(f"The strategy {recipe.strategy.name} expands to these stages:\n", markup=False)
-        console.print(write_yaml({"stages": written}), markup=False)
+        console.print(write_yaml({"stages": fields}), markup=False)
     stages = zip(report.recipe.stages, report.plan.stages, frozen, strict=True)
     for index, (stage, planned, sentence) in enumerate(stages):
         _print_stage(console, index, stage, planned, layout)
@@ -241,7 +251,7 @@ def _print_stage(
     console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
 ) -> None:
     if solver_of(stage):
-        _print_fitted(console, index, stage, planned)
+        _print_closed_form_stage(console, index, stage, planned)
         return
     steps = "steps unknown" if planned.steps is None else counted(planned.steps, "step")
     epochs = "epochs unknown" if planned.epochs is None else counted(planned.epochs, "epoch")
@@ -301,7 +311,7 @@ def _print_data(console: Console, data: "LabelledData", task: str) -> None:
     console.print(f"Data{name}: {listed(sizes)} examples{classes}", markup=False)
 
 
-def _print_fitted(console: Console, index: int, stage: "StageSpec", planned: "StagePlan") -> None:
+def _print_closed_form_stage(console: Console, index: int, stage: "StageSpec", planned: "StagePlan") -> None:
     console.print(f"\nStage {index + 1}, {planned.name}: fit {planned.train}", markup=False)
     if stage.compress is not None:
         console.print(_compression(stage.compress), markup=False)
@@ -324,19 +334,21 @@ def _compression(spec: "CompressSpec") -> str:
     return f"first sets {spec.prune:.3g} of the backbone's linear and convolution weights to 0 and keeps them at 0"
 
 
-def _written(stage: "StageSpec") -> dict[str, Any]:
+def _non_default_fields(stage: "StageSpec") -> dict[str, Any]:
     """Return the fields of a stage that differ from their defaults, with the shorthands of recipe files."""
     fields = stage.model_dump(mode="json", exclude_defaults=True)
     if isinstance(stage.schedule, SchedulesSpec):
         by_part = {"head": stage.schedule.head, "backbone": stage.schedule.backbone}
         fields["schedule"] = {
-            part: {"name": schedule.name, **parameters} if (parameters := _given(schedule)) else schedule.name
+            part: {"name": schedule.name, **parameters}
+            if (parameters := _schedule_parameters(schedule))
+            else schedule.name
             for part, schedule in by_part.items()
         }
     return fields
 
 
-def _given(schedule: ScheduleSpec) -> dict[str, Any]:
+def _schedule_parameters(schedule: ScheduleSpec) -> dict[str, Any]:
     """Return the parameters of a schedule that differ from their defaults."""
     return schedule.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
 
@@ -358,4 +370,6 @@ def _rates(planned: "StagePlan") -> list[str]:
 def _schedule(schedule: ScheduleSpec) -> str:
     if isinstance(schedule, PolynomialSchedule):
         return f"polynomial {schedule.power:g}"
-    return ", ".join([schedule.name, *(f"{name} {value}" for name, value in _given(schedule).items())])
+    return ", ".join(
+        [schedule.name, *(f"{name} {value}" for name, value in _schedule_parameters(schedule).items())]
+    )

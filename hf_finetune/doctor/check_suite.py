@@ -76,7 +76,7 @@ def check_suites(
     for tiny in tiny_recipes(folder):
         subject = load_check_target(tiny)
         name = f"A tiny {TASKS[tiny.task_type].modality.name} model with random weights"
-        yield CheckSuite(_title(subject, name), "", _checks(subject, speed=False))
+        yield CheckSuite(_title(subject, name), "", _checks(subject, include_precision=False))
 
 
 def run_check(check: Check, folder: Path) -> CheckResult:
@@ -95,8 +95,8 @@ def run_check(check: Check, folder: Path) -> CheckResult:
     except Exception as error:
         if os.environ.get("HF_FINETUNE_TRACEBACK"):
             raise
-        first = next(iter(str(error).strip().splitlines()), "")
-        measured = f"The check raised an exception. {type(error).__name__}: {first}".rstrip(": ")
+        first_line = next(iter(str(error).strip().splitlines()), "")
+        measured = f"The check raised an exception. {type(error).__name__}: {first_line}".rstrip(": ")
         return CheckResult(check.name, "fail", measured, "Set HF_FINETUNE_TRACEBACK=1 to see the traceback.")
     finally:
         shutil.rmtree(scratch)
@@ -116,7 +116,7 @@ def describe_machine() -> str:
     return ", ".join([hardware, *(f"{name} {versions[name]}" for name in names)])
 
 
-def _checks(subject: CheckTarget, speed: bool = True) -> tuple[Check, ...]:
+def _checks(subject: CheckTarget, include_precision: bool = True) -> tuple[Check, ...]:
     checks = [
         Check(WEIGHTS, lambda folder: check_weights(subject)),
         Check(ROUND_TRIP, partial(check_round_trip, subject)),
@@ -128,7 +128,7 @@ def _checks(subject: CheckTarget, speed: bool = True) -> tuple[Check, ...]:
         Check(DETERMINISM, partial(check_determinism, subject)),
         Check(TWO_PROCESSES, partial(check_two_processes, subject)),
     ]
-    if speed:
+    if include_precision:
         checks.append(Check(PRECISION, lambda folder: check_precision(subject)))
     else:
         reason = "It depends on the model; pass a recipe to check it."

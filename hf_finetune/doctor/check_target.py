@@ -24,9 +24,10 @@ from hf_finetune.targets import ASSUMED_TARGET, TARGETS
 from hf_finetune.targets.labels import Target
 from hf_finetune.tasks import TASKS, Inputs, Modality
 
-__all__ = ["CheckTarget", "load_check_target", "made_up_data", "names_optional_column", "tiny_recipes"]
+__all__ = ["CheckTarget", "load_check_target", "sets_optional_column", "synthetic_data", "tiny_recipes"]
 
 EXAMPLES = 8
+"""Number of synthetic examples."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class CheckTarget:
     inputs: Inputs
     examples: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
-    unaccounted: tuple[Problem, ...] = ()
+    weight_problems: tuple[Problem, ...] = ()
     remark: str = ""
 
 
@@ -72,23 +73,23 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
         target = ASSUMED_TARGET if recipe.data.target == "auto" else recipe.data.target
         names = ("label",) if not TARGETS[target].has_classes else ("0", "1")
         remark = f"The data {recipe.data.path!r} is not available: the number of labels is assumed to be {len(names)}."
-    pair = names_optional_column(recipe)
-    synthetic = made_up_data(modality, target, names, pair=pair)
+    pair = sets_optional_column(recipe)
+    synthetic = synthetic_data(modality, target, names, pair=pair)
     prepared = prepare_with_data(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)
-    built, unaccounted = _load(prepared)
+    built, weight_problems = _load(prepared)
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     check_forward(built.model, prepared, inputs)
     examples = tuple(inputs.train[index] for index in range(EXAMPLES))
-    return CheckTarget(prepared, built.model, inputs, examples, built.notes, unaccounted, remark)
+    return CheckTarget(prepared, built.model, inputs, examples, built.notes, weight_problems, remark)
 
 
-def names_optional_column(recipe: Recipe) -> bool:
+def sets_optional_column(recipe: Recipe) -> bool:
     """Return whether a recipe names an optional column of its examples, such as the second text of a pair."""
     roles = TASKS[recipe.task_type].modality.roles
     return any(getattr(recipe.data.columns, role.name) is not None for role in roles if role.optional)
 
 
-def made_up_data(
+def synthetic_data(
     modality: Modality, target: Target, names: Sequence[str], *, words: int = 16, pair: bool = False
 ) -> LabelledData:
     """Return 8 synthetic labeled examples, the same at every call.
@@ -100,12 +101,12 @@ def made_up_data(
         words: Number of words of the longest text; the shortest has at least a quarter as many.
         pair: Whether optional columns are filled too.
     """
-    chance = random.Random(0)
-    examples = modality.made_up(EXAMPLES, chance, length=words, pair=pair)
+    rng = random.Random(0)
+    examples = modality.made_up(EXAMPLES, rng, length=words, pair=pair)
     types = modality.features()
     columns: dict[str, list[Any]] = {"id": [f"made-up:{index}" for index in range(EXAMPLES)], **examples}
     features = {"id": Value("string"), **{name: types[name] for name in examples}}
-    columns["label"] = [TARGETS[target].made_up_label(chance, len(names)) for _ in range(EXAMPLES)]
+    columns["label"] = [TARGETS[target].made_up_label(rng, len(names)) for _ in range(EXAMPLES)]
     features["label"] = TARGETS[target].feature(names)
     dataset = Dataset.from_dict(columns, Features(features))
     return LabelledData(dataset, None, None, target, tuple(names), (), "made up")
@@ -129,13 +130,17 @@ def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
     for task in TASKS.values():
         checkpoint = folder / f"tiny-{task.modality.name}"
         task.modality.save_tiny_checkpoint(checkpoint)
-        recipe = {"task": task.name, "model": str(checkpoint), "data": str(folder / "none"), "stages": stages}
+        data = str(folder / "none")  # does not exist, so synthetic data is used
+        recipe = {"task": task.name, "model": str(checkpoint), "data": data, "stages": stages}
         recipes.append(parse_recipe(recipe))
     return tuple(recipes)
 
 
 def _load(prepared: PreparedRun) -> tuple[BuiltModel, tuple[Problem, ...]]:
-    """Return the model, and the problems of missing and unexpected weights."""
+    """Return the model, and the problems of missing and unexpected weights.
+
+    If there are any, the model is loaded with ``allow_missing: .*`` so that the other checks can run.
+    """
     try:
         return load_pretrained(prepared), ()
     except InputError as error:
@@ -149,6 +154,6 @@ def _without_metrics(recipe: Recipe) -> Recipe:
 
     The first three need the real data; pruning would change the checkpoint that is to be checked.
     """
-    unasked = {"best": None, "early_stopping": None, "compress": None}
-    stages = tuple(stage.model_copy(update=unasked) for stage in recipe.stages)
+    disabled = {"best": None, "early_stopping": None, "compress": None}
+    stages = tuple(stage.model_copy(update=disabled) for stage in recipe.stages)
     return recipe.model_copy(update={"metrics": (), "stages": stages})

@@ -16,13 +16,14 @@ from hf_finetune.models.export import export_model
 from hf_finetune.models.layout import head_names
 from hf_finetune.tasks import TASKS
 
-__all__ = ["check_round_trip", "check_weights", "own_memory"]
+__all__ = ["check_round_trip", "check_weights", "realign_weights"]
 
 AnyModel = TypeVar("AnyModel", bound=torch.nn.Module)
 WEIGHTS = "weights"
 ROUND_TRIP = "save and load"
-NOISE = 0.02
-LIBRARIES = (
+ADAPTER_NOISE = 0.02
+"""Standard deviation of the noise that fills an adapter before it is merged."""
+UPDATE_LIBRARIES = (
     "A published model would differ from the trained one. Update transformers and timm together "
     "(pip install -U transformers timm), and run the check again."
 )
@@ -30,10 +31,10 @@ LIBRARIES = (
 
 def check_weights(subject: CheckTarget) -> CheckResult:
     """Check that the checkpoint contains exactly the weights of the architecture, except for those of the head."""
-    if subject.unaccounted:
-        repairs = dict.fromkeys(problem.repair for problem in subject.unaccounted if problem.repair)
-        rules = " ".join(f"{problem.place} {problem.rule}." for problem in subject.unaccounted)
-        return CheckResult(WEIGHTS, "fail", rules, " ".join(repairs))
+    if subject.weight_problems:
+        repairs = dict.fromkeys(problem.repair for problem in subject.weight_problems if problem.repair)
+        faults = " ".join(f"{problem.place} {problem.rule}." for problem in subject.weight_problems)
+        return CheckResult(WEIGHTS, "fail", faults, " ".join(repairs))
     new = set(head_names(subject.model)) | adapter_names(subject.model)
     backbone = sum(name not in new for name, _ in subject.model.named_parameters())
     equal = f"All {backbone} parameters before the head equal those of the checkpoint."
@@ -58,34 +59,36 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
             generator = torch.Generator().manual_seed(0)
             for name in sorted(adapter_names(model)):
                 parameter = model.get_parameter(name)
-                parameter += NOISE * torch.randn(parameter.shape, generator=generator)
+                parameter += ADAPTER_NOISE * torch.randn(parameter.shape, generator=generator)
             change = merge_adapter(model, batch)
             merged = f"Merging its adapter, filled with noise, changes no logit by more than {change:.1g}. "
-        expected = own_memory(model)(**batch).logits
+        expected = realign_weights(model)(**batch).logits
         export_model(model, subject.prepared.processor, folder / "model")
-        own_code = is_given(model.config)  # the head's code file, which export_model has just written
-        trusted = own_code or subject.prepared.trust_remote_code
+        has_head_code = is_given(model.config)  # the head's code file, which export_model has just written
+        trusted = has_head_code or subject.prepared.trust_remote_code
         auto = TASKS[subject.prepared.recipe.task_type].auto_class
         loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
-        outputs = {"transformers": own_memory(loaded.eval())(**batch).logits}
-        if isinstance(model.config, TimmWrapperConfig) and not own_code:
+        outputs = {"transformers": realign_weights(loaded.eval())(**batch).logits}
+        if isinstance(model.config, TimmWrapperConfig) and not has_head_code:
             native = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True)
-            outputs["timm"] = own_memory(native.eval())(batch[subject.prepared.task.modality.main_input])
-    wrong = [
+            outputs["timm"] = realign_weights(native.eval())(batch[subject.prepared.task.modality.main_input])
+    differences = [
         f"loaded by {library} its logits differ by up to {(logits - expected).abs().max().item():.2g}"
         if logits.shape == expected.shape
         else f"loaded by {library} it has {logits.shape[-1]} outputs, not {expected.shape[-1]}"
         for library, logits in outputs.items()
         if not torch.equal(logits, expected)
     ]
-    if wrong:
-        return CheckResult(ROUND_TRIP, "fail", f"The saved model differs: {'; '.join(wrong)}.", LIBRARIES)
+    if differences:
+        return CheckResult(
+            ROUND_TRIP, "fail", f"The saved model differs: {'; '.join(differences)}.", UPDATE_LIBRARIES
+        )
     equal = f"returns bitwise equal logits ({expected.numel()} values)"
     measured = f"{merged}The saved model, loaded by {' and by '.join(outputs)}, {equal}."
     return CheckResult(ROUND_TRIP, "pass", measured)
 
 
-def own_memory(model: AnyModel) -> AnyModel:
+def realign_weights(model: AnyModel) -> AnyModel:
     """Copy memory-mapped weights and buffers to newly allocated memory, in place, and return the model.
 
     transformers 5.23 memory-maps the weights from the file, at unaligned offsets. torch aligns its own tensors to 64

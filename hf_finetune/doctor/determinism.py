@@ -49,13 +49,13 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
     where = f"on {device}"
     if device == "cpu":
         where = f"on the CPU with {counted(torch.get_num_threads(), 'thread')}"
-    differ = [name for name in first if not torch.equal(first[name], second[name])]
-    if not differ:
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    if not different:
         measured = f"Two runs of 2 steps are equal bit for bit in all {len(first)} tensors, {where}."
         return CheckResult(DETERMINISM, "pass", measured)
-    largest = max((first[name].double() - second[name].double()).abs().max().item() for name in differ)
-    share = f"{len(differ)} of {len(first)} tensors"
-    measured = f"Two runs differ {where} in {share}, by up to {largest:.1g}: {listed(differ, most=3)}."
+    largest = max((first[name].double() - second[name].double()).abs().max().item() for name in different)
+    counts = f"{len(different)} of {len(first)} tensors"
+    measured = f"Two runs differ {where} in {counts}, by up to {largest:.1g}: {listed(different, most=3)}."
     if device != "cpu":
         measured = f"{measured} Bitwise reproducibility is guaranteed on a CPU only."
         return CheckResult(DETERMINISM, "skipped", measured)

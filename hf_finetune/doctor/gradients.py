@@ -8,7 +8,7 @@ from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.steps import (
     FirstGradient,
     difference,
-    hold_in_eval,
+    force_eval_mode,
     plain_gradient,
     shorten,
     take_steps,
@@ -50,17 +50,17 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
             examples=list(subject.examples),
             collate=subject.inputs.collate,
             folder=folder / f"{accumulation}x{batch_size}",
-            prepare=hold_in_eval,
+            prepare=force_eval_mode,
             callbacks=[first],
         )
         gradients.append(first.gradient)
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     device, smoothing = start_processes().device, stage.label_smoothing
-    plain = plain_gradient(
+    reference = plain_gradient(
         subject.model, planned.trainable, batch, target, label_smoothing=smoothing, device=device
     )
     names = [f"{counted(batches, 'batch', 'batches')} of {size}" for batches, size in splits]
-    compared = [difference(gradient, plain) for gradient in gradients]
+    compared = [difference(gradient, reference) for gradient in gradients]
     worst = max(error for _, error in compared)
     if not worst <= TOLERANCE:
         ratios = [f"{ratio:.3g} ({name})" for (ratio, _), name in zip(compared, names, strict=True)]

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 
 from hf_finetune.distributed import start_processes
-from hf_finetune.doctor.check_target import CheckTarget, made_up_data, names_optional_column
+from hf_finetune.doctor.check_target import CheckTarget, sets_optional_column, synthetic_data
 from hf_finetune.doctor.gradients import widest_stage
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.performance.execution_modes import (
@@ -21,15 +21,17 @@ from hf_finetune.performance.execution_modes import (
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.freezing import freeze_all_but
 
-__all__ = ["Timing", "check_precision", "judge"]
+__all__ = ["Timing", "check_precision", "precision_result"]
 
 PRECISION = "precision"
-AGREES = 0.02
+LOSS_TOLERANCE = 0.02
 """Largest difference from the fp32 loss, as a fraction of it. bf16 has 8 bits of precision: one rounding is 0.4 %."""
-WORTH_IT = 1.1
+MIN_SPEEDUP = 1.1
 """Smallest speedup to suggest; on a busy machine the times of equal steps differ by a few percent."""
 STEPS = 3
-WORDS = 64
+"""Number of timed steps of each execution mode."""
+TEXT_WORDS = 64
+"""Number of words of the longest synthetic text."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ def check_precision(subject: CheckTarget) -> CheckResult:
     if device.type not in ("cpu", "cuda"):
         reason = f"It is measured on cpu and cuda only, not on {device.type}."
         return CheckResult(PRECISION, "skipped", reason)
-    data = made_up_data(
+    data = synthetic_data(
         prepared.task.modality,
         prepared.data.target,
         prepared.data.label_names,
-        words=WORDS,
-        pair=names_optional_column(prepared.recipe),
+        words=TEXT_WORDS,
+        pair=sets_optional_column(prepared.recipe),
     )
     inputs = prepared.task.prepare(data, prepared.processor, prepared.recipe.data, prepared.recipe.seed)
     size = prepared.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
@@ -87,10 +89,10 @@ def check_precision(subject: CheckTarget) -> CheckResult:
         for mode, loss in zip(modes, losses, strict=True)
     ]
     speed = prepared.recipe.speed
-    return judge(timings, size, speed.precision, speed.memory_format if spatial else "contiguous")
+    return precision_result(timings, size, speed.precision, speed.memory_format if spatial else "contiguous")
 
 
-def judge(timings: list[Timing], size: int, precision: str, memory_format: str) -> CheckResult:
+def precision_result(timings: list[Timing], size: int, precision: str, memory_format: str) -> CheckResult:
     """Return the result of the check for given benchmarks.
 
     Args:
@@ -101,36 +103,40 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
 
     Returns:
         A failure if the device lacks the recipe's precision, or its loss does not agree with fp32; otherwise a pass,
-        with a suggestion if another mode is at least ``WORTH_IT`` times as fast and its loss agrees with fp32.
+        with a suggestion if another mode is at least ``MIN_SPEEDUP`` times as fast and its loss agrees with fp32.
     """
-    plain = timings[0]
+    reference = timings[0]
     requested = next(
         (t for t in timings if (t.precision, t.memory_format) == (precision, memory_format)), None
     )
-    shown = ", ".join(
+    modes = ", ".join(
         f"{timing.title} {milliseconds(timing.seconds)}{' (the recipe)' if timing is requested else ''}"
         for timing in timings
     )
-    measured = f"A step of {size}: {shown}."
+    measured = f"A step of {size}: {modes}."
     if requested is None:
         reason = f"The recipe sets precision {precision}, which this device does not support."
         return CheckResult(PRECISION, "fail", f"{measured} {reason}", "Set speed.precision=fp32.")
-    if not _agrees(requested, plain):
-        difference = f"With {requested.title} the loss is {requested.loss:.4g}, with fp32 {plain.loss:.4g}."
+    if not _agrees(requested, reference):
+        difference = (
+            f"With {requested.title} the loss is {requested.loss:.4g}, with fp32 {reference.loss:.4g}."
+        )
         return CheckResult(PRECISION, "fail", f"{measured} {difference}", "Set speed.precision=fp32.")
-    rejected = [timing.title for timing in timings if not _agrees(timing, plain)]
+    rejected = [timing.title for timing in timings if not _agrees(timing, reference)]
     if rejected:
         measured += f" The loss of {' and '.join(rejected)} differs from that of fp32."
-    best = min((timing for timing in timings if _agrees(timing, plain)), key=lambda timing: timing.seconds)
+    best = min(
+        (timing for timing in timings if _agrees(timing, reference)), key=lambda timing: timing.seconds
+    )
     gain = requested.seconds / best.seconds
-    if best is requested or gain < WORTH_IT:
+    if best is requested or gain < MIN_SPEEDUP:
         return CheckResult(
             PRECISION, "pass", f"{measured} No other mode is much faster than that of the recipe."
         )
     fields = {"precision": best.precision, "memory_format": best.memory_format}
     current = {"precision": precision, "memory_format": memory_format}
     changes = " ".join(f"speed.{name}={value}" for name, value in fields.items() if value != current[name])
-    losses = f"{best.loss:.4g}, {plain.loss:.4g}"
+    losses = f"{best.loss:.4g}, {reference.loss:.4g}"
     suggestion = f"{changes} is {gain:.1f} times as fast; its loss agrees with fp32 ({losses})."
     return CheckResult(PRECISION, "pass", measured, suggestion)
 
@@ -141,5 +147,5 @@ def _precisions(device: torch.device) -> list[Precision]:
     return ["fp32", "bf16", "fp16"] if torch.cuda.is_bf16_supported() else ["fp32", "fp16"]
 
 
-def _agrees(timing: Timing, plain: Timing) -> bool:
-    return abs(timing.loss - plain.loss) <= AGREES * abs(plain.loss)
+def _agrees(timing: Timing, reference: Timing) -> bool:
+    return abs(timing.loss - reference.loss) <= LOSS_TOLERANCE * abs(reference.loss)

@@ -11,23 +11,21 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.result import CheckResult, sentence
-from hf_finetune.doctor.steps import FirstGradient, plain_gradient, shorten, take_steps
+from hf_finetune.doctor.steps import CHECK_LR, FirstGradient, plain_gradient, shorten, take_steps
 from hf_finetune.errors import counted, listed
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import SpeedSpec
 
 __all__ = ["check_stage", "stage_title"]
 
-LOWEST_RATE = 1e-3
-"""Lower bound of the learning rates in the check, at which two steps change the weights."""
-VISIBLE = 1e-6
+MIN_RELATIVE_UPDATE = 1e-6
 """Smallest update, as a fraction of a weight, that is certain to change it in fp32, whose rounding error is 6e-8."""
 
-OTHERS_MOVED = (
+UNPLANNED_CHANGE_REPAIR = (
     "The model is changed by its own code or a library, not only by the optimizer. Update transformers and "
     "accelerate, and do not trust this stage until it passes."
 )
-NOT_MOVED = (
+UNCHANGED_REPAIR = (
     "The stage would not train exactly the declared parameters. Update transformers and accelerate; until it passes, "
     "exclude these parameters from the stage's selector."
 )
@@ -51,8 +49,8 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     title = stage_title(subject, index)
     stage, planned = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
     size = len(subject.examples) // 2
-    short = shorten(stage, planned, steps=2, batch_size=size, clip=stage.clip, lowest_rate=LOWEST_RATE)
-    watch, first = _Watch(short[1]), FirstGradient()
+    short = shorten(stage, planned, steps=2, batch_size=size, clip=stage.clip, lowest_rate=CHECK_LR)
+    observer, first = _StageObserver(short[1]), FirstGradient()
     trained = take_steps(
         subject.model,
         short,
@@ -61,36 +59,36 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
         collate=subject.inputs.collate,
         folder=folder,
         speed=SpeedSpec(memory_format=subject.prepared.recipe.speed.memory_format),
-        prepare=watch.look_at,
-        callbacks=[watch, first],
+        prepare=observer.register_hooks,
+        callbacks=[observer, first],
     )
     before, after = _tensors(subject.model), _tensors(trained)
     parameters = dict(subject.model.named_parameters())
-    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    unmoved = [name for name in parameters if name in set(planned.trainable) - moved]
-    extra = sorted(moved - set(planned.trainable) - _moving_buffers(subject, planned))
-    held_back = _held_back(subject, index, unmoved, first.gradient) if unmoved else set()
-    missing = [name for name in unmoved if name not in held_back]
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    unchanged = [name for name in parameters if name in set(planned.trainable) - changed]
+    unplanned = sorted(changed - set(planned.trainable) - _trained_batch_norm_buffers(subject, planned))
+    unmeasurable = _unmeasurable_updates(subject, index, unchanged, first.gradient) if unchanged else set()
+    missing = [name for name in unchanged if name not in unmeasurable]
     wrong: list[str] = []
     repairs: dict[str, None] = {}
-    if extra:
-        wrong.append(f"changed, but not planned: {listed(extra, most=3)}")
-        repairs[OTHERS_MOVED] = None
+    if unplanned:
+        wrong.append(f"changed, but not planned: {listed(unplanned, most=3)}")
+        repairs[UNPLANNED_CHANGE_REPAIR] = None
     if missing:
         wrong.append(f"planned, but not changed: {listed(missing, most=3)}")
-        repairs[NOT_MOVED] = None
-    if watch.optimizer_problem:
-        wrong.append(watch.optimizer_problem)
-        repairs[NOT_MOVED] = None
-    if watch.training:
-        wrong.append(f"frozen, but not in eval mode: {listed(sorted(watch.training), most=3)}")
-        repairs[OTHERS_MOVED] = None
+        repairs[UNCHANGED_REPAIR] = None
+    if observer.optimizer_problem:
+        wrong.append(observer.optimizer_problem)
+        repairs[UNCHANGED_REPAIR] = None
+    if observer.training:
+        wrong.append(f"frozen, but not in eval mode: {listed(sorted(observer.training), most=3)}")
+        repairs[UNPLANNED_CHANGE_REPAIR] = None
     if wrong:
         return CheckResult(title, "fail", sentence(wrong), " ".join(repairs))
-    return CheckResult(title, "pass", _summary(subject, planned, unmoved, watch.frozen))
+    return CheckResult(title, "pass", _summary(subject, planned, unchanged, observer.frozen))
 
 
-class _Watch(TrainerCallback):
+class _StageObserver(TrainerCallback):
     """Callback that checks the optimizer's groups at the start, and the mode of frozen modules in each forward pass."""
 
     def __init__(self, planned: StagePlan):
@@ -100,7 +98,7 @@ class _Watch(TrainerCallback):
         self.frozen = 0
         self.optimizer_problem = "on_train_begin was not called"
 
-    def look_at(self, model: PreTrainedModel) -> None:
+    def register_hooks(self, model: PreTrainedModel) -> None:
         """Register a hook on every module whose parameters are all frozen, and on its submodules."""
         trained = {id(value) for name, value in model.named_parameters() if name in self.trainable}
         frozen: dict[str, nn.Module] = {}
@@ -109,7 +107,7 @@ class _Watch(TrainerCallback):
             if owned and not owned & trained:
                 frozen |= {f"{name}.{inner}".rstrip("."): child for inner, child in module.named_modules()}
         for name, module in frozen.items():
-            module.register_forward_pre_hook(partial(self._look, name))
+            module.register_forward_pre_hook(partial(self._check_mode, name))
         self.frozen = len(frozen)
 
     def on_train_begin(
@@ -123,7 +121,8 @@ class _Watch(TrainerCallback):
         for group in kwargs["optimizer"].param_groups:
             for parameter in group["params"]:
                 name = names.get(id(parameter), "an unknown tensor")
-                twice += [name] if name in optimized else []
+                if name in optimized:
+                    twice.append(name)
                 optimized[name] = group["initial_lr"], group["weight_decay"]
         planned = {name: (group.lr, group.weight_decay) for group in self.groups for name in group.parameters}
         wrong = {
@@ -137,7 +136,7 @@ class _Watch(TrainerCallback):
         clauses = [f"{words} {listed(which, most=3)}" for words, which in wrong.items() if which]
         self.optimizer_problem = f"the optimizer {', '.join(clauses)}" if clauses else ""
 
-    def _look(self, name: str, module: nn.Module, inputs: Any) -> None:
+    def _check_mode(self, name: str, module: nn.Module, inputs: Any) -> None:
         if module.training:
             self.training.add(name)
 
@@ -147,14 +146,16 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu() for name, value in named}
 
 
-def _moving_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
+def _trained_batch_norm_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
     """Return the names of the running statistics of trained BatchNorms; no other buffer may change."""
-    moving = {name for name, _ in subject.prepared.plan.layout.batch_norms} - {*planned.frozen_batch_norms}
-    return {name for name, _ in subject.model.named_buffers() if name.rpartition(".")[0] in moving}
+    trained_norms = {name for name, _ in subject.prepared.plan.layout.batch_norms} - {
+        *planned.frozen_batch_norms
+    }
+    return {name for name, _ in subject.model.named_buffers() if name.rpartition(".")[0] in trained_norms}
 
 
-def _held_back(
-    subject: CheckTarget, index: int, still: list[str], gradient: Mapping[str, torch.Tensor]
+def _unmeasurable_updates(
+    subject: CheckTarget, index: int, names: list[str], gradient: Mapping[str, torch.Tensor]
 ) -> set[str]:
     """Return the unchanged parameters whose update is not measurable, so that they could not change.
 
@@ -170,28 +171,31 @@ def _held_back(
     scale = 1.0 if clip is None or total <= clip else clip / total
     weights = dict(subject.model.named_parameters())
 
-    def shows(name: str, step: torch.Tensor | None) -> bool:
+    def is_visible(name: str, step: torch.Tensor | None) -> bool:
         if step is None:
             return False
         weight = weights[name].detach().abs()
-        return bool((LOWEST_RATE * scale * step.abs() > VISIBLE * weight + 1e-30).any())
+        return bool((CHECK_LR * scale * step.abs() > MIN_RELATIVE_UPDATE * weight + 1e-30).any())
 
     return {
         name
-        for name in still
-        if not shows(name, expected.get(name)) or (name in gradient and not shows(name, gradient[name]))
+        for name in names
+        if not is_visible(name, expected.get(name))
+        or (name in gradient and not is_visible(name, gradient[name]))
     }
 
 
-def _summary(subject: CheckTarget, planned: StagePlan, still: list[str], frozen: int) -> str:
+def _summary(subject: CheckTarget, planned: StagePlan, unmeasurable: list[str], frozen: int) -> str:
     total = len(subject.prepared.plan.layout.parameters)
-    buffers = {name for name, _ in subject.model.named_buffers()} - _moving_buffers(subject, planned)
+    buffers = {name for name, _ in subject.model.named_buffers()} - _trained_batch_norm_buffers(
+        subject, planned
+    )
     unchanged = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []
     unchanged += [counted(len(buffers), "buffer")] if buffers else []
-    text = f"2 steps changed {counted(len(planned.trainable) - len(still), 'planned parameter')}"
+    text = f"2 steps changed {counted(len(planned.trainable) - len(unmeasurable), 'planned parameter')}"
     text += f"; {' and '.join(unchanged)} are equal bit for bit" if unchanged else ""
     text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
     text += "; the optimizer's parameter groups match the plan."
-    if still:
-        text += f" Planned, but their updates are not measurable: {listed(still, most=3)}."
+    if unmeasurable:
+        text += f" Planned, but their updates are not measurable: {listed(unmeasurable, most=3)}."
     return text

@@ -16,12 +16,20 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 
-__all__ = ["FirstGradient", "difference", "hold_in_eval", "plain_gradient", "shorten", "take_steps"]
+__all__ = [
+    "CHECK_LR",
+    "FirstGradient",
+    "difference",
+    "force_eval_mode",
+    "plain_gradient",
+    "shorten",
+    "take_steps",
+]
 
 Gradient = dict[str, torch.Tensor]
 
-LR = 1e-3
-"""Learning rate of a stage that declares none."""
+CHECK_LR = 1e-3
+"""Learning rate of a stage that declares none, at which two steps change the weights."""
 
 
 def shorten(
@@ -56,9 +64,9 @@ def shorten(
         "early_stopping": None,
         "regularize": RegularizeSpec(),
         "fit": "gradient",  # a head that a solver fits is trained by gradient here, so that the check covers it
-        "lr": stage.lr if stage.lr is not None else max(lowest_rate, LR),
+        "lr": stage.lr if stage.lr is not None else max(lowest_rate, CHECK_LR),
     }
-    groups = tuple(replace(group, lr=max(group.lr or LR, lowest_rate)) for group in planned.groups)
+    groups = tuple(replace(group, lr=max(group.lr or CHECK_LR, lowest_rate)) for group in planned.groups)
     return stage.model_copy(update=changes), replace(planned, groups=groups, steps=steps, warmup_steps=0)
 
 
@@ -102,7 +110,7 @@ def take_steps(
     return trained
 
 
-def hold_in_eval(model: PreTrainedModel) -> None:
+def force_eval_mode(model: PreTrainedModel) -> None:
     """Keep the whole model in eval mode in its forward passes, although the Trainer calls ``model.train()``.
 
     In train mode, dropout draws a new mask for each micro-batch and BatchNorm normalizes over one micro-batch, so the
@@ -142,7 +150,7 @@ def plain_gradient(
         batch: Model inputs and ``labels``.
         target: Kind of the labels: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or
             ``regression`` (mean squared error).
-        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1); only for
+        label_smoothing: Share of each label's weight that is distributed over all classes, in [0, 1); only for
             ``single_label``.
         device: Device to compute on.
 
@@ -166,29 +174,30 @@ def plain_gradient(
     return _gradient(copied)
 
 
-def difference(found: Gradient, expected: Gradient) -> tuple[float, float]:
+def difference(gradient: Gradient, expected: Gradient) -> tuple[float, float]:
     """Compare two gradients, with a missing gradient of a parameter as zeros.
 
     Args:
-        found: Gradient to check.
+        gradient: Gradient to check.
         expected: Reference gradient.
 
     Returns:
         Ratio of the L2 norms, and L2 norm of the difference as a fraction of the reference norm; nan and inf if the
         reference is zero.
     """
-    ours = theirs = apart = 0.0
-    for name, like in {**expected, **found}.items():
-        gradient, reference = (side.get(name, torch.zeros_like(like)) for side in (found, expected))
-        ours += _square(gradient)
-        theirs += _square(reference)
-        apart += _square(gradient - reference)
-    if theirs == 0:
+    norm = reference_norm = difference_norm = 0.0
+    for name, tensor in {**expected, **gradient}.items():
+        zeros = torch.zeros_like(tensor)
+        value, reference = gradient.get(name, zeros), expected.get(name, zeros)
+        norm += _squared_norm(value)
+        reference_norm += _squared_norm(reference)
+        difference_norm += _squared_norm(value - reference)
+    if reference_norm == 0:
         return float("nan"), float("inf")
-    return (ours / theirs) ** 0.5, (apart / theirs) ** 0.5
+    return (norm / reference_norm) ** 0.5, (difference_norm / reference_norm) ** 0.5
 
 
-def _square(value: torch.Tensor) -> float:
+def _squared_norm(value: torch.Tensor) -> float:
     return torch.linalg.vector_norm(value).item() ** 2
 
 

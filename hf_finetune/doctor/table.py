@@ -12,23 +12,23 @@ from rich.text import Text
 from hf_finetune.doctor.check_suite import CheckSuite, describe_machine, run_check
 from hf_finetune.doctor.result import CheckResult
 
-__all__ = ["print_examinations", "print_result"]
+__all__ = ["print_checks", "print_result"]
 
 STYLES = {"pass": "green", "fail": "bold red", "skipped": "yellow"}
 NAME_WIDTH, STATE_WIDTH = 24, 7
 
 
-def print_examinations(console: Console, found: Iterable[CheckSuite], folder: Path) -> bool:
+def print_checks(console: Console, suites: Iterable[CheckSuite], folder: Path) -> bool:
     """Run the checks, print each result immediately, and return whether no check failed.
 
     Args:
         console: Console to print to.
-        found: Check suites to run.
+        suites: Check suites to run.
         folder: Folder for temporary files of the checks.
     """
-    began = perf_counter()
+    start = perf_counter()
     results: list[CheckResult] = []
-    for number, suite in enumerate(found):
+    for number, suite in enumerate(suites):
         console.print(describe_machine() if number == 0 else "", markup=False, style="dim")
         console.print(suite.title, markup=False, style="bold")
         if suite.remark:
@@ -39,7 +39,7 @@ def print_examinations(console: Console, found: Iterable[CheckSuite], folder: Pa
                 result = run_check(check, folder)
             print_result(console, result, width)
             results.append(result)
-    console.print(_summary(results, perf_counter() - began), markup=False, style="bold")
+    console.print(_summary(results, perf_counter() - start), markup=False, style="bold")
     return not any(result.state == "fail" for result in results)
 
 

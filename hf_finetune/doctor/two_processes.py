@@ -16,16 +16,18 @@ from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import TOLERANCE
 from hf_finetune.doctor.result import CheckResult, sentence
 from hf_finetune.doctor.steps import difference, plain_gradient, shorten
-from hf_finetune.doctor.worker import JOB, digests_file, gradient_file, pack_model
+from hf_finetune.doctor.worker import JOB_FILE, digests_file, gradient_file, pack_model
 from hf_finetune.errors import counted, listed
 
 __all__ = ["check_two_processes"]
 
 TWO_PROCESSES = "two processes"
-COUNT = 2
-SECONDS = 300
-ALONE = "Run in one process, without accelerate launch, and update torch, transformers and accelerate."
-NOT_STARTED = (
+PROCESSES = 2
+TIMEOUT_SECONDS = 300
+DIFFERENCE_REPAIR = (
+    "Run in one process, without accelerate launch, and update torch, transformers and accelerate."
+)
+START_REPAIR = (
     "Distributed training does not work on this machine; training in one process is not affected. With a firewall "
     "or in a container, check that processes can connect over the loopback interface."
 )
@@ -45,7 +47,7 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         return CheckResult(TWO_PROCESSES, "skipped", "This build of torch has no gloo.")
     prepared, count = subject.prepared, len(subject.examples)
     stages = [
-        shorten(stage, planned, steps=2, batch_size=count // COUNT)
+        shorten(stage, planned, steps=2, batch_size=count // PROCESSES)
         for stage, planned in zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
     ]
     job = {
@@ -55,31 +57,33 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         "examples": list(subject.examples),
         "collate": subject.inputs.collate,
     }
-    torch.save(job, folder / JOB)
-    if complaint := _run_workers(folder):
-        return CheckResult(TWO_PROCESSES, "fail", f"A process failed: {complaint}", NOT_STARTED)
-    digests = [json.loads(digests_file(folder, rank).read_text(encoding="utf-8")) for rank in range(COUNT)]
+    torch.save(job, folder / JOB_FILE)
+    if error := _worker_error(folder):
+        return CheckResult(TWO_PROCESSES, "fail", f"A process failed: {error}", START_REPAIR)
+    digests = [
+        json.loads(digests_file(folder, rank).read_text(encoding="utf-8")) for rank in range(PROCESSES)
+    ]
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
-    wrong, worst = [], 0.0
+    faults, worst = [], 0.0
     for index, (stage, planned) in enumerate(stages):
         first, second = (by_stage[index] for by_stage in digests)
-        differ = [name for name, digest in first.items() if second[name] != digest]
-        if differ:
-            wrong.append(
-                f"after stage {stage.name} the two processes differ in {counted(len(differ), 'parameter')} "
-                f"({listed(differ, most=3)})"
+        different = [name for name, digest in first.items() if second[name] != digest]
+        if different:
+            faults.append(
+                f"after stage {stage.name} the two processes differ in {counted(len(different), 'parameter')} "
+                f"({listed(different, most=3)})"
             )
         target, smoothing = prepared.data.target, stage.label_smoothing
         expected = plain_gradient(subject.model, planned.trainable, batch, target, label_smoothing=smoothing)
-        ratio, error = difference(load_file(gradient_file(folder, index)), expected)
-        worst = max(worst, error)
-        if not error <= TOLERANCE:
-            wrong.append(
+        ratio, relative_error = difference(load_file(gradient_file(folder, index)), expected)
+        worst = max(worst, relative_error)
+        if not relative_error <= TOLERANCE:
+            faults.append(
                 f"in stage {stage.name} the gradient norm is {ratio:.3g} times that of one process, "
-                f"and the gradients differ by {error:.1%} of it"
+                f"and the gradients differ by {relative_error:.1%} of it"
             )
-    if wrong:
-        return CheckResult(TWO_PROCESSES, "fail", sentence(wrong), ALONE)
+    if faults:
+        return CheckResult(TWO_PROCESSES, "fail", sentence(faults), DIFFERENCE_REPAIR)
     measured = (
         "After 2 steps of every stage they are equal bit for bit; "
         f"the gradient equals that of one process, within {worst:.0e} of its norm."
@@ -87,10 +91,10 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
     return CheckResult(TWO_PROCESSES, "pass", measured)
 
 
-def _run_workers(folder: Path) -> str:
+def _worker_error(folder: Path) -> str:
     """Run both processes until they end or one fails; return the last line of a failed one, empty on success."""
     started: list[subprocess.Popen] = []
-    logs = [folder / f"log-{rank}.txt" for rank in range(COUNT)]
+    logs = [folder / f"log-{rank}.txt" for rank in range(PROCESSES)]
     try:
         for rank, log in enumerate(logs):
             with log.open("w", encoding="utf-8") as stream:
@@ -103,12 +107,12 @@ def _run_workers(folder: Path) -> str:
                         stderr=subprocess.STDOUT,
                     )
                 )
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + TIMEOUT_SECONDS
         while any(process.poll() is None for process in started):
             if any(process.poll() for process in started):
                 break
             if time.monotonic() > until:
-                return f"it did not finish within {SECONDS} seconds."
+                return f"it did not finish within {TIMEOUT_SECONDS} seconds."
             time.sleep(0.05)
     finally:
         for process in started:
@@ -122,12 +126,12 @@ def _run_workers(folder: Path) -> str:
 
 
 def _environment(rank: int) -> dict[str, str]:
-    threads = max((os.cpu_count() or COUNT) // COUNT, 1)
+    threads = max((os.cpu_count() or PROCESSES) // PROCESSES, 1)
     variables = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(COUNT),
-        "LOCAL_WORLD_SIZE": str(COUNT),
+        "WORLD_SIZE": str(PROCESSES),
+        "LOCAL_WORLD_SIZE": str(PROCESSES),
         "ACCELERATE_USE_CPU": "true",
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),

@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch.nn.utils.parametrize import is_parametrized
 from transformers import PreTrainedModel
 
-from hf_finetune.doctor.steps import FirstGradient, hold_in_eval, take_steps
+from hf_finetune.doctor.steps import FirstGradient, force_eval_mode, take_steps
 
-__all__ = ["JOB", "digests_file", "gradient_file", "pack_model"]
+__all__ = ["JOB_FILE", "digests_file", "gradient_file", "pack_model"]
 
-JOB = "job.pt"
-PATIENCE = timedelta(seconds=60)
+JOB_FILE = "job.pt"
+TIMEOUT = timedelta(seconds=60)
 
 
 def digests_file(folder: Path, rank: int) -> Path:
@@ -43,7 +43,7 @@ def pack_model(model: PreTrainedModel) -> dict[str, Any]:
     if any(map(is_parametrized, model.modules())):
         return {"class": type(model), "config": model.config, "weights": model.state_dict()}
     model = copy.deepcopy(model)
-    hold_in_eval(model)
+    force_eval_mode(model)
     return {"model": model}
 
 
@@ -52,11 +52,11 @@ def _unpack_model(job: dict[str, Any]) -> PreTrainedModel:
         return job["model"]
     model = job["class"](job["config"])
     model.load_state_dict(job["weights"])
-    hold_in_eval(model)
+    force_eval_mode(model)
     return model
 
 
-def work(folder: Path) -> None:
+def run_job(folder: Path) -> None:
     """Train two steps of each stage together with the other process; write the digests and the gradients.
 
     Args:
@@ -64,9 +64,9 @@ def work(folder: Path) -> None:
     """
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     # weights_only=False is safe: the process that started this one has just written the file
-    job = torch.load(folder / JOB, weights_only=False)
+    job = torch.load(folder / JOB_FILE, weights_only=False)
     rendezvous = (folder / "rendezvous").as_uri()
-    torch.distributed.init_process_group("gloo", rendezvous, timeout=PATIENCE, rank=rank, world_size=count)
+    torch.distributed.init_process_group("gloo", rendezvous, timeout=TIMEOUT, rank=rank, world_size=count)
     PartialState(cpu=True)
     model, digests = _unpack_model(job), []
     for index, short in enumerate(job["stages"]):
@@ -93,4 +93,4 @@ def _digest(value: torch.Tensor) -> str:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+    run_job(Path(sys.argv[1]))

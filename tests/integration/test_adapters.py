@@ -15,7 +15,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from hf_finetune.doctor.checkpoint import own_memory
+from hf_finetune.doctor.checkpoint import realign_weights
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
@@ -141,8 +141,8 @@ def test_a_stage_moves_exactly_what_is_planned_and_the_model_left_is_plain(tmp_p
     if name in ("timm/test_resnet", "timm/test_convnext"):  # of a ViT timm resamples the position embedding
         plain = timm.create_model(f"local-dir:{result.folder / 'model'}", pretrained=True).eval()
         with torch.no_grad():
-            expected = logits_of(own_memory(merged), name)
-            assert torch.equal(own_memory(plain)(batch_of(name)["pixel_values"]), expected)
+            expected = logits_of(realign_weights(merged), name)
+            assert torch.equal(realign_weights(plain)(batch_of(name)["pixel_values"]), expected)
 
 
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])

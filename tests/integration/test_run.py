@@ -17,7 +17,7 @@ from transformers import (
     pipeline,
 )
 
-from hf_finetune.doctor.checkpoint import own_memory
+from hf_finetune.doctor.checkpoint import realign_weights
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.evaluation.predictor import load_classifier
@@ -81,7 +81,7 @@ def test_an_image_model_loads_in_transformers_and_in_timm(image_run, squares):
     assert not any(info.values())
     plain = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():
-        assert torch.equal(own_memory(wrapped)(pixels).logits, own_memory(plain)(pixels))
+        assert torch.equal(realign_weights(wrapped)(pixels).logits, realign_weights(plain)(pixels))
     assert wrapped.config.id2label == {0: "blue", 1: "green", 2: "red"}
     found = pipeline("image-classification", model=str(folder))(str(squares / "red" / "00.png"))
     assert {entry["label"] for entry in found} == {"blue", "green", "red"}

@@ -9,7 +9,7 @@ from doctor_helpers import make_recipe, make_subject
 from safetensors.torch import load_file, save_file
 
 from hf_finetune.doctor.check_suite import run_check
-from hf_finetune.doctor.check_target import load_check_target, made_up_data, tiny_recipes
+from hf_finetune.doctor.check_target import load_check_target, synthetic_data, tiny_recipes
 from hf_finetune.doctor.checkpoint import LIBRARIES, check_round_trip, check_weights
 from hf_finetune.doctor.result import Check, CheckResult
 from hf_finetune.errors import InputError
@@ -148,7 +148,7 @@ def test_a_saved_model_that_is_another_fails(tmp_path, request, monkeypatch, kin
 )
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_made_up_data_is_of_the_kind_asked_for_and_the_same_each_time(modality, target, names, labels):
-    one, other = (made_up_data(MODALITIES[modality], target, names, words=8, pair=True) for _ in range(2))
+    one, other = (synthetic_data(MODALITIES[modality], target, names, words=8, pair=True) for _ in range(2))
     assert len(one.train) == 8
     assert one.train[:] == other.train[:]
     assert all(isinstance(label, labels) for label in one.train["label"])

@@ -12,7 +12,7 @@ from hf_finetune.cli import app as cli
 from hf_finetune.doctor import check_suite, table
 from hf_finetune.doctor.check_suite import CheckSuite, check_suites, run_check
 from hf_finetune.doctor.result import Check, CheckResult, sentence
-from hf_finetune.doctor.table import print_examinations
+from hf_finetune.doctor.table import print_checks
 from hf_finetune.errors import InputError, listed
 
 GOOD = CheckResult("loss scaling", "pass", "Accumulation 1 x 8 and 4 x 2 give the same gradient.")
@@ -29,7 +29,7 @@ def examination(*results, remark=""):
 
 
 def printed(console, folder, *results, **options):
-    healthy = print_examinations(console, [examination(*results, **options)], folder)
+    healthy = print_checks(console, [examination(*results, **options)], folder)
     text = console.file.getvalue()
     return healthy, [line.rstrip() for line in text.splitlines()]
 

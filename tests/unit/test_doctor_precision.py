@@ -5,7 +5,7 @@ import re
 import pytest
 from doctor_helpers import make_subject, scale_under_autocast
 
-from hf_finetune.doctor.precision import Timing, check_precision, judge
+from hf_finetune.doctor.precision import Timing, check_precision, precision_result
 from hf_finetune.doctor.result import CheckResult
 
 PLAIN = Timing("fp32", "contiguous", 0.4, 0.70)
@@ -16,18 +16,18 @@ SHOWN = "A step of 8: fp32 400 ms{}, fp32 channels_last 200 ms{}, bf16 1.60 s, b
 
 
 def test_the_fastest_is_suggested_with_what_to_set():
-    assert judge([PLAIN, LAST, HALF, HALF_LAST], 8, "fp32", "channels_last") == CheckResult(
+    assert precision_result([PLAIN, LAST, HALF, HALF_LAST], 8, "fp32", "channels_last") == CheckResult(
         "precision",
         "pass",
         SHOWN.format("", " (the recipe)", ""),
         "speed.precision=bf16 is 2.0 times as fast; its loss agrees with fp32 (0.705, 0.7).",
     )
-    both = judge([PLAIN, LAST, HALF, HALF_LAST], 8, "fp32", "contiguous").repair
+    both = precision_result([PLAIN, LAST, HALF, HALF_LAST], 8, "fp32", "contiguous").repair
     assert both.startswith("speed.precision=bf16 speed.memory_format=channels_last is 4.0 times as fast;")
 
 
 def test_nothing_is_suggested_when_the_recipe_is_about_as_fast():
-    found = judge([PLAIN, Timing("bf16", "contiguous", 0.38, 0.7)], 8, "fp32", "contiguous")
+    found = precision_result([PLAIN, Timing("bf16", "contiguous", 0.38, 0.7)], 8, "fp32", "contiguous")
     measured = (
         "A step of 8: fp32 400 ms (the recipe), bf16 380 ms. "
         "No other mode is much faster than that of the recipe."
@@ -38,7 +38,7 @@ def test_nothing_is_suggested_when_the_recipe_is_about_as_fast():
 @pytest.mark.parametrize("loss", [0.9, float("nan"), float("inf")])
 def test_a_faster_way_with_another_loss_is_not_suggested(loss):
     wrong = Timing("bf16", "contiguous", 0.1, loss)
-    assert judge([PLAIN, wrong], 8, "fp32", "contiguous") == CheckResult(
+    assert precision_result([PLAIN, wrong], 8, "fp32", "contiguous") == CheckResult(
         "precision",
         "pass",
         "A step of 8: fp32 400 ms (the recipe), bf16 100 ms. The loss of bf16 differs from that of fp32. "
@@ -48,7 +48,7 @@ def test_a_faster_way_with_another_loss_is_not_suggested(loss):
 
 def test_a_recipe_whose_precision_gives_another_loss_fails():
     wrong = Timing("bf16", "contiguous", 0.1, 0.9)
-    assert judge([PLAIN, wrong], 8, "bf16", "contiguous") == CheckResult(
+    assert precision_result([PLAIN, wrong], 8, "bf16", "contiguous") == CheckResult(
         "precision",
         "fail",
         "A step of 8: fp32 400 ms, bf16 100 ms (the recipe). With bf16 the loss is 0.9, with fp32 0.7.",
@@ -57,7 +57,7 @@ def test_a_recipe_whose_precision_gives_another_loss_fails():
 
 
 def test_a_precision_that_the_device_lacks_fails():
-    assert judge([PLAIN], 8, "fp16", "contiguous") == CheckResult(
+    assert precision_result([PLAIN], 8, "fp16", "contiguous") == CheckResult(
         "precision",
         "fail",
         "A step of 8: fp32 400 ms. The recipe sets precision fp16, which this device does not support.",

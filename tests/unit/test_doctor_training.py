@@ -75,7 +75,7 @@ def test_modules_left_in_train_mode_fail(tmp_path, image, monkeypatch):
     """Trap 7: the statistics of a frozen BatchNorm move when it follows ``model.train()``."""
     monkeypatch.setattr("hf_finetune.training.freezing.frozen_modules", lambda model: [])
     found = check_stage(image, 0, tmp_path)
-    assert (found.state, found.repair) == ("fail", stages.OTHERS_MOVED)
+    assert (found.state, found.repair) == ("fail", stages.UNPLANNED_CHANGE_REPAIR)
     assert found.measured.startswith("Changed, but not planned: timm_model.bn1.num_batches_tracked, ")
     assert "; frozen, but not in eval mode: timm_model.bn1, timm_model.conv1, " in found.measured
 
@@ -85,7 +85,10 @@ def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
     monkeypatch.setattr("hf_finetune.training.stage.freeze_all_but", lambda model, names: None)
     monkeypatch.setattr(SingleStageTrainer, "create_optimizer", transformers.Trainer.create_optimizer)
     found = check_stage(subject, 0, tmp_path)
-    assert (found.state, found.repair) == ("fail", f"{stages.OTHERS_MOVED} {stages.NOT_MOVED}")
+    assert (found.state, found.repair) == (
+        "fail",
+        f"{stages.UNPLANNED_CHANGE_REPAIR} {stages.UNCHANGED_REPAIR}",
+    )
     assert found.measured.startswith("Changed, but not planned: ")
     assert "; the optimizer also contains " in found.measured
 
@@ -111,7 +114,7 @@ def test_an_optimizer_that_lacks_a_parameter_fails(tmp_path, subject, change_fir
     found = check_stage(subject, 0, tmp_path)
     name = head_names(subject.model)[0]
     measured = f"Planned, but not changed: {name}; the optimizer lacks {name}."
-    assert found == CheckResult("stage head", "fail", measured, stages.NOT_MOVED)
+    assert found == CheckResult("stage head", "fail", measured, stages.UNCHANGED_REPAIR)
 
 
 def test_an_optimizer_with_another_rate_fails(tmp_path, subject, change_first_group):
@@ -119,7 +122,7 @@ def test_an_optimizer_with_another_rate_fails(tmp_path, subject, change_first_gr
     found = check_stage(subject, 0, tmp_path)
     name = head_names(subject.model)[0]
     measured = f"The optimizer has a wrong learning rate or weight decay for {name}."
-    assert found == CheckResult("stage head", "fail", measured, stages.NOT_MOVED)
+    assert found == CheckResult("stage head", "fail", measured, stages.UNCHANGED_REPAIR)
 
 
 def test_a_planned_parameter_that_stays_frozen_fails(tmp_path, subject, monkeypatch):
@@ -132,7 +135,7 @@ def test_a_planned_parameter_that_stays_frozen_fails(tmp_path, subject, monkeypa
 
     monkeypatch.setattr("hf_finetune.training.stage.freeze_all_but", too_much)
     found = check_stage(subject, 1, tmp_path)
-    assert (found.state, found.repair) == ("fail", stages.NOT_MOVED)
+    assert (found.state, found.repair) == ("fail", stages.UNCHANGED_REPAIR)
     assert found.measured == f"Planned, but not changed: {name}."
 
 

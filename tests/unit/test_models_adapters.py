@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_finetune.doctor.checkpoint import own_memory
+from hf_finetune.doctor.checkpoint import realign_weights
 from hf_finetune.errors import InputError
 from hf_finetune.models.adapters import (
     adapted_layers,
@@ -329,7 +329,7 @@ def test_plain_peft_loads_the_adapter_on_the_checkpoint(tmp_path, tiny_model, na
         "adapter_model.safetensors",
     ]
     auto = AutoModelForSequenceClassification if name in TEXTS else AutoModelForImageClassification
-    base = own_memory(auto.from_pretrained(tmp_path / "base"))
+    base = realign_weights(auto.from_pretrained(tmp_path / "base"))
     loaded = load_adapter(base, tmp_path / "adapter")
     torch.testing.assert_close(logits_of(loaded, name), logits_of(model, name), rtol=0, atol=1e-6)
     assert loaded.active_peft_config.base_model_name_or_path == str(tmp_path / "base")

@@ -18,7 +18,7 @@ from transformers import (
     pipeline,
 )
 
-from hf_finetune.doctor.checkpoint import own_memory
+from hf_finetune.doctor.checkpoint import realign_weights
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model
@@ -56,13 +56,13 @@ def test_a_timm_classifier_loads_both_ways(tmp_path, timm_checkpoint, dropout):
     model, processor = build(timm_checkpoint, dropout)
     export_model(model, processor, tmp_path / "model")
     with torch.no_grad():
-        expected = own_memory(model)(PIXELS).logits
+        expected = realign_weights(model)(PIXELS).logits
         wrapped, info = AutoModelForImageClassification.from_pretrained(
             tmp_path / "model", output_loading_info=True
         )
-        torch.testing.assert_close(own_memory(wrapped)(PIXELS).logits, expected, rtol=0, atol=0)
+        torch.testing.assert_close(realign_weights(wrapped)(PIXELS).logits, expected, rtol=0, atol=0)
         plain = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
-        torch.testing.assert_close(own_memory(plain)(PIXELS), expected, rtol=0, atol=0)
+        torch.testing.assert_close(realign_weights(plain)(PIXELS), expected, rtol=0, atol=0)
     assert not any(info.values())
     assert list(wrapped.config.id2label.values()) == LABELS
     assert plain.num_classes == 4
@@ -97,9 +97,9 @@ def test_a_timm_model_with_positions_for_images_of_another_size_loads_both_ways(
         expected = model(pixels).logits
         plain = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
         assert plain.pos_embed.shape == model.timm_model.pos_embed.shape
-        assert torch.equal(own_memory(plain)(pixels), expected)
+        assert torch.equal(realign_weights(plain)(pixels), expected)
         wrapped = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
-        assert torch.equal(own_memory(wrapped)(pixels).logits, expected)
+        assert torch.equal(realign_weights(wrapped)(pixels).logits, expected)
 
 
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin", "resnet", "convnext"])

@@ -21,7 +21,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from hf_finetune.doctor.checkpoint import own_memory
+from hf_finetune.doctor.checkpoint import realign_weights
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model
 from hf_finetune.models.layout import head_names
@@ -230,9 +230,9 @@ def test_trap_22_a_timm_model_loads_in_both_libraries(tmp_path, tiny_model):
     with torch.no_grad():
         expected = model(PIXELS).logits
         wrapped = AutoModelForImageClassification.from_pretrained(tmp_path / "ours").eval()
-        assert torch.equal(own_memory(wrapped)(PIXELS).logits, expected)
+        assert torch.equal(realign_weights(wrapped)(PIXELS).logits, expected)
         plain = timm.create_model(f"local-dir:{tmp_path / 'ours'}", pretrained=True).eval()
-        assert torch.equal(own_memory(plain)(PIXELS), expected)
+        assert torch.equal(realign_weights(plain)(PIXELS), expected)
 
 
 @pytest.mark.defends("hf_finetune.tasks.seeded_augmentation:SeededExamples.__getitem__", by=unseeded)
