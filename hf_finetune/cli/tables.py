@@ -73,9 +73,9 @@ def group_phrase(groups: int | None, column: str | None) -> str:
     """
     if groups is None:
         return ""
-    from hf_finetune.evaluation.intervals import FEW_GROUPS
+    from hf_finetune.evaluation.intervals import MIN_RELIABLE_GROUPS
 
-    few = "; intervals from so few groups are unreliable" if groups < FEW_GROUPS else ""
+    few = "; intervals from so few groups are unreliable" if groups < MIN_RELIABLE_GROUPS else ""
     return f" in {groups:,} groups of {column}, resampled as whole groups{few}"
 
 
@@ -131,11 +131,11 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
         grouped = group_phrase(comparison.groups, comparison.group_column)
         examples = f"{comparison.examples:,} test examples{grouped}"
         console.print(f"{comparison.run} compared with {first}, on {examples}", markup=False)
-        if comparison.others:
+        if comparison.changed_examples:
             console.print(
-                f"{comparison.others:,} of the test examples have the same name as one in the first run, but different "
-                "content. If the data was reordered or renamed between the runs, they were not evaluated on the same "
-                "examples.",
+                f"{comparison.changed_examples:,} of the test examples have the same name as one in the first run, but "
+                "different content. If the data was reordered or renamed between the runs, they were not evaluated on "
+                "the same examples.",
                 markup=False,
             )
         table = Table(box=None)

@@ -14,17 +14,18 @@ from hf_finetune.targets.labels import Target
 from hf_finetune.targets.top_scores import Scores, confidences, likeliest
 from hf_finetune.targets.unknown_labels import is_known
 
-__all__ = ["BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
+__all__ = ["NUM_BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
 
-BINS = 15
-_CELLS = 200_000
+NUM_BINS = 15
+"""Default number of bins."""
+_CHUNK_SIZE = 200_000
 """Number of logits converted to probabilities at once; few enough to stay in the processor's cache."""
-RANGE = (0.05, 20.0)
+TEMPERATURE_RANGE = (0.05, 20.0)
 """Range of temperatures searched. At its upper end the scores are almost uniform, at its lower end almost 0 or 1."""
 
 _PRECISION = 1e-5
 """Absolute tolerance of the logarithm of the temperature."""
-_LEAST_SLOPE = float(np.finfo(np.float64).eps)
+_SLOPE_OFFSET = float(np.finfo(np.float64).eps)
 """Slope added per example. If all predictions are correct, the log loss has no minimum; this stops the temperature
 where the remaining slope is within the rounding error."""
 
@@ -48,12 +49,12 @@ class Bin:
     right: float | None
 
 
-def reliability(scores: Scores, labels: np.ndarray, bins: int = BINS) -> tuple[Bin, ...]:
+def reliability(scores: Scores, labels: np.ndarray, bins: int = NUM_BINS) -> tuple[Bin, ...]:
     """Compute the reliability curve: predictions binned by confidence, in bins of equal width.
 
     Single-label data has one prediction per example, the most probable class, and its probability is the confidence.
     Multi-label data has one prediction per example and class, positive or negative, and the probability of that
-    outcome is the confidence; unknown labels are left out.
+    outcome is the confidence; unknown labels are ignored.
 
     Args:
         scores: Probabilities [examples, classes].
@@ -66,14 +67,14 @@ def reliability(scores: Scores, labels: np.ndarray, bins: int = BINS) -> tuple[B
     if labels.ndim == 2:
         known = is_known(labels)
         confidence = np.maximum(scores, 1 - scores)[known]
-        right = ((scores >= 0.5) == (labels == 1))[known]
+        correct = ((scores >= 0.5) == (labels == 1))[known]
     else:
-        confidence, right = confidences(scores), likeliest(scores) == labels
+        confidence, correct = confidences(scores), likeliest(scores) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
+    bin_index = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
     curve = []
     for number in range(bins):
-        in_bin = place == number
+        in_bin = bin_index == number
         count = int(in_bin.sum())
         curve.append(
             Bin(
@@ -81,13 +82,13 @@ def reliability(scores: Scores, labels: np.ndarray, bins: int = BINS) -> tuple[B
                 high=float(edges[number + 1]),
                 count=count,
                 confidence=float(confidence[in_bin].mean()) if count else None,
-                right=float(right[in_bin].mean()) if count else None,
+                right=float(correct[in_bin].mean()) if count else None,
             )
         )
     return tuple(curve)
 
 
-def calibration_error(scores: Scores, labels: np.ndarray, bins: int = BINS) -> float:
+def calibration_error(scores: Scores, labels: np.ndarray, bins: int = NUM_BINS) -> float:
     """Compute the expected calibration error (ECE).
 
     It is the mean absolute difference of confidence and accuracy over the bins, weighted by their counts.
@@ -112,15 +113,17 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, target: Target) -> f
         target: ``single_label`` or ``multi_label``.
 
     Returns:
-        Temperature within ``RANGE``. Dividing by it does not change any decision.
+        Temperature within ``TEMPERATURE_RANGE``. Dividing by it does not change any decision.
     """
-    low, high = RANGE
+    low, high = TEMPERATURE_RANGE
     if _slope(1 / low, logits, labels, target) <= 0:
         return low
     if _slope(1 / high, logits, labels, target) >= 0:
         return high
     exponent = brentq(
-        lambda exponent: _slope(np.exp(-exponent), logits, labels, target), *np.log(RANGE), xtol=_PRECISION
+        lambda exponent: _slope(np.exp(-exponent), logits, labels, target),
+        *np.log(TEMPERATURE_RANGE),
+        xtol=_PRECISION,
     )
     return float(np.exp(exponent))
 
@@ -130,14 +133,16 @@ def _slope(factor: float, logits: np.ndarray, labels: np.ndarray, target: Target
 
     The log loss is convex in the factor, so the derivative has at most one zero.
     """
-    total = _LEAST_SLOPE * len(logits)
-    for rows in np.array_split(np.arange(len(logits)), max(1, logits.size // _CELLS)):
-        part, true = logits[rows], labels[rows]
-        scores = probabilities(part * factor, target)
+    total = _SLOPE_OFFSET * len(logits)
+    for rows in np.array_split(np.arange(len(logits)), max(1, logits.size // _CHUNK_SIZE)):
+        chunk_logits, chunk_labels = logits[rows], labels[rows]
+        scores = probabilities(chunk_logits * factor, target)
         if TARGETS[target].is_exclusive:
-            total += float((scores * part).sum() - part[np.arange(len(rows)), true].sum())
+            total += float(
+                (scores * chunk_logits).sum() - chunk_logits[np.arange(len(rows)), chunk_labels].sum()
+            )
         else:
-            known = is_known(true)
-            slopes = np.where(known, (scores - (true == 1)) * part, 0).sum(axis=1)
+            known = is_known(chunk_labels)
+            slopes = np.where(known, (scores - (chunk_labels == 1)) * chunk_logits, 0).sum(axis=1)
             total += float((slopes / np.maximum(known.sum(axis=1), 1)).sum())
     return total

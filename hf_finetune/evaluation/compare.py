@@ -32,7 +32,8 @@ from hf_finetune.targets.top_scores import TOP, TopScores
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 
-SHOWN = 3
+MAX_LISTED = 3
+"""Maximum number of names in an error text."""
 
 Verdict = Literal["above", "below", "not distinguishable"]
 
@@ -98,8 +99,8 @@ class Comparison:
         examples: Number of test examples.
         group_column: Column by whose groups the examples were resampled; None if they were resampled one by one.
         groups: Number of groups; None if examples were resampled one by one.
-        others: Number of test examples with the same id in both runs but a different content; also 0 where the
-            contents are not known.
+        changed_examples: Number of test examples with the same id in both runs but different content; 0 if the contents
+            are not known.
     """
 
     run: str
@@ -108,7 +109,7 @@ class Comparison:
     examples: int
     group_column: str | None = None
     groups: int | None = None
-    others: int = 0
+    changed_examples: int = 0
 
 
 def compare_runs(
@@ -151,12 +152,12 @@ def compare_runs(
     if problems:
         raise InputError(problems)
     return [
-        _compare(str(run), first, compared.in_order_of(first), names, settings, seed)
+        _compare(str(run), first, compared.aligned_to(first), names, settings, seed)
         for run, compared in zip(runs[1:], later, strict=True)
     ]
 
 
-def paired_difference(name: str, first: ScoredExamples, other: ScoredExamples, *, seed: int) -> Difference:
+def paired_difference(name: str, first: ScoredExamples, second: ScoredExamples, *, seed: int) -> Difference:
     """Test whether two models differ in a metric on the same examples.
 
     Each bootstrap resample is drawn once and used for both models.
@@ -164,22 +165,23 @@ def paired_difference(name: str, first: ScoredExamples, other: ScoredExamples, *
     Args:
         name: Name of the metric.
         first: Labels, and scores of the first model. Groups are resampled as a whole.
-        other: The same labels, and scores of the other model.
+        second: The same labels, and scores of the second model.
         seed: Seed of the bootstrap.
 
     Returns:
         Both values, the 95 % interval of their difference and its p-value.
     """
     metric = metric_for(name, first)
-    before, after = statistic(metric, first), statistic(metric, other)
+    first_metric, second_metric = statistic(metric, first), statistic(metric, second)
     interval, p_value = bootstrap_difference(
-        before, after, resampling_units(first), fast=metric.is_fast, seed=seed
+        first_metric, second_metric, resampling_units(first), fast=metric.is_fast, seed=seed
     )
     if metric.is_fraction and metric.per_example is not None and first.groups is None:
-        first_correct, other_correct = (metric.per_example(examples) > 0 for examples in (first, other))
-        p_value = _mcnemar(first_correct, other_correct).p_value
-    whole = np.ones((1, len(first)))
-    return Difference(name, before(whole).item(), after(whole).item(), interval, p_value)
+        first_correct, second_correct = (metric.per_example(examples) > 0 for examples in (first, second))
+        p_value = _mcnemar(first_correct, second_correct).p_value
+    once_each = np.ones((1, len(first)))
+    values = first_metric(once_each).item(), second_metric(once_each).item()
+    return Difference(name, *values, interval, p_value)
 
 
 def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Problem | None:
@@ -194,7 +196,7 @@ def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Prob
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _EvaluatedRun:
     """Predictions of a run, with its decision thresholds, misclassification costs and hashes of the test inputs."""
 
     predictions: Predictions
@@ -202,27 +204,33 @@ class _Judged:
     costs: CostTable
     hashes: np.ndarray | None = None
 
-    def in_order_of(self, other: "_Judged") -> "_Judged":
+    def aligned_to(self, reference: "_EvaluatedRun") -> "_EvaluatedRun":
         """Return the same predictions in the order of another run's examples and classes."""
-        mine = self.predictions
-        places = {name: row for row, name in enumerate(mine.ids)}
-        rows = [places[name] for name in other.predictions.ids]
-        labels, scores, thresholds = mine.labels[rows], mine.scores[rows], self.thresholds
-        if TARGETS[mine.target].has_classes:
-            names = other.predictions.label_names
-            columns = [mine.label_names.index(name) for name in names]
+        predictions = self.predictions
+        row_of_id = {name: row for row, name in enumerate(predictions.ids)}
+        rows = [row_of_id[name] for name in reference.predictions.ids]
+        labels, scores, thresholds = predictions.labels[rows], predictions.scores[rows], self.thresholds
+        if TARGETS[predictions.target].has_classes:
+            names = reference.predictions.label_names
+            columns = [predictions.label_names.index(name) for name in names]
             scores = scores.reordered(columns) if isinstance(scores, TopScores) else scores[:, columns]
             labels = labels[:, columns] if labels.ndim == 2 else np.argsort(columns)[labels]
             thresholds = tuple(thresholds[column] for column in columns) if thresholds else None
-        groups = tuple(mine.groups[row] for row in rows) if mine.groups is not None else None
+        groups = tuple(predictions.groups[row] for row in rows) if predictions.groups is not None else None
         reordered = Predictions(
-            *(other.predictions.ids, labels, scores, mine.target, other.predictions.label_names),
-            *(groups, mine.group_column),
+            *(
+                reference.predictions.ids,
+                labels,
+                scores,
+                predictions.target,
+                reference.predictions.label_names,
+            ),
+            *(groups, predictions.group_column),
         )
-        return _Judged(reordered, thresholds, self.costs, self.hashes)
+        return _EvaluatedRun(reordered, thresholds, self.costs, self.hashes)
 
 
-def _read(run: Path) -> _Judged:
+def _read(run: Path) -> _EvaluatedRun:
     if not can_be_path(run):
         raise InputError(Problem(str(run), "must be a run directory", "an invalid folder name"))
     folder = run.expanduser()
@@ -239,11 +247,11 @@ def _read(run: Path) -> _Judged:
     # the hashes belong to the predictions of the run, and this is another file of predictions
     if hashes is not None and len(hashes) != len(predictions.ids):
         hashes = None
-    return _Judged(predictions, thresholds, costs, hashes)
+    return _EvaluatedRun(predictions, thresholds, costs, hashes)
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty if the file is missing, unreadable or holds no object."""
+    """Return the object in a JSON file; empty if the file is missing, unreadable or contains no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -251,21 +259,21 @@ def _content(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _check_same(first_run: str, first: _Judged, run: str, other: _Judged) -> None:
-    before, after = first.predictions, other.predictions
+def _check_same(first_run: str, first: _EvaluatedRun, run: str, second: _EvaluatedRun) -> None:
+    before, after = first.predictions, second.predictions
     if before.target != after.target or set(before.label_names) != set(after.label_names):
         rule = f"must have the same classes as {first_run}"
-        raise InputError(Problem(run, rule, listed(map(repr, after.label_names), most=SHOWN)))
+        raise InputError(Problem(run, rule, listed(map(repr, after.label_names), most=MAX_LISTED)))
     if len(set(before.ids)) != len(before.ids) or set(before.ids) != set(after.ids):
         unshared = sorted(set(before.ids) ^ set(after.ids))
-        names = listed(map(repr, unshared), most=SHOWN)
+        names = listed(map(repr, unshared), most=MAX_LISTED)
         value = f"{len(unshared):,} examples that only one of the runs has, such as {names}"
         repair = "Split the data before both runs, or use the same seed in both."
         raise InputError(
             Problem(run, f"must be evaluated on the test examples of {first_run}", value, repair)
         )
-    places = {name: row for row, name in enumerate(after.ids)}
-    rows = [places[name] for name in before.ids]
+    row_of_id = {name: row for row, name in enumerate(after.ids)}
+    rows = [row_of_id[name] for name in before.ids]
     if not np.array_equal(
         _named(before), _named(after)[rows], equal_nan=TARGETS[before.target].has_several_classes
     ):
@@ -286,31 +294,38 @@ def _named(predictions: Predictions) -> np.ndarray:
 
 
 def _compare(
-    run: str, first: _Judged, other: _Judged, names: Sequence[str], settings: MetricSettings, seed: int
+    run: str,
+    first: _EvaluatedRun,
+    second: _EvaluatedRun,
+    names: Sequence[str],
+    settings: MetricSettings,
+    seed: int,
 ) -> Comparison:
-    before, after = first.predictions, other.predictions
+    before, after = first.predictions, second.predictions
     grouped = before if before.groups is not None else after
     examples = ScoredExamples(
         *(before.labels, before.scores, before.target, first.thresholds),
         *(group_indices(grouped.groups), settings),
     )
-    other_examples = replace(examples, scores=after.scores, thresholds=other.thresholds)
-    differences = [paired_difference(name, examples, other_examples, seed=seed) for name in names]
+    second_examples = replace(examples, scores=after.scores, thresholds=second.thresholds)
+    differences = [paired_difference(name, examples, second_examples, seed=seed) for name in names]
     has_classes = TARGETS[before.target].has_classes
-    mcnemar = _mcnemar(examples.correct, other_examples.correct) if has_classes else None
+    mcnemar = _mcnemar(examples.correct, second_examples.correct) if has_classes else None
     groups = None if grouped.groups is None else len(set(grouped.groups))
-    others = _count_others(first.hashes, other.hashes)
-    return Comparison(run, tuple(differences), mcnemar, len(before.ids), grouped.group_column, groups, others)
+    changed_examples = _count_changed(first.hashes, second.hashes)
+    return Comparison(
+        run, tuple(differences), mcnemar, len(before.ids), grouped.group_column, groups, changed_examples
+    )
 
 
-def _count_others(first: np.ndarray | None, other: np.ndarray | None) -> int:
-    """Count the test inputs of the other run that the first run does not have; 0 where they are not known."""
-    if first is None or other is None:
+def _count_changed(first: np.ndarray | None, second: np.ndarray | None) -> int:
+    """Count the test inputs of the second run that the first run does not have; 0 if they are not known."""
+    if first is None or second is None:
         return 0
-    return (Counter(other.tolist()) - Counter(first.tolist())).total()
+    return (Counter(second.tolist()) - Counter(first.tolist())).total()
 
 
-def _mcnemar(first: np.ndarray, other: np.ndarray) -> McNemar:
-    only_first, only_this = int((first & ~other).sum()), int((other & ~first).sum())
+def _mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    only_first, only_this = int((first & ~second).sum()), int((second & ~first).sum())
     split = only_first + only_this
     return McNemar(only_first, only_this, float(binomtest(only_this, split).pvalue) if split else 1.0)

@@ -1,4 +1,4 @@
-"""Evaluation of a finished model on labeled data, with the transformers pipeline that its users will load."""
+"""Evaluate a fine-tuned model on labeled data, with the transformers pipeline that its users will load."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,12 +45,13 @@ class EvaluationResult:
         seconds: Time to read and predict all examples.
         thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
         intervals: 95 % interval of some of the metrics.
-        slices: Metrics of each slice as ``judge_slices`` returns them, by column.
+        slices: Metrics of each slice as ``evaluate_slices`` returns them, by column.
         groups: Group of each example, for grouped resampling; None if the data has no groups.
-        group_column: Column of the data that holds the groups.
+        group_column: Column of the data that contains the groups.
         costs: ``evaluation.costs`` of the recipe; empty without any.
-        seen: For data other than the run's, the number of its examples in each split of the run; None if not known.
-        changed: For the run's own data, see ``OwnSplit.changed``; None for other data.
+        seen: For data other than the run's, the number of examples that also occur in each split of the run; None if
+            unknown.
+        changed: For the data of the run, see ``RunSplit.changed``; None for other data.
         notes: Remarks for the user on how the examples were read.
     """
 
@@ -101,23 +102,25 @@ def evaluate_model(
         progress: Called with the number of examples predicted so far.
 
     Returns:
-        Metrics, labels and scores; intervals and slices are left empty.
+        Metrics, labels and scores, without intervals and slices.
 
     Raises:
         InputError: If the classes of the labels are not those of the model, or if the model outputs nan or infinity.
     """
     _check_labels(classifier, dataset)
     settings = MetricSettings(classifier.label_names, costs or {})
-    usual = all_metrics(classifier.target, len(classifier.label_names), settings)
-    names = tuple(dict.fromkeys([*usual, *metrics]))
+    default_names = all_metrics(classifier.target, len(classifier.label_names), settings)
+    names = tuple(dict.fromkeys([*default_names, *metrics]))
     labels = labels_of(dataset, classifier.target, len(classifier.label_names))
-    needs_all = keep_all or any(needs_all_scores(name, classifier.target) for name in metrics)
-    all_used = any(needs_all_scores(name, classifier.target) for name in names)
+    requested_need_all = keep_all or any(needs_all_scores(name, classifier.target) for name in metrics)
+    any_needs_all = any(needs_all_scores(name, classifier.target) for name in names)
     start = perf_counter()
     classes = len(classifier.label_names)
-    reduces = not needs_all and (reduced(len(labels), classes) or (classes > MANY_CLASSES and not all_used))
+    keeps_top = not requested_need_all and (
+        reduced(len(labels), classes) or (classes > MANY_CLASSES and not any_needs_all)
+    )
     remarks = classifier.modality.remarks()
-    scores = _predict(classifier, dataset, labels, remarks, reduces=reduces, progress=progress)
+    scores = _predict(classifier, dataset, labels, remarks, keeps_top=keeps_top, progress=progress)
     seconds = perf_counter() - start
     group_column, groups = group_of(dataset) or (None, None)
     result = EvaluationResult(
@@ -143,27 +146,27 @@ def _predict(
     labels: np.ndarray,
     remarks: Remarks,
     *,
-    reduces: bool,
+    keeps_top: bool,
     progress: Progress | None,
 ) -> Scores:
     """Return the scores of all examples, [examples, classes] or [examples].
 
-    With ``reduces`` only the highest scores of single-label data are kept, reduced batch by batch to save memory.
+    With ``keeps_top`` only the highest scores of single-label data are kept, reduced batch by batch to save memory.
     """
     target = classifier.target
-    reduces = reduces and TARGETS[target].is_exclusive
-    parts: list[Scores] = []
+    keeps_top = keeps_top and TARGETS[target].is_exclusive
+    batches: list[Scores] = []
     done = 0
     for logits in logit_batches(classifier, model_examples(dataset), remarks):
         scores: Scores = probabilities(logits, target)
-        if reduces:
+        if keeps_top:
             scores = keep_top(scores, labels[done : done + len(logits)], decide(scores, target))
-        parts.append(scores)
+        batches.append(scores)
         for _ in range(len(logits)):
             done += 1
             if progress is not None:
                 progress(done)
-    return stack_top(parts) if reduces else np.concatenate(parts)
+    return stack_top(batches) if keeps_top else np.concatenate(batches)
 
 
 def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Evaluation of a finished model, on the data of its run or on other labeled data."""
+"""Evaluate a fine-tuned model on the data of its run or on other labeled data."""
 
 import json
 import logging
@@ -14,21 +14,27 @@ from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.data.tables import content_keys
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
-from hf_finetune.evaluation.finished import load_finished, recipe_of, run_of, run_options, training_columns
+from hf_finetune.evaluation.finished import (
+    find_run,
+    find_run_recipe,
+    load_finished,
+    run_options,
+    training_columns,
+)
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
 from hf_finetune.evaluation.predictor import Classifier
-from hf_finetune.evaluation.run_data import OwnSplit, load_own_split
-from hf_finetune.evaluation.slices import judge_slices, sliced
+from hf_finetune.evaluation.run_data import RunSplit, load_run_split
+from hf_finetune.evaluation.slices import evaluate_slices, sliced
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import MODALITIES
 
 __all__ = [
     "LABELED_KEYS",
-    "count_seen",
+    "count_overlap",
     "evaluate",
-    "load_labelled",
+    "load_labeled",
 ]
 
 logger = logging.getLogger(__name__)
@@ -48,15 +54,15 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     trust_remote_code: bool = False,
 ) -> EvaluationResult:
-    """Evaluate a finished model.
+    """Evaluate a fine-tuned model.
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
-        data: Labeled data, as in a recipe; None is the data of the run, split as the run split it. If that data has
-            changed since, the examples of the run are matched by their content, and all others are left out.
+        data: Labeled data, as in a recipe; None is the data of the run, split as in the run. If that data has changed
+            since, the examples of the run are identified by their content, and new ones are ignored.
         split: Name of the split; None is the test split.
-        columns: Columns of ``data`` by role: those of the modality, and label. Roles left out take the columns used
-            in training, or are inferred.
+        columns: Columns of ``data`` by role: those of the modality, and label. Missing roles default to the columns
+            used in training, or are inferred.
         batch_size: Examples per forward pass.
         progress: Called with the number of examples predicted so far.
         trust_remote_code: Whether code of the checkpoint and of the run's metrics may run.
@@ -76,7 +82,7 @@ def evaluate(
         >>> evaluate("runs/reviews/model", "other.csv", batch_size=8).metrics["accuracy"]
         1.0
     """
-    recipe, data = recipe_of(model_or_run), None if data is None else str(data)
+    recipe, data = find_run_recipe(model_or_run), None if data is None else str(data)
     classifier = load_finished(model_or_run, batch_size=batch_size, trust_remote_code=trust_remote_code)
     metrics = recipe.metrics if recipe else ()
     costs = recipe.evaluation.costs if recipe else None
@@ -89,13 +95,13 @@ def evaluate(
     seed = recipe.seed if recipe else 0
     ends = intervals(names, result.examples, seed=seed)
     training = _training_slices(model_or_run)
-    slices = judge_slices(result, sliced(dataset, training), training, names, seed)
-    seen = count_seen(model_or_run, dataset) if data is not None else None
+    slices = evaluate_slices(result, sliced(dataset, training), training, names, seed)
+    seen = count_overlap(model_or_run, dataset) if data is not None else None
     return replace(result, intervals=ends, slices=slices, seen=seen, changed=loaded.changed)
 
 
-def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | None:
-    """Count how many examples of other data are contained in each split of a run's data.
+def count_overlap(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | None:
+    """Count how many examples of other data also occur in each split of a run's data.
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
@@ -104,7 +110,7 @@ def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | N
     Returns:
         Number of examples by split of the run; None if the contents of the run's data are not known.
     """
-    run = run_of(model_or_run)
+    run = find_run(model_or_run)
     known = read_hashes(run / HASHES) if run is not None else None
     if known is None:
         return None
@@ -112,7 +118,7 @@ def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | N
     return {split: count_known(hashes, numbers) for split, numbers in known.items()}
 
 
-def load_labelled(
+def load_labeled(
     model_or_run: str | Path,
     classifier: Classifier,
     *,
@@ -120,16 +126,16 @@ def load_labelled(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """Load labeled examples to evaluate a finished model on.
+    """Load labeled examples to evaluate a fine-tuned model on.
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
         classifier: The model, as ``load_classifier`` returns it.
-        data: Labeled data, as in a recipe; None is the data of the run, split as the run split it. If that data has
-            changed since, the examples of the run are matched by their content, and all others are left out.
+        data: Labeled data, as in a recipe; None is the data of the run, split as in the run. If that data has changed
+            since, the examples of the run are identified by their content, and new ones are ignored.
         split: Name of the split; None is the test split.
-        columns: Columns of ``data`` by role: those of the modality, and label. Roles left out take the columns used
-            in training, or are inferred.
+        columns: Columns of ``data`` by role: those of the modality, and label. Missing roles default to the columns
+            used in training, or are inferred.
 
     Returns:
         Dataset in the form that ``evaluate_model`` takes.
@@ -147,9 +153,9 @@ def _load(
     data: str | None,
     split: str | None,
     columns: Mapping[str, str] | None,
-) -> OwnSplit:
-    """Load examples as ``load_labelled`` does, with a note if the run's own data has changed."""
-    recipe = recipe_of(model_or_run)
+) -> RunSplit:
+    """Load examples as ``load_labeled`` does, with a note if the data of the run has changed."""
+    recipe = find_run_recipe(model_or_run)
     if data is not None:
         dataset = load_for_evaluation(
             data,
@@ -166,20 +172,20 @@ def _load(
             options=run_options(model_or_run),
             group=(recipe.data.split.group or recipe.data.columns.group) if recipe else None,
         )
-        return OwnSplit(dataset)
-    run = run_of(model_or_run)
+        return RunSplit(dataset)
+    run = find_run(model_or_run)
     if recipe is None or run is None:
         repair = "Only a run records its data."
         raise InputError(Problem("--data", "is required unless the model is a run", "", repair))
-    own_split = load_own_split(run, recipe, classifier, split or "test")
-    if own_split.changed is not None:
-        logger.warning("%s", own_split.changed)
-    return own_split
+    run_split = load_run_split(run, recipe, classifier, split or "test")
+    if run_split.changed is not None:
+        logger.warning("%s", run_split.changed)
+    return run_split
 
 
 def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
     """Read the slices that a run was trained on, by column; empty for a model that does not belong to a run."""
-    run = run_of(model_or_run)
+    run = find_run(model_or_run)
     if run is None or not (run / "metrics.json").is_file():
         return {}
     slices: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("slices", {})

@@ -12,16 +12,16 @@ from hf_finetune.files import can_be_path
 from hf_finetune.tasks import Modality
 from hf_finetune.tasks.examples import ExampleError
 
-__all__ = ["Inputs", "Item", "open_cells", "open_file", "open_line", "read_item"]
+__all__ = ["PredictionExample", "PredictionInputs", "read_example", "read_file", "read_line", "read_row"]
 
 
 @dataclass(frozen=True)
-class Item:
+class PredictionExample:
     """Example to predict, or the reason why it cannot be read.
 
     Attributes:
         id: Id of the example: a path, ``FILE:ROW`` counted from 0, ``FILE:LINE`` counted from 1, or the text itself.
-            For a file it is never a text that cannot be a file name.
+            For a file it is always a valid file name.
         content: Example as ``Modality.pipeline_input`` returns it; None if unreadable.
         error: Sentence with the reason why it cannot be read; None if it can.
         facts: Facts on how it was read, for ``Modality.remarks``; None if there are none.
@@ -36,7 +36,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class PredictionInputs:
     """Examples to predict.
 
     Attributes:
@@ -45,12 +45,12 @@ class Inputs:
         columns: Columns of the tables, if they are carried along.
     """
 
-    items: Iterator[Item]
+    items: Iterator[PredictionExample]
     total: int | None
     columns: tuple[str, ...] = ()
 
 
-def read_item(modality: Modality, name: str, cells: Mapping[str, Any]) -> Item:
+def read_example(modality: Modality, name: str, cells: Mapping[str, Any]) -> PredictionExample:
     """Read an example, as in training.
 
     Args:
@@ -67,13 +67,13 @@ def read_item(modality: Modality, name: str, cells: Mapping[str, Any]) -> Item:
         subject = (
             f"The {modality.name} cannot be read. It" if modality.opens_files else f"The {modality.name}"
         )
-        return Item(name, error=f"{subject} is {error}.")
+        return PredictionExample(name, error=f"{subject} is {error}.")
     except Exception as error:  # Decoders let errors of any type through.
-        return Item(name, error=f"The {modality.name} cannot be read. {format_error(error)}.")
-    return Item(name, content, facts=facts)
+        return PredictionExample(name, error=f"The {modality.name} cannot be read. {format_error(error)}.")
+    return PredictionExample(name, content, facts=facts)
 
 
-def open_file(modality: Modality, name: str, file: Path | bytes | None) -> Item:
+def read_file(modality: Modality, name: str, file: Path | bytes | None) -> PredictionExample:
     """Read the example in a file, or in the bytes of a file; None is an error.
 
     Args:
@@ -85,13 +85,13 @@ def open_file(modality: Modality, name: str, file: Path | bytes | None) -> Item:
         The example, or the reason why it cannot be read.
     """
     if file is None:
-        return Item(name, error=f"There is no {modality.name}.")
+        return PredictionExample(name, error=f"There is no {modality.name}.")
     if isinstance(file, Path) and not can_be_path(file):
-        return Item(name, error=_no_file(modality, str(file)))
-    return read_item(modality, name, {modality.main_column: file})
+        return PredictionExample(name, error=_no_file(modality, str(file)))
+    return read_example(modality, name, {modality.main_column: file})
 
 
-def open_line(modality: Modality, name: str, line: str) -> Item:
+def read_line(modality: Modality, name: str, line: str) -> PredictionExample:
     """Read the example of a line of text: the path of a file, which becomes its id if it is valid, or a text.
 
     Args:
@@ -103,13 +103,15 @@ def open_line(modality: Modality, name: str, line: str) -> Item:
         The example, or the reason why it cannot be read.
     """
     if not modality.opens_files:
-        return read_item(modality, name, {modality.main_column: line})
+        return read_example(modality, name, {modality.main_column: line})
     if is_encoded(line) or not can_be_path(line):
-        return Item(name, error=_no_file(modality, line))
-    return open_file(modality, line, Path(line))
+        return PredictionExample(name, error=_no_file(modality, line))
+    return read_file(modality, line, Path(line))
 
 
-def open_cells(modality: Modality, name: str, cells: Mapping[str, Any], finder: FileFinder) -> Item:
+def read_row(
+    modality: Modality, name: str, cells: Mapping[str, Any], finder: FileFinder
+) -> PredictionExample:
     """Read the example of a table row.
 
     Args:
@@ -122,23 +124,23 @@ def open_cells(modality: Modality, name: str, cells: Mapping[str, Any], finder: 
         The example, or the reason why it cannot be read.
     """
     if not modality.opens_files:
-        return read_item(modality, name, cells)
+        return read_example(modality, name, cells)
     value = cells[modality.main_column]
     if isinstance(value, str) and is_url(value):
         error = f"The {modality.name} is a URL ({value[:100]}); download it, and write the path of the file."
-        return Item(name, error=error)
+        return PredictionExample(name, error=error)
     if isinstance(value, str) and is_encoded(value):
-        return Item(name, error=_no_file(modality, value))
+        return PredictionExample(name, error=_no_file(modality, value))
     if isinstance(value, str) and value.strip():
         path = finder.find(value)
         if not can_be_path(path):
-            return Item(name, error=_no_file(modality, value))
-        return open_file(modality, name, path)
+            return PredictionExample(name, error=_no_file(modality, value))
+        return read_file(modality, name, path)
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
-        return open_file(modality, name, value)
-    return open_file(modality, name, finder.root / str(value) if value else None)
+        return read_file(modality, name, value)
+    return read_file(modality, name, finder.root / str(value) if value else None)
 
 
 def _no_file(modality: Modality, value: str) -> str:

@@ -1,4 +1,4 @@
-"""Finished models: loading them, and the run that a model belongs to with its recipe and its columns."""
+"""Load fine-tuned models, and find the run, the recipe and the training columns of a model."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolv
 from hf_finetune.models.remote_code import check_declared, foreign_code
 from hf_finetune.recipe import Recipe, load_recipe
 
-__all__ = ["load_finished", "recipe_of", "run_of", "run_options", "training_columns"]
+__all__ = ["find_run", "find_run_recipe", "load_finished", "run_options", "training_columns"]
 
 
 def load_finished(
@@ -18,7 +18,7 @@ def load_finished(
     batch_size: int = 64,
     trust_remote_code: bool = False,
 ) -> Classifier:
-    """Load a finished model with ``load_classifier``, after checking the remote code that its run's recipe declares.
+    """Load a fine-tuned model with ``load_classifier``, after checking the remote code that its run's recipe declares.
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
@@ -32,7 +32,7 @@ def load_finished(
     Raises:
         InputError: If there is no such model, or if the run needs code stored next to its weights that may not run.
     """
-    recipe, source = recipe_of(model_or_run), resolve_model_dir(model_or_run)
+    recipe, source = find_run_recipe(model_or_run), resolve_model_dir(model_or_run)
     if recipe is not None and foreign_code(source):
         check_declared(recipe.model.trust_remote_code, trust_remote_code, source)
     return load_classifier(
@@ -55,7 +55,7 @@ def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[s
     """
     if classifier.columns is not None:
         return dict(classifier.columns)
-    recipe = recipe_of(model_or_run)
+    recipe = find_run_recipe(model_or_run)
     if recipe is None:
         return None
     named = recipe.data.columns.model_dump(mode="json")
@@ -71,11 +71,11 @@ def run_options(model_or_run: str | Path) -> TableOptions:
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
     """
-    recipe = recipe_of(model_or_run)
+    recipe = find_run_recipe(model_or_run)
     return table_options(recipe) if recipe else NO_OPTIONS
 
 
-def recipe_of(model_or_run: str | Path) -> Recipe | None:
+def find_run_recipe(model_or_run: str | Path) -> Recipe | None:
     """Read the recipe of a run; None for a model that does not belong to a run.
 
     Args:
@@ -84,11 +84,11 @@ def recipe_of(model_or_run: str | Path) -> Recipe | None:
     Returns:
         The recipe, or None.
     """
-    run = run_of(model_or_run)
+    run = find_run(model_or_run)
     return load_recipe(run / "recipe.yaml") if run is not None else None
 
 
-def run_of(model_or_run: str | Path) -> Path | None:
+def find_run(model_or_run: str | Path) -> Path | None:
     """Find the run directory that a model belongs to; None for a model that does not belong to a run.
 
     Args:

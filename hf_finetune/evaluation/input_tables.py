@@ -16,7 +16,7 @@ from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.error_text import cause_of
-from hf_finetune.evaluation.example_reading import Inputs, Item, open_cells
+from hf_finetune.evaluation.example_reading import PredictionExample, PredictionInputs, read_row
 from hf_finetune.files import can_be_path
 from hf_finetune.tasks import Modality
 
@@ -33,19 +33,19 @@ def open_table(
     modality: Modality,
     named: Mapping[str, str],
     options: TableOptions = NO_OPTIONS,
-    memory: Mapping[str, Any] | None = None,
+    training_columns: Mapping[str, Any] | None = None,
     keep: bool = False,
-) -> Inputs:
+) -> PredictionInputs:
     """Open a csv, tsv, json, jsonl, parquet or xlsx file, and read its first row.
 
     Args:
         file: The table. Relative paths in it are resolved against its folder.
         modality: Kind of input of the model.
-        named: Columns by role: those of the modality, and id. Roles left out take the columns used in training, or
+        named: Columns by role: those of the modality, and id. Missing roles default to the columns used in training, or
             are inferred.
-        options: Encoding, separator and decimal mark, where they are not recognized.
-        memory: Columns of the model's training data by role; None if they are not known.
-        keep: Whether items carry the columns of the table.
+        options: Encoding, separator and decimal mark; those that are None are detected.
+        training_columns: Columns of the training data by role; None if they are not known.
+        keep: Whether the examples contain the columns of the table.
 
     Returns:
         The examples. Their number is known for Parquet files only.
@@ -73,17 +73,17 @@ def open_table(
     if first is None:
         raise InputError(Problem(str(file), "contains no rows"))
     present = names or list(first)
-    used, notes = choose_columns(str(file), present, modality, named, memory)
+    used, notes = choose_columns(str(file), present, modality, named, training_columns)
     for note in notes:
         logger.info("%s", note)
     id_column = named.get("id") or find_id_column(present, used.values())
     if id_column is None and modality.opens_files:
         id_column = used[modality.main_column]
     rows = chain([first], rows)
-    if takes_pairs(memory):
-        rows = _whole_pairs(rows, used[modality.columns[1]])
+    if takes_pairs(training_columns):
+        rows = _fill_second_texts(rows, used[modality.columns[1]])
     items = _read_rows(file, rows, modality, used, id_column, present if keep else None)
-    return Inputs(items, total, tuple(present) if keep else ())
+    return PredictionInputs(items, total, tuple(present) if keep else ())
 
 
 def _open_parquet(file: Path) -> tuple[list[str], Iterator[Row]]:
@@ -131,8 +131,8 @@ def _read_rows(
     modality: Modality,
     used: Mapping[str, str],
     id_column: str | None,
-    kept: Sequence[str] | None,
-) -> Iterator[Item]:
+    columns: Sequence[str] | None,
+) -> Iterator[PredictionExample]:
     """Yield the examples of a table.
 
     Args:
@@ -141,7 +141,7 @@ def _read_rows(
         modality: Kind of input of the model.
         used: Columns by role.
         id_column: Column of the ids; None if there is none.
-        kept: Columns that the items carry; None carries none.
+        kept: Columns that the examples contain; None for none.
     """
     row = -1
     finder = FileFinder(file.parent, modality)
@@ -149,20 +149,22 @@ def _read_rows(
     try:
         for row, values in enumerate(rows):
             if isinstance(values, str):
-                yield Item(f"{file}:{row}", error=values)
+                yield PredictionExample(f"{file}:{row}", error=values)
                 continue
-            name = _name_of(values.get(id_column) if id_column else None, f"{file}:{row}")
+            name = _example_id(values.get(id_column) if id_column else None, f"{file}:{row}")
             if paths_are_ids and not _is_path(name):
                 name = f"{file}:{row}"
             cells = {role: values.get(column) for role, column in used.items()}
-            item = open_cells(modality, name, cells, finder)
-            yield item if kept is None else replace(item, row=_kept_cells(values, kept))
+            item = read_row(modality, name, cells, finder)
+            yield item if columns is None else replace(item, row=_selected_cells(values, columns))
     except Exception as error:  # A damaged row ends its table: the rows after it cannot be located.
-        yield Item(f"{file}:{row + 1}", error=f"The rest of {file} cannot be read. {cause_of(error)}.")
+        yield PredictionExample(
+            f"{file}:{row + 1}", error=f"The rest of {file} cannot be read. {cause_of(error)}."
+        )
 
 
-def _whole_pairs(rows: Iterator[Row], second: str) -> Iterator[Row]:
-    """Yield the rows with missing second texts replaced by empty ones, so that no half pair counts as a single text.
+def _fill_second_texts(rows: Iterator[Row], second: str) -> Iterator[Row]:
+    """Yield the rows with missing second texts replaced by empty ones, so that each row is tokenized as a pair.
 
     Args:
         rows: Rows of a table.
@@ -172,16 +174,16 @@ def _whole_pairs(rows: Iterator[Row], second: str) -> Iterator[Row]:
         yield row if isinstance(row, str) else {**row, second: row.get(second) or ""}
 
 
-def _name_of(value: Any, otherwise: str) -> str:
-    """Return the id of an example: the value in its row if that is a text or a number, else ``otherwise``."""
+def _example_id(value: Any, default: str) -> str:
+    """Return the id of an example: the value in its row if that is a text or a number, else ``default``."""
     if isinstance(value, str | int | float) and str(value).strip():
         return str(value)
-    return otherwise
+    return default
 
 
-def _kept_cells(values: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-    """Return the cells of a row, with files as paths. Columns that the first row lacks come last."""
-    names = dict.fromkeys([*kept, *values])
+def _selected_cells(values: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """Return the cells of a row, with files as paths. Columns that are missing in the first row come last."""
+    names = dict.fromkeys([*columns, *values])
     return {name: _cell(values.get(name)) for name in names}
 
 

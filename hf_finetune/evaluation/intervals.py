@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of metrics: how far a metric would vary on other test examples.
+"""Bootstrap confidence intervals of metrics: their sampling uncertainty.
 
 If the examples are grouped, whole groups are resampled, each with all of its examples (the cluster bootstrap of
 Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
@@ -22,8 +22,8 @@ from hf_finetune.targets.metric import Metric, Statistic
 from hf_finetune.targets.scored_examples import ScoredExamples
 
 __all__ = [
-    "FEW_GROUPS",
     "LEVEL",
+    "MIN_RELIABLE_GROUPS",
     "Interval",
     "bootstrap_difference",
     "intervals",
@@ -34,12 +34,12 @@ __all__ = [
 RESAMPLES = 2000
 SLOW_RESAMPLES = 200
 """Number of resamples for metrics that are computed one resample at a time."""
-MOST_CORRECTED = 2000
+MAX_BCA_UNITS = 2000
 """Number of units (examples or groups) up to which the interval is corrected for bias and skewness (BCa). The
 correction takes one more resample per unit, and with more units it is negligible."""
-FEW_GROUPS = 10
+MIN_RELIABLE_GROUPS = 10
 """Number of groups below which an interval is unreliable."""
-NUMBERS = 4_000_000
+MAX_COUNTS_IN_MEMORY = 4_000_000
 """Maximum number of counts in memory at once."""
 
 Interval = tuple[float, float]
@@ -70,7 +70,7 @@ def intervals(names: Sequence[str], examples: ScoredExamples, *, seed: int) -> d
             exact = binomtest(round(value * count), count).proportion_ci(LEVEL, "exact")
             by_metric[name] = float(exact.low), float(exact.high)
         else:
-            by_metric[name] = _bootstrapped(compute, units, fast=metric.is_fast, seed=seed)[0]
+            by_metric[name] = _bootstrap_interval(compute, units, fast=metric.is_fast, seed=seed)[0]
     return by_metric
 
 
@@ -96,12 +96,12 @@ def statistic(metric: Metric, examples: ScoredExamples) -> Statistic:
 
 
 def _one_by_one(name: str, examples: ScoredExamples, counts: np.ndarray) -> np.ndarray:
-    drawn = (replace(examples, weights=times) for times in counts)
-    return np.array([compute_metrics([name], resample)[name] for resample in drawn])
+    resamples = (replace(examples, weights=multiplicities) for multiplicities in counts)
+    return np.array([compute_metrics([name], resample)[name] for resample in resamples])
 
 
 def bootstrap_difference(
-    first: Statistic, other: Statistic, units: np.ndarray, *, fast: bool, seed: int
+    first: Statistic, second: Statistic, units: np.ndarray, *, fast: bool, seed: int
 ) -> tuple[Interval | None, float | None]:
     """Compute the paired bootstrap interval and p-value of the difference of a metric between two models.
 
@@ -109,20 +109,22 @@ def bootstrap_difference(
 
     Args:
         first: Metric of the first model, as a function of the counts of a resample.
-        other: Metric of the other model, likewise.
+        second: Metric of the second model, in the same form.
         units: Resampling unit of each example [examples], from ``resampling_units``.
         fast: Whether many resamples are computed at once, see ``Metric.is_fast``.
         seed: Seed of the bootstrap.
 
     Returns:
-        The 95 % interval of ``other - first``, and the two-sided p-value: twice the share of resamples on the rarer
+        The 95 % interval of ``second - first``, and the two-sided p-value: twice the share of resamples on the rarer
         side of 0. Both are None if the difference is undefined on some resamples.
     """
-    interval, drawn = _bootstrapped(lambda counts: other(counts) - first(counts), units, fast=fast, seed=seed)
+    interval, resamples = _bootstrap_interval(
+        lambda counts: second(counts) - first(counts), units, fast=fast, seed=seed
+    )
     if interval is None:
         return None, None
-    rarer = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return interval, min(1.0, float(2 * (rarer + 1) / (len(drawn) + 1)))
+    rarer = min((resamples <= 0).sum(), (resamples >= 0).sum())
+    return interval, min(1.0, float(2 * (rarer + 1) / (len(resamples) + 1)))
 
 
 def resampling_units(examples: ScoredExamples) -> np.ndarray:
@@ -136,32 +138,34 @@ def resampling_units(examples: ScoredExamples) -> np.ndarray:
     return np.unique(examples.groups, return_inverse=True)[1]
 
 
-def _bootstrapped(
+def _bootstrap_interval(
     compute: Statistic, units: np.ndarray, *, fast: bool, seed: int
 ) -> tuple[Interval | None, np.ndarray]:
     """Return the interval and the values of the resamples [resamples]; None and an empty array if undefined."""
     count = int(units.max()) + 1
     if count < 2:
         return None, np.empty(0)
-    alone = np.array_equal(units, np.arange(count))
+    ungrouped = np.array_equal(units, np.arange(count))
 
-    def of(indices: np.ndarray, axis: int = -1) -> np.ndarray:
-        drawn = indices.reshape(-1, indices.shape[-1])
-        offsets = np.arange(len(drawn))[:, None] * count
-        times = np.bincount((drawn + offsets).ravel(), minlength=len(drawn) * count).reshape(-1, count)
-        counts = times if alone else times[:, units]
+    def statistic_of_resamples(indices: np.ndarray, axis: int = -1) -> np.ndarray:
+        resamples = indices.reshape(-1, indices.shape[-1])
+        offsets = np.arange(len(resamples))[:, None] * count
+        multiplicities = np.bincount((resamples + offsets).ravel(), minlength=len(resamples) * count).reshape(
+            -1, count
+        )
+        counts = multiplicities if ungrouped else multiplicities[:, units]
         return compute(counts.astype(np.float64)).reshape(indices.shape[:-1])
 
-    for method in ("BCa", "percentile") if fast and count <= MOST_CORRECTED else ("percentile",):
+    for method in ("BCa", "percentile") if fast and count <= MAX_BCA_UNITS else ("percentile",):
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", DegenerateDataWarning)  # the percentile method is tried next
             result = bootstrap(
                 (np.arange(count),),
-                of,
+                statistic_of_resamples,
                 n_resamples=RESAMPLES if fast else SLOW_RESAMPLES,
-                batch=max(1, NUMBERS // len(units)),
+                batch=max(1, MAX_COUNTS_IN_MEMORY // len(units)),
                 vectorized=True,
-                confidence_level=_expanded(count),
+                confidence_level=_adjusted_confidence_level(count),
                 method=method,
                 rng=np.random.default_rng(seed),
             )
@@ -171,7 +175,7 @@ def _bootstrapped(
     return None, np.empty(0)
 
 
-def _expanded(units: int) -> float:
+def _adjusted_confidence_level(units: int) -> float:
     """Return the nominal level at which a bootstrap interval of few units has the coverage ``LEVEL``.
 
     The standard deviation over resamples of n units is too small by the factor sqrt((n - 1) / n), and a t quantile has

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _SingleProcessState:
     """Stand-in for the ``PartialState`` of accelerate, with a single process."""
 
     device: torch.device
@@ -75,7 +75,7 @@ def linear_probe(
         model: Model with the weights of the checkpoint.
         head: Names of the head's parameters.
         train: Training examples, preprocessed as for inference.
-        test: Test examples, preprocessed likewise.
+        test: Test examples, preprocessed in the same way.
         collate: Collate function.
         settings: Cache settings of the features.
         poolings: Token poolings to choose from, see ``poolings_for``; empty for images.
@@ -95,26 +95,28 @@ def linear_probe(
     Raises:
         CacheUnavailableError: If the inputs of the head cannot be cached, or the fit would take too long.
     """
-    how: dict[str, Any] = {"batch_size": batch_size, "autocast": autocast}
+    forward_options: dict[str, Any] = {"batch_size": batch_size, "autocast": autocast}
     settings = replace(settings, views=1, epochs=None)
     features: dict[str, dict[str, np.ndarray]] = {}
     if poolings:
         try:
             splits = {"train": train, "test": test}
-            features = pool_texts(model, splits, collate, settings, poolings, device=device, **how).vectors
+            features = pool_texts(
+                model, splits, collate, settings, poolings, device=device, **forward_options
+            ).vectors
         except CacheUnavailableError as error:
             logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
     if not features:
-        features = {"": _head_inputs(model, head, train, test, collate, settings, device, how)}
-    fitted_to = {name: vectors["train"] for name, vectors in features.items()}
-    examples, size = next(iter(fitted_to.values())).shape
+        features = {"": _head_inputs(model, head, train, test, collate, settings, device, forward_options)}
+    train_features = {name: vectors["train"] for name, vectors in features.items()}
+    examples, size = next(iter(train_features.values())).shape
     if examples * size * classes > MOST_WORK:
         raise CacheUnavailableError(
             f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
         )
     folds = assign_folds(labels, target, 1, seed, groups=groups)
-    answers = label_array(labels, target, classes, unknown)
-    name, fit, losses = fit_best(fitted_to, answers, target, classes, folds)
+    label_rows = label_array(labels, target, classes, unknown)
+    name, fit, losses = fit_best(train_features, label_rows, target, classes, folds)
     about = about_fit(fit, target) | ({"pool": name, "pooling": losses} if name else {})
     return Probe(probabilities(fit(features[name]["test"]), target), about)
 
@@ -127,12 +129,14 @@ def _head_inputs(
     collate: Any,
     settings: CacheSettings,
     device: torch.device,
-    how: Mapping[str, Any],
+    forward_options: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
     """Return the inputs of a model's head for the examples of each split [examples, features]."""
     freeze_all_but(model, head)
-    state = _Alone(device)
-    cached = cache_prefix(model, head, train, test, collate, settings, state=state, held_out="test", **how)
+    state = _SingleProcessState(device)
+    cached = cache_prefix(
+        model, head, train, test, collate, settings, state=state, held_out="test", **forward_options
+    )
     return {"train": _features(cached.train), "test": _features(cached.validation)}
 
 

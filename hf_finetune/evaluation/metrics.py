@@ -1,4 +1,4 @@
-"""Metrics by name: those of the registry, per-class and top-k metrics, and any other that ``evaluate.load`` finds."""
+"""Metrics by name: those of the registry, per-class and top-k metrics, and those that ``evaluate.load`` finds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -44,12 +44,12 @@ __all__ = [
 ]
 
 _SUM_TOLERANCE = 1e-3
-_LOADED_BY_THIS_NAME = frozenset({"f1", "precision", "recall", "r_squared", "spearmanr"})
-"""Names that ``evaluate.load`` also accepts, for a metric other than the nearest one of this package."""
+_AMBIGUOUS_NAMES = frozenset({"f1", "precision", "recall", "r_squared", "spearmanr"})
+"""Names that mean different metrics in this package and in ``evaluate``, so none is suggested."""
 # Modules of evaluate do not declare whether greater is better; for most of them it is.
-_LOADED_LOWER_IS_BETTER = frozenset({"mse", "mape", "mase", "smape"})
-_ADMITTED: dict[str, "EvaluationModule"] = {}
-"""Modules that ``metric_problem`` has loaded with the user's permission; no others are ever computed."""
+_EVALUATE_LOWER_IS_BETTER = frozenset({"mse", "mape", "mase", "smape"})
+_LOADED_METRICS: dict[str, "EvaluationModule"] = {}
+"""Modules that ``metric_problem`` has loaded with the user's permission; only these are computed."""
 
 
 def all_metrics(
@@ -59,8 +59,8 @@ def all_metrics(
 
     Args:
         target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        classes: Number of classes, to leave out metrics that are meaningless for so few classes or slow for so many;
-            None leaves out none.
+        classes: Number of classes, to omit metrics that are meaningless for so few classes or slow for so many; None
+            omits none.
         settings: Settings; if they have costs, the expected-cost metrics are added.
     """
     names = [
@@ -76,7 +76,7 @@ def defined_metrics(target: Target, settings: MetricSettings = NO_SETTINGS) -> t
     """Return the names of the metrics that can be requested, those of ``all_metrics`` first.
 
     Args:
-        target: Kind of the labels.
+        target: Label type.
         settings: Classes and costs.
     """
     first = all_metrics(target, settings=settings)
@@ -89,10 +89,10 @@ def _costs(target: Target, settings: MetricSettings) -> tuple[str, ...]:
 
 
 def default_metrics(target: Target) -> tuple[str, ...]:
-    """Return the metrics shown when the user names none. The first one selects the best checkpoint.
+    """Return the metrics to report when the user names none. The first one selects the best checkpoint.
 
     Args:
-        target: Kind of the labels.
+        target: Label type.
     """
     return TARGETS[target].default_metrics
 
@@ -105,7 +105,7 @@ def greater_is_better(name: str) -> bool:
     """
     if (metric := known_metrics().get(name)) is not None:
         return metric.greater_is_better
-    return name not in COST_METRICS and name not in _LOADED_LOWER_IS_BETTER
+    return name not in COST_METRICS and name not in _EVALUATE_LOWER_IS_BETTER
 
 
 def labels_of(dataset: "Dataset", target: Target, classes: int) -> np.ndarray:
@@ -213,10 +213,10 @@ def _checked(examples: ScoredExamples) -> ScoredExamples:
 
 
 def _check_finite(scores: np.ndarray) -> None:
-    broken = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
-    if broken.any():
+    not_finite = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+    if not_finite.any():
         repair = "The training diverged: lower lr, or use speed.precision: fp32."
-        value = f"nan or infinity for {broken.sum()} of {len(scores)} examples"
+        value = f"nan or infinity for {not_finite.sum()} of {len(scores)} examples"
         raise InputError(Problem("The model's output", "must be finite numbers", value, repair))
 
 
@@ -260,8 +260,8 @@ def metric_problem(
     """Return why a metric cannot be computed; None if it can.
 
     With ``trust_remote_code`` a name outside this package is passed to ``evaluate.load``, which runs the script that it
-    finds locally, in its cache or on the Hub, and the metric is tried on a few examples. Otherwise such a name is
-    refused, and nothing is looked up.
+    finds locally, in its cache or on the Hub, and the metric is computed on a few examples as a test. Otherwise such a
+    name is an error, and nothing is looked up.
 
     Args:
         name: Name of the metric.
@@ -271,26 +271,26 @@ def metric_problem(
         trust_remote_code: Whether ``evaluate.load`` may run the script of a name outside this package.
     """
     if find_metric(name, settings):
-        return _unsuited(name, target, place, settings)
-    meant = suggest_metric(name, target, settings)
+        return _definition_problem(name, target, place, settings)
+    suggestion = suggest_metric(name, target, settings)
     score, label = split_class_metric(name)
     if label is not None:
-        return Problem(place, f"must be '{score}:' followed by a class of the data", repr(name), meant)
+        return Problem(place, f"must be '{score}:' followed by a class of the data", repr(name), suggestion)
     known = _plain(name) in ALIASES or find_metric(_plain(name), settings) is not None
-    if name in COST_METRICS or (known and name not in _LOADED_BY_THIS_NAME):
-        return Problem(place, f"must be a metric for {target} labels", repr(name), meant)
+    if name in COST_METRICS or (known and name not in _AMBIGUOUS_NAMES):
+        return Problem(place, f"must be a metric for {target} labels", repr(name), suggestion)
     if not trust_remote_code:
         rule = f"must be a metric of this package for {target} labels unless {FLAG} is given"
-        return Problem(place, rule, repr(name), _unless_trusted(name, meant))
+        return Problem(place, rule, repr(name), _remote_code_hint(name, suggestion))
     try:
-        _ADMITTED[name] = _load(name)
+        _LOADED_METRICS[name] = _load(name)
     except OSError:  # there is no such metric, or the Hub cannot be reached
         rule = f"must be a metric for {target} labels, or one that evaluate.load finds locally or on the Hub"
-        return Problem(place, rule, repr(name), meant)
+        return Problem(place, rule, repr(name), suggestion)
     except Exception as error:  # The script may raise anything while it is imported.
         return Problem(place, "cannot be loaded by evaluate.load", repr(name), f"{cause_of(error)}.")
     try:
-        _compute_loaded(name, _trial(target, len(settings.label_names)))
+        _compute_loaded(name, _trial_examples(target, len(settings.label_names)))
     except Exception as error:
         rule = f"cannot be computed from predictions and references of {target} data"
         return Problem(place, rule, repr(name), f"{cause_of(error)}.")
@@ -321,7 +321,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_").removeprefix("eval_").removeprefix("test_")
 
 
-def _unsuited(name: str, target: Target, place: str, settings: MetricSettings) -> Problem | None:
+def _definition_problem(name: str, target: Target, place: str, settings: MetricSettings) -> Problem | None:
     metric = find_metric(name, settings, target)
     if metric is None:
         known = ", ".join(map(repr, defined_metrics(target, settings)))
@@ -334,7 +334,7 @@ def _unsuited(name: str, target: Target, place: str, settings: MetricSettings) -
 
 
 def misspelled_metric(name: str, place: str) -> Problem | None:
-    """Return the problem of a name that is almost that of a metric, for any label type; None for any other name.
+    """Return the problem of a misspelled metric name, for any label type; None for any other name.
 
     Args:
         name: Name that the user wrote.
@@ -354,23 +354,23 @@ def _load(name: str) -> "EvaluationModule":
     return evaluate.load(name, keep_in_memory=True)
 
 
-def _unless_trusted(name: str, meant: str) -> str:
+def _remote_code_hint(name: str, suggestion: str) -> str:
     """Return a sentence on the script that ``evaluate.load`` would run for a name: a local one, else one of the Hub."""
     path = Path(name)
     for script in (path, path / f"{path.name}.py"):
         if script.suffix == ".py" and script.is_file():
             return f"With the option, evaluate.load runs the script {str(script.absolute())!r}."
     elsewhere = f"the script {name!r} of the Hub, or its cached copy"
-    return f"{meant} With the option, evaluate.load runs {elsewhere}."
+    return f"{suggestion} With the option, evaluate.load runs {elsewhere}."
 
 
 def _compute_loaded(name: str, examples: ScoredExamples) -> float:
     """Compute a module of evaluate, and return the value under its own name, or else its only value."""
-    if name not in _ADMITTED:
+    if name not in _LOADED_METRICS:
         rule = f"must be a metric of this package unless {FLAG} is given"
         raise InputError(Problem("metrics", rule, repr(name)))
     predictions, references = examples.decisions.tolist(), examples.labels.tolist()
-    values = _ADMITTED[name].compute(predictions=predictions, references=references)
+    values = _LOADED_METRICS[name].compute(predictions=predictions, references=references)
     if isinstance(values, dict):
         if name not in values and len(values) != 1:
             raise ValueError(f"it returns several values: {', '.join(map(repr, values))}.")
@@ -378,7 +378,7 @@ def _compute_loaded(name: str, examples: ScoredExamples) -> float:
     return float(values)
 
 
-def _trial(target: Target, classes: int) -> ScoredExamples:
+def _trial_examples(target: Target, classes: int) -> ScoredExamples:
     """Return a few examples with correct decisions."""
     if not TARGETS[target].has_classes:
         return ScoredExamples(np.array([0.0, 1.0]), np.array([0.0, 1.0]), target)

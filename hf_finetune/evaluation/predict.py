@@ -1,4 +1,4 @@
-"""Prediction with a finished model, as a stream of examples in constant memory."""
+"""Predict with a fine-tuned model, as a stream of examples in constant memory."""
 
 import sys
 from collections import deque
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.evaluation.example_reading import Inputs, Item
+from hf_finetune.evaluation.example_reading import PredictionExample, PredictionInputs
 from hf_finetune.evaluation.finished import load_finished, run_options, training_columns
 from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.predictor import Classifier, logit_batches
@@ -22,8 +22,9 @@ from hf_finetune.targets.top_scores import MANY_CLASSES, top_indices
 __all__ = ["Prediction", "PredictionStream", "Predictor", "predict"]
 
 # Examples whose ids are kept in memory while a batch fills; bounds the memory if many in a row are unreadable.
-_HELD = 10_000
-_NAMED = 10
+_MAX_PENDING = 10_000
+_MAX_LISTED_FAILURES = 10
+"""Number of failures whose ids and errors are stored."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class PredictionStream:
         columns: Columns of the input tables, if they are carried along.
     """
 
-    def __init__(self, classifier: Classifier, inputs: Inputs):
+    def __init__(self, classifier: Classifier, inputs: PredictionInputs):
         self.classifier = classifier
         self.total = inputs.total
         self.done = 0
@@ -74,25 +75,25 @@ class PredictionStream:
 
     def __iter__(self) -> Iterator[Prediction]:
         for first in self._items:
-            for prediction in self._predict(chain([first], islice(self._items, _HELD - 1))):
+            for prediction in self._predict(chain([first], islice(self._items, _MAX_PENDING - 1))):
                 self.done += 1
                 if prediction.error is not None:
                     self.failed += 1
-                    self._remember(prediction.id, prediction.error)
+                    self._record_failure(prediction.id, prediction.error)
                 yield prediction
 
-    def _remember(self, name: str, error: str) -> None:
-        if len(self.first_failures) < _NAMED:
+    def _record_failure(self, name: str, error: str) -> None:
+        if len(self.first_failures) < _MAX_LISTED_FAILURES:
             self.first_failures.append((name, error))
 
-    def _predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
+    def _predict(self, items: Iterable[PredictionExample]) -> Iterator[Prediction]:
         """Run the pipeline on the readable items, and yield predictions and failures in the order of the items."""
-        waiting: deque[Item] = deque()
+        waiting: deque[PredictionExample] = deque()
 
         def readable() -> Iterator[Any]:
             for item in items:
                 # Only id, error and row are queued, so that examples are not held in memory.
-                waiting.append(Item(item.id, error=item.error, row=item.row))
+                waiting.append(PredictionExample(item.id, error=item.error, row=item.row))
                 if item.facts is not None:
                     self.remarks.add(item.id, item.facts)
                 if item.error is None:
@@ -109,9 +110,9 @@ class PredictionStream:
 
 
 class Predictor:
-    """Finished model that predicts files, tables or texts; it is loaded once, and called as often as needed.
+    """Fine-tuned model that predicts files, tables or texts; it is loaded once, and called as often as needed.
 
-    Preprocessing, temperature and thresholds are those of ``hf-finetune predict`` and of the run's own evaluation.
+    Preprocessing, temperature and thresholds are those of ``hf-finetune predict`` and of the evaluation in the run.
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
@@ -160,9 +161,9 @@ class Predictor:
 
         Args:
             inputs: Files, folders or tables; for a model of texts also the texts themselves.
-            columns: Columns of the tables by role, such as ``{"label": "stars", "id": "number"}``. Roles left out
-                take the columns used in training, or are inferred.
-            keep: Whether predictions carry the cells of their table row.
+            columns: Columns of the tables by role, such as ``{"label": "stars", "id": "number"}``. Missing roles
+                default to the columns used in training, or are inferred.
+            keep: Whether predictions contain the cells of their table row.
 
         Returns:
             A ``Prediction`` for each example in order, with ``label``, ``score`` and ``scores`` (the probability by
@@ -205,12 +206,12 @@ def predict(
         inputs: Paths, texts or ``-``, see ``open_inputs``.
         task: Expected pipeline task; None takes the task of the model.
         batch_size: Examples per forward pass.
-        columns: Columns of the tables by role: those of the modality, and id. Roles left out take the columns used in
-            training, or are inferred.
+        columns: Columns of the tables by role: those of the modality, and id. Missing roles default to the columns
+            used in training, or are inferred.
         stdin: Lines to read for ``-``; None reads standard input.
         trust_remote_code: Whether code stored next to the weights may run.
-        options: Encoding, separator and decimal mark of text tables, where they are not recognized.
-        keep: Whether predictions carry the columns of the tables.
+        options: Encoding, separator and decimal mark of text tables; those that are None are detected.
+        keep: Whether predictions contain the columns of the tables.
 
     Returns:
         The predictions, computed while iterating.
@@ -219,17 +220,17 @@ def predict(
         InputError: If the model cannot be loaded, or if there is nothing to predict.
     """
     if isinstance(model, Classifier):
-        classifier, memory = model, model.columns
+        classifier, columns_in_training = model, model.columns
     else:
         classifier = load_finished(
             model, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
         )
-        memory = training_columns(model, classifier)
+        columns_in_training = training_columns(model, classifier)
     lines = sys.stdin if stdin is None else stdin
     opened = open_inputs(
         *(inputs, classifier.modality),
         columns=columns,
-        memory=memory,
+        training_columns=columns_in_training,
         stdin=lines,
         options=options,
         keep=keep,
@@ -237,7 +238,7 @@ def predict(
     return PredictionStream(classifier, opened)
 
 
-def _failure(item: Item) -> Prediction:
+def _failure(item: PredictionExample) -> Prediction:
     return Prediction(item.id, error=item.error, row=item.row)
 
 
@@ -247,10 +248,12 @@ def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Predict
     finite = np.isfinite(logits).all(axis=1)
     scores = probabilities(np.where(finite[:, None], logits, 0), target)
     decisions = decide(scores, target, classifier.thresholds)
-    places: Any = None
+    class_indices: Any = None
     if TARGETS[target].has_classes:
-        every = np.arange(len(names))
-        places = top_indices(scores) if len(names) > MANY_CLASSES else np.broadcast_to(every, scores.shape)
+        all_classes = np.arange(len(names))
+        class_indices = (
+            top_indices(scores) if len(names) > MANY_CLASSES else np.broadcast_to(all_classes, scores.shape)
+        )
     for row, decision in enumerate(decisions):
         if not finite[row]:
             yield Prediction("", error="The model's output is not finite.")
@@ -259,6 +262,8 @@ def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Predict
         if not TARGETS[target].has_classes:
             yield Prediction("", label)
             continue
-        values = scores[row, places[row]].tolist()
-        by_class = {names[place]: value for place, value in zip(places[row].tolist(), values, strict=True)}
+        values = scores[row, class_indices[row]].tolist()
+        by_class = {
+            names[index]: value for index, value in zip(class_indices[row].tolist(), values, strict=True)
+        }
         yield Prediction("", label, max(values) if TARGETS[target].is_exclusive else None, by_class)

@@ -19,21 +19,21 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.top_scores import MANY_CLASSES
 
-__all__ = ["OUTPUT_ENDINGS", "json_line", "open_output", "safe_cell"]
+__all__ = ["OUTPUT_SUFFIXES", "json_line", "open_output", "safe_cell"]
 
-OUTPUT_ENDINGS = (".csv", ".jsonl", ".parquet")
+OUTPUT_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 _ROWS_AT_ONCE = 1000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001, as spreadsheets take both widths
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001, as spreadsheets take both widths
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_OURS = ("id", "prediction", "score", "error")
+_OUTPUT_COLUMNS = ("id", "prediction", "score", "error")
 
 Write = Callable[[Prediction], None]
 
 
 @contextmanager
 def open_output(
-    path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str] = ()
+    path: Path, target: Target, label_names: Sequence[str], input_columns: Sequence[str] = ()
 ) -> Iterator[Write]:
     """Open a file for predictions. The file appears at its path, complete, only if the block ends without an error.
 
@@ -41,16 +41,16 @@ def open_output(
     and regression has neither score nor probabilities. With more than 200 classes the columns top_classes and
     top_probabilities, with the 20 most probable classes, replace the columns of the single classes. A csv cell with
     several values is a JSON list, and a csv text that a spreadsheet would evaluate as a formula is prefixed with an
-    apostrophe, see ``safe_cell``. A jsonl line holds the probabilities as ``scores``, and leaves out empty values.
+    apostrophe, see ``safe_cell``. A jsonl line contains the probabilities as ``scores``, without empty values.
 
-    Columns carried along from the input follow the id; a name that is taken by an output column becomes
-    ``input:NAME``. In csv and parquet files they are strings.
+    Columns copied from the input follow the id; a name that an output column has already becomes ``input:NAME``. In
+    csv and parquet files they are strings.
 
     Args:
         path: Path that ends in .csv, .jsonl or .parquet, in an existing folder. An existing file is replaced.
         target: Label type of the model: ``single_label``, ``multi_label`` or ``regression``.
         label_names: Class names in the order of the model.
-        kept: Columns of the input that predictions carry.
+        input_columns: Columns of the input that predictions contain.
 
     Yields:
         Function that writes a prediction.
@@ -58,12 +58,12 @@ def open_output(
     Raises:
         InputError: If the path cannot be written to.
     """
-    ending = path.suffix.lower()
-    problem = _path_problem(path, ending)
+    suffix = path.suffix.lower()
+    problem = _path_problem(path, suffix)
     if problem is not None:
         raise InputError(problem)
-    open_ending = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}[ending]
-    with replacing(path) as temporary, open_ending(temporary, target, label_names, kept) as write:
+    open_writer = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}[suffix]
+    with replacing(path) as temporary, open_writer(temporary, target, label_names, input_columns) as write:
         yield write
 
 
@@ -73,10 +73,10 @@ def json_line(prediction: Prediction) -> str:
     Args:
         prediction: Prediction, or the error of an example.
     """
-    carried = _kept(prediction.row, ("id", "prediction", "score", "scores", "error"))
+    input_cells = _input_cells(prediction.row, ("id", "prediction", "score", "scores", "error"))
     if prediction.error is not None:
-        return _json({"id": prediction.id, **carried, "error": prediction.error})
-    values: dict[str, Any] = {"id": prediction.id, **carried, "prediction": prediction.label}
+        return _json({"id": prediction.id, **input_cells, "error": prediction.error})
+    values: dict[str, Any] = {"id": prediction.id, **input_cells, "prediction": prediction.label}
     if prediction.score is not None:
         values["score"] = prediction.score
     if prediction.scores:
@@ -89,17 +89,17 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _kept_names(names: Iterable[str], ours: Collection[str]) -> dict[str, str]:
+def _output_names(names: Iterable[str], output_columns: Collection[str]) -> dict[str, str]:
     """Return the output name of each input column, without ``id``, which the output has already."""
     return {
-        name: f"input:{name}" if name in ours or name.startswith(PROBABILITY) else name
+        name: f"input:{name}" if name in output_columns or name.startswith(PROBABILITY) else name
         for name in names
         if name != "id"
     }
 
 
-def _kept(row: Mapping[str, Any], ours: Collection[str]) -> dict[str, Any]:
-    names = _kept_names(row, ours)
+def _input_cells(row: Mapping[str, Any], output_columns: Collection[str]) -> dict[str, Any]:
+    names = _output_names(row, output_columns)
     return {names[name]: value for name, value in row.items() if name in names}
 
 
@@ -113,16 +113,16 @@ def safe_cell(value: Any) -> Any:
 
     Source: OWASP, CSV Injection.
     """
-    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
+    if isinstance(value, str) and value.startswith(_FORMULA_PREFIXES) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value
 
 
-def _path_problem(path: Path, ending: str) -> Problem | None:
-    if ending not in OUTPUT_ENDINGS:
+def _path_problem(path: Path, suffix: str) -> Problem | None:
+    if suffix not in OUTPUT_SUFFIXES:
         return Problem(
             "--output",
-            f"must end in {', '.join(OUTPUT_ENDINGS[:-1])} or {OUTPUT_ENDINGS[-1]}",
+            f"must end in {', '.join(OUTPUT_SUFFIXES[:-1])} or {OUTPUT_SUFFIXES[-1]}",
             repr(str(path)),
         )
     if not can_be_path(path):
@@ -134,10 +134,12 @@ def _path_problem(path: Path, ending: str) -> Problem | None:
     return None
 
 
-def _fields(target: Target, label_names: Sequence[str], kept: Sequence[str]) -> dict[str, pa.DataType]:
+def _fields(
+    target: Target, label_names: Sequence[str], input_columns: Sequence[str]
+) -> dict[str, pa.DataType]:
     """Return the columns of the output table with their types."""
     fields = {"id": pa.string()}
-    fields |= dict.fromkeys(_kept_names(kept, _OURS).values(), pa.string())
+    fields |= dict.fromkeys(_output_names(input_columns, _OUTPUT_COLUMNS).values(), pa.string())
     fields["prediction"] = TARGETS[target].arrow_type
     if TARGETS[target].is_exclusive:
         fields["score"] = pa.float64()
@@ -150,10 +152,10 @@ def _fields(target: Target, label_names: Sequence[str], kept: Sequence[str]) -> 
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    carried = _kept(prediction.row, _OURS)
+    input_cells = _input_cells(prediction.row, _OUTPUT_COLUMNS)
     return {
         "id": prediction.id,
-        **{name: _text(value) for name, value in carried.items()},
+        **{name: _text(value) for name, value in input_cells.items()},
         "prediction": prediction.label,
         "score": prediction.score,
         "error": prediction.error,
@@ -171,9 +173,13 @@ def _text(value: Any) -> str | None:
 
 
 @contextmanager
-def _open_csv(path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str]) -> Iterator[Write]:
+def _open_csv(
+    path: Path, target: Target, label_names: Sequence[str], input_columns: Sequence[str]
+) -> Iterator[Write]:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(_fields(target, label_names, kept)), extrasaction="ignore")
+        writer = csv.DictWriter(
+            file, list(_fields(target, label_names, input_columns)), extrasaction="ignore"
+        )
         writer.writerow({name: safe_cell(name) for name in writer.fieldnames})
 
         def write(prediction: Prediction) -> None:
@@ -190,7 +196,7 @@ def _open_csv(path: Path, target: Target, label_names: Sequence[str], kept: Sequ
 
 @contextmanager
 def _open_jsonl(
-    path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str]
+    path: Path, target: Target, label_names: Sequence[str], input_columns: Sequence[str]
 ) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
         yield lambda prediction: print(json_line(prediction), file=file)
@@ -198,9 +204,9 @@ def _open_jsonl(
 
 @contextmanager
 def _open_parquet(
-    path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str]
+    path: Path, target: Target, label_names: Sequence[str], input_columns: Sequence[str]
 ) -> Iterator[Write]:
-    schema = pa.schema(list(_fields(target, label_names, kept).items()))
+    schema = pa.schema(list(_fields(target, label_names, input_columns).items()))
     rows: list[dict[str, Any]] = []
     with parquet.ParquetWriter(path, schema) as writer:
 

@@ -35,9 +35,9 @@ PROBABILITY = "probability:"
 TOP_CLASSES, TOP_PROBABILITIES = "top_classes", "top_probabilities"
 LABEL_PROBABILITY, LABEL_RANK = "label_probability", "label_rank"
 CLASSES = "classes"
-"""Key of the file metadata that holds the class names in order, as JSON, if there is no column for each class."""
+"""Key of the file metadata with the class names in order, as JSON, if there is no column for each class."""
 TARGET = "target"
-"""Key of the file metadata that holds the kind of labels, if the type of the label column does not tell it."""
+"""Key of the file metadata with the label type, if the type of the label column is ambiguous."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Predictions:
         target: Label type: ``single_label``, ``multi_label`` or ``regression``.
         label_names: Class names in the order of the model; ``("label",)`` for regression.
         groups: Group of each example, for grouped resampling; None if the data has no groups.
-        group_column: Column of the data that holds the groups.
+        group_column: Column of the data that contains the groups.
     """
 
     ids: tuple[str, ...]
@@ -85,7 +85,8 @@ def write_predictions(
 
     With more than 200 classes only the 20 most probable of each example are written, unless ``probabilities`` is
     ``all``: in ``top_classes`` and ``top_probabilities``, and for single-label data ``label_probability`` and
-    ``label_rank``, from which log loss and top-k accuracy are computed. The file metadata then holds the class names.
+    ``label_rank``, from which log loss and top-k accuracy are computed. The file metadata then contains the class
+    names.
 
     Args:
         path: File to write, in an existing folder.
@@ -97,7 +98,7 @@ def write_predictions(
         thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
         slices: Slice of each example, by column; written to ``slice:NAME``.
         groups: Group of each example, written to ``group:NAME``; None if the data has no groups.
-        group_column: Column of the data that holds the groups, the ``NAME``.
+        group_column: Column of the data that contains the groups, the ``NAME``.
         probabilities: Probabilities to write if there are more than 200 classes.
 
     Raises:
@@ -139,7 +140,7 @@ def write_predictions(
         metadata = {}
         if top_scores is not None:
             metadata[CLASSES] = json.dumps(list(label_names))
-        if _usual_target(kind.arrow_type) is not kind:
+        if _default_target_for(kind.arrow_type) is not kind:
             metadata[TARGET] = target
         table = pa.table(columns)
         pq.write_table(table.replace_schema_metadata(metadata) if metadata else table, temporary)
@@ -190,16 +191,16 @@ def read_predictions(path: Path) -> Predictions:
     return predictions
 
 
-def _usual_target(label_type: pa.DataType) -> Kind:
-    """Return the kind of labels of a file that does not state it: the first with this type of the label column."""
+def _default_target_for(label_type: pa.DataType) -> Kind:
+    """Return the label type of a file that does not state it: the first one with this type of the label column."""
     return next(kind for kind in TARGETS.values() if kind.arrow_type == label_type)
 
 
 def _predictions_of(table: pa.Table) -> Predictions:
     ids, labels = tuple(table["id"].to_pylist()), table["label"].to_pylist()
     metadata = table.schema.metadata or {}
-    stated = metadata.get(TARGET.encode())
-    kind = TARGETS[stated.decode()] if stated else _usual_target(table.schema.field("label").type)
+    declared = metadata.get(TARGET.encode())
+    kind = TARGETS[declared.decode()] if declared else _default_target_for(table.schema.field("label").type)
     if not kind.has_classes:
         predicted = table["prediction"].to_numpy()
         return Predictions(ids, kind.label_array(labels, 1), predicted, kind.name, ("label",))
@@ -220,13 +221,13 @@ def _predictions_of(table: pa.Table) -> Predictions:
 def _top_scores_of(table: pa.Table, names: Sequence[str], kind: Kind) -> TopScores:
     examples, order = table.num_rows, pa.array(list(names), pa.string())
 
-    def places(column: pa.ChunkedArray) -> np.ndarray:
+    def class_indices(column: pa.ChunkedArray) -> np.ndarray:
         positions: np.ndarray = compute.index_in(column.combine_chunks(), value_set=order).to_numpy(
             zero_copy_only=False
         )
         return positions.astype(np.int64)
 
-    indices = places(compute.list_flatten(table[TOP_CLASSES])).reshape(examples, -1)
+    indices = class_indices(compute.list_flatten(table[TOP_CLASSES])).reshape(examples, -1)
     values = compute.list_flatten(table[TOP_PROBABILITIES]).to_numpy().reshape(examples, -1)
     decisions = kind.label_array(_indices(table["prediction"].to_pylist(), names), len(names))
     if not kind.is_exclusive:
@@ -237,7 +238,7 @@ def _top_scores_of(table: pa.Table, names: Sequence[str], kind: Kind) -> TopScor
 
 def _indices(labels: Sequence[Any], names: Sequence[str]) -> list[Any]:
     """Return the index of each class name, or the indices of each list of them."""
-    places = {name: index for index, name in enumerate(names)}
+    index_of = {name: index for index, name in enumerate(names)}
     return [
-        [places[name] for name in label] if isinstance(label, list) else places[label] for label in labels
+        [index_of[name] for name in label] if isinstance(label, list) else index_of[label] for label in labels
     ]

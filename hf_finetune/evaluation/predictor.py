@@ -1,4 +1,4 @@
-"""Finished model as a transformers pipeline, with the task and the labels declared in its config."""
+"""Fine-tuned model as a transformers pipeline, with the task and the labels declared in its config."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,11 +146,11 @@ def load_classifier(
     except LOADING_ERRORS as error:
         refused = None if trust_remote_code else code_refused(place, source)
         raise (refused or InputError(_no_checkpoint(source, error))) from error
-    made_for = _task_of(config, place)
-    if task is not None and task != made_for.name:
-        raise InputError(Problem(place, f"must be a model for {task}", f"a model for {made_for.name}"))
-    modality = made_for.modality
-    model_class, known = made_for.auto_class, dict[str, Any]()
+    model_task = _task_of(config, place)
+    if task is not None and task != model_task.name:
+        raise InputError(Problem(place, f"must be a model for {task}", f"a model for {model_task.name}"))
+    modality = model_task.modality
+    model_class, known = model_task.auto_class, dict[str, Any]()
     if is_given(config):  # this package implements the head: the code next to the weights is not run
         model_class, known = HeadModel, {"config": config}
     if modality.has_tokens:
@@ -174,9 +174,12 @@ def load_classifier(
         raise InputError(Problem(place, f"lacks weights of its model: {missing}"))
     label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
     model.config.id2label = dict(enumerate(label_names))
-    pipe = made_for.build_pipeline(model, modality.pipeline_settings(processor, model))
+    pipe = model_task.build_pipeline(model, modality.pipeline_settings(processor, model))
     return Classifier(
-        *(pipe, made_for.name, target_of(model.config), label_names),
+        pipe,
+        model_task.name,
+        target_of(model.config),
+        label_names,
         batch_size=batch_size if modality.makes_batches(processor) else 1,
         temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),
         thresholds=tuple(getattr(model.config, THRESHOLDS, None) or ()) or None,
@@ -226,11 +229,11 @@ def logit_batches(
     Yields:
         Logits of a batch [batch, classes], in float32.
     """
-    pipe, waiting = classifier.pipe, iter(examples)
+    pipe, stream = classifier.pipe, iter(examples)
     is_exported = not isinstance(pipe, Pipeline)
     with keep_freed_memory(not is_exported and pipe.device.type == "cpu"):
         batches = (
-            _exported_logits(classifier, waiting) if is_exported else _logits(classifier, waiting, remarks)
+            _exported_logits(classifier, stream) if is_exported else _logits(classifier, stream, remarks)
         )
         for logits in batches:
             yield np.asarray(logits, dtype=np.float32) / classifier.temperature
@@ -259,8 +262,8 @@ def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
 def _task_of(config: PreTrainedConfig, place: str) -> Task:
     """Return the task of an architecture.
 
-    Several tasks may have architectures of the same name. It is then that whose examples have the columns of the
-    training data, or, if these are not known, that whose auto class builds such models.
+    Several tasks may have architectures of the same name. Then the task whose main column is among the training columns
+    is chosen, or else the one whose auto class builds such models.
     """
     names = config.architectures or ()
     tasks = [task for name in names for task in TASKS.values() if name.endswith(task.suffix)]

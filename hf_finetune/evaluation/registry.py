@@ -1,4 +1,4 @@
-"""Metrics by name, of all kinds of labels; each kind has its own metrics."""
+"""Metrics by name, of all label types; each type has its own metrics."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -59,7 +59,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 
 
 def known_metrics(target: Target | None = None) -> dict[str, Metric]:
-    """Return the metrics of a kind of labels, or of all kinds, by name."""
+    """Return the metrics of a label type, or of all label types, by name."""
     kinds = TARGETS.values() if target is None else (TARGETS[target],)
     return {metric.name: metric for kind in kinds for metric in kind.metrics}
 
@@ -70,10 +70,9 @@ def find_metric(
     """Return the metric with a name; None if there is none.
 
     Args:
-        name: Name of ``known_metrics``, or one that a kind of labels understands, such as ``top_3_accuracy`` or
-            ``recall:soup``.
+        name: Name of ``known_metrics``, or a parametrized name such as ``top_3_accuracy`` or ``recall:soup``.
         settings: Classes and costs, for the metrics that need them.
-        target: Kind of labels that it must be defined for; None for any.
+        target: Label type that it must be defined for; None for any.
     """
     kinds = list(TARGETS.values()) if target is None else [TARGETS[target]]
     listed = (metric for kind in kinds for metric in kind.metrics if metric.name == name)

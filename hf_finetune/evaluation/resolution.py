@@ -1,15 +1,15 @@
-"""Resolution of a validation split: the smallest difference of a metric on it that is not due to chance."""
+"""Precision of metrics on a validation split: the smallest difference that is not due to chance."""
 
 from math import sqrt
 from statistics import NormalDist
 
 from hf_finetune.evaluation.registry import find_metric
 
-__all__ = ["COARSE", "LEVEL", "half_width", "resolution_note"]
+__all__ = ["LEVEL", "MAX_HALF_WIDTH", "half_width", "resolution_note"]
 
 LEVEL = 0.95
 """Confidence level of all intervals."""
-COARSE = 0.05
+MAX_HALF_WIDTH = 0.05
 """Half-width of the 95 % interval of a proportion of 0.5 above which a split is too small: 380 units or fewer."""
 
 
@@ -28,7 +28,7 @@ def half_width(units: int) -> float:
 def resolution_note(metric: str, examples: int, groups: int | None = None) -> str | None:
     """Return a note on a validation split that is too small to distinguish epochs; None if it is large enough.
 
-    A split is too small if ``half_width`` of its examples, or of its groups, exceeds ``COARSE``.
+    A split is too small if ``half_width`` of its examples, or of its groups, exceeds ``MAX_HALF_WIDTH``.
 
     Args:
         metric: Name of the metric that selects the checkpoint.
@@ -36,7 +36,7 @@ def resolution_note(metric: str, examples: int, groups: int | None = None) -> st
         groups: Number of groups of the examples; None if the examples are independent.
     """
     width = half_width(examples if groups is None else groups)
-    if width <= COARSE:
+    if width <= MAX_HALF_WIDTH:
         return None
     size = f"{examples:,} {'example' if examples == 1 else 'examples'}"
     if groups is not None:

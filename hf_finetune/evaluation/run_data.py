@@ -20,30 +20,30 @@ from hf_finetune.recipe import Recipe
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 
-__all__ = ["OwnSplit", "load_own_split", "match_rows"]
+__all__ = ["RunSplit", "load_run_split", "match_rows"]
 
 _REPAIR = "Restore the data of the run, or evaluate on other data with --data."
 
 
 @dataclass(frozen=True)
-class OwnSplit:
+class RunSplit:
     """Examples of a split of a run.
 
     Attributes:
         dataset: Examples, with the columns of ``LabelledData``.
         changed: Note for the user if the data has changed since the run (how the examples were found, and how many
-            were left out), or if it is not known whether it has. None if the split is certainly unchanged.
+            are ignored), or if it is not known whether it has. None if the split is certainly unchanged.
     """
 
     dataset: Dataset
     changed: str | None = None
 
 
-def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str) -> OwnSplit:
+def load_run_split(run: Path, recipe: Recipe, classifier: Classifier, split: str) -> RunSplit:
     """Load the examples that a run had in a split.
 
     The data is split again according to the recipe. If the result differs from the examples of the run, these are
-    searched for in all of the data, by the hashes in ``RUN/examples.npz``.
+    looked up in the whole data by the hashes in ``RUN/examples.npz``.
 
     Args:
         run: Run directory.
@@ -65,10 +65,10 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
         if known is None or split not in known:
             raise
         try:
-            whole = load_data(_uncut(recipe))
+            full_data = load_data(_without_split(recipe))
         except InputError:
             raise error from None
-        return _find_split(whole, classifier, known, split)
+        return _find_split(full_data, classifier, known, split)
     dataset = _splits(prepared).get(split)
     if dataset is None or (known is not None and split not in known):
         names = [name for name in _splits(prepared) if known is None or name in known]
@@ -76,10 +76,10 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
             Problem("--split", "must be a split of the run", repr(split), f"Known: {quoted(names)}.")
         )
     if known is None:
-        return _cut_without_hashes(run, recipe, prepared, split)
+        return _split_without_hashes(run, recipe, prepared, split)
     if _same_inputs(prepared.hashes[split], known[split]):
-        return OwnSplit(dataset, _told_of_labels(run, recipe, prepared, split))
-    return _find_split(load_data(_uncut(recipe)), classifier, known, split)
+        return RunSplit(dataset, _label_change_note(run, recipe, prepared, split))
+    return _find_split(load_data(_without_split(recipe)), classifier, known, split)
 
 
 def match_rows(
@@ -92,24 +92,24 @@ def match_rows(
     Args:
         keys: SHA-256 of each input as hexadecimal text; None for an input without one.
         known: Hashes of the inputs of each split.
-        split: Split whose examples are searched for.
+        split: Split whose examples are looked up.
 
     Returns:
         Rows of the examples found, in ascending order, and the number of rows that are in none of the splits.
     """
     hashes = [None if key is None else short_hash(key) for key in keys]
-    wanted = Counter(known[split].tolist())
-    unmatched = Counter(number for numbers in known.values() for number in numbers.tolist())
-    rows, new = [], 0
+    remaining = Counter(known[split].tolist())
+    unmatched = Counter(number for new_index in known.values() for number in new_index.tolist())
+    rows, new_count = [], 0
     for row, number in enumerate(hashes):
-        if number is not None and wanted[number] > 0:
-            wanted[number] -= 1
+        if number is not None and remaining[number] > 0:
+            remaining[number] -= 1
             rows.append(row)
         if number is not None and unmatched[number] > 0:
             unmatched[number] -= 1
         else:
-            new += 1
-    return rows, new
+            new_count += 1
+    return rows, new_count
 
 
 def _same_inputs(hashes: np.ndarray, known: np.ndarray) -> bool:
@@ -122,14 +122,14 @@ def _splits(data: LabelledData) -> dict[str, Dataset]:
     return {name: dataset for name, dataset in splits.items() if dataset is not None}
 
 
-def _uncut(recipe: Recipe) -> Recipe:
+def _without_split(recipe: Recipe) -> Recipe:
     """Return the recipe that loads all examples, in the splits that the data itself has."""
     split = recipe.data.split.model_copy(update={"validation": 0.0, "test": 0.0, "fold": None})
     data = recipe.data.model_copy(update={"split": split, "limit": None})
     return recipe.model_copy(update={"data": data})
 
 
-def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> OwnSplit:
+def _split_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> RunSplit:
     """Return a new split of the data, for a run without hashes to identify its examples.
 
     Raises:
@@ -137,10 +137,10 @@ def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split
     """
     dataset, fingerprint = _splits(prepared)[split], _fingerprint(run)
     if fingerprint == prepared.fingerprint:
-        return OwnSplit(dataset)
+        return RunSplit(dataset)
     # with domain adaptation the fingerprint of the run covers the inputs of both domains
     if fingerprint is None or recipe.domain_adaptation is not None:
-        return OwnSplit(
+        return RunSplit(
             dataset,
             f"The run has no {HASHES}, so it is unknown whether the examples of its {split} split have changed.",
         )
@@ -148,7 +148,7 @@ def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split
     raise InputError(Problem("The data", rule, "", _REPAIR))
 
 
-def _told_of_labels(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> str | None:
+def _label_change_note(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> str | None:
     """Return a note if the data has changed since the run, but not the inputs of the split; None otherwise."""
     before = _fingerprint(run)
     # with domain adaptation the fingerprint of the run covers the inputs of both domains
@@ -170,12 +170,12 @@ def _fingerprint(run: Path) -> str | None:
 
 
 def _find_split(
-    whole: LabelledData, classifier: Classifier, known: Mapping[str, np.ndarray], split: str
-) -> OwnSplit:
+    full_data: LabelledData, classifier: Classifier, known: Mapping[str, np.ndarray], split: str
+) -> RunSplit:
     """Find the examples of a split in data that has changed."""
-    splits = _splits(whole)
+    splits = _splits(full_data)
     keys = [key for dataset in splits.values() for key in content_keys(dataset)]
-    rows, new = match_rows(keys, known, split)
+    rows, new_count = match_rows(keys, known, split)
     total = len(known[split])
     if not rows:
         rule = f"contains none of the {total:,} examples of the run's {split} split"
@@ -185,55 +185,62 @@ def _find_split(
         chosen = [row - start for row in rows if start <= row < start + len(dataset)]
         start += len(dataset)
         if chosen:
-            parts.append(_in_classes(dataset.select(chosen), whole, classifier))
-    return OwnSplit(
-        parts[0] if len(parts) == 1 else concatenate_datasets(parts), _told(split, len(rows), total, new)
+            parts.append(_in_classes(dataset.select(chosen), full_data, classifier))
+    return RunSplit(
+        parts[0] if len(parts) == 1 else concatenate_datasets(parts),
+        _change_note(split, len(rows), total, new_count),
     )
 
 
-def _told(split: str, found: int, total: int, new: int) -> str:
-    count = f"all {total:,}" if found == total else f"{found:,} of {total:,}; the rest was removed or edited"
+def _change_note(split: str, matched_count: int, total: int, new_count: int) -> str:
+    count = (
+        f"all {total:,}"
+        if matched_count == total
+        else f"{matched_count:,} of {total:,}; the rest was removed or edited"
+    )
     sentence = (
         f"The data has changed since the run. The examples of the run's {split} split are identified by their content: "
         f"{count}."
     )
-    if new == 1:
+    if new_count == 1:
         sentence += " 1 new example is ignored; use --data to include it."
-    elif new:
-        sentence += f" {new:,} new examples are ignored; use --data to include them."
+    elif new_count:
+        sentence += f" {new_count:,} new examples are ignored; use --data to include them."
     return sentence
 
 
-def _in_classes(dataset: Dataset, whole: LabelledData, classifier: Classifier) -> Dataset:
+def _in_classes(dataset: Dataset, full_data: LabelledData, classifier: Classifier) -> Dataset:
     """Convert the labels to the class indices of the model, in case the classes of the data have changed.
 
     Raises:
         InputError: If the labels are of another type, or of a class that the model does not know.
     """
-    if whole.target != classifier.target:
+    if full_data.target != classifier.target:
         rule = f"must be {classifier.target}, like those of the model"
-        raise InputError(Problem("The labels", rule, whole.target, _REPAIR))
+        raise InputError(Problem("The labels", rule, full_data.target, _REPAIR))
     if TRAINING_LABEL in dataset.column_names:  # used in training only
         dataset = dataset.remove_columns(TRAINING_LABEL)
-    if not TARGETS[whole.target].has_classes or whole.label_names == classifier.label_names:
+    if not TARGETS[full_data.target].has_classes or full_data.label_names == classifier.label_names:
         return dataset
-    places = {name: index for index, name in enumerate(classifier.label_names)}
-    numbers = [places.get(name) for name in whole.label_names]
+    model_index = {name: index for index, name in enumerate(classifier.label_names)}
+    new_index = [model_index.get(name) for name in full_data.label_names]
     labels = dataset["label"][:]
-    if strange := sorted({index for label in labels for index in _indices(label) if numbers[index] is None}):
+    if unknown := sorted(
+        {index for label in labels for index in _indices(label) if new_index[index] is None}
+    ):
         rule = "must be classes of the model"
-        names = quoted(whole.label_names[index] for index in strange)
+        names = quoted(full_data.label_names[index] for index in unknown)
         raise InputError(Problem("The labels of the run's examples", rule, names, _REPAIR))
-    feature = TARGETS[whole.target].feature(classifier.label_names)
+    feature = TARGETS[full_data.target].feature(classifier.label_names)
     columns: dict[str, list[Any]] = {
         "label": [
-            sorted(numbers[index] for index in label) if isinstance(label, list) else numbers[label]
+            sorted(new_index[index] for index in label) if isinstance(label, list) else new_index[label]
             for label in labels
         ]
     }
     if UNKNOWN in dataset.column_names:
         columns[UNKNOWN] = [
-            sorted(number for index in row if (number := numbers[index]) is not None)
+            sorted(number for index in row if (number := new_index[index]) is not None)
             for row in dataset[UNKNOWN][:]
         ]
     for name, values in columns.items():

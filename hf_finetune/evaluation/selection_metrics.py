@@ -19,8 +19,8 @@ from hf_finetune.targets.scored_examples import ScoredExamples
 
 __all__ = ["resolution_notes", "undefined_metric", "unknown_label_problem"]
 
-TRIED = 3
-"""Number of sets of random predictions that a metric is tried on."""
+NUM_TRIALS = 3
+"""Number of sets of random predictions on which a metric is computed."""
 
 
 def undefined_metric(
@@ -39,18 +39,18 @@ def undefined_metric(
         return None
     labels = labels_of(data.validation, data.target, len(data.label_names))
     groups = groups_of(data.validation)
-    tried = (
+    trials = (
         ScoredExamples(labels, _random_scores(data, labels, seed), data.target, None, groups, settings)
-        for seed in range(TRIED)
+        for seed in range(NUM_TRIALS)
     )
-    if any(np.isfinite(metric.compute(examples)) for examples in tried):
+    if any(np.isfinite(metric.compute(examples)) for examples in trials):
         return None
     examples = f"{len(labels):,} example{'s' if len(labels) > 1 else ''}"
     repair = (
         "Use a metric that is defined there, or add validation examples with data.split.validation; "
         "with best: null a stage keeps its last epoch."
     )
-    value = f"{name!r}, which is undefined on {examples} {_labels_there(data, labels)}"
+    value = f"{name!r}, which is undefined on {examples} {_describe_labels(data, labels)}"
     return Problem(place, "must be defined on the validation split", value, repair)
 
 
@@ -63,29 +63,29 @@ def _random_scores(data: LabelledData, labels: np.ndarray, seed: int) -> np.ndar
     return scores / scores.sum(axis=1, keepdims=True) if TARGETS[data.target].is_exclusive else scores
 
 
-def _labels_there(data: LabelledData, labels: np.ndarray) -> str:
+def _describe_labels(data: LabelledData, labels: np.ndarray) -> str:
     if not TARGETS[data.target].has_classes:
         return f"with labels from {labels.min():g} to {labels.max():g}"
     if TARGETS[data.target].is_exclusive:
         return f"of the classes {quoted(data.label_names[index] for index in np.unique(labels))}"
-    held = [name for name, column in zip(data.label_names, labels.T, strict=True) if (column == 1).any()]
-    return f"with the classes {quoted(held)}" if held else "without any class"
+    present = [name for name, column in zip(data.label_names, labels.T, strict=True) if (column == 1).any()]
+    return f"with the classes {quoted(present)}" if present else "without any class"
 
 
 def resolution_notes(
-    stages: Sequence[StageSpec], leading: str, data: LabelledData, task: str = ""
+    stages: Sequence[StageSpec], primary_metric: str, data: LabelledData, task: str = ""
 ) -> tuple[str, ...]:
     """Return a note on a validation split that is too small to select an epoch; empty if it is large enough.
 
     Args:
         stages: Stages of the recipe. Stages without ``best`` select no epoch, nor do stages that fit the head at once,
             without gradient steps.
-        leading: Selection metric of stages that name none.
+        primary_metric: Selection metric of stages that name none.
         data: Splits of the data.
         task: Name of the task that the data belongs to, if there are several; stages that select by a metric of
             another task are ignored.
     """
-    chosen = [stage.best.metric or leading for stage in stages if stage.best and not solver_of(stage)]
+    chosen = [stage.best.metric or primary_metric for stage in stages if stage.best and not solver_of(stage)]
     if task:
         chosen = [name.removeprefix(f"{task}/") for name in chosen]
         chosen = [name for name in chosen if "/" not in name]
@@ -99,7 +99,7 @@ def resolution_notes(
 def unknown_label_problem(
     name: str, data: LabelledData, place: str, settings: MetricSettings = NO_SETTINGS
 ) -> Problem | None:
-    """Return the problem of a metric of ``evaluate`` if some labels are unknown, as it cannot ignore those; else None.
+    """Return the problem of a metric of ``evaluate``, which cannot ignore unknown labels, if there are any; else None.
 
     Args:
         name: Name of the metric.

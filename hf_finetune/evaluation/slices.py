@@ -13,10 +13,18 @@ from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, without_nan
 from hf_finetune.targets import TARGETS
 
-__all__ = ["ENOUGH", "MISSING", "judge_slices", "name_slices", "quartiles", "sliced", "training_slices"]
+__all__ = [
+    "MIN_EXAMPLES",
+    "MISSING",
+    "evaluate_slices",
+    "name_slices",
+    "quartiles",
+    "sliced",
+    "training_slices",
+]
 
 MISSING = "(missing)"
-ENOUGH = 20
+MIN_EXAMPLES = 20
 """Minimum number of examples of a slice that is ranked; with fewer, the interval is too wide to be useful."""
 
 
@@ -42,7 +50,7 @@ def name_slices(values: Sequence[Any], ends: Sequence[float] | None) -> list[str
         values: Values of a column.
         ends: Quartiles; a value equal to one belongs to the quarter below it. None for a column without quarters.
     """
-    names = _apart(ends) if ends is not None else []
+    names = _distinct_labels(ends) if ends is not None else []
     return [MISSING if value is None else _name(value, ends, names) for value in values]
 
 
@@ -50,10 +58,10 @@ def _name(value: Any, ends: Sequence[float] | None, names: Sequence[str]) -> str
     number = _number(value) if ends is not None else None
     if ends is None or number is None:
         return value if isinstance(value, str) else number_name(value)
-    place = int(np.searchsorted(ends, number, side="left"))
-    if place == 0:
+    quarter = int(np.searchsorted(ends, number, side="left"))
+    if quarter == 0:
         return f"up to {names[0]}"
-    return f"above {names[-1]}" if place == len(ends) else f"{names[place - 1]} to {names[place]}"
+    return f"above {names[-1]}" if quarter == len(ends) else f"{names[quarter - 1]} to {names[quarter]}"
 
 
 def _number(value: Any) -> float | None:
@@ -68,8 +76,8 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _apart(ends: Sequence[float]) -> list[str]:
-    """Format quartiles, with as few digits as keep them distinct, but at least six for fractions."""
+def _distinct_labels(ends: Sequence[float]) -> list[str]:
+    """Format quartiles with the fewest digits that keep them distinct, but at least six for fractions."""
     for digits in range(6, 17):
         names = [number_name(end) if float(end).is_integer() else f"{end:.{digits}g}" for end in ends]
         if len(set(names)) == len(ends):
@@ -107,51 +115,53 @@ def sliced(dataset: Dataset, training: Mapping[str, Mapping[str, Any]]) -> dict[
     return by_column
 
 
-def judge_slices(
-    found: EvaluationResult,
+def evaluate_slices(
+    result: EvaluationResult,
     slices: Mapping[str, Sequence[str]],
     training: Mapping[str, Mapping[str, Any]],
     primary_metrics: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    """Compute the leading metric and the accuracy (or exact match) of each slice, and find the worst slice.
+    """Compute the primary metric and the accuracy (or exact match) of each slice, and find the worst slice.
 
     Args:
         found: Evaluation result with the scores and labels of the examples.
         slices: Slice of each example, by column.
         training: Slices of the training split, as ``training_slices`` returns them. For a column that is missing in it,
             it is not known whether the model was trained on its slices.
-        primary_metrics: Names of the primary metrics, the leading one first.
+        primary_metrics: Names of the metrics of the recipe, the primary one first.
         seed: Seed of the bootstrap intervals.
 
     Returns:
         A dictionary for each column: ``metric``, ``worst`` (None if fewer than two slices have enough examples),
         ``ends``, ``training`` and ``slices``, ordered from the worst to the best, those with too few examples last.
     """
-    leading = next((name for name in primary_metrics if name != "loss"), None)
-    names = list(dict.fromkeys(name for name in (leading, TARGETS[found.target].share_metric) if name))
+    primary_metric = next((name for name in primary_metrics if name != "loss"), None)
+    names = list(
+        dict.fromkeys(name for name in (primary_metric, TARGETS[result.target].share_metric) if name)
+    )
     return {
-        column: _judge(found, np.asarray(values), training.get(column, {}), names, seed)
+        column: _evaluate_column(result, np.asarray(values), training.get(column, {}), names, seed)
         for column, values in slices.items()
         if names
     }
 
 
-def _judge(
-    found: EvaluationResult, values: np.ndarray, training: Mapping[str, Any], names: list[str], seed: int
+def _evaluate_column(
+    result: EvaluationResult, values: np.ndarray, training: Mapping[str, Any], names: list[str], seed: int
 ) -> dict[str, Any]:
     known = training.get("training")
     rows = []
     for value in sorted(set(values.tolist())):
         members = values == value
-        examples = found.examples[members]
+        examples = result.examples[members]
         ends = intervals(names, examples, seed=seed)
         rows.append(
             {
                 "name": value,
                 "examples": int(members.sum()),
                 "in_training": None if known is None else value in known,
-                "enough": bool(members.sum() >= ENOUGH),
+                "enough": bool(members.sum() >= MIN_EXAMPLES),
                 **({} if examples.groups is None else {"groups": len(np.unique(examples.groups))}),
                 "metrics": without_nan(compute_metrics(names, examples)),
                 "intervals": {name: list(interval) if interval else None for name, interval in ends.items()},
@@ -159,11 +169,11 @@ def _judge(
         )
     sign = 1 if greater_is_better(names[0]) else -1
 
-    def badness(row: Mapping[str, Any]) -> tuple[bool, float]:
+    def sort_key(row: Mapping[str, Any]) -> tuple[bool, float]:
         value = row["metrics"][names[0]]
         return not row["enough"], math.inf if value is None else sign * value
 
-    rows.sort(key=badness)
+    rows.sort(key=sort_key)
     ranked = [row for row in rows if row["enough"] and row["metrics"][names[0]] is not None]
     return {
         "metric": names[0],

@@ -6,7 +6,7 @@ from hf_finetune.targets.unknown_labels import is_known
 
 __all__ = ["fit_thresholds"]
 
-HALF = 0.5
+DEFAULT_THRESHOLD = 0.5
 
 
 def fit_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -27,14 +27,14 @@ def fit_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _best(scores: np.ndarray, members: np.ndarray) -> float:
     if len(np.unique(members)) < 2:
-        return HALF
+        return DEFAULT_THRESHOLD
     order = np.argsort(-scores, kind="stable")
-    right = np.cumsum(members[order])
-    f1 = 2 * right / (np.arange(1, len(scores) + 1) + members.sum())
+    true_positives = np.cumsum(members[order])
+    f1 = 2 * true_positives / (np.arange(1, len(scores) + 1) + members.sum())
     ranked = scores[order]
     # a threshold cannot separate equal scores
     ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))
     candidates = (ranked[ends] + np.append(ranked[1:], 0.0)[ends]) / 2
     best = f1[ends].max()
-    good = candidates[f1[ends] >= best - 1e-12]
-    return float(good[np.abs(good - HALF).argmin()])
+    best_candidates = candidates[f1[ends] >= best - 1e-12]
+    return float(best_candidates[np.abs(best_candidates - DEFAULT_THRESHOLD).argmin()])

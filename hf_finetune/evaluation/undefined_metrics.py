@@ -12,57 +12,59 @@ from hf_finetune.targets.unknown_labels import is_known
 
 __all__ = ["undefined_notes"]
 
-_PRECISION = "mean_average_precision"
+_MAP = "mean_average_precision"
 _NOTHING_TO_RANK = "no class has both positive and negative examples"
 
 
-def undefined_notes(found: EvaluationResult) -> tuple[str, ...]:
+def undefined_notes(result: EvaluationResult) -> tuple[str, ...]:
     """Return a sentence for each reason why metrics are undefined, and one if mean average precision is always 1.
 
     Args:
         found: Metrics, with the labels and scores they were computed from.
     """
     reasons: dict[str, list[str]] = {}
-    for name, value in found.metrics.items():
+    for name, value in result.metrics.items():
         if np.isnan(value):
-            reasons.setdefault(_reason(name, found), []).append(name)
+            reasons.setdefault(_reason(name, result), []).append(name)
     notes = [
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} undefined: {reason}."
         for reason, names in reasons.items()
     ]
-    if np.isfinite(found.metrics.get(_PRECISION, np.nan)) and (reason := _not_ranked(found)):
-        notes.append(f"{_PRECISION} is 1 whatever the model predicts: {reason}.")
+    if np.isfinite(result.metrics.get(_MAP, np.nan)) and (reason := _no_ranking_reason(result)):
+        notes.append(f"{_MAP} is 1 whatever the model predicts: {reason}.")
     return tuple(notes)
 
 
-def _reason(name: str, found: EvaluationResult) -> str:
+def _reason(name: str, result: EvaluationResult) -> str:
     """Return the reason why a metric is undefined."""
-    if isinstance(found.scores, TopScores) and needs_all_scores(name, found.target):
+    if isinstance(result.scores, TopScores) and needs_all_scores(name, result.target):
         return "only the highest probabilities of each example are stored"
-    if TARGETS[found.target].has_several_classes and name == _PRECISION:
+    if TARGETS[result.target].has_several_classes and name == _MAP:
         return "no example has a class"
-    reason = _alike(found) if not TARGETS[found.target].has_classes else _not_ranked(found)
+    reason = (
+        _constant_reason(result) if not TARGETS[result.target].has_classes else _no_ranking_reason(result)
+    )
     return reason or "it has no value on these examples"
 
 
-def _alike(found: EvaluationResult) -> str:
+def _constant_reason(result: EvaluationResult) -> str:
     """Return why regression metrics are undefined (constant labels or predictions); empty if neither applies."""
-    if len(found.labels) == 1:
+    if len(result.labels) == 1:
         return "there is one example"
-    if np.ptp(found.labels) == 0:
+    if np.ptp(result.labels) == 0:
         return "all labels are equal"
-    return "all predictions are equal" if np.ptp(found.scores) == 0 else ""
+    return "all predictions are equal" if np.ptp(result.scores) == 0 else ""
 
 
-def _not_ranked(found: EvaluationResult) -> str:
+def _no_ranking_reason(result: EvaluationResult) -> str:
     """Return the reason why no class has both positive and negative examples; empty if a class has both."""
-    if TARGETS[found.target].has_several_classes:
-        return _NOTHING_TO_RANK if all(len(values) < 2 for values in _known_values(found)) else ""
-    classes = np.unique(found.labels)
-    return f"every example is of the class {found.label_names[classes[0]]!r}" if len(classes) == 1 else ""
+    if TARGETS[result.target].has_several_classes:
+        return _NOTHING_TO_RANK if all(len(values) < 2 for values in _known_values(result)) else ""
+    classes = np.unique(result.labels)
+    return f"every example is of the class {result.label_names[classes[0]]!r}" if len(classes) == 1 else ""
 
 
-def _known_values(found: EvaluationResult) -> Iterator[np.ndarray]:
+def _known_values(result: EvaluationResult) -> Iterator[np.ndarray]:
     """Yield the distinct known labels of each class."""
-    for column in found.labels.T:
+    for column in result.labels.T:
         yield np.unique(column[is_known(column)])

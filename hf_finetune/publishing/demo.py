@@ -12,9 +12,9 @@ from typing import Any
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.evaluate import model_examples
-from hf_finetune.evaluation.evaluate_run import load_labelled
-from hf_finetune.evaluation.example_reading import Inputs, open_file, read_item
-from hf_finetune.evaluation.finished import load_finished, recipe_of, run_of, training_columns
+from hf_finetune.evaluation.evaluate_run import load_labeled
+from hf_finetune.evaluation.example_reading import PredictionInputs, read_example, read_file
+from hf_finetune.evaluation.finished import find_run, find_run_recipe, load_finished, training_columns
 from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
@@ -68,11 +68,11 @@ class Page:
             values: Path of a file or a text, for each column. None if the field is empty.
         """
         if self.modality.opens_files:
-            item = open_file(self.modality, "", Path(values[0]) if values[0] else None)
+            item = read_file(self.modality, "", Path(values[0]) if values[0] else None)
         else:
             cells = {name: value or "" for name, value in zip(self.columns, values, strict=True)}
-            item = read_item(self.modality, "", cells)
-        (prediction,) = PredictionStream(self.classifier, Inputs(iter([item]), 1))
+            item = read_example(self.modality, "", cells)
+        (prediction,) = PredictionStream(self.classifier, PredictionInputs(iter([item]), 1))
         return prediction
 
     def many(self, files: Sequence[str | Path]) -> tuple[Path, int, int]:
@@ -101,8 +101,8 @@ class Page:
     def _predictions(self, files: Sequence[str | Path]) -> Iterator[Prediction]:
         if self.modality.opens_files:  # a table could name any file on this machine, so no table is read
             paths = [Path(file) for file in files]
-            items = (open_file(self.modality, path.name, path) for path in paths)
-            yield from PredictionStream(self.classifier, Inputs(items, len(paths)))
+            items = (read_file(self.modality, path.name, path) for path in paths)
+            yield from PredictionStream(self.classifier, PredictionInputs(items, len(paths)))
             return
         for file in files:
             # gradio puts each upload into a temporary folder; its name means nothing to the user.
@@ -125,12 +125,12 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
     Raises:
         InputError: If the model cannot be loaded.
     """
-    recipe = recipe_of(model_or_run)
+    recipe = find_run_recipe(model_or_run)
     classifier = load_finished(model_or_run, trust_remote_code=trust_remote_code)
     examples: tuple[Example, ...] = ()
     if recipe is not None:
         try:
-            dataset = load_labelled(model_or_run, classifier)
+            dataset = load_labeled(model_or_run, classifier)
             examples = tuple(
                 classifier.modality.page_values(example, folder / f"example-{number}")
                 for number, example in enumerate(model_examples(dataset, EXAMPLES))
@@ -139,7 +139,7 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
             logger.info("The page has no examples. %s", error)
     columns = training_columns(model_or_run, classifier)
     classifier = replace(classifier, columns=columns)
-    title = (run_of(model_or_run) or Path(resolve_model_dir(model_or_run))).absolute().name
+    title = (find_run(model_or_run) or Path(resolve_model_dir(model_or_run))).absolute().name
     pairs = bool(takes_pairs(columns)) or any(len(example) > 1 for example in examples)
     return Page(title, classifier, pairs, examples, folder)
 

@@ -14,8 +14,8 @@ from datasets import Dataset
 
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.evaluate import model_examples
-from hf_finetune.evaluation.evaluate_run import load_labelled
-from hf_finetune.evaluation.finished import load_finished, run_of
+from hf_finetune.evaluation.evaluate_run import load_labeled
+from hf_finetune.evaluation.finished import find_run, load_finished
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.files import replacing_folder
@@ -109,7 +109,7 @@ def export(
     classifier = load_finished(model_or_run, trust_remote_code=trust_remote_code)
     classifier.pipe.model.to("cpu").float().eval()  # as the exported model runs
     classifier.pipe.device = torch.device("cpu")
-    dataset = load_labelled(model_or_run, classifier, data=data, split=_split(model_or_run, data))
+    dataset = load_labeled(model_or_run, classifier, data=data, split=_split(model_or_run, data))
     calibration = None
     if quantize is not None and not classifier.modality.has_tokens:
         calibration = _calibration_examples(model_or_run, classifier, data)
@@ -160,7 +160,7 @@ def _check_choices(format: str, quantize: str | None) -> None:
 def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, output: Path | None) -> Path:
     """Return the output folder, which must be new, empty, or an earlier export."""
     if output is None:
-        run = run_of(model_or_run)
+        run = find_run(model_or_run)
         if run is None:
             repair = "Only a run has a folder for it."
             raise InputError(Problem("--output", "must be given unless the model is a run", "", repair))
@@ -175,7 +175,7 @@ def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, 
 
 def _split(model_or_run: str | Path, data: str | None) -> str | None:
     """Return the split of the run to compare on: test, else validation; None if ``data`` is given or it is no run."""
-    run = run_of(model_or_run)
+    run = find_run(model_or_run)
     if data is not None or run is None:
         return None
     metrics = run / "metrics.json"
@@ -192,7 +192,7 @@ def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data
     """
     for split in ("validation", "train"):
         try:
-            dataset = load_labelled(model_or_run, classifier, data=data, split=split)
+            dataset = load_labeled(model_or_run, classifier, data=data, split=split)
         except InputError:
             continue
         return dataset.select(np.random.default_rng(0).permutation(len(dataset))[:CALIBRATION_EXAMPLES])

@@ -10,7 +10,7 @@ from transformers import TimmWrapperConfig
 
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.finished import recipe_of, run_of, training_columns
+from hf_finetune.evaluation.finished import find_run, find_run_recipe, training_columns
 from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
@@ -51,7 +51,7 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(Problem("--space", "must be an empty folder or not exist", repr(str(folder))))
-    recipe = recipe_of(model_or_run)
+    recipe = find_run_recipe(model_or_run)
     if recipe is not None and recipe.model.trust_remote_code:
         raise InputError(Problem("--space", "must be left out for a model with custom code"))
     classifier = load_classifier(model_or_run)
@@ -61,7 +61,7 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
         rule = "must be left out for a Hub model with custom code"
         raise InputError(Problem("--space", rule, repr(source), "Pass its folder or its run."))
     pairs = bool(takes_pairs(training_columns(model_or_run, classifier)))
-    title = (run_of(model_or_run) or Path(source)).absolute().name
+    title = (find_run(model_or_run) or Path(source)).absolute().name
     settings = _settings(classifier, title, None if isinstance(source, Path) else source, pairs)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(folder) as partial:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hf_finetune.evaluation.intervals import FEW_GROUPS
+from hf_finetune.evaluation.intervals import MIN_RELIABLE_GROUPS
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.report.run_record import RunRecord
 from hf_finetune.targets import TARGETS
@@ -98,7 +98,7 @@ def _value(metrics: Mapping[str, Any], name: str) -> str:
 
 def _few_groups(metrics: Mapping[str, Any]) -> str:
     groups = metrics.get("test_groups")
-    if not groups or groups["groups"] >= FEW_GROUPS:
+    if not groups or groups["groups"] >= MIN_RELIABLE_GROUPS:
         return ""
     few = f"{groups['groups']} groups of {groups['column']}"
     return f"There are only {few}; intervals from so few groups are unreliable."

@@ -20,7 +20,7 @@ from hf_finetune.evaluation.linear_probe import Probe, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.predictor import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
-from hf_finetune.evaluation.slices import judge_slices, sliced, training_slices
+from hf_finetune.evaluation.slices import evaluate_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.adapters import merge_adapter
@@ -236,7 +236,7 @@ def evaluate_run(
     if result.groups is not None:
         content["test_groups"] = {"column": result.group_column, "groups": len(set(result.groups))}
     if slices:
-        content["slices"] = judge_slices(result, slices, training, primary_metrics, prepared.recipe.seed)
+        content["slices"] = evaluate_slices(result, slices, training, primary_metrics, prepared.recipe.seed)
     baselines = {"majority": _majority(prepared, result)}
     probe = fit_linear_probe_baseline(prepared, modes, device)
     if probe is not None:

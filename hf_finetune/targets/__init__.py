@@ -1,4 +1,4 @@
-"""The kinds of labels, one file each, and everything that depends on them."""
+"""Label types (single_label, multi_label, regression), one file each, and everything that depends on them."""
 
 from hf_finetune.targets.base import TARGETS, Target, requested_target
 from hf_finetune.targets.multi_label import MultiLabel
@@ -11,4 +11,4 @@ for _kind in (SingleLabel, MultiLabel, Regression):
     TARGETS.add(_kind())
 
 ASSUMED_TARGET = SingleLabel.name
-"""Kind of labels that is assumed while the data is unknown."""
+"""Label type that is assumed while the data is unknown."""

@@ -1,7 +1,7 @@
 """Chance-corrected agreement of labels and decisions, computed from counts per class without a confusion matrix.
 
-Counts have the shape [..., classes]. ``members`` counts the examples whose label is the class, ``answers`` those whose
-decision is the class, and ``hits`` those for which both are.
+Counts have the shape [..., classes]. ``true_counts`` counts the examples whose label is the class, ``predicted_counts``
+those whose decision is the class, and ``true_positives`` those for which both are.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Interface of the kinds of labels, and their registry.
+"""Interface of the label types, and their registry.
 
 Code outside this folder asks a target for a property or calls one of its methods; it never compares its name.
 """
@@ -22,7 +22,7 @@ __all__ = ["TARGETS", "Target", "requested_target"]
 
 
 class Target(ABC):
-    """Kind of labels.
+    """Label type: how labels are recognized, encoded, decoded, scored, decided and evaluated.
 
     Attributes:
         name: Name in recipes and saved files.
@@ -31,8 +31,8 @@ class Target(ABC):
         is_exclusive: Whether a label is exactly one class. False without classes.
         has_standard_loss: Whether the loss is the cross-entropy of a softmax (exclusive) or of a sigmoid for each
             class, or the squared error. Solvers, and methods that work with probabilities, rely on it.
-        share_metric: Name of the metric that is the fraction of correct examples; None if there is none.
-        default_metrics: Names of the metrics that are shown unless the recipe names others, the leading one first.
+        accuracy_metric: Name of the metric that is the fraction of correct examples; None if there is none.
+        default_metrics: Names of the metrics that are reported if the recipe names none, the primary one first.
         score_dimensions: Number of dimensions of the scores: 2 for [examples, classes], 1 for [examples].
     """
 
@@ -53,26 +53,26 @@ class Target(ABC):
     # Labels of data
 
     def recognizes(self, labels: LabelSummary) -> bool:
-        """Return whether labels are of this kind where a recipe leaves it open. At most one kind recognizes them."""
+        """Return whether labels are of this type if a recipe leaves it open. At most one type recognizes them."""
         return False
 
     def unsuited(self, labels: LabelSummary) -> str | None:
-        """Return what labels are that cannot be of this kind, such as ``lists``; None if they can be."""
+        """Return a description of labels that this type cannot represent, such as ``lists``; None if it can."""
         return None
 
     def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
-        """Return messages to the user on how labels are read.
+        """Return notes for the user on how labels are read.
 
         Args:
             labels: Types of the labels.
-            inferred: Whether the kind was inferred from them.
+            inferred: Whether the label type was inferred from them.
         """
         return ()
 
     def value_problems(
         self, values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]
     ) -> list[Problem]:
-        """Return the problems of single labels.
+        """Return the problems of individual label values, such as infinite numbers.
 
         Args:
             values: Labels of each split; None for a missing one.
@@ -109,23 +109,23 @@ class Target(ABC):
     @property
     @abstractmethod
     def arrow_type(self) -> Any:
-        """Arrow type of what ``decode`` returns."""
+        """Arrow type of decoded labels."""
 
     # Predictions
 
     @abstractmethod
     def summary(self, subject: str, classes: str) -> str:
-        """Return what a model does, in words, such as ``gives a picture an amount``.
+        """Return a phrase for the model card, such as ``predicts a number for an image``.
 
         Args:
-            subject: An example, such as ``a picture``.
+            subject: An example, such as ``an image``.
             classes: The number of classes in words.
         """
 
     @property
     @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:
-        """Metrics that are defined for such labels, in the order in which they are shown."""
+        """Metrics that are defined for such labels, in the order in which they are reported."""
 
     def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
         """Return a metric whose name has a part that varies, such as ``top_3_accuracy``; None for any other name.
@@ -153,7 +153,7 @@ class Target(ABC):
 
         Args:
             scores: Scores, as ``scores`` returns them.
-            thresholds: Decision threshold of each class, where each class is a question of its own; None is 0.5.
+            thresholds: Decision threshold of each class, for multi-label data; None is 0.5.
 
         Returns:
             Class indices [examples], zeros and ones [examples, classes], or predictions [examples].
@@ -176,7 +176,7 @@ class Target(ABC):
         """Return a random label as a dataset stores it, for checks without data.
 
         Args:
-            chance: Source of random numbers.
+            rng: Random number generator.
             classes: Number of classes.
         """
 
@@ -188,13 +188,13 @@ class Target(ABC):
     def loss_sum(
         self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float
     ) -> "torch.Tensor":
-        """Return the loss, summed over the labels of a batch that count.
+        """Return the loss, summed over the valid labels of a batch (neither padding nor unknown).
 
         Args:
             logits: Logits [batch, outputs], float32.
             labels: Labels of the batch.
-            known: Mask of the labels that count, of the shape of ``labels``.
-            smoothing: Share of each label that is spread over all classes, in [0, 1).
+            known: Mask of the valid labels, of the shape of ``labels``.
+            smoothing: Share of each label that is distributed over all classes, in [0, 1).
 
         Returns:
             A scalar.
@@ -205,15 +205,15 @@ class Target(ABC):
 
         Args:
             labels: Labels of the batch.
-            known: Mask of the labels that count, of the shape of ``labels``.
+            known: Mask of the valid labels, of the shape of ``labels``.
         """
         return known
 
 
 TARGETS: Registry[Target] = Registry("kind of labels")
-"""All kinds of labels, by name."""
+"""All label types, by name."""
 
 
 def requested_target(name: str) -> Target | None:
-    """Return the kind of labels that ``data.target`` asks for; None for ``auto``."""
+    """Return the label type that ``data.target`` requests; None for ``auto``."""
     return None if name == "auto" else TARGETS[name]

@@ -17,14 +17,14 @@ from hf_finetune.targets.scored_examples import ScoredExamples
 __all__ = ["average_score", "kappa_statistic", "of_all_classes", "of_one_class"]
 
 Combine = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Function from counts [resamples, classes] of members, answers and hits to a metric [resamples]."""
+"""Function from true counts, predicted counts and true positives [resamples, classes] to a metric [resamples]."""
 Table: TypeAlias = Any
 """Array of booleans [examples, classes], or the same as a sparse array of scipy."""
 
 sparse = LazyModule("scipy.sparse")
 
 _LEAST_COUNT = 0.5
-"""Smallest nonzero count: F1 counts half a member or answer."""
+"""Smallest nonzero denominator: that of F1 is half the number of labels and decisions."""
 _CELLS = 200_000
 """Maximum size of a temporary array; small enough to stay in the processor's cache."""
 

@@ -47,7 +47,7 @@ _LEAST = np.finfo(np.float64).eps
 
 
 def metrics_of_one_class() -> Iterator[Metric]:
-    """Yield the metrics of labels that are one class each."""
+    """Yield the metrics of single-label data."""
     yield _mean_metric("accuracy", _correct, is_fraction=True)
     balanced = partial(of_all_classes, partial(average_score, "recall", "balanced"))
     yield Metric("balanced_accuracy", _balanced_accuracy, resampled=balanced)
@@ -68,7 +68,7 @@ def metrics_of_one_class() -> Iterator[Metric]:
 
 
 def metrics_of_many_classes() -> Iterator[Metric]:
-    """Yield the metrics of labels that are any number of classes each."""
+    """Yield the metrics of multi-label data."""
     yield from _averages(on_request=())
     yield _mean_metric("exact_match", _correct, is_fraction=True)
     yield from _rankings()
@@ -177,7 +177,7 @@ def _balanced_accuracy(examples: ScoredExamples) -> float:
 
 
 def _counts(examples: ScoredExamples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count by class [classes] the labels (members), the decisions (answers) and the correct decisions (hits)."""
+    """Return by class [classes] the numbers of labels, of decisions and of correct decisions."""
     parts = (examples.labels, examples.decisions, examples.labels[examples.correct])
     classes = examples.scores.shape[1]
     members, answers, hits = (np.bincount(part, minlength=classes).astype(np.float64) for part in parts)
@@ -232,7 +232,7 @@ def _scores_by_class(examples: ScoredExamples) -> Iterator[tuple[np.ndarray, np.
 def _mean_average_precision(examples: ScoredExamples) -> float:
     """Compute the mean over the classes of the average precision of each class against the rest.
 
-    Classes without examples have no average precision and are left out. nan if no class has an example.
+    Classes without examples have no average precision and are ignored. nan if no class has an example.
     """
     values = [
         sklearn_metrics.average_precision_score(members, scores)
@@ -245,7 +245,7 @@ def _mean_average_precision(examples: ScoredExamples) -> float:
 def _roc_auc(examples: ScoredExamples) -> float:
     """Compute the mean over the classes of the area under the ROC curve of each class against the rest.
 
-    Classes that all examples or none belong to have no curve and are left out. nan if no class has a curve.
+    Classes that all examples or none belong to have no curve and are ignored. nan if no class has a curve.
     """
     if examples.labels.ndim == 1 and examples.scores.shape[1] > MANY_CLASSES:
         return _areas_by_rank(examples.labels, examples.scores)

@@ -1,4 +1,4 @@
-"""Kinds of labels that consist of named classes: what they have in common."""
+"""Base class of label types with named classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["ClassTarget"]
 
 
 class ClassTarget(Target):
-    """Kind of labels that consist of named classes."""
+    """Label type with named classes."""
 
     has_classes = True
 

@@ -7,14 +7,14 @@ __all__ = ["weighted_cross_entropy"]
 
 
 def weighted_cross_entropy(logits: torch.Tensor, shares: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Return the smoothed cross-entropy of each example [batch], weighted by the sum of its shares.
+    """Return the smoothed cross-entropy of each example [batch], weighted by the sum of its soft labels.
 
-    torch's label smoothing does not weight the smoothed part by the sum of the shares.
+    torch's label smoothing does not weight the smoothed part by that sum.
 
     Args:
         logits: Logits [batch, classes].
         shares: Class probabilities times the weight of the example [batch, classes].
-        smoothing: Share of each label that is spread over all classes.
+        smoothing: Share of each label that is distributed over all classes.
     """
     scores = functional.log_softmax(logits, dim=-1)
     spread = shares.sum(dim=-1) * scores.mean(dim=-1)

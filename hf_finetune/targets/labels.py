@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 UNKNOWN = "unknown"
-"""Column that lists the classes of an example for which the data states neither presence nor absence."""
+"""Column with the indices of the classes whose label is missing (partially labeled multi-label data)."""
 TRAINING_LABEL = "training_label"
 """Column with the probability of each class times the weight of the example: the target of the loss."""
 

@@ -1,4 +1,4 @@
-"""Loss function of each kind of label: the sum over valid labels, divided by their number in the whole batch."""
+"""Loss function of each label type: the sum over valid labels, divided by their number in the whole batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ IGNORED = -100
 
 
 def valid_labels(labels: torch.Tensor) -> torch.Tensor:
-    """Return a mask of the labels that count: integers other than -100, floats other than nan.
+    """Return a mask of the valid labels: integers other than -100, floats other than nan.
 
     Labels of padding examples are invalid. A regression target of -100 is valid.
     """
@@ -48,7 +48,7 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
 
     Args:
         target: Name of a registered target, which determines the loss.
-        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
+        label_smoothing: Share of each label's weight that is distributed over all classes, in [0, 1).
 
     Returns:
         Function of outputs (with logits [batch, classes]), labels and ``num_items_in_batch`` (by default the number of

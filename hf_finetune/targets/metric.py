@@ -43,11 +43,11 @@ NO_SETTINGS = MetricSettings()
 
 @dataclass(frozen=True)
 class Metric:
-    """Metric of one kind of labels.
+    """Metric of one label type.
 
     Intervals need the metric of many resamples of the examples. Without ``per_example`` and ``resampled`` they are
-    computed one by one: ``compute`` receives the examples with the number of times that each was drawn as weights, or,
-    unless it takes weights, each example as many times as it was drawn.
+    computed one by one: ``compute`` receives the examples with the number of times that each was sampled as weights,
+    or, unless it takes weights, each example as many times as it was sampled.
 
     Attributes:
         name: Name in recipes and in metrics.json.
@@ -58,8 +58,8 @@ class Metric:
         takes_weights: Whether ``compute`` takes the weights of the examples into account.
         is_fraction: Whether the metric is a fraction of the examples: ``per_example`` returns zeros and ones.
         greater_is_better: Whether greater values are better.
-        fewest_classes: Number of classes below which it is meaningless.
-        most_classes: Number of classes above which it is too slow to be computed by default; None for no limit.
+        min_classes: Number of classes below which it is meaningless.
+        max_default_classes: Number of classes above which it is too slow to be computed by default; None for no limit.
         on_request: Whether it is computed only if a recipe or a command requests it.
         needs_all_scores: Whether it needs the probabilities of all classes, not only the highest ones.
     """

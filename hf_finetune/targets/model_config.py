@@ -1,4 +1,4 @@
-"""Kind of labels in the config of a transformers model."""
+"""Label type in the config of a transformers model."""
 
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["set_target", "target_of"]
 
 FIELD = "label_target"
-"""Field of the config with the name of the kind, where ``problem_type``, of which there are three, does not tell it."""
+"""Config attribute with the label type, set only if ``problem_type`` does not identify it."""
 
 
 def set_target(config: "PreTrainedConfig", target: str) -> None:
-    """Set the kind of labels in a config, in place."""
+    """Set the label type in a config, in place."""
     kind = TARGETS[target]
     config.problem_type = kind.problem_type
     if target_of(config) != target:
@@ -25,7 +25,7 @@ def set_target(config: "PreTrainedConfig", target: str) -> None:
 
 
 def target_of(config: "PreTrainedConfig") -> str:
-    """Return the kind of labels of a config. As in transformers, one output without ``problem_type`` is regression."""
+    """Return the label type of a config. As in transformers, one output without ``problem_type`` is regression."""
     if getattr(config, FIELD, None) in TARGETS:
         return str(getattr(config, FIELD))
     for name, kind in TARGETS.items():

@@ -1,4 +1,4 @@
-"""Labels that are any number of classes each."""
+"""Multi-label data: any number of classes per example."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -43,7 +43,7 @@ class MultiLabel(ClassTarget):
     def value_problems(
         self, values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]
     ) -> list[Problem]:
-        """Return a problem for lists that name a class twice."""
+        """Return a problem for lists that repeat a class."""
         rows = rows_where(
             values, ids, lambda v: isinstance(v, list) and len(set(map(label_text, v))) < len(v)
         )
@@ -58,7 +58,7 @@ class MultiLabel(ClassTarget):
         return List(ClassLabel(names=list(label_names)))
 
     def decode(self, label: Any, label_names: Sequence[str]) -> list[str]:
-        """Return the names of the classes that hold."""
+        """Return the names of the positive classes."""
         import numpy as np
 
         return [label_names[index] for index in np.flatnonzero(np.asarray(label) == 1).tolist()]
@@ -71,12 +71,12 @@ class MultiLabel(ClassTarget):
         return pa.list_(pa.string())
 
     def summary(self, subject: str, classes: str) -> str:
-        """Return that a model answers for each class."""
+        """Return a phrase for a model with any number of classes per example."""
         return f"predicts which of {classes} {subject} belongs to (any number)"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
-        """Metrics of any number of classes."""
+        """Metrics of multi-label data."""
         from hf_finetune.targets.class_metrics import metrics_of_many_classes
 
         return tuple(metrics_of_many_classes())

@@ -1,4 +1,4 @@
-"""Metrics of labels that are numbers [examples]; scores are predictions [examples]."""
+"""Regression metrics of labels [examples] and predictions [examples]."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ sklearn_metrics, stats = LazyModule("sklearn.metrics"), LazyModule("scipy.stats"
 
 
 def metrics_of_numbers() -> Iterator[Metric]:
-    """Yield the metrics of numbers."""
+    """Yield the regression metrics."""
     yield Metric("mae", _mae, per_example=_absolute_errors, greater_is_better=False)
     yield Metric("rmse", _rmse, resampled=_rmse_statistic, greater_is_better=False)
     yield Metric("r2", _r2)

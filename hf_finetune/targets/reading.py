@@ -7,9 +7,9 @@ from typing import Any
 __all__ = ["PLACE", "LabelSummary", "flat_labels", "is_continuous", "rows_where", "summarize_labels"]
 
 PLACE = "The label column"
-"""Place of problems with labels."""
+"""Location of problems with labels."""
 _MOST_WHOLE_CLASSES = 50
-"""Most distinct whole numbers, stored as floats, that are read as classes."""
+"""Maximum number of distinct whole numbers, stored as floats, that are interpreted as classes."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class LabelSummary:
 
     Attributes:
         items: The labels; of lists, their elements.
-        lists: Whether the labels are lists.
-        numbers: Whether all items are numbers; booleans are not.
-        floats: Whether an item is a float.
-        fractions: Whether an item is a float that is no whole number.
+        are_lists: Whether the labels are lists.
+        are_numbers: Whether all items are numbers; booleans are not.
+        has_floats: Whether an item is a float.
+        has_fractions: Whether an item is a float with a fractional part.
     """
 
     items: tuple[Any, ...]
@@ -35,7 +35,7 @@ def summarize_labels(labels: Sequence[Any]) -> LabelSummary:
     """Return the types of labels.
 
     Args:
-        labels: Labels that are present, as ``read_labels`` returns them; all are lists, or none.
+        labels: Labels without missing ones, as ``read_labels`` returns them; either all or none are lists.
     """
     items = tuple(item for item in flat_labels(labels) if item is not None)
     floats = [item for item in items if isinstance(item, float)]

@@ -1,4 +1,4 @@
-"""Labels that are numbers."""
+"""Regression: continuous labels."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ class Regression(Target):
         return None if labels.numbers else "not numbers"
 
     def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
-        """Return a note if the kind was inferred."""
+        """Return a note if the label type was inferred."""
         note = "The labels are numbers with fractions or many distinct values, so the task is regression."
         return (note,) if inferred else ()
 
@@ -87,12 +87,12 @@ class Regression(Target):
         return pa.float64()
 
     def summary(self, subject: str, classes: str) -> str:
-        """Return that a model predicts an amount."""
+        """Return a phrase for a model that predicts a number."""
         return f"predicts a number for {subject}"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
-        """Metrics of numbers."""
+        """Regression metrics."""
         from hf_finetune.targets.number_metrics import metrics_of_numbers
 
         return tuple(metrics_of_numbers())

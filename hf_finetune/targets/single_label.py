@@ -1,4 +1,4 @@
-"""Labels that are exactly one class each."""
+"""Single-label data: exactly one class per example."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -53,12 +53,12 @@ class SingleLabel(ClassTarget):
         return pa.string()
 
     def summary(self, subject: str, classes: str) -> str:
-        """Return that a model chooses one class."""
+        """Return a phrase for a model with one class per example."""
         return f"predicts which of {classes} {subject} belongs to"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
-        """Metrics of one class each."""
+        """Metrics of single-label data."""
         from hf_finetune.targets.class_metrics import metrics_of_one_class
 
         return tuple(metrics_of_one_class())
@@ -106,5 +106,5 @@ class SingleLabel(ClassTarget):
         return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
 
     def label_weights(self, labels: "torch.Tensor", known: "torch.Tensor") -> "torch.Tensor":
-        """Return 1 for each label that counts, or the sum of the weighted class probabilities, [batch]."""
+        """Return 1 for each valid label, or the sum of the weighted class probabilities, [batch]."""
         return labels.where(known, 0.0).sum(dim=-1) if labels.ndim > 1 else known

@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 MANY_CLASSES = 200
-"""Number of classes above which tables hold only the highest probabilities of an example."""
+"""Number of classes above which tables contain only the highest probabilities of an example."""
 TOP = 20
-"""Number of the highest probabilities that are kept."""
+"""Number of the highest probabilities that are stored."""
 MOST_CELLS = 12_000_000
 """Maximum number of probabilities (examples x classes) in memory; above it, every batch is reduced to the highest."""
 
@@ -89,7 +89,7 @@ Scores: TypeAlias = Any
 
 
 def reduced(examples: int, classes: int) -> bool:
-    """Return whether only the highest probabilities are kept, because all of them would take too much memory.
+    """Return whether only the highest probabilities are stored, because all of them would take too much memory.
 
     Args:
         examples: Number of examples.

@@ -6,7 +6,7 @@ from pathlib import Path
 from forked_cli import forked_cli
 from PIL import Image
 
-from hf_finetune.evaluation.evaluate_run import load_labelled
+from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.demo import EXAMPLES, prepare_page
 
@@ -15,7 +15,7 @@ def test_texts_of_the_test_split_are_the_examples(tmp_path, text_run):
     folder = text_run[1].folder
     page = prepare_page(folder, tmp_path)
     assert page.title == folder.name
-    texts = load_labelled(folder, page.classifier)["text"]
+    texts = load_labeled(folder, page.classifier)["text"]
     assert [example["text"] for example in page.examples] == list(texts)[:EXAMPLES]
     assert not page.pairs
     expected = read_predictions(folder / "predictions.parquet")

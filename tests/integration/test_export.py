@@ -11,7 +11,7 @@ from forked_cli import forked_cli
 from run_helpers import refusal
 
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.evaluation.evaluate_run import load_labelled
+from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.publishing import export as room
@@ -49,7 +49,7 @@ def test_predictions_are_those_of_the_run(tmp_path, finished, kind, load):
     assert told["metrics"]["before"]["accuracy"] == told["metrics"]["after"]["accuracy"] == accuracy
     assert all(told["bytes"][when] > 0 and told["milliseconds"][when] > 0 for when in ("before", "after"))
 
-    dataset = load_labelled(finished, load_classifier(finished))
+    dataset = load_labeled(finished, load_classifier(finished))
     found = evaluate_model(load(result.folder), dataset)
     assert found.ids == expected.ids
     assert found.scores == pytest.approx(expected.scores, abs=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from run_helpers import quick_run, refusal, tiny_image_recipe, tiny_text_recipe
 
-from hf_finetune.evaluation.evaluate_run import evaluate, load_labelled
+from hf_finetune.evaluation.evaluate_run import evaluate, load_labeled
 from hf_finetune.evaluation.finished import load_finished
 from hf_finetune.publishing.export import export
 
@@ -36,7 +36,7 @@ def rows_as_they_were(texts):
 
 
 def own(run, split=None):
-    return load_labelled(run, load_finished(run), split=split)
+    return load_labeled(run, load_finished(run), split=split)
 
 
 def told(caplog, run, split=None):

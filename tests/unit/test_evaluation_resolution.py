@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from hf_finetune.evaluation.resolution import COARSE, half_width, resolution_note
+from hf_finetune.evaluation.resolution import MAX_HALF_WIDTH, half_width, resolution_note
 
 
 @pytest.mark.parametrize("units", [2, 10, 40, 380, 5000])
@@ -13,7 +13,7 @@ def test_the_half_width_is_that_of_the_wilson_interval(units):
 
 
 def test_a_split_is_too_small_up_to_380_examples():
-    assert half_width(380) > COARSE > half_width(381)
+    assert half_width(380) > MAX_HALF_WIDTH > half_width(381)
     assert resolution_note("accuracy", 380) is not None
     assert resolution_note("accuracy", 381) is None
     assert resolution_note("rmse", 10_000) is None

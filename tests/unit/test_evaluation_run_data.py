@@ -10,7 +10,7 @@ from removals import always
 from hf_finetune.data.content_hashes import write_hashes
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.run_data import load_own_split, match_rows
+from hf_finetune.evaluation.run_data import load_run_split, match_rows
 from hf_finetune.recipe import parse_recipe
 
 ROWS = [f"film {number} is {word},{word}" for number in range(20) for word in ("good", "bad")]
@@ -74,7 +74,7 @@ class Case:
     def found(self, rows, split="test"):
         """Return the inputs and labels of a split in other rows, and what is said of them."""
         self.write(rows)
-        found = load_own_split(self.run, self.recipe, self.model, split)
+        found = load_run_split(self.run, self.recipe, self.model, split)
         return labelled(found.dataset), found.changed
 
 
@@ -199,7 +199,7 @@ def test_data_that_cannot_be_used_is_told_as_before(tmp_path):
     case = Case(tmp_path, ROWS)
     case.write(["a film,good"] * 3)
     with pytest.raises(InputError) as caught:
-        load_own_split(case.run, case.recipe, case.model, "test")
+        load_run_split(case.run, case.recipe, case.model, "test")
     with pytest.raises(InputError) as expected:
         load_data(case.recipe)
     assert str(caught.value) == str(expected.value)

@@ -9,7 +9,7 @@ from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.predictions import read_predictions, write_predictions
 from hf_finetune.evaluation.slices import (
     MISSING,
-    judge_slices,
+    evaluate_slices,
     name_slices,
     quartiles,
     sliced,
@@ -35,7 +35,7 @@ TRAINING = {"style": {"ends": None, "training": ["flat", "line", MISSING]}}
 
 
 def test_each_slice_has_its_metrics_its_interval_and_its_number_of_examples():
-    content = judge_slices(found(RIGHT), {"style": VALUES}, TRAINING, ["accuracy"], seed=3)["style"]
+    content = evaluate_slices(found(RIGHT), {"style": VALUES}, TRAINING, ["accuracy"], seed=3)["style"]
     assert [row["name"] for row in content["slices"]] == [MISSING, "flat", "round", "tiny"]
     assert [row["examples"] for row in content["slices"]] == [20, 24, 32, 3]
     values = [row["metrics"]["accuracy"] for row in content["slices"]]
@@ -48,7 +48,7 @@ def test_each_slice_has_its_metrics_its_interval_and_its_number_of_examples():
 
 
 def test_the_leading_metric_stands_first_and_the_worst_of_a_loss_is_the_greatest():
-    content = judge_slices(found(RIGHT), {"style": VALUES}, {}, ["log_loss", "accuracy"], seed=0)["style"]
+    content = evaluate_slices(found(RIGHT), {"style": VALUES}, {}, ["log_loss", "accuracy"], seed=0)["style"]
     assert list(content["slices"][0]["metrics"]) == ["log_loss", "accuracy"]
     by_hand = {name: -(right * np.log(0.8) + (1 - right) * np.log(0.2)) for name, right in
                ((MISSING, 0.6), ("flat", 0.75), ("round", 30 / 32), ("tiny", 0.0))}  # fmt: skip
@@ -63,7 +63,7 @@ def test_the_leading_metric_stands_first_and_the_worst_of_a_loss_is_the_greatest
 
 
 def test_where_fewer_than_two_slices_have_enough_examples_none_is_the_worst():
-    content = judge_slices(found(RIGHT[:30]), {"style": VALUES[:30]}, TRAINING, ["accuracy"], seed=0)
+    content = evaluate_slices(found(RIGHT[:30]), {"style": VALUES[:30]}, TRAINING, ["accuracy"], seed=0)
     assert content["style"]["worst"] is None
     assert slices_verdict({"slices": content}) == [
         "By style, fewer than two slices have enough examples to be compared."
@@ -71,14 +71,14 @@ def test_where_fewer_than_two_slices_have_enough_examples_none_is_the_worst():
 
 
 def test_the_sentence_says_what_is_known_and_whether_it_may_be_chance():
-    content = judge_slices(found(RIGHT), {"style": VALUES}, TRAINING, ["accuracy"], seed=0)
+    content = evaluate_slices(found(RIGHT), {"style": VALUES}, TRAINING, ["accuracy"], seed=0)
     ends = content["style"]["slices"][0]["intervals"]["accuracy"]
     assert slices_verdict({"slices": content}) == [
         f"By style, the accuracy is lowest for {MISSING}: 0.600 (95 % confidence interval {ends[0]:.3f} to "
         f"{ends[1]:.3f}, 20 examples), compared with 0.938 for round."
     ]
     close = np.array([True] * 20 + [False] * 10 + [True] * 22 + [False] * 8)
-    content = judge_slices(
+    content = evaluate_slices(
         found(close), {"style": ["flat"] * 30 + ["new"] * 30}, TRAINING, ["accuracy"], seed=0
     )
     (sentence,) = slices_verdict({"slices": content})
@@ -89,7 +89,7 @@ def test_the_sentence_says_what_is_known_and_whether_it_may_be_chance():
 
 
 def test_a_table_names_the_worst_the_unseen_and_those_of_too_few_examples():
-    content = judge_slices(found(RIGHT), {"style": VALUES}, TRAINING, ["accuracy"], seed=0)
+    content = evaluate_slices(found(RIGHT), {"style": VALUES}, TRAINING, ["accuracy"], seed=0)
     (table,) = slice_tables(content)
     assert (table.column, table.metrics, table.bars) == ("style", ("accuracy",), True)
     assert [row["notes"] for row in table.rows] == [
@@ -105,7 +105,7 @@ def test_other_kinds_of_labels_have_slices():
     result = EvaluationResult(
         {}, ("",) * 4, amounts, amounts + np.array([0, 0, 1, 3]), "regression", ("label",), 0.0
     )
-    content = judge_slices(result, {"kind": ["a", "a", "b", "b"]}, {}, ["mae", "rmse"], seed=0)["kind"]
+    content = evaluate_slices(result, {"kind": ["a", "a", "b", "b"]}, {}, ["mae", "rmse"], seed=0)["kind"]
     assert {row["name"]: row["metrics"] for row in content["slices"]} == {
         "a": {"mae": 0.0},
         "b": {"mae": 2.0},
@@ -114,7 +114,7 @@ def test_other_kinds_of_labels_have_slices():
     result = EvaluationResult(
         {}, ("", ""), several, np.array([[0.9, 0.1], [0.9, 0.1]]), "multi_label", ("x", "y"), 0.0
     )
-    content = judge_slices(result, {"kind": ["a", "b"]}, {}, ["f1_micro"], seed=0)["kind"]
+    content = evaluate_slices(result, {"kind": ["a", "b"]}, {}, ["f1_micro"], seed=0)["kind"]
     assert {row["name"]: row["metrics"]["exact_match"] for row in content["slices"]} == {"a": 1.0, "b": 0.0}
 
 

@@ -22,7 +22,7 @@ from report_helpers import make_record
 from security_helpers import Canary, change_json, refused
 
 from hf_finetune.data.load import load_source
-from hf_finetune.evaluation.example_reading import open_file
+from hf_finetune.evaluation.example_reading import read_file
 from hf_finetune.evaluation.predict import Prediction
 from hf_finetune.evaluation.prediction_writers import open_output, safe_cell
 from hf_finetune.evaluation.predictor import load_classifier
@@ -220,7 +220,7 @@ def test_a_picture_that_says_it_has_billions_of_pixels_is_not_decoded(tmp_path):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    assert open_file(MODALITIES["image"], "bomb.png", tmp_path / "bomb.png").error
+    assert read_file(MODALITIES["image"], "bomb.png", tmp_path / "bomb.png").error
 
 
 # what is written
