@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from hf_finetune.data.sampling import generator_of
-from hf_finetune.targets.losses import IGNORED, label_weights
+from hf_finetune.targets.losses import IGNORE_INDEX, label_weights
 
 __all__ = [
     "DistributedBatchSampler",
@@ -138,12 +138,12 @@ class PaddedDataset(Dataset):
 
 
 def _ignored(label: Any) -> Any:
-    """Return an ignored label of the same shape and type: nan for floats, ``IGNORED`` for class indices."""
+    """Return an ignored label of the same shape and type: nan for floats, ``IGNORE_INDEX`` for class indices."""
     if isinstance(label, torch.Tensor):
-        return torch.full_like(label, nan if label.is_floating_point() else IGNORED)
+        return torch.full_like(label, nan if label.is_floating_point() else IGNORE_INDEX)
     if isinstance(label, Sequence):
         return [_ignored(item) for item in label]
-    return nan if isinstance(label, float) else IGNORED
+    return nan if isinstance(label, float) else IGNORE_INDEX
 
 
 def count_labels(

@@ -13,7 +13,7 @@ from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets import requested_target
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.names import label_text
-from hf_finetune.targets.reading import PLACE, rows_where
+from hf_finetune.targets.reading import LABEL_LOCATION, rows_where
 
 __all__ = ["read_values"]
 
@@ -71,7 +71,7 @@ def _read_separated(
     if lists:
         rule = "must hold strings if a separator is set"
         repair = "Leave out data.columns.label.separator: lists need none."
-        return LabelValues({}), [Problem(PLACE, rule, f"lists in {quoted(lists)}", repair)]
+        return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"lists in {quoted(lists)}", repair)]
     empty: Any = [] if form.empty == "none" else None
     values: dict[str, list[Any]] = {}
     for split in cells:
@@ -105,7 +105,7 @@ def _read_literals(
         rule = "must hold a valid list in every row or in none"
         value = f"{example[:60]!r} in {quoted(strange)}"
         advice = "set data.target: single_label if each cell is a single class name"
-        return cells, [Problem(PLACE, rule, value, f"Write ['a', 'b'] in every row, or {advice}.")]
+        return cells, [Problem(LABEL_LOCATION, rule, value, f"Write ['a', 'b'] in every row, or {advice}.")]
     read = {}
     for split in cells:
         read[split] = [parsed[cell] if isinstance(cell, str) else cell for cell in cells[split]]
@@ -171,13 +171,15 @@ def _read_lists(
         shown = form.written(classes="[first, second, ...]")
         repair = f"Write {shown}, with {width} names in the order of the list positions."
         rule = "must have a class name for each position of its lists"
-        return LabelValues({}), [Problem(PLACE, rule, f"{width} positions, such as {present[0]!r}", repair)]
+        return LabelValues({}), [
+            Problem(LABEL_LOCATION, rule, f"{width} positions, such as {present[0]!r}", repair)
+        ]
     wrong = rows_where(
         cells, ids, lambda cell: cell is not None and not (isinstance(cell, list) and len(cell) == len(names))
     )
     if wrong:
         rule = f"must hold lists of {len(names)} values, one for each of data.columns.label.classes"
-        return LabelValues({}), [Problem(PLACE, rule, f"others in {quoted(wrong)}")]
+        return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"others in {quoted(wrong)}")]
     rows = {split: list(cells[split]) for split in cells}
     return read_places(Places(names, rows, f"lists with a value for each of {quoted(names)}"), ids, requested)
 
@@ -193,7 +195,7 @@ def _ask_for_separator(
         repair = f"Set the separator of the classes: {_with_separator(form, separator)}."
         rule = f"must hold several classes where data.target is {requested}"
         value = f"texts, such as {(likely.example if likely else texts[0])!r}" if texts else "none"
-        return (), [Problem(PLACE, rule, value, repair)]
+        return (), [Problem(LABEL_LOCATION, rule, value, repair)]
     if likely is None:
         return (), []
     parts = " and ".join(map(repr, likely.parts))
@@ -204,7 +206,7 @@ def _ask_for_separator(
         return (note,), []
     value = f"{where}, and {parts} are labels by themselves"
     repair = f"{several}; if such a cell is a single class name, set data.target: single_label."
-    return (), [Problem(PLACE, "must specify whether its cells hold several labels", value, repair)]
+    return (), [Problem(LABEL_LOCATION, "must specify whether its cells hold several labels", value, repair)]
 
 
 def _with_separator(form: LabelForm, separator: str) -> str:

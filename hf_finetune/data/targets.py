@@ -9,7 +9,13 @@ from hf_finetune.targets import ASSUMED_TARGET, TARGETS, requested_target
 from hf_finetune.targets import Target as Kind
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.names import label_text
-from hf_finetune.targets.reading import PLACE, LabelSummary, flat_labels, rows_where, summarize_labels
+from hf_finetune.targets.reading import (
+    LABEL_LOCATION,
+    LabelSummary,
+    flat_labels,
+    rows_where,
+    summarize_labels,
+)
 
 __all__ = ["Targets", "encode_known", "find_unknown_classes", "resolve_targets"]
 
@@ -56,7 +62,7 @@ def resolve_targets(
     problems += type_problems or kind.value_problems(values, ids)
     if problems:
         return None, problems
-    notes = kind.reading_notes(labels, inferred=requested == "auto")
+    notes = kind.label_type_notes(labels, inferred=requested == "auto")
     names = kind.output_names(present, declared)
     indices = {name: index for index, name in enumerate(names)}
     encoded = {split: [kind.encode(value, indices) for value in values[split]] for split in values}
@@ -139,13 +145,13 @@ def _decide(
     lists = sum(isinstance(value, list) for value in present)
     if 0 < lists < len(present):
         rule = "must hold a list in every row or in none"
-        return kind, labels, [Problem(PLACE, rule, f"{lists} of {len(present)}")]
+        return kind, labels, [Problem(LABEL_LOCATION, rule, f"{lists} of {len(present)}")]
     strange = {type(item).__name__ for item in labels.items if not isinstance(item, str | bool | int | float)}
     if strange:
         rule = "must hold texts, numbers or lists of them"
-        return kind, labels, [Problem(PLACE, rule, ", ".join(sorted(strange)))]
-    if unsuited := kind.unsuited(labels):
-        rule = f"must fit the labels, which are {unsuited}"
+        return kind, labels, [Problem(LABEL_LOCATION, rule, ", ".join(sorted(strange)))]
+    if incompatibility := kind.incompatibility(labels):
+        rule = f"must fit the labels, which are {incompatibility}"
         return kind, labels, [Problem(place, rule, repr(kind.name), repair)]
     return kind, labels, []
 
@@ -154,7 +160,7 @@ def _find_missing(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequenc
     rows = rows_where(values, ids, lambda v: v is None or (isinstance(v, list) and None in v))
     repair = "Label these rows or remove them."
     rule = "must hold a label in every row"
-    return [Problem(PLACE, rule, f"none for {quoted(rows)}", repair)] if rows else []
+    return [Problem(LABEL_LOCATION, rule, f"none for {quoted(rows)}", repair)] if rows else []
 
 
 def _note_unused(names: Sequence[str], encoded: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def synthetic_data(
     types = modality.features()
     columns: dict[str, list[Any]] = {"id": [f"made-up:{index}" for index in range(EXAMPLES)], **examples}
     features = {"id": Value("string"), **{name: types[name] for name in examples}}
-    columns["label"] = [TARGETS[target].made_up_label(rng, len(names)) for _ in range(EXAMPLES)]
+    columns["label"] = [TARGETS[target].synthetic_label(rng, len(names)) for _ in range(EXAMPLES)]
     features["label"] = TARGETS[target].feature(names)
     dataset = Dataset.from_dict(columns, Features(features))
     return LabelledData(dataset, None, None, target, tuple(names), (), "made up")

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from hf_finetune.evaluation.metrics import probabilities
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
-from hf_finetune.targets.top_scores import Scores, confidences, likeliest
+from hf_finetune.targets.top_scores import Scores, confidences, predicted_classes
 from hf_finetune.targets.unknown_labels import is_known
 
 __all__ = ["NUM_BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
@@ -69,7 +69,7 @@ def reliability(scores: Scores, labels: np.ndarray, bins: int = NUM_BINS) -> tup
         confidence = np.maximum(scores, 1 - scores)[known]
         correct = ((scores >= 0.5) == (labels == 1))[known]
     else:
-        confidence, correct = confidences(scores), likeliest(scores) == labels
+        confidence, correct = confidences(scores), predicted_classes(scores) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
     bin_index = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
     curve = []

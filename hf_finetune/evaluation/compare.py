@@ -28,7 +28,7 @@ from hf_finetune.targets.costs import CostTable
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
-from hf_finetune.targets.top_scores import TOP, TopScores
+from hf_finetune.targets.top_scores import NUM_STORED, TopScores
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 
@@ -143,7 +143,7 @@ def compare_runs(
             problems += [
                 Problem(
                     f"--metric {name}",
-                    f"needs the probabilities of all classes, but {run} stores only the {TOP} highest",
+                    f"needs the probabilities of all classes, but {run} stores only the {NUM_STORED} highest",
                     repair="Run with evaluation.probabilities: all.",
                 )
                 for name in names

@@ -21,7 +21,7 @@ from hf_finetune.targets.costs import CostTable
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
-from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, keep_top, reduced, stack_top
+from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, keep_top, needs_reduction, stack_top
 from hf_finetune.tasks import modality_of
 from hf_finetune.tasks.examples import Remarks
 
@@ -117,7 +117,7 @@ def evaluate_model(
     start = perf_counter()
     classes = len(classifier.label_names)
     keeps_top = not requested_need_all and (
-        reduced(len(labels), classes) or (classes > MANY_CLASSES and not any_needs_all)
+        needs_reduction(len(labels), classes) or (classes > MANY_CLASSES and not any_needs_all)
     )
     remarks = classifier.modality.remarks()
     scores = _predict(classifier, dataset, labels, remarks, keeps_top=keeps_top, progress=progress)

@@ -67,7 +67,7 @@ def all_metrics(
         name
         for name, metric in known_metrics(target).items()
         if not metric.on_request
-        and (classes is None or metric.fewest_classes <= classes <= (metric.most_classes or classes))
+        and (classes is None or metric.min_classes <= classes <= (metric.max_default_classes or classes))
     ]
     return (*names, *_costs(target, settings))
 
@@ -328,7 +328,7 @@ def _definition_problem(name: str, target: Target, place: str, settings: MetricS
         rule = f"must be a metric for {target} labels"
         return Problem(place, rule, repr(name), f"Known: {known}.")
     classes = len(settings.label_names)
-    if name not in known_metrics() and 0 < classes < metric.fewest_classes:
+    if name not in known_metrics() and 0 < classes < metric.min_classes:
         return Problem(place, f"must have a k smaller than the number of classes ({classes})", repr(name))
     return None
 

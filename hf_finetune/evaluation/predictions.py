@@ -156,9 +156,9 @@ def _top_columns(scores: TopScores, label_names: Sequence[str]) -> dict[str, pa.
         TOP_CLASSES: pa.ListArray.from_arrays(ends, names),
         TOP_PROBABILITIES: pa.ListArray.from_arrays(ends, pa.array(scores.values.ravel(), pa.float64())),
     }
-    if scores.of_label is not None:
+    if scores.label_probabilities is not None:
         columns |= {
-            LABEL_PROBABILITY: pa.array(scores.of_label),
+            LABEL_PROBABILITY: pa.array(scores.label_probabilities),
             LABEL_RANK: pa.array(scores.ranks, pa.int32()),
         }
     return columns
@@ -232,8 +232,11 @@ def _top_scores_of(table: pa.Table, names: Sequence[str], kind: Kind) -> TopScor
     decisions = kind.label_array(_indices(table["prediction"].to_pylist(), names), len(names))
     if not kind.is_exclusive:
         return TopScores(len(names), indices, values, decisions)
-    of_label, ranks = table[LABEL_PROBABILITY].to_numpy(), table[LABEL_RANK].to_numpy().astype(np.int64)
-    return TopScores(len(names), indices, values, decisions, of_label, ranks)
+    label_probabilities, ranks = (
+        table[LABEL_PROBABILITY].to_numpy(),
+        table[LABEL_RANK].to_numpy().astype(np.int64),
+    )
+    return TopScores(len(names), indices, values, decisions, label_probabilities, ranks)
 
 
 def _indices(labels: Sequence[Any], names: Sequence[str]) -> list[Any]:

@@ -27,7 +27,7 @@ from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
 from hf_finetune.targets.labels import Target
-from hf_finetune.targets.model_config import target_of
+from hf_finetune.targets.model_config import get_target
 from hf_finetune.tasks import TASKS, Modality, Task
 from hf_finetune.tasks.examples import Remarks
 
@@ -178,7 +178,7 @@ def load_classifier(
     return Classifier(
         pipe,
         model_task.name,
-        target_of(model.config),
+        get_target(model.config),
         label_names,
         batch_size=batch_size if modality.makes_batches(processor) else 1,
         temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),

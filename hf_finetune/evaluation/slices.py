@@ -138,7 +138,7 @@ def evaluate_slices(
     """
     primary_metric = next((name for name in primary_metrics if name != "loss"), None)
     names = list(
-        dict.fromkeys(name for name in (primary_metric, TARGETS[result.target].share_metric) if name)
+        dict.fromkeys(name for name in (primary_metric, TARGETS[result.target].accuracy_metric) if name)
     )
     return {
         column: _evaluate_column(result, np.asarray(values), training.get(column, {}), names, seed)

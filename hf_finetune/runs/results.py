@@ -37,7 +37,13 @@ from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import UNKNOWN
 from hf_finetune.targets.scored_examples import ScoredExamples
-from hf_finetune.targets.top_scores import MANY_CLASSES, MOST_CELLS, Scores, TopScores, constant_scores
+from hf_finetune.targets.top_scores import (
+    MANY_CLASSES,
+    MAX_SCORES_IN_MEMORY,
+    Scores,
+    TopScores,
+    constant_scores,
+)
 from hf_finetune.targets.unknown_labels import is_known
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
@@ -97,7 +103,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
 
 def _subsample(validation: Any, classes: int) -> Any:
     """Return the validation examples, or evenly spaced ones of them if all probabilities would need too much memory."""
-    most = max(1, MOST_CELLS // classes)
+    most = max(1, MAX_SCORES_IN_MEMORY // classes)
     if classes <= MANY_CLASSES or len(validation) <= most:
         return validation
     logger.info(f"Calibration is fitted on {most:,} of the {len(validation):,} validation examples.")

@@ -36,7 +36,14 @@ from hf_finetune.runs.tasks import score_tasks, task_labels
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
-from hf_finetune.targets.top_scores import Scores, keep_top, likeliest, pack_top, reduced, unpack_top
+from hf_finetune.targets.top_scores import (
+    Scores,
+    keep_top,
+    needs_reduction,
+    pack_top,
+    predicted_classes,
+    unpack_top,
+)
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.head_fit import FITS
@@ -226,7 +233,7 @@ def _keeps_top_scores(prepared: PreparedRun) -> bool:
         not prepared.is_joint
         and TARGETS[data.target].is_exclusive
         and data.validation is not None
-        and reduced(len(data.validation), len(data.label_names))
+        and needs_reduction(len(data.validation), len(data.label_names))
         and not any(needs_all_scores(name, data.target) for name in _stage_metrics(prepared))
     )
 
@@ -234,7 +241,7 @@ def _keeps_top_scores(prepared: PreparedRun) -> bool:
 def _keep_top(target: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Reduce single-label logits [batch, classes] to the packed scores [batch, 2 top + 2] that the metrics use."""
     scores, indices = probabilities(logits.float().cpu().numpy(), target), labels.cpu().numpy()
-    top_scores = keep_top(scores, indices, likeliest(scores))
+    top_scores = keep_top(scores, indices, predicted_classes(scores))
     return torch.as_tensor(pack_top(top_scores), device=logits.device)
 
 

@@ -41,7 +41,7 @@ class Target(ABC):
     has_classes: ClassVar[bool] = False
     is_exclusive: ClassVar[bool] = False
     has_standard_loss: ClassVar[bool] = False
-    share_metric: ClassVar[str | None] = None
+    accuracy_metric: ClassVar[str | None] = None
     default_metrics: ClassVar[tuple[str, ...]]
     score_dimensions: ClassVar[int] = 2
 
@@ -56,11 +56,11 @@ class Target(ABC):
         """Return whether labels are of this type if a recipe leaves it open. At most one type recognizes them."""
         return False
 
-    def unsuited(self, labels: LabelSummary) -> str | None:
+    def incompatibility(self, labels: LabelSummary) -> str | None:
         """Return a description of labels that this type cannot represent, such as ``lists``; None if it can."""
         return None
 
-    def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
+    def label_type_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
         """Return notes for the user on how labels are read.
 
         Args:
@@ -172,7 +172,7 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def made_up_label(self, chance: "Random", classes: int) -> Any:
+    def synthetic_label(self, rng: "Random", classes: int) -> Any:
         """Return a random label as a dataset stores it, for checks without data.
 
         Args:

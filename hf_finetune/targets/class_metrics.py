@@ -12,7 +12,12 @@ import numpy as np
 
 from hf_finetune.fields.lazy_module import LazyModule
 from hf_finetune.targets.agreement import cohen_kappa, matthews_correlation, weighted_kappa
-from hf_finetune.targets.class_counts import average_score, kappa_statistic, of_all_classes, of_one_class
+from hf_finetune.targets.class_counts import (
+    average_score,
+    class_score_statistic,
+    counts_statistic,
+    kappa_statistic,
+)
 from hf_finetune.targets.metric import Metric, MetricSettings, PerExample, Statistic
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, label_ranks
@@ -23,9 +28,9 @@ __all__ = [
     "COST_METRICS",
     "class_metric",
     "cross_entropy_per_example",
-    "metric_of_one_class",
-    "metrics_of_many_classes",
-    "metrics_of_one_class",
+    "multi_label_metrics",
+    "single_label_metric",
+    "single_label_metrics",
     "split_class_metric",
     "top_k",
 ]
@@ -38,23 +43,25 @@ expected cost."""
 CLASS_SCORES = ("precision", "recall", "f1")
 """Scores that per-class metrics such as ``recall:soup`` are named after."""
 
-_SHOWN_TOP = 5
-_TOP = re.compile(r"top_?([1-9]\d{0,5})_accuracy")
-_SLOW_CLASSES = 1000
-_CELLS = 4_000_000
+_DEFAULT_K = 5
+"""k of the top-k accuracy that is computed by default."""
+_TOP_K_NAME = re.compile(r"top_?([1-9]\d{0,5})_accuracy")
+_MAX_ROC_CLASSES = 1000
+"""Maximum number of classes for which the area under the ROC curve is computed by default."""
+_MAX_ARRAY_CELLS = 4_000_000
 """Maximum size of a temporary array: 32 MB of float64."""
-_LEAST = np.finfo(np.float64).eps
+_EPSILON = np.finfo(np.float64).eps
 
 
-def metrics_of_one_class() -> Iterator[Metric]:
+def single_label_metrics() -> Iterator[Metric]:
     """Yield the metrics of single-label data."""
     yield _mean_metric("accuracy", _correct, is_fraction=True)
-    balanced = partial(of_all_classes, partial(average_score, "recall", "balanced"))
+    balanced = partial(counts_statistic, partial(average_score, "recall", "balanced"))
     yield Metric("balanced_accuracy", _balanced_accuracy, resampled=balanced)
     # With one label for each example, the micro averages are the accuracy.
-    yield from _averages(on_request=("micro",))
+    yield from _average_metrics(averages_on_request=("micro",))
     for name, agreement in (("matthews_correlation", matthews_correlation), ("cohen_kappa", cohen_kappa)):
-        yield Metric(name, partial(_agreement, agreement), resampled=partial(of_all_classes, agreement))
+        yield Metric(name, partial(_agreement, agreement), resampled=partial(counts_statistic, agreement))
     for weights, power in (("linear", 1), ("quadratic", 2)):  # for ordinal classes
         yield Metric(
             f"cohen_kappa_{weights}",
@@ -62,14 +69,14 @@ def metrics_of_one_class() -> Iterator[Metric]:
             resampled=partial(kappa_statistic, power),
             on_request=True,
         )
-    yield top_k_metric(f"top{_SHOWN_TOP}_accuracy", _SHOWN_TOP)
+    yield top_k_metric(f"top{_DEFAULT_K}_accuracy", _DEFAULT_K)
     yield from _rankings()
     yield Metric("log_loss", _log_loss, per_example=_cross_entropy, greater_is_better=False)
 
 
-def metrics_of_many_classes() -> Iterator[Metric]:
+def multi_label_metrics() -> Iterator[Metric]:
     """Yield the metrics of multi-label data."""
-    yield from _averages(on_request=())
+    yield from _average_metrics(averages_on_request=())
     yield _mean_metric("exact_match", _correct, is_fraction=True)
     yield from _rankings()
     yield Metric(
@@ -86,23 +93,26 @@ def _mean_metric(name: str, per_example: PerExample, **options: Any) -> Metric:
     return Metric(name, lambda examples: per_example(examples).mean(), per_example=per_example, **options)
 
 
-def _averages(on_request: tuple[str, ...]) -> Iterator[Metric]:
+def _average_metrics(averages_on_request: tuple[str, ...]) -> Iterator[Metric]:
     """Yield precision, recall and F1, averaged over the classes; some averages only on request."""
     for average in ("micro", "macro", "weighted"):
         for score in CLASS_SCORES:
             yield Metric(
                 f"{score}_{average}",
                 partial(_averaged, score, average),
-                resampled=partial(of_all_classes, partial(average_score, score, average)),
-                on_request=average in on_request,
+                resampled=partial(counts_statistic, partial(average_score, score, average)),
+                on_request=average in averages_on_request,
             )
 
 
 def _rankings() -> Iterator[Metric]:
     """Yield the metrics of the order of the examples by each class's probability."""
-    yield Metric("roc_auc", _roc_auc, most_classes=_SLOW_CLASSES, needs_all_scores=True)
+    yield Metric("roc_auc", _roc_auc, max_default_classes=_MAX_ROC_CLASSES, needs_all_scores=True)
     yield Metric(
-        "mean_average_precision", _mean_average_precision, most_classes=MANY_CLASSES, needs_all_scores=True
+        "mean_average_precision",
+        _mean_average_precision,
+        max_default_classes=MANY_CLASSES,
+        needs_all_scores=True,
     )
 
 
@@ -111,13 +121,13 @@ def top_k_metric(name: str, k: int) -> Metric:
     return Metric(
         name,
         partial(_top_k_accuracy, k),
-        per_example=partial(_among_likeliest, k),
+        per_example=partial(_in_top_k, k),
         is_fraction=True,
-        fewest_classes=k + 1,
+        min_classes=k + 1,
     )
 
 
-def metric_of_one_class(name: str, settings: MetricSettings) -> Metric | None:
+def single_label_metric(name: str, settings: MetricSettings) -> Metric | None:
     """Return ``top_K_accuracy``, a per-class metric, or, if there are costs, a metric of them; else None."""
     k = top_k(name)
     if k is not None:
@@ -135,12 +145,14 @@ def class_metric(name: str, settings: MetricSettings) -> Metric | None:
     if label not in settings.label_names:
         return None
     index = settings.label_names.index(label)
-    return Metric(name, partial(_of_class, score, index), resampled=partial(of_one_class, score, index))
+    return Metric(
+        name, partial(_class_score, score, index), resampled=partial(class_score_statistic, score, index)
+    )
 
 
 def top_k(name: str) -> int | None:
     """Return k of ``top_K_accuracy`` (or ``topK_accuracy``); None for any other name."""
-    match = _TOP.fullmatch(name)
+    match = _TOP_K_NAME.fullmatch(name)
     return int(match[1]) if match else None
 
 
@@ -168,8 +180,8 @@ def _correct(examples: ScoredExamples) -> np.ndarray:
 def _balanced_accuracy(examples: ScoredExamples) -> float:
     """Compute the mean recall of the classes that occur in the labels."""
     if examples.scores.shape[1] > MANY_CLASSES:
-        members, _, hits = _counts(examples)
-        return float((hits[members > 0] / members[members > 0]).mean())
+        true_counts, _, true_positives = _counts(examples)
+        return float((true_positives[true_counts > 0] / true_counts[true_counts > 0]).mean())
     labels = examples.labels
     return sklearn_metrics.recall_score(
         labels, examples.decisions, labels=np.unique(labels), average="macro", zero_division=0
@@ -180,8 +192,10 @@ def _counts(examples: ScoredExamples) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """Return by class [classes] the numbers of labels, of decisions and of correct decisions."""
     parts = (examples.labels, examples.decisions, examples.labels[examples.correct])
     classes = examples.scores.shape[1]
-    members, answers, hits = (np.bincount(part, minlength=classes).astype(np.float64) for part in parts)
-    return members, answers, hits
+    true_counts, predicted_counts, true_positives = (
+        np.bincount(part, minlength=classes).astype(np.float64) for part in parts
+    )
+    return true_counts, predicted_counts, true_positives
 
 
 def _agreement(agreement: Callable[..., np.ndarray], examples: ScoredExamples) -> float:
@@ -189,28 +203,30 @@ def _agreement(agreement: Callable[..., np.ndarray], examples: ScoredExamples) -
 
 
 def _weighted_kappa(power: int, examples: ScoredExamples) -> float:
-    members, answers, _ = _counts(examples)
+    true_counts, predicted_counts, _ = _counts(examples)
     distances = (np.abs(examples.labels - examples.decisions) ** power).sum().astype(np.float64)
-    return weighted_kappa(members, answers, distances, squared=power == 2).item()
+    return weighted_kappa(true_counts, predicted_counts, distances, squared=power == 2).item()
 
 
 def _top_k_accuracy(k: int, examples: ScoredExamples) -> float:
     """Compute the fraction of examples whose class is among the k most probable; 1 if there are at most k classes."""
     if k == 1 and examples.has_all_scores and examples.scores.shape[1] == 2:  # on ties, as the accuracy
         return examples.correct.mean()
-    return _among_likeliest(k, examples).mean()
+    return _in_top_k(k, examples).mean()
 
 
-def _among_likeliest(k: int, examples: ScoredExamples) -> np.ndarray:
+def _in_top_k(k: int, examples: ScoredExamples) -> np.ndarray:
     """Return whether the class is among the k most probable. As in scikit-learn the greater index wins ties."""
     scores = examples.scores
     return (scores.ranks if isinstance(scores, TopScores) else label_ranks(scores, examples.labels)) < k
 
 
-def _of_class(score: str, index: int, examples: ScoredExamples) -> float:
+def _class_score(score: str, index: int, examples: ScoredExamples) -> float:
     """Compute precision, recall or F1 of one class against the rest; 0 for 0 / 0."""
-    members, answers = (array[:, index] if array.ndim == 2 else array == index for array in examples.filled)
-    return getattr(sklearn_metrics, f"{score}_score")(members, answers, zero_division=0)
+    in_label, in_decision = (
+        array[:, index] if array.ndim == 2 else array == index for array in examples.filled
+    )
+    return getattr(sklearn_metrics, f"{score}_score")(in_label, in_decision, zero_division=0)
 
 
 def _costs(matrix: np.ndarray, bayes: bool, examples: ScoredExamples) -> np.ndarray:
@@ -225,8 +241,8 @@ def _scores_by_class(examples: ScoredExamples) -> Iterator[tuple[np.ndarray, np.
     """Yield for each class whether the examples belong to it, and their scores; those with a known label."""
     labels, scores = examples.labels, examples.scores
     members = labels if labels.ndim == 2 else labels[:, None] == np.arange(scores.shape[1])
-    for column, likely, known in zip(members.T, scores.T, is_known(members).T, strict=True):
-        yield column[known], likely[known]
+    for column, probabilities, known in zip(members.T, scores.T, is_known(members).T, strict=True):
+        yield column[known], probabilities[known]
 
 
 def _mean_average_precision(examples: ScoredExamples) -> float:
@@ -263,23 +279,27 @@ def _areas_by_rank(labels: np.ndarray, scores: np.ndarray) -> float:
     Source: Mann & Whitney 1947; the area is the fraction of pairs of a member and a non-member in the correct order.
     """
     areas = []
-    for classes in np.array_split(np.unique(labels), max(1, len(labels) * scores.shape[1] // _CELLS)):
+    for classes in np.array_split(
+        np.unique(labels), max(1, len(labels) * scores.shape[1] // _MAX_ARRAY_CELLS)
+    ):
         members = labels[:, None] == classes
         counts = members.sum(axis=0)
-        others = len(labels) - counts
-        sums = np.where(members, stats.rankdata(scores[:, classes], axis=0), 0.0).sum(axis=0)
-        drawn = others > 0
-        areas.append((sums - counts * (counts + 1) / 2)[drawn] / (counts * others)[drawn])
-    every = np.concatenate(areas)
-    return float(every.mean()) if len(every) else np.nan
+        non_members = len(labels) - counts
+        rank_sums = np.where(members, stats.rankdata(scores[:, classes], axis=0), 0.0).sum(axis=0)
+        has_curve = non_members > 0
+        areas.append((rank_sums - counts * (counts + 1) / 2)[has_curve] / (counts * non_members)[has_curve])
+    all_areas = np.concatenate(areas)
+    return float(all_areas.mean()) if len(all_areas) else np.nan
 
 
 def _log_loss(examples: ScoredExamples) -> float:
     """Compute the mean cross-entropy in nats."""
     classes = examples.scores.shape[1]
     if not examples.has_all_scores or classes > MANY_CLASSES:
-        of_label = _scores_of_labels(examples.labels, examples.scores)
-        return float(-np.log(np.clip(of_label, _LEAST, 1 - _LEAST)).mean())  # as in scikit-learn
+        label_probabilities = _scores_of_labels(examples.labels, examples.scores)
+        return float(
+            -np.log(np.clip(label_probabilities, _EPSILON, 1 - _EPSILON)).mean()
+        )  # as in scikit-learn
     return sklearn_metrics.log_loss(examples.labels, examples.scores, labels=np.arange(classes))
 
 
@@ -307,12 +327,16 @@ def cross_entropy_per_example(labels: np.ndarray, scores: Scores) -> np.ndarray:
         scores: Probabilities [examples, classes].
     """
     if labels.ndim == 2:
-        clipped, known = np.clip(scores, _LEAST, 1 - _LEAST), is_known(labels)
+        clipped, known = np.clip(scores, _EPSILON, 1 - _EPSILON), is_known(labels)
         losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
         return np.where(known, losses, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    return -np.log(np.clip(_scores_of_labels(labels, scores), _LEAST, 1.0))
+    return -np.log(np.clip(_scores_of_labels(labels, scores), _EPSILON, 1.0))
 
 
 def _scores_of_labels(labels: np.ndarray, scores: Scores) -> np.ndarray:
     """Return the probability of the true class [examples]."""
-    return scores.of_label if isinstance(scores, TopScores) else scores[np.arange(len(labels)), labels]
+    return (
+        scores.label_probabilities
+        if isinstance(scores, TopScores)
+        else scores[np.arange(len(labels)), labels]
+    )

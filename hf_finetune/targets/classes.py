@@ -16,7 +16,7 @@ class ClassTarget(Target):
 
     has_classes = True
 
-    def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
+    def label_type_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
         """Return a note if the names of the classes are numbers or booleans in the data."""
         if all(isinstance(item, str) for item in labels.items):
             return ()

@@ -33,17 +33,17 @@ def cost_matrix(costs: CostTable, label_names: Sequence[str]) -> np.ndarray:
         Costs [classes, classes], indexed by true class and decision.
     """
     index = {name: column for column, name in enumerate(label_names)}
-    reserved = DEFAULT not in index
-    common = costs.get(DEFAULT, {}) if reserved else {}
+    has_default_key = DEFAULT not in index
+    default_row = costs.get(DEFAULT, {}) if has_default_key else {}
     matrix = np.full((len(index), len(index)), _UNIT)
-    for row, name in enumerate(label_names):
-        listed = costs.get(name, common)
-        if reserved:
-            matrix[row] = listed.get(DEFAULT, common.get(DEFAULT, _UNIT))
-        matrix[row, row] = 0.0
-        for decision, cost in listed.items():
+    for true, name in enumerate(label_names):
+        row = costs.get(name, default_row)
+        if has_default_key:
+            matrix[true] = row.get(DEFAULT, default_row.get(DEFAULT, _UNIT))
+        matrix[true, true] = 0.0
+        for decision, cost in row.items():
             if decision in index:
-                matrix[row, index[decision]] = cost
+                matrix[true, index[decision]] = cost
     return matrix
 
 
@@ -65,12 +65,11 @@ def cost_problems(
         return []
     if not TARGETS[target].is_exclusive:
         return [Problem(place, "is only supported for single-label data", f"{target} labels")]
+    keys = [(place, true) for true in costs]
+    keys += [(f"{place}.{true}", decision) for true, row in costs.items() for decision in row]
     known = [*label_names, DEFAULT]
     return [
-        Problem(where, "must be a class of the data, or default", repr(name), nearest(name, known))
-        for where, name in (
-            *((place, true) for true in costs),
-            *((f"{place}.{true}", decision) for true, row in costs.items() for decision in row),
-        )
+        Problem(location, "must be a class of the data, or default", repr(name), nearest(name, known))
+        for location, name in keys
         if name not in known
     ]

@@ -70,7 +70,7 @@ def training_labels(
     labels: Sequence[int],
     label_names: Sequence[str],
     weights: Sequence[float] | None,
-    shares: Sequence[Mapping[str, float] | None] | None,
+    soft_labels: Sequence[Mapping[str, float] | None] | None,
 ) -> list[list[float]]:
     """Return weighted soft labels: the class probabilities of each example times its weight.
 
@@ -78,7 +78,7 @@ def training_labels(
         labels: Class index of each example.
         label_names: Class names in index order.
         weights: Weight of each example; None means 1 for all.
-        shares: Class probabilities of each example, by class name; None means 1 for the class of its label.
+        soft_labels: Class probabilities of each example, by class name; None means 1 for the class of its label.
 
     Returns:
         One row per example, [examples, classes].
@@ -86,7 +86,7 @@ def training_labels(
     rows = []
     for row, label in enumerate(labels):
         weight = 1.0 if weights is None else float(weights[row])
-        probabilities = shares[row] if shares is not None else None
+        probabilities = soft_labels[row] if soft_labels is not None else None
         by_name = {label_names[label]: 1.0} if probabilities is None else probabilities
         rows.append([weight * by_name.get(name, 0.0) for name in label_names])
     return rows

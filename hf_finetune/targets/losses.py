@@ -7,9 +7,9 @@ import torch
 
 from hf_finetune.targets.base import TARGETS
 
-__all__ = ["IGNORED", "label_weights", "loss_for", "valid_labels"]
+__all__ = ["IGNORE_INDEX", "label_weights", "loss_for", "valid_labels"]
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """Class index that torch's cross-entropy ignores."""
 
 
@@ -18,7 +18,7 @@ def valid_labels(labels: torch.Tensor) -> torch.Tensor:
 
     Labels of padding examples are invalid. A regression target of -100 is valid.
     """
-    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED
+    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORE_INDEX
 
 
 def label_weights(labels: torch.Tensor, target: str) -> torch.Tensor:

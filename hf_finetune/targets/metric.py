@@ -71,8 +71,8 @@ class Metric:
     takes_weights: bool = False
     is_fraction: bool = False
     greater_is_better: bool = True
-    fewest_classes: int = 1
-    most_classes: int | None = None
+    min_classes: int = 1
+    max_default_classes: int | None = None
     on_request: bool = False
     needs_all_scores: bool = False
 

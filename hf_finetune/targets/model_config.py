@@ -8,9 +8,9 @@ from hf_finetune.targets.regression import Regression
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["set_target", "target_of"]
+__all__ = ["get_target", "set_target"]
 
-FIELD = "label_target"
+TARGET_ATTRIBUTE = "label_target"
 """Config attribute with the label type, set only if ``problem_type`` does not identify it."""
 
 
@@ -18,16 +18,16 @@ def set_target(config: "PreTrainedConfig", target: str) -> None:
     """Set the label type in a config, in place."""
     kind = TARGETS[target]
     config.problem_type = kind.problem_type
-    if target_of(config) != target:
-        setattr(config, FIELD, target)
+    if get_target(config) != target:
+        setattr(config, TARGET_ATTRIBUTE, target)
     if not kind.has_classes:
         config.function_to_apply = "none"  # so that a pipeline returns the prediction unchanged
 
 
-def target_of(config: "PreTrainedConfig") -> str:
+def get_target(config: "PreTrainedConfig") -> str:
     """Return the label type of a config. As in transformers, one output without ``problem_type`` is regression."""
-    if getattr(config, FIELD, None) in TARGETS:
-        return str(getattr(config, FIELD))
+    if getattr(config, TARGET_ATTRIBUTE, None) in TARGETS:
+        return str(getattr(config, TARGET_ATTRIBUTE))
     for name, kind in TARGETS.items():
         if kind.problem_type == config.problem_type:
             return name

@@ -8,7 +8,7 @@ from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets.classes import ClassTarget
 from hf_finetune.targets.metric import Metric, MetricSettings
 from hf_finetune.targets.names import label_text
-from hf_finetune.targets.reading import PLACE, LabelSummary, rows_where
+from hf_finetune.targets.reading import LABEL_LOCATION, LabelSummary, rows_where
 
 if TYPE_CHECKING:
     from random import Random
@@ -27,16 +27,16 @@ class MultiLabel(ClassTarget):
     name = "multi_label"
     problem_type = "multi_label_classification"
     has_standard_loss = True
-    share_metric = "exact_match"
+    accuracy_metric = "exact_match"
     default_metrics = ("f1_micro", "f1_macro", "exact_match")
 
     def recognizes(self, labels: LabelSummary) -> bool:
         """Return whether labels are lists."""
-        return labels.lists
+        return labels.are_lists
 
-    def unsuited(self, labels: LabelSummary) -> str | None:
+    def incompatibility(self, labels: LabelSummary) -> str | None:
         """Return ``not lists of classes`` for labels that are not lists, and for lists of fractions."""
-        if not labels.lists or (labels.numbers and labels.fractions):
+        if not labels.are_lists or (labels.are_numbers and labels.has_fractions):
             return "not lists of classes"
         return None
 
@@ -49,7 +49,7 @@ class MultiLabel(ClassTarget):
         )
         rule = "must not repeat a class within an example"
         repair = "Name each class once. In lists of zeros and ones, write one value for each class."
-        return [Problem(PLACE, rule, f"repeated classes in {quoted(rows)}", repair)] if rows else []
+        return [Problem(LABEL_LOCATION, rule, f"repeated classes in {quoted(rows)}", repair)] if rows else []
 
     def feature(self, label_names: Sequence[str]) -> Any:
         """Return a list of ``ClassLabel``."""
@@ -77,9 +77,9 @@ class MultiLabel(ClassTarget):
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """Metrics of multi-label data."""
-        from hf_finetune.targets.class_metrics import metrics_of_many_classes
+        from hf_finetune.targets.class_metrics import multi_label_metrics
 
-        return tuple(metrics_of_many_classes())
+        return tuple(multi_label_metrics())
 
     def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
         """Return a per-class metric such as ``recall:soup``."""
@@ -115,9 +115,9 @@ class MultiLabel(ClassTarget):
             rows[row, list(indices)] = np.nan
         return rows
 
-    def made_up_label(self, chance: "Random", classes: int) -> Any:
+    def synthetic_label(self, rng: "Random", classes: int) -> Any:
         """Return a list of one class index."""
-        return [chance.randrange(classes)]
+        return [rng.randrange(classes)]
 
     def label_width(self, classes: int) -> int:
         """Return the number of classes."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["PLACE", "LabelSummary", "flat_labels", "is_continuous", "rows_where", "summarize_labels"]
+__all__ = ["LABEL_LOCATION", "LabelSummary", "flat_labels", "is_continuous", "rows_where", "summarize_labels"]
 
-PLACE = "The label column"
+LABEL_LOCATION = "The label column"
 """Location of problems with labels."""
-_MOST_WHOLE_CLASSES = 50
+_MAX_FLOAT_CLASSES = 50
 """Maximum number of distinct whole numbers, stored as floats, that are interpreted as classes."""
 
 
@@ -25,10 +25,10 @@ class LabelSummary:
     """
 
     items: tuple[Any, ...]
-    lists: bool
-    numbers: bool
-    floats: bool
-    fractions: bool
+    are_lists: bool
+    are_numbers: bool
+    has_floats: bool
+    has_fractions: bool
 
 
 def summarize_labels(labels: Sequence[Any]) -> LabelSummary:
@@ -41,10 +41,10 @@ def summarize_labels(labels: Sequence[Any]) -> LabelSummary:
     floats = [item for item in items if isinstance(item, float)]
     return LabelSummary(
         items=items,
-        lists=any(isinstance(label, list) for label in labels),
-        numbers=all(isinstance(item, int | float) and not isinstance(item, bool) for item in items),
-        floats=bool(floats),
-        fractions=any(not item.is_integer() for item in floats),
+        are_lists=any(isinstance(label, list) for label in labels),
+        are_numbers=all(isinstance(item, int | float) and not isinstance(item, bool) for item in items),
+        has_floats=bool(floats),
+        has_fractions=any(not item.is_integer() for item in floats),
     )
 
 
@@ -73,6 +73,6 @@ def rows_where(
 
 def is_continuous(labels: LabelSummary) -> bool:
     """Return whether labels are numbers with fractions, or floats of many values."""
-    if labels.lists or not labels.numbers or not labels.floats:
+    if labels.are_lists or not labels.are_numbers or not labels.has_floats:
         return False
-    return labels.fractions or len({float(item) for item in labels.items}) > _MOST_WHOLE_CLASSES
+    return labels.has_fractions or len({float(item) for item in labels.items}) > _MAX_FLOAT_CLASSES

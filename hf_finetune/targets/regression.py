@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets.base import Target
 from hf_finetune.targets.metric import Metric
-from hf_finetune.targets.reading import PLACE, LabelSummary, is_continuous, rows_where
+from hf_finetune.targets.reading import LABEL_LOCATION, LabelSummary, is_continuous, rows_where
 
 if TYPE_CHECKING:
     from random import Random
@@ -34,13 +34,13 @@ class Regression(Target):
         """Return whether labels are continuous."""
         return is_continuous(labels)
 
-    def unsuited(self, labels: LabelSummary) -> str | None:
-        """Return ``not numbers`` or ``lists`` for labels that are not numbers."""
-        if labels.lists:
+    def incompatibility(self, labels: LabelSummary) -> str | None:
+        """Return ``not numbers`` or ``are_lists`` for labels that are not numbers."""
+        if labels.are_lists:
             return "lists"
-        return None if labels.numbers else "not numbers"
+        return None if labels.are_numbers else "not numbers"
 
-    def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
+    def label_type_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
         """Return a note if the label type was inferred."""
         note = "The labels are numbers with fractions or many distinct values, so the task is regression."
         return (note,) if inferred else ()
@@ -54,11 +54,13 @@ class Regression(Target):
         problems = []
         if infinite:
             problems.append(
-                Problem(PLACE, "must contain only finite numbers", f"infinity in {quoted(infinite)}")
+                Problem(LABEL_LOCATION, "must contain only finite numbers", f"infinity in {quoted(infinite)}")
             )
         if ignored:
             repair = "Shift or scale the labels: the Trainer ignores examples with the label -100."
-            problems.append(Problem(PLACE, "must not contain -100", f"-100 in {quoted(ignored)}", repair))
+            problems.append(
+                Problem(LABEL_LOCATION, "must not contain -100", f"-100 in {quoted(ignored)}", repair)
+            )
         return problems
 
     def output_names(self, labels: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
@@ -93,9 +95,9 @@ class Regression(Target):
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """Regression metrics."""
-        from hf_finetune.targets.number_metrics import metrics_of_numbers
+        from hf_finetune.targets.regression_metrics import regression_metrics
 
-        return tuple(metrics_of_numbers())
+        return tuple(regression_metrics())
 
     def scores(self, logits: "np.ndarray") -> "np.ndarray":
         """Return the output of each example [examples]."""
@@ -113,9 +115,9 @@ class Regression(Target):
 
         return np.asarray(labels, dtype=np.float64)
 
-    def made_up_label(self, chance: "Random", classes: int) -> Any:
+    def synthetic_label(self, rng: "Random", classes: int) -> Any:
         """Return a number in [0, 1)."""
-        return chance.random()
+        return rng.random()
 
     def loss_sum(
         self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float

@@ -24,16 +24,16 @@ class SingleLabel(ClassTarget):
     problem_type = "single_label_classification"
     is_exclusive = True
     has_standard_loss = True
-    share_metric = "accuracy"
+    accuracy_metric = "accuracy"
     default_metrics = ("accuracy", "f1_macro")
 
     def recognizes(self, labels: LabelSummary) -> bool:
         """Return whether labels are neither lists nor continuous."""
-        return not labels.lists and not is_continuous(labels)
+        return not labels.are_lists and not is_continuous(labels)
 
-    def unsuited(self, labels: LabelSummary) -> str | None:
-        """Return ``lists`` for lists."""
-        return "lists" if labels.lists else None
+    def incompatibility(self, labels: LabelSummary) -> str | None:
+        """Return ``are_lists`` for lists."""
+        return "lists" if labels.are_lists else None
 
     def feature(self, label_names: Sequence[str]) -> Any:
         """Return a ``ClassLabel``."""
@@ -59,15 +59,15 @@ class SingleLabel(ClassTarget):
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """Metrics of single-label data."""
-        from hf_finetune.targets.class_metrics import metrics_of_one_class
+        from hf_finetune.targets.class_metrics import single_label_metrics
 
-        return tuple(metrics_of_one_class())
+        return tuple(single_label_metrics())
 
     def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
         """Return ``top_K_accuracy``, a per-class metric, or a metric of costs."""
-        from hf_finetune.targets.class_metrics import metric_of_one_class
+        from hf_finetune.targets.class_metrics import single_label_metric
 
-        return metric_of_one_class(name, settings)
+        return single_label_metric(name, settings)
 
     def scores(self, logits: "np.ndarray") -> "np.ndarray":
         """Return the softmax [examples, classes]."""
@@ -89,9 +89,9 @@ class SingleLabel(ClassTarget):
 
         return np.asarray(labels, dtype=np.int64)
 
-    def made_up_label(self, chance: "Random", classes: int) -> Any:
+    def synthetic_label(self, rng: "Random", classes: int) -> Any:
         """Return a class index."""
-        return chance.randrange(classes)
+        return rng.randrange(classes)
 
     def loss_sum(
         self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float

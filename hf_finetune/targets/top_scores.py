@@ -8,17 +8,17 @@ import numpy as np
 
 __all__ = [
     "MANY_CLASSES",
-    "MOST_CELLS",
-    "TOP",
+    "MAX_SCORES_IN_MEMORY",
+    "NUM_STORED",
     "Scores",
     "TopScores",
     "confidences",
     "constant_scores",
     "keep_top",
     "label_ranks",
-    "likeliest",
+    "needs_reduction",
     "pack_top",
-    "reduced",
+    "predicted_classes",
     "stack_top",
     "top_indices",
     "unpack_top",
@@ -26,9 +26,9 @@ __all__ = [
 
 MANY_CLASSES = 200
 """Number of classes above which tables contain only the highest probabilities of an example."""
-TOP = 20
+NUM_STORED = 20
 """Number of the highest probabilities that are stored."""
-MOST_CELLS = 12_000_000
+MAX_SCORES_IN_MEMORY = 12_000_000
 """Maximum number of probabilities (examples x classes) in memory; above it, every batch is reduced to the highest."""
 
 
@@ -49,7 +49,7 @@ class TopScores:
     indices: np.ndarray
     values: np.ndarray
     decisions: np.ndarray
-    of_label: Any = None
+    label_probabilities: Any = None
     ranks: Any = None
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class TopScores:
             self.indices[rows],
             self.values[rows],
             self.decisions[rows],
-            None if self.of_label is None else self.of_label[rows],
+            None if self.label_probabilities is None else self.label_probabilities[rows],
             None if self.ranks is None else self.ranks[rows],
         )
 
@@ -76,11 +76,16 @@ class TopScores:
         Args:
             columns: Current index of each class, in the new order [classes].
         """
-        places = np.argsort(columns)
+        new_index = np.argsort(columns)
         single = self.decisions.ndim == 1
-        decisions = places[self.decisions] if single else self.decisions[:, columns]
+        decisions = new_index[self.decisions] if single else self.decisions[:, columns]
         return TopScores(
-            self.classes, places[self.indices], self.values, decisions, self.of_label, self.ranks
+            self.classes,
+            new_index[self.indices],
+            self.values,
+            decisions,
+            self.label_probabilities,
+            self.ranks,
         )
 
 
@@ -88,17 +93,19 @@ Scores: TypeAlias = Any
 """Array of probabilities [examples, classes] or of regression predictions [examples], or ``TopScores``."""
 
 
-def reduced(examples: int, classes: int) -> bool:
+def needs_reduction(examples: int, classes: int) -> bool:
     """Return whether only the highest probabilities are stored, because all of them would take too much memory.
 
     Args:
         examples: Number of examples.
         classes: Number of classes.
     """
-    return classes > MANY_CLASSES and examples * classes > MOST_CELLS
+    return classes > MANY_CLASSES and examples * classes > MAX_SCORES_IN_MEMORY
 
 
-def keep_top(scores: np.ndarray, labels: np.ndarray, decisions: np.ndarray, top: int = TOP) -> TopScores:
+def keep_top(
+    scores: np.ndarray, labels: np.ndarray, decisions: np.ndarray, top: int = NUM_STORED
+) -> TopScores:
     """Return the highest probabilities of each example.
 
     Args:
@@ -112,11 +119,11 @@ def keep_top(scores: np.ndarray, labels: np.ndarray, decisions: np.ndarray, top:
     values = np.take_along_axis(scores, indices, axis=1)
     if labels.ndim == 2:
         return TopScores(classes, indices, values, decisions)
-    of_label = scores[np.arange(len(labels)), labels]
-    return TopScores(classes, indices, values, decisions, of_label, label_ranks(scores, labels))
+    label_probabilities = scores[np.arange(len(labels)), labels]
+    return TopScores(classes, indices, values, decisions, label_probabilities, label_ranks(scores, labels))
 
 
-def top_indices(scores: np.ndarray, top: int = TOP) -> np.ndarray:
+def top_indices(scores: np.ndarray, top: int = NUM_STORED) -> np.ndarray:
     """Return the most probable classes of each example.
 
     Args:
@@ -153,7 +160,7 @@ def stack_top(parts: Sequence[TopScores]) -> TopScores:
         np.concatenate([part.indices for part in parts]),
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.decisions for part in parts]),
-        np.concatenate([part.of_label for part in parts if part.of_label is not None]),
+        np.concatenate([part.label_probabilities for part in parts if part.label_probabilities is not None]),
         np.concatenate([part.ranks for part in parts if part.ranks is not None]),
     )
 
@@ -164,7 +171,7 @@ def pack_top(scores: TopScores) -> np.ndarray:
     Args:
         scores: Highest probabilities, with those of the labels.
     """
-    columns = (scores.indices, scores.values, scores.of_label[:, None], scores.ranks[:, None])
+    columns = (scores.indices, scores.values, scores.label_probabilities[:, None], scores.ranks[:, None])
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
@@ -177,30 +184,34 @@ def unpack_top(packed: np.ndarray, classes: int) -> TopScores:
     """
     top = (packed.shape[1] - 2) // 2
     indices = packed[:, :top].astype(np.int64)
-    values, of_label = packed[:, top:-2].astype(np.float64), packed[:, -2].astype(np.float64)
-    return TopScores(classes, indices, values, indices[:, 0], of_label, packed[:, -1].astype(np.int64))
+    values, label_probabilities = packed[:, top:-2].astype(np.float64), packed[:, -2].astype(np.float64)
+    return TopScores(
+        classes, indices, values, indices[:, 0], label_probabilities, packed[:, -1].astype(np.int64)
+    )
 
 
-def constant_scores(answer: np.ndarray, labels: np.ndarray) -> TopScores:
+def constant_scores(probabilities: np.ndarray, labels: np.ndarray) -> TopScores:
     """Return the scores of a constant prediction for all single-label examples.
 
     Args:
-        answer: Probabilities [classes], the same for every example.
+        probabilities: Probabilities [classes], the same for every example.
         labels: Class indices [examples].
     """
-    classes, places = np.unique(labels, return_inverse=True)
+    classes, class_rows = np.unique(labels, return_inverse=True)
     constant = keep_top(
-        np.broadcast_to(answer, (1, len(answer))), np.zeros(1, dtype=np.int64), np.array([answer.argmax()])
+        np.broadcast_to(probabilities, (1, len(probabilities))),
+        np.zeros(1, dtype=np.int64),
+        np.array([probabilities.argmax()]),
     )
-    ranks = np.array([label_ranks(answer[None], np.array([index]))[0] for index in classes])
+    ranks = np.array([label_ranks(probabilities[None], np.array([index]))[0] for index in classes])
     rows = np.zeros(len(labels), dtype=np.int64)
     return TopScores(
-        len(answer),
+        len(probabilities),
         constant.indices[rows],
         constant.values[rows],
         constant.decisions[rows],
-        answer[labels],
-        ranks[places],
+        probabilities[labels],
+        ranks[class_rows],
     )
 
 
@@ -216,10 +227,10 @@ def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         Rank of the true class, from 0 [examples].
     """
-    of_label = scores[np.arange(len(labels)), labels][:, None]
-    equal = scores == of_label
+    label_probabilities = scores[np.arange(len(labels)), labels][:, None]
+    equal = scores == label_probabilities
     equal &= np.arange(scores.shape[1]) > labels[:, None]
-    ranks: np.ndarray = (scores > of_label).sum(axis=1) + equal.sum(axis=1)
+    ranks: np.ndarray = (scores > label_probabilities).sum(axis=1) + equal.sum(axis=1)
     return ranks
 
 
@@ -233,7 +244,7 @@ def confidences(scores: Scores) -> np.ndarray:
     return highest
 
 
-def likeliest(scores: Scores) -> np.ndarray:
+def predicted_classes(scores: Scores) -> np.ndarray:
     """Return the most probable class of each single-label example [examples]."""
     classes: np.ndarray = scores.decisions if isinstance(scores, TopScores) else scores.argmax(axis=-1)
     return classes

@@ -32,7 +32,7 @@ from hf_finetune.planning.stages import Plan, PlannedStage, build_plan
 from hf_finetune.recipe import SpeedSpec, StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
-from hf_finetune.targets.model_config import target_of
+from hf_finetune.targets.model_config import get_target
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.loss import with_loss
 from hf_finetune.training.stage import train_stage
@@ -135,7 +135,7 @@ class StagedTrainer:
         examples, layout = len(train_dataset), read_layout(model)
         self.stages = complete_stages(stages, model, layout, self.args, examples)
         self.plan: Plan = build_plan(layout, self.stages, examples, state.num_processes)
-        self._target = target_of(model.config)
+        self._target = get_target(model.config)
 
     def train(self, resume_from_checkpoint: bool = False) -> dict[str, dict[str, float]]:
         """Train all stages, and keep the weights of the last one in ``model``.

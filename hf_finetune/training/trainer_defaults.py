@@ -15,7 +15,7 @@ from hf_finetune.recipe import OptimizerSpec, ScheduleSpec, StageSpec, parse_rec
 from hf_finetune.recipe.head_fit import head_fit_problems, solver_of
 from hf_finetune.recipe.method_rules import DISTILLATION, PRUNING, RULES
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.model_config import target_of
+from hf_finetune.targets.model_config import get_target
 from hf_finetune.tasks import TASKS, Task
 from hf_finetune.training.optimizers import check_optimizer
 
@@ -54,7 +54,7 @@ def complete_stages(
     Raises:
         InputError: If a stage is invalid or does not suit the labels of the model; with all problems.
     """
-    task, target = _task_of(model), target_of(model.config)
+    task, target = _task_of(model), get_target(model.config)
     filled = [_with_defaults(stage, args) for stage in stages]
     recipe = parse_recipe({"task": task.name, "model": "model", "data": "data", "stages": filled})
     deep, _ = fill_depths(recipe.stages, layout, find_defaults(model.config, layout, task.modality))

@@ -69,7 +69,7 @@ def write_data(folder, modality, target, names):
     chance = random.Random(0)
     columns = modality.made_up(EXAMPLES, chance)
     labels = target.label_array(
-        [target.made_up_label(chance, len(names)) for _ in range(EXAMPLES)], len(names)
+        [target.synthetic_label(chance, len(names)) for _ in range(EXAMPLES)], len(names)
     )
     written = [target.decode(label, names) for label in labels]
     as_folders = modality.opens_files and target.is_exclusive

@@ -4,8 +4,8 @@ import numpy as np
 from torch.nn import functional
 
 from hf_finetune.targets.metric import Metric
-from hf_finetune.targets.number_metrics import metrics_of_numbers
 from hf_finetune.targets.regression import Regression
+from hf_finetune.targets.regression_metrics import regression_metrics
 
 
 def deviance(examples):
@@ -21,7 +21,7 @@ class Counts(Regression):
     name = "counts"
     has_standard_loss = False
     default_metrics = ("deviance", "mae")
-    metrics = (Metric("deviance", deviance, greater_is_better=False), *metrics_of_numbers())
+    metrics = (Metric("deviance", deviance, greater_is_better=False), *regression_metrics())
 
     def recognizes(self, labels):
         return False
@@ -33,8 +33,8 @@ class Counts(Regression):
         losses = functional.poisson_nll_loss(logits.view(-1), labels.view(-1), reduction="none")
         return (losses * known).sum()
 
-    def made_up_label(self, chance, classes):
-        return float(chance.randrange(5))
+    def synthetic_label(self, rng, classes):
+        return float(rng.randrange(5))
 
     def summary(self, subject, classes):
         return f"counts what is in {subject}"

@@ -226,7 +226,7 @@ def test_memory_does_not_grow_with_the_lines():
 
 
 def test_unreadable_lines_are_told_before_the_next_readable_one_is_far(images, monkeypatch):
-    monkeypatch.setattr("hf_finetune.evaluation.predict._HELD", 3)
+    monkeypatch.setattr("hf_finetune.evaluation.predict._MAX_PENDING", 3)
     read = 0
 
     def missing():

@@ -18,7 +18,7 @@ SINGLE = {"text": "review", "text_pair": None, "label": "stars"}
 
 def items_of(tmp_path, content, memory, name="new.csv", **options):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    return list(open_inputs([str(tmp_path / name)], TEXT, memory=memory, **options).items)
+    return list(open_inputs([str(tmp_path / name)], TEXT, training_columns=memory, **options).items)
 
 
 def test_a_pair_is_read_from_the_columns_of_training(tmp_path, caplog):

@@ -39,12 +39,12 @@ from hf_finetune.report.figures import confused_classes, confusion_matrix
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import (
-    TOP,
+    NUM_STORED,
     constant_scores,
     keep_top,
     label_ranks,
+    needs_reduction,
     pack_top,
-    reduced,
     stack_top,
     top_indices,
     unpack_top,
@@ -118,7 +118,7 @@ def test_the_first_of_equal_classes_is_kept():
 @pytest.mark.parametrize("digits", [0, 1, 9])
 def test_top_indices_are_those_of_a_stable_sort(digits):
     scores, _ = scores_and_labels(digits=digits)
-    for top in (1, TOP, CLASSES):
+    for top in (1, NUM_STORED, CLASSES):
         expected = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         assert (top_indices(scores, top) == expected).all()
 
@@ -149,7 +149,7 @@ def test_parts_are_put_together_and_taken_apart():
     answer = scores[0]
     constant = kept(np.broadcast_to(answer, scores.shape), labels)
     assert (constant_scores(answer, labels).ranks == constant.ranks).all()
-    assert (constant_scores(answer, labels).of_label == constant.of_label).all()
+    assert (constant_scores(answer, labels).label_probabilities == constant.label_probabilities).all()
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label"])
@@ -168,7 +168,7 @@ def test_predictions_of_many_classes_hold_the_top_20(tmp_path, target):
     assert (tmp_path / "top.parquet").stat().st_size < (tmp_path / "all.parquet").stat().st_size / 3
     assert (top.labels == every.labels).all() and top.label_names == every.label_names == NAMES
     assert (decide(top.scores, target) == decide(every.scores, target)).all()
-    assert top.scores.indices.shape == (EXAMPLES, TOP)
+    assert top.scores.indices.shape == (EXAMPLES, NUM_STORED)
     names = [name for name in all_metrics(target, CLASSES) if not needs_all_scores(name, target)]
     assert compute_metrics(names, scored(top.scores, top.labels, target)) == pytest.approx(
         compute_metrics(names, scored(every.scores, every.labels, target))
@@ -212,7 +212,7 @@ def test_an_evaluation_that_is_reduced_has_the_same_metrics(tmp_path, monkeypatc
     whole = evaluate_model(classifier, dataset)
     monkeypatch.setattr(evaluate, "reduced", lambda examples, classes: True)
     found = evaluate_model(classifier, dataset)
-    assert found.scores.indices.shape == (14, TOP)
+    assert found.scores.indices.shape == (14, NUM_STORED)
     computable = {
         name: value for name, value in whole.metrics.items() if not needs_all_scores(name, "single_label")
     }
@@ -228,7 +228,7 @@ def test_predictions_of_many_classes_are_written_in_few_columns(tmp_path, ending
     with open_output(path, "single_label", NAMES) as write:
         for prediction in stream:
             write(prediction)
-    assert len(prediction.scores) == TOP
+    assert len(prediction.scores) == NUM_STORED
     assert next(iter(prediction.scores)) == prediction.label
     assert prediction.score == next(iter(prediction.scores.values()))
     if ending == "csv":
@@ -263,9 +263,9 @@ def test_reduced_logits_of_a_stage_give_the_loss_and_metrics_of_whole_ones():
 
 
 def test_few_examples_or_classes_are_not_reduced():
-    assert not reduced(1_000_000, 200)
-    assert not reduced(2000, 5000)
-    assert reduced(1000, 100_000)
+    assert not needs_reduction(1_000_000, 200)
+    assert not needs_reduction(2000, 5000)
+    assert needs_reduction(1000, 100_000)
 
 
 def test_figures_of_very_many_classes_are_of_the_confused_ones():

@@ -8,7 +8,7 @@ from transformers import BertConfig
 
 from hf_finetune.targets import TARGETS, Target
 from hf_finetune.targets.losses import label_weights, loss_for
-from hf_finetune.targets.model_config import FIELD, set_target, target_of
+from hf_finetune.targets.model_config import TARGET_ATTRIBUTE, get_target, set_target
 from hf_finetune.targets.reading import summarize_labels
 from hf_finetune.targets.regression import Regression
 
@@ -86,16 +86,16 @@ def test_a_target_cannot_leave_out_what_training_needs():
 def test_exactly_one_kind_recognizes_labels(labels):
     summary = summarize_labels(labels)
     (kind,) = (kind for kind in TARGETS.values() if kind.recognizes(summary))
-    assert kind.unsuited(summary) is None or labels == [[0.5]]
+    assert kind.incompatibility(summary) is None or labels == [[0.5]]
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_config_tells_the_kind_of_labels(name):
     config = BertConfig(num_labels=3)
     set_target(config, name)
-    assert target_of(config) == name
-    assert not hasattr(config, FIELD)
-    assert target_of(BertConfig.from_dict(config.to_dict())) == name
+    assert get_target(config) == name
+    assert not hasattr(config, TARGET_ATTRIBUTE)
+    assert get_target(BertConfig.from_dict(config.to_dict())) == name
 
 
 def test_a_config_names_a_kind_of_labels_that_its_problem_type_does_not_tell():
@@ -106,11 +106,11 @@ def test_a_config_names_a_kind_of_labels_that_its_problem_type_does_not_tell():
     try:
         config = BertConfig(num_labels=1)
         set_target(config, "counts")
-        assert (config.problem_type, getattr(config, FIELD)) == ("regression", "counts")
-        assert target_of(BertConfig.from_dict(config.to_dict())) == "counts"
+        assert (config.problem_type, getattr(config, TARGET_ATTRIBUTE)) == ("regression", "counts")
+        assert get_target(BertConfig.from_dict(config.to_dict())) == "counts"
         set_target(config, "regression")
-        assert target_of(config) == "regression"
+        assert get_target(config) == "regression"
     finally:
         TARGETS.remove("counts")
-    assert target_of(BertConfig(num_labels=1)) == "regression"
-    assert target_of(BertConfig(num_labels=3)) == "single_label"
+    assert get_target(BertConfig(num_labels=1)) == "regression"
+    assert get_target(BertConfig(num_labels=3)) == "single_label"

@@ -8,12 +8,12 @@ from hf_finetune.fields.lazy_module import LazyModule
 from hf_finetune.targets.metric import Metric, Statistic
 from hf_finetune.targets.scored_examples import ScoredExamples
 
-__all__ = ["metrics_of_numbers"]
+__all__ = ["regression_metrics"]
 
 sklearn_metrics, stats = LazyModule("sklearn.metrics"), LazyModule("scipy.stats")
 
 
-def metrics_of_numbers() -> Iterator[Metric]:
+def regression_metrics() -> Iterator[Metric]:
     """Yield the regression metrics."""
     yield Metric("mae", _mae, per_example=_absolute_errors, greater_is_better=False)
     yield Metric("rmse", _rmse, resampled=_rmse_statistic, greater_is_better=False)
