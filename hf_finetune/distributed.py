@@ -20,15 +20,15 @@ from hf_finetune.errors import InputError, Problem
 __all__ = [
     "LostProcessError",
     "all_gather_objects",
-    "backend",
     "broadcast_from_main",
     "computes_on_cpu",
-    "count_workers",
+    "deepspeed_cpu_backend",
+    "destroying_process_group",
     "detect_lost_process",
-    "ending_processes",
     "is_sharded",
     "local_processes",
     "main_process_first",
+    "resolve_workers",
     "start_processes",
     "uses_deepspeed",
     "wait_for_all",
@@ -37,9 +37,9 @@ __all__ = [
 # A training step, or writing a checkpoint, takes less; if a process is stuck, all of them end after this time.
 TIMEOUT_SECONDS = 600
 # Only the main process reads the data and evaluates on the test split. The others wait for as long as it takes.
-PATIENCE = timedelta(days=7)
+LONG_TIMEOUT = timedelta(days=7)
 # Parts of the error messages of gloo and NCCL if another process has ended or does not respond.
-LOST = (
+CONNECTION_ERRORS = (
     "closed by peer",
     "reset by peer",
     "Broken pipe",
@@ -50,9 +50,9 @@ LOST = (
 )
 
 # DeepSpeed setting without which no process has the full weights; despite its name, the gathered weights are fp32.
-GATHERS = "stage3_gather_16bit_weights_on_model_save"
+ZERO3_GATHER_SETTING = "stage3_gather_16bit_weights_on_model_save"
 
-_patient_group: Any = None
+_long_timeout_group: Any = None
 
 
 class LostProcessError(RuntimeError):
@@ -68,10 +68,10 @@ def start_processes() -> PartialState:
     Raises:
         InputError: If the configuration of FSDP or DeepSpeed is not supported.
     """
-    global _patient_group
+    global _long_timeout_group
     if uses_deepspeed():
         _check_deepspeed()
-    if _asked_for("ACCELERATE_USE_FSDP"):
+    if _is_enabled("ACCELERATE_USE_FSDP"):
         _check_fsdp()
         # Each process loads all weights and keeps its shard: RAM-efficient loading does not load BatchNorm buffers
         # (accelerate 1.15). Checkpoints contain the full weights, so that any number of processes can resume from them.
@@ -82,17 +82,17 @@ def start_processes() -> PartialState:
     elif uses_deepspeed():
         # accelerate 1.15 silently ignores DeepSpeed if it is configured to use the CPU
         os.environ["ACCELERATE_USE_CPU"] = "false"
-        state = PartialState(backend=backend(), timeout=timeout)
+        state = PartialState(backend=deepspeed_cpu_backend(), timeout=timeout)
     else:
         os.environ["ACCELERATE_USE_CPU"] = "true"
         state = PartialState(cpu=True, timeout=timeout)
-    if state.num_processes > 1 and _patient_group is None:
-        _patient_group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    if state.num_processes > 1 and _long_timeout_group is None:
+        _long_timeout_group = distributed.new_group(backend="gloo", timeout=LONG_TIMEOUT)
     return state
 
 
 @contextmanager
-def ending_processes() -> Iterator[None]:
+def destroying_process_group() -> Iterator[None]:
     """Destroy the process group at the end of the block, if it completes or is interrupted with Ctrl-C.
 
     Otherwise a process that is still ending its threads may be aborted, which the launcher reports as a failure.
@@ -108,13 +108,13 @@ def ending_processes() -> Iterator[None]:
 
 
 def _leave() -> None:
-    global _patient_group
+    global _long_timeout_group
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
-        _patient_group = None
+        _long_timeout_group = None
 
 
-def backend() -> str | None:
+def deepspeed_cpu_backend() -> str | None:
     """Return gloo for DeepSpeed on the CPU, where accelerate chooses no backend; otherwise None."""
     return "gloo" if uses_deepspeed() and not torch.accelerator.is_available() else None
 
@@ -126,15 +126,15 @@ def computes_on_cpu() -> bool:
 
 def is_sharded() -> bool:
     """Return whether each process has only a shard of the model: with FSDP or DeepSpeed, by accelerate's settings."""
-    return _asked_for("ACCELERATE_USE_FSDP") or uses_deepspeed()
+    return _is_enabled("ACCELERATE_USE_FSDP") or uses_deepspeed()
 
 
 def uses_deepspeed() -> bool:
     """Return whether the launcher was called with ``--use_deepspeed``."""
-    return _asked_for("ACCELERATE_USE_DEEPSPEED")
+    return _is_enabled("ACCELERATE_USE_DEEPSPEED")
 
 
-def _asked_for(name: str) -> bool:
+def _is_enabled(name: str) -> bool:
     return os.environ.get(name, "false").lower() == "true"
 
 
@@ -155,9 +155,9 @@ def _check_deepspeed() -> None:
         rule = "must not set a scheduler: the recipe sets the learning rates of all layers"
         raise InputError(Problem(path, rule, "", repair))
     zero = config.get("zero_optimization", {})
-    if zero.get("stage") == 3 and not zero.get(GATHERS):
+    if zero.get("stage") == 3 and not zero.get(ZERO3_GATHER_SETTING):
         rule = "does not gather the weights of ZeRO-3, which saving the model requires"
-        raise InputError(Problem(path, rule, "", f"Set zero_optimization.{GATHERS} to true."))
+        raise InputError(Problem(path, rule, "", f"Set zero_optimization.{ZERO3_GATHER_SETTING} to true."))
 
 
 def _check_fsdp() -> None:
@@ -175,7 +175,7 @@ def prepare_sharding(model: nn.Module) -> None:
     not given their classes, it treats BERT's embeddings as a layer and then shards the word embeddings in them a second
     time, or looks for classes that timm's models do not have: both fail.
     """
-    if not _asked_for("ACCELERATE_USE_FSDP"):
+    if not _is_enabled("ACCELERATE_USE_FSDP"):
         return
     state = PartialState()
     if state.distributed_type == DistributedType.MULTI_CPU:
@@ -204,7 +204,7 @@ def layer_classes(model: nn.Module) -> list[str]:
     return sorted({type(module).__name__ for module in layers} - holders)
 
 
-def count_workers(workers: int | str, state: PartialState) -> int:
+def resolve_workers(workers: int | str, state: PartialState) -> int:
     """Return the number of data loader workers of each process.
 
     Args:
@@ -223,14 +223,14 @@ def count_workers(workers: int | str, state: PartialState) -> int:
 def wait_for_all(state: PartialState) -> None:
     """Wait until every process has arrived, even if one of them works alone for a long time."""
     if state.num_processes > 1:
-        distributed.barrier(group=_patient_group)
+        distributed.barrier(group=_long_timeout_group)
 
 
-def broadcast_from_main(state: PartialState, find: Callable[[], Any]) -> Any:
-    """Run ``find`` on the main process and return its result on every process, however long it takes."""
-    result = [find() if state.is_main_process else None]
+def broadcast_from_main(state: PartialState, function: Callable[[], Any]) -> Any:
+    """Run ``function`` on the main process and return its result on every process, however long it takes."""
+    result = [function() if state.is_main_process else None]
     if state.num_processes > 1:
-        distributed.broadcast_object_list(result, src=0, group=_patient_group)
+        distributed.broadcast_object_list(result, src=0, group=_long_timeout_group)
     return result[0]
 
 
@@ -239,7 +239,7 @@ def all_gather_objects(state: PartialState, value: Any) -> list[Any]:
     values = [value]
     if state.num_processes > 1:
         values = [None] * state.num_processes
-        distributed.all_gather_object(values, value, group=_patient_group)
+        distributed.all_gather_object(values, value, group=_long_timeout_group)
     return values
 
 
@@ -275,7 +275,7 @@ def detect_lost_process(state: PartialState) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, distributed.DistError) as error:
-        if state.num_processes == 1 or not any(word in str(error) for word in LOST):
+        if state.num_processes == 1 or not any(word in str(error) for word in CONNECTION_ERRORS):
             raise
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

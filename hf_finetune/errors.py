@@ -9,8 +9,8 @@ from typing import Any
 
 __all__ = [
     "MOST_SHOWN",
-    "DataNotThere",
-    "HubUnreachable",
+    "DataNotFoundError",
+    "HubUnreachableError",
     "InputError",
     "Problem",
     "collect_problems",
@@ -24,11 +24,14 @@ __all__ = [
 ]
 
 MOST_SHOWN = 20
-"""Largest number of problems of one kind that are reported one by one, and of names in a complete list."""
+"""Maximum number of problems of one kind that are reported one by one, and of names in a complete list."""
 
-_MOST_IN_A_LINE = 8
-_LONGEST = 100
-_MOST_KNOWN = 50
+_MAX_LISTED = 8
+"""Maximum number of words in an enumeration."""
+_MAX_TEXT_CHARACTERS = 100
+"""Maximum length of a text in a message."""
+_MAX_SUGGESTIONS = 50
+"""Maximum number of allowed words in a hint."""
 
 
 @dataclass(frozen=True)
@@ -85,29 +88,29 @@ class InputError(ValueError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class DataNotThere(InputError):
+class DataNotFoundError(InputError):
     """Raised if ``data.path`` exists neither locally nor on the Hub."""
 
 
-class HubUnreachable(DataNotThere):
+class HubUnreachableError(DataNotFoundError):
     """Raised if data does not exist locally and the Hub, where it might be, does not respond."""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """Return a hint at the known word that was probably meant: ``Nearest: 'epochs'.``
+    """Return a hint with the allowed word that was probably meant: ``Nearest: 'epochs'.``
 
     Args:
         word: Word that the user wrote.
         known: Allowed words.
 
     Returns:
-        The hint; a list of the known words if none is close, and empty if there are none.
+        The hint; a list of the allowed words if none is similar, and empty if there are none.
     """
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"Nearest: {close[0]!r}."
-    more = f" and {len(known) - _MOST_KNOWN} more" if len(known) > _MOST_KNOWN else ""
-    return f"Known: {', '.join(repr(name) for name in known[:_MOST_KNOWN])}{more}." if known else ""
+    more = f" and {len(known) - _MAX_SUGGESTIONS} more" if len(known) > _MAX_SUGGESTIONS else ""
+    return f"Known: {', '.join(repr(name) for name in known[:_MAX_SUGGESTIONS])}{more}." if known else ""
 
 
 @contextmanager
@@ -119,14 +122,14 @@ def collect_problems(problems: list[Problem]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
-def listed(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
+def listed(words: Iterable[str], most: int = _MAX_LISTED) -> str:
     """Return words separated by commas; after the first ``most`` words, only the number of further words."""
-    every = list(words)
-    shown = ", ".join(every[:most])
-    return shown if len(every) <= most else f"{shown} and {len(every) - most} more"
+    items = list(words)
+    text = ", ".join(items[:most])
+    return text if len(items) <= most else f"{text} and {len(items) - most} more"
 
 
-def quoted(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
+def quoted(words: Iterable[str], most: int = _MAX_LISTED) -> str:
     """Return words as ``listed`` does, each in quotes."""
     return listed((repr(word) for word in words), most)
 
@@ -142,7 +145,7 @@ def counted(count: float, noun: str, several: str = "") -> str:
     return f"{count:,.15g} {noun if count == 1 else several or f'{noun}s'}"
 
 
-def shortened(text: str, longest: int = _LONGEST) -> str:
+def shortened(text: str, longest: int = _MAX_TEXT_CHARACTERS) -> str:
     """Return a text truncated to ``longest`` characters, with an ellipsis if it is longer."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 

@@ -132,10 +132,10 @@ def run_command(
     loaded = _load(recipe, overrides, trust_remote_code)
     folder = output_dir or default_run_folder(recipe, resume)
     with RunDisplay(err, folder) as display:
-        from hf_finetune.distributed import ending_processes
+        from hf_finetune.distributed import destroying_process_group
         from hf_finetune.runs.run import run
 
-        with ending_processes():
+        with destroying_process_group():
             result = run(
                 loaded,
                 folder,

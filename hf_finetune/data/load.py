@@ -17,7 +17,7 @@ from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.errors import DataNotThere, HubUnreachable, InputError, Problem, listed, quoted
+from hf_finetune.errors import DataNotFoundError, HubUnreachableError, InputError, Problem, listed, quoted
 from hf_finetune.recipe.paths import similar_path_hint
 from hf_finetune.tasks import Modality
 
@@ -221,11 +221,11 @@ def _load_from_hub(
     except DatasetNotFoundError as error:
         repair = f"{here} Check the name and the revision, or log in with `hf auth login` if it is private."
         problem = Problem("data.path", "must be a dataset on the Hub", repr(path), repair)
-        raise DataNotThere(problem) from error
+        raise DataNotFoundError(problem) from error
     except ConnectionError as error:
         repair = f"{here} Check the path, or connect to the Hub and try again."
         problem = Problem("data.path", "must be local if the Hub cannot be reached", repr(path), repair)
-        raise HubUnreachable(problem) from error
+        raise HubUnreachableError(problem) from error
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         # A missing or unknown configuration is a ValueError whose text lists the configurations there are.
         repair = "Check data.config and data.revision."

@@ -14,7 +14,7 @@ from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import wrapped_folder
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
-from hf_finetune.errors import DataNotThere, InputError, Problem, quoted
+from hf_finetune.errors import DataNotFoundError, InputError, Problem, quoted
 from hf_finetune.files import can_be_path
 from hf_finetune.recipe.paths import data_path_problem, is_local
 from hf_finetune.tasks import Modality
@@ -57,7 +57,7 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
         InputError: If there is no data at ``path``, or if its layout is not supported.
     """
     if not can_be_path(path):
-        raise DataNotThere(data_path_problem(path))
+        raise DataNotFoundError(data_path_problem(path))
     local = Path(path).expanduser().absolute()
     if local.is_dir():
         return _locate_folder(local, modality, labelling)
@@ -69,7 +69,7 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
         return _locate_file(local)
     if not is_local(path) and path not in _PACKAGED_DATASETS_MODULES:
         return Location("hub")
-    raise DataNotThere(data_path_problem(path))
+    raise DataNotFoundError(data_path_problem(path))
 
 
 def _locate_file(file: Path) -> Location:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.data.prepare import LabelledData
-from hf_finetune.errors import DataNotThere, InputError, Problem
+from hf_finetune.errors import DataNotFoundError, InputError, Problem
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.runs.checkpoint import load_pretrained
@@ -65,7 +65,7 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     """
     modality = TASKS[recipe.task].modality
     data, remark = None, ""
-    with suppress(DataNotThere):
+    with suppress(DataNotFoundError):
         data = load_available_data(recipe)
     if data is not None:
         target, names = data.target, data.label_names

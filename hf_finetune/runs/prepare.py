@@ -16,7 +16,7 @@ from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.recipe_data import load_data, load_target
 from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.distributed import main_process_first, start_processes
-from hf_finetune.errors import HubUnreachable, InputError, Problem, collect_problems
+from hf_finetune.errors import HubUnreachableError, InputError, Problem, collect_problems
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import stage_layouts
@@ -138,7 +138,7 @@ def load_available_data(recipe: Recipe) -> LabelledData | None:
     """
     try:
         return load_data(recipe)
-    except HubUnreachable:
+    except HubUnreachableError:
         if similar_path_hint(recipe.data.path):
             raise
         return None

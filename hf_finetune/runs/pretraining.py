@@ -12,7 +12,7 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from hf_finetune.distributed import count_workers, wait_for_all
+from hf_finetune.distributed import resolve_workers, wait_for_all
 from hf_finetune.files import replacing
 from hf_finetune.methods.base import LossMethod
 from hf_finetune.models.find_head import head_names
@@ -96,7 +96,7 @@ def _train(
     resumes: bool,
 ) -> StageResult:
     recipe, masked = prepared.recipe, pretraining.masked
-    workers = count_workers(recipe.data.workers, state)
+    workers = resolve_workers(recipe.data.workers, state)
     data = StageData("", masked.train, masked.collate, lengths=masked.lengths, workers=workers)
     return train_stage(
         pretraining.model,

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from hf_finetune.cache.prefix_cache import CacheSettings
-from hf_finetune.distributed import count_workers
+from hf_finetune.distributed import resolve_workers
 from hf_finetune.evaluation.metrics import (
     compute_metrics,
     greater_is_better,
@@ -191,7 +191,7 @@ def _stage_data(prepared: PreparedRun, inputs: Inputs, state: PartialState) -> S
         inputs.collate,
         inputs.validation,
         inputs.lengths,
-        count_workers(prepared.recipe.data.workers, state),
+        resolve_workers(prepared.recipe.data.workers, state),
         prepared.data.train_groups,
     )
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from transformers import TrainingArguments
 
-from hf_finetune.distributed import backend, computes_on_cpu
+from hf_finetune.distributed import computes_on_cpu, deepspeed_cpu_backend
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.recipe.schema import RatesSpec
@@ -81,7 +81,7 @@ def training_arguments(
         push_to_hub=False,
         label_smoothing_factor=0.0,  # the loss smooths the labels
         disable_tqdm=True,
-        ddp_backend=backend(),
+        ddp_backend=deepspeed_cpu_backend(),
         log_level_replica="passive",  # the Trainer's default makes all processes but the first more verbose
     )
     if arguments.n_gpu > 1:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.training_args import OptimizerNames, TrainingArguments
 
-from hf_finetune.distributed import backend
+from hf_finetune.distributed import deepspeed_cpu_backend
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.recipe.schedule import CosineWithRestarts, PolynomialSchedule, ScheduleSpec
 
@@ -69,7 +69,10 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
 
     try:
         options = TrainingArguments(
-            output_dir="unused", optim=optimizer_name(name), report_to="none", ddp_backend=backend()
+            output_dir="unused",
+            optim=optimizer_name(name),
+            report_to="none",
+            ddp_backend=deepspeed_cpu_backend(),
         )
         optimizer_class, defaults = Trainer.get_optimizer_cls_and_kwargs(options)
         accepted = set(inspect.signature(optimizer_class).parameters) - {"params", "lr", "weight_decay"}

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import TrainerCallback
 
-from hf_finetune.distributed import ending_processes, start_processes
+from hf_finetune.distributed import destroying_process_group, start_processes
 
 EXAMPLES = 5  # three of them on the first process and two on the second
 WEIGHTED = "bert"
@@ -85,5 +85,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with ending_processes():
+    with destroying_process_group():
         main()

@@ -11,7 +11,7 @@ from launching import launch
 from safetensors.torch import load_file
 from test_interrupted import assert_learns_alike, recipe_with_best, same, stage_weights
 
-from hf_finetune.distributed import GATHERS
+from hf_finetune.distributed import ZERO3_GATHER_SETTING
 from hf_finetune.runs.prepare import plan
 from hf_finetune.runs.run import run
 
@@ -27,7 +27,7 @@ def configure(folder, stage, **more):
     config |= {
         "train_batch_size": "auto",
         "gradient_clipping": "auto",
-        "zero_optimization": {"stage": stage, GATHERS: True},
+        "zero_optimization": {"stage": stage, ZERO3_GATHER_SETTING: True},
     }
     (folder / "deepspeed.json").write_text(json.dumps(config | more), encoding="utf-8")
     return folder

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from hf_finetune.distributed import ending_processes
+from hf_finetune.distributed import destroying_process_group
 from hf_finetune.recipe import load_recipe
 from hf_finetune.report import page
 from hf_finetune.runs.run import run
@@ -112,7 +112,7 @@ def work(resume, event):
         resume: Whether to go on.
         event: What happens to one of the processes; None if nothing does.
     """
-    with ending_processes():
+    with destroying_process_group():
         result = run(load_recipe("recipe.yaml"), "run", resume=resume, callbacks=[Notes(event)])
     Path("ranks", f"metrics-{os.environ['RANK']}.json").write_text(
         json.dumps(result.metrics), encoding="utf-8"

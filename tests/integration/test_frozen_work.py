@@ -45,7 +45,7 @@ def test_texts(text_recipe):
     [
         (2.0, {}, "prefix cache: disabled (each cached version would be used only once)"),
         (9.0, {"prefix_cache": None}, "prefix cache: disabled (set in the recipe)"),
-        (2.0, {"prefix_cache": {"views": 5}}, "5 versions of each example"),
+        (2.0, {"prefix_cache": {"views": 5}}, "5 augmented versions of each example"),
     ],
 )
 def test_the_reason_is_said(image_recipe, epochs, speed, sentence):

@@ -167,7 +167,7 @@ def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, ca
     (folder / victim).unlink()
     found, (note,) = told(caplog, run)
     assert {(folder / name).read_bytes() for name in found["id"]} < before
-    assert f"{len(before) - 1} of {len(before)}; the others were removed or edited." in note
+    assert f"{len(before) - 1} of {len(before)}; the rest was removed or edited." in note
 
 
 def test_unusable_examples_of_other_data_are_dropped_if_the_recipe_says_so(texts, tmp_path):
@@ -175,7 +175,7 @@ def test_unusable_examples_of_other_data_are_dropped_if_the_recipe_says_so(texts
     write_rows(other, [*NEW, ",good"])
 
     def load(folder):
-        return load_labelled(folder, load_finished(folder), data=str(other))["text"]
+        return load_labeled(folder, load_finished(folder), data=str(other))["text"]
 
     assert "set data.on_error: skip" in refusal(lambda: load(run))
     copy = shutil.copytree(run, tmp_path / "run")
