@@ -50,7 +50,7 @@ def forked_workers(monkeypatch):
 
     def start(command, *, env, stdin, stdout, stderr):
         assert command[1:-1] == ["-P", "-m", "hf_finetune.doctor.worker"]
-        return ForkedProcess(partial(worker.work, Path(command[-1])), env, stdout)
+        return ForkedProcess(partial(worker.run_job, Path(command[-1])), env, stdout)
 
     stand_in = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
     monkeypatch.setattr(two_processes, "subprocess", stand_in)
@@ -97,7 +97,7 @@ def test_processes_that_drift_apart_fail(tmp_path, bert_checkpoint, helpers_on_t
     subject = make_subject("text", bert_checkpoint)
     subject.model.register_forward_pre_hook(drift_apart)
     found = check_two_processes(subject, tmp_path)
-    assert (found.state, found.repair) == ("fail", two_processes.ALONE)
+    assert (found.state, found.repair) == ("fail", two_processes.DIFFERENCE_REPAIR)
     assert "fter stage head the two processes differ in " in found.measured
     assert "; after stage all the two processes differ in " in found.measured
 
@@ -127,9 +127,9 @@ def test_a_process_that_fails_is_told_with_what_it_said(tmp_path, bert_checkpoin
     assert (found.state, found.measured, found.repair) == (
         "fail",
         "A process failed: RuntimeError: no such luck",
-        two_processes.NOT_STARTED,
+        two_processes.START_REPAIR,
     )
-    assert time.monotonic() - began < two_processes.SECONDS
+    assert time.monotonic() - began < two_processes.TIMEOUT_SECONDS
 
 
 def test_without_gloo_the_check_is_skipped(tmp_path, monkeypatch):

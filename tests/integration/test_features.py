@@ -235,7 +235,7 @@ def test_a_run_that_is_killed_behind_the_fit_ends_the_same(tmp_path, recipes, do
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("hf_finetune.runs.stages._stage_entry", killed)
+        patched.setattr("hf_finetune.runs.stages._metrics_entry", killed)
         quick_run(recipes["text"], tmp_path / "run")
     assert (tmp_path / "run" / "stages" / "01-head" / "model.safetensors").is_file()
     quick_run(recipes["text"], tmp_path / "run", resume=True)

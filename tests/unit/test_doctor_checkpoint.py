@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_finetune.doctor.check_suite import run_check
 from hf_finetune.doctor.check_target import load_check_target, synthetic_data, tiny_recipes
-from hf_finetune.doctor.checkpoint import LIBRARIES, check_round_trip, check_weights
+from hf_finetune.doctor.checkpoint import UPDATE_LIBRARIES, check_round_trip, check_weights
 from hf_finetune.doctor.result import Check, CheckResult
 from hf_finetune.errors import InputError
 from hf_finetune.models.export import export_model
@@ -131,7 +131,7 @@ def test_a_saved_model_that_is_another_fails(tmp_path, request, monkeypatch, kin
 
     monkeypatch.setattr("hf_finetune.doctor.checkpoint.export_model", other)
     found = check_round_trip(request.getfixturevalue(kind), tmp_path)
-    assert (found.state, found.repair) == ("fail", LIBRARIES)
+    assert (found.state, found.repair) == ("fail", UPDATE_LIBRARIES)
     assert found.measured.startswith(
         "The saved model differs: loaded by transformers its logits differ by up to 0.5"
     )
