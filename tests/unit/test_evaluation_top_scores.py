@@ -210,7 +210,7 @@ def test_an_evaluation_that_is_reduced_has_the_same_metrics(tmp_path, monkeypatc
     rows = {"id": [str(row) for row in range(14)], "text": texts, "label": list(range(14))}
     dataset = Dataset.from_dict(rows, features)
     whole = evaluate_model(classifier, dataset)
-    monkeypatch.setattr(evaluate, "reduced", lambda examples, classes: True)
+    monkeypatch.setattr(evaluate, "needs_reduction", lambda examples, classes: True)
     found = evaluate_model(classifier, dataset)
     assert found.scores.indices.shape == (14, NUM_STORED)
     computable = {
