@@ -206,13 +206,13 @@ class RunDisplay:
 
         test, baselines = result.metrics["test"], result.metrics["baselines"]
         if test:
-            shown = {name: test.get(name) for name in result.primary_metrics}
+            primary = {name: test.get(name) for name in result.primary_metrics}
             references = [
                 f"{baseline_name(name, result.metrics.get('target'))}: {_line(baselines[name])}"
                 for name in BASELINES
                 if name in baselines
             ]
-            console.print(f"Test: {_line(shown)}   ({'; '.join(references)})", markup=False)
+            console.print(f"Test: {_line(primary)}   ({'; '.join(references)})", markup=False)
             for sentence in _baseline_sentences(result):
                 console.print(sentence, markup=False)
         else:
@@ -339,8 +339,9 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
 
 
 def _line(metrics: Mapping[str, float | None]) -> str:
-    shown = {name: "undefined" if value is None else f"{value:.4f}" for name, value in metrics.items()}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
+    return ", ".join(
+        f"{name} undefined" if value is None else f"{name} {value:.4f}" for name, value in metrics.items()
+    )
 
 
 def _baseline_sentences(result: "RunResult") -> list[str]:

@@ -56,8 +56,8 @@ def print_metrics(
     table = Table(box=None, show_header=False)
     for name, value in metrics.items():
         ends = intervals.get(name)
-        shown = "undefined" if math.isnan(value) else f"{value:.4f}"
-        table.add_row(name, shown, f"{ends[0]:.4f} to {ends[1]:.4f} (95 %)" if ends else "")
+        text = "undefined" if math.isnan(value) else f"{value:.4f}"
+        table.add_row(name, text, f"{ends[0]:.4f} to {ends[1]:.4f} (95 %)" if ends else "")
     console.print(table)
     console.print(caption, markup=False)
     for note in notes:

@@ -218,14 +218,13 @@ class _EvaluatedRun:
             thresholds = tuple(thresholds[column] for column in columns) if thresholds else None
         groups = tuple(predictions.groups[row] for row in rows) if predictions.groups is not None else None
         reordered = Predictions(
-            *(
-                reference.predictions.ids,
-                labels,
-                scores,
-                predictions.target,
-                reference.predictions.label_names,
-            ),
-            *(groups, predictions.group_column),
+            ids=reference.predictions.ids,
+            labels=labels,
+            scores=scores,
+            target=predictions.target,
+            label_names=reference.predictions.label_names,
+            groups=groups,
+            group_column=predictions.group_column,
         )
         return _EvaluatedRun(reordered, thresholds, self.costs, self.hashes)
 
@@ -304,8 +303,12 @@ def _compare(
     before, after = first.predictions, second.predictions
     grouped = before if before.groups is not None else after
     examples = ScoredExamples(
-        *(before.labels, before.scores, before.target, first.thresholds),
-        *(group_indices(grouped.groups), settings),
+        labels=before.labels,
+        scores=before.scores,
+        target=before.target,
+        thresholds=first.thresholds,
+        groups=group_indices(grouped.groups),
+        settings=settings,
     )
     second_examples = replace(examples, scores=after.scores, thresholds=second.thresholds)
     differences = [paired_difference(name, examples, second_examples, seed=seed) for name in names]

@@ -76,8 +76,12 @@ class EvaluationResult:
     def examples(self) -> ScoredExamples:
         """Labels and scores, as metrics receive them."""
         return ScoredExamples(
-            *(self.labels, self.scores, self.target, self.thresholds, group_indices(self.groups)),
-            MetricSettings(self.label_names, self.costs),
+            labels=self.labels,
+            scores=self.scores,
+            target=self.target,
+            thresholds=self.thresholds,
+            groups=group_indices(self.groups),
+            settings=MetricSettings(self.label_names, self.costs),
         )
 
 

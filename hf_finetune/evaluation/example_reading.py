@@ -145,8 +145,8 @@ def read_row(
 
 def _no_file(modality: Modality, value: str) -> str:
     """Return the error text for a value that cannot be the path of a file."""
-    shown = shortened(value)
+    text = shortened(value)
     if is_encoded(value):
         repair = f"write the {modality.file_noun} to a file, and put its path there"
-        return f"The {modality.name} is base64 or a data URI ({shown}); {repair}."
-    return f"There is no file of this name ({shown!r})."
+        return f"The {modality.name} is base64 or a data URI ({text}); {repair}."
+    return f"There is no file of this name ({text!r})."

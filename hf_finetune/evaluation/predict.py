@@ -228,7 +228,8 @@ def predict(
         columns_in_training = training_columns(model, classifier)
     lines = sys.stdin if stdin is None else stdin
     opened = open_inputs(
-        *(inputs, classifier.modality),
+        inputs,
+        classifier.modality,
         columns=columns,
         training_columns=columns_in_training,
         stdin=lines,

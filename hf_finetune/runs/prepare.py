@@ -181,8 +181,10 @@ def _check(
     configs: dict[str, PreTrainedConfig] = {}
     for name, single in singles.items():
         with collect_problems(problems), problems_in_task(name):
-            labels = data_by_task[name].label_names, data_by_task[name].target
-            configs[name] = read_task_config(single, *labels, settings.trust_remote_code)
+            data = data_by_task[name]
+            configs[name] = read_task_config(
+                single, data.label_names, data.target, settings.trust_remote_code
+            )
     layout, adapter_notes = None, tuple[str, ...]()
     if len(configs) == len(singles):
         with collect_problems(problems):

@@ -224,7 +224,12 @@ def evaluate_run(
     slices = sliced(prepared.data.test, training)
     write_predictions(
         folder / "predictions.parquet",
-        *(result.ids, result.labels, result.scores, result.target, result.label_names, result.thresholds),
+        result.ids,
+        result.labels,
+        result.scores,
+        result.target,
+        result.label_names,
+        result.thresholds,
         slices=slices,
         groups=result.groups,
         group_column=result.group_column,
@@ -271,7 +276,11 @@ def _compare_with_baselines(
     for baseline, scores in baselines.items():
         write_predictions(
             folder / BASELINE_FOLDER / f"{baseline}.parquet",
-            *(result.ids, result.labels, scores, result.target, result.label_names),
+            result.ids,
+            result.labels,
+            scores,
+            result.target,
+            result.label_names,
             groups=result.groups,
             group_column=result.group_column,
             probabilities=prepared.recipe.evaluation.probabilities,

@@ -92,7 +92,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             names = [name for name in dict.fromkeys(names) if name != "loss"]
             targets = task_labels.astype(np.float64 if not TARGETS[task.target].has_classes else np.int64)
             examples = ScoredExamples(
-                *(targets, scores, task.target, None, groups[task.name], task_run.metric_settings)
+                targets, scores, task.target, None, groups[task.name], task_run.metric_settings
             )
             metrics[task.name] = compute_metrics(names, examples)
         return {**_flatten(metrics), MEAN: _mean(metrics, prepared.tasks)}

@@ -20,11 +20,11 @@ class ClassTarget(Target):
         """Return a note if the names of the classes are numbers or booleans in the data."""
         if all(isinstance(item, str) for item in labels.items):
             return ()
-        shown = quoted(sorted({label_text(item) for item in labels.items}, key=class_order), most=5)
+        names = quoted(sorted({label_text(item) for item in labels.items}, key=class_order), most=5)
         hint = " If they are continuous values, set data.target: regression."
         if self.has_several_classes or any(isinstance(item, bool) for item in labels.items):
             hint = ""
-        return (f"The labels are not strings; they are read as the class names {shown}.{hint}",)
+        return (f"The labels are not strings; they are read as the class names {names}.{hint}",)
 
     def output_names(self, labels: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
         """Return the names of the classes: the declared ones, and then the others in their order."""
