@@ -174,6 +174,9 @@ def prepare_sharding(model: nn.Module) -> None:
     ``--use_fsdp`` and silently trains with DDP. FSDP itself works with gloo. If accelerate has to wrap layers and is
     not given their classes, it treats BERT's embeddings as a layer and then shards the word embeddings in them a second
     time, or looks for classes that timm's models do not have: both fail.
+
+    Args:
+        model: Model that will be sharded.
     """
     if not _is_enabled("ACCELERATE_USE_FSDP"):
         return
@@ -190,7 +193,11 @@ def prepare_sharding(model: nn.Module) -> None:
 
 
 def layer_classes(model: nn.Module) -> list[str]:
-    """Return the class names of the layers by which FSDP shards a model, without those that contain word embeddings."""
+    """Return the class names of the layers by which FSDP shards a model, without those that contain word embeddings.
+
+    Args:
+        model: Model, not wrapped.
+    """
     # A model without word embeddings, such as an image model, raises one of these errors (transformers 5.23).
     try:
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
@@ -227,7 +234,12 @@ def wait_for_all(state: PartialState) -> None:
 
 
 def broadcast_from_main(state: PartialState, function: Callable[[], Any]) -> Any:
-    """Run ``function`` on the main process and return its result on every process, however long it takes."""
+    """Run ``function`` on the main process and return its result on every process, however long it takes.
+
+    Args:
+        state: State of the process.
+        function: Function without arguments, called on the main process only; its result must be picklable.
+    """
     result = [function() if state.is_main_process else None]
     if state.num_processes > 1:
         distributed.broadcast_object_list(result, src=0, group=_long_timeout_group)
@@ -235,7 +247,12 @@ def broadcast_from_main(state: PartialState, function: Callable[[], Any]) -> Any
 
 
 def all_gather_objects(state: PartialState, value: Any) -> list[Any]:
-    """Return the values of all processes, in the order of their ranks, on every process."""
+    """Return the values of all processes, in the order of their ranks, on every process.
+
+    Args:
+        state: State of the process.
+        value: Picklable value of this process.
+    """
     values = [value]
     if state.num_processes > 1:
         values = [None] * state.num_processes

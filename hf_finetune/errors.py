@@ -115,7 +115,11 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 @contextmanager
 def collect_problems(problems: list[Problem]) -> Iterator[None]:
-    """Append the problems of an ``InputError`` raised in the block to ``problems``, and continue after the block."""
+    """Append the problems of an ``InputError`` raised in the block to ``problems``, and continue after the block.
+
+    Args:
+        problems: List to which the problems are appended.
+    """
     try:
         yield
     except InputError as error:
@@ -123,14 +127,24 @@ def collect_problems(problems: list[Problem]) -> Iterator[None]:
 
 
 def listed(words: Iterable[str], most: int = _MAX_LISTED) -> str:
-    """Return words separated by commas; after the first ``most`` words, only the number of further words."""
+    """Return words separated by commas; after the first ``most`` words, only the number of further words.
+
+    Args:
+        words: Words to enumerate.
+        most: Maximum number of words in the text.
+    """
     items = list(words)
     text = ", ".join(items[:most])
     return text if len(items) <= most else f"{text} and {len(items) - most} more"
 
 
 def quoted(words: Iterable[str], most: int = _MAX_LISTED) -> str:
-    """Return words as ``listed`` does, each in quotes."""
+    """Return words as ``listed`` does, each in quotes.
+
+    Args:
+        words: Words to enumerate.
+        most: Maximum number of words in the text.
+    """
     return listed((repr(word) for word in words), most)
 
 
@@ -141,12 +155,20 @@ def counted(count: float, noun: str, several: str = "") -> str:
         count: Number.
         noun: Singular form.
         several: Plural form; empty adds an s to the singular.
+
+    Returns:
+        Text such as ``1,000 steps``.
     """
     return f"{count:,.15g} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def shortened(text: str, longest: int = _MAX_TEXT_CHARACTERS) -> str:
-    """Return a text truncated to ``longest`` characters, with an ellipsis if it is longer."""
+    """Return a text truncated to ``longest`` characters, with an ellipsis if it is longer.
+
+    Args:
+        text: Text of any length.
+        longest: Maximum number of characters before the ellipsis.
+    """
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 

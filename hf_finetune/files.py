@@ -42,6 +42,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If the block fails, including by Ctrl-C, a file that was at ``path`` stays unchanged.
 
+    Args:
+        path: File to write, in an existing folder.
+
     Raises:
         OSError: If the folder is missing or cannot be written to.
     """
@@ -61,7 +64,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield the path of a temporary folder, which the block creates; it replaces ``folder`` when the block succeeds."""
+    """Yield the path of a temporary folder, which the block creates; it replaces ``folder`` when the block succeeds.
+
+    Args:
+        folder: Folder to write; an existing one is replaced.
+    """
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:

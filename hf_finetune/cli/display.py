@@ -241,7 +241,13 @@ def _loading_hint(result: "RunResult") -> str:
 
 @contextmanager
 def counting_bar(console: Console, title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar, and yield a function that sets the number of examples done."""
+    """Show a progress bar, and yield a function that sets the number of examples done.
+
+    Args:
+        console: Console to print to.
+        title: Text before the bar.
+        total: Number of examples; None if it is unknown.
+    """
     title_column = TextColumn("{task.description}")
     columns = (SpinnerColumn(), title_column, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

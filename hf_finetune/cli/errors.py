@@ -39,7 +39,13 @@ def print_input_error(console: Console, error: InputError, before: int = 0) -> i
 
 
 def print_unpublished(console: Console, problems: Sequence[Problem], command: str) -> None:
-    """Print why the model of a finished run was not published, and the command that publishes it."""
+    """Print why the model of a finished run was not published, and the command that publishes it.
+
+    Args:
+        console: Console to print to.
+        problems: Reasons why the model was not published.
+        command: Command that publishes it.
+    """
     console.print("[bold red]The run is finished, but its model was not published:[/]")
     for problem in problems:
         console.print(f"  {problem}", markup=False)

@@ -52,7 +52,15 @@ def print_metrics(
     caption: str,
     notes: Sequence[str] = (),
 ) -> None:
-    """Print one metric per line, with its 95 % interval if there is one, then a caption and notes."""
+    """Print one metric per line, with its 95 % interval if there is one, then a caption and notes.
+
+    Args:
+        console: Console to print to.
+        metrics: Value of each metric; nan if it is undefined.
+        intervals: 95 % interval of some metrics; None if it is undefined.
+        caption: Line after the table.
+        notes: Further lines.
+    """
     table = Table(box=None, show_header=False)
     for name, value in metrics.items():
         ends = intervals.get(name)
@@ -105,7 +113,12 @@ def print_overlap(console: Console, overlap: "Mapping[str, int] | None", example
 
 
 def print_slices(console: Console, slices_by_column: Mapping[str, Any]) -> None:
-    """Print a table of the slices of each column, the worst first, and a verdict."""
+    """Print a table of the slices of each column, the worst first, and a verdict.
+
+    Args:
+        console: Console to print to.
+        slices_by_column: Results of ``evaluate_slices``; empty prints nothing.
+    """
     if not slices_by_column:
         return
     from hf_finetune.report.slices import slice_tables
@@ -126,7 +139,13 @@ def print_slices(console: Console, slices_by_column: Mapping[str, Any]) -> None:
 
 
 def print_comparisons(console: Console, first: str, comparisons: "Sequence[Comparison]") -> None:
-    """Print the comparison of each run with the first one: metrics, differences, intervals and verdicts."""
+    """Print the comparison of each run with the first one: metrics, differences, intervals and verdicts.
+
+    Args:
+        console: Console to print to.
+        first: Name of the first run.
+        comparisons: Comparison of each further run with the first one.
+    """
     for comparison in comparisons:
         grouped = group_phrase(comparison.groups, comparison.group_column)
         examples = f"{comparison.examples:,} test examples{grouped}"
@@ -216,7 +235,14 @@ def print_publication(console: Console, planned: "Publication") -> None:
 
 
 def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen: "Sequence[str]") -> None:
-    """Print the plan of each stage: trained layers, learning rates, duration, and caching of frozen layers."""
+    """Print the plan of each stage: trained layers, learning rates, duration, and caching of frozen layers.
+
+    Args:
+        console: Console to print to.
+        recipe: Recipe as given.
+        report: Plan of its stages.
+        frozen: Sentence on the prefix cache of each stage, from ``describe_prefix_caches``.
+    """
     layout = report.plan.layout
     groups = (
         f"{layout.backbone_groups} layer groups (numbered from the input) and the head, from {layout.source}"

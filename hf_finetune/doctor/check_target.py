@@ -60,6 +60,9 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
         recipe: Recipe of a single task, whose checkpoint to load.
         trust_remote_code: Whether code from the checkpoint may run.
 
+    Returns:
+        Model and synthetic inputs.
+
     Raises:
         InputError: If the recipe does not fit the checkpoint, or the checkpoint cannot be read.
     """
@@ -96,7 +99,7 @@ def synthetic_data(
 
     Args:
         modality: Kind of the inputs.
-        target: Kind of the labels.
+        target: Label type.
         names: Class names; one name for regression.
         words: Number of words of the longest text; the shortest has at least a quarter as many.
         pair: Whether optional columns are filled too.

@@ -94,6 +94,12 @@ def realign_weights(model: AnyModel) -> AnyModel:
     transformers 5.23 memory-maps the weights from the file, at unaligned offsets. torch aligns its own tensors to 64
     bytes; without that alignment, a convolution of torch 2.15 on a CPU with AVX-512 sums in another order, and the
     logits of the same weights differ in their last bit.
+
+    Args:
+        model: Model, whose tensors are replaced.
+
+    Returns:
+        The same model.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()

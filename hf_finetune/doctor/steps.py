@@ -87,7 +87,7 @@ def take_steps(
     Args:
         model: Model to copy; it is not changed.
         short: Stage and plan from ``shorten``.
-        target: Kind of the labels.
+        target: Label type.
         examples: Preprocessed training examples.
         collate: Collate function.
         folder: Folder for the output of the stage.
@@ -148,7 +148,7 @@ def plain_gradient(
         model: Model to differentiate; it is not changed.
         trainable: Names of the parameters to compute gradients for.
         batch: Model inputs and ``labels``.
-        target: Kind of the labels: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or
+        target: Label type: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or
             ``regression`` (mean squared error).
         label_smoothing: Share of each label's weight that is distributed over all classes, in [0, 1); only for
             ``single_label``.

@@ -25,6 +25,9 @@ def print_checks(console: Console, suites: Iterable[CheckSuite], folder: Path) -
         console: Console to print to.
         suites: Check suites to run.
         folder: Folder for temporary files of the checks.
+
+    Returns:
+        Whether no check failed.
     """
     start = perf_counter()
     results: list[CheckResult] = []

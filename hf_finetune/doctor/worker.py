@@ -39,6 +39,9 @@ def pack_model(model: PreTrainedModel) -> dict[str, Any]:
     The eval hook is registered before the model is pickled: torch numbers hooks from 0 in each process, so a hook
     registered on an unpickled model may overwrite one that the model already has. Parametrized modules, such as those
     of ``weight_norm``, cannot be pickled; a model with one is rebuilt from its config and state dict.
+
+    Args:
+        model: Model to send to the workers; it is not changed.
     """
     if any(map(is_parametrized, model.modules())):
         return {"class": type(model), "config": model.config, "weights": model.state_dict()}

@@ -59,7 +59,11 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 
 
 def known_metrics(target: Target | None = None) -> dict[str, Metric]:
-    """Return the metrics of a label type, or of all label types, by name."""
+    """Return the metrics of a label type, or of all label types, by name.
+
+    Args:
+        target: Label type; None for all types.
+    """
     kinds = TARGETS.values() if target is None else (TARGETS[target],)
     return {metric.name: metric for kind in kinds for metric in kind.metrics}
 

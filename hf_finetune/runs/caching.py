@@ -44,7 +44,13 @@ VERSIONS_FOR_HEAD_FIT = 2
 
 
 def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) -> CacheSettings | None:
-    """Return the cache settings of a stage's frozen layers; None if nothing is cached."""
+    """Return the cache settings of a stage's frozen layers; None if nothing is cached.
+
+    Args:
+        prepared: Checked run.
+        stage: The stage.
+        planned: Plan of the stage.
+    """
     recipe = prepared.recipe
     spec = recipe.speed.prefix_cache
     if spec is None:

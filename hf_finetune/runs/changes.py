@@ -114,7 +114,12 @@ def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_position(folder: Path, manifest: Manifest) -> Position:
-    """Return the point at which a run was interrupted."""
+    """Return the point at which a run was interrupted.
+
+    Args:
+        folder: Run directory.
+        manifest: Manifest of the run.
+    """
     for index, record in enumerate(manifest.stages):
         if record.state != "done":
             last = last_checkpoint(stage_folder(folder, index, record.name))
@@ -148,7 +153,14 @@ def change_problems(folder: Path, changes: Changes, possible: bool) -> list[Prob
 def cannot_resume(
     manifest: Manifest, prepared: PreparedRun, fingerprints: Mapping[str, str], position: Position
 ) -> list[Problem]:
-    """Return the problems that prevent resuming a run even if the user allows changes."""
+    """Return the problems that prevent resuming a run even if the user allows changes.
+
+    Args:
+        manifest: Manifest of the run.
+        prepared: Checked run with the current inputs.
+        fingerprints: Fingerprints of the current inputs.
+        position: Point at which the run was interrupted.
+    """
     problems = []
     requested = prepared.requested.model_dump(mode="json")
     names = [stage.name for stage in prepared.recipe.stages]
@@ -204,7 +216,14 @@ def _pruning(recipe: Mapping[str, Any], index: int) -> Any:
 
 
 def requires_restart(manifest: Manifest, changes: Changes, prepared: PreparedRun, position: Position) -> bool:
-    """Return whether the changes force the interrupted stage to restart."""
+    """Return whether the changes force the interrupted stage to restart.
+
+    Args:
+        manifest: Manifest of the run.
+        changes: Changes of the inputs.
+        prepared: Checked run with the current inputs.
+        position: Point at which the run was interrupted.
+    """
     if changes.data:
         return True
     if position.stage >= len(prepared.recipe.stages) or not position.step:

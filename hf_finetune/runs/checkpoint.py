@@ -62,7 +62,15 @@ def _load_task(prepared: PreparedRun) -> BuiltModel:
 
 
 def add_recipe_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
-    """Add the adapter of a recipe, if it has one, to a model, and return a note on the layers that have it."""
+    """Add the adapter of a recipe, if it has one, to a model, and return a note on the layers that have it.
+
+    Args:
+        model: Model, which is changed in place.
+        recipe: Recipe, with or without an adapter.
+
+    Returns:
+        The note, or no note without an adapter.
+    """
     spec = recipe.model.adapter
     if spec is None:
         return []
@@ -105,8 +113,11 @@ def read_task_config(
     Args:
         recipe: Recipe of a single task.
         label_names: Class names.
-        target: Kind of the labels.
+        target: Label type.
         trust_remote_code: Whether code that comes with the checkpoint may run.
+
+    Returns:
+        The config with labels and head.
 
     Raises:
         InputError: If there is no such checkpoint, or the recipe declares code that may not run.

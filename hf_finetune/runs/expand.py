@@ -38,7 +38,7 @@ def expand_recipe(
         recipe: Recipe as given.
         layout: Layout of the model.
         config: Config of the checkpoint, whose architecture has default rates.
-        target: Kind of the labels.
+        target: Label type.
         examples: Number of training examples; None if it is not known.
 
     Returns:

@@ -44,6 +44,12 @@ logger = logging.getLogger(__name__)
 def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, state: PartialState) -> Path:
     """Return ``output_dir``, or if it is None a folder named after the task and the time, the same on all processes.
 
+    Args:
+        output_dir: Folder that the user named; None for the default.
+        recipe: Recipe of the run.
+        resume: Whether to resume a run.
+        state: State of the process.
+
     Raises:
         InputError: If ``resume`` is set and ``output_dir`` is None.
     """
@@ -286,6 +292,9 @@ def lock_and_read_manifest(folder: Path, lock: RunLock, state: PartialState) -> 
         folder: Run directory.
         lock: Lock of the run directory.
         state: State of the process: its rank, the number of processes, and the device.
+
+    Returns:
+        The manifest of the run.
 
     Raises:
         InputError: If there is no run, or another process writes to it.

@@ -72,7 +72,12 @@ def epoch_counts(sizes: Sequence[int], exponent: float) -> tuple[int, ...]:
 
 
 def epoch_notes(counts: Sequence[int], data_by_task: Mapping[str, LabelledData]) -> list[str]:
-    """Return a sentence on the number of examples of each task in an epoch; none for a single task."""
+    """Return a sentence on the number of examples of each task in an epoch; none for a single task.
+
+    Args:
+        counts: Number of examples of each task in an epoch, from ``examples_per_epoch``.
+        data_by_task: Data of each task.
+    """
     if len(data_by_task) == 1:
         return []
     shares = [

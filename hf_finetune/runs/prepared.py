@@ -144,7 +144,12 @@ class PreparedRun:
 
 
 def with_input_notes(prepared: PreparedRun, inputs: Inputs) -> PreparedRun:
-    """Return the run with the notes on the model inputs added to the notes of its data and of each task's data."""
+    """Return the run with the notes on the model inputs added to the notes of its data and of each task's data.
+
+    Args:
+        prepared: Checked run.
+        inputs: Examples as model inputs, with a note for some tasks.
+    """
     if not inputs.notes:
         return prepared
     notes = [f"{task}: {note}" if task else note for task, note in inputs.notes.items()]

@@ -80,6 +80,12 @@ def load_start(prepared: PreparedRun, before: Manifest | None, state: PartialSta
 def load_teachers(prepared: PreparedRun) -> dict[int, Method]:
     """Load the teachers of the stages, by the index of the stage.
 
+    Args:
+        prepared: Checked run.
+
+    Returns:
+        The teacher of each stage that has one.
+
     Raises:
         InputError: If a teacher cannot be loaded, has other classes or another label type, or takes other inputs than
             the model; or if a run with a teacher is cross-validated.

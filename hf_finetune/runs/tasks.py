@@ -68,6 +68,9 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
 
     It returns ``TASK/METRIC`` of each task that has validation examples, and as ``mean`` the mean over the tasks of
     their first metric.
+
+    Args:
+        prepared: Checked run of several tasks.
     """
     columns = task_column_ranges({name: task_run.data for name, task_run in prepared.tasks.items()})
     groups = {name: groups_of(task_run.data.validation) for name, task_run in prepared.tasks.items()}
@@ -125,7 +128,13 @@ def task_folder(folder: Path, task: str) -> Path:
 
 
 def task_model(model: PreTrainedModel, name: str, task: PreparedRun) -> PreTrainedModel:
-    """Return the classifier of one task of a multi-task model."""
+    """Return the classifier of one task of a multi-task model.
+
+    Args:
+        model: Model of all tasks.
+        name: Name of the task.
+        task: Checked run of the task.
+    """
     alone = load_pretrained(task).model
     alone.load_state_dict(weights_of_task(model, name))
     return alone
@@ -137,7 +146,12 @@ def task_inputs(task: PreparedRun) -> Inputs:
 
 
 def task_stage_result(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the result of a stage with only the validation metrics of one task, without the ``TASK/`` prefix."""
+    """Return the result of a stage with only the validation metrics of one task, without the ``TASK/`` prefix.
+
+    Args:
+        task: Name of the task.
+        stage: Result of a stage in ``metrics.json``.
+    """
     prefix = f"{task}/"
     evaluations = {name: stage[name] for name in ("validation", "start", "trained") if name in stage}
     task_metrics = {

@@ -31,6 +31,9 @@ def load_stage_weights(prepared: PreparedRun, folder: Path, count: int) -> PreTr
         prepared: Checked run.
         folder: Run directory.
         count: Number of stages; 0 loads the checkpoint with its new head, after pretraining if the recipe has one.
+
+    Returns:
+        The model, on the CPU.
     """
     stages = prepared.recipe.stages[:count]
     model = apply_pruned_shapes(load_pretrained(prepared).model, stages)

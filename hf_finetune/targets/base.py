@@ -104,7 +104,12 @@ class Target(ABC):
 
     @abstractmethod
     def decode(self, label: Any, label_names: Sequence[str]) -> str | list[str] | float:
-        """Return a label or decision, in the form of ``label_array``, as it is shown and written to tables."""
+        """Return a label or decision, in the form of ``label_array``, as it is shown and written to tables.
+
+        Args:
+            label: Class index, zeros and ones [classes], or number.
+            label_names: Class names in the order of the model.
+        """
 
     @property
     @abstractmethod
@@ -181,7 +186,11 @@ class Target(ABC):
         """
 
     def label_width(self, classes: int) -> int:
-        """Return the number of values that encode one label in a row of numbers."""
+        """Return the number of values that encode one label in a row of numbers.
+
+        Args:
+            classes: Number of classes.
+        """
         return 1
 
     @abstractmethod

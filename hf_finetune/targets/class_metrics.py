@@ -117,7 +117,12 @@ def _rankings() -> Iterator[Metric]:
 
 
 def top_k_metric(name: str, k: int) -> Metric:
-    """Return the fraction of examples whose class is among the k most probable."""
+    """Return the fraction of examples whose class is among the k most probable.
+
+    Args:
+        name: Name of the metric.
+        k: Number of classes, at least 1.
+    """
     return Metric(
         name,
         partial(_top_k_accuracy, k),
@@ -128,7 +133,12 @@ def top_k_metric(name: str, k: int) -> Metric:
 
 
 def single_label_metric(name: str, settings: MetricSettings) -> Metric | None:
-    """Return ``top_K_accuracy``, a per-class metric, or, if there are costs, a metric of them; else None."""
+    """Return ``top_K_accuracy``, a per-class metric, or, if there are costs, a metric of them; else None.
+
+    Args:
+        name: Name in a recipe.
+        settings: Classes and costs.
+    """
     k = top_k(name)
     if k is not None:
         return top_k_metric(name, k)
@@ -140,7 +150,12 @@ def single_label_metric(name: str, settings: MetricSettings) -> Metric | None:
 
 
 def class_metric(name: str, settings: MetricSettings) -> Metric | None:
-    """Return a per-class metric such as ``recall:soup``; None for any other name."""
+    """Return a per-class metric such as ``recall:soup``; None for any other name.
+
+    Args:
+        name: Name in a recipe.
+        settings: Classes of the data.
+    """
     score, label = split_class_metric(name)
     if label not in settings.label_names:
         return None

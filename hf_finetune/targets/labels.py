@@ -32,6 +32,10 @@ def read_labels(dataset: "Dataset", column: str) -> tuple[list[Any], tuple[str, 
 
     Missing values become None: nulls, NaN, empty strings, and index -1 of a column that declares its classes.
 
+    Args:
+        dataset: Dataset with the column.
+        column: Name of the column.
+
     Returns:
         The labels, and the class names that the column declares, or None if it declares none.
     """

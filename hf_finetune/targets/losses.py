@@ -17,6 +17,9 @@ def valid_labels(labels: torch.Tensor) -> torch.Tensor:
     """Return a mask of the valid labels: integers other than -100, floats other than nan.
 
     Labels of padding examples are invalid. A regression target of -100 is valid.
+
+    Args:
+        labels: Labels of a batch, of any shape.
     """
     return ~labels.isnan() if labels.is_floating_point() else labels != IGNORE_INDEX
 

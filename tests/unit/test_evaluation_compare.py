@@ -83,11 +83,11 @@ def test_examples_that_are_only_called_alike_are_counted(make_run, capsys):
     runs = [make_run("one", 0.9), make_run("two", 0.9, seed=1)]
     hashes = np.arange(200, dtype=np.uint64)
     write_hashes(runs[0] / "examples.npz", {"train": hashes + 1000, "test": hashes})
-    assert compare_runs(runs)[0].others == 0  # what the other run was judged on is not known
+    assert compare_runs(runs)[0].changed_examples == 0  # what the other run was judged on is not known
     write_hashes(runs[1] / "examples.npz", {"train": hashes, "test": hashes})
-    assert compare_runs(runs)[0].others == 0
+    assert compare_runs(runs)[0].changed_examples == 0
     write_hashes(runs[1] / "examples.npz", {"train": hashes, "test": hashes + 150})
-    assert compare_runs(runs)[0].others == 150
+    assert compare_runs(runs)[0].changed_examples == 150
     app(["compare", *map(str, runs)], standalone_mode=False)
     assert (
         "150 of the test examples have the same name as one in the first run, but different content. If the "
