@@ -36,18 +36,17 @@ def drop_unusable(
         faulty_rows += [(table.ids[row], fault) for row, fault in enumerate(faults) if fault is not None]
     more = len(faulty_rows) - MOST_SHOWN
     if skip:
-        notes = [f"{row!r} was left out: {fault}." for row, fault in faulty_rows[:MOST_SHOWN]]
-        notes += [f"{more} more were left out for similar reasons."] if more > 0 else []
+        notes = [f"{row!r} was skipped: {fault}." for row, fault in faulty_rows[:MOST_SHOWN]]
+        notes += [f"{more} more were skipped for similar reasons."] if more > 0 else []
         return usable, notes + check.notes(), []
-    repair = "Replace or remove it, or set data.on_error: skip to leave it out."
+    repair = "Replace or remove it, or set data.on_error: skip."
     problems = [
-        Problem(row, f"must hold {modality.readable}", fault, repair)
+        Problem(row, f"must contain {modality.readable}", fault, repair)
         for row, fault in faulty_rows[:MOST_SHOWN]
     ]
     if more > 0:
-        repair = "Replace or remove them, or set data.on_error: skip to leave them out."
-        value = f"{more} more rows that do not"
-        problems.append(Problem("The data", f"must hold {modality.readable} in every row", value, repair))
+        repair = "Replace or remove them, or set data.on_error: skip."
+        problems.append(Problem(f"{more} more rows", f"must contain {modality.readable}", "", repair))
     return dict(tables), check.notes(), problems
 
 
@@ -76,11 +75,11 @@ def drop_copies(tables: Mapping[str, Table], skip: bool) -> tuple[dict[str, Tabl
             if skip:
                 deduplicated[earlier] = table.take([row for row in range(len(table)) if row not in copies])
                 notes.append(
-                    f"Examples of {earlier} that are also in {later} were left out of {earlier}: {shown}."
+                    f"Examples of {earlier} that are also in {later} were removed from {earlier}: {shown}."
                 )
             else:
-                rule = f"must not hold the same example in {earlier} and {later}"
-                repair = f"Remove one of each, or set data.on_error: skip to leave them out of {earlier}."
+                rule = f"must not contain the same example in {earlier} and {later}"
+                repair = f"Remove one of each, or set data.on_error: skip to remove them from {earlier}."
                 problems.append(Problem("The data", rule, shown, repair))
     return deduplicated, notes, problems
 
@@ -143,7 +142,7 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
         t.ids[row] for t in tables.values() for row, group in enumerate(t.groups or ()) if group is None
     ]
     if missing:
-        rule, value = "must hold a group in every row", f"none for {quoted(missing)}"
+        rule, value = "must have a value in every row", f"empty cells in {quoted(missing)}"
         repair = "Add a group to these rows, or remove them."
         problems.append(Problem("The group column", rule, value, repair))
     groups_of_split = {
@@ -156,7 +155,7 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
             shared = sorted(groups_of_split[earlier] & groups_of_split[later])
             if shared:
                 rule = f"must not have the same group in {earlier} and {later}"
-                repair = f"Remove those rows from {earlier}, or leave out data.split.group."
+                repair = f"Remove those rows from {earlier}, or remove data.split.group from the recipe."
                 problems.append(Problem("The data", rule, quoted(shared), repair))
     if len(groups_of_split["train"]) < needed:
         repair = "Reduce the number of splits, or choose another column."
@@ -181,7 +180,7 @@ def check_labels(
         Notes and problems.
     """
     problems = [
-        Problem(f"The {split} split", "must hold at least one example")
+        Problem(f"The {split} split", "must not be empty")
         for split, table in tables.items()
         if len(table) == 0
     ]
@@ -189,7 +188,7 @@ def check_labels(
         return [], problems
     if not TARGETS[target].has_classes:
         if len(set(tables["train"].labels)) == 1:
-            rule = "must hold at least two different values in train"
+            rule = "must contain at least two different values in train"
             return [], [Problem("The label column", rule, repr(tables["train"].labels[0]))]
         return [], []
     classes = {split: set(flat_labels(table.labels)) for split, table in tables.items()}
@@ -197,12 +196,12 @@ def check_labels(
     least = 1 if TARGETS[target].has_several_classes else 2
     if len(trained) < least or len(label_names) < 2:
         class_list = ", ".join(repr(label_names[index]) for index in sorted(trained)) or "none"
-        problems.append(Problem("The label column", "must hold at least two classes in train", class_list))
+        problems.append(Problem("The label column", "must contain at least two classes in train", class_list))
     notes = []
     for split, found_classes in classes.items():
         unseen = [repr(label_names[index]) for index in sorted(found_classes - trained)]
         if unseen:
-            rule = "must hold only classes that are in train too"
+            rule = "must contain only classes that are also in train"
             repair = "Add examples of them to train, or remove them."
             repair = _after_advice(repair, tables["train"], target, label_names)
             problems.append(Problem(f"The {split} split", rule, listed(unseen), repair))

@@ -197,10 +197,8 @@ def _read_class_folders(
         repair = "Rename a folder to use it as a class."
         notes.append(f"Folders named as unlabeled data were not read: {shown}. {repair}")
     if folder.examples and modality.opens_files:
-        rule, repair = (
-            "must hold its pictures in one folder per class",
-            "Move them into the folder of their class.",
-        )
+        rule = f"must not contain {modality.plural_files} outside of the class folders"
+        repair = "Move them into the folder of their class."
         shown = quoted(path.name for path in folder.examples)
         problems.append(Problem(_relative(folder.shown, root), rule, shown, repair))
     elif folder.examples:
@@ -214,11 +212,11 @@ def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, modality:
     joined = _relative(below[0].shown, root)
     repair = (
         f"Set data.nested: join to make each folder a class of its own ({joined!r}), data.nested: top to make the "
-        f"outer folder the class ({_relative(class_folder.shown, root)!r}), or move them up."
+        f"outer folder the class ({_relative(class_folder.shown, root)!r}), or move the files up."
     )
     shown = quoted(_relative(path, root) for folder in below for path in folder.examples)
     place = _relative(class_folder.shown, root)
-    return Problem(place, f"must hold its {modality.plural_files} directly, not in subfolders", shown, repair)
+    return Problem(place, f"must not contain subfolders with {modality.plural_files}", shown, repair)
 
 
 def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> list[Problem]:
@@ -226,7 +224,7 @@ def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> l
     below = [folder for folder in inner if folder is not class_folder]
     if len({split_name(folder.name) for folder in below} - {None}) < 2:
         return []
-    rule = "must be in the folders of the splits, not contain them"
+    rule = "must be inside the split folders, not contain them"
     shown = quoted(_relative(folder.shown, root) for folder in below)
     repair = f"Move them, for example to '{below[0].name}/{class_folder.name}'."
     return [Problem(_relative(class_folder.shown, root), rule, shown, repair)]
@@ -242,10 +240,10 @@ def _unreadable(folder: Folder, root: Folder, modality: Modality) -> list[Proble
 
 
 def _no_labels(folder: Folder, modality: Modality) -> Problem:
-    rule = f"must hold its {modality.plural_files} in one folder per class"
+    rule = f"must contain one folder of {modality.plural_files} per class"
     repair = "Create a folder for each class."
     if modality.opens_files:
-        rule += ", or the file metadata.csv with their labels"
+        rule += ", or a file metadata.csv with the labels"
         repair = "Create a folder for each class, or add metadata.csv with the columns file_name and label."
     if pattern := _suggested(folder):
         field = f"data.columns.label: {{from: name, pattern: '{pattern}'}}"

@@ -263,12 +263,12 @@ def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Pr
     shown = quoted(sorted(commas), most=3)
     repair = "Set data.decimal: ',' if these are numbers with decimal commas"
     if all(re.fullmatch(_THOUSANDS, text) for text in commas):
-        rule = "must be set if commas may be thousands separators"
+        rule = "must be set, because a comma can be a decimal mark or a thousands separator"
         return None, Problem("data.decimal", rule, shown, f"{repair}; otherwise write them without commas.")
     parts = [text.lstrip(f"+{_MINUS}-").split(",") for text in commas]
     if certain or any(whole == fraction or re.fullmatch(r"0[0-9]+", fraction) for whole, fraction in parts):
         return ",", None
-    rule = "must be set if values may be numbers or lists"
+    rule = "must be set, because values can be decimal numbers or lists of numbers"
     repair += "; set data.columns.label: {name: ..., separator: ','} if they are several labels."
     return None, Problem("data.decimal", rule, shown, repair)
 
@@ -302,7 +302,7 @@ def _are_written_amounts(texts: Collection[str], strange: Collection[str]) -> bo
 
 
 def _written_amounts(texts: Collection[str]) -> Problem:
-    rule = "must hold plain numbers for regression"
+    rule = "must contain plain numbers for regression"
     repair = (
         "Write them without units and thousands separators; if they are class names, set data.target: "
         "single_label."
@@ -325,4 +325,4 @@ def _no_numbers(
     repair = "Write numbers there, or remove these rows."
     if requested == "auto":
         repair += " If the labels are class names, set data.target: single_label."
-    return Problem("The label column", "must hold a number in every row", listed(rows), repair)
+    return Problem("The label column", "must contain a number in every row", listed(rows), repair)

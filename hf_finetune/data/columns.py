@@ -143,7 +143,7 @@ def _check_named(
     for key, name in given.items():
         place = f"data.columns.{key}"
         if key in foreign:
-            problems.append(Problem(place, f"must be left out for {modality.name} data", repr(name)))
+            problems.append(Problem(place, f"must not be set for {modality.name} data", repr(name)))
         elif name not in features:
             problems.append(_no_such_column(place, name, features))
         elif key in roles and not roles[key].accepts(features[name]):

@@ -92,7 +92,9 @@ def _without_nul(file: Path, text: TextIO) -> Iterator[str]:
     for number, line in enumerate(text, start=1):
         if "\0" in line:
             repair = "Remove it; if the file is UTF-16, set data.encoding: utf-16-le."
-            raise InputError(Problem(file.name, "must not hold NUL bytes", f"one in line {number}", repair))
+            raise InputError(
+                Problem(file.name, "must not contain NUL bytes", f"a NUL byte in line {number}", repair)
+            )
         yield line
 
 
@@ -122,7 +124,7 @@ def recognize_dialect(file: Path, options: TableOptions) -> tuple[Dialect, list[
     if comments and _is_header(comments[-1], lines[skipped:], separator):
         skipped, marks = skipped - 1, marks - 1
     if marks:
-        notes.append(f"{file.name}: comments before the header were left out: {marks}.")
+        notes.append(f"{file.name}: comment lines before the header were skipped: {marks}.")
     if separator != usual:
         notes.append(f"{file.name}: the cells are separated by {_NAMES.get(separator, repr(separator))}.")
     dialect = Dialect(separator, skipped=skipped, encoding=encoding)
@@ -175,9 +177,9 @@ def _separator(file: Path, lines: Sequence[str], usual: str, fallback: str | Non
         return best
     if fallback in cut:
         return str(fallback)
-    value = ", ".join(f"{_NAMES[candidate]}: {len(rows[0])} cells" for candidate, rows in cut.items())
-    repair = "Set data.separator."
-    raise InputError(Problem(file.name, "must have a header with an unambiguous separator", value, repair))
+    cells = ", ".join(f"{_NAMES[candidate]}: {len(rows[0])} cells" for candidate, rows in cut.items())
+    rule, value = "must have an unambiguous separator", f"several candidates ({cells})"
+    raise InputError(Problem(file.name, rule, value, "Set data.separator."))
 
 
 def _share_that_fits(rows: Sequence[Sequence[str]]) -> float:

@@ -52,7 +52,7 @@ def _open(file: Path, options: TableOptions) -> tuple[Dialect, list[str], list[s
     except QuoteError as error:
         raise InputError(_bad_quotes(file, error)) from error
     if not header:
-        raise InputError(Problem(file.name, "must hold at least one example", "an empty file"))
+        raise InputError(Problem(file.name, "must not be empty"))
     return dialect, header, notes
 
 
@@ -113,12 +113,12 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
     empty = {index for index in blank_names if columns[index].null_count == len(columns[index])}
     used = [index for index in range(len(names)) if index not in empty]
     if rows.surplus or empty:
-        notes.append(f"{file.name}: empty cells after the last column were left out.")
+        notes.append(f"{file.name}: empty cells after the last column were ignored.")
     if rows.repeated:
         shown = listed(map(str, rows.repeated))
-        notes.append(f"{file.name}: rows that repeat the header were left out: line {shown}.")
+        notes.append(f"{file.name}: rows that repeat the header were skipped: line {shown}.")
     if rows.trailing:
-        notes.append(f"{file.name}: empty rows at the end were left out: {rows.trailing}.")
+        notes.append(f"{file.name}: empty rows at the end were skipped: {rows.trailing}.")
     notes += _note_rows_in_cells(file, dialect, rows, columns)
     if any(name != name.strip() for name in header if name.strip()):
         notes.append(f"{file.name}: spaces around column names were removed.")
@@ -270,7 +270,7 @@ def _stray_quotes_stay_in_their_lines(file: Path, dialect: Dialect) -> bool:
 
 def _bad_quotes(file: Path, error: QuoteError) -> Problem:
     repair = "Double each quote inside a quoted cell, and close each quoted cell."
-    value = f"others in the record that begins in line {error.line} ({error})"
+    value = f"an invalid quote in the record that begins in line {error.line} ({error})"
     return Problem(file.name, "must have quotes only around whole cells", value, repair)
 
 
@@ -285,8 +285,8 @@ def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _R
         repair = "If the first cell of each row is an index, add a name for that column to the header."
     elif max(lengths) > width:
         repair = (
-            f"Quote each cell that contains {dialect.separator!r}, or set data.separator if the separator is "
-            "another one."
+            f"Quote each cell that contains {dialect.separator!r}, or set data.separator if another character "
+            "separates the cells."
         )
     else:
         repair = (

@@ -113,7 +113,7 @@ def load_for_evaluation(
     usable, dropped_notes, unusable = drop_unusable({name: table}, on_error == "skip")
     problems += unusable
     if not problems and len(usable[name]) == 0:
-        problems = [Problem(f"The {name} split", "must hold at least one example")]
+        problems = [Problem(f"The {name} split", "must not be empty")]
     if problems:
         raise InputError(problems)
     logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))

@@ -69,16 +69,16 @@ def read_excel(file: Path) -> FileTable:
         raise InputError(Problem(file.name, "must be readable as xlsx", value)) from error
     first = next((index for index, row in enumerate(grid) if any(row)), None)
     if first is None:
-        value = f"nothing in sheet {titles[0]!r}"
-        raise InputError(Problem(file.name, "must hold at least one example", value))
+        rule, value = "must have values in its first sheet", f"the empty sheet {titles[0]!r}"
+        raise InputError(Problem(file.name, rule, value))
     width = max(index + 1 for index, cell in enumerate(grid[first]) if cell)
     wide = [number for number, row in enumerate(grid, start=1) if any(row[width:])]
     if wide:
         columns = "1 column" if width == 1 else f"{width} columns"
-        rule = f"must have no values beyond the {columns} of its header"
+        rule = f"must not have values to the right of the {columns} of its header"
         title = "if that row is a title, delete the rows above the header."
         repair = f"Name every column in row {first + 1}; {title}"
-        raise InputError(Problem(file.name, rule, f"some in row {listed(map(str, wide))}", repair))
+        raise InputError(Problem(file.name, rule, f"values in row {listed(map(str, wide))}", repair))
     names, unnamed = column_names([cell or "" for cell in grid[first][:width]])
     rows = [[*row[:width], *[None] * (width - len(row))] for row in grid[first + 1 :]]
     while rows and not any(rows[-1]):
@@ -86,8 +86,8 @@ def read_excel(file: Path) -> FileTable:
     _check_formulas(file, first, rows)
     notes = []
     if len(titles) > 1:
-        others = quoted(titles[1:])
-        notes.append(f"{file.name}: the first sheet, {titles[0]!r}, was read; the others were not: {others}.")
+        skipped = quoted(titles[1:])
+        notes.append(f"{file.name}: only the first sheet, {titles[0]!r}, was read; skipped: {skipped}.")
     if unnamed:
         shown = quoted(names[place] for place in sorted(unnamed))
         notes.append(f"{file.name}: columns without a name are called {shown}.")
@@ -123,7 +123,7 @@ def _read(file: Path) -> tuple[list[list[str | None]], list[str], _Errors]:
 def _note_errors(file: Path, errors: _Errors) -> list[str]:
     """Return a note on the cells with errors, except numbers out of range for dates."""
     shown = [f"{cell} ({value})" for cell, value in errors.shown.items() if cell not in errors.no_dates]
-    return [f"{file.name}: cells that hold an error are read as empty: {listed(shown)}."] if shown else []
+    return [f"{file.name}: cells with an error are read as empty: {listed(shown)}."] if shown else []
 
 
 def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str, Problem]:
@@ -132,11 +132,11 @@ def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str,
     for cell, place in errors.columns.items():
         if cell in errors.no_dates and place < len(names):
             cells.setdefault(names[place], []).append(cell)
-    rule = "must not have numbers formatted as dates that are out of range for dates"
+    rule = "must not contain date-formatted numbers that are out of range for dates"
     problems = {}
     for name, places in cells.items():
         repair = f"Set a number format for the column {name!r} in Excel or LibreOffice, and save the file."
-        problems[name] = Problem(file.name, rule, f"some in {listed(places)}", repair)
+        problems[name] = Problem(file.name, rule, listed(places), repair)
     return problems
 
 
@@ -175,6 +175,6 @@ def _check_formulas(file: Path, header: int, rows: Sequence[Sequence[str | None]
                 if value is None and cell.data_type == "f"
             ]
     if empty:
-        rule, value = "must hold the computed values of its formulas", f"none in {quoted(empty)}"
+        rule, value = "must contain the computed values of its formulas", f"no values in {quoted(empty)}"
         repair = "Open the workbook in Excel or LibreOffice, save it, and try again."
         raise InputError(Problem(file.name, rule, value, repair))

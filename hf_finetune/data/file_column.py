@@ -52,7 +52,7 @@ def open_files(
         paths = dataset[name][:]
         check_paths(paths, place)
         if root is None:
-            rule = f"must hold {modality.plural} themselves, not paths, in data from the Hub"
+            rule = f"must contain {modality.plural}, not paths, in data from the Hub"
             value = quoted(shortened(path) for path in paths[:1] if path is not None)
             raise InputError(Problem(place, rule, value))
         paths, notes = _find_files(paths, modality, root, split)
@@ -77,7 +77,7 @@ def _find_files(
     finder.raise_problems()
     files = [path for path in resolved_paths if path is not None]
     if len(files) > 1 and not any(map(is_file, files)):
-        rule = f"must hold the paths of {modality.plural_files}"
+        rule = f"must contain paths of existing {modality.plural_files}"
         shown = quoted(shortened(path) for path in paths if path is not None)
         repair = (
             f"These files do not exist in {str(root)!r}. Write paths relative to the folder of the table."
@@ -118,4 +118,6 @@ def note_unlisted(ids: Iterable[str], root: Path, everything: bool, modality: Mo
     if not unlisted:
         return []
     kind, shown = modality.plural_files.capitalize(), quoted(unlisted)
-    return [f"{kind} that no row lists were not read, {len(unlisted)} of {len(there)}: {shown}."]
+    return [
+        f"{kind} that are not listed in any row were not read ({len(unlisted)} of {len(there)}): {shown}."
+    ]

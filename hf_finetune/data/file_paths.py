@@ -49,16 +49,16 @@ def check_paths(values: Sequence[str | None], place: str) -> None:
     """
     encoded = [shortened(value) for value in values if value and is_encoded(value)]
     if encoded:
-        rule = "must hold paths of files, not the pictures themselves as base64 or data URIs"
+        rule = "must contain file paths, not base64-encoded images or data URIs"
         repair = (
-            "Write each picture to a file and its path into the table, or the bytes of the pictures into a column of "
+            "Write each image to a file and its path into the table, or the bytes of the images into a column of "
             "a parquet file."
         )
         raise InputError(Problem(place, rule, quoted(encoded, most=4), repair))
     urls = [shortened(value) for value in values if value and is_url(value)]
     if urls:
-        repair = "Download the pictures, and replace the URLs by the paths of the files."
-        raise InputError(Problem(place, "must hold paths of files, not URLs", quoted(urls), repair))
+        repair = "Download the images, and replace the URLs by the paths of the files."
+        raise InputError(Problem(place, "must contain file paths, not URLs", quoted(urls), repair))
 
 
 class FileFinder:
@@ -112,7 +112,7 @@ class FileFinder:
         value, path = next(iter(self.completed.items()))
         shown = Path(os.path.relpath(path, self.root)).as_posix()
         count = f"{len(self.completed)} {self.modality.plural_files}"
-        return [f"Paths of {count} were completed, for example {value!r} to {shown!r}."]
+        return [f"Paths of {count} were resolved, for example {value!r} to {shown!r}."]
 
     def raise_problems(self) -> None:
         """Raise the problems collected so far.

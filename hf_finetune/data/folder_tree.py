@@ -117,7 +117,7 @@ class Folder:
                     hidden.append(path)
                 continue
             if not _is_utf8(entry.name):
-                rule = "must hold names in UTF-8 only"
+                rule = "must contain only names in UTF-8"
                 problems.append(Problem(str(self.path), rule, repr(entry.name), "Rename this entry."))
                 continue
             target = path if _is_folder(entry) else None
@@ -127,7 +127,7 @@ class Folder:
                 is_link = entry.is_symlink() or target != path
                 real = self._follow(path, target) if is_link else self.real / entry.name
                 if real in (*self.above, self.real):
-                    rule = "must not be a link to a folder that contains it"
+                    rule = "must not be a link to one of its parent folders"
                     problems.append(Problem(str(path), rule, f"a link to '{real}'", "Remove the link."))
                 else:
                     self._count_visit(path, real)

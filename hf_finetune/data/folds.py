@@ -75,7 +75,7 @@ def fold_tables(
     counts = Counter(strata.tolist())
     divided = np.array([row for row in range(len(pool)) if counts[strata[row]] >= fold.of], dtype=np.int64)
     if len(np.unique(groups[divided])) < fold.of:
-        rule = "must be at most the number of groups, or of distinct examples"
+        rule = "must be at most the number of groups (without a group column, of distinct examples)"
         raise InputError(Problem("evaluation.folds", rule, str(fold.of)))
     kind = model_selection.StratifiedGroupKFold if by_class else model_selection.GroupKFold
     splitter = kind(fold.of, shuffle=True, random_state=seed % 2**32)

@@ -39,10 +39,10 @@ def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> d
             rule = "must be KEY=NAME"
             problems.append(Problem("--column", rule, repr(value), "For example text=question."))
         elif key.strip() not in keys:
-            rule = f"must name one of {', '.join(keys)}"
+            rule = f"must set one of {', '.join(keys)}"
             problems.append(Problem("--column", rule, repr(key), nearest(key, tuple(keys))))
         elif key.strip() in columns:
-            problems.append(Problem("--column", f"must name {key.strip()} once", repr(value)))
+            problems.append(Problem("--column", f"must set {key.strip()} only once", repr(value)))
         else:
             columns[key.strip()] = name.strip()
     if problems:
@@ -87,12 +87,12 @@ def choose_columns(
     """
     foreign = {role for other in MODALITIES.values() for role in other.columns} - set(modality.columns)
     problems = [
-        Problem(f"--column {key}", f"must be left out for a model of {modality.plural}", name)
+        Problem(f"--column {key}", f"must not be set for a model of {modality.plural}", name)
         for key, name in named.items()
         if key in foreign
     ]
     problems += [
-        Problem(place, f"must have the column that is set for {key}", repr(name), nearest(name, present))
+        Problem(place, f"must have the column {name!r}, which is set for {key}", "", nearest(name, present))
         for key, name in named.items()
         if key not in foreign and name not in present
     ]
@@ -117,7 +117,7 @@ def choose_columns(
         (name for name in (optional, *modality.partners(used[main])) if name in candidates), None
     )
     if second is not None and second != used[main]:
-        reason = f"because the model takes single {modality.plural}"
+        reason = f"because the model was trained on single {modality.plural}"
         notes.append(f"{place}: the column {second!r} is not read, {reason}.")
     return used, notes
 
@@ -147,7 +147,7 @@ def _choose_one(
     if chosen is not None:
         note = f"{place}: the column {trained!r} of the training data is missing; {chosen!r} is read instead."
         return {key: chosen}, [] if trained is None else [note]
-    rule = f"must have exactly one column that looks like the {key}"
+    rule = f"must have exactly one possible {key} column"
     repair = f"Rename the column with the {key}s to {key!r}, or set --column {key}=NAME."
     if trained is not None:
         rule = f"must have the column {trained!r}, which the model was trained on"
@@ -168,7 +168,7 @@ def _choose_pair(
     wanted = [repr(known[key]) for key in modality.columns]
     chosen = {key: name for key, name in used.items() if name is not None}
     if len(set(chosen.values())) < len(used):
-        rule = f"must have the columns {' and '.join(wanted)}, because the model takes pairs of {modality.plural}"
+        rule = f"must have the columns {' and '.join(wanted)}, as the model was trained on pairs of {modality.plural}"
         names = " ".join(f"--column {key}=NAME" for key in modality.columns)
         repair = f"Rename two columns, or set {names}."
         raise InputError(Problem(place, rule, f"columns {quoted(present)}", repair))

@@ -77,7 +77,7 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
         document, notes = _load(file, options)
         table_columns = _columns(file, document)
         if table_columns is None:
-            raise InputError(Problem(file.name, "must hold a table", _kind(document), _FORMS))
+            raise InputError(Problem(file.name, "must contain a table", _kind(document), _FORMS))
         columns, notes_beside = _named_classes(file, table_columns, _beside(document))
         notes = (*notes, *notes_beside)
     notes_of_types: list[str] = []
@@ -95,7 +95,7 @@ def is_lines(file: Path, options: TableOptions) -> bool:
         filled = (line for line in text if line.strip())
         first, second = next(filled, ""), next(filled, None)
     if not first:
-        raise InputError(Problem(file.name, "must hold at least one example", "an empty file"))
+        raise InputError(Problem(file.name, "must not be empty"))
     try:
         whole = isinstance(_decode(first), dict)
     except _RepeatedKeyError:
@@ -123,7 +123,7 @@ def iterate_lines(file: Path, options: TableOptions) -> Iterator[tuple[int, dict
                 except ValueError as error:
                     raise InputError(_no_json(file, f"line {number}", error)) from error
                 if not isinstance(row, dict):
-                    rule = "must hold a JSON object on each line"
+                    rule = "must contain a JSON object on each line"
                     raise InputError(Problem(file.name, rule, f"{_kind(row)} in line {number}"))
                 yield number, row
 
@@ -266,7 +266,7 @@ def _columns_of_rows(file: Path, names: Sequence[Any], rows: Sequence[Any]) -> d
     wrong = [index for index, row in enumerate(rows) if not isinstance(row, list) or len(row) != len(names)]
     if wrong:
         rule = f"must have {len(names)} values in each row of data, as in columns"
-        raise InputError(Problem(file.name, rule, f"others in rows {quoted(map(str, wrong))}"))
+        raise InputError(Problem(file.name, rule, f"other lengths in rows {quoted(map(str, wrong))}"))
     return {str(name): [row[place] for row in rows] for place, name in enumerate(names)}
 
 
@@ -296,17 +296,17 @@ def _array(file: Path, name: str, values: Sequence[Any], notes: list[str]) -> pa
                 column = pa.array([None if value is None else str(value) for value in values], pa.string())
             except UnicodeEncodeError:
                 row = next(index for index, value in enumerate(values) if _has_surrogate(value))
-                value = f"half of a surrogate pair in {name!r}, example {row}"
-                raise InputError(Problem(file.name, "must hold text that is valid Unicode", value)) from error
+                value = f"an unpaired surrogate in {name!r}, example {row}"
+                raise InputError(Problem(file.name, "must contain valid Unicode text", value)) from error
             notes.append(
                 f"{file.name}: the values of {name!r} are of several types, so they are read as strings."
             )
             return column
         rows = {type(value): row for row, value in reversed(list(enumerate(values))) if value is not None}
         examples = " and ".join(map(str, sorted(rows.values())))
-        where = f"examples {examples}" if len(rows) > 1 else f"it ({error})"
-        rule = f"must hold values of one type in {name!r}"
-        raise InputError(Problem(file.name, rule, f"others in {where}")) from error
+        value = f"different types in examples {examples}" if len(rows) > 1 else str(error).rstrip(".")
+        rule = f"must contain values of one type in {name!r}"
+        raise InputError(Problem(file.name, rule, value)) from error
 
 
 def _has_surrogate(value: Any) -> bool:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, counted, quoted
 from hf_finetune.fields.patterns import PatternError, find_matches
 
 __all__ = ["labels_from_names", "suggested_pattern"]
@@ -37,9 +37,11 @@ def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
     compiled = re.compile(pattern)
     group = "label" if "label" in compiled.groupindex else 1
     if group == 1 and compiled.groups != 1:
-        rule = "must have one group, or one named label"
+        rule = "must have exactly one capturing group, or a group named label"
         repair = r"For example '^(.+?)[._]\d+'."
-        raise InputError(Problem(PLACE, rule, f"{pattern!r}, which has {compiled.groups}", repair))
+        raise InputError(
+            Problem(PLACE, rule, f"{pattern!r}, which has {counted(compiled.groups, 'group')}", repair)
+        )
     try:
         matches = find_matches(pattern, names)
     except PatternError as error:

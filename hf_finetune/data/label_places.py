@@ -85,7 +85,7 @@ def read_places(
     if strange:
         value = f"{next(iter(strange.values()))!r} in {quoted(strange)}"
         repair = "Write 0 or 1 (or no and yes, false and true); leave a cell empty if its value is unknown."
-        rule = f"must hold 0, 1 or a probability in {places.where}"
+        rule = f"must contain 0, 1 or a probability in {places.where}"
         return LabelValues({}), [Problem("The labels", rule, value, repair)]
     if all(value in (0, 1, None) for value in _flat(numbers)):
         return _read_members(places, numbers, ids, requested)
@@ -133,9 +133,9 @@ def _read_members(
     if kind is not None and kind.is_exclusive:
         wrong = rows_where(held, ids, lambda names: names is not None and len(names) != 1)
         if wrong:
-            rule = f"must have exactly one class in every row where data.target is {requested}"
-            value = f"none or several for {quoted(wrong)}"
-            repair = "Leave out data.target if a row may have several classes or none."
+            rule = f"must have exactly one class in every row if data.target is {requested}"
+            value = f"no class or several classes in {quoted(wrong)}"
+            repair = "Remove data.target if a row may have no class or several classes."
             return LabelValues({}), [Problem("The labels", rule, value, repair)]
         values = {split: [names[0] if names else None for names in held[split]] for split in held}
         return LabelValues(values, names=places.names), []
@@ -148,10 +148,10 @@ def _read_members(
     }
     cells = sum(len(names) for split in unknown for names in unknown[split])
     if cells and not any(value == 0 for value in _flat(numbers)):
-        rule = f"must hold 0 where a class does not apply, in {places.where}"
+        rule = f"must contain 0 where a class does not apply, in {places.where}"
         repair = "Empty cells are read as unknown: write 0 where the class does not apply."
-        return LabelValues({}), [Problem("The labels", rule, "1 and empty cells only", repair)]
-    notes = [f"The labels are {places.where}: each holds 1 where the class applies."]
+        return LabelValues({}), [Problem("The labels", rule, "only 1 and empty cells", repair)]
+    notes = [f"The labels are {places.where}: 1 means that the class applies."]
     if cells:
         total = sum(len(places.names) for rows in numbers.values() for row in rows if row is not None)
         notes.append(
@@ -195,14 +195,14 @@ def _read_shares(
             repair = "Leave a cell empty if its number, such as -1, means unknown."
         if several:
             rule, repair = (
-                f"must be 0 or 1 where data.target is {requested}",
+                f"must be 0 or 1 if data.target is {requested}",
                 "Round them, for example at 0.5.",
             )
             rows_wrong = rows_where(filled, ids, lambda row: row is not None and not {*row} <= {0, 1, None})
         elif mixed := _few_fractions(filled, ids):
             rows_wrong = mixed
             repair = (
-                "All other rows hold only 0 and 1: write 0 or 1 here too, or leave the cell empty if its "
+                "All other rows contain only 0 and 1: write 0 or 1 here too, or leave the cell empty if its "
                 "value is unknown."
             )
         named = ((name, row) for split in filled for name, row in zip(ids[split], filled[split], strict=True))

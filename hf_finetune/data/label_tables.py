@@ -133,11 +133,11 @@ def _weight_problems(tables: Mapping[str, Table], column: str | None) -> list[Pr
     ]
     place = "data.columns.weight"
     if wrong:
-        rule, repair = "must name a column of nonnegative numbers", "Write 0 to exclude a row from the loss."
+        rule, repair = "must be a column of nonnegative numbers", "Write 0 to exclude a row from the loss."
         value = f"{wrong[0][1]!r} in {column!r} for {quoted(name for name, _ in wrong)}"
         return [Problem(place, rule, value, repair)]
     if column is not None and not any(_weight(weight) for weight in tables["train"].weights or (1.0,)):
-        return [Problem(place, "must name a column with a weight above 0 in train", repr(column))]
+        return [Problem(place, "must be a column with a weight above 0 in train", repr(column))]
     return []
 
 
@@ -190,7 +190,7 @@ def drop_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list
             gone = set(missing)
             labeled[split] = table.take([row for row in range(len(table)) if row not in gone])
             shown = quoted(table.ids[row] for row in missing)
-            notes.append(f"{len(missing):,} rows of {split} have no label and were left out: {shown}.")
+            notes.append(f"{len(missing):,} rows of {split} have no label and were skipped: {shown}.")
     return labeled, notes
 
 

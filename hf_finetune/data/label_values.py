@@ -69,8 +69,8 @@ def _read_separated(
     separator = str(form.separator)
     lists = rows_where(cells, ids, lambda cell: isinstance(cell, list | dict))
     if lists:
-        rule = "must hold strings if a separator is set"
-        repair = "Leave out data.columns.label.separator: lists need none."
+        rule = "must contain strings if a separator is set"
+        repair = "Remove data.columns.label.separator, which does not apply to lists."
         return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"lists in {quoted(lists)}", repair)]
     empty: Any = [] if form.empty == "none" else None
     values: dict[str, list[Any]] = {}
@@ -80,7 +80,7 @@ def _read_separated(
     notes = []
     present = [cell for split in cells for cell in cells[split] if cell is not None]
     if present and not any(separator in label_text(cell) for cell in present):
-        notes.append(f"No label cell holds the separator {separator!r}: each has one class.")
+        notes.append(f"No label cell contains the separator {separator!r}: each has one class.")
     bare = sum(labels == [] for split in values for labels in values[split])
     if bare:
         notes.append(f"{bare:,} rows have an empty label cell and are read as having none of the classes.")
@@ -102,7 +102,7 @@ def _read_literals(
     strange = rows_where(cells, ids, lambda cell: isinstance(cell, str) and parsed.get(cell) is None)
     if strange:
         example = next(text for text in texts if parsed.get(text) is None)
-        rule = "must hold a valid list in every row or in none"
+        rule = "must contain a valid list in every row, or in no row"
         value = f"{example[:60]!r} in {quoted(strange)}"
         advice = "set data.target: single_label if each cell is a single class name"
         return cells, [Problem(LABEL_LOCATION, rule, value, f"Write ['a', 'b'] in every row, or {advice}.")]
@@ -169,17 +169,17 @@ def _read_lists(
     names = form.classes or (tuple(known) if known is not None and len(known) == width else ())
     if not names:
         shown = form.written(classes="[first, second, ...]")
-        repair = f"Write {shown}, with {width} names in the order of the list positions."
-        rule = "must have a class name for each position of its lists"
+        repair = f"Set {shown}, with {width} names in the order of the positions."
+        rule = "must have class names for the positions of its lists"
         return LabelValues({}), [
-            Problem(LABEL_LOCATION, rule, f"{width} positions, such as {present[0]!r}", repair)
+            Problem(LABEL_LOCATION, rule, f"lists of {width} values, such as {present[0]!r}", repair)
         ]
     wrong = rows_where(
         cells, ids, lambda cell: cell is not None and not (isinstance(cell, list) and len(cell) == len(names))
     )
     if wrong:
-        rule = f"must hold lists of {len(names)} values, one for each of data.columns.label.classes"
-        return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"others in {quoted(wrong)}")]
+        rule = f"must contain lists of {len(names)} values, one for each of data.columns.label.classes"
+        return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"other values in {quoted(wrong)}")]
     rows = {split: list(cells[split]) for split in cells}
     return read_places(Places(names, rows, f"lists with a value for each of {quoted(names)}"), ids, requested)
 
@@ -193,20 +193,24 @@ def _ask_for_separator(
     if kind is not None and kind.has_several_classes:
         separator = likely.separator if likely else ","
         repair = f"Set the separator of the classes: {_with_separator(form, separator)}."
-        rule = f"must hold several classes where data.target is {requested}"
+        rule = f"must contain several classes per cell if data.target is {requested}"
         value = f"texts, such as {(likely.example if likely else texts[0])!r}" if texts else "none"
         return (), [Problem(LABEL_LOCATION, rule, value, repair)]
     if likely is None:
         return (), []
     parts = " and ".join(map(repr, likely.parts))
-    several = f"If a cell holds several labels, set {_with_separator(form, likely.separator)}"
-    where = f"{likely.rows:,} rows hold {likely.separator!r}, such as {likely.example!r}"
+    several = f"If a cell contains several labels, set {_with_separator(form, likely.separator)}"
     if not likely.sure:
+        where = f"{likely.rows:,} rows contain {likely.separator!r}, such as {likely.example!r}"
         note = f"{where}: each such cell is read as one class. {several}."
         return (note,), []
-    value = f"{where}, and {parts} are labels by themselves"
+    value = (
+        f"{likely.rows:,} rows with {likely.separator!r}, such as {likely.example!r}; {parts} are also labels"
+    )
     repair = f"{several}; if such a cell is a single class name, set data.target: single_label."
-    return (), [Problem(LABEL_LOCATION, "must specify whether its cells hold several labels", value, repair)]
+    return (), [
+        Problem(LABEL_LOCATION, "must be unambiguous: one label or several labels per cell", value, repair)
+    ]
 
 
 def _with_separator(form: LabelForm, separator: str) -> str:

@@ -138,7 +138,7 @@ def _load_files(location: Location, options: TableOptions) -> dict[str, SplitTab
     for split, files in location.parts.items():
         empty = [file.name for file in files if file.stat().st_size == 0]
         if empty:
-            problems.append(Problem(listed(empty), "must hold at least one example", "an empty file"))
+            problems.append(Problem(listed(empty), "must not be empty"))
             continue
         try:
             tables[split] = read_split(split, files, options)
@@ -192,7 +192,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _outside(file: Path, names: Iterable[str]) -> list[Problem]:
-    rule, repair = "must name files of its own folder", "Save the dataset again."
+    rule, repair = "must refer only to files in its own folder", "Save the dataset again."
     return [Problem(str(file), rule, repr(name), repair) for name in names if not _is_inside(name)]
 
 
@@ -209,7 +209,11 @@ def _unlisted_in_saved(root: Path) -> list[str]:
         # Dataset.map writes files with these names
         unlisted += [path for path in arrow_files if not path.name.startswith(("cache-", "tmp"))]
     shown = quoted(sorted(path.relative_to(root).as_posix() for path in unlisted))
-    return [f"Parts of the saved dataset that it does not list were not read: {shown}."] if unlisted else []
+    return (
+        [f"Parts of the saved dataset that its JSON files do not list were not read: {shown}."]
+        if unlisted
+        else []
+    )
 
 
 def _load_from_hub(

@@ -135,7 +135,7 @@ def load_texts(
             splits[split] = Dataset.from_dict({name: texts, **columns}, features=features)
             names[split] = tuple(Path(os.path.relpath(file.path, root)).as_posix() for file in files)
     if len(problems) > MOST_SHOWN:
-        more = Problem("The data", "must hold files that can be read", f"{len(problems) - MOST_SHOWN} more")
+        more = Problem(f"{len(problems) - MOST_SHOWN} more files", "must be readable")
         problems = [*problems[:MOST_SHOWN], more]
     if problems:
         raise InputError(problems)
@@ -261,7 +261,7 @@ def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[s
     if not differing or _only_renames(labels):
         return []
     first = differing[0]
-    shown = f"{str(first.file.path)!r} is {first.value!r} there"
+    shown = f"{str(first.file.path)!r} is {first.value!r} in the column"
     if len(differing) == len(labels) >= count / 2:
         rule = (
             f"must have the same labels in its folders and in the column {first.column!r} of its metadata "
@@ -274,5 +274,5 @@ def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[s
         raise InputError(Problem("The data", rule, f"{len(differing)} differences: {shown}", repair))
     return [
         f"Labels are the names of the class folders; the column {first.column!r} of metadata files, which differs for "
-        f"{len(differing)} pictures, is not used: {shown}."
+        f"{len(differing)} images, is not used: {shown}."
     ]

@@ -113,7 +113,7 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
         chosen, left_aside = split_files(files)
         if useless:
             left_aside.append(
-                f"Files that hold no table were not read: {quoted(file.name for file in useless)}."
+                f"Files without a table were not read: {quoted(file.name for file in useless)}."
             )
         if not modality.opens_files and (unread := _folders_of_texts(tree)):
             left_aside.append(f"Folders of texts next to the tables were not read: {quoted(unread)}.")
@@ -121,7 +121,7 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
     if useless:  # reading the file raises an error with the reason
         return Location("files", folder, {"train": tuple(useless[:1])})
     kind = modality.plural if modality.opens_files else f"{' or '.join(sorted(modality.suffixes))} files"
-    rule = f"must hold class folders of {kind}, or {TABLE_KINDS} files, or a dataset saved by save_to_disk"
+    rule = f"must contain class folders of {kind}, or {TABLE_KINDS} files, or a dataset saved by save_to_disk"
     raise InputError(Problem("data.path", rule, repr(str(folder))))
 
 

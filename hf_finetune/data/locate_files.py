@@ -67,7 +67,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
         repair = (
             "Rename one file to train (train.csv, train-00000.parquet), or set data.path to a single file."
         )
-        raise InputError(Problem("data.path", "must hold files named after their split", shown, repair))
+        raise InputError(Problem("data.path", "must contain files named after their split", shown, repair))
     parts: dict[str, tuple[Path, ...]] = {}
     problems: list[Problem] = []
     notes: list[str] = []
@@ -75,15 +75,15 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
         template = _chosen_template(split, candidates)
         every = [file for matches in by_template.values() for file in matches]
         if template is None:
-            rule = f"must hold one file for the {split} split, or its numbered parts"
-            repair = f"Rename the one to use to {split}{every[0].suffix}, or move the others elsewhere."
+            rule = f"must contain one file for the {split} split, or its numbered parts"
+            repair = f"Rename the file to use to {split}{every[0].suffix}, or move the other files elsewhere."
             problems.append(Problem("data.path", rule, quoted(file.name for file in every), repair))
             continue
         plain = [file for file in by_template[template] if split_name(table_stem(file))]
         chosen = plain or by_template[template]
         formats, stems = set(map(table_format, chosen)), set(map(table_stem, chosen))
         if len(formats) > 1 or len(stems) < len(chosen):
-            rule = f"must hold the {split} split in one format"
+            rule = f"must contain the {split} split in one format"
             shown = quoted(file.name for file in chosen)
             problems.append(Problem("data.path", rule, shown, "Remove the files of the other formats."))
         parts[split] = tuple(chosen)
@@ -91,7 +91,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
         unused = [file.name for file in every if file not in chosen]
         if unused:
             notes.append(
-                f"Files that could be the {split} split too were not read: {quoted(unused)}. "
+                f"Files that could also be the {split} split were not read: {quoted(unused)}. "
                 f"It is read from {quoted(file.name for file in chosen)}."
             )
     if problems:

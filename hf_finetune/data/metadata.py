@@ -78,7 +78,7 @@ def read_metadata(files: Iterable[Path], modality: Modality, options: TableOptio
         check_paths(names, str(file))
         if None in names:
             rule = f"must have a value of {FILE!r} in every row"
-            raise InputError(Problem(str(file), rule, f"none in row {names.index(None) + 1}"))
+            raise InputError(Problem(str(file), rule, f"an empty cell in row {names.index(None) + 1}"))
         finder = FileFinder(file.parent, modality)
         paths = [finder.find(str(name)) for name in names]
         finder.raise_problems()
@@ -138,12 +138,12 @@ def metadata_examples(
         raise InputError(Problem(quoted(map(str, metadata.files)), rule, "no other column"))
     listed = [path for path in metadata.rows if path.is_relative_to(_plain(folder))]
     if not listed:
-        rule, value = f"must list pictures of {str(folder)!r}", "none of them"
-        raise InputError(Problem(quoted(map(str, metadata.files)), rule, value))
+        rule = f"must list at least one image of {str(folder)!r}"
+        raise InputError(Problem(quoted(map(str, metadata.files)), rule))
     unlisted = [path for path in pictures if _plain(path) not in metadata.rows]
     shown = quoted(path.relative_to(folder).as_posix() for path in unlisted)
     return listed, [
-        f"{folder.name}: pictures that no metadata file lists were not read: {shown}."
+        f"{folder.name}: images that no metadata file lists were not read: {shown}."
     ] if unlisted else []
 
 
@@ -172,6 +172,6 @@ def _read(file: Path, options: TableOptions) -> FileTable:
         raise InputError(replace(problem, place=str(file)) for problem in error.problems) from error
     if FILE not in read.table.column_names:
         columns = quoted(read.table.column_names, MOST_SHOWN)
-        rule = f"must have the column {FILE!r}, which names the file of each row"
+        rule = f"must have the column {FILE!r}, with the file of each row"
         raise InputError(Problem(str(file), rule, columns))
     return read

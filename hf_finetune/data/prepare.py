@@ -178,13 +178,13 @@ def prepare_data(
         tables, copy_notes, _ = drop_copies(tables, skip)
         notes += [*dropped_notes, *copy_notes]
         if empty := [split for split, table in tables.items() if len(table) == 0]:
-            rule = "must hold at least one example that can be used"
+            rule = "must contain at least one usable example"
             raise InputError([Problem(f"The {split} split", rule) for split in empty])
     labels = {split: table.labels for split, table in tables.items()}
     ids = {split: table.ids for split, table in tables.items()}
     targets, problems = resolve_targets(labels, ids, tables["train"].declared, target)
     if targets is not None and used.weight is not None and not TARGETS[targets.target].is_exclusive:
-        rule = "must be left out unless each example has one class"
+        rule = "must not be set unless each example has exactly one class"
         problems.append(Problem("data.columns.weight", rule, repr(used.weight)))
     notes += note_contradictions(tables)
     fractions = {"validation": validation, "test": test}

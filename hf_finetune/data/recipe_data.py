@@ -66,6 +66,6 @@ def load_target(recipe: Recipe, data: LabelledData | None = None) -> UnlabelledD
     if data is not None:
         has, needed = (modality.columns_in(dataset.column_names) for dataset in (target.dataset, data.train))
         if has != needed:
-            rule = f"must have the inputs of the data: {' and '.join(needed)}"
+            rule = f"must have the input columns of the training data: {' and '.join(needed)}"
             raise InputError(Problem("domain_adaptation.target", rule, " and ".join(has)))
     return target

@@ -62,7 +62,7 @@ def slice_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> lis
                 break
             if not isinstance(dataset.features[name], Value | ClassLabel):
                 kind = type(dataset.features[name]).__name__
-                rule = "must hold one text or number for each example"
+                rule = "must contain one text or number for each example"
                 problems.append(Problem(place, rule, f"{name!r} of type {kind}"))
                 break
     return problems
@@ -77,8 +77,8 @@ def value_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> lis
         }
         texts = [value for value in values if isinstance(value, str)]
         if len(texts) > MOST:
-            shown = f"{len(values)} of {name!r}: {quoted(sorted(texts))}"
-            rule = f"must be a column of at most {MOST} distinct values, or of numbers"
+            shown = f"{len(values)} values of {name!r}: {quoted(sorted(texts))}"
+            rule = f"must be a column with at most {MOST} distinct values, or a column of numbers"
             problems.append(Problem(f"evaluation.slices[{index}]", rule, shown))
     return problems
 

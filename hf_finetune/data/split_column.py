@@ -163,9 +163,9 @@ def _problem(values: Mapping[str, Sequence[Any]], column: str) -> Problem | None
     )
     if not missing and not strange:
         return None
-    value = f"{column!r} with {quoted(strange)}" if strange else f"none for {quoted(missing)}"
+    value = f"{column!r} with {quoted(strange)}" if strange else f"empty cells in {quoted(missing)}"
     repair = f"Known: train, validation (val, valid, dev) and test. {_IGNORE}"
-    return Problem(_PLACE, "must hold the name of a split in every row", value, repair)
+    return Problem(_PLACE, "must be a column with a split name in every row", value, repair)
 
 
 def _note_unused(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
@@ -182,6 +182,6 @@ def _note_disagreement(values: Mapping[str, Sequence[Any]], column: str) -> tupl
     if all(split_name(str(name)) == split for split, names in values.items() for name in set(names)):
         return ()
     return (
-        f"The column {column!r} was not used, because the data has splits of its own. Set {_PLACE}: {column} "
+        f"The column {column!r} was not used, because the data already has splits. Set {_PLACE}: {column} "
         "to split it by the column instead.",
     )

@@ -118,9 +118,9 @@ def _unwrapped(found: SplitFolders) -> SplitFolders:
 
 def _ambiguous(root: Folder, splits: Mapping[Folder, str], others: list[Folder]) -> Problem:
     split = quoted(folder.name for folder in splits)
-    value = f"{split}, which names a split, next to {quoted(folder.name for folder in others)}"
+    value = f"{split} (a split name) and {quoted(folder.name for folder in others)}"
     repair = f"If {split} is a class, rename it; if it is a split, move the other folders elsewhere."
-    rule = "must hold folders of splits or folders of classes, not both"
+    rule = "must contain either split folders or class folders"
     return Problem(str(root.path), rule, value, repair)
 
 
@@ -139,7 +139,7 @@ def _collect(splits: Mapping[Folder, str], others: list[Folder], notes: list[str
     problems = []
     for split, folders in parts.items():
         if len(folders) > 1:
-            rule = f"must hold one folder for the {split} split"
+            rule = f"must contain one folder for the {split} split"
             shown = quoted(folder.name for folder in folders)
             problems.append(Problem("data.path", rule, shown, "Keep one of them."))
     chosen = {split: folders[0] for split, folders in parts.items()}

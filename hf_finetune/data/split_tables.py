@@ -53,10 +53,11 @@ def note_cut(
 ) -> str:
     """Return a note on the splits that were created from train: their sizes and how their rows were chosen."""
     sizes = listed(f"{split} ({len(tables[split])} examples)" for split in fractions)
-    train = f"which keeps {len(tables['train'])}"
     if group is not None:
-        return f"Split off from train, {train}: {sizes}, with whole groups of {group!r}."
-    return f"Split off from train, {train}: {sizes}, {'stratified by class' if by_class else 'at random'}."
+        method = f"without dividing groups of {group!r}"
+    else:
+        method = "stratified by class" if by_class else "at random"
+    return f"Created from train, {method}: {sizes}; train keeps {len(tables['train'])} examples."
 
 
 def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: int) -> dict[str, Table]:

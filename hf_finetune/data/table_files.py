@@ -75,7 +75,7 @@ def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPT
         raise InputError(problems)
     table = _concatenated([read.table.select(names) for read in tables])
     if len(table) == 0:
-        raise InputError(Problem(f"The {split} split", "must hold at least one example"))
+        raise InputError(Problem(f"The {split} split", "must not be empty"))
     return SplitTable(
         Dataset(InMemoryTable(table)),
         tables[0].is_text,
@@ -110,7 +110,7 @@ def _read_parquet(split: str, files: Sequence[Path]) -> Dataset:
             return builder.as_dataset(split)
     except (DatasetsError, OSError, ValueError) as error:
         raise unreadable(error, place, "must be readable as parquet") from error
-    raise InputError(Problem(f"The {split} split", "must hold at least one example"))
+    raise InputError(Problem(f"The {split} split", "must not be empty"))
 
 
 def unreadable(error: Exception, place: str, rule: str, repair: str = "") -> InputError:

@@ -143,7 +143,7 @@ def agree_on_columns(
     """
     empty = [split for split, dataset in source.splits.items() if len(dataset) == 0]
     if empty:
-        raise InputError([Problem(f"The {split} split", "must hold at least one example") for split in empty])
+        raise InputError([Problem(f"The {split} split", "must not be empty") for split in empty])
     ordered = {split: source.splits[split] for split in SPLITS if split in source.splits}
     features = guess_features(ordered, source.of_text)
     for name, feature in next(iter(ordered.values())).features.items():
@@ -205,7 +205,7 @@ def _label_column_problems(source: Source, used: Columns) -> list[Problem]:
         if absent and len(absent) < len(used.labels):
             rule = "must have all columns of data.columns.label, or none"
             repair = "Add a column of empty cells for each class with unknown labels."
-            problems.append(Problem(f"The {split} split", rule, f"no {quoted(absent)}", repair))
+            problems.append(Problem(f"The {split} split", rule, f"no column {quoted(absent)}", repair))
         if split == "train" and used.weight is not None and used.weight not in dataset.column_names:
             problems.append(Problem("The train split", f"must have the column {used.weight!r}"))
     return problems

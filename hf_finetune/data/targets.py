@@ -126,7 +126,7 @@ def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str])
         return [Problem("Labels", "must be classes of the model", quoted(rows), f"Known: {quoted(known)}.")]
     rule = "must be a class of the model"
     return [
-        Problem(f"Label {label!r}", rule, f"it for {quoted(examples)}", nearest(label, known))
+        Problem(f"Label {label!r} in {quoted(examples)}", rule, "", nearest(label, known))
         for label, examples in rows.items()
     ]
 
@@ -135,7 +135,7 @@ def _decide(
     present: Sequence[Any],
     requested: Target | Literal["auto"],
     place: str = "data.target",
-    repair: str = "Leave it at 'auto'.",
+    repair: str = "Remove it, or set it to auto.",
 ) -> tuple[Kind, LabelSummary, list[Problem]]:
     """Return the kind of label, requested or inferred; the types of the labels; and problems if they do not fit."""
     labels = summarize_labels(present)
@@ -144,11 +144,11 @@ def _decide(
     )
     lists = sum(isinstance(value, list) for value in present)
     if 0 < lists < len(present):
-        rule = "must hold a list in every row or in none"
-        return kind, labels, [Problem(LABEL_LOCATION, rule, f"{lists} of {len(present)}")]
+        rule = "must contain a list in every row, or in no row"
+        return kind, labels, [Problem(LABEL_LOCATION, rule, f"lists in {lists} of {len(present)} rows")]
     strange = {type(item).__name__ for item in labels.items if not isinstance(item, str | bool | int | float)}
     if strange:
-        rule = "must hold texts, numbers or lists of them"
+        rule = "must contain texts, numbers or lists of them"
         return kind, labels, [Problem(LABEL_LOCATION, rule, ", ".join(sorted(strange)))]
     if incompatibility := kind.incompatibility(labels):
         rule = f"must fit the labels, which are {incompatibility}"
@@ -159,8 +159,8 @@ def _decide(
 def _find_missing(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]) -> list[Problem]:
     rows = rows_where(values, ids, lambda v: v is None or (isinstance(v, list) and None in v))
     repair = "Label these rows or remove them."
-    rule = "must hold a label in every row"
-    return [Problem(LABEL_LOCATION, rule, f"none for {quoted(rows)}", repair)] if rows else []
+    rule = "must contain a label in every row"
+    return [Problem(LABEL_LOCATION, rule, f"missing labels in {quoted(rows)}", repair)] if rows else []
 
 
 def _note_unused(names: Sequence[str], encoded: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:

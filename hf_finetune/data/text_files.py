@@ -72,7 +72,7 @@ def open_text_file(file: Path, options: TableOptions) -> Iterator[tuple[TextIO, 
         raise InputError(_undecodable(file, encoding)) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         value = f"{type(error).__name__}: {error}".rstrip(".")
-        raise InputError(Problem(file.name, "must be a whole gzip file", value)) from error
+        raise InputError(Problem(file.name, "must be a complete and valid gzip file", value)) from error
 
 
 def _open_bytes(file: Path) -> IO[bytes]:
@@ -89,7 +89,7 @@ def most_unpacked(file: Path) -> int:
 def too_large(file: Path) -> Problem:
     """Return the problem of a compressed file that unpacks to more than ``most_unpacked``."""
     rule = f"must unpack to at most {most_unpacked(file) / 1e6:,.0f} MB"
-    value = f"more from {file.stat().st_size:,} bytes"
+    value = f"more from {file.stat().st_size:,} compressed bytes"
     repair = "If you trust the file, unpack it yourself: other files are not limited."
     return Problem(file.name, rule, value, repair)
 
@@ -122,7 +122,7 @@ def _encoding(file: Path, head: bytes, options: TableOptions) -> str:
     stated = options.encoding
     if marked is not None:
         if stated is not None and not options.fallback and _family(stated) != _family(marked):
-            value = f"{stated!r}, but the byte-order mark of {_family(marked)}"
+            value = f"{stated!r}, but a byte-order mark of {_family(marked)}"
             raise InputError(Problem("data.encoding", f"must be the encoding of {file.name}", value))
         return marked
     if stated is not None and not (options.fallback and _is_utf8(file)):
@@ -167,11 +167,11 @@ def _undecodable(file: Path, encoding: str) -> Problem:
             (0, b""),
         )
     if encoding not in ("utf-8", "utf-8-sig"):
-        return Problem(file.name, rule, "other bytes", "Set data.encoding, or save it again as UTF-8.")
+        return Problem(file.name, rule, "invalid bytes", "Set data.encoding, or save it again as UTF-8.")
     readings = {name: _excerpt(line, name) for name in _SUGGESTED}
     shown = ", ".join(f"{name} reads {reading!r}" for name, reading in readings.items() if reading)
     repair = "Save it again as UTF-8, or set data.encoding" + (f": {shown}." if shown else ".")
-    return Problem(file.name, rule, f"other bytes in line {number}", repair)
+    return Problem(file.name, rule, f"invalid bytes in line {number}", repair)
 
 
 def _decodes(line: bytes, encoding: str) -> bool:

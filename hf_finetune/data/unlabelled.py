@@ -74,7 +74,7 @@ def load_unlabelled(
         split = next(name for name in SPLITS if name in source.splits)
         dataset = source.splits[split]
         if len(dataset) == 0:
-            raise InputError(Problem("data.path", "must hold at least one example"))
+            raise InputError(Problem("data.path", "must contain at least one example"))
         used = find_inputs(guess_features({split: dataset}, source.of_text), modality, columns)
         table = hash_rows(read_table(dataset, used, split, source.root, source.files.get(split)))
         tables, notes, problems = drop_unusable({split: table}, on_error == "skip")
@@ -84,7 +84,7 @@ def load_unlabelled(
     if limit is not None and limit < len(table):
         table = table.take(choose_subset(None, len(table), limit, seed))
     if len(source.splits) > 1:
-        notes.append(f"Its {split} split is used.")
+        notes.append(f"The {split} split is used.")
     digest = hashlib.sha256(json.dumps(list(table.contents)).encode()).hexdigest()
     return UnlabelledData(table.dataset, tuple(f"{place}: {note}" for note in notes), digest)
 

@@ -175,8 +175,8 @@ def serve(
                 footer_links=[],
             )
         except OSError as error:
-            repair = "Choose another one, or 0 for a free one."
-            raise InputError(Problem("--port", "must be free", str(port), repair)) from error
+            repair = "Choose another port, or 0 to pick a free one."
+            raise InputError(Problem("--port", "must be a free port", str(port), repair)) from error
         opened(address)
         try:
             shown.block_thread()
@@ -222,7 +222,7 @@ def _lay_out_one(gradio: Any, page: Page) -> None:
                 most = min(MOST_CLASSES, len(page.classifier.label_names))
                 answer = gradio.Label(label="Probabilities", num_top_classes=most)
             else:
-                answer = gradio.Textbox(label="Amount", interactive=False)
+                answer = gradio.Textbox(label="Prediction", interactive=False)
 
     def classify(*values: Any) -> Any:
         prediction = page.one(*values)

@@ -154,7 +154,7 @@ def _check_choices(format: str, quantize: str | None) -> None:
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise InputError(Problem("--quantize", f"must be {' or '.join(QUANTIZATIONS)}", repr(quantize)))
     if quantize is not None and format != "onnx":
-        raise InputError(Problem("--quantize", "must be left out unless the format is onnx", repr(quantize)))
+        raise InputError(Problem("--quantize", "must not be set unless the format is onnx", repr(quantize)))
 
 
 def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, output: Path | None) -> Path:
@@ -162,13 +162,12 @@ def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, 
     if output is None:
         run = find_run(model_or_run)
         if run is None:
-            repair = "Only a run has a folder for it."
-            raise InputError(Problem("--output", "must be given unless the model is a run", "", repair))
+            raise InputError(Problem("--output", "must be set unless the model is a run directory"))
         return run / (format if quantize is None else f"{format}-{quantize}")
     if output.exists() and not output.is_dir():
         raise InputError(Problem("--output", "must be a folder", f"the file {str(output)!r}"))
     if output.is_dir() and any(output.iterdir()) and not (output / REPORT_FILE).is_file():
-        rule = "must be a new or empty folder, or hold an earlier export"
+        rule = "must be a folder that is new or empty, or contains an earlier export"
         raise InputError(Problem("--output", rule, repr(str(output))))
     return output
 
@@ -196,8 +195,8 @@ def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data
         except InputError:
             continue
         return dataset.select(np.random.default_rng(0).permutation(len(dataset))[:CALIBRATION_EXAMPLES])
-    rule = "must have a validation or training split, on which int8 calibrates activation ranges"
-    raise InputError(Problem("--data", rule, repr(data)))
+    rule = "must have a validation or training split, which int8 quantization needs for calibration"
+    raise InputError(Problem(str(model_or_run) if data is None else data, rule))
 
 
 def _copy_config(model_or_run: str | Path, classifier: Classifier, folder: Path) -> None:
@@ -246,8 +245,9 @@ def _check_parity(parity: Parity) -> None:
     allowed = TOLERANCE * parity.largest_logit
     if not parity.largest_difference <= allowed:
         raise ParityError(
-            f"The exported model's logits differ by up to {parity.largest_difference:.3g} from the model's, whose "
-            f"largest is {parity.largest_logit:.3g}; rounding explains {allowed:.3g}. Nothing was written."
+            f"The logits of the exported model differ by up to {parity.largest_difference:.3g} from those of the "
+            f"original model (largest logit: {parity.largest_logit:.3g}); the tolerance is {allowed:.3g}. "
+            "Nothing was written."
         )
 
 

@@ -177,8 +177,10 @@ def program_classifier(
     file = Path(folder) / PROGRAM_FILE
     if not (trust_remote_code or trust_program):
         # torch 2.14 loads it with weights_only=True and, if that fails, again with weights_only=False
-        rule = "must be trusted before it is loaded, with trust_remote_code=True"
-        repair = f"torch.export.load unpickles {PROGRAM_FILE}, which can run any code. ONNX files run none."
+        rule = "must be loaded with trust_remote_code=True"
+        repair = (
+            f"torch.export.load unpickles {PROGRAM_FILE}, which can run any code. ONNX files contain no code."
+        )
         raise InputError(Problem(str(file), rule, repair=repair))
     extra_files = {_METADATA_FILE: ""}
     program = torch.export.load(file, extra_files=extra_files)

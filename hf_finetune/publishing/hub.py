@@ -165,13 +165,15 @@ def _agreeing(planned: Publication, found: _Found, private: bool | None) -> Publ
     if private is not None and private != found.private:
         requested, actual = ("private", "public") if private else ("public", "private")
         field = f"private: {str(found.private).lower()}"
-        repair = f"Change it on the Hub, or request {actual} ({field} in a recipe)."
+        repair = f"Change its visibility on the Hub, or request {actual} ({field} in a recipe)."
         raise InputError(Problem(planned.repository, f"must be {requested}, as requested", actual, repair))
     if planned.tag is None or planned.tag not in found.tags:
         return planned
     if planned.changes_files or not found.has_branch or found.tags[planned.tag] != found.head:
-        value = f"{planned.tag!r}, which is on commit {found.tags[planned.tag][:12]}"
-        raise InputError(Problem("--tag", "must be new", value, "Choose another name; tags are not moved."))
+        value = f"{planned.tag!r}, which is already on commit {found.tags[planned.tag][:12]}"
+        raise InputError(
+            Problem("--tag", "must be a new tag", value, "Choose another name; tags are not moved.")
+        )
     return replace(planned, tag=None)
 
 
@@ -247,7 +249,10 @@ def _create(api: HfApi, planned: Publication) -> str:
     info = with_retries(lambda: api.model_info(planned.repository))
     if bool(info.private) != planned.private:
         requested, actual = ("private", "public") if planned.private else ("public", "private")
-        rule, repair = f"must be {requested}, as requested", "It has just been created. Nothing was uploaded."
+        rule, repair = (
+            f"must be {requested}, as requested",
+            "The Hub created it this way. Nothing was uploaded.",
+        )
         raise InputError(Problem(planned.repository, rule, actual, repair))
     return str(info.sha)
 
@@ -255,7 +260,7 @@ def _create(api: HfApi, planned: Publication) -> str:
 def _taken(api: HfApi, repository: str) -> Problem:
     kind = next((kind for kind in ("dataset", "space") if api.repo_exists(repository, repo_type=kind)), None)
     existing = f"a {kind} with this name" if kind else "something else with this name"
-    repair = "Nothing was sent. Choose another name."
+    repair = "Choose another name. Nothing was uploaded."
     return Problem(repository, "must be a model repository, or an unused name", existing, repair)
 
 

@@ -51,7 +51,7 @@ def with_retries(ask: Callable[[], Answer]) -> Answer:
             pause = _pause(error, wait)
             if pause is None:
                 raise
-            logger.info("The Hub %s; trying again in %.15g s.", _trouble(error), pause)
+            logger.info("The Hub %s; retrying in %.15g s.", _trouble(error), pause)
         time.sleep(pause)
     return ask()
 
@@ -78,7 +78,7 @@ def _retry_after(error: HfHubHTTPError) -> float | None:
 def _trouble(error: Exception) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        return "asks to wait" if status == 429 else f"returned an error ({status})"
+        return "limits the request rate" if status == 429 else f"returned an error ({status})"
     return "does not respond"
 
 
@@ -115,8 +115,8 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, repository, endpoint)
     if isinstance(error, OfflineModeIsEnabled):
-        rule, value = "must not be offline to publish", "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
-        return Problem("The Hub", rule, value, "Unset it and publish again.")
+        repair = "Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, and publish again."
+        return Problem("Offline mode", "must be disabled to publish", "", repair)
     if isinstance(error, LocalTokenNotFoundError):
         return no_token()
     if isinstance(error, NO_ANSWER):
@@ -127,14 +127,14 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
         return _too_large(repository, text.splitlines()[-1])
     if isinstance(error, ValueError) and "README.md" in text:
         rule, message = "must begin with metadata that the Hub accepts", " ".join(text.split())
-        return Problem("README.md", rule, message, "Nothing was sent.")
+        return Problem("README.md", rule, message, "Nothing was published.")
     return Problem(repository, "must be accepted by the Hub", format_error(error), "Nothing was published.")
 
 
 def no_token() -> Problem:
     """Return the problem of a missing access token."""
     repair = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
-    return Problem("The token of the Hub", "must be set to publish", "none", repair)
+    return Problem("A Hub token", "must be set to publish", "", repair)
 
 
 def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
@@ -143,10 +143,13 @@ def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
     response = f"{status}, {message}" if message else str(status)
     if isinstance(error, GatedRepoError):
         repair = f"Request access on {endpoint}/{repository}, or publish to a repository of your own."
-        return Problem(repository, "must grant you access; it is gated", response, repair)
+        return Problem(
+            "Your account", f"must have access to the gated repository {repository}", response, repair
+        )
     if isinstance(error, RevisionNotFoundError):
-        repair = "Check --revision, which must be a branch."
-        return Problem(repository, "must have the branch", response, repair)
+        return Problem(
+            repository, "must have the branch of --revision", response, "Check the name of the branch."
+        )
     if status == 413:
         return _too_large(repository, response)
     if status == 402 or (status in (403, 507) and QUOTA.search(message)):
@@ -154,20 +157,22 @@ def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
         return Problem(repository, "must have enough storage for the model", response, repair)
     if status == 401:
         repair = "Log in again with `hf auth login`, or check HF_TOKEN, which takes precedence."
-        return Problem("The token of the Hub", "must be valid", response, repair)
+        return Problem("The Hub token", "must be valid", response, repair)
     if status == 403:
         repair = "Use a token with write access to it, or another namespace."
-        return Problem("The token of the Hub", f"must have write access to {repository}", response, repair)
+        return Problem("The Hub token", f"must have write access to {repository}", response, repair)
     if isinstance(error, RepositoryNotFoundError) or status == 404:
         repair = "Check the name, and whether the token has access to it."
         return Problem(repository, "must exist", response, repair)
     if status in (409, 412):
-        repair = "It has another new commit. Review it, and publish again."
+        repair = "It has a new commit. Review it, and publish again."
         return Problem(repository, "must not change while publishing", response, repair)
     if status == 429:
         seconds = _retry_after(error)
         wait = f"in {seconds:.15g} s" if seconds is not None else "later"
-        return Problem(endpoint, "must allow further requests", response, f"Publish again {wait}.")
+        return Problem(
+            f"The rate limit of {endpoint}", "must not be exceeded", response, f"Publish again {wait}."
+        )
     if status >= 500:
         repair = "Nothing was published. Publish again later."
         return Problem(endpoint, "must be available to publish", response, repair)
@@ -176,7 +181,7 @@ def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
 
 def _too_large(repository: str, found: str) -> Problem:
     repair = "Nothing was published. Save the weights in smaller files, or train a smaller model."
-    return Problem(repository, "must receive only files that the Hub accepts", found, repair)
+    return Problem(f"The files for {repository}", "must be within the size limits of the Hub", found, repair)
 
 
 def _said(error: HfHubHTTPError) -> str:

@@ -22,5 +22,5 @@ def need_extra(extra: str, place: str) -> None:
     """
     missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
     if missing:
-        repair = f"Install the missing packages: pip install 'hf-finetune[{extra}]'."
-        raise InputError(Problem(place, "must have its packages installed", f"no {quoted(missing)}", repair))
+        rule = f"needs packages that are not installed: {quoted(missing)}"
+        raise InputError(Problem(place, rule, "", f"Run pip install 'hf-finetune[{extra}]'."))

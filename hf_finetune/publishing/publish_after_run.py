@@ -28,7 +28,7 @@ def publish_run(spec: PublishSpec, folder: Path) -> tuple[tuple[Problem, ...], s
             folder, spec.to, private=spec.private, revision=spec.revision, tag=spec.tag
         )
         if planned.is_nothing:
-            logger.info("All of it is on %s already, as commit %s.", planned.repository, planned.head)
+            logger.info("%s is already up to date, at commit %s.", planned.repository, planned.head)
             return (), ""
         published = publish(planned)
     except InputError as error:

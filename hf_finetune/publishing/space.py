@@ -53,12 +53,12 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
         raise InputError(Problem("--space", "must be an empty folder or not exist", repr(str(folder))))
     recipe = find_run_recipe(model_or_run)
     if recipe is not None and recipe.model.trust_remote_code:
-        raise InputError(Problem("--space", "must be left out for a model with custom code"))
+        raise InputError(Problem("--space", "must not be set for a model with custom code"))
     classifier = load_classifier(model_or_run)
     source = resolve_model_dir(model_or_run)
     with_code = is_given(classifier.pipe.model.config)
     if with_code and not isinstance(source, Path):
-        rule = "must be left out for a Hub model with custom code"
+        rule = "must not be set for a Hub model with custom code"
         raise InputError(Problem("--space", rule, repr(source), "Pass its folder or its run."))
     pairs = bool(takes_pairs(training_columns(model_or_run, classifier)))
     title = (find_run(model_or_run) or Path(source)).absolute().name
@@ -109,8 +109,10 @@ def _check_link(file: Path, source: Path) -> None:
     """
     root, target = source.resolve(), file.resolve()
     if not (target.is_relative_to(root) or target.parent == root.parent.parent / "blobs"):
-        rule = "must not be a link out of the checkpoint's folder"
-        raise InputError(Problem(str(file), rule, repr(str(target)), "Put a copy of the file in its place."))
+        rule = "must not be a link to a file outside of the checkpoint folder"
+        raise InputError(
+            Problem(str(file), rule, repr(str(target)), "Replace the link by a copy of the file.")
+        )
 
 
 def _requirements(classifier: Classifier) -> list[str]:

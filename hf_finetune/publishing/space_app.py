@@ -1,4 +1,4 @@
-"""Try the model of this folder, with plain transformers and gradio. What differs between models is in settings.json."""
+"""Try the model in this folder, with plain transformers and gradio. Settings of the model are in settings.json."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ HERE = Path(__file__).parent
 SETTINGS = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
 CLASSES = SETTINGS["classes"]
 
-# the code of the head is a file in the folder of the weights
-OWN_CODE = {"trust_remote_code": True} if SETTINGS["code_of_head"] else {}
-pipe = pipeline(SETTINGS["task"], model=SETTINGS["model"] or str(HERE / "model"), **OWN_CODE)
+# the code of a custom head is a file next to the weights
+CODE_OPTIONS = {"trust_remote_code": True} if SETTINGS["code_of_head"] else {}
+pipe = pipeline(SETTINGS["task"], model=SETTINGS["model"] or str(HERE / "model"), **CODE_OPTIONS)
 pipe.model.config.id2label = dict(enumerate(CLASSES))
 
 
 def classify(*values: Any) -> Any:
-    """Return the probability of each class, or the predicted amount, for the values of the fields."""
+    """Return the probability of each class, or the predicted value, for the values of the fields."""
     example, options = fields.model_input(SETTINGS, *values)
     outputs = pipe(example, function_to_apply="none", top_k=len(CLASSES), **options)
     by_class = {output["label"]: output["score"] for output in outputs}
@@ -40,7 +40,7 @@ page = gr.Interface(
     fields.components(SETTINGS),
     gr.Label(num_top_classes=min(10, len(CLASSES)))
     if SETTINGS["has_classes"]
-    else gr.Textbox(label="Amount"),
+    else gr.Textbox(label="Prediction"),
     title=SETTINGS["title"],
     flagging_mode="never",
 )

@@ -39,7 +39,7 @@ ALLOWED = (
 
 THIS_MODEL = "FOLDER OR NAME OF THIS MODEL"
 """Placeholder in a model card for the name under which the model is published."""
-NOTE = f"# What begins with {LOCAL} lay on a local disk.\n"
+NOTE = f"# Paths that begin with {LOCAL} were on a local disk: replace them.\n"
 SECRET_NAMES = ("_TOKEN", "_KEY", "_SECRET")
 SHORTEST_SECRET = 8
 """Minimum length of a secret. A shorter value, such as 1 or true, occurs in any text."""
@@ -71,13 +71,13 @@ def check_finished(run: Path) -> None:
     """
     place = str(run)
     if not (run / "manifest.json").is_file():
-        value = "a folder without manifest.json" if run.is_dir() else "no folder"
+        value = "a folder without manifest.json" if run.is_dir() else "a folder that does not exist"
         repair = "Pass the folder that `hf-finetune run` wrote, not the model in it."
         raise InputError(Problem(place, "must be a run directory", value, repair))
     manifest = read_manifest(run / "manifest.json")
     open_stages = [record.name for record in manifest.stages if record.state != "done"]
     if open_stages or manifest.state != "done":
-        value = f"stages not done: {', '.join(open_stages)}" if open_stages else "no evaluation yet"
+        value = f"unfinished stages: {', '.join(open_stages)}" if open_stages else "no evaluation yet"
         repair = f"Finish it: hf-finetune run {run / RECIPE} --output-dir {run} --resume."
         raise InputError(Problem(place, "must be a finished run", value, repair))
     if not (run / "model" / "config.json").is_file():
@@ -87,7 +87,7 @@ def check_finished(run: Path) -> None:
         tasks = sorted(str(path) for path in (run / "tasks").glob("*"))
         if tasks:
             value, repair = "models of several tasks", f"Publish each one separately: {' or '.join(tasks)}."
-        raise InputError(Problem(place, "must hold a model", value, repair))
+        raise InputError(Problem(place, "must contain a model", value, repair))
 
 
 def is_allowed(name: str) -> bool:
@@ -111,8 +111,10 @@ def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
     uploads, skipped = [], []
     code = run / "model" / CODE.name
     if code.is_file() and code.read_bytes() != CODE.read_bytes():
-        repair = "Users of the model will run it: publish with the version of hf-finetune that wrote it."
-        raise InputError(Problem(str(code), "must be the file of this version", "a different file", repair))
+        repair = "Publish with the version of hf-finetune that wrote it: users of the model will run it."
+        raise InputError(
+            Problem(str(code), "must be the file of the installed hf-finetune", "another file", repair)
+        )
     for file in sorted((run / "model").iterdir()):
         if not file.is_file() or file.is_symlink() or not is_allowed(file.name) or file.name == RECIPE:
             skipped.append(file.name)
@@ -148,8 +150,7 @@ def check_private(uploads: Sequence[Upload], run: Path, environment: Mapping[str
     paths = _path_patterns(_local_paths(run))
     problems = [problem for upload in uploads for problem in _findings(upload, secrets, paths)]
     if len(problems) > MANY:
-        rule = "must not hold secrets or local paths"
-        more = Problem("The other files and lines", rule, f"{len(problems) - MANY} more")
+        more = Problem(f"{len(problems) - MANY} more lines", "must not contain secrets or local paths")
         problems = [*problems[:MANY], more]
     if problems:
         raise InputError(problems)
@@ -165,10 +166,10 @@ def _findings(
         if not names and HUB_TOKEN.search(line):
             names = ["a token of the Hub"]
         if names:
-            yield Problem(place, "must not hold a secret", ", ".join(names), repair)
+            yield Problem(place, "must not contain a secret", ", ".join(names), repair)
         for path, pattern in paths.items():
             if pattern.search(line):
-                yield Problem(place, "must not contain a path of this machine", repr(path), repair)
+                yield Problem(place, "must not contain a local path", repr(path), repair)
                 break
 
 

@@ -70,7 +70,7 @@ def read_run(folder: Path) -> RunRecord:
         raise InputError(Problem(str(folder), "must be a run directory", "an invalid folder name"))
     manifest = _json(folder / "manifest.json")
     if not isinstance(manifest, dict):
-        value = "no folder" if not folder.is_dir() else f"no {folder / 'manifest.json'}"
+        value = "a folder without manifest.json" if folder.is_dir() else "a folder that does not exist"
         raise InputError(Problem(str(folder), "must be a run directory", value))
     metrics = _json(folder / "metrics.json")
     if manifest.get("state") != "done" or not isinstance(metrics, dict):

@@ -74,7 +74,7 @@ def test_nothing_but_the_model_is_sent(hub, finished):
 def test_the_recipe_goes_without_the_paths_of_this_machine(hub, finished, bert_checkpoint):
     publish_to(finished, "me/reviews")
     text = hub.state.model("me/reviews").head.files["recipe.yaml"].content.decode()
-    assert text.startswith("# What begins with ./ lay on a local disk.\n")
+    assert text.startswith("# Paths that begin with ./ were on a local disk: replace them.\n")
     assert "path: ./reviews.csv" in text and bert_checkpoint.name in text
     assert str(finished.parent) not in text and str(bert_checkpoint.parent) not in text
 
@@ -84,8 +84,8 @@ def test_public_only_when_asked(hub, finished):
     assert not hub.state.model("me/reviews").private
     text = refused(plan_publication, finished, "me/reviews", private=True)
     assert text == (
-        "me/reviews must be private, as requested. Got public. Change it on the Hub, or request public "
-        "(private: false in a recipe)."
+        "me/reviews must be private, as requested. Got public. Change its visibility on the Hub, or "
+        "request public (private: false in a recipe)."
     )
     assert not plan_publication(finished, "me/reviews").private
 
@@ -126,7 +126,8 @@ def test_a_tag_is_not_moved(hub, finished):
     seen = len(hub.state.requests("POST"))
     text = refused(plan_publication, finished, "me/reviews", tag="v1")
     assert text == (
-        f"--tag must be new. Got 'v1', which is on commit {head[:12]}. Choose another name; tags are not moved."
+        f"--tag must be a new tag. Got 'v1', which is already on commit {head[:12]}. Choose another name; "
+        f"tags are not moved."
     )
     assert len(hub.state.requests("POST")) == seen
 
@@ -186,8 +187,8 @@ def test_somebody_elses_commit_in_between_is_not_lost(hub, finished, waits):
     repo.commit("main", {}, "somebody else")
     text = refused(publish, planned)
     assert text == (
-        "me/reviews must not change while publishing. Got 412, A commit has happened since. Please "
-        "refresh and try again. It has another new commit. Review it, and publish again."
+        "me/reviews must not change while publishing. Got 412, A commit has happened since. Please refresh "
+        "and try again. It has a new commit. Review it, and publish again."
     )
     assert repo.head.title == "somebody else"
 
@@ -200,7 +201,7 @@ def test_a_run_that_is_not_finished(hub, finished):
     set_state(finished, stages=stages, state="running")
     text = refused(plan_publication, finished, "me/reviews")
     assert text == (
-        f"{finished} must be a finished run. Got stages not done: all. Finish it: hf-finetune run "
+        f"{finished} must be a finished run. Got unfinished stages: all. Finish it: hf-finetune run "
         f"{finished / 'recipe.yaml'} --output-dir {finished} --resume."
     )
     set_state(finished, stages=stages[:1], state="running")
@@ -214,10 +215,10 @@ def test_a_folder_that_is_no_run(hub, finished, tmp_path):
         f"{finished / 'model'} must be a run directory. Got a folder without manifest.json. Pass the "
         "folder that `hf-finetune run` wrote, not the model in it."
     )
-    assert "Got no folder." in refused(plan_publication, tmp_path / "no", "me/reviews")
+    assert "Got a folder that does not exist." in refused(plan_publication, tmp_path / "no", "me/reviews")
     (finished / "model" / "config.json").unlink()
     assert refused(plan_publication, finished, "me/reviews") == (
-        f"{finished} must hold a model. Got no model/config.json."
+        f"{finished} must contain a model. Got no model/config.json."
     )
     (finished / "adapter").mkdir()
     assert "Got only an adapter. Run it again with model.adapter.save: merged, or both." in refused(

@@ -26,8 +26,8 @@ def is_unpublished(app):
 def test_no_token(hub, finished, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     assert refused(publish_to, finished) == (
-        "The token of the Hub must be set to publish. Got none. Log in with `hf auth login`, or set "
-        "HF_TOKEN to a token with write access."
+        "A Hub token must be set to publish. Log in with `hf auth login`, or set HF_TOKEN to a token with "
+        "write access."
     )
     assert not hub.state.seen
 
@@ -35,16 +35,16 @@ def test_no_token(hub, finished, monkeypatch):
 def test_a_token_that_is_none(hub, finished, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_nobody")
     assert refused(publish_to, finished) == (
-        "The token of the Hub must be valid. Got 401, Invalid credentials in Authorization header. Log in "
-        "again with `hf auth login`, or check HF_TOKEN, which takes precedence."
+        "The Hub token must be valid. Got 401, Invalid credentials in Authorization header. Log in again "
+        "with `hf auth login`, or check HF_TOKEN, which takes precedence."
     )
 
 
 def test_a_token_that_may_only_read(hub, finished, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
     assert refused(publish_to, finished) == (
-        "The token of the Hub must have write access to me/reviews. Got 403, You don't have the rights "
-        'to create a model under the namespace "me". Use a token with write access to it, or another namespace.'
+        "The Hub token must have write access to me/reviews. Got 403, You don't have the rights to create "
+        'a model under the namespace "me". Use a token with write access to it, or another namespace.'
     )
     hub.state.add_repo("me/reviews", private=True)
     assert "Got 403, Your token is read-only: a token with the write role is needed." in refused(
@@ -56,8 +56,8 @@ def test_a_token_that_may_only_read(hub, finished, monkeypatch):
 def test_another_ones_namespace(hub, finished):
     text = refused(lambda: publish(plan_publication(finished, "they/reviews")))
     assert text == (
-        "The token of the Hub must have write access to they/reviews. Got 403, You don't have the rights "
-        'to create a model under the namespace "they". Use a token with write access to it, or another '
+        "The Hub token must have write access to they/reviews. Got 403, You don't have the rights to "
+        'create a model under the namespace "they". Use a token with write access to it, or another '
         "namespace."
     )
 
@@ -65,7 +65,8 @@ def test_another_ones_namespace(hub, finished):
 def test_a_gated_repository(hub, finished):
     hub.faults.add("GET", MODEL, 403, message="Access is restricted", headers={"X-Error-Code": "GatedRepo"})
     assert refused(publish_to, finished) == (
-        "me/reviews must grant you access; it is gated. Got 403, Access is restricted. Request access on "
+        "Your account must have access to the gated repository me/reviews. Got 403, Access is restricted. "
+        "Request access on "
         f"{hub.state.url}/me/reviews, or publish to a repository of your own."
     )
 
@@ -74,9 +75,8 @@ def test_a_name_that_a_dataset_has(hub, finished):
     hub.state.one_name_for_all = True
     hub.state.add_repo("me/reviews", "datasets")
     assert refused(publish_to, finished) == (
-        "me/reviews must be a model repository, or an unused name. Got a dataset with this name. Nothing "
-        "was sent. "
-        "Choose another name."
+        "me/reviews must be a model repository, or an unused name. Got a dataset with this name. Choose "
+        "another name. Nothing was uploaded."
     )
     assert ("models", "me/reviews") not in hub.state.repos
 
@@ -110,7 +110,7 @@ def test_no_room(hub, finished, waits, status, where, message):
 def test_a_request_that_is_too_large(hub, finished, waits):
     hub.faults.add("POST", "/commit/", 413, message="Payload Too Large")
     assert refused(publish_to, finished) == (
-        "me/reviews must receive only files that the Hub accepts. Got 413, Payload Too Large. Nothing was "
+        "me/reviews must be within the size limits of the Hub. Got 413, Payload Too Large. Nothing was "
         "published. Save the weights in smaller files, or train a smaller model."
     )
     assert is_unpublished(hub)
@@ -119,7 +119,7 @@ def test_a_request_that_is_too_large(hub, finished, waits):
 def test_a_file_over_the_limit_for_large_files(hub, finished):
     hub.state.size_limit = 1000
     text = refused(publish_to, finished)
-    assert text.startswith("me/reviews must receive only files that the Hub accepts. Got ")
+    assert text.startswith("me/reviews must be within the size limits of the Hub. Got ")
     assert "exceeds the limit of 1000 bytes" in text
     assert is_unpublished(hub) and not hub.state.requests("PUT")
 
@@ -130,8 +130,8 @@ def test_a_file_over_the_limit_for_large_files(hub, finished):
 def test_a_conflict(hub, finished, waits):
     hub.faults.add("POST", "/commit/", 409, message="Another commit is in progress")
     assert refused(publish_to, finished) == (
-        "me/reviews must not change while publishing. Got 409, Another commit is in progress. "
-        "It has another new commit. Review it, and publish again."
+        "me/reviews must not change while publishing. Got 409, Another commit is in progress. It has a new "
+        "commit. Review it, and publish again."
     )
     assert is_unpublished(hub) and waits == []
 
@@ -154,7 +154,7 @@ def test_a_busy_hub_is_given_the_time_that_it_asks_for(hub, finished, waits, met
 def test_a_hub_that_stays_busy(hub, finished, waits):
     hub.faults.add("POST", "/commit/", 429, message="Too many", headers={"Retry-After": "7"})
     assert refused(publish_to, finished) == (
-        f"{hub.state.url} must allow further requests. Got 429, Too many. Publish again in 7 s."
+        f"{hub.state.url} must not be exceeded. Got 429, Too many. Publish again in 7 s."
     )
     assert waits == [7.0] * (ATTEMPTS - 1) and is_unpublished(hub)
 
@@ -246,8 +246,8 @@ def test_a_tag_that_cannot_be_set_leaves_the_model_published(hub, finished, wait
 def test_offline(hub, finished, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert refused(publish_to, finished) == (
-        "The Hub must not be offline to publish. Got HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set. Unset "
-        "it and publish again."
+        "Offline mode must be disabled to publish. Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, and "
+        "publish again."
     )
     assert not hub.state.seen
 
@@ -266,6 +266,6 @@ def test_the_command_line_says_it_in_one_sentence(hub, finished):
     done = cli("publish", finished, "--to", "me/reviews", "--yes", check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].strip() == (
-        "The token of the Hub must have write access to me/reviews. Got 403, No rights here. Use a token "
-        "with write access to it, or another namespace."
+        "The Hub token must have write access to me/reviews. Got 403, No rights here. Use a token with "
+        "write access to it, or another namespace."
     )

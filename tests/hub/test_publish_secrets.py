@@ -28,14 +28,14 @@ def test_the_value_of_a_secret_variable(hub, finished, monkeypatch, name, variab
     monkeypatch.setenv(variable, SECRET)
     place = add_line(finished, name, f'"made with {SECRET}."')
     text = refused(plan_publication, finished, "me/reviews")
-    assert text == f"{place} must not hold a secret. Got the value of {variable}. {SAYS}"
+    assert text == f"{place} must not contain a secret. Got the value of {variable}. {SAYS}"
     assert not hub.state.seen
 
 
 def test_a_token_of_the_hub(hub, finished):
     place = add_line(finished, "README.md", "login(hf_abcdefghijklmnopqrstuvwxyzABCDEFGH)")
     text = refused(plan_publication, finished, "me/reviews")
-    assert text == f"{place} must not hold a secret. Got a token of the Hub. {SAYS}"
+    assert text == f"{place} must not contain a secret. Got a token of the Hub. {SAYS}"
     assert not hub.state.seen
 
 
@@ -52,7 +52,7 @@ def test_a_folder_of_this_machine(hub, finished, monkeypatch, tmp_path, bert_che
     }[which]
     place = add_line(finished, "README.md", f"See file://{folder}/more.txt for it.")
     text = refused(plan_publication, finished, "me/reviews")
-    assert text == f"{place} must not contain a path of this machine. Got {str(folder)!r}. {SAYS}"
+    assert text == f"{place} must not contain a local path. Got {str(folder)!r}. {SAYS}"
     assert not hub.state.seen
 
 
@@ -68,14 +68,14 @@ def test_very_many_places_are_counted(hub, finished):
     for _ in range(15):
         add_line(finished, "README.md", str(finished))
     text = refused(plan_publication, finished, "me/reviews")
-    assert len(text.splitlines()) == 11 and text.endswith("must not hold secrets or local paths. Got 5 more.")
+    assert len(text.splitlines()) == 11 and text.endswith("must not contain secrets or local paths.")
 
 
 def test_the_header_of_weights_is_read_too(hub, finished):
     weights = finished / "model" / "model.safetensors"
     save_file({"weight": np.zeros(3)}, weights, metadata={"trained in": str(finished)})
     text = refused(plan_publication, finished, "me/reviews")
-    assert text.startswith("model.safetensors, line 1 must not contain a path of this machine. Got ")
+    assert text.startswith("model.safetensors, line 1 must not contain a local path. Got ")
 
 
 def test_what_is_planted_where_nothing_is_published_is_not_sent(hub, finished, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_path_is_found_as_json_writes_it(monkeypatch, tmp_path):
     content = json.dumps({"path": str(folder / "model")}).encode()
     assert b"\\u00f6" in content
     text = refused(check_private, [Upload("config.json", content, len(content))], folder, {})
-    assert text.startswith("config.json, line 1 must not contain a path of this machine.")
+    assert text.startswith("config.json, line 1 must not contain a local path.")
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,8 @@ def test_a_run_is_not_lost_when_it_cannot_be_published(stocked, tmp_path):
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-3:] == [
         "The run is finished, but its model was not published:",
-        "  The token of the Hub must have write access to us/first. Got 403, No rights here. Use a token "
-        "with write access to it, or another namespace.",
+        "  The Hub token must have write access to us/first. Got 403, No rights here. Use a token with "
+        "write access to it, or another namespace.",
         f"To publish it later: hf-finetune publish {run} --to us/first --private --revision try",
     ]
     assert state_of(run) == "done" and "Test:" in done.stdout

@@ -32,12 +32,12 @@ CASES = [
         "run recipe.yaml data=./pictures",
         (
             "2 problems:\n"
-            "  ./pictures/test must hold its pictures in one folder per class, or the file metadata.csv "
-            "with their labels. Got only files without labels: '0.png'. Create a folder for each class, or "
-            "add metadata.csv with the columns file_name and label.\n"
-            "  ./pictures/train must hold its pictures in one folder per class, or the file metadata.csv "
-            "with their labels. Got only files without labels: '0.png', '1.png'. Create a folder for each "
-            "class, or add metadata.csv with the columns file_name and label."
+            "  ./pictures/test must contain one folder of pictures per class, or a file metadata.csv with "
+            "the labels. Got only files without labels: '0.png'. Create a folder for each class, or add "
+            "metadata.csv with the columns file_name and label.\n"
+            "  ./pictures/train must contain one folder of pictures per class, or a file metadata.csv with "
+            "the labels. Got only files without labels: '0.png', '1.png'. Create a folder for each class, "
+            "or add metadata.csv with the columns file_name and label."
         ),
         pictures("train/0.png", "train/1.png", "test/0.png"),
     ),
@@ -46,8 +46,8 @@ CASES = [
         "run recipe.yaml data=./pictures",
         (
             "Problem:\n"
-            "  ./pictures must hold its pictures in one folder per class, or the file metadata.csv with "
-            "their labels. Got only files without labels: 'cake.0.png', 'cake.1.png', 'soup.0.png', "
+            "  ./pictures must contain one folder of pictures per class, or a file metadata.csv with the "
+            "labels. Got only files without labels: 'cake.0.png', 'cake.1.png', 'soup.0.png', "
             "'soup.1.png'. If their names contain the class, set data.columns.label: {from: name, pattern: "
             "'^(.+?)[._ -]*\\(?\\d+\\)?\\.\\w+$'}."
         ),
@@ -68,9 +68,9 @@ CASES = [
         "run recipe.yaml data=./pictures",
         (
             "Problem:\n"
-            "  ./pictures must hold folders of splits or folders of classes, not both. Got 'train', which "
-            "names a split, next to 'bus', 'car'. If 'train' is a class, rename it; if it is a split, move "
-            "the other folders elsewhere."
+            "  ./pictures must contain either split folders or class folders. Got 'train' (a split name) "
+            "and 'bus', 'car'. If 'train' is a class, rename it; if it is a split, move the other folders "
+            "elsewhere."
         ),
         pictures("train/a/0.png", "train/b/1.png", "bus/2.png", "car/3.png"),
     ),
@@ -79,10 +79,10 @@ CASES = [
         "run recipe.yaml data=./pictures data.nested=join",
         (
             "2 problems:\n"
-            "  a must be in the folders of the splits, not contain them. Got 'a/test', 'a/train'. Move "
-            "them, for example to 'test/a'.\n"
-            "  b must be in the folders of the splits, not contain them. Got 'b/test', 'b/train'. Move "
-            "them, for example to 'test/b'."
+            "  a must be inside the split folders, not contain them. Got 'a/test', 'a/train'. Move them, "
+            "for example to 'test/a'.\n"
+            "  b must be inside the split folders, not contain them. Got 'b/test', 'b/train'. Move them, "
+            "for example to 'test/b'."
         ),
         pictures("a/train/0.png", "a/test/1.png", "b/train/2.png", "b/test/3.png"),
     ),
@@ -91,7 +91,7 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  ./photos/tea/again must not be a link to a folder that contains it. Got a link to "
+            "  ./photos/tea/again must not be a link to one of its parent folders. Got a link to "
             "'./photos'. Remove the link."
         ),
         link("photos/tea/again", ".."),
@@ -122,8 +122,8 @@ CASES = [
         (
             "Problem:\n"
             "  The data must have the same labels in its folders and in the column 'label' of its metadata "
-            "files. Got 3 differences: './pictures/part1/0.png' is 'a' there. Set data.columns.label: label "
-            "if the folders are not classes; otherwise remove the column."
+            "files. Got 3 differences: './pictures/part1/0.png' is 'a' in the column. Set "
+            "data.columns.label: label if the folders are not classes; otherwise remove the column."
         ),
         do(
             pictures("part1/0.png", "part1/1.png", "part2/0.png"),
@@ -137,8 +137,8 @@ CASES = [
         "run recipe.yaml data=./urls.csv",
         (
             "Problem:\n"
-            "  data.columns.image must hold paths of files, not URLs. Got 'https://pictures.example/1.png', "
-            "'https://pictures.example/2.png'. Download the pictures, and replace the URLs by the paths of "
+            "  data.columns.image must contain file paths, not URLs. Got 'https://pictures.example/1.png', "
+            "'https://pictures.example/2.png'. Download the images, and replace the URLs by the paths of "
             "the files."
         ),
         rows(
@@ -150,9 +150,10 @@ CASES = [
         "run recipe.yaml data=./base64.csv",
         (
             "Problem:\n"
-            "  data.columns.image must hold paths of files, not the pictures themselves as base64 or data URIs. Got "
-            f"'data:image/gif;base64,{GIF}', '{GIF}'. Write each picture to a file and its path into the table, or "
-            "the bytes of the pictures into a column of a parquet file."
+            "  data.columns.image must contain file paths, not base64-encoded images or data URIs. Got "
+            f"'data:image/gif;base64,{GIF}', '{GIF}'. Write each image to a file and its path into the "
+            f"table, or the bytes of the images into a "
+            "column of a parquet file."
         ),
         rows("base64.csv", "image,label", f'"data:image/gif;base64,{GIF}",a', f"{GIF},b"),
     ),
@@ -161,7 +162,7 @@ CASES = [
         "run recipe.yaml data=./long.csv",
         (
             "Problem:\n"
-            f"  data.columns.image must hold the paths of pictures. Got 'a{'x' * 99}...', 'b{'x' * 99}...'. "
+            f"  data.columns.image must contain paths of existing pictures. Got 'a{'x' * 99}...', 'b{'x' * 99}...'. "
             "These files do not exist in '.'. Write paths relative to the folder of the table."
         ),
         rows("long.csv", "image,label", f"a{'x' * 300}.png,a", f"b{'x' * 300}.png,b"),
@@ -181,9 +182,9 @@ CASES = [
         "run recipe.yaml data=./names.csv",
         (
             "Problem:\n"
-            "  data.columns.image must hold the paths of pictures. Got 'D:\\\\cake\\\\0.png', "
-            "'D:\\\\tea\\\\0.png'. These files do not exist in '.'. Write paths relative to the folder of "
-            "the table."
+            "  data.columns.image must contain paths of existing pictures. Got 'D:\\\\cake\\\\0.png', "
+            "'D:\\\\tea\\\\0.png'. These files do not exist in '.'. Write paths relative to the folder of the "
+            "table."
         ),
         rows("names.csv", "image,label", "D:\\cake\\0.png,a", "D:\\tea\\0.png,b"),
     ),
@@ -202,7 +203,7 @@ CASES = [
         "run text.yaml data=./texts",
         (
             "Problem:\n"
-            "  data.path must hold class folders of .txt files, or csv, tsv, json, jsonl, parquet or "
+            "  data.path must contain class folders of .txt files, or csv, tsv, json, jsonl, parquet or "
             "xlsx files, or a dataset saved by save_to_disk. Got './texts'."
         ),
         do(write("texts/1.txt", "a film"), write("texts/2.txt", "a plot")),

@@ -50,10 +50,10 @@ CASES = [
         "run recipe.yaml data=vit",
         (
             "2 problems:\n"
-            "  data.path must hold class folders of images, or csv, tsv, json, jsonl, parquet or xlsx files, "
-            "or a dataset saved by save_to_disk. Got './vit'.\n"
-            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-            "Got './vit'. It has no config.json."
+            "  data.path must contain class folders of images, or csv, tsv, json, jsonl, parquet or xlsx "
+            "files, or a dataset saved by save_to_disk. Got './vit'.\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got "
+            "'./vit'. It has no config.json."
         ),
         delete("vit/config.json", "vit/preprocessor_config.json"),
     ),
@@ -68,21 +68,21 @@ CASES = [
         "run text.yaml data=tables",
         (
             "Problem:\n"
-            "  data.path must hold files named after their split. Got 'a.csv', 'b.csv'. Rename one file to "
-            "train (train.csv, train-00000.parquet), or set data.path to a single file."
+            "  data.path must contain files named after their split. Got 'a.csv', 'b.csv'. Rename one file "
+            "to train (train.csv, train-00000.parquet), or set data.path to a single file."
         ),
         do(copy("reviews.csv", "tables/a.csv"), copy("reviews.csv", "tables/b.csv")),
     ),
     Case(
         "a table without rows",
         "run text.yaml",
-        ("Problem:\n  The train split must hold at least one example."),
+        ("Problem:\n  The train split must not be empty."),
         rows("reviews.csv", "text,label"),
     ),
     Case(
         "an empty file",
         "run text.yaml",
-        ("Problem:\n  reviews.csv must hold at least one example. Got an empty file."),
+        ("Problem:\n  reviews.csv must not be empty."),
         write("reviews.csv", ""),
     ),
     Case(
@@ -91,7 +91,7 @@ CASES = [
         (
             "Problem:\n"
             "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 4. Quote each "
-            "cell that contains ',', or set data.separator if the separator is another one."
+            "cell that contains ',', or set data.separator if another character separates the cells."
         ),
         rows("reviews.csv", "text,label", *PAIRS, "a, b, and c,good"),
     ),
@@ -154,7 +154,7 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  The label column must hold a label in every row. Got none for 'train:12', "
+            "  The label column must contain a label in every row. Got missing labels in 'train:12', "
             "'train:13'. Label these rows or remove them."
         ),
         text("reviews.csv", "{}a film,\nanother film,\n"),
@@ -164,17 +164,17 @@ CASES = [
         "run text.yaml",
         (
             "2 problems:\n"
-            "  train:12 must hold text. Got an empty text. Replace or remove it, or set "
-            "data.on_error: skip to leave it out.\n"
-            "  train:13 must hold text. Got an empty text. Replace or remove it, or set "
-            "data.on_error: skip to leave it out."
+            "  train:12 must contain text. Got an empty text. Replace or remove it, or set data.on_error: "
+            "skip.\n"
+            "  train:13 must contain text. Got an empty text. Replace or remove it, or set data.on_error: "
+            "skip."
         ),
         text("reviews.csv", "{},good\n  ,bad\n"),
     ),
     Case(
         "data with one class",
         "run text.yaml",
-        ("Problem:\n  The label column must hold at least two classes in train. Got 'good'."),
+        ("Problem:\n  The label column must contain at least two classes in train. Got 'good'."),
         rows("reviews.csv", "text,label", *(f"film {n},good" for n in range(9))),
     ),
     Case(
@@ -205,8 +205,8 @@ CASES = [
         "run text.yaml data=tables",
         (
             "Problem:\n"
-            "  The test split must hold only classes that are in train too. Got 'dull'. Add "
-            "examples of them to train, or remove them."
+            "  The test split must contain only classes that are also in train. Got 'dull'. Add examples "
+            "of them to train, or remove them."
         ),
         do(
             copy("reviews.csv", "tables/train.csv"),
@@ -218,8 +218,8 @@ CASES = [
         "run text.yaml data=tables",
         (
             "Problem:\n"
-            "  The data must not hold the same example in train and test. Got 'train:6' = "
-            "'test:0'. Remove one of each, or set data.on_error: skip to leave them out of train."
+            "  The data must not contain the same example in train and test. Got 'train:6' = 'test:0'. "
+            "Remove one of each, or set data.on_error: skip to remove them from train."
         ),
         do(
             copy("reviews.csv", "tables/train.csv"),
@@ -231,9 +231,8 @@ CASES = [
         "run recipe.yaml data=split",
         (
             "Problem:\n"
-            "  The data must not hold the same example in train and test. Got 'train/tea/0.png' = "
-            "'test/tea/0.png'. Remove one of each, or set data.on_error: skip to leave them out of "
-            "train."
+            "  The data must not contain the same example in train and test. Got 'train/tea/0.png' = "
+            "'test/tea/0.png'. Remove one of each, or set data.on_error: skip to remove them from train."
         ),
         do(copy("photos", "split/train"), copy("photos/tea/0.png", "split/test/tea/0.png")),
     ),
@@ -247,10 +246,10 @@ CASES = [
         "run text.yaml data.split.group=author",
         (
             "2 problems:\n"
-            "  The group column must hold a group in every row. Got none for 'train:12'. Add a group to "
-            "these rows, or remove them.\n"
-            "  data.split.group must have at least 3 groups in train for 3 splits. Got 1. Reduce the number "
-            "of splits, or choose another column."
+            "  The group column must have a value in every row. Got empty cells in 'train:12'. Add a group "
+            "to these rows, or remove them.\n"
+            "  data.split.group must have at least 3 groups in train for 3 splits. Got 1. Reduce the "
+            "number of splits, or choose another column."
         ),
         rows(
             "reviews.csv",
@@ -264,12 +263,12 @@ CASES = [
         "run recipe.yaml",
         (
             "3 problems:\n"
-            "  cake/0.png must hold a readable image. Got a damaged file (OSError: image file is "
-            "truncated). Replace or remove it, or set data.on_error: skip to leave it out.\n"
-            "  tea/0.png must hold a readable image. Got an empty file. Replace or remove it, or "
-            "set data.on_error: skip to leave it out.\n"
-            "  tea/1.png must hold a readable image. Got a file of no known image format. Replace "
-            "or remove it, or set data.on_error: skip to leave it out."
+            "  cake/0.png must contain a readable image. Got a damaged file (OSError: image file is "
+            "truncated). Replace or remove it, or set data.on_error: skip.\n"
+            "  tea/0.png must contain a readable image. Got an empty file. Replace or remove it, or set "
+            "data.on_error: skip.\n"
+            "  tea/1.png must contain a readable image. Got a file of no known image format. Replace or "
+            "remove it, or set data.on_error: skip."
         ),
         do(
             write("photos/tea/0.png", ""), write("photos/tea/1.png", "no image"), cut("photos/cake/0.png", 50)
@@ -278,7 +277,7 @@ CASES = [
     Case(
         "`on_error: skip` with a split of unreadable images",
         "run recipe.yaml data=split data.on_error=skip",
-        ("Problem:\n  The test split must hold at least one example that can be used."),
+        ("Problem:\n  The test split must contain at least one usable example."),
         do(copy("photos", "split/train"), write("split/test/tea/0.png", "no image")),
     ),
     Case(
@@ -286,10 +285,10 @@ CASES = [
         "run recipe.yaml data=images.csv",
         (
             "2 problems:\n"
-            "  photos/cake/6.png must hold a readable image. Got no such file. Replace or remove "
-            "it, or set data.on_error: skip to leave it out.\n"
-            "  photos/tea/6.png must hold a readable image. Got no such file. Replace or remove "
-            "it, or set data.on_error: skip to leave it out."
+            "  photos/cake/6.png must contain a readable image. Got no such file. Replace or remove it, or "
+            "set data.on_error: skip.\n"
+            "  photos/tea/6.png must contain a readable image. Got no such file. Replace or remove it, or "
+            "set data.on_error: skip."
         ),
         rows(
             "images.csv",
@@ -302,7 +301,7 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  ./photos must hold its pictures in one folder per class. Got '0.png'. Move them "
+            "  ./photos must not contain pictures outside of the class folders. Got '0.png'. Move them "
             "into the folder of their class."
         ),
         copy("photos/tea/0.png", "photos/0.png"),
@@ -312,10 +311,10 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  tea must hold its pictures directly, not in subfolders. Got 'tea/more/0.png', "
-            "'tea/more/1.png', 'tea/more/2.png', 'tea/more/3.png', 'tea/more/4.png', 'tea/more/5.png'. Set "
-            "data.nested: join to make each folder a class of its own ('tea/more'), data.nested: top to "
-            "make the outer folder the class ('tea'), or move them up."
+            "  tea must not contain subfolders with pictures. Got 'tea/more/0.png', 'tea/more/1.png', "
+            "'tea/more/2.png', 'tea/more/3.png', 'tea/more/4.png', 'tea/more/5.png'. Set data.nested: join "
+            "to make each folder a class of its own ('tea/more'), data.nested: top to make the outer "
+            "folder the class ('tea'), or move the files up."
         ),
         copy("photos/soup", "photos/tea/more"),
     ),
@@ -324,9 +323,9 @@ CASES = [
         "run text.yaml data.target=multi_label",
         (
             "Problem:\n"
-            "  The label column must hold several classes where data.target is multi_label. Got "
-            "texts, such as 'bad'. Set the separator of the classes: columns: {label: {name: "
-            'label, separator: ","}}.'
+            "  The label column must contain several classes per cell if data.target is multi_label. Got "
+            "texts, such as 'bad'. Set the separator of the classes: columns: {label: {name: label, "
+            'separator: ","}}.'
         ),
     ),
     Case(
@@ -334,7 +333,8 @@ CASES = [
         "run text.yaml data.target=regression",
         (
             "Problem:\n"
-            "  data.target must fit the labels, which are not numbers. Got 'regression'. Leave it at 'auto'."
+            "  data.target must fit the labels, which are not numbers. Got 'regression'. Remove it, or set "
+            "it to auto."
         ),
     ),
     Case(
@@ -342,9 +342,9 @@ CASES = [
         "run text.yaml data=reviews.jsonl",
         (
             "Problem:\n"
-            "  The label column must have a class name for each position of its lists. Got 3 positions, "
-            "such as [0, 0, 1]. Write columns: {label: {name: label, classes: [first, second, ...]}}, with "
-            "3 names in the order of the list positions."
+            "  The label column must have class names for the positions of its lists. Got lists of 3 "
+            "values, such as [0, 0, 1]. Set columns: {label: {name: label, classes: [first, second, "
+            "...]}}, with 3 names in the order of the positions."
         ),
         rows("reviews.jsonl", *(f'{{"text": "film {n}", "label": [0, {n % 2}, 1]}}' for n in range(12))),
     ),
@@ -366,6 +366,6 @@ CASES = [
     Case(
         "a limit that leaves one class",
         "run text.yaml data.limit=1",
-        ("Problem:\n  The label column must hold at least two classes in train. Got 'bad'."),
+        ("Problem:\n  The label column must contain at least two classes in train. Got 'bad'."),
     ),
 ]

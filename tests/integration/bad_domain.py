@@ -45,8 +45,8 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  domain_adaptation.target, cut.png must hold a readable image. Got a file of no known image format. "
-            "Replace or remove it, or set data.on_error: skip to leave it out."
+            "  domain_adaptation.target, cut.png must contain a readable image. Got a file of no known "
+            "image format. Replace or remove it, or set data.on_error: skip."
         ),
         do(
             copy("photos/tea", "drawings"),
@@ -71,7 +71,8 @@ CASES = [
         "text pairs in the target domain of a model for single texts",
         "run recipe.yaml",
         (
-            "Problem:\n  domain_adaptation.target must have the inputs of the data: text. Got text and text_pair."
+            "Problem:\n  domain_adaptation.target must have the input columns of the training data: text. "
+            "Got text and text_pair."
         ),
         do(
             rows("films.csv", "premise,hypothesis", "a film,a plot", "a plot,no end"),

@@ -117,8 +117,8 @@ CASES = [
         f"run recipe.yaml {DIVERGING} stages.0.lr=1e38 --output-dir new",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
-            "Split off from train, which keeps 12: validation (3 examples), test (3 examples), stratified "
-            "by class.\n"
+            "Created from train, stratified by class: validation (3 examples), test (3 examples); train "
+            "keeps 12 examples.\n"
             "The validation split has only 3 examples: the 95 % confidence interval of accuracy is about "
             "±0.37, so smaller differences between epochs may be due to chance.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
@@ -136,8 +136,8 @@ CASES = [
         f"run recipe.yaml {DIVERGING} stages.0.lr=1e9 stages.0.batch_size=2 --output-dir new",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
-            "Split off from train, which keeps 12: validation (3 examples), test (3 examples), stratified "
-            "by class.\n"
+            "Created from train, stratified by class: validation (3 examples), test (3 examples); train "
+            "keeps 12 examples.\n"
             "The validation split has only 3 examples: the 95 % confidence interval of accuracy is about "
             "±0.37, so smaller differences between epochs may be due to chance.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
@@ -155,7 +155,7 @@ CASES = [
         "run recipe.yaml --output-dir new data.split.validation=0",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
-            "Split off from train, which keeps 15: test (3 examples), stratified by class.\n"
+            "Created from train, stratified by class: test (3 examples); train keeps 15 examples.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 0.01.\n"
             "Stage head: prefix cache disabled (each cached version would be used only once).\n"

@@ -37,8 +37,9 @@ CASES = [
         "run text.yaml --output-dir out data.path=./rows.csv 'data.columns.label=[rude, spam]'",
         (
             "Problem:\n"
-            "  The labels must hold 0 where a class does not apply, in the columns 'rude', 'spam'. Got 1 "
-            "and empty cells only. Empty cells are read as unknown: write 0 where the class does not apply."
+            "  The labels must contain 0 where a class does not apply, in the columns 'rude', 'spam'. Got "
+            "only 1 and empty cells. Empty cells are read as unknown: write 0 where the class does not "
+            "apply."
         ),
         rows("rude,spam", "1,", ",1", "1,1"),
     ),
@@ -48,8 +49,8 @@ CASES = [
         (
             "Problem:\n"
             "  The labels must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in "
-            "every row. Got [0.5, 1.0, 0.0] in 'train:22'. All other rows hold only 0 and 1: write 0 or 1 "
-            "here too, or leave the cell empty if its value is unknown."
+            "every row. Got [0.5, 1.0, 0.0] in 'train:22'. All other rows contain only 0 and 1: write 0 or "
+            "1 here too, or leave the cell empty if its value is unknown."
         ),
         rows("rude,spam,late", *["1,1,0", "0,0,1"] * 11, "0.5,1,0", "0,0,0"),
     ),
@@ -57,12 +58,11 @@ CASES = [
         "several labels per cell, with no separator in the recipe",
         RUN,
         (
-            "Problem:\n  The label column must specify whether its cells hold several labels. Got 6 rows "
-            "hold ',', such as "
-            "'rude,spam', and 'rude' and 'spam' are labels by themselves. If a cell holds several labels, "
-            "set columns: "
-            '{label: {name: label, separator: ","}}; if such a cell is a single class name, set data.target: '
-            "single_label."
+            "Problem:\n"
+            "  The label column must be unambiguous: one label or several labels per cell. Got 6 rows with "
+            "',', such as 'rude,spam'; 'rude' and 'spam' are also labels. If a cell contains several "
+            'labels, set columns: {label: {name: label, separator: ","}}; if such a cell is a single class '
+            "name, set data.target: single_label."
         ),
         rows("label", "rude", "spam", "ok", '"rude,spam"'),
     ),
@@ -70,9 +70,9 @@ CASES = [
         "`target: multi_label` without a separator in the recipe",
         RUN + "data.target=multi_label",
         (
-            "Problem:\n  The label column must hold several classes where data.target is "
-            "multi_label. Got texts, such as "
-            "'rude;spam'. Set the separator of the classes: columns: {label: {name: label, "
+            "Problem:\n"
+            "  The label column must contain several classes per cell if data.target is multi_label. Got "
+            "texts, such as 'rude;spam'. Set the separator of the classes: columns: {label: {name: label, "
             'separator: ";"}}.'
         ),
         rows("label", "rude", "spam", "ok", "rude;spam"),
@@ -91,9 +91,10 @@ CASES = [
         "a value other than 0 and 1 in a class column",
         RUN + "data.columns.label=[toxic,insult]",
         (
-            "Problem:\n  The labels must hold 0, 1 or a probability in the columns 'toxic', 'insult'. Got "
-            "'maybe' in 'train:3', 'train:7', 'train:11', 'train:15', 'train:19', 'train:23'. Write 0 or 1 "
-            "(or no and yes, false and true); leave a cell empty if its value is unknown."
+            "Problem:\n"
+            "  The labels must contain 0, 1 or a probability in the columns 'toxic', 'insult'. Got 'maybe' "
+            "in 'train:3', 'train:7', 'train:11', 'train:15', 'train:19', 'train:23'. Write 0 or 1 (or no "
+            "and yes, false and true); leave a cell empty if its value is unknown."
         ),
         rows("toxic,insult", "0,0", "1,0", "0,1", "1,maybe"),
     ),
@@ -112,9 +113,10 @@ CASES = [
         "lists of zeros and ones in csv cells without class names",
         RUN,
         (
-            "Problem:\n  The label column must have a class name for each position of its lists. Got 3 "
-            "positions, such as [0, 1, 1]. Write columns: {label: {name: label, classes: [first, second, "
-            "...]}}, with 3 names in the order of the list positions."
+            "Problem:\n"
+            "  The label column must have class names for the positions of its lists. Got lists of 3 "
+            "values, such as [0, 1, 1]. Set columns: {label: {name: label, classes: [first, second, "
+            "...]}}, with 3 names in the order of the positions."
         ),
         rows("label", '"[0, 1, 1]"', '"[1, 0, 0]"'),
     ),
@@ -122,16 +124,19 @@ CASES = [
         "a negative example weight",
         RUN + "data.columns.weight=w",
         (
-            "Problem:\n  data.columns.weight must name a column of nonnegative numbers. Got '-1' in 'w' for "
-            "'train:1', 'train:3', 'train:5', 'train:7', 'train:9', 'train:11', 'train:13', 'train:15' and "
-            "4 more. Write 0 to exclude a row from the loss."
+            "Problem:\n"
+            "  data.columns.weight must be a column of nonnegative numbers. Got '-1' in 'w' for 'train:1', "
+            "'train:3', 'train:5', 'train:7', 'train:9', 'train:11', 'train:13', 'train:15' and 4 more. "
+            "Write 0 to exclude a row from the loss."
         ),
         rows("label,w", "ham,1", "spam,-1"),
     ),
     Case(
         "example weights for regression labels",
         RUN + "data.columns.weight=w",
-        ("Problem:\n  data.columns.weight must be left out unless each example has one class. Got 'w'."),
+        (
+            "Problem:\n  data.columns.weight must not be set unless each example has exactly one class. Got 'w'."
+        ),
         rows("label,w", "0.5,1", "1.25,2", "3.5,1", "2.25,2"),
     ),
     Case(

@@ -134,10 +134,10 @@ CASES = [
         "evaluate run --data fresh",
         (
             "2 problems:\n"
-            "  Label 'pizza' must be a class of the model. Got it for 'pizza/0.png', 'pizza/1.png', "
-            "'pizza/2.png', 'pizza/3.png', 'pizza/4.png', 'pizza/5.png'. Known: 'cake', 'soup', 'tea'.\n"
-            "  Label 'teas' must be a class of the model. Got it for 'teas/0.png', 'teas/1.png', "
-            "'teas/2.png', 'teas/3.png', 'teas/4.png', 'teas/5.png'. Nearest: 'tea'."
+            "  Label 'pizza' in 'pizza/0.png', 'pizza/1.png', 'pizza/2.png', 'pizza/3.png', 'pizza/4.png', "
+            "'pizza/5.png' must be a class of the model. Known: 'cake', 'soup', 'tea'.\n"
+            "  Label 'teas' in 'teas/0.png', 'teas/1.png', 'teas/2.png', 'teas/3.png', 'teas/4.png', "
+            "'teas/5.png' must be a class of the model. Nearest: 'tea'."
         ),
         do(copy("photos/tea", "fresh/teas"), copy("photos/soup", "fresh/pizza")),
     ),

@@ -10,7 +10,7 @@ from PIL import Image
 
 __all__ = ["CASES"]
 
-REPAIR = "Replace or remove it, or set data.on_error: skip to leave it out."
+REPAIR = "Replace or remove it, or set data.on_error: skip."
 
 
 def png(width: int, height: int, bits: int, color: int, rows: bytes) -> bytes:
@@ -61,7 +61,7 @@ CASES = [
         "an image of 1,200 megapixels",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a picture of 1,200 megapixels, where at most 179 are read. "
+        "  cake/0.png must contain a readable image. Got a picture of 1,200 megapixels, where at most 179 are read. "
         f"Cut it into tiles or reduce it first, for example with `vips thumbnail FILE small.png 4096`. {REPAIR}",
         picture(png(40_000, 30_000, 8, 0, b"")),
     ),
@@ -69,7 +69,7 @@ CASES = [
         "a PDF document with an image suffix",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a file in the format pdf. Render them as PNG, for "
+        "  cake/0.png must contain a readable image. Got a file in the format pdf. Render them as PNG, for "
         "example with "
         f"`pdftoppm -png FILE` or Ghostscript. {REPAIR}",
         picture(b"%PDF-1.7\n"),
@@ -78,8 +78,8 @@ CASES = [
         "12-bit colors in a 16-bit PNG",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a picture of 16-bit colors of which only the lower 12 "
-        "bits are "
+        "  cake/0.png must contain a readable image. Got a picture of 16-bit colors of which only the lower "
+        "12 bits are "
         f"used: Pillow reads the higher 8, which are black. Save it in 8 bits, scaled from 0..4095. {REPAIR}",
         picture(png(8, 8, 16, 2, (b"\0" + b"\x0f\xff" * 24) * 8)),
     ),
@@ -87,7 +87,7 @@ CASES = [
         "a TIFF image with only NaN values",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a picture of NaN values only. Save it again from its "
+        "  cake/0.png must contain a readable image. Got a picture of NaN values only. Save it again from its "
         f"source. {REPAIR}",
         array(np.full((8, 8), np.nan, np.float32)),
     ),

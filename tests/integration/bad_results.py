@@ -55,10 +55,7 @@ CASES = [
     Case(
         "an unknown column in `--column`",
         "predict bert pairs.jsonl --column text=premis",
-        (
-            "Problem:\n"
-            "  pairs.jsonl must have the column that is set for text. Got 'premis'. Nearest: 'premise'."
-        ),
+        ("Problem:\n  pairs.jsonl must have the column 'premis', which is set for text. Nearest: 'premise'."),
         rows("pairs.jsonl", PAIRS),
     ),
     Case(
@@ -66,7 +63,7 @@ CASES = [
         "predict bert pairs.jsonl",
         (
             "Problem:\n"
-            "  pairs.jsonl must have exactly one column that looks like the text. Got columns 'premise', "
+            "  pairs.jsonl must have exactly one possible text column. Got columns 'premise', "
             "'hypothesis'. Rename the column with the texts to 'text', or set --column text=NAME."
         ),
         rows("pairs.jsonl", PAIRS),

@@ -45,8 +45,8 @@ CASES = [
             "Problem:\n"
             "  stages[0].batch_size must be at least 1. Got 0.\n"
             "2 more problems:\n"
-            "  train:0 must hold text. Got an empty text. Replace or remove it, or set data.on_error: skip to leave "
-            "it out.\n"
+            "  train:0 must contain text. Got an empty text. Replace or remove it, or set data.on_error: "
+            "skip.\n"
             "  stages[0].train must match at least one parameter. Got '/encodr/'. Nearest: 'encoder'."
         ),
         write("reviews.csv", "text,label\n,a\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(20))),

@@ -49,8 +49,8 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have a header with an unambiguous separator. Got commas: 2 cells, pipes: 2 "
-            "cells. Set data.separator."
+            "  reviews.csv must have an unambiguous separator. Got several candidates (commas: 2 cells, "
+            "pipes: 2 cells). Set data.separator."
         ),
         rows("reviews.csv", "text,label|source", *(f"{pair}|web" for pair in PAIRS)),
     ),
@@ -59,8 +59,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have quotes only around whole cells. Got others in the record that begins in line 3 "
-            "(unexpected end of data). Double each quote inside a quoted cell, and close each quoted cell."
+            "  reviews.csv must have quotes only around whole cells. Got an invalid quote in the record "
+            "that begins in line 3 (unexpected end of data). Double each quote inside a quoted cell, and "
+            "close each quoted cell."
         ),
         rows("reviews.csv", "text,label", '"a film, the best",good', '"a film, the worst,bad', *PAIRS),
     ),
@@ -93,8 +94,8 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must be readable as UTF-8. Got other bytes in line 14. Save it again as UTF-8, or set "
-            "data.encoding: cp1252 reads 'le café noir,g', cp1250 reads 'le café noir,g', "
+            "  reviews.csv must be readable as UTF-8. Got invalid bytes in line 14. Save it again as "
+            "UTF-8, or set data.encoding: cp1252 reads 'le café noir,g', cp1250 reads 'le café noir,g', "
             "cp1251 reads 'le cafй noir,g'."
         ),
         write("reviews.csv", "\n".join(["text,label", *PAIRS, "le café noir,good", ""]).encode("cp1252")),
@@ -113,8 +114,8 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must not hold NUL bytes. Got one in line 3. Remove it; if the file is UTF-16, set "
-            "data.encoding: utf-16-le."
+            "  reviews.csv must not contain NUL bytes. Got a NUL byte in line 3. Remove it; if the file is "
+            "UTF-16, set data.encoding: utf-16-le."
         ),
         write("reviews.csv", "text,label\na film,good\na \0film,bad\n"),
     ),
@@ -123,8 +124,8 @@ CASES = [
         "plan text.yaml data=reviews.csv.gz",
         (
             "Problem:\n"
-            "  reviews.csv.gz must be a whole gzip file. Got EOFError: Compressed file ended before the end-of-stream "
-            "marker was reached."
+            "  reviews.csv.gz must be a complete and valid gzip file. Got EOFError: Compressed file ended "
+            "before the end-of-stream marker was reached."
         ),
         write("reviews.csv.gz", gzip.compress(b"text,label\na,b\n" * 99)[:-9]),
     ),
@@ -133,9 +134,9 @@ CASES = [
         "plan text.yaml data=reviews.xlsx",
         (
             "Problem:\n"
-            "  reviews.xlsx must have no values beyond the 1 column of its header. Got some in row 2, 3, 4, "
-            "5, 6, 7, 8, 9 and 5 more. Name every column in row 1; if that row is a title, delete the rows "
-            "above the header."
+            "  reviews.xlsx must not have values to the right of the 1 column of its header. Got values in "
+            "row 2, 3, 4, 5, 6, 7, 8, 9 and 5 more. Name every column in row 1; if that row is a title, "
+            "delete the rows above the header."
         ),
         workbook(
             "reviews.xlsx", ["Reviews of 2025"], ["text", "label"], *(pair.split(",") for pair in PAIRS)
@@ -146,9 +147,9 @@ CASES = [
         "plan text.yaml data=reviews.xlsx",
         (
             "Problem:\n"
-            "  reviews.xlsx must not have numbers formatted as dates that are out of range for dates. Got "
-            "some in B2, B3, B4, B5, B6, B7. Set a number format for the column 'label' in Excel or "
-            "LibreOffice, and save the file."
+            "  reviews.xlsx must not contain date-formatted numbers that are out of range for dates. Got "
+            "B2, B3, B4, B5, B6, B7. Set a number format for the column 'label' in Excel or LibreOffice, "
+            "and save the file."
         ),
         workbook(
             "reviews.xlsx",
@@ -162,8 +163,8 @@ CASES = [
         "plan text.yaml data=reviews.json",
         (
             "Problem:\n"
-            "  reviews.json must hold a table. Got an object with the keys 'name', 'version'. Write a list "
-            "of objects, an object of columns, or one object on each line."
+            "  reviews.json must contain a table. Got an object with the keys 'name', 'version'. Write a "
+            "list of objects, an object of columns, or one object on each line."
         ),
         write("reviews.json", '{"name": "reviews", "version": 2}'),
     ),
@@ -172,7 +173,7 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  The label column must hold a number in every row. Got 'NA' for 'train:1', 'n/a' for "
+            "  The label column must contain a number in every row. Got 'NA' for 'train:1', 'n/a' for "
             "'train:3'. Write numbers there, or remove these rows. If the labels are class names, set "
             "data.target: single_label."
         ),
@@ -183,9 +184,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  data.decimal must be set if commas may be thousands separators. Got '1,250', '2,500', "
-            "'3,750'. Set data.decimal: ',' if these are numbers with decimal commas; otherwise write them "
-            "without commas."
+            "  data.decimal must be set, because a comma can be a decimal mark or a thousands separator. "
+            "Got '1,250', '2,500', '3,750'. Set data.decimal: ',' if these are numbers with decimal "
+            "commas; otherwise write them without commas."
         ),
         rows("reviews.csv", "text;label", "a;1,250", "b;2,500", "c;3,750", "d;2,500"),
     ),
@@ -194,9 +195,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  data.columns.split must hold the name of a split in every row. Got 'split' with 'extra'. "
-            "Known: train, validation (val, valid, dev) and test. Set data.columns.split: null to ignore "
-            "the column."
+            "  data.columns.split must be a column with a split name in every row. Got 'split' with "
+            "'extra'. Known: train, validation (val, valid, dev) and test. Set data.columns.split: null to "
+            "ignore the column."
         ),
         rows(
             "reviews.csv",
@@ -209,8 +210,9 @@ CASES = [
         "plan text.yaml data=tables",
         (
             "Problem:\n"
-            "  data.path must hold one file for the train split, or its numbered parts. Got 'new_train.csv', "
-            "'old_train.csv'. Rename the one to use to train.csv, or move the others elsewhere."
+            "  data.path must contain one file for the train split, or its numbered parts. Got "
+            "'new_train.csv', 'old_train.csv'. Rename the file to use to train.csv, or move the other "
+            "files elsewhere."
         ),
         do(copy("reviews.csv", "tables/new_train.csv"), copy("reviews.csv", "tables/old_train.csv")),
     ),

@@ -78,7 +78,7 @@ def test_the_runs_own_folder_takes_it_and_takes_it_again(finished, tmp_path):
 def test_a_bare_checkpoint_names_its_data_and_its_folder(finished, tmp_path, reviews, squares):
     model = shutil.copytree(finished / "model", tmp_path / "model")
     assert refusal(lambda: export(model, format="torch_export")) == (
-        "--output must be given unless the model is a run. Only a run has a folder for it."
+        "--output must be set unless the model is a run directory."
     )
     out = tmp_path / "out"
     assert refusal(lambda: export(model, format="torch_export", output=out)) == (
@@ -95,7 +95,7 @@ def test_what_lies_in_a_folder_is_not_lost(tmp_path, text_run):
     (folder / "thesis.txt").write_text("all of it", encoding="utf-8")
     told = refusal(lambda: export(text_run[1].folder, format="torch_export", output=folder))
     assert told == (
-        f"--output must be a new or empty folder, or hold an earlier export. Got {str(folder)!r}."
+        f"--output must be a folder that is new or empty, or contains an earlier export. Got {str(folder)!r}."
     )
     assert (folder / "thesis.txt").read_text(encoding="utf-8") == "all of it"
     told = refusal(lambda: export(text_run[1].folder, format="torch_export", output=folder / "thesis.txt"))
@@ -109,7 +109,7 @@ def test_what_lies_in_a_folder_is_not_lost(tmp_path, text_run):
         ({"quantize": "int4"}, "--quantize must be int8. Got 'int4'."),
         (
             {"format": "torch_export", "quantize": "int8"},
-            "--quantize must be left out unless the format is onnx. Got 'int8'.",
+            "--quantize must not be set unless the format is onnx. Got 'int8'.",
         ),
     ],
 )

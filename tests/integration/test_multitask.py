@@ -283,7 +283,7 @@ def test_a_run_of_several_tasks_is_refused_where_one_model_is_meant(image_run):
         f"Use the model of one task: {folder}/tasks/colour or {folder}/tasks/shade."
     )
     assert refusal(lambda: check_finished(folder)) == (
-        f"{folder} must hold a model. Got models of several tasks. "
+        f"{folder} must contain a model. Got models of several tasks. "
         f"Publish each one separately: {folder}/tasks/colour or {folder}/tasks/shade."
     )
 

@@ -52,25 +52,25 @@ def test_images_that_cannot_be_read_are_named_with_the_reason(tmp_path):
     ids = ["good", "empty", "text", "truncated", "gone", "null"]
     table = image_table(images, ids)
     kept, notes, problems = drop_unusable({"train": table}, skip=False)
-    repair = "Replace or remove it, or set data.on_error: skip to leave it out."
+    repair = "Replace or remove it, or set data.on_error: skip."
     assert lines(problems) == [
-        f"empty must hold a readable image. Got an empty file. {repair}",
-        f"text must hold a readable image. Got a file of no known image format. {repair}",
-        "truncated must hold a readable image. "
+        f"empty must contain a readable image. Got an empty file. {repair}",
+        f"text must contain a readable image. Got a file of no known image format. {repair}",
+        "truncated must contain a readable image. "
         f"Got a damaged file (OSError: image file is truncated). {repair}",
-        f"gone must hold a readable image. Got no such file. {repair}",
-        f"null must hold a readable image. Got no image in this row. {repair}",
+        f"gone must contain a readable image. Got no such file. {repair}",
+        f"null must contain a readable image. Got no image in this row. {repair}",
     ]
     assert (len(kept["train"]), notes) == (6, [])
     kept, notes, problems = drop_unusable({"train": table}, skip=True)
     assert kept["train"].ids == ("good",)
     assert kept["train"].dataset["id"][:] == ["good"]
     assert notes == [
-        "'empty' was left out: an empty file.",
-        "'text' was left out: a file of no known image format.",
-        "'truncated' was left out: a damaged file (OSError: image file is truncated).",
-        "'gone' was left out: no such file.",
-        "'null' was left out: no image in this row.",
+        "'empty' was skipped: an empty file.",
+        "'text' was skipped: a file of no known image format.",
+        "'truncated' was skipped: a damaged file (OSError: image file is truncated).",
+        "'gone' was skipped: no such file.",
+        "'null' was skipped: no image in this row.",
     ]
     assert problems == []
 
@@ -80,23 +80,22 @@ def test_at_most_20_are_named():
     _, _, problems = drop_unusable({"train": table}, skip=False)
     assert len(problems) == 21
     assert str(problems[-1]) == (
-        "The data must hold a readable image in every row. Got 3 more rows that do not. "
-        "Replace or remove them, or set data.on_error: skip to leave them out."
+        "3 more rows must contain a readable image. Replace or remove them, or set data.on_error: skip."
     )
     _, notes, _ = drop_unusable({"train": table}, skip=True)
     assert len(notes) == 21
-    assert notes[-1] == "3 more were left out for similar reasons."
+    assert notes[-1] == "3 more were skipped for similar reasons."
 
 
 def test_empty_texts():
     table = text_table(["good", "", " \n", None, "fair"], ["a", "b", "c", None, ""])
     _, _, problems = drop_unusable({"train": table}, skip=False)
-    repair = "Replace or remove it, or set data.on_error: skip to leave it out."
+    repair = "Replace or remove it, or set data.on_error: skip."
     assert lines(problems) == [
-        f"train:1 must hold text. Got an empty text. {repair}",
-        f"train:2 must hold text. Got an empty text. {repair}",
-        f"train:3 must hold text. Got an empty text and text_pair. {repair}",
-        f"train:4 must hold text. Got an empty text_pair. {repair}",
+        f"train:1 must contain text. Got an empty text. {repair}",
+        f"train:2 must contain text. Got an empty text. {repair}",
+        f"train:3 must contain text. Got an empty text and text_pair. {repair}",
+        f"train:4 must contain text. Got an empty text_pair. {repair}",
     ]
     kept, _, problems = drop_unusable({"train": table}, skip=True)
     assert (kept["train"].ids, problems) == (("train:0",), [])
@@ -107,15 +106,14 @@ def test_the_same_text_in_two_splits():
     test = text_table(["a good\tFilm", "fair", "bad"], split="test")
     kept, notes, problems = drop_copies({"train": train, "test": test}, skip=False)
     assert lines(problems) == [
-        "The data must not hold the same example in train and test. "
-        "Got 'train:0' = 'test:0', 'train:1' = 'test:2'. "
-        "Remove one of each, or set data.on_error: skip to leave them out of train."
+        "The data must not contain the same example in train and test. Got 'train:0' = 'test:0', 'train:1' "
+        "= 'test:2'. Remove one of each, or set data.on_error: skip to remove them from train."
     ]
     kept, notes, problems = drop_copies({"train": train, "test": test}, skip=True)
     assert (kept["train"].ids, len(kept["test"]), problems) == (("train:2",), 3, [])
     assert notes == [
-        "Examples of train that are also in test were left out of train: "
-        "'train:0' = 'test:0', 'train:1' = 'test:2'."
+        "Examples of train that are also in test were removed from train: 'train:0' = 'test:0', 'train:1' "
+        "= 'test:2'."
     ]
 
 
@@ -143,9 +141,9 @@ def test_every_two_splits_are_compared():
     tables = {split: text_table([split, "same"], split=split) for split in ("train", "validation", "test")}
     _, _, problems = drop_copies(tables, skip=False)
     assert [problem.rule for problem in problems] == [
-        "must not hold the same example in train and test",
-        "must not hold the same example in validation and test",
-        "must not hold the same example in train and validation",
+        "must not contain the same example in train and test",
+        "must not contain the same example in validation and test",
+        "must not contain the same example in train and validation",
     ]
     kept, _, _ = drop_copies(tables, skip=True)
     assert {split: table.ids for split, table in kept.items()} == {
@@ -198,10 +196,10 @@ def test_groups():
     train = text_table(["a", "b", "c"], groups=("x", "y", None))
     test = text_table(["d"], split="test", groups=("y",))
     assert lines(check_groups({"train": train, "test": test}, needed=3)) == [
-        "The group column must hold a group in every row. Got none for 'train:2'. Add a group to these "
-        "rows, or remove them.",
-        "The data must not have the same group in train and test. Got 'y'. "
-        "Remove those rows from train, or leave out data.split.group.",
+        "The group column must have a value in every row. Got empty cells in 'train:2'. Add a group to "
+        "these rows, or remove them.",
+        "The data must not have the same group in train and test. Got 'y'. Remove those rows from train, "
+        "or remove data.split.group from the recipe.",
         "data.split.group must have at least 3 groups in train for 3 splits. Got 2. Reduce the number of "
         "splits, or choose another column.",
     ]
@@ -217,8 +215,8 @@ def test_classes_of_one_split_only():
     notes, problems = check_labels(tables, "single_label", ["a", "b", "c", "d"])
     assert notes == ["Classes of train that are not in test: 'b', 'c'."]
     assert lines(problems) == [
-        "The test split must hold only classes that are in train too. Got 'd'. "
-        "Add examples of them to train, or remove them."
+        "The test split must contain only classes that are also in train. Got 'd'. Add examples of them to "
+        "train, or remove them."
     ]
 
 
@@ -234,12 +232,12 @@ def test_classes_of_one_split_only():
 def test_nothing_to_tell_apart(target, labels, rule, value):
     names = ["a", "b"] if target == "single_label" else ["a"]
     _, problems = check_labels({"train": text_table(["1", "2"], labels=labels)}, target, names)
-    assert lines(problems) == [f"The label column must hold at least {rule} in train. Got {value}."]
+    assert lines(problems) == [f"The label column must contain at least {rule} in train. Got {value}."]
 
 
 def test_empty_splits():
     tables = {"train": text_table([]), "test": text_table([], split="test")}
     assert lines(check_labels(tables, "single_label", ["a", "b"])[1]) == [
-        "The train split must hold at least one example.",
-        "The test split must hold at least one example.",
+        "The train split must not be empty.",
+        "The test split must not be empty.",
     ]

@@ -48,8 +48,8 @@ def test_a_class_called_train(tmp_path):
 def test_a_split_folder_next_to_class_folders_is_refused(tmp_path):
     touch(tmp_path, "train/steam/1.png", "train/diesel/2.png", "bus/3.png", "car/4.png")
     assert refusal(tmp_path) == (
-        f"{tmp_path} must hold folders of splits or folders of classes, not both. Got 'train', which names a "
-        "split, next to 'bus', 'car'. If 'train' is a class, rename it; if it is a split, move the other "
+        f"{tmp_path} must contain either split folders or class folders. Got 'train' (a split name) and 'bus', 'car'. "
+        "If 'train' is a class, rename it; if it is a split, move the other "
         "folders elsewhere."
     )
 
@@ -61,8 +61,8 @@ def test_a_split_folder_next_to_class_folders_is_refused(tmp_path):
 def test_flat_splits_without_labels_are_no_classes(tmp_path, names):
     touch(tmp_path, *(f"{name}/{index}.png" for name in names for index in range(2)))
     assert refusal(tmp_path).splitlines()[0] == (
-        f"{tmp_path}/{min(names)} must hold its pictures in one folder per class, or the file metadata.csv "
-        "with their labels. Got only files without labels: '0.png', '1.png'. Create a folder for each "
+        f"{tmp_path}/{min(names)} must contain one folder of pictures per class, or a file metadata.csv with the "
+        "labels. Got only files without labels: '0.png', '1.png'. Create a folder for each "
         "class, or add metadata.csv with the columns file_name and label."
     )
 
@@ -147,7 +147,7 @@ def test_links_in_a_circle_are_refused(tmp_path, target):
     if target == "../..":  # comes back only below: the data is not in its own class folder
         touch(tmp_path, "data/more.png")
     said = refusal(tmp_path / "data", nested="join")
-    assert "must not be a link to a folder that contains it. Got a link to '" in said
+    assert "must not be a link to one of its parent folders. Got a link to '" in said
     assert str(where) in said or target == "../.."
 
 
@@ -184,7 +184,7 @@ def test_links_that_git_saved_as_text_files(tmp_path):
             f"'test' to '{tmp_path}/real/split' and 1 more."
         )
     write(root / "train/cat/again", "../../train")
-    assert "train/cat/again must not be a link to a folder that contains it." in refusal(root, nested="join")
+    assert "train/cat/again must not be a link to one of its parent folders." in refusal(root, nested="join")
 
 
 # --- Nested and wrapped folders ------------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ def test_links_that_git_saved_as_text_files(tmp_path):
 def test_nested_class_folders(tmp_path):
     touch(tmp_path, "animals/cat/1.png", "animals/dog/2.png", "plants/3.png", "plants/rose/old/4.png")
     assert refusal(tmp_path).startswith(
-        "animals must hold its pictures directly, not in subfolders. Got 'animals/cat/1.png', "
-        "'animals/dog/2.png'. Set data.nested: join to make each folder a class of its own ('animals/cat'), "
-        "data.nested: top to make the outer folder the class ('animals'), or move them up."
+        "animals must not contain subfolders with pictures. Got 'animals/cat/1.png', 'animals/dog/2.png'. "
+        "Set data.nested: join to make each folder a class of its own ('animals/cat'), data.nested: top to "
+        "make the outer folder the class ('animals'), or move the files up."
     )
     assert set(labels_of(images(tmp_path, nested="join")).values()) == {
         "animals/cat", "animals/dog", "plants", "plants/rose/old",
@@ -207,8 +207,8 @@ def test_nested_class_folders(tmp_path):
 def test_splits_below_the_classes_are_refused(tmp_path, nested):
     touch(tmp_path, "cat/train/1.png", "cat/test/2.png", "dog/train/3.png", "dog/test/4.png")
     assert refusal(tmp_path, nested=nested).splitlines()[0] == (
-        "cat must be in the folders of the splits, not contain them. Got 'cat/test', 'cat/train'. Move "
-        "them, for example to 'test/cat'."
+        "cat must be inside the split folders, not contain them. Got 'cat/test', 'cat/train'. Move them, "
+        "for example to 'test/cat'."
     )
 
 
@@ -228,7 +228,7 @@ def test_wrapped_splits(tmp_path, train, test):
     assert Counter(labels_of(source).values()) == {"a": 2, "b": 2}
     assert source.notes[-1].startswith("The class folders are read from '")
     touch(tmp_path, f"{test.split('/')[0]}/other/2.png")
-    assert "must hold its pictures directly, not in subfolders" in refusal(tmp_path)
+    assert "must not contain subfolders with pictures" in refusal(tmp_path)
 
 
 def test_a_table_of_another_split_next_to_folders_of_the_training_split(tmp_path):
@@ -272,7 +272,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
     touch(tmp_path, "cat/1.png", "dog/1.png")
     Path(os.fsdecode(bytes(tmp_path / "dog") + b"/\xff.png")).write_bytes(PICTURE)
     assert refusal(tmp_path) == (
-        rf"{tmp_path}/dog must hold names in UTF-8 only. Got '\udcff.png'. Rename this entry."
+        rf"{tmp_path}/dog must contain only names in UTF-8. Got '\udcff.png'. Rename this entry."
     )
 
 

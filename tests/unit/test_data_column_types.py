@@ -53,7 +53,7 @@ def test_all_splits_decide_together():
 def test_words_for_missing_numbers_name_their_row(word):
     (problem,) = settle("0.5", word, "1.5").problems
     assert str(problem) == (
-        f"The label column must hold a number in every row. Got {word!r} for 'train:1'. Write numbers there, "
+        f"The label column must contain a number in every row. Got {word!r} for 'train:1'. Write numbers there, "
         "or remove these rows. If the labels are class names, set data.target: single_label."
     )
     assert list(settle("good", word, "bad").values["train"]) == ["good", word, "bad"]
@@ -84,12 +84,12 @@ def test_decimal_commas():
     assert list(settle("1,5", "rude").values["train"]) == ["1,5", "rude"]
     (problem,) = settle("1,5", "2,5").problems
     assert str(problem) == (
-        "data.decimal must be set if values may be numbers or lists. Got '1,5', '2,5'. Set data.decimal: "
-        "',' if these are numbers with decimal commas; set data.columns.label: {name: ..., separator: ','} "
-        "if they are several labels."
+        "data.decimal must be set, because values can be decimal numbers or lists of numbers. Got '1,5', "
+        "'2,5'. Set data.decimal: ',' if these are numbers with decimal commas; set data.columns.label: "
+        "{name: ..., separator: ','} if they are several labels."
     )
     (problem,) = settle("1,500", "2,750", requested="regression").problems
-    assert problem.rule == "must be set if commas may be thousands separators"
+    assert problem.rule == "must be set, because a comma can be a decimal mark or a thousands separator"
     assert settle("1,500", "2,750", requested="regression", decimal=",").values["train"] == [1.5, 2.75]
 
 
@@ -198,7 +198,7 @@ def test_amounts_with_signs_are_not_taken_for_a_class_each(amounts):
     settled = settle_labels({"train": amounts}, ids, of_text=["train"], requested="auto")
     (problem,) = settled.problems
     assert str(problem) == (
-        f"The label column must hold plain numbers for regression. Got {amounts[0]!r}, {amounts[1]!r}, "
+        f"The label column must contain plain numbers for regression. Got {amounts[0]!r}, {amounts[1]!r}, "
         f"{amounts[2]!r} and 5 more. Write them without units and thousands separators; if they are class "
         "names, set data.target: single_label."
     )

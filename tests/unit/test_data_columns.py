@@ -124,7 +124,7 @@ def test_named_columns_that_do_not_exist_or_are_of_the_wrong_type():
 
 def test_named_columns_of_the_other_modality():
     assert error_text("text", {"text": STRING, "label": INT}, {"image": "text"}) == (
-        "data.columns.image must be left out for text data. Got 'text'."
+        "data.columns.image must not be set for text data. Got 'text'."
     )
 
 

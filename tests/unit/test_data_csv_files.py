@@ -63,8 +63,8 @@ def test_the_separator_of_a_tsv_is_the_tab_unless_it_has_none(tmp_path):
 def test_a_separator_that_is_not_sure_is_asked_for(file):
     ambiguous = "text,label|source\na,pos|x\nb,neg|x\n"
     assert problem(file, ambiguous) == (
-        "r.csv must have a header with an unambiguous separator. Got commas: 2 cells, pipes: 2 cells. Set "
-        "data.separator."
+        "r.csv must have an unambiguous separator. Got several candidates (commas: 2 cells, pipes: 2 "
+        "cells). Set data.separator."
     )
     assert columns(file, ambiguous, separator=",") == {"text": ["a", "b"], "label|source": ["pos|x", "neg|x"]}
     assert columns(file, ambiguous, separator="|", fallback=True)["source"] == ["x", "x"]
@@ -81,10 +81,10 @@ def test_surplus_cells_are_left_out_if_empty_and_refused_if_filled(file):
     for content in ("text,label\na,pos,\nb,neg, ,\n", "text,label,\na,pos,\nb,neg,\n"):
         found = read(file, content)
         assert found.table.to_pydict() == {"text": ["a", "b"], "label": ["pos", "neg"]}
-        assert found.notes == ("r.csv: empty cells after the last column were left out.",)
+        assert found.notes == ("r.csv: empty cells after the last column were ignored.",)
     assert problem(file, 'text,label\na,pos\n"b\nb",neg\nc, d, and e,pos\nf\n') == (
         "r.csv must have 2 cells in each row, as in its header. Got line 5 has 4, line 6 has 1. Quote each "
-        "cell that contains ',', or set data.separator if the separator is another one."
+        "cell that contains ',', or set data.separator if another character separates the cells."
     )
     assert problem(file, "text,label\na,pos\nb\n").endswith(
         "Got line 3 has 1. Write a separator for each empty cell, and quote each cell that contains a line "
@@ -125,8 +125,9 @@ def test_quotes_that_enclose_no_cells_never_run_rows_together(tmp_path, name, bo
 
 def test_a_quote_that_is_never_closed_is_named_by_the_line_in_which_it_opens(file):
     assert problem(file, 'text,label\n"a, b",pos\n"c, d,neg\ne,pos\n') == (
-        "r.csv must have quotes only around whole cells. Got others in the record that begins in line 3 "
-        "(unexpected end of data). Double each quote inside a quoted cell, and close each quoted cell."
+        "r.csv must have quotes only around whole cells. Got an invalid quote in the record that begins in "
+        "line 3 (unexpected end of data). Double each quote inside a quoted cell, and close each quoted "
+        "cell."
     )
 
 
@@ -139,7 +140,7 @@ def test_headers(file):
     )
     found = read(file, "text,label\na,pos\ntext,label\nb,neg\n")
     assert found.table.to_pydict() == {"text": ["a", "b"], "label": ["pos", "neg"]}
-    assert found.notes == ("r.csv: rows that repeat the header were left out: line 3.",)
+    assert found.notes == ("r.csv: rows that repeat the header were skipped: line 3.",)
     found = read(file, "text,label,label\na,pos,1\nb,neg,2\n")
     assert found.table.column_names == ["text", "label", "label.1"]
     assert str(found.doubts["label"]) == (
@@ -151,7 +152,7 @@ def test_headers(file):
 def test_comments_before_the_header(file):
     found = read(file, "# made by us\n#\ntext,label\n#1 film,pos\n")
     assert found.table.to_pydict() == {"text": ["#1 film"], "label": ["pos"]}
-    assert found.notes == ("r.csv: comments before the header were left out: 2.",)
+    assert found.notes == ("r.csv: comment lines before the header were skipped: 2.",)
     assert columns(file, "#text,label\na,pos\n") == {"#text": ["a"], "label": ["pos"]}
     assert columns(file, "# made by us\n#text,label\na,pos\n") == {"#text": ["a"], "label": ["pos"]}
 
@@ -174,9 +175,9 @@ def test_a_first_row_that_looks_like_data(file, content, reason):
 def test_empty_rows(file):
     found = read(file, "text,label\na,pos\n,\nb,neg\n,\n,\n")
     assert found.table.to_pydict() == {"text": ["a", None, "b"], "label": ["pos", None, "neg"]}
-    assert found.notes == ("r.csv: empty rows at the end were left out: 2.",)
+    assert found.notes == ("r.csv: empty rows at the end were skipped: 2.",)
     assert columns(file, 'text\na\n""\n') == {"text": ["a", None]}
-    assert problem(file, "\n \n") == "r.csv must hold at least one example. Got an empty file."
+    assert problem(file, "\n \n") == "r.csv must not be empty."
 
 
 CAFE = "text,label\ncafé, crème".replace(", ", "; ") + ",pos\n"
@@ -206,18 +207,18 @@ def test_other_encodings_are_stated_and_never_guessed(file, encoding, text):
 
 def test_an_encoding_that_the_file_does_not_have(file):
     assert problem(file, CAFE.encode("cp1252"), encoding="utf-8").startswith(
-        "r.csv must be readable as UTF-8. Got other bytes in line 2. Save it again as UTF-8, or set data.encoding: "
-        "cp1252 reads 'café; crème', "
+        "r.csv must be readable as UTF-8. Got invalid bytes in line 2. Save it again as UTF-8, or set "
+        "data.encoding: cp1252 reads 'café; crème', "
     )
     assert problem(file, CAFE.encode("utf-8-sig"), encoding="cp1252") == (
-        "data.encoding must be the encoding of r.csv. Got 'cp1252', but the byte-order mark of utf-8."
+        "data.encoding must be the encoding of r.csv. Got 'cp1252', but a byte-order mark of utf-8."
     )
 
 
 def test_nul_bytes_and_files_of_another_kind_are_named(file):
     assert problem(file, b"text,label\na,pos\nb\0,neg\n") == (
-        "r.csv must not hold NUL bytes. Got one in line 3. Remove it; "
-        "if the file is UTF-16, set data.encoding: utf-16-le."
+        "r.csv must not contain NUL bytes. Got a NUL byte in line 3. Remove it; if the file is UTF-16, set "
+        "data.encoding: utf-16-le."
     )
     assert problem(file, b"PK\x03\x04...") == (
         "r.csv must be a text file. Got a zip archive or an Excel workbook. Unpack it, or rename it with "
@@ -236,7 +237,7 @@ def test_compressed_files(tmp_path):
     assert columns(tmp_path / "r.tsv.gz", content) == {"text": ["a"], "label": ["pos"]}
     assert problem(
         tmp_path / "r.csv.gz", gzip.compress(b"text,label\n" + b"a,pos\n" * 1000)[:-20]
-    ).startswith("r.csv.gz must be a whole gzip file. Got EOFError")
+    ).startswith("r.csv.gz must be a complete and valid gzip file. Got EOFError")
 
 
 def test_long_texts_and_many_rows_in_little_memory(tmp_path):
@@ -287,7 +288,8 @@ def test_a_small_file_that_unpacks_to_very_much_is_refused(tmp_path, monkeypatch
         read_file(path)
     assert str(error.value) == (
         f"{name} must unpack to at most {max(1, round(path.stat().st_size / 1e4))} MB. Got more from "
-        f"{path.stat().st_size:,} bytes. If you trust the file, unpack it yourself: other files are not limited."
+        f"{path.stat().st_size:,} compressed bytes. If you trust the file, unpack it yourself: other files "
+        f"are not limited."
     )
     monkeypatch.undo()
     assert len(read_file(path).table) > 0

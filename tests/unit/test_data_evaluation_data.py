@@ -50,7 +50,8 @@ def test_test_comes_first_unless_it_has_no_labels(tmp_path):
     write(tmp_path / "test.jsonl", ("test", None))
     assert load(tmp_path)["text"][0] == "dev"
     assert error_text(tmp_path, split="test") == (
-        "The label column must hold a label in every row. Got none for 'test:0'. Label these rows or remove them."
+        "The label column must contain a label in every row. Got missing labels in 'test:0'. Label these "
+        "rows or remove them."
     )
 
 
@@ -64,9 +65,8 @@ def test_an_unknown_split(tmp_path):
 def test_unknown_labels_and_empty_texts_are_told_at_once(tmp_path):
     write(tmp_path / "test.jsonl", ("a", "possible"), ("b", "pos"), (" ", "neg"))
     assert error_text(tmp_path) == (
-        "Label 'possible' must be a class of the model. Got it for 'test:0'. Known: 'neg', 'pos'.\n"
-        "test:2 must hold text. Got an empty text. Replace or remove it, or set data.on_error: skip to "
-        "leave it out."
+        "Label 'possible' in 'test:0' must be a class of the model. Known: 'neg', 'pos'.\n"
+        "test:2 must contain text. Got an empty text. Replace or remove it, or set data.on_error: skip."
     )
 
 
@@ -78,13 +78,13 @@ def test_what_was_left_out_is_logged(tmp_path, caplog):
     assert caplog.messages == [
         "Evaluating on the test split: 1 examples.",
         "Columns inferred: text from 'text', label from 'label'.",
-        "'test:1' was left out: an empty text.",
+        "'test:1' was skipped: an empty text.",
     ]
 
 
 def test_nothing_left_to_evaluate(tmp_path):
     write(tmp_path / "test.jsonl", (" ", "neg"))
-    assert error_text(tmp_path, on_error="skip") == "The test split must hold at least one example."
+    assert error_text(tmp_path, on_error="skip") == "The test split must not be empty."
 
 
 def test_amounts(tmp_path):
@@ -108,7 +108,7 @@ def test_the_columns_of_training_are_read_where_the_data_has_them(tmp_path, capl
     assert (data["text"][:], data["text_pair"][:], data["label"][:]) == (["a"], ["b"], [1])
     single = load(tmp_path, memory={**memory, "text_pair": None})
     assert "text_pair" not in single.column_names
-    assert "the column 'hypothesis' is not read, because the model takes single texts" in caplog.text
+    assert "the column 'hypothesis' is not read, because the model was trained on single texts" in caplog.text
     named = load(tmp_path, memory=memory, named={"text": "hypothesis", "text_pair": "text", "label": "label"})
     assert (named["text"][:], named["text_pair"][:], named["label"][:]) == (["b"], ["no"], [0])
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "pos"}\n')

@@ -70,11 +70,11 @@ def test_errors_and_numbers_that_are_no_dates_are_named(tmp_path, recwarn):
         book.active[f"B{row}"].number_format = "yyyy-mm-dd"
     book.save(file)
     found = read_file(file)
-    assert found.notes == ("r.xlsx: cells that hold an error are read as empty: C2 (#N/A), C3 (#N/A).",)
+    assert found.notes == ("r.xlsx: cells with an error are read as empty: C2 (#N/A), C3 (#N/A).",)
     assert {name: str(doubt) for name, doubt in found.doubts.items()} == {
-        "label": "r.xlsx must not have numbers formatted as dates that are out of range for dates. Got some "
-        "in B2, B3, B4, B5, B6, B7, B8, B9 and 1 more. Set a number format for the column 'label' in Excel "
-        "or LibreOffice, and save the file."
+        "label": "r.xlsx must not contain date-formatted numbers that are out of range for dates. Got B2, "
+        "B3, B4, B5, B6, B7, B8, B9 and 1 more. Set a number format for the column 'label' in "
+        "Excel or LibreOffice, and save the file."
     }
     with pytest.raises(InputError) as error:
         prepare_data(str(file), modality=MODALITIES["text"])
@@ -85,20 +85,22 @@ def test_errors_and_numbers_that_are_no_dates_are_named(tmp_path, recwarn):
 def test_other_sheets_are_told(tmp_path):
     file = write(tmp_path / "r.xlsx", [["text", "label"], ["a", "x"]], notes=[["anything"]], old=[[1]])
     assert read_file(file).notes == (
-        "r.xlsx: the first sheet, 'Sheet', was read; the others were not: 'notes', 'old'.",
+        "r.xlsx: only the first sheet, 'Sheet', was read; skipped: 'notes', 'old'.",
     )
 
 
 def test_what_is_wrong_is_named(tmp_path):
     file = tmp_path / "r.xlsx"
     assert problem(write(file, [["text", "label"], ["a", "=UPPER(A2)"], ["b", "x"]])) == (
-        "r.xlsx must hold the computed values of its formulas. Got none in 'B2'. Open the workbook in Excel "
-        "or LibreOffice, save it, and try again."
+        "r.xlsx must contain the computed values of its formulas. Got no values in 'B2'. Open the workbook "
+        "in Excel or LibreOffice, save it, and try again."
     )
     assert problem(write(file, [["text", "label"], ["a", "x", "more"]])) == (
-        "r.xlsx must have no values beyond the 2 columns of its header. Got some in row 2. Name every "
-        "column in row 1; if that row is a title, delete the rows above the header."
+        "r.xlsx must not have values to the right of the 2 columns of its header. Got values in row 2. "
+        "Name every column in row 1; if that row is a title, delete the rows above the header."
     )
-    assert problem(write(file, [])) == "r.xlsx must hold at least one example. Got nothing in sheet 'Sheet'."
+    assert (
+        problem(write(file, [])) == "r.xlsx must have values in its first sheet. Got the empty sheet 'Sheet'."
+    )
     file.write_text("text,label\na,x\n")
     assert problem(file) == "r.xlsx must be readable as xlsx. Got BadZipFile: File is not a zip file."

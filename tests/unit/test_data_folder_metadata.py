@@ -37,9 +37,7 @@ def test_metadata_above_flat_splits_that_writes_paths_in_other_ways(tmp_path):
         ("train", "train/A.JPG"): "cat", ("train", "train/b.png"): "dog",
         ("test", "test/c.png"): "cat", ("test", "test/d.png"): "dog",
     }  # fmt: skip
-    assert (
-        "Paths of 4 pictures were completed, for example 'train\\\\a.jpg' to 'train/A.JPG'." in source.notes
-    )
+    assert "Paths of 4 pictures were resolved, for example 'train\\\\a.jpg' to 'train/A.JPG'." in source.notes
 
 
 def test_pictures_that_metadata_does_not_list_and_the_other_way_round(tmp_path):
@@ -52,7 +50,7 @@ def test_pictures_that_metadata_does_not_list_and_the_other_way_round(tmp_path):
     }  # told as unreadable
     assert source.notes == (
         "test/ has no class folders, so the test split counts as missing.",
-        "train: pictures that no metadata file lists were not read: '1.png', 'deep/2.png'.",
+        "train: images that no metadata file lists were not read: '1.png', 'deep/2.png'.",
     )
 
 
@@ -67,8 +65,8 @@ def test_metadata_with_urls(tmp_path):
     touch(tmp_path, "train/0.png", "test/0.png")
     write(tmp_path / "metadata.csv", "file_name,label\nhttps://a.example/0.png,cat\n")
     assert refusal(tmp_path) == (
-        f"{tmp_path}/metadata.csv must hold paths of files, not URLs. Got 'https://a.example/0.png'. "
-        "Download the pictures, and replace the URLs by the paths of the files."
+        f"{tmp_path}/metadata.csv must contain file paths, not URLs. Got 'https://a.example/0.png'. "
+        "Download the images, and replace the URLs by the paths of the files."
     )
 
 
@@ -78,7 +76,7 @@ def test_metadata_that_contradicts_the_class_folders(tmp_path):
         write(tmp_path / batch / "metadata.csv", "file_name,label\n0.png,cat\n1.png,dog\n")
     assert refusal(tmp_path) == (
         "The data must have the same labels in its folders and in the column 'label' of its metadata files. "
-        f"Got 4 differences: '{tmp_path}/batch1/0.png' is 'cat' there. Set data.columns.label: label if the "
+        f"Got 4 differences: '{tmp_path}/batch1/0.png' is 'cat' in the column. Set data.columns.label: label if the "
         "folders are not classes; otherwise remove the column."
     )
     for label in ("label", {"name": "label"}):
@@ -112,8 +110,8 @@ def test_a_saved_dataset_with_more_than_it_lists(tmp_path):
     for name in ("data-00001-of-00002.arrow", "cache-1234.arrow"):
         (tmp_path / "train" / name).write_bytes(arrow.read_bytes())
     assert texts(tmp_path).notes == (
-        "Parts of the saved dataset that it does not list were not read: 'train/data-00001-of-00002.arrow', "
-        "'validation'.",
+        "Parts of the saved dataset that its JSON files do not list were not read: "
+        "'train/data-00001-of-00002.arrow', 'validation'.",
     )
 
 

@@ -105,8 +105,11 @@ def test_a_competition_with_ids_in_the_folders_of_its_splits(tmp_path):
     data = prepare_data(str(tmp_path), modality=MODALITIES["image"], validation=0)
     assert data.train["id"][:] == [f"train/t{index}.jpg" for index in range(5)]
     assert data.test["id"][:] == [f"test/t{index}.jpg" for index in range(5)]
-    assert "Paths of 5 pictures were completed, for example 't0' to 'train/t0.jpg'." in data.notes
-    assert "Pictures that no row lists were not read, 2 of 12: 'test/t5.jpg', 'train/t5.jpg'." in data.notes
+    assert "Paths of 5 pictures were resolved, for example 't0' to 'train/t0.jpg'." in data.notes
+    assert (
+        "Pictures that are not listed in any row were not read (2 of 12): 'test/t5.jpg', 'train/t5.jpg'."
+        in data.notes
+    )
 
 
 @pytest.mark.parametrize(("column", "columns"), [("file", {}), ("id", {"image": "id"})])
@@ -135,8 +138,8 @@ def test_urls_and_paths_that_all_lead_nowhere_are_one_problem(tmp_path):
         prepare_data(str(tmp_path / "labels.csv"), modality=MODALITIES["image"])
     shown = ", ".join(map(repr, list(urls)[:8]))
     assert str(error.value) == (
-        f"data.columns.image must hold paths of files, not URLs. Got {shown} and 2 more. Download the "
-        "pictures, and replace the URLs by the paths of the files."
+        f"data.columns.image must contain file paths, not URLs. Got {shown} and 2 more. Download the images, and "
+        "replace the URLs by the paths of the files."
     )
     table(tmp_path / "labels.csv", {"C:\\photos\\1.jpg": "a", "/elsewhere/2.jpg": "b"})
     options = {"target": "single_label", "label_names": ("a", "b")}
@@ -144,7 +147,8 @@ def test_urls_and_paths_that_all_lead_nowhere_are_one_problem(tmp_path):
         with pytest.raises(InputError) as error:
             load(str(tmp_path / "labels.csv"), modality=MODALITIES["image"])
         assert str(error.value) == (
-            "data.columns.image must hold the paths of pictures. Got 'C:\\\\photos\\\\1.jpg', '/elsewhere/2.jpg'. "
+            "data.columns.image must contain paths of existing pictures. Got 'C:\\\\photos\\\\1.jpg', "
+            "'/elsewhere/2.jpg'. "
             f"These files do not exist in '{tmp_path}'. Write paths relative to the folder of the table."
         )
 
@@ -164,9 +168,10 @@ def test_pictures_written_as_text_are_named_as_such(tmp_path, value):
     with pytest.raises(InputError) as error:
         prepare_data(str(tmp_path / "labels.jsonl"), modality=MODALITIES["image"])
     assert str(error.value) == (
-        "data.columns.image must hold paths of files, not the pictures themselves as base64 or data URIs. Got "
-        f"{', '.join([repr(shortened(value))] * 4)}. Write each picture to a file and its path into the table, or the "
-        "bytes of the pictures into a column of a parquet file."
+        "data.columns.image must contain file paths, not base64-encoded images or data URIs. Got "
+        f"{', '.join([repr(shortened(value))] * 4)}. Write each image to a file and its path into the "
+        f"table, or the bytes of the images into a "
+        "column of a parquet file."
     )
     assert len(str(error.value)) < 800
     item = next(open_table(tmp_path / "labels.jsonl", MODALITIES["image"], named={}).items)
@@ -196,9 +201,11 @@ def test_values_that_no_file_can_be_called_are_missing_files(tmp_path, value):
             prepare_data(str(tmp_path / "labels.jsonl"), modality=MODALITIES["image"])
         message = str(error.value)
         if len(paths) == 2:
-            assert message.startswith(f"data.columns.image must hold the paths of pictures. Got {shown!r}, ")
+            assert message.startswith(
+                f"data.columns.image must contain paths of existing pictures. Got {shown!r}, "
+            )
         else:
-            assert message.startswith("train:8 must hold a readable image. Got no such file.")
+            assert message.startswith("train:8 must contain a readable image. Got no such file.")
         assert len(message) < 600
     data = prepare_data(
         str(tmp_path / "labels.jsonl"), modality=MODALITIES["image"], validation=0, test=0, on_error="skip"

@@ -63,7 +63,7 @@ def test_objects_that_hold_a_list(tmp_path):
 )
 def test_other_documents_hold_no_table(tmp_path, content):
     file = tmp_path / "r.json"
-    assert problem(file, content).startswith("r.json must hold a table. Got ")
+    assert problem(file, content).startswith("r.json must contain a table. Got ")
     assert holds_no_table(file)
     columns(file, ROWS)
     assert not holds_no_table(file)
@@ -77,7 +77,7 @@ def test_what_is_wrong_is_named_by_its_line(tmp_path):
         "object on each line of a jsonl file, or a list of objects in a json file."
     )
     assert problem(tmp_path / "r.jsonl", '{"text": "a"}\n["b"]\n') == (
-        "r.jsonl must hold a JSON object on each line. Got a list of strings in line 2."
+        "r.jsonl must contain a JSON object on each line. Got a list of strings in line 2."
     )
     assert "the key 'text' occurs twice in an object" in problem(
         tmp_path / "r.jsonl", '{"text": "a", "text": "b"}\n{}\n'
@@ -101,10 +101,10 @@ def test_values_keep_the_types_that_all_rows_share(tmp_path):
         "r.jsonl: the values of 'a' are of several types, so they are read as strings.",
     )
     assert problem(file, '{"a": ["x"]}\n{"a": "y"}\n') == (
-        "r.jsonl must hold values of one type in 'a'. Got others in examples 0 and 1."
+        "r.jsonl must contain values of one type in 'a'. Got different types in examples 0 and 1."
     )
     assert problem(file, '{"a": "x"}\n{"a": "\\ud800"}\n') == (
-        "r.jsonl must hold text that is valid Unicode. Got half of a surrogate pair in 'a', example 1."
+        "r.jsonl must contain valid Unicode text. Got an unpaired surrogate in 'a', example 1."
     )
 
 

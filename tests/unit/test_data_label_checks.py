@@ -111,10 +111,10 @@ def test_several_labels_contradict_each_other_as_sets(tmp_path):
 def test_rows_without_a_label_are_left_out_before_the_cut_on_request(tmp_path):
     rows = [*ROWS[:18], ("no label", ""), ("none either", " ")]
     path = write(tmp_path / "r.csv", rows)
-    with pytest.raises(InputError, match="must hold a label in every row"):
+    with pytest.raises(InputError, match="must contain a label in every row"):
         prepare(path)
     data = prepare(path, on_error="skip")
-    assert "2 rows of train have no label and were left out: 'train:18', 'train:19'." in data.notes
+    assert "2 rows of train have no label and were skipped: 'train:18', 'train:19'." in data.notes
     assert sum(map(len, (data.train, data.validation, data.test))) == 18
 
 
@@ -144,7 +144,7 @@ def test_damaged_rows_do_not_take_a_class_out_of_a_split(tmp_path):
 
 
 def test_a_split_whose_rows_are_all_left_out_is_refused(tmp_path):
-    with pytest.raises(InputError, match="The train split must hold at least one example that can be used"):
+    with pytest.raises(InputError, match="The train split must contain at least one usable example"):
         prepare(write(tmp_path / "r.csv", [("", "a"), (" ", "b")]), on_error="skip")
 
 
@@ -167,7 +167,7 @@ def test_weights_stand_in_the_training_labels_and_are_told(tmp_path):
 def test_other_weights_name_their_row(tmp_path, weight):
     rows = [(text, label, weight if number == 7 else 1) for number, (text, label) in enumerate(ROWS)]
     with pytest.raises(
-        InputError, match=r"data\.columns\.weight must name a column of nonnegative numbers.*train:7"
+        InputError, match=r"data\.columns\.weight must be a column of nonnegative numbers.*train:7"
     ):
         prepare(write(tmp_path / "r.csv", rows, ("text", "label", "w")), columns={"weight": "w"})
 
@@ -181,7 +181,7 @@ def test_weights_are_of_single_label_data_and_some_are_above_0(tmp_path):
         [(text, 0.5 * len(text) + n, 1) for n, (text, _) in enumerate(ROWS)],
         ("text", "label", "w"),
     )
-    with pytest.raises(InputError, match="must be left out unless each example has one class"):
+    with pytest.raises(InputError, match="must not be set unless each example has exactly one class"):
         prepare(amounts, columns={"weight": "w"})
 
 
@@ -203,7 +203,7 @@ def test_a_split_with_some_of_the_columns_of_classes_is_refused(tmp_path):
     write(tmp_path / "test.csv", [(f"u {n}", n % 2) for n in range(9)], ("text", "a"))
     with pytest.raises(
         InputError,
-        match=r"The test split must have all columns of data\.columns\.label, or none\. Got no 'b'",
+        match=r"The test split must have all columns of data\.columns\.label, or none\. Got no column 'b'",
     ):
         prepare(str(tmp_path), columns={"label": ["a", "b"]}, validation=0)
 

@@ -86,7 +86,7 @@ def test_names_whose_parts_are_no_labels_stay_one_class(cells):
 def test_what_may_be_either_is_told_and_read_as_one_class(cells):
     found, text = read(cells)
     assert (found.values["train"], text) == (cells, "")
-    assert "each such cell is read as one class. If a cell holds several labels, set" in found.notes[0]
+    assert "each such cell is read as one class. If a cell contains several labels, set" in found.notes[0]
 
 
 def test_separated_cells_become_lists_of_classes():
@@ -104,19 +104,20 @@ def test_an_empty_separated_cell_is_a_missing_label_unless_the_recipe_says_that_
 
 def test_a_separator_that_no_cell_holds_is_told_and_lists_need_none():
     assert read(["a", "b"], BY_COMMA)[0].notes == (
-        "No label cell holds the separator ',': each has one class.",
+        "No label cell contains the separator ',': each has one class.",
     )
     assert error([["a"], ["b"]], BY_COMMA) == (
-        "The label column must hold strings if a separator is set. Got lists in 'train:0', 'train:1'. Leave "
-        "out data.columns.label.separator: lists need none."
+        "The label column must contain strings if a separator is set. Got lists in 'train:0', 'train:1'. "
+        "Remove data.columns.label.separator, which does not apply to lists."
     )
 
 
 def test_texts_for_several_labels_need_a_separator():
     text = error(["rude;spam", "ok", "rude", "spam"], target="multi_label")
     assert text == (
-        "The label column must hold several classes where data.target is multi_label. Got texts, such as 'rude;spam'. "
-        'Set the separator of the classes: columns: {label: {name: tags, separator: ";"}}.'
+        "The label column must contain several classes per cell if data.target is multi_label. Got texts, "
+        "such as 'rude;spam'. Set the separator of the classes: columns: {label: {name: tags, separator: "
+        '";"}}.'
     )
 
 
@@ -150,8 +151,9 @@ def test_list_literals_are_read_and_never_run(cell, content):
 def test_cells_with_lists_become_lists_if_all_can_be_read():
     assert values(["['a', 'b']", '["b"]', "[]", None]) == [["a", "b"], ["b"], [], None]
     assert error(["['a', 'b']", "b"]) == (
-        "The label column must hold a valid list in every row or in none. Got 'b' in 'train:1'. Write ['a', "
-        "'b'] in every row, or set data.target: single_label if each cell is a single class name."
+        "The label column must contain a valid list in every row, or in no row. Got 'b' in 'train:1'. "
+        "Write ['a', 'b'] in every row, or set data.target: single_label if each cell is a single class "
+        "name."
     )
     assert "Got '[soup]' in 'train:0'" in error(["[soup]", "[salad]"])
     assert values(["[soup]", "[salad]"], target="single_label") == ["[soup]", "[salad]"]
@@ -182,15 +184,16 @@ def test_one_hot_columns_that_exclude_each_other_are_told_and_can_be_single_labe
     assert "set data.target: single_label" in read(cells, CLASSES)[0].notes[-1]
     assert values(cells, CLASSES, "single_label") == ["toxic", "insult"]
     assert error([(1, 0, 0), (1, 0, 1), (0, 0, 0)], CLASSES, "single_label") == (
-        "The labels must have exactly one class in every row where data.target is single_label. Got none or "
-        "several for 'train:1', 'train:2'. Leave out data.target if a row may have several classes or none."
+        "The labels must have exactly one class in every row if data.target is single_label. Got no class "
+        "or several classes in 'train:1', 'train:2'. Remove data.target if a row may have no class or "
+        "several classes."
     )
 
 
 @pytest.mark.parametrize("cell", ["x", "maybe", "2020-01-01"])
 def test_other_cells_of_one_hot_columns_name_their_row(cell):
     assert error([(1, 0, 0), (0, cell, 1)], CLASSES) == (
-        "The labels must hold 0, 1 or a probability in the columns 'toxic', 'obscene', 'insult'. Got "
+        "The labels must contain 0, 1 or a probability in the columns 'toxic', 'obscene', 'insult'. Got "
         f"{cell!r} in 'train:1'. Write 0 or 1 (or no and yes, false and true); leave a cell empty if its "
         "value is unknown."
     )
@@ -199,9 +202,9 @@ def test_other_cells_of_one_hot_columns_name_their_row(cell):
 def test_lists_of_zeros_and_ones_have_a_place_for_each_class_whose_names_are_asked_for():
     cells = [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
     assert error(cells) == (
-        "The label column must have a class name for each position of its lists. Got 3 positions, such as "
-        "[0, 1, 1]. Write columns: {label: {name: tags, classes: [first, second, ...]}}, with 3 names in "
-        "the order of the list positions."
+        "The label column must have class names for the positions of its lists. Got lists of 3 values, "
+        "such as [0, 1, 1]. Set columns: {label: {name: tags, classes: [first, second, ...]}}, with 3 "
+        "names in the order of the positions."
     )
     named = {"name": "tags", "classes": CLASSES}
     expected = [["obscene", "insult"], ["toxic"], []]
@@ -209,8 +212,8 @@ def test_lists_of_zeros_and_ones_have_a_place_for_each_class_whose_names_are_ask
     assert values(["[0, 1, 1]", "[1 0 0]", "[0, 0, 0]"], named) == expected
     assert values(cells, known=CLASSES) == expected  # of a finished model
     assert error([[0, 1], [1, 0]], named) == (
-        "The label column must hold lists of 3 values, one for each of data.columns.label.classes. Got "
-        "others in 'train:0', 'train:1'."
+        "The label column must contain lists of 3 values, one for each of data.columns.label.classes. Got "
+        "other values in 'train:0', 'train:1'."
     )
 
 
@@ -261,13 +264,13 @@ def test_one_fraction_among_zeros_and_ones_is_named_and_not_the_rows_that_are_ri
     shown = [float(value) for value in row]
     assert error([*rows, row], label=["a", "b", "c"]) == (
         "The labels must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in every row. "
-        f"Got {shown!r} in 'train:4'. All other rows hold only 0 and 1: write 0 or 1 here too, or leave the "
+        f"Got {shown!r} in 'train:4'. All other rows contain only 0 and 1: write 0 or 1 here too, or leave the "
         "cell empty if its value is unknown."
     )
 
 
 def test_columns_of_ones_and_empty_cells_alone_are_refused():
     assert error([(1, None), (None, 1), (None, None)], label=["a", "b"]) == (
-        "The labels must hold 0 where a class does not apply, in the columns 'a', 'b'. Got 1 and empty "
-        "cells only. Empty cells are read as unknown: write 0 where the class does not apply."
+        "The labels must contain 0 where a class does not apply, in the columns 'a', 'b'. Got only 1 and "
+        "empty cells. Empty cells are read as unknown: write 0 where the class does not apply."
     )

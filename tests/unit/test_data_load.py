@@ -122,7 +122,7 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path):
     assert (train.place, train.rule) == ("train.parquet", "must be readable as parquet")
     assert train.value.startswith("ArrowInvalid: Parquet magic bytes not found")
     assert str(test) == (
-        "test.csv must be readable as UTF-8. Got other bytes in line 2. Save it again as UTF-8, or set "
+        "test.csv must be readable as UTF-8. Got invalid bytes in line 2. Save it again as UTF-8, or set "
         "data.encoding: cp1252 reads 'ÿþ,1', cp1250 reads '˙ţ,1', cp1251 reads 'яю,1'."
     )
 

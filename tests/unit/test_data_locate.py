@@ -63,10 +63,10 @@ def test_misplaced_pictures_are_all_named(tmp_path):
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES["image"])
     assert str(error.value) == (
-        "soup must hold its pictures directly, not in subfolders. Got 'soup/old/2.png'. Set data.nested: "
+        "soup must not contain subfolders with pictures. Got 'soup/old/2.png'. Set data.nested: "
         "join to make each folder a class of its own ('soup/old'), data.nested: top to make the outer "
-        "folder the class ('soup'), or move them up.\n"
-        f"{tmp_path} must hold its pictures in one folder per class. Got 'stray.png'. Move them into the "
+        "folder the class ('soup'), or move the files up.\n"
+        f"{tmp_path} must not contain pictures outside of the class folders. Got 'stray.png'. Move them into the "
         "folder of their class."
     )
 
@@ -76,7 +76,7 @@ def test_two_folders_for_one_split(tmp_path):
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES["image"])
     assert str(error.value) == (
-        "data.path must hold one folder for the validation split. Got 'dev', 'val'. Keep one of them."
+        "data.path must contain one folder for the validation split. Got 'dev', 'val'. Keep one of them."
     )
 
 
@@ -123,15 +123,15 @@ def test_files_of_no_split_or_of_two_formats(tmp_path):
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES["text"])
     assert str(error.value) == (
-        "data.path must hold files named after their split. Got 'a.csv', 'train_test.csv'. Rename one file "
-        "to train (train.csv, train-00000.parquet), or set data.path to a single file."
+        "data.path must contain files named after their split. Got 'a.csv', 'train_test.csv'. Rename one "
+        "file to train (train.csv, train-00000.parquet), or set data.path to a single file."
     )
     touch(tmp_path, "train.csv", "train.json")
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES["text"])
     assert str(error.value) == (
-        "data.path must hold the train split in one format. Got 'train.csv', 'train.json'. "
-        "Remove the files of the other formats."
+        "data.path must contain the train split in one format. Got 'train.csv', 'train.json'. Remove the "
+        "files of the other formats."
     )
 
 
@@ -144,14 +144,14 @@ def test_a_folder_of_nothing_known(tmp_path, modality, wanted):
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES[modality])
     assert str(error.value) == (
-        f"data.path must hold class folders of {wanted}, or csv, tsv, json, jsonl, parquet or xlsx files, or a "
+        f"data.path must contain class folders of {wanted}, or csv, tsv, json, jsonl, parquet or xlsx files, or a "
         f"dataset saved by save_to_disk. Got '{tmp_path}'."
     )
 
 
 def test_class_folders_of_pictures_hold_no_texts(tmp_path):
     touch(tmp_path, "soup/1.png", "cake/2.png")
-    with pytest.raises(InputError, match=r"must hold class folders of \.txt files"):
+    with pytest.raises(InputError, match=r"must contain class folders of \.txt files"):
         locate(str(tmp_path), MODALITIES["text"])
 
 

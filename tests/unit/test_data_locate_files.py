@@ -25,8 +25,8 @@ def test_a_plain_name_comes_before_others_that_hold_it(tmp_path):
     )
     assert parts == {"train": ["train.csv"], "test": ["test.csv"]}
     assert notes == (
-        "Files that could be the test split too were not read: 'test-copy.csv'. It is read from 'test.csv'.",
-        "Files that could be the train split too were not read: 'train_old_backup.csv'. It is read from 'train.csv'.",
+        "Files that could also be the test split were not read: 'test-copy.csv'. It is read from 'test.csv'.",
+        "Files that could also be the train split were not read: 'train_old_backup.csv'. It is read from 'train.csv'.",
         "Files not named after a split were not read: 'pretrain.csv'.",
     )
 
@@ -53,17 +53,17 @@ def test_numbered_files_are_parts_of_one_split(tmp_path, names):
 def test_files_called_like_those_of_other_splits_come_first(tmp_path):
     parts, notes = located(tmp_path, "dishes_train.csv", "old_train.csv", "dishes_val.csv")
     assert parts == {"train": ["dishes_train.csv"], "validation": ["dishes_val.csv"]}
-    assert notes[0].startswith("Files that could be the train split too were not read: 'old_train.csv'.")
+    assert notes[0].startswith("Files that could also be the train split were not read: 'old_train.csv'.")
 
 
 def test_files_of_equal_right_are_asked_about(tmp_path):
     with pytest.raises(InputError) as error:
         located(tmp_path, "a_train.csv", "b_train.csv", "test.csv", "test.csv.gz")
     assert str(error.value) == (
-        "data.path must hold one file for the train split, or its numbered parts. Got 'a_train.csv', "
-        "'b_train.csv'. Rename the one to use to train.csv, or move the others elsewhere.\n"
-        "data.path must hold the test split in one format. Got 'test.csv', 'test.csv.gz'. Remove the files "
-        "of the other formats."
+        "data.path must contain one file for the train split, or its numbered parts. Got 'a_train.csv', "
+        "'b_train.csv'. Rename the file to use to train.csv, or move the other files elsewhere.\n"
+        "data.path must contain the test split in one format. Got 'test.csv', 'test.csv.gz'. Remove the "
+        "files of the other formats."
     )
 
 
@@ -78,7 +78,7 @@ def test_files_that_hold_no_table_block_nothing(tmp_path):
     parts, notes = located(tmp_path, "reviews.csv")
     assert parts == {"train": ["reviews.csv"]}
     assert notes == (
-        "Files that hold no table were not read: 'labels.json', 'notes.csv', 'readme.json', 'train.json'.",
+        "Files without a table were not read: 'labels.json', 'notes.csv', 'readme.json', 'train.json'.",
     )
     below = tmp_path / "data"
     below.mkdir()
@@ -102,8 +102,8 @@ def test_a_plain_name_is_not_mixed_with_numbered_ones(tmp_path):
     parts, notes = located(tmp_path, "train.csv", "train2.csv", "train_2.csv")
     assert parts == {"train": ["train.csv"]}
     assert notes == (
-        "Files that could be the train split too were not read: 'train2.csv', 'train_2.csv'. "
-        "It is read from 'train.csv'.",
+        "Files that could also be the train split were not read: 'train2.csv', 'train_2.csv'. It is read "
+        "from 'train.csv'.",
     )
 
 

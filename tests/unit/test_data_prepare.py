@@ -75,8 +75,8 @@ def test_class_folders_from_path_to_splits(tmp_path):
     assert first["image"].tobytes() == Image.open(tmp_path / first["id"]).tobytes()
     assert data.notes == (
         "Columns inferred: image from 'image', label from 'label'.",
-        "Split off from train, which keeps 32: validation (4 examples), test (4 examples), stratified by "
-        "class.",
+        "Created from train, stratified by class: validation (4 examples), test (4 examples); train keeps "
+        "32 examples.",
     )
 
 
@@ -168,12 +168,12 @@ def test_strings_of_other_writers(tmp_path, kind):
 def test_a_split_of_nothing_but_empty_texts(tmp_path):
     write_rows(tmp_path / "train.jsonl", 20)
     (tmp_path / "test.csv").write_text("text,label\n,pos\n,neg\n")
-    repair = "Replace or remove it, or set data.on_error: skip to leave it out."
+    repair = "Replace or remove it, or set data.on_error: skip."
     assert error_text(tmp_path) == (
-        f"test:0 must hold text. Got an empty text. {repair}\n"
-        f"test:1 must hold text. Got an empty text. {repair}"
+        f"test:0 must contain text. Got an empty text. {repair}\n"
+        f"test:1 must contain text. Got an empty text. {repair}"
     )
-    rule = "must hold at least one example that can be used."
+    rule = "must contain at least one usable example."
     assert error_text(tmp_path, on_error="skip") == f"The test split {rule}"
 
 
@@ -199,12 +199,12 @@ def test_groups_stay_together_and_the_given_test_split_keeps_out(tmp_path):
     assert set(data.train.column_names) == {"id", "text", "label", "group:author"}
     assert (
         data.notes[-1]
-        == "Split off from train, which keeps 36: validation (4 examples), with whole groups of 'author'."
+        == "Created from train, without dividing groups of 'author': validation (4 examples); train keeps 36 examples."
     )
     write_rows(tmp_path / "test.jsonl", 4, start=100, author=["g3"] * 4)
     assert error_text(tmp_path, group="author") == (
-        "The data must not have the same group in train and test. Got 'g3'. "
-        "Remove those rows from train, or leave out data.split.group."
+        "The data must not have the same group in train and test. Got 'g3'. Remove those rows from train, "
+        "or remove data.split.group from the recipe."
     )
     assert error_text(tmp_path, group="autor") == (
         "data.split.group must be a column of the data. Got 'autor'. Nearest: 'author'."
@@ -280,12 +280,12 @@ def test_unusable_examples_are_left_out_on_request(tmp_path):
     write_pictures(tmp_path, ["a", "b"], 10)
     (tmp_path / "a" / "3.png").write_bytes(b"no image")
     assert error_text(tmp_path, "image") == (
-        "a/3.png must hold a readable image. Got a file of no known image format. "
-        "Replace or remove it, or set data.on_error: skip to leave it out."
+        "a/3.png must contain a readable image. Got a file of no known image format. Replace or remove it, "
+        "or set data.on_error: skip."
     )
     data = prepare(tmp_path, "image", on_error="skip")
     assert sum(sizes(data)) == 19
-    assert "'a/3.png' was left out: a file of no known image format." in data.notes
+    assert "'a/3.png' was skipped: a file of no known image format." in data.notes
 
 
 def test_all_problems_are_told_at_once(tmp_path):
@@ -295,11 +295,11 @@ def test_all_problems_are_told_at_once(tmp_path):
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "test.jsonl").write_text(json.dumps({"text": "Text  1", "label": "a"}) + "\n")
     assert error_text(tmp_path) == (
-        "The label column must hold a label in every row. Got none for 'train:3'. Label these rows or remove them.\n"
-        "train:4 must hold text. Got an empty text. "
-        "Replace or remove it, or set data.on_error: skip to leave it out.\n"
-        "The data must not hold the same example in train and test. Got 'train:1' = 'test:0'. "
-        "Remove one of each, or set data.on_error: skip to leave them out of train."
+        "The label column must contain a label in every row. Got missing labels in 'train:3'. Label these "
+        "rows or remove them.\n"
+        "train:4 must contain text. Got an empty text. Replace or remove it, or set data.on_error: skip.\n"
+        "The data must not contain the same example in train and test. Got 'train:1' = 'test:0'. Remove "
+        "one of each, or set data.on_error: skip to remove them from train."
     )
 
 
@@ -307,8 +307,8 @@ def test_missing_image_files_are_named(tmp_path):
     write_pictures(tmp_path / "pictures", ["a"], 1)
     (tmp_path / "a.csv").write_text("image,label\npictures/a/0.png,x\npictures/a/9.png,y\n")
     assert error_text(tmp_path, "image", validation=0, test=0) == (
-        "pictures/a/9.png must hold a readable image. Got no such file. "
-        "Replace or remove it, or set data.on_error: skip to leave it out."
+        "pictures/a/9.png must contain a readable image. Got no such file. Replace or remove it, or set "
+        "data.on_error: skip."
     )
 
 
@@ -328,16 +328,16 @@ def test_a_class_that_only_test_has(tmp_path):
     write_rows(tmp_path / "train.jsonl", 20)
     write_rows(tmp_path / "test.jsonl", 4, labels=("pos", "mixed"), start=50)
     assert error_text(tmp_path) == (
-        "The test split must hold only classes that are in train too. Got 'mixed'. "
-        "Add examples of them to train, or remove them."
+        "The test split must contain only classes that are also in train. Got 'mixed'. Add examples of "
+        "them to train, or remove them."
     )
 
 
 def test_one_class_and_empty_files(tmp_path):
     path = write_rows(tmp_path / "train.jsonl", 20, labels=("pos",))
-    assert error_text(path) == "The label column must hold at least two classes in train. Got 'pos'."
+    assert error_text(path) == "The label column must contain at least two classes in train. Got 'pos'."
     (tmp_path / "test.csv").write_text("text,label\n")
-    assert error_text(tmp_path) == "The test split must hold at least one example."
+    assert error_text(tmp_path) == "The test split must not be empty."
 
 
 def test_no_train_split(tmp_path):

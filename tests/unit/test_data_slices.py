@@ -98,7 +98,7 @@ def test_a_column_of_lists_is_refused(tmp_path):
     lines = [json.dumps({"text": f"t{index}", "label": "ab"[index % 2], "tags": ["x"]}) for index in range(4)]
     (tmp_path / "data.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert refused(tmp_path / "data.jsonl", slices=["tags"]) == (
-        "evaluation.slices[0] must hold one text or number for each example. Got 'tags' of type List."
+        "evaluation.slices[0] must contain one text or number for each example. Got 'tags' of type List."
     )
 
 
@@ -110,7 +110,8 @@ def test_a_column_that_tells_examples_apart_is_refused(tmp_path):
     (tmp_path / "data.jsonl").write_text("\n".join(lines), encoding="utf-8")
     said = refused(tmp_path / "data.jsonl", slices=["name"])
     assert said.startswith(
-        "evaluation.slices[0] must be a column of at most 50 distinct values, or of numbers. Got 60 of 'name'"
+        "evaluation.slices[0] must be a column with at most 50 distinct values, or a column of numbers. Got "
+        "60 values of 'name'"
     )
 
 
@@ -230,7 +231,7 @@ def test_metadata_that_names_no_files_is_refused(pictures):
     with pytest.raises(InputError) as caught:
         slices_of(pictures)
     assert str(caught.value) == (
-        f"{pictures}/train/metadata.csv must have the column 'file_name', which names the file of each row. "
+        f"{pictures}/train/metadata.csv must have the column 'file_name', with the file of each row. "
         "Got 'name', 'style'."
     )
 

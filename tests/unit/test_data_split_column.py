@@ -61,13 +61,13 @@ def test_values_that_name_no_split_are_told():
         "Known: train, validation (val, valid, dev) and test. Set data.columns.split: null to ignore the "
         "column."
     )
-    rule = "data.columns.split must hold the name of a split in every row."
+    rule = "data.columns.split must be a column with a split name in every row."
     assert (
         problem({**ROWS, "split": ["train", "extra", "test", "train"]})
         == f"{rule} Got 'split' with 'extra'. {repair}"
     )
     assert problem({**ROWS, "split": ["train", "", None, "test"]}) == (
-        f"{rule} Got none for 'train:1', 'train:2'. {repair}"
+        f"{rule} Got empty cells in 'train:1', 'train:2'. {repair}"
     )
     assert problem({**ROWS, "part": list("1212")}, "part") == f"{rule} Got 'part' with '1', '2'. {repair}"
     assert (
@@ -81,7 +81,7 @@ def test_files_of_splits_come_before_the_column():
     found = divide_by_column({"train": dataset, "test": dataset.select([2])}, "auto")
     assert {split: len(part) for split, part in found.splits.items()} == {"train": 4, "test": 1}
     assert found.notes == (
-        "The column 'split' was not used, because the data has splits of its own. Set data.columns.split: "
+        "The column 'split' was not used, because the data already has splits. Set data.columns.split: "
         "split to split it by the column instead.",
     )
     found = divide_by_column({"train": dataset, "test": dataset.select([2])}, "split")

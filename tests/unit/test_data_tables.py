@@ -50,7 +50,7 @@ def test_paths_from_the_hub_lead_nowhere():
     with pytest.raises(InputError) as error:
         read_table(rows, Columns(label="label", inputs={"image": "image"}), "train", None)
     assert str(error.value) == (
-        "data.columns.image must hold images themselves, not paths, in data from the Hub. Got 'a.png'."
+        "data.columns.image must contain images, not paths, in data from the Hub. Got 'a.png'."
     )
 
 

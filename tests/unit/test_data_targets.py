@@ -109,22 +109,22 @@ def test_the_target_can_be_asked_for():
 )
 def test_a_target_that_does_not_suit_the_labels(labels, target, found):
     assert error_text(labels, target) == (
-        f"data.target must fit the labels, which are {found}. Got {target!r}. Leave it at 'auto'."
+        f"data.target must fit the labels, which are {found}. Got {target!r}. Remove it, or set it to auto."
     )
 
 
 def test_missing_labels_are_named():
     assert error_text(["a", None, "b"], test=[None, "a"]) == (
-        "The label column must hold a label in every row. Got none for 'train:1', 'test:0'. "
+        "The label column must contain a label in every row. Got missing labels in 'train:1', 'test:0'. "
         "Label these rows or remove them."
     )
     assert error_text([["a"], ["b", None], None]) == (
-        "The label column must hold a label in every row. Got none for 'train:1', 'train:2'. "
+        "The label column must contain a label in every row. Got missing labels in 'train:1', 'train:2'. "
         "Label these rows or remove them."
     )
     named = ", ".join(f"'train:{row}'" for row in range(8))
     assert error_text([None] * 25 + ["a"]) == (
-        f"The label column must hold a label in every row. Got none for {named} and 17 more. "
+        f"The label column must contain a label in every row. Got missing labels in {named} and 17 more. "
         f"Label these rows or remove them."
     )
 
@@ -147,10 +147,10 @@ def test_rows_of_zeros_and_ones_are_not_taken_for_classes():
 def test_mixed_and_strange_labels():
     assert (
         error_text(["a", ["b"], ["c"]])
-        == "The label column must hold a list in every row or in none. Got 2 of 3."
+        == "The label column must contain a list in every row, or in no row. Got lists in 2 of 3 rows."
     )
     assert error_text([datetime.date(2020, 1, 1)]) == (
-        "The label column must hold texts, numbers or lists of them. Got date."
+        "The label column must contain texts, numbers or lists of them. Got date."
     )
 
 
@@ -166,9 +166,10 @@ def test_labels_that_a_trained_model_does_not_know():
     encoded, problems = encode_known("test", values, ids, "single_label", ["cake", "soup"])
     assert encoded == []
     assert [str(problem) for problem in problems] == [
-        "The label column must hold a label in every row. Got none for 'r2'. Label these rows or remove them.",
-        "Label 'soop' must be a class of the model. Got it for 'r0', 'r3'. Nearest: 'soup'.",
-        "Label 'tea' must be a class of the model. Got it for 'r4'. Known: 'cake', 'soup'.",
+        "The label column must contain a label in every row. Got missing labels in 'r2'. Label these rows "
+        "or remove them.",
+        "Label 'soop' in 'r0', 'r3' must be a class of the model. Nearest: 'soup'.",
+        "Label 'tea' in 'r4' must be a class of the model. Known: 'cake', 'soup'.",
     ]
 
 

@@ -65,7 +65,7 @@ def test_a_folder_of_folders_needs_no_classes(pictures, tmp_path):
         Image.new("RGB", (8, 8), "blue").save(tmp_path / "target" / split / "9.png")
     found = load(tmp_path / "target", "image")
     assert found.dataset["id"][:] == ["train/9.png", *(f"train/batch/{index}.png" for index in range(4))]
-    assert found.notes[-1].endswith("Its train split is used.")
+    assert found.notes[-1].endswith("The train split is used.")
 
 
 def test_labels_are_not_read_and_may_be_missing(texts, tmp_path):
@@ -82,7 +82,7 @@ def test_of_saved_splits_that_for_training_is_taken_and_that_is_said(tmp_path):
     DatasetDict(splits).save_to_disk(tmp_path / "saved")
     found = load(tmp_path / "saved")
     assert found.dataset["text"][:] == ["of train", "b"]
-    assert found.notes == (f"{PLACE}: Its train split is used.",)
+    assert found.notes == (f"{PLACE}: The train split is used.",)
     DatasetDict({"test": splits["test"]}).save_to_disk(tmp_path / "only")
     assert load(tmp_path / "only").dataset["text"][:] == ["of test", "b"]
 
@@ -108,8 +108,8 @@ def test_what_cannot_be_used_is_said_of_the_field(tmp_path, pictures):
     )
     (tmp_path / "empty.csv").write_text('text\na film\n""\n', encoding="utf-8")
     assert problem(tmp_path / "empty.csv") == (
-        "domain_adaptation.target, train:1 must hold text. Got an empty text. "
-        "Replace or remove it, or set data.on_error: skip to leave it out."
+        "domain_adaptation.target, train:1 must contain text. Got an empty text. Replace or remove it, or "
+        "set data.on_error: skip."
     )
     assert len(load(tmp_path / "empty.csv", on_error="skip")) == 1
     (tmp_path / "numbers.csv").write_text("a,b\n1,2\n", encoding="utf-8")
@@ -118,7 +118,7 @@ def test_what_cannot_be_used_is_said_of_the_field(tmp_path, pictures):
         "columns 'a', 'b'. Set data.columns.text to one of them."
     )
     (pictures / "2.png").write_bytes(b"no image")
-    assert "domain_adaptation.target, 2.png must hold a readable image." in problem(pictures, "image")
+    assert "domain_adaptation.target, 2.png must contain a readable image." in problem(pictures, "image")
 
 
 def test_pictures_that_have_to_be_converted_are_told(pictures):

@@ -43,7 +43,8 @@ def test_half_a_pair_is_refused(tmp_path, content):
         items_of(tmp_path, content, PAIR)
     message = str(caught.value)
     assert (
-        "must have the columns 'premise' and 'hypothesis', because the model takes pairs of texts." in message
+        "must have the columns 'premise' and 'hypothesis', as the model was trained on pairs of texts."
+        in message
     )
     assert message.endswith("Rename two columns, or set --column text=NAME --column text_pair=NAME.")
 
@@ -59,7 +60,7 @@ def test_a_model_of_single_texts_says_that_it_leaves_the_second_out(tmp_path, ca
         (item,) = items_of(tmp_path, "premise,hypothesis\na,b\n", memory)
     assert item.content == {"text": "a"}
     place = tmp_path / "new.csv"
-    told = f"{place}: the column 'hypothesis' is not read, because the model takes single texts."
+    told = f"{place}: the column 'hypothesis' is not read, because the model was trained on single texts."
     assert caplog.messages == [told]
     caplog.clear()
     with caplog.at_level("INFO"):

@@ -338,7 +338,7 @@ def test_a_run_cannot_grant_itself_the_permission(tmp_path, foreign_run, canary)
     assert refused(prepare_page, foreign_run, tmp_path) == message
     assert refused(export, foreign_run, format="torch_export") == message
     assert refused(write_space, foreign_run, tmp_path / "space") == (
-        "--space must be left out for a model with custom code."
+        "--space must not be set for a model with custom code."
     )
     assert refused(load_classifier, foreign_run) == (
         f"{foreign_run / 'model'} must load without custom code {UNLESS}. Got {str(foreign_run / 'model')!r}. "
@@ -375,8 +375,8 @@ def test_an_exported_program_is_loaded_only_when_allowed(tmp_path, canary):
     write_program(classifier.pipe.model.eval(), classifier.modality, batch, file, describe(classifier))
     _plant(file, canary)
     assert refused(program_classifier, folder) == (
-        f"{file} must be trusted before it is loaded, with trust_remote_code=True. torch.export.load unpickles "
-        "model.pt2, which can run any code. ONNX files run none."
+        f"{file} must be loaded with trust_remote_code=True. torch.export.load unpickles "
+        "model.pt2, which can run any code. ONNX files contain no code."
     )
     assert not canary.ran
     with pytest.raises(

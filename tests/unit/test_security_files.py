@@ -185,7 +185,7 @@ def test_a_saved_dataset_names_its_own_files(saved, place, name):
     file = saved / place / "state.json"
     change_json(file, _data_files=[{"filename": name}])
     assert refused(texts, saved / place.split("/")[0]) == (
-        f"{file} must name files of its own folder. Got {name!r}. Save the dataset again."
+        f"{file} must refer only to files in its own folder. Got {name!r}. Save the dataset again."
     )
 
 
@@ -299,8 +299,9 @@ def test_a_link_out_of_a_checkpoint_is_not_published(tmp_path):
     folder = save_bert(tmp_path / "run" / "model")
     (folder / "vocab.txt").symlink_to(secret)
     assert refused(write_space, folder, tmp_path / "space") == (
-        f"{folder / 'vocab.txt'} must not be a link out of the checkpoint's folder. Got {str(secret)!r}. Put a copy "
-        "of the file in its place."
+        f"{folder / 'vocab.txt'} must not be a link to a file outside of the checkpoint folder. Got "
+        f"{str(secret)!r}. Replace the link by a copy of the "
+        "file."
     )
     assert not (tmp_path / "space").exists()
     uploads, left = collect(tmp_path / "run", "me/model")
