@@ -12,7 +12,13 @@ from yaml import YAMLError
 
 from hf_finetune.files import replacing
 from hf_finetune.models.head_spec import CODE
-from hf_finetune.publishing.portable_recipe import is_local, portable_recipe, published_recipe, run_recipe
+from hf_finetune.publishing.portable_recipe import (
+    LOCAL,
+    is_local,
+    portable_recipe,
+    published_recipe,
+    run_recipe,
+)
 from hf_finetune.publishing.upload_plan import THIS_MODEL
 from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
 from hf_finetune.report.compression import size_tables
@@ -98,8 +104,8 @@ def render_card(
     yaml = dump_recipe(whole or recipe).rstrip()
     text = environment.get_template("card.md").render(
         run=record,
-        base=base,
-        data=data,
+        base=_describe_source(base, "checkpoint"),
+        data=_describe_source(data, "dataset"),
         code=code,
         this_model=THIS_MODEL,
         example=_example(record),
@@ -111,6 +117,7 @@ def render_card(
         domain=domain_sentence(record),
         weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:WEAKEST] if len(rows) > 2 else [],
         few=_few(record),
+        rare_below=FEW,
         recipe=yaml,
         fence=_fence(yaml),
         others=[name for name in getattr(whole, "tasks", ()) if name != record.name],
@@ -168,6 +175,11 @@ def _license_of(spec: ModelSpec) -> dict[str, str]:
     except (OSError, ValueError, YAMLError, HfHubHTTPError, OfflineModeIsEnabled):
         return {}
     return {name: str(metadata[name]) for name in LICENCE if metadata and metadata.get(name)}
+
+
+def _describe_source(path: str, kind: str) -> str:
+    """Return the name of a checkpoint or a dataset, with a note if it is local."""
+    return f"{path.removeprefix(LOCAL)} (a local {kind})" if is_local(path) else path
 
 
 def _fence(text: str) -> str:

@@ -57,7 +57,7 @@ def _rows(found: Mapping[str, Any], one: str, other: str) -> tuple[tuple[str, st
     macs = f"MACs (multiply-accumulate operations) for {found['example']}"
     rows.append((macs, f"{first['macs']:,}", f"{second['macs']:,}"))
     one, other = (_number(model["milliseconds"], 2) for model in (first, second))
-    rows.append(("ms for that forward pass on the CPU", one, other))
+    rows.append(("CPU latency of one forward pass (ms)", one, other))
     return tuple(rows)
 
 

@@ -1,5 +1,6 @@
 """Description of a run's domain adaptation, for the report and the model card."""
 
+from hf_finetune.errors import counted
 from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.report.run_record import RunRecord
 
@@ -11,13 +12,13 @@ def domain_sentence(record: RunRecord) -> str:
     spec = record.recipe.get("domain_adaptation")
     if spec is None:
         return ""
-    done = record.metrics.get("pretraining")
-    if done is not None:
-        whose = "this domain and another one" if spec.get("source") else "another domain"
-        epochs = f"{done['epochs']:g} {'epoch' if done['epochs'] == 1 else 'epochs'}"
+    pretraining = record.metrics.get("pretraining")
+    if pretraining is not None:
+        domains = "this domain and another one" if spec.get("source") else "another domain"
+        epochs = counted(pretraining["epochs"], "epoch")
         return (
-            f"Before the first stage everything below the head was trained for {epochs} to predict masked parts of "
-            f"{done['examples']:,} unlabeled inputs of {whose}."
+            f"Before the first stage, the backbone was pretrained for {epochs} on {pretraining['examples']:,} "
+            f"unlabeled inputs of {domains} (prediction of masked parts)."
         )
     stages = spec.get("stages") or ()
     where = f"In {' and '.join(stages)}" if stages else "In each stage that trains more than the head"

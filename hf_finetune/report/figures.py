@@ -150,7 +150,7 @@ def learning_curves(
         ended = "" if last is None else f"; the validation {metric} ends at {last:.3f}"
         count = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
         about = (
-            f"Training loss over {start:,} steps of {count}, as logged (faint) and smoothed{ended}. "
+            f"Training loss over {start:,} steps of {count}, per logged step (thin) and smoothed (thick){ended}. "
             "Dotted lines mark the start of a stage."
         )
         return Picture("learning-curves", "Learning curves", about, _svg(figure))
@@ -205,9 +205,11 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
     counts = _counted(labels, decisions, len(names))
     right = np.trace(counts) / max(1, counts.sum())
     about = (
-        f"{right:.1%} of {counts.sum():,} examples are correct (on the diagonal). "
-        "Rows are labels, columns are predictions; the stronger the color, the larger the share of the row."
+        f"{right:.1%} of {counts.sum():,} examples are correct (blue, on the diagonal); errors are orange. "
+        "Rows are labels, columns are predictions; the color intensity is the fraction of the row."
     )
+    if len(names) > NAMED:
+        about += f" Class names are omitted for more than {NAMED} classes."
     figure = _matrix(counts, _shares(counts), names if len(names) <= NAMED else None)
     return Picture("confusion-matrix", f"Confusion matrix of {len(names):,} classes", about, figure)
 
@@ -320,9 +322,8 @@ def class_balance(counts: Mapping[str, int]) -> Picture | None:
         axes.tick_params(axis="y", length=0)
         half = BARS // 2
         some = f" (shown: the {half} largest and the {half} smallest)" if len(shown) < len(ranked) else ""
-        about = (
-            f"Training examples of {len(ranked)} classes{some}: from {ranked[-1][1]:,} to {ranked[0][1]:,}."
-        )
+        counts_range = f"{ranked[-1][1]:,} to {ranked[0][1]:,}"
+        about = f"Training examples of each of {len(ranked)} classes{some}: {counts_range}."
         return Picture("class-balance", "Training examples by class", about, _svg(figure))
 
 

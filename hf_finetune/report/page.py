@@ -178,16 +178,16 @@ def _contents(
     record: RunRecord, metrics: bool, classes: bool, sizes: bool, figures: dict[str, Drawn]
 ) -> list[tuple[str, str]]:
     """Return the table of contents: the anchor and title of each section that the report has."""
-    errors = record.predictions is not None and not TARGETS[record.predictions.target].has_classes
+    is_regression = record.predictions is not None and not TARGETS[record.predictions.target].has_classes
     sections = [
         ("stages", "Stages", True),
-        ("metrics", "Metrics", metrics),
+        ("metrics", "Test metrics", metrics),
         ("slices", "Slices", bool(record.metrics.get("slices"))),
         ("confusion", "Confusion matrix", bool({"confusion-matrix", "confused-classes"} & figures.keys())),
         ("classes", "Classes", classes),
         ("reliability", "Calibration", "reliability" in figures),
-        ("sizes", "Size", sizes),
-        ("mistakes", "Errors" if errors else "Mistakes", bool(record.mistakes)),
+        ("sizes", "Size and speed", sizes),
+        ("mistakes", "Largest errors" if is_regression else "Most confident errors", bool(record.mistakes)),
         ("data", "Data", True),
         ("environment", "Environment", True),
     ]

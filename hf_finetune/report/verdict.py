@@ -38,9 +38,10 @@ def verdict(record: RunRecord) -> str:
 
 def _compared(start: str, metrics: Mapping[str, Any], name: str, target: str | None = None) -> str:
     """Return sentences on the value of a metric, its comparison with the baselines, and groups that are too few."""
-    values = filter(None, [f"{start} {_value(metrics, name)}", _baseline_values(metrics, name, target)])
+    value, baselines = f"{start} {_value(metrics, name)}", _baseline_values(metrics, name, target)
+    comparison = f"{value}, compared with {baselines}" if baselines else value
     tested = baseline_verdict(metrics, name, target)
-    return " ".join(filter(None, [f"{'; '.join(values)}.", tested, _few_groups(metrics)]))
+    return " ".join(filter(None, [f"{comparison}.", tested, _few_groups(metrics)]))
 
 
 def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None = None) -> str:
@@ -75,11 +76,11 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
         if comparison["verdict"] == "not distinguishable" and ends and not ends[0] <= 0 <= ends[1]:
             surely += f", but p is {comparison['p_value']:.4f}"
         apart = f"difference {comparison['difference']:+.3f}{surely}"
-        clauses.append(f"{word} {_baseline(baseline, target or metrics.get('target'))} ({apart})")
+        clauses.append(f"{word} that of {_baseline(baseline, target or metrics.get('target'))} ({apart})")
     if not clauses:
         return ""
     advice = " The simpler model is better here." if worse else ""
-    return f"On the same examples, the model is {' and '.join(clauses)}.{advice}"
+    return f"On the same examples, the model's {name} is {' and '.join(clauses)}.{advice}"
 
 
 def leading_metric(metrics: Mapping[str, Any]) -> str | None:
@@ -107,7 +108,7 @@ def _few_groups(metrics: Mapping[str, Any]) -> str:
 def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) -> str:
     """Return a clause with the values of all baselines; empty if no baseline has the metric."""
     values = [
-        f"{_baseline(baseline, target or metrics.get('target'))} has {scores[name]:.3f}"
+        f"{scores[name]:.3f} for {_baseline(baseline, target or metrics.get('target'))}"
         for baseline, scores in metrics.get("baselines", {}).items()
         if baseline in BASELINES and scores.get(name) is not None
     ]

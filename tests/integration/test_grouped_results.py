@@ -75,7 +75,7 @@ def test_baselines_are_kept_and_compared_as_any_predictions(grouped):
     assert kept["interval"] == pytest.approx(difference.interval) and kept["verdict"] == difference.verdict
     assert np.ptp(read_predictions(majority).scores, axis=0).max() == 0
     page = (grouped.folder / "report.html").read_text(encoding="utf-8")
-    assert "On the same examples, the model is" in page
+    assert "On the same examples, the model&#39;s" in page
 
 
 def share_of_groups(examples):

@@ -202,10 +202,7 @@ def test_the_code_is_published_only_if_it_is_this_packages(tmp_path, done):
 def test_a_plain_run_has_no_code_and_its_card_no_word_of_it(image_run):
     folder = image_run[1].folder / "model"
     assert not list(folder.glob("*.py"))
-    assert (
-        "trust_remote_code"
-        not in (folder / "README.md").read_text(encoding="utf-8").split("## The recipe")[0]
-    )
+    assert "trust_remote_code" not in (folder / "README.md").read_text(encoding="utf-8").split("## Recipe")[0]
     assert "auto_map" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 

@@ -99,11 +99,11 @@ def test_columns_are_named_on_the_command_line():
     with pytest.raises(InputError) as caught:
         parse_columns(["texts=a", "text", "label=x", "id=a", "id=b"])
     assert str(caught.value).splitlines() == [
-        f"--column must name one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",
+        f"--column must set one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",
         "--column must be KEY=NAME. Got 'text'. For example text=question.",
-        f"--column must name one of {', '.join(INPUT_KEYS)}. Got 'label'. "
+        f"--column must set one of {', '.join(INPUT_KEYS)}. Got 'label'. "
         f"Known: {', '.join(map(repr, INPUT_KEYS))}.",
-        "--column must name id once. Got 'id=b'.",
+        "--column must set id only once. Got 'id=b'.",
     ]
 
 

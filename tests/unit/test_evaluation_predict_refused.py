@@ -30,7 +30,7 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
         f"{empty} contains no .txt files at any depth.",
         f"{odd} must be a text, or a file of texts with a known extension. Got a file. "
         "Known: '.txt', '.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.parquet', '.xlsx'.",
-        f"{table} must have exactly one column that looks like the text. Got columns 'headline', 'summary'. "
+        f"{table} must have exactly one possible text column. Got columns 'headline', 'summary'. "
         "Rename the column with the texts to 'text', or set --column text=NAME.",
         f"{blank} contains no rows.",
     ]
@@ -51,7 +51,7 @@ def test_other_inputs_that_cannot_be_used(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("headline,summary\na,b\n")
     assert problem_of([str(table)], TEXT, columns={"text": "sumary"}) == (
-        f"{table} must have the column that is set for text. Got 'sumary'. Nearest: 'summary'."
+        f"{table} must have the column 'sumary', which is set for text. Nearest: 'summary'."
     )
 
 

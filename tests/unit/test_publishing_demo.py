@@ -124,8 +124,8 @@ def test_the_port_and_the_extra_are_asked_for_first(monkeypatch, tmp_path):
     with pytest.raises(InputError) as caught:
         demo.serve(tmp_path, port=0, opened=print)
     assert str(caught.value) == (
-        "hf-finetune demo must have its packages installed. Got no 'no_such_module'. "
-        "Install the missing packages: pip install 'hf-finetune[demo]'."
+        "hf-finetune demo needs packages that are not installed: 'no_such_module'. "
+        "Run pip install 'hf-finetune[demo]'."
     )
 
 

@@ -16,8 +16,8 @@ def test_missing_packages_are_told_with_the_command(monkeypatch, extra):
         need_extra(extra, "--format onnx")
     missing = ", ".join(map(repr, EXTRAS[extra]))
     assert str(caught.value) == (
-        f"--format onnx must have its packages installed. Got no {missing}. "
-        f"Install the missing packages: pip install 'hf-finetune[{extra}]'."
+        f"--format onnx needs packages that are not installed: {missing}. "
+        f"Run pip install 'hf-finetune[{extra}]'."
     )
 
 

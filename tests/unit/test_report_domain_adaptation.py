@@ -17,14 +17,14 @@ def record(spec, **metrics):
         (
             {"method": "continue_pretraining", "source": False},
             {"pretraining": {"epochs": 1.0, "examples": 2000}},
-            "Before the first stage everything below the head was trained for 1 epoch to predict masked parts of "
-            "2,000 unlabeled inputs of another domain.",
+            "Before the first stage, the backbone was pretrained for 1 epoch on 2,000 unlabeled inputs of another "
+            "domain (prediction of masked parts).",
         ),
         (
             {"method": "continue_pretraining", "source": True},
             {"pretraining": {"epochs": 2.5, "examples": 30}},
-            "Before the first stage everything below the head was trained for 2.5 epochs to predict masked parts of "
-            "30 unlabeled inputs of this domain and another one.",
+            "Before the first stage, the backbone was pretrained for 2.5 epochs on 30 unlabeled inputs of this "
+            "domain and another one (prediction of masked parts).",
         ),
         (
             {"method": "coral", "stages": []},

@@ -208,17 +208,17 @@ def made_of(value, baseline, word, apart):
 def test_a_verdict_tells_worse_from_better_and_from_what_cannot_be_told():
     worse = made_of(0.589, 0.670, "below", -0.081)
     assert worse == (
-        "On 240 test examples the accuracy is 0.589 (95 % confidence interval 0.509 to 0.669); the majority-class "
-        "baseline has 0.100 and logistic regression on frozen features has 0.670. On the same examples, the model is "
-        "above the majority-class baseline (difference +0.489, 95 % confidence interval +0.200 to +0.600) and below "
-        "logistic regression on frozen features (difference -0.081, 95 % confidence interval -0.131 to -0.031). The "
-        "simpler model is better here."
+        "On 240 test examples the accuracy is 0.589 (95 % confidence interval 0.509 to 0.669), compared with 0.100 "
+        "for the majority-class baseline and 0.670 for logistic regression on frozen features. On the same examples, "
+        "the model's accuracy is above that of the majority-class baseline (difference +0.489, 95 % confidence "
+        "interval +0.200 to +0.600) and below that of logistic regression on frozen features (difference -0.081, 95 % "
+        "confidence interval -0.131 to -0.031). The simpler model is better here."
     )
     better = made_of(0.732, 0.661, "above", 0.071)
-    assert "and above logistic regression on frozen features (difference +0.071" in better
+    assert "and above that of logistic regression on frozen features (difference +0.071" in better
     assert "simpler" not in better and "not shown" not in better
     alike = made_of(0.732, 0.725, "not distinguishable", 0.007)
-    assert "and not distinguishable from logistic regression on frozen features (diff" in alike
+    assert "and not distinguishable from that of logistic regression on frozen features (diff" in alike
     assert "simpler" not in alike and "but p is" not in alike
     by_few = made_of(0.667, 0.771, "not distinguishable", -0.104)
     assert "(difference -0.104, 95 % confidence interval -0.154 to -0.054, but p is 0.0100)." in by_few
@@ -231,8 +231,8 @@ def test_of_a_loss_above_is_worse():
     found = {"difference": 0.4, "interval": [0.3, 0.5], "p_value": 0.01, "verdict": "above"}
     record.metrics["baseline_differences"] = {"majority": {"log_loss": found}}
     assert verdict(record).endswith(
-        "the model is above (worse than) the majority-class baseline (difference +0.400, 95 % confidence interval "
-        "+0.300 to +0.500). The simpler model is better here."
+        "the model's log_loss is above (worse than) that of the majority-class baseline (difference +0.400, 95 % "
+        "confidence interval +0.300 to +0.500). The simpler model is better here."
     )
 
 
@@ -263,7 +263,7 @@ def test_a_verdict_without_a_baseline_ends_as_a_sentence():
 
 
 def test_amounts_are_compared_with_another_regression():
-    assert "ridge regression on frozen features has 0.300" in verdict(make_record("regression"))
+    assert "0.300 for ridge regression on frozen features" in verdict(make_record("regression"))
 
 
 def test_stages_follow_each_other_in_time():
@@ -282,8 +282,8 @@ def test_rates_are_told_as_the_recipe_has_them():
         "adamw, learning rate 0.0001 at the head, multiplied by 0.9 for each of 2 layer groups below it"
         in text
     )
-    assert "cached: 1 version of each example, 3.4 MB" in text
-    assert "recomputed for each batch: the first layer is trained" in text
+    assert "prefix cache 1 version of each example, 3.4 MB" in text
+    assert "prefix cache disabled: the first layer is trained" in text
 
 
 def letters(svg):

@@ -268,7 +268,7 @@ def test_classes_and_names_do_not_leave_their_place_in_a_card():
     stage["balance"] = {"method": "class_weights", "weights": {"`````\n# Heading\n<script>": 2}}
     record = make_record(names=("cake", "soup", hostile))
     card = render_card(record, parse_recipe(content), {})
-    body, _, recipe = card.partition("## The recipe")
+    body, _, recipe = card.partition("## Recipe")
     assert "\n# Heading" not in body
     assert not re.search(r"(?<!\\)<img", body)
     fence = recipe.split("yaml\n")[0].split()[-1]
