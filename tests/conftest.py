@@ -40,7 +40,7 @@ transformers.logging.disable_progress_bar()
 
 DEPRECATIONS = ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning")
 WATCHED = r"(hf_finetune|transformers|accelerate|torch|timm)(\..*)?"
-COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+COLORS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 WORDS = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", "a"]
 
 
@@ -95,7 +95,7 @@ def own_cache(tmp_path_factory):
 def squares(tmp_path_factory):
     """Give a folder with 12 squares of each of three colours, no two alike."""
     folder = tmp_path_factory.mktemp("squares")
-    for name, colour in COLOURS.items():
+    for name, colour in COLORS.items():
         (folder / name).mkdir()
         for index in range(12):
             shade = tuple(min(255, channel + 4 * index) for channel in colour)

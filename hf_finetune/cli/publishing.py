@@ -37,7 +37,7 @@ def publish_command(
 
     planned = plan_publication(run, to, private=private, revision=revision, tag=tag)
     print_publication(out, planned)
-    if planned.is_nothing:
+    if planned.is_up_to_date:
         return
     if not yes and not typer.confirm("Publish this?"):
         out.print("Nothing was published.")
@@ -104,6 +104,6 @@ def demo_command(
     serve(
         model,
         port=port,
-        opened=lambda address: out.print(f"{address}  Press Ctrl-C to stop.", markup=False),
+        on_ready=lambda address: out.print(f"{address}  Press Ctrl-C to stop.", markup=False),
         trust_remote_code=trust_remote_code,
     )

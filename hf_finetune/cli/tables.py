@@ -17,7 +17,7 @@ from hf_finetune.recipe.yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from hf_finetune.cache.cache_dir import CacheEntry
-    from hf_finetune.data.prepare import LabelledData
+    from hf_finetune.data.prepare import LabeledData
     from hf_finetune.evaluation.compare import Comparison
     from hf_finetune.evaluation.intervals import Interval
     from hf_finetune.planning.layers import Layout
@@ -226,8 +226,8 @@ def print_publication(console: Console, planned: "Publication") -> None:
     for name in planned.removed:
         table.add_row(name, "", "removed")
     console.print(table)
-    if planned.left:
-        console.print(f"Not published: {', '.join(planned.left)}", markup=False)
+    if planned.skipped:
+        console.print(f"Not published: {', '.join(planned.skipped)}", markup=False)
     if planned.tag is not None:
         console.print(f"tag {planned.tag}", markup=False)
     if not planned.changes_files:
@@ -327,7 +327,7 @@ def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
     return [*written[:ROWS_AT_AN_END], between, *written[-ROWS_AT_AN_END:]]
 
 
-def _print_data(console: Console, data: "LabelledData", task: str) -> None:
+def _print_data(console: Console, data: "LabeledData", task: str) -> None:
     """Print the sizes of the splits and the classes of a task, whose name is empty in a single-task run."""
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     sizes = [f"{len(split):,} {title}" for title, split in splits.items() if split is not None]

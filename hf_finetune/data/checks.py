@@ -12,13 +12,19 @@ from hf_finetune.targets.labels import Target
 from hf_finetune.targets.reading import flat_labels
 from hf_finetune.tasks import modality_of
 
-__all__ = ["check_class_counts", "check_groups", "check_labels", "drop_copies", "drop_unusable"]
+__all__ = [
+    "check_class_counts",
+    "check_duplicates_across_splits",
+    "check_groups",
+    "check_labels",
+    "check_readable",
+]
 
 
-def drop_unusable(
+def check_readable(
     tables: Mapping[str, Table], skip: bool
 ) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Find unreadable files and empty texts. Each file is fully decoded once.
+    """Check that files can be decoded and texts are not empty. Each file is fully decoded once.
 
     Args:
         tables: Table of each split.
@@ -50,8 +56,10 @@ def drop_unusable(
     return dict(tables), check.notes(), problems
 
 
-def drop_copies(tables: Mapping[str, Table], skip: bool) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Find examples whose content is in more than one split (leakage between splits).
+def check_duplicates_across_splits(
+    tables: Mapping[str, Table], skip: bool
+) -> tuple[dict[str, Table], list[str], list[Problem]]:
+    """Check that no content is in more than one split (leakage between splits).
 
     Args:
         tables: Table of each split, in the order train, validation, test.
@@ -65,13 +73,13 @@ def drop_copies(tables: Mapping[str, Table], skip: bool) -> tuple[dict[str, Tabl
     problems: list[Problem] = []
     order = list(tables)
     for later in reversed(order):
-        places = {key: tables[later].ids[row] for row, key in enumerate(tables[later].keys) if key}
+        later_ids = {key: tables[later].ids[row] for row, key in enumerate(tables[later].keys) if key}
         for earlier in order[: order.index(later)]:
             table = deduplicated[earlier]
-            copies = {row: key for row, key in enumerate(table.keys) if key and key in places}
+            copies = {row: key for row, key in enumerate(table.keys) if key and key in later_ids}
             if not copies:
                 continue
-            shown = listed(f"{table.ids[row]!r} = {places[key]!r}" for row, key in copies.items())
+            shown = listed(f"{table.ids[row]!r} = {later_ids[key]!r}" for row, key in copies.items())
             if skip:
                 deduplicated[earlier] = table.take([row for row in range(len(table)) if row not in copies])
                 notes.append(
@@ -113,11 +121,11 @@ def check_class_counts(
     rule = f"must have at least {needed} examples, one for each of {', '.join(['train', *fractions])}"
     names = " and ".join(f"data.split.{name}" for name in fractions)
     repair = f"Add examples, set {names} to 0, or set data.split.stratify: false."
-    repair = _after_advice(repair, table, target, label_names)
+    repair = _with_regression_hint(repair, table, target, label_names)
     return [Problem("Each class", rule, listed(rare_classes), repair)]
 
 
-def _after_advice(repair: str, table: Table, target: Target, label_names: Sequence[str]) -> str:
+def _with_regression_hint(repair: str, table: Table, target: Target, label_names: Sequence[str]) -> str:
     """Return a repair, after advice on regression if most classes are numbers and most have a single example."""
     if not TARGETS[target].is_exclusive:
         return repair
@@ -203,7 +211,7 @@ def check_labels(
         if unseen:
             rule = "must contain only classes that are also in train"
             repair = "Add examples of them to train, or remove them."
-            repair = _after_advice(repair, tables["train"], target, label_names)
+            repair = _with_regression_hint(repair, tables["train"], target, label_names)
             problems.append(Problem(f"The {split} split", rule, listed(unseen), repair))
         absent = [repr(label_names[index]) for index in sorted(trained - found_classes)]
         if absent:

@@ -16,32 +16,32 @@ from hf_finetune.data.split_names import split_name
 from hf_finetune.errors import InputError, Problem, quoted
 from hf_finetune.tasks import Modality
 
-__all__ = ["ARCHIVES", "FolderExamples", "LabelledFile", "Labelling", "find_folder_examples"]
+__all__ = ["ARCHIVES", "FolderExamples", "LabelSource", "LabeledFile", "find_folder_examples"]
 
-_UNLABELLED = frozenset({"unsup", "unsupervised", "unlabelled", "unlabeled"})
+_UNLABELED = frozenset({"unsup", "unsupervised", "unlabelled", "unlabeled"})
 """Names of folders next to class folders that hold unlabeled examples."""
 
 ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".rar", ".7z"})
 
 
 @dataclass(frozen=True)
-class Labelling:
+class LabelSource:
     """Source of the labels of files.
 
     Attributes:
         nested: Class of a file in nested class folders: the joined names of all folders (``join``), or the name of the
             outermost one (``top``). None rejects nested class folders.
         pattern: Regular expression that extracts the label from a file name. None uses class folders.
-        needed: Whether labels are read at all.
+        enabled: Whether labels are read.
     """
 
     nested: Literal["join", "top"] | None = None
     pattern: str | None = None
-    needed: bool = True
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
-class LabelledFile:
+class LabeledFile:
     """Example file and its label; the label is None if it is in a metadata file, or if no labels are needed."""
 
     path: Path
@@ -61,23 +61,23 @@ class FolderExamples:
     """
 
     folders: Mapping[str, Path]
-    files: Mapping[str, tuple[LabelledFile, ...]]
+    files: Mapping[str, tuple[LabeledFile, ...]]
     metadata: Mapping[str, tuple[Path, ...]]
     listed: frozenset[str]
     notes: tuple[str, ...]
 
 
 def find_folder_examples(
-    root: Folder, labelling: Labelling, *, modality: Modality, table_beside: bool = False
+    root: Folder, label_source: LabelSource, *, modality: Modality, has_label_table: bool = False
 ) -> FolderExamples | None:
     """Find the example files below a folder and their labels.
 
     Args:
         root: Folder with class folders, or with split folders. A split folder contains class folders, or examples
             whose labels are in their file names or in a metadata file in the split folder or in the root.
-        labelling: Source of the labels.
+        label_source: Source of the labels.
         modality: Kind of input.
-        table_beside: Whether a table in the root may contain the labels of examples without class folders.
+        has_label_table: Whether a table in the root may contain the labels of examples without class folders.
 
     Returns:
         The examples; None if there are none, or if their labels can only be in a table.
@@ -86,16 +86,16 @@ def find_folder_examples(
         InputError: If an example has no label or several, if the folder layout is ambiguous, or if images are in
             formats that cannot be read.
     """
-    if not root.holds_examples:
-        if not table_beside and (problems := _unreadable(root, root, modality)):
+    if not root.contains_examples:
+        if not has_label_table and (problems := _unreadable(root, root, modality)):
             raise InputError(problems)
         return None
     at_root = _has_metadata(root, modality)
-    classes = labelling.needed and labelling.pattern is None
+    classes = label_source.enabled and label_source.pattern is None
     splits = find_split_folders(
         root,
         has_labels=lambda folder: at_root or _has_metadata(folder, modality),
-        nested=labelling.nested is not None,
+        nested=label_source.nested is not None,
         classes=classes,
     )
     if splits.problems:
@@ -104,60 +104,63 @@ def find_folder_examples(
     problems = [
         problem
         for folder in root.folders
-        if split_name(folder.name) is not None and not folder.holds_examples
+        if split_name(folder.name) is not None and not folder.contains_examples
         for problem in _unreadable(folder, root, modality)
     ]
-    files: dict[str, tuple[LabelledFile, ...]] = {}
+    files: dict[str, tuple[LabeledFile, ...]] = {}
     metadata: dict[str, tuple[Path, ...]] = {}
     listed = set()
     for split, folder in splits.parts.items():
         metadata[split] = _metadata_of(folder, root)
-        if split != "train" and labelling.pattern is not None and not _any_matches(folder, labelling.pattern):
+        pattern = label_source.pattern
+        if split != "train" and pattern is not None and not _any_matches(folder, pattern):
             reason = "has no labels in its file names"
             notes.append(f"{folder.name}/ {reason}, so the {split} split counts as missing.")
         elif not classes:
-            files[split] = _label_by_name(folder, labelling)
+            files[split] = _label_by_name(folder, label_source)
         elif _is_listed(folder, at_root or _has_metadata(folder, modality)):
-            files[split] = _label_by_name(folder, Labelling(needed=False))
+            files[split] = _label_by_name(folder, LabelSource(enabled=False))
             listed.add(split)
         elif folder.has_example_folders:
-            files[split], class_notes, class_problems = _read_class_folders(folder, root, labelling, modality)
+            files[split], class_notes, class_problems = _read_class_folders(
+                folder, root, label_source, modality
+            )
             notes += class_notes
             problems += class_problems
-        elif table_beside or (not modality.opens_files and folder is root and not _suggested(folder)):
+        elif has_label_table or (not modality.opens_files and folder is root and not _suggested(folder)):
             return None
         else:
             problems.append(_no_labels(folder, modality))
     if problems:
         raise InputError(problems)
-    notes += _left_aside(root, splits.parts.values(), modality)
+    notes += _note_skipped_files(root, splits.parts.values(), modality)
     folders = {split: folder.path for split, folder in splits.parts.items()}
     return FolderExamples(folders, files, metadata, frozenset(listed), tuple(notes))
 
 
 def _has_metadata(folder: Folder, modality: Modality) -> bool:
-    return modality.opens_files and any(map(is_metadata, folder.others))
+    return modality.opens_files and any(map(is_metadata, folder.other_files))
 
 
 def _is_listed(folder: Folder, metadata: bool) -> bool:
     """Return whether metadata files list the examples of a split, because its folders cannot be class folders."""
-    holding = [inner for inner in folder.folders if inner.holds_examples]
-    return metadata and (bool(folder.examples) or len(holding) == 1)
+    example_folders = [inner for inner in folder.folders if inner.contains_examples]
+    return metadata and (bool(folder.examples) or len(example_folders) == 1)
 
 
 def _metadata_of(folder: Folder, root: Folder) -> tuple[Path, ...]:
-    above = [] if folder is root else [path for path in root.others if is_metadata(path)]
-    in_folder = [path for path in folder.others if is_metadata(path)]
-    inner = [path for below in folder.walk() if below is not folder for path in below.others]
-    return (*in_folder, *above, *filter(is_metadata, inner))
+    root_metadata = [] if folder is root else [path for path in root.other_files if is_metadata(path)]
+    in_folder = [path for path in folder.other_files if is_metadata(path)]
+    nested_files = [path for inner in folder.walk() if inner is not folder for path in inner.other_files]
+    return (*in_folder, *root_metadata, *filter(is_metadata, nested_files))
 
 
-def _label_by_name(folder: Folder, labelling: Labelling) -> tuple[LabelledFile, ...]:
+def _label_by_name(folder: Folder, label_source: LabelSource) -> tuple[LabeledFile, ...]:
     paths = [path for inner in folder.walk() for path in inner.examples]
-    if labelling.pattern is None:
-        return tuple(LabelledFile(path, None) for path in paths)
-    labels = labels_from_names([path.name for path in paths], labelling.pattern)
-    return tuple(map(LabelledFile, paths, labels))
+    if label_source.pattern is None:
+        return tuple(LabeledFile(path, None) for path in paths)
+    labels = labels_from_names([path.name for path in paths], label_source.pattern)
+    return tuple(map(LabeledFile, paths, labels))
 
 
 def _any_matches(folder: Folder, pattern: str) -> bool:
@@ -165,35 +168,35 @@ def _any_matches(folder: Folder, pattern: str) -> bool:
 
 
 def _read_class_folders(
-    folder: Folder, root: Folder, labelling: Labelling, modality: Modality
-) -> tuple[tuple[LabelledFile, ...], list[str], list[Problem]]:
+    folder: Folder, root: Folder, label_source: LabelSource, modality: Modality
+) -> tuple[tuple[LabeledFile, ...], list[str], list[Problem]]:
     """Label the files below a folder by their class folders; return them, notes, and problems."""
-    files: list[LabelledFile] = []
+    files: list[LabeledFile] = []
     problems: list[Problem] = []
     empty: list[str] = []
-    unlabelled: list[str] = []
+    unlabeled: list[str] = []
     for class_folder in folder.folders:
         place = _relative(class_folder.shown, root)
         inner = [below for below in class_folder.walk() if below.examples]
         problems += _unreadable(class_folder, root, modality)
-        if inner and class_folder.name.lower() in _UNLABELLED:
-            unlabelled.append(place)
+        if inner and class_folder.name.lower() in _UNLABELED:
+            unlabeled.append(place)
         elif not inner:
             empty.append(place)
-        elif inner == [class_folder] or labelling.nested is not None:
-            problems += _splits_within(inner, class_folder, root) if labelling.nested == "join" else []
+        elif inner == [class_folder] or label_source.nested is not None:
+            problems += _splits_within(inner, class_folder, root) if label_source.nested == "join" else []
             for below in inner:
-                named = class_folder if labelling.nested == "top" else below
+                named = class_folder if label_source.nested == "top" else below
                 label = unicodedata.normalize("NFC", named.shown.relative_to(folder.shown).as_posix())
-                files += [LabelledFile(path, label) for path in below.examples]
+                files += [LabeledFile(path, label) for path in below.examples]
         else:
-            too_deep = _too_deep(class_folder, inner, root, modality)
+            too_deep = _nested_class_problem(class_folder, inner, root, modality)
             problems += _splits_within(inner, class_folder, root) or [too_deep]
     notes = []
     if empty:
         notes.append(f"Folders without {modality.plural_files} are not used as classes: {quoted(empty)}.")
-    if unlabelled:
-        shown = quoted(unlabelled)
+    if unlabeled:
+        shown = quoted(unlabeled)
         repair = "Rename a folder to use it as a class."
         notes.append(f"Folders named as unlabeled data were not read: {shown}. {repair}")
     if folder.examples and modality.opens_files:
@@ -207,7 +210,9 @@ def _read_class_folders(
     return tuple(files), notes, problems
 
 
-def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, modality: Modality) -> Problem:
+def _nested_class_problem(
+    class_folder: Folder, inner: list[Folder], root: Folder, modality: Modality
+) -> Problem:
     below = [folder for folder in inner if folder is not class_folder]
     joined = _relative(below[0].shown, root)
     repair = (
@@ -235,7 +240,7 @@ def _unreadable(folder: Folder, root: Folder, modality: Modality) -> list[Proble
     problems: list[Problem] = []
     for below in folder.walk():
         place = _relative(below.shown, root)
-        problems += modality.unreadable_files(place, [*below.examples, *below.others])
+        problems += modality.unreadable_files(place, [*below.examples, *below.other_files])
     return problems
 
 
@@ -256,22 +261,22 @@ def _suggested(folder: Folder) -> str | None:
     return suggested_pattern([path.name for path in folder.examples])
 
 
-def _left_aside(root: Folder, parts: Iterable[Folder], modality: Modality) -> list[str]:
+def _note_skipped_files(root: Folder, split_folders: Iterable[Folder], modality: Modality) -> list[str]:
     """Return notes on skipped files and on links that lead out of the root or were saved as text files."""
-    others: list[Path] = []
+    skipped: list[Path] = []
     hidden: list[Path] = []
-    for part in parts:
-        for folder in part.walk():
+    for split_folder in split_folders:
+        for folder in split_folder.walk():
             hidden += folder.hidden
             if folder is root:
-                others += [path for path in folder.others if path.suffix.lower() in ARCHIVES]
+                skipped += [path for path in folder.other_files if path.suffix.lower() in ARCHIVES]
             else:
-                others += [path for path in folder.others if not is_metadata(path)]
-    if root not in parts:
-        others += [path for path in root.others if path.suffix.lower() in ARCHIVES]
+                skipped += [path for path in folder.other_files if not is_metadata(path)]
+    if root not in split_folders:
+        skipped += [path for path in root.other_files if path.suffix.lower() in ARCHIVES]
     notes = []
-    if others:
-        shown = quoted(sorted(_relative(path, root) for path in others))
+    if skipped:
+        shown = quoted(sorted(_relative(path, root) for path in skipped))
         notes.append(f"Files other than {modality.plural_files} were not read: {shown}.")
     if hidden:
         shown = quoted(_relative(path, root) for path in hidden)

@@ -14,29 +14,38 @@ from hf_finetune.errors import Problem, listed, quoted
 from hf_finetune.targets import requested_target
 from hf_finetune.targets.labels import Target
 
-__all__ = ["LabelTypes", "all_numbers", "guess_features", "is_number", "settle_labels", "settle_numbers"]
+__all__ = [
+    "LabelTypes",
+    "all_numbers",
+    "convert_numeric_columns",
+    "guess_features",
+    "infer_label_types",
+    "is_number",
+]
 
 _MINUS = "\u2212"
 """Unicode minus sign, which spreadsheets and word processors write instead of a hyphen."""
 _SIGN = f"[+{_MINUS}-]?"
-_WHOLE = f"0|[{_MINUS}-]?[1-9][0-9]*"
-_REAL = rf"{_SIGN}((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_INTEGER = f"0|[{_MINUS}-]?[1-9][0-9]*"
+_FLOAT = rf"{_SIGN}((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 """Pattern of a number without leading zeros; values with leading zeros are codes."""
-_WHOLE_OR_POINT_ZERO = rf"({_WHOLE})(\.0*)?"
+_INTEGER_OR_INTEGRAL_FLOAT = rf"({_INTEGER})(\.0*)?"
+"""Pattern of ``3``, ``3.`` and ``3.00``."""
 _INFINITE = rf"{_SIGN}([iI]nf(inity)?|INF)"
 _DECIMAL_COMMA = rf"{_SIGN}(0|[1-9][0-9]*),[0-9]+"
 _THOUSANDS = rf"{_SIGN}[1-9][0-9]{{0,2}},[0-9]{{3}}"
 _LIKE_NUMBER = rf"{_SIGN}([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?"
 """Pattern of a number or a code of digits, either of which means that a column holds no text."""
 _LIKE_BOOLEAN = r"[tT]rue|[fF]alse|TRUE|FALSE"
-_WRITTEN_AMOUNT = (
+_FORMATTED_NUMBER = (
     rf"[$€£¥₹]?\s?{_SIGN}(\d{{1,3}}([.,' \u00a0]\d{{3}})+|\d+)([.,]\d+)?\s?([%$€£¥₹]|[A-Z]{{3}})?"
 )
 """Pattern of a number formatted for reading: with a currency or percent sign, or with thousands separators."""
 _MISSING = frozenset({"na", "n/a", "#n/a", "null", "none", "nan", "-", "--", "?", ".", "missing"})
 """Placeholders for a missing number, in lower case."""
-_MOST_CLASSES = 50
-_FEW = 0.1
+_MAX_CLASSES = 50
+"""Number of distinct numbers above which labels with a few non-numeric rows are continuous targets."""
+_MAX_ERROR_FRACTION = 0.1
 """Largest fraction of non-numeric rows that are treated as errors in an otherwise numeric column."""
 
 
@@ -57,27 +66,27 @@ class LabelTypes:
 
 def is_number(text: str) -> bool:
     """Return whether a text is a number without leading zeros."""
-    return re.fullmatch(_REAL, text.strip()) is not None
+    return re.fullmatch(_FLOAT, text.strip()) is not None
 
 
 def all_numbers(column: pa.ChunkedArray) -> bool:
     """Return whether all non-null values are numbers without leading zeros."""
-    return _all_match(column, _REAL)
+    return _all_match(column, _FLOAT)
 
 
-def guess_features(splits: Mapping[str, Dataset], of_text: Collection[str]) -> Features:
+def guess_features(splits: Mapping[str, Dataset], untyped_splits: Collection[str]) -> Features:
     """Infer the types of the first split's columns from their values in all splits.
 
     Args:
         splits: Splits by name; the columns of the first one are returned.
-        of_text: Names of the splits whose files are untyped.
+        untyped_splits: Names of the splits whose files are untyped.
 
     Returns:
         Columns of the first split with the inferred types, or with its declared types if its files are typed.
     """
     first = next(iter(splits))
     features = Features(splits[first].features)
-    if first not in of_text:
+    if first not in untyped_splits:
         return features
     tables = [_strings(dataset, features) for dataset in splits.values()]
     for name in features:
@@ -118,34 +127,36 @@ def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
     )
 
 
-def settle_numbers(
-    splits: Mapping[str, Dataset], of_text: Collection[str], names: Iterable[str], decimal: str | None
+def convert_numeric_columns(
+    splits: Mapping[str, Dataset], untyped_splits: Collection[str], names: Iterable[str], decimal: str | None
 ) -> dict[str, Dataset]:
     """Convert text columns that contain only numbers or only booleans in all splits.
 
     Args:
         splits: Splits by name.
-        of_text: Names of the splits whose files are untyped.
+        untyped_splits: Names of the splits whose files are untyped.
         names: Columns to convert.
         decimal: Decimal mark; None infers it.
 
     Returns:
         All splits, with the converted columns as numbers or booleans.
     """
-    settled, names = dict(splits), list(names)
-    tables = {split: _strings(splits[split], names) for split in of_text}
+    converted, names = dict(splits), list(names)
+    tables = {split: _strings(splits[split], names) for split in untyped_splits}
     for name in names:
         columns = {split: table[name] for split, table in tables.items() if name in table.column_names}
-        others = [dataset.features[name] for split, dataset in splits.items()
-                  if split not in of_text and name in dataset.column_names]  # fmt: skip
+        typed_features = [dataset.features[name] for split, dataset in splits.items()
+                  if split not in untyped_splits and name in dataset.column_names]  # fmt: skip
         values = {value for column in columns.values() for value in pc.unique(column).to_pylist()} - {None}
-        typed = {} if any(map(_is_text, others)) else _typed(values, decimal)
-        for split, column in columns.items() if typed else ():
+        typed = {} if any(map(_is_text, typed_features)) else _typed(values, decimal)
+        if not typed:
+            continue
+        for split, column in columns.items():
             array = pa.array([typed.get(value) for value in column.to_pylist()])
-            table = settled[split].with_format("arrow")[:]
+            table = converted[split].with_format("arrow")[:]
             table = table.set_column(table.column_names.index(name), name, array)
-            settled[split] = Dataset(InMemoryTable(table))
-    return settled
+            converted[split] = Dataset(InMemoryTable(table))
+    return converted
 
 
 def _typed(values: Collection[str], decimal: str | None) -> dict[str, float | bool]:
@@ -162,11 +173,11 @@ def _is_text(feature: Any) -> bool:
     return not isinstance(feature, Value) or feature.dtype in ("string", "large_string", "bool")
 
 
-def settle_labels(
+def infer_label_types(
     labels: Mapping[str, Sequence[Any]],
     ids: Mapping[str, Sequence[str]],
     *,
-    of_text: Collection[str],
+    untyped_splits: Collection[str],
     requested: Target | Literal["auto"],
     decimal: str | None = None,
     skip: bool = False,
@@ -180,7 +191,7 @@ def settle_labels(
     Args:
         labels: Labels of each split; None is a missing label.
         ids: Example ids of each split.
-        of_text: Names of the splits whose files are untyped.
+        untyped_splits: Names of the splits whose files are untyped.
         requested: Kind of labels to read; ``auto`` infers it.
         decimal: Decimal mark; None infers it.
         skip: Whether a non-numeric label among numbers becomes missing instead of a problem.
@@ -188,10 +199,10 @@ def settle_labels(
     """
     kind = requested_target(requested)
     numeric = kind is not None and not kind.has_classes
-    splits = labels if numeric else [split for split in labels if split in of_text]
+    splits = labels if numeric else [split for split in labels if split in untyped_splits]
     texts = {value for split in splits for value in labels[split] if isinstance(value, str)}
-    others = (value for split in labels for value in labels[split] if not isinstance(value, str))
-    if not texts or any(isinstance(value, list | dict | bool) for value in others):
+    other_values = (value for split in labels for value in labels[split] if not isinstance(value, str))
+    if not texts or any(isinstance(value, list | dict | bool) for value in other_values):
         return LabelTypes(labels)
     if any(isinstance(value, str) for split in labels if split not in splits for value in labels[split]):
         return LabelTypes(labels)
@@ -201,29 +212,31 @@ def settle_labels(
     if problem is not None:
         return LabelTypes(labels, (), (problem,))
     numbers = {text: _number(text, mark or ".") for text in texts}
-    strange = {text for text, number in numbers.items() if number is None}
+    non_numeric = {text for text, number in numbers.items() if number is None}
     count = sum(isinstance(value, str) for split in splits for value in labels[split])
-    if requested == "auto" and 2 * len(texts) > count and _are_written_amounts(texts, strange):
-        return LabelTypes(labels, (), (_written_amounts(strange),))
+    if requested == "auto" and 2 * len(texts) > count and _are_formatted_numbers(texts, non_numeric):
+        return LabelTypes(labels, (), (_formatted_numbers_problem(non_numeric),))
     real = {number for number in numbers.values() if number is not None}
     fractions = any(not number.is_integer() for number in real if abs(number) != float("inf"))
-    if strange and _are_mistakes(strange, real, fractions, labels, splits, numeric):
+    if non_numeric and _are_errors(non_numeric, real, fractions, labels, splits, numeric):
         if not skip:
-            return LabelTypes(labels, (), (_no_numbers(strange, labels, ids, requested),))
-        strange = set()
-    notes = ("The labels are numbers with decimal commas.",) if mark == "," and not strange else ()
-    if not strange and (fractions or numeric):
+            return LabelTypes(labels, (), (_not_numeric_problem(non_numeric, labels, ids, requested),))
+        non_numeric = set()
+    notes = ("The labels are numbers with decimal commas.",) if mark == "," and not non_numeric else ()
+    if not non_numeric and (fractions or numeric):
         return LabelTypes(_replaced(labels, splits, numbers), notes)
-    return LabelTypes(_replaced(labels, splits, {} if strange else _class_names(texts, ())), notes)
+    return LabelTypes(_replaced(labels, splits, {} if non_numeric else _class_names(texts, ())), notes)
 
 
 def _class_names(texts: Collection[str], known: Collection[str]) -> dict[str, Any]:
-    """Return the class of each text that is renamed: numbers for whole numbers, and the model's spelling of booleans.
+    """Return a map from label text to class, for texts whose class is written differently.
+
+    Integers become numbers, and booleans get the spelling of the model.
 
     ``1.0`` and ``1`` are one class. A model whose csv labels were read as booleans has the classes ``True`` and
     ``False``, however the file spells them.
     """
-    if all(re.fullmatch(_WHOLE_OR_POINT_ZERO, text) for text in texts) and not set(texts) <= set(known):
+    if all(re.fullmatch(_INTEGER_OR_INTEGRAL_FLOAT, text) for text in texts) and not set(texts) <= set(known):
         plain = {text: text.replace(_MINUS, "-") for text in texts}
         return {text: float(number) if "." in number else int(number) for text, number in plain.items()}
     if set(known) == {"True", "False"} and all(re.fullmatch(_LIKE_BOOLEAN, text) for text in texts):
@@ -246,9 +259,9 @@ def _number(text: str, mark: str) -> float | None:
     plain = written
     if mark == ",":
         plain = plain.replace(",", ".") if re.fullmatch(_DECIMAL_COMMA, plain) else plain
-        if not re.fullmatch(rf"{_WHOLE}|{_DECIMAL_COMMA}", written) and re.fullmatch(_REAL, written):
+        if not re.fullmatch(rf"{_INTEGER}|{_DECIMAL_COMMA}", written) and re.fullmatch(_FLOAT, written):
             return None if "." in written else float(written)
-    return float(plain) if re.fullmatch(rf"{_REAL}|{_INFINITE}", plain) else None
+    return float(plain) if re.fullmatch(rf"{_FLOAT}|{_INFINITE}", plain) else None
 
 
 def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Problem | None]:
@@ -258,7 +271,7 @@ def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Pr
     """
     plain = {text.strip() for text in texts if text.strip().casefold() not in _MISSING}
     commas = {text for text in plain if re.fullmatch(_DECIMAL_COMMA, text)}
-    if not commas or any(not re.fullmatch(_WHOLE, text) for text in plain - commas):
+    if not commas or any(not re.fullmatch(_INTEGER, text) for text in plain - commas):
         return None, None
     shown = quoted(sorted(commas), most=3)
     repair = "Set data.decimal: ',' if these are numbers with decimal commas"
@@ -273,8 +286,8 @@ def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Pr
     return None, Problem("data.decimal", rule, shown, repair)
 
 
-def _are_mistakes(
-    strange: Collection[str],
+def _are_errors(
+    non_numeric: Collection[str],
     real: Collection[float],
     fractions: bool,
     labels: Mapping[str, Sequence[Any]],
@@ -286,22 +299,25 @@ def _are_mistakes(
         return bool(real)
     if not fractions:
         return False
-    if all(text.strip().casefold() in _MISSING for text in strange):
+    if all(text.strip().casefold() in _MISSING for text in non_numeric):
         return True
     values = [value for split in splits for value in labels[split] if value is not None]
-    return len(real) > _MOST_CLASSES and sum(value in strange for value in values) <= _FEW * len(values)
+    errors = sum(value in non_numeric for value in values)
+    return len(real) > _MAX_CLASSES and errors <= _MAX_ERROR_FRACTION * len(values)
 
 
-def _are_written_amounts(texts: Collection[str], strange: Collection[str]) -> bool:
+def _are_formatted_numbers(texts: Collection[str], non_numeric: Collection[str]) -> bool:
     """Return whether all texts are formatted numbers, with a currency, a percent sign or thousands separators.
 
-    The ``strange`` ones are no plain numbers. Digits alone, such as the code ``007``, are not formatted numbers.
+    ``non_numeric`` holds the texts that are not plain numbers. Digits alone, such as the code ``007``, are not
+    formatted numbers.
     """
-    plain = any(re.fullmatch(rf"{_SIGN}\d*[.,]?\d*", text.strip()) for text in strange)
-    return bool(strange) and not plain and all(re.fullmatch(_WRITTEN_AMOUNT, text.strip()) for text in texts)
+    if not non_numeric or any(re.fullmatch(rf"{_SIGN}\d*[.,]?\d*", text.strip()) for text in non_numeric):
+        return False
+    return all(re.fullmatch(_FORMATTED_NUMBER, text.strip()) for text in texts)
 
 
-def _written_amounts(texts: Collection[str]) -> Problem:
+def _formatted_numbers_problem(texts: Collection[str]) -> Problem:
     rule = "must contain plain numbers for regression"
     repair = (
         "Write them without units and thousands separators; if they are class names, set data.target: "
@@ -310,8 +326,8 @@ def _written_amounts(texts: Collection[str]) -> Problem:
     return Problem("The label column", rule, quoted(sorted(texts), most=3), repair)
 
 
-def _no_numbers(
-    strange: Collection[str],
+def _not_numeric_problem(
+    non_numeric: Collection[str],
     labels: Mapping[str, Sequence[Any]],
     ids: Mapping[str, Sequence[str]],
     requested: str,
@@ -320,7 +336,7 @@ def _no_numbers(
         f"{value!r} for {row!r}"
         for split in labels
         for value, row in zip(labels[split], ids[split], strict=True)
-        if isinstance(value, str) and value in strange
+        if isinstance(value, str) and value in non_numeric
     ]
     repair = "Write numbers there, or remove these rows."
     if requested == "auto":

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Value
 
-from hf_finetune.data.label_form import LabelForm, read_form
+from hf_finetune.data.label_form import LabelForm, parse_label_form
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.tasks import MODALITIES, Modality
 from hf_finetune.tasks.columns import only_one
@@ -14,7 +14,7 @@ from hf_finetune.tasks.columns import only_one
 __all__ = ["Columns", "find_columns", "find_inputs", "resolved_columns"]
 
 _LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "sentiment", "score", "rating")
-_CHOSEN_BY_SOURCE = "split"
+_SPLIT_ROLE = "split"
 """Key of ``named`` with the column that assigns rows to splits, which is applied when the data is loaded."""
 
 
@@ -29,7 +29,7 @@ class Columns:
         inputs: Column of each role of the modality; None for an optional role without a column.
         group: Group column.
         slices: Columns for evaluation by slice.
-        texts: Those of ``slices`` that hold texts in some split.
+        text_slices: Columns among ``slices`` that contain texts in at least one split.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Columns:
     inputs: Mapping[str, str | None] = field(default_factory=dict)
     group: str | None = None
     slices: tuple[str, ...] = ()
-    texts: frozenset[str] = frozenset()
+    text_slices: frozenset[str] = frozenset()
 
     def input_columns(self) -> tuple[str, ...]:
         """Return the names of the input columns."""
@@ -65,24 +65,27 @@ def find_columns(
     Raises:
         InputError: If a named column is missing or of the wrong type, or if there is no candidate or several.
     """
-    form = read_form(named.get("label"))
-    apart = ("label", _CHOSEN_BY_SOURCE)
-    named_columns = {key: name for key, name in named.items() if name is not None and key not in apart}
-    problems = _check_named(features, modality, named_columns, group, form.columns)
+    label_form = parse_label_form(named.get("label"))
+    excluded_roles = ("label", _SPLIT_ROLE)
+    named_columns = {
+        key: name for key, name in named.items() if name is not None and key not in excluded_roles
+    }
+    problems = _check_named(features, modality, named_columns, group, label_form.columns)
     if problems:
         raise InputError(problems)
     group = group or named_columns.get("group")
-    label, label_problems = _find_label(features, form, taken=(group, *named_columns.values()))
-    taken = (label, *form.columns, group, named_columns.get("weight"))
+    label, label_problems = _find_label(features, label_form, taken=(group, *named_columns.values()))
+    taken = (label, *label_form.columns, group, named_columns.get("weight"))
     inputs, input_problems = modality.find_columns(features, named_columns, taken)
     if label is None or input_problems:
         raise InputError([*input_problems, *label_problems])
-    labels, weight = form.columns if form.several else (), named_columns.get("weight")
+    labels = label_form.columns if label_form.one_column_per_class else ()
+    weight = named_columns.get("weight")
     columns = Columns(label=label, labels=labels, weight=weight, group=group, inputs=inputs)
     inferred = [
         f"{key} from {name!r}"
         for key, name in (*inputs.items(), ("label", label))
-        if name and key not in named_columns and name not in form.columns
+        if name and key not in named_columns and name not in label_form.columns
     ]
     return columns, (f"Columns inferred: {', '.join(inferred)}.",) if inferred else ()
 
@@ -102,7 +105,7 @@ def find_inputs(features: Features, modality: Modality, named: Mapping[str, Any]
     named_columns = {key: name for key, name in named.items() if name is not None and key in roles}
     if problems := _check_named(features, modality, named_columns, None):
         raise InputError(problems)
-    taken = (*read_form(named.get("label")).columns, named.get("group"), named.get("weight"))
+    taken = (*parse_label_form(named.get("label")).columns, named.get("group"), named.get("weight"))
     inputs, problems = modality.find_columns(features, named_columns, taken)
     if problems:
         raise InputError(problems)
@@ -139,10 +142,10 @@ def _check_named(
 ) -> list[Problem]:
     problems = []
     roles = {role.name: role for role in modality.roles}
-    foreign = {name for other in MODALITIES.values() for name in other.columns} - roles.keys()
+    other_roles = {name for other in MODALITIES.values() for name in other.columns} - roles.keys()
     for key, name in given.items():
         place = f"data.columns.{key}"
-        if key in foreign:
+        if key in other_roles:
             problems.append(Problem(place, f"must not be set for {modality.name} data", repr(name)))
         elif name not in features:
             problems.append(_no_such_column(place, name, features))
@@ -164,10 +167,10 @@ def _check_named(
 
 
 def _find_label(
-    features: Features, form: LabelForm, taken: Sequence[str | None]
+    features: Features, label_form: LabelForm, taken: Sequence[str | None]
 ) -> tuple[str | None, list[Problem]]:
-    if form.columns:
-        return form.columns[0], []
+    if label_form.columns:
+        return label_form.columns[0], []
     candidates = [name for name in features if name.lower() in _LABEL_NAMES and name not in taken]
     if not candidates:
         candidates = [n for n in features if isinstance(features[n], ClassLabel) and n not in taken]

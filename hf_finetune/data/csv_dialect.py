@@ -19,8 +19,8 @@ csv.field_size_limit(2**31 - 1)
 
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _SAMPLE_LINES = 2000
-_STATED = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-"""Pattern of a first line that declares the separator for Excel."""
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+"""Pattern of a first line that declares the separator for Excel: ``sep=;``."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Dialect:
     skipped: int = 0
     encoding: str = "utf-8"
 
-    def cut(self, lines: Iterable[str]) -> Any:
+    def reader(self, lines: Iterable[str]) -> Any:
         """Return a ``csv.reader`` of the lines in this dialect."""
         return csv.reader(
             lines,
@@ -78,7 +78,7 @@ def open_records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]
         QuoteError: If quotes do not enclose cells.
     """
     with open_text_file(file, TableOptions(dialect.encoding)) as (text, _, _):
-        reader = dialect.cut(islice(_without_nul(file, text), dialect.skipped, None))
+        reader = dialect.reader(islice(_without_nul(file, text), dialect.skipped, None))
         line = dialect.skipped + 1
         try:
             for cells in reader:
@@ -115,16 +115,16 @@ def recognize_dialect(file: Path, options: TableOptions) -> tuple[Dialect, list[
         lines = list(islice(_without_nul(file, text), _SAMPLE_LINES))
     notes = list(encoding_notes)
     usual = "\t" if Path(file.name.lower().removesuffix(".gz")).suffix == ".tsv" else ","
-    skipped, separator, marks = _preamble(lines)
+    skipped, separator, comment_count = _preamble(lines)
     if options.separator is not None and not options.fallback:
         separator = options.separator
     if separator is None:
         separator = _separator(file, lines[skipped:], usual, options.separator)
-    comments = lines[skipped - marks : skipped]
+    comments = lines[skipped - comment_count : skipped]
     if comments and _is_header(comments[-1], lines[skipped:], separator):
-        skipped, marks = skipped - 1, marks - 1
-    if marks:
-        notes.append(f"{file.name}: comment lines before the header were skipped: {marks}.")
+        skipped, comment_count = skipped - 1, comment_count - 1
+    if comment_count:
+        notes.append(f"{file.name}: comment lines before the header were skipped: {comment_count}.")
     if separator != usual:
         notes.append(f"{file.name}: the cells are separated by {_NAMES.get(separator, repr(separator))}.")
     dialect = Dialect(separator, skipped=skipped, encoding=encoding)
@@ -137,47 +137,51 @@ def recognize_dialect(file: Path, options: TableOptions) -> tuple[Dialect, list[
 def _preamble(lines: Sequence[str]) -> tuple[int, str | None, int]:
     """Return the number of lines before the header, the separator declared there, and the number of comment lines."""
     separator = None
-    skipped = marks = 0
+    skipped = comment_count = 0
     for line in lines:
-        stated = _STATED.fullmatch(line.rstrip("\r\n")) if separator is None and not marks else None
-        if stated:
-            separator = stated[1]
+        in_front = separator is None and not comment_count
+        declared = _SEPARATOR_LINE.fullmatch(line.rstrip("\r\n")) if in_front else None
+        if declared:
+            separator = declared[1]
         elif line.startswith("#"):
-            marks += 1
+            comment_count += 1
         elif line.strip():
             break
-        elif marks:  # a blank line counts as a comment, so that no line is between comments and header
-            marks += 1
+        elif comment_count:
+            # a blank line counts as a comment, so that no line is between comments and header
+            comment_count += 1
         skipped += 1
-    return (skipped, separator, marks) if skipped < len(lines) else (0, separator, 0)
+    return (skipped, separator, comment_count) if skipped < len(lines) else (0, separator, 0)
 
 
 def _is_header(comment: str, lines: Sequence[str], separator: str) -> bool:
     """Return whether a line that begins with # is the header: it has several cells, as many as the row after it."""
-    first = next(iter(_cut(lines[:1], separator)), [])
-    cells = next(iter(_cut([comment], separator)), [])
+    first = next(iter(_split_lines(lines[:1], separator)), [])
+    cells = next(iter(_split_lines([comment], separator)), [])
     return len(cells) == len(first) > 1
 
 
-def _cut(lines: Iterable[str], separator: str) -> list[list[str]]:
-    return [cells for cells in Dialect(separator, "lenient").cut(lines) if cells]
+def _split_lines(lines: Iterable[str], separator: str) -> list[list[str]]:
+    return [cells for cells in Dialect(separator, "lenient").reader(lines) if cells]
 
 
 def _separator(file: Path, lines: Sequence[str], usual: str, fallback: str | None) -> str:
     """Return the separator that splits the header and the rows after it into the same number of cells."""
-    sample = {candidate: _cut(lines, candidate) for candidate in _NAMES}
-    cut = {candidate: rows for candidate, rows in sample.items() if rows and len(rows[0]) > 1}
-    if usual == "\t" and usual in cut:  # the suffix states it
+    sample = {candidate: _split_lines(lines, candidate) for candidate in _NAMES}
+    rows_by_separator = {candidate: rows for candidate, rows in sample.items() if rows and len(rows[0]) > 1}
+    if usual == "\t" and usual in rows_by_separator:  # the suffix states it
         return usual
-    if len(cut) < 2:
-        return next(iter(cut), fallback or usual)
-    share = {candidate: _share_that_fits(rows) for candidate, rows in cut.items()}
+    if len(rows_by_separator) < 2:
+        return next(iter(rows_by_separator), fallback or usual)
+    share = {candidate: _share_that_fits(rows) for candidate, rows in rows_by_separator.items()}
     best = max(share, key=lambda candidate: share[candidate])
     if share[best] >= 0.9 and all(share[alternative] < 0.5 for alternative in share if alternative != best):
         return best
-    if fallback in cut:
+    if fallback in rows_by_separator:
         return str(fallback)
-    cells = ", ".join(f"{_NAMES[candidate]}: {len(rows[0])} cells" for candidate, rows in cut.items())
+    cells = ", ".join(
+        f"{_NAMES[candidate]}: {len(rows[0])} cells" for candidate, rows in rows_by_separator.items()
+    )
     rule, value = "must have an unambiguous separator", f"several candidates ({cells})"
     raise InputError(Problem(file.name, rule, value, "Set data.separator."))
 
@@ -191,7 +195,7 @@ def _share_that_fits(rows: Sequence[Sequence[str]]) -> float:
 
 def _blank_after_separators(lines: Sequence[str], dialect: Dialect) -> bool:
     """Return whether every non-empty cell after the first begins with a space, in the header and the first rows."""
-    rows = _cut(lines, dialect.separator)[:100]
+    rows = _split_lines(lines, dialect.separator)[:100]
     if not rows or len(rows[0]) < 2 or dialect.separator.isspace():
         return False
     return all(cell.startswith(" ") for cells in rows for cell in cells[1:] if cell)

@@ -18,7 +18,7 @@ from hf_finetune.errors import InputError, Problem, listed, quoted
 __all__ = ["column_names", "open_rows", "read_csv"]
 
 _ROWS_AT_ONCE = 10_000
-_MOST_FAULTS = 1000
+_MAX_RECORDED = 1000
 _UNNAMED = "Unnamed: "
 """Prefix of the name that pandas assigns to a column without one; its number follows."""
 
@@ -28,27 +28,27 @@ class _Rows:
     """Observations made while rows are read.
 
     Attributes:
-        surplus: Number of rows with empty cells beyond the columns.
+        rows_with_extra_cells: Number of rows with empty cells beyond the columns.
         repeated: Line numbers of rows that repeat the header.
         trailing: Number of empty rows at the end.
-        faults: Line number and number of cells of rows with too many or too few cells; at most 1000.
+        bad_rows: Line number and number of cells of rows with too many or too few cells; at most 1000.
         count: Number of rows with the right number of cells.
-        tall: Line number and cells of rows with line breaks in their cells; at most 1000.
+        multiline_rows: Line number and cells of rows with line breaks in their cells; at most 1000.
     """
 
-    surplus: int = 0
+    rows_with_extra_cells: int = 0
     repeated: list[int] = field(default_factory=list)
     trailing: int = 0
-    faults: list[tuple[int, int]] = field(default_factory=list)
+    bad_rows: list[tuple[int, int]] = field(default_factory=list)
     count: int = 0
-    tall: list[tuple[int, list[str]]] = field(default_factory=list)
+    multiline_rows: list[tuple[int, list[str]]] = field(default_factory=list)
 
 
 def _open(file: Path, options: TableOptions) -> tuple[Dialect, list[str], list[str]]:
     """Return the dialect of a file, the cells of its header, and notes."""
     dialect, notes = recognize_dialect(file, options)
     try:
-        _, header = next(_filled(open_records(file, dialect)), (0, []))
+        _, header = next(_skip_empty_rows(open_records(file, dialect)), (0, []))
     except QuoteError as error:
         raise InputError(_bad_quotes(file, error)) from error
     if not header:
@@ -77,7 +77,7 @@ def open_rows(
         for _ in open_records(file, dialect):
             pass
     except QuoteError as error:
-        dialect, note = _other_quotes(file, dialect, len(header), error)
+        dialect, note = _fallback_dialect(file, dialect, len(header), error)
         notes.append(note)
     return column_names(header)[0], _rows_of(_body(file, dialect), header, _Rows()), notes
 
@@ -99,10 +99,10 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
     try:
         chunks, rows = _read_rows(file, dialect, header)
     except QuoteError as error:
-        dialect, note = _other_quotes(file, dialect, len(header), error)
+        dialect, note = _fallback_dialect(file, dialect, len(header), error)
         notes.append(note)
         chunks, rows = _read_rows(file, dialect, header)
-    if rows.faults:
+    if rows.bad_rows:
         raise InputError(_wrong_lengths(file, dialect, header, rows))
     names, blank_names = column_names(header)
     columns = [
@@ -112,7 +112,7 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
     # A separator at the end of each line results in a column without name and values.
     empty = {index for index in blank_names if columns[index].null_count == len(columns[index])}
     used = [index for index in range(len(names)) if index not in empty]
-    if rows.surplus or empty:
+    if rows.rows_with_extra_cells or empty:
         notes.append(f"{file.name}: empty cells after the last column were ignored.")
     if rows.repeated:
         shown = listed(map(str, rows.repeated))
@@ -126,7 +126,11 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
         notes.append(f"{file.name}: columns without a name are called {quoted(unnamed)}.")
     table = pa.table([columns[index] for index in used], names=[names[index] for index in used])
     return FileTable(
-        table, True, tuple(notes), _doubled_names(file, header, table), _header_doubt(file, header, columns)
+        table,
+        True,
+        tuple(notes),
+        _doubled_names(file, header, table),
+        _missing_header_problem(file, header, columns),
     )
 
 
@@ -151,7 +155,7 @@ def column_names(header: Sequence[str]) -> tuple[list[str], frozenset[int]]:
     return names, frozenset(index for index, name in enumerate(stripped) if not name)
 
 
-def _filled(records: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+def _skip_empty_rows(records: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
     """Yield the records, without lines that are empty or contain only white space or the end-of-file mark of DOS."""
     for line, cells in records:
         if len(cells) > 1 or (cells and (cells[0] == "" or cells[0].strip(" \t\x1a"))):
@@ -160,27 +164,27 @@ def _filled(records: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, lis
 
 def _body(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Yield the records after the header."""
-    return islice(_filled(open_records(file, dialect)), 1, None)
+    return islice(_skip_empty_rows(open_records(file, dialect)), 1, None)
 
 
 def _read_rows(file: Path, dialect: Dialect, header: Sequence[str]) -> tuple[list[list[pa.Array]], _Rows]:
     rows = _Rows()
-    whole = _whole_rows(_rows_of(_body(file, dialect), header, rows), len(header), rows)
+    valid_rows = _valid_rows(_rows_of(_body(file, dialect), header, rows), len(header), rows)
     chunks = []
-    while batch := list(islice(whole, _ROWS_AT_ONCE)):
+    while batch := list(islice(valid_rows, _ROWS_AT_ONCE)):
         chunks.append([_strings(column) for column in zip(*batch, strict=True)])
     return chunks, rows
 
 
-def _whole_rows(rows: Iterable[tuple[int, list[str]]], width: int, met: _Rows) -> Iterator[list[str]]:
+def _valid_rows(rows: Iterable[tuple[int, list[str]]], width: int, statistics: _Rows) -> Iterator[list[str]]:
     for line, cells in rows:
         if len(cells) == width:
-            met.count += 1
-            if len(met.tall) < _MOST_FAULTS and any("\n" in cell for cell in cells):
-                met.tall.append((line, cells))
+            statistics.count += 1
+            if len(statistics.multiline_rows) < _MAX_RECORDED and any("\n" in cell for cell in cells):
+                statistics.multiline_rows.append((line, cells))
             yield cells
-        elif len(met.faults) < _MOST_FAULTS:
-            met.faults.append((line, len(cells)))
+        elif len(statistics.bad_rows) < _MAX_RECORDED:
+            statistics.bad_rows.append((line, len(cells)))
 
 
 def _strings(values: Sequence[str]) -> pa.Array:
@@ -189,16 +193,16 @@ def _strings(values: Sequence[str]) -> pa.Array:
 
 
 def _rows_of(
-    records: Iterable[tuple[int, list[str]]], header: Sequence[str], met: _Rows
+    records: Iterable[tuple[int, list[str]]], header: Sequence[str], statistics: _Rows
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows; count in ``met`` empty cells beyond the header, its copies, and empty rows at the end."""
+    """Yield the rows; count in ``statistics`` empty cells beyond the header, its copies, and empty rows at the end."""
     width = len(header)
     names = [name.strip("\ufeff") for name in header]
     blank: list[tuple[int, list[str]]] = []
     for line, cells in records:
         if len(cells) > width and not any(map(str.strip, cells[width:])):
             cells = cells[:width]
-            met.surplus += 1
+            statistics.rows_with_extra_cells += 1
         if width > 1 and not any(cells):
             blank.append((line, cells))
             continue
@@ -206,13 +210,13 @@ def _rows_of(
             yield from blank
             blank = []
         if width > 1 and cells[-1] == names[-1] and [cell.strip("\ufeff") for cell in cells] == names:
-            met.repeated.append(line)
+            statistics.repeated.append(line)
         else:
             yield line, cells
-    met.trailing = len(blank)
+    statistics.trailing = len(blank)
 
 
-def _other_quotes(file: Path, dialect: Dialect, width: int, error: QuoteError) -> tuple[Dialect, str]:
+def _fallback_dialect(file: Path, dialect: Dialect, width: int, error: QuoteError) -> tuple[Dialect, str]:
     """Return the dialect with the first other quoting by which all rows have the width of the header, and a note."""
     plain = (
         f"{file.name}: quotes do not enclose whole cells (line {error.line}), so they are read as ordinary "
@@ -228,7 +232,9 @@ def _other_quotes(file: Path, dialect: Dialect, width: int, error: QuoteError) -
     candidates.append((replace(dialect, quotes="none"), plain))
     for candidate, note in candidates:
         try:
-            if all(_fits(cells, width, candidate) for _, cells in _filled(open_records(file, candidate))):
+            if all(
+                _fits(cells, width, candidate) for _, cells in _skip_empty_rows(open_records(file, candidate))
+            ):
                 return candidate, note
         except QuoteError:
             continue
@@ -258,10 +264,10 @@ def _stray_quotes_stay_in_their_lines(file: Path, dialect: Dialect) -> bool:
             taken.append("".join(cells) + "\n")
             yield taken[-1]
 
-    for _ in lenient.cut(lines()):
+    for _ in lenient.reader(lines()):
         if len(taken) > 1:
             try:
-                list(dialect.cut(taken))
+                list(dialect.reader(taken))
             except csv.Error:
                 return False
         taken.clear()
@@ -276,9 +282,9 @@ def _bad_quotes(file: Path, error: QuoteError) -> Problem:
 
 def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _Rows) -> Problem:
     width = len(header)
-    lengths = {length for _, length in rows.faults}
-    shown = listed(f"line {line} has {length}" for line, length in rows.faults)
-    if len(rows.faults) == _MOST_FAULTS:
+    lengths = {length for _, length in rows.bad_rows}
+    shown = listed(f"line {line} has {length}" for line, length in rows.bad_rows)
+    if len(rows.bad_rows) == _MAX_RECORDED:
         shown += " or more"
     rule = f"must have {width} cells in each row, as in its header"
     if not rows.count and lengths == {width + 1}:
@@ -303,19 +309,19 @@ def _note_rows_in_cells(
 
     A line looks like a row if it has a cell for each column, and one of them is a repeated value of its column.
     """
-    if not rows.tall or len(columns) < 2:
+    if not rows.multiline_rows or len(columns) < 2:
         return []
     repeated = []
     for column in columns:
         counts = pc.value_counts(column.combine_chunks())
-        often = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        repeated.append({*often.to_pylist()} - {None})
+        repeated_values = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        repeated.append({*repeated_values.to_pylist()} - {None})
     lines, first = 0, 0
-    for line, cells in rows.tall:
+    for line, cells in rows.multiline_rows:
         row_lines = 0
         for text in "\n".join(cells).split("\n"):
             try:
-                row: list[str] = next(iter(dialect.cut([text])), [])
+                row: list[str] = next(iter(dialect.reader([text])), [])
             except csv.Error:
                 continue
             fits = len(row) == len(columns)
@@ -343,7 +349,9 @@ def _doubled_names(file: Path, header: Sequence[str], table: pa.Table) -> dict[s
     return problems
 
 
-def _header_doubt(file: Path, header: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> Problem | None:
+def _missing_header_problem(
+    file: Path, header: Sequence[str], columns: Sequence[pa.ChunkedArray]
+) -> Problem | None:
     """Return a problem if the header may be a row of data: a cell is a value or a number like those of its column."""
     numbered = [name.strip() for name in header] == [str(index) for index in range(len(header))]
     for name, column in zip(header, columns, strict=True):

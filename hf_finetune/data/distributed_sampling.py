@@ -16,10 +16,10 @@ __all__ = [
     "DistributedBatchSampler",
     "LengthGroupedSampler",
     "PaddedDataset",
-    "SharedBuffers",
+    "SyncBuffersCallback",
     "count_labels",
+    "forward_set_epoch",
     "split_into_batches",
-    "tell_epochs",
 ]
 
 
@@ -43,10 +43,10 @@ def split_into_batches(
     indices = list(order)
     for start in range(0, len(indices), batch_size * processes):
         round_indices = indices[start : start + batch_size * processes]
-        share, more = divmod(len(round_indices), processes)
+        per_process, remainder = divmod(len(round_indices), processes)
         end = 0
         for process in range(processes):
-            begin, end = end, end + share + (process < more)
+            begin, end = end, end + per_process + (process < remainder)
             yield round_indices[begin:end] or [size + round_indices[0]]
 
 
@@ -58,7 +58,7 @@ class LengthGroupedSampler(Sampler[int]):
 
     Args:
         lengths: Length of each example.
-        group: Number of examples that are padded together.
+        group: Number of examples per group; those of one group have similar lengths.
         seed: Seed of the order.
     """
 
@@ -101,7 +101,7 @@ class DistributedBatchSampler:
         return rounds * self.processes
 
 
-def tell_epochs(loader: Any, sampler: Any) -> None:
+def forward_set_epoch(loader: Any, sampler: Any) -> None:
     """Register a sampler so that accelerate calls its ``set_epoch``, also if a resumed epoch skips finished batches.
 
     accelerate 1.15 looks up the sampler in a single attribute, which it sets only for random samplers. Without the
@@ -159,13 +159,13 @@ def count_labels(
     Returns:
         Scalar tensor; at least the smallest positive number of its dtype if the weights are floats.
     """
-    here = torch.stack([label_weights(batch["labels"], target).sum() for batch in batches]).sum()
-    total = gather(here).sum()
+    local_weight = torch.stack([label_weights(batch["labels"], target).sum() for batch in batches]).sum()
+    total = gather(local_weight).sum()
     # if all weights of a step are 0, its loss must be 0 and not 0 / 0
     return total.clamp(min=torch.finfo(total.dtype).tiny) if total.is_floating_point() else total
 
 
-class SharedBuffers(TrainerCallback):
+class SyncBuffersCallback(TrainerCallback):
     """Callback that broadcasts BatchNorm statistics from the main process before evaluation.
 
     These are the statistics that are saved. During training, each process computes the statistics of its own batches;

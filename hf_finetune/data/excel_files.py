@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from hf_finetune.data.csv_files import column_names
 from hf_finetune.data.table_options import FileTable
-from hf_finetune.data.text_files import most_unpacked, too_large
+from hf_finetune.data.text_files import max_unpacked_bytes, too_large_problem
 from hf_finetune.errors import InputError, Problem, listed, quoted
 
 __all__ = ["read_excel"]
 
 _LEADING_ZEROS = re.compile("0{2,}")
 """Excel number format of codes: the number is padded with zeros to the length of the format."""
-_NO_DATE = re.compile(r"Cell (\w+) is marked as a date")
+_INVALID_DATE_WARNING = re.compile(r"Cell (\w+) is marked as a date")
 """Warning of openpyxl 3.1 for a number with a date format that is out of range for dates; openpyxl drops the number."""
 
 
@@ -59,8 +59,8 @@ def read_excel(file: Path) -> FileTable:
         raise InputError(Problem(file.name, "needs openpyxl to be read", "", repair)) from error
     try:
         with zipfile.ZipFile(file) as archive:
-            if sum(member.file_size for member in archive.infolist()) > most_unpacked(file):
-                raise InputError(too_large(file))
+            if sum(member.file_size for member in archive.infolist()) > max_unpacked_bytes(file):
+                raise InputError(too_large_problem(file))
         grid, titles, errors = _read(file)
     except InputError:
         raise
@@ -115,7 +115,7 @@ def _read(file: Path) -> tuple[list[list[str | None]], list[str], _Errors]:
                         errors.shown[cell.coordinate] = str(cell.value)
                         errors.columns[cell.coordinate] = place
             titles = [worksheet.title for worksheet in book.worksheets]
-    date_warnings = [_NO_DATE.match(str(warning.message)) for warning in caught_warnings]
+    date_warnings = [_INVALID_DATE_WARNING.match(str(warning.message)) for warning in caught_warnings]
     errors.no_dates = frozenset(match[1] for match in date_warnings if match is not None)
     return grid, titles, errors
 

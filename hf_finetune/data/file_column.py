@@ -12,10 +12,10 @@ from hf_finetune.errors import InputError, Problem, quoted, shortened
 from hf_finetune.files import can_be_path
 from hf_finetune.tasks import Modality
 
-__all__ = ["holds_paths", "note_unlisted", "open_files"]
+__all__ = ["contains_paths", "note_unlisted", "open_files"]
 
 
-def holds_paths(dataset: Dataset, column: str) -> bool:
+def contains_paths(dataset: Dataset, column: str) -> bool:
     """Return whether a column holds file paths as strings."""
     feature = dataset.features[column]
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
@@ -34,7 +34,7 @@ def open_files(
 
     Returns:
         The dataset; the file of each row as a path relative to the root, None for an embedded example or for a text
-        that is no valid path; and notes.
+        that is not a valid path; and notes.
 
     Raises:
         InputError: If paths are URLs or base64, match several files, or none of them exists; or if data from the Hub
@@ -48,7 +48,7 @@ def open_files(
         paths = pc.if_else(embedded, None, pc.struct_field(column, "path")).to_pylist()
         if root is not None:
             paths = [None if path is None else str(root / path) for path in paths]
-    elif holds_paths(dataset, name):
+    elif contains_paths(dataset, name):
         paths = dataset[name][:]
         check_paths(paths, place)
         if root is None:
@@ -86,13 +86,13 @@ def _find_files(
     return [None if path is None else str(path) for path in resolved_paths], finder.notes()
 
 
-def note_unlisted(ids: Iterable[str], root: Path, everything: bool, modality: Modality) -> list[str]:
+def note_unlisted(ids: Iterable[str], root: Path, check_all_folders: bool, modality: Modality) -> list[str]:
     """Return a note on files that no row of the tables lists.
 
     Args:
         ids: Files listed in rows, as paths relative to the root.
         root: Folder of the tables.
-        everything: Whether to search all folders below the root, or only those that contain listed files.
+        check_all_folders: Whether to search all folders below the root, or only those that contain listed files.
         modality: Kind of input.
 
     Returns:
@@ -103,21 +103,21 @@ def note_unlisted(ids: Iterable[str], root: Path, everything: bool, modality: Mo
         return path.suffix.lower() in modality.suffixes
 
     listed = {os.path.normpath(root / name) for name in ids}
-    if everything:
-        there = [str(path) for path in files_below(root, is_example)]
+    if check_all_folders:
+        on_disk = [str(path) for path in files_below(root, is_example)]
     else:
         folders = sorted({Path(name).parent for name in listed})
-        there = [
+        on_disk = [
             str(path)
             for folder in folders
             if folder.is_dir()
             for path in sorted(folder.iterdir())
             if is_example(path) and not path.name.startswith(".")
         ]
-    unlisted = [Path(os.path.relpath(path, root)).as_posix() for path in there if path not in listed]
+    unlisted = [Path(os.path.relpath(path, root)).as_posix() for path in on_disk if path not in listed]
     if not unlisted:
         return []
     kind, shown = modality.plural_files.capitalize(), quoted(unlisted)
     return [
-        f"{kind} that are not listed in any row were not read ({len(unlisted)} of {len(there)}): {shown}."
+        f"{kind} that are not listed in any row were not read ({len(unlisted)} of {len(on_disk)}): {shown}."
     ]

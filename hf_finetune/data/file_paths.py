@@ -75,13 +75,13 @@ class FileFinder:
         split: Split of the table; None disables the preference for the split's folder.
 
     Attributes:
-        completed: File of each path that was not used unchanged.
+        resolved: File of each path that had to be changed to be found, by the original path.
         problems: Paths that match several files.
     """
 
     def __init__(self, root: Path, modality: Modality, split: str | None = None):
         self.root, self.modality, self.split = root, modality, split
-        self.completed: dict[str, Path] = {}
+        self.resolved: dict[str, Path] = {}
         self.problems: list[Problem] = []
 
     def find(self, value: str) -> Path:
@@ -92,26 +92,26 @@ class FileFinder:
         plain = value.strip().replace("\\", "/")
         path = self.root / _at_home(plain)
         if not is_file(path):
-            fitting = self._fitting(plain)
-            if len(fitting) > 1:
-                shown = quoted(match.relative_to(self.root).as_posix() for match in fitting)
+            candidates = self._candidates(plain)
+            if len(candidates) > 1:
+                shown = quoted(match.relative_to(self.root).as_posix() for match in candidates)
                 repair = "Write the path relative to the folder of the table, with its suffix."
                 self.problems.append(
                     Problem(repr(shortened(value)), "must match exactly one file", shown, repair)
                 )
-            if len(fitting) != 1:
+            if len(candidates) != 1:
                 return written
-            path = fitting[0]
-        self.completed[value] = path
+            path = candidates[0]
+        self.resolved[value] = path
         return path
 
     def notes(self) -> list[str]:
-        """Return a note on the completed paths; empty if there are none."""
-        if not self.completed:
+        """Return a note on the resolved paths; empty if there are none."""
+        if not self.resolved:
             return []
-        value, path = next(iter(self.completed.items()))
+        value, path = next(iter(self.resolved.items()))
         shown = Path(os.path.relpath(path, self.root)).as_posix()
-        count = f"{len(self.completed)} {self.modality.plural_files}"
+        count = f"{len(self.resolved)} {self.modality.plural_files}"
         return [f"Paths of {count} were resolved, for example {value!r} to {shown!r}."]
 
     def raise_problems(self) -> None:
@@ -123,9 +123,9 @@ class FileFinder:
         if self.problems:
             raise InputError(self.problems[:MOST_SHOWN])
 
-    def _fitting(self, value: str) -> list[Path]:
-        """Return the files below the root whose paths end with a path, ignoring letter case and suffix."""
-        parts = [part for part in PurePosixPath(_alike(os.path.normpath(value))).parts if part != "."]
+    def _candidates(self, value: str) -> list[Path]:
+        """Return the files below the root whose paths end with a value, ignoring letter case and suffix."""
+        parts = [part for part in PurePosixPath(_normalized(os.path.normpath(value))).parts if part != "."]
         if not parts or ".." in parts or value.startswith("/"):
             return []
         matches = [
@@ -146,8 +146,8 @@ class FileFinder:
         """Return the files below the root by normalized file name, with and without the suffix."""
         by_name: dict[str, list[tuple[PurePosixPath, Path]]] = {}
         for path in files_below(self.root, lambda path: path.suffix.lower() in self.modality.suffixes):
-            relative = PurePosixPath(_alike(path.relative_to(self.root).as_posix()))
-            for key in {_alike(path.name), _alike(path.stem)}:
+            relative = PurePosixPath(_normalized(path.relative_to(self.root).as_posix()))
+            for key in {_normalized(path.name), _normalized(path.stem)}:
                 by_name.setdefault(key, []).append((relative, path))
         return by_name
 
@@ -161,10 +161,10 @@ def files_below(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]
     """
     seen: set[str] = set()  # links may form cycles
     for folder, folders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:
+        if (resolved_path := os.path.realpath(folder)) in seen:
             folders.clear()
             continue
-        seen.add(real)
+        seen.add(resolved_path)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
@@ -178,6 +178,6 @@ def _at_home(value: str) -> Path:
     return Path(value).expanduser() if value.startswith("~/") else Path(value)
 
 
-def _alike(path: str) -> str:
+def _normalized(path: str) -> str:
     """Return a path normalized for comparison: case-folded and in Unicode NFC, because systems differ in both."""
     return unicodedata.normalize("NFC", path).casefold()

@@ -41,23 +41,23 @@ class Folder:
         path: Path by which the folder is reached.
         shown: The same path for messages, with the name of a link saved as a text file in place of its target.
         suffixes: Suffixes of example files, in lower case, with their dot.
-        real: Path with links resolved.
-        above: Enclosing folders from the root of the tree downward, with links resolved.
+        resolved_path: Path with links resolved.
+        ancestors: Enclosing folders from the root of the tree downward, with links resolved.
         links: Followed links of the whole tree.
     """
 
     path: Path
     shown: Path
     suffixes: frozenset[str]
-    real: Path
-    above: tuple[Path, ...]
+    resolved_path: Path
+    ancestors: tuple[Path, ...]
     links: FollowedLinks
 
     @staticmethod
     def open(path: Path, suffixes: frozenset[str]) -> "Folder":
         """Return the tree below a folder, which may itself be a link."""
-        real = Path(os.path.realpath(path))
-        return Folder(path, path, suffixes, real, (), FollowedLinks(real))
+        resolved_path = Path(os.path.realpath(path))
+        return Folder(path, path, suffixes, resolved_path, (), FollowedLinks(resolved_path))
 
     @property
     def name(self) -> str:
@@ -75,7 +75,7 @@ class Folder:
         return self._entries[1]
 
     @property
-    def others(self) -> tuple[Path, ...]:
+    def other_files(self) -> tuple[Path, ...]:
         """Return all other files sorted by name, without hidden files and system files."""
         return self._entries[2]
 
@@ -93,19 +93,19 @@ class Folder:
             waiting += reversed(folder.folders)
 
     @cached_property
-    def holds_examples(self) -> bool:
+    def contains_examples(self) -> bool:
         """Return whether the folder contains examples at any depth."""
         return any(folder.examples for folder in self.walk())
 
     @property
     def has_example_folders(self) -> bool:
         """Return whether a subfolder contains examples at any depth."""
-        return any(folder.holds_examples for folder in self.folders)
+        return any(folder.contains_examples for folder in self.folders)
 
     @cached_property
     def _entries(self) -> tuple[tuple["Folder", ...], tuple[Path, ...], tuple[Path, ...], tuple[Path, ...]]:
         """Return subfolders, examples, other files and hidden entries; raise an InputError for unreadable ones."""
-        folders, examples, others, hidden = [], [], [], []
+        folders, examples, other_files, hidden = [], [], [], []
         problems: list[Problem] = []
         for entry in _scan(self.path):
             path = self.path / entry.name
@@ -125,15 +125,17 @@ class Folder:
                 target = self.links.saved[path] = saved
             if target is not None:
                 is_link = entry.is_symlink() or target != path
-                real = self._follow(path, target) if is_link else self.real / entry.name
-                if real in (*self.above, self.real):
+                resolved_path = self._follow(path, target) if is_link else self.resolved_path / entry.name
+                if resolved_path in (*self.ancestors, self.resolved_path):
                     rule = "must not be a link to one of its parent folders"
-                    problems.append(Problem(str(path), rule, f"a link to '{real}'", "Remove the link."))
+                    problems.append(
+                        Problem(str(path), rule, f"a link to '{resolved_path}'", "Remove the link.")
+                    )
                 else:
-                    self._count_visit(path, real)
-                    above = (*self.above, self.real)
+                    self._count_visit(path, resolved_path)
+                    ancestors = (*self.ancestors, self.resolved_path)
                     shown = self.shown / entry.name
-                    folders.append(Folder(target, shown, self.suffixes, real, above, self.links))
+                    folders.append(Folder(target, shown, self.suffixes, resolved_path, ancestors, self.links))
             elif entry.is_symlink() and not path.exists() and not is_example:
                 rule = "must be a link to an existing file or folder"
                 value = f"a link to '{path.readlink()}'"
@@ -143,10 +145,10 @@ class Folder:
                     self._follow(path, path)
                 examples.append(path)
             else:
-                others.append(path)
+                other_files.append(path)
         if problems:
             raise InputError(problems)
-        return tuple(folders), tuple(examples), tuple(others), tuple(hidden)
+        return tuple(folders), tuple(examples), tuple(other_files), tuple(hidden)
 
     def _has_hidden_examples(self, entry: os.DirEntry[str], is_example: bool) -> bool:
         if not _is_folder(entry):
@@ -157,17 +159,19 @@ class Folder:
             return False
 
     def _follow(self, link: Path, target: Path) -> Path:
-        real = Path(os.path.realpath(target))
-        if not real.is_relative_to(self.links.root) and link not in self.links.saved:
-            self.links.outside[link] = real
-        return real
+        resolved_path = Path(os.path.realpath(target))
+        if not resolved_path.is_relative_to(self.links.root) and link not in self.links.saved:
+            self.links.outside[link] = resolved_path
+        return resolved_path
 
-    def _count_visit(self, path: Path, real: Path) -> None:
+    def _count_visit(self, path: Path, resolved_path: Path) -> None:
         """Raise an InputError if links make more paths to a folder than can be walked."""
-        self.links.visits[real] = self.links.visits.get(real, 0) + 1
-        if self.links.visits[real] > _MOST_VISITS:
+        self.links.visits[resolved_path] = self.links.visits.get(resolved_path, 0) + 1
+        if self.links.visits[resolved_path] > _MOST_VISITS:
             rule = f"must not be reachable through more than {_MOST_VISITS} links"
-            raise InputError(Problem(str(real), rule, f"for example '{path}'", "Remove some of these links."))
+            raise InputError(
+                Problem(str(resolved_path), rule, f"for example '{path}'", "Remove some of these links.")
+            )
 
 
 def saved_link_target(file: Path) -> Path | None:

@@ -10,12 +10,12 @@ import numpy as np
 from datasets import concatenate_datasets
 
 from hf_finetune.data.split import strata_of
-from hf_finetune.data.split_tables import cut_rows
+from hf_finetune.data.split_tables import select_split_rows
 from hf_finetune.data.tables import ROW_VALUES, Table
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.lazy_module import LazyModule
 
-__all__ = ["Fold", "Folded", "fold_tables", "number_groups"]
+__all__ = ["Fold", "FoldedSplits", "fold_tables", "number_groups"]
 
 model_selection = LazyModule("sklearn.model_selection")
 
@@ -26,15 +26,15 @@ class Fold:
 
     Attributes:
         number: Number of the fold, counted from 1.
-        of: Number of folds.
+        count: Number of folds.
     """
 
     number: int
-    of: int
+    count: int
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldedSplits:
     """Splits of one fold, which is the test split.
 
     Attributes:
@@ -50,7 +50,7 @@ class Folded:
 
 def fold_tables(
     tables: Mapping[str, Table], fold: Fold, validation: float, by_class: bool, seed: int
-) -> Folded:
+) -> FoldedSplits:
     """Split the pooled train and validation examples into folds, and hold one fold out as the test split.
 
     A validation split is taken from the remaining examples if the tables have one. Duplicates of an example, and
@@ -73,22 +73,22 @@ def fold_tables(
     strata = np.array(strata_of(pool.labels)) if by_class else np.zeros(len(pool), dtype=np.int64)
     groups = number_groups(pool)
     counts = Counter(strata.tolist())
-    divided = np.array([row for row in range(len(pool)) if counts[strata[row]] >= fold.of], dtype=np.int64)
-    if len(np.unique(groups[divided])) < fold.of:
+    divided = np.array([row for row in range(len(pool)) if counts[strata[row]] >= fold.count], dtype=np.int64)
+    if len(np.unique(groups[divided])) < fold.count:
         rule = "must be at most the number of groups (without a group column, of distinct examples)"
-        raise InputError(Problem("evaluation.folds", rule, str(fold.of)))
+        raise InputError(Problem("evaluation.folds", rule, str(fold.count)))
     kind = model_selection.StratifiedGroupKFold if by_class else model_selection.GroupKFold
-    splitter = kind(fold.of, shuffle=True, random_state=seed % 2**32)
-    parts = list(splitter.split(divided, strata[divided], groups[divided]))
-    held_out = divided[parts[fold.number - 1][1]]
+    splitter = kind(fold.count, shuffle=True, random_state=seed % 2**32)
+    fold_rows = list(splitter.split(divided, strata[divided], groups[divided]))
+    held_out = divided[fold_rows[fold.number - 1][1]]
     remaining = np.setdiff1d(np.arange(len(pool)), held_out)
     rows = {"train": remaining}
     if "validation" in tables and validation > 0:
-        cut = cut_rows(pool.take(remaining), {"validation": validation}, by_class, seed)
-        rows = {split: remaining[chosen] for split, chosen in cut.items()}
+        split_rows = select_split_rows(pool.take(remaining), {"validation": validation}, by_class, seed)
+        rows = {split: remaining[chosen] for split, chosen in split_rows.items()}
     rows["test"] = np.sort(held_out)
     sizes = ", ".join(f"{split} {len(chosen)}" for split, chosen in rows.items())
-    return Folded(pool, rows, f"Fold {fold.number} of {fold.of} is held out: {sizes}.")
+    return FoldedSplits(pool, rows, f"Fold {fold.number} of {fold.count} is held out: {sizes}.")
 
 
 def number_groups(table: Table) -> np.ndarray:
@@ -106,4 +106,4 @@ def _join(tables: list[Table]) -> Table:
         parts = [getattr(table, name) for table in tables]
         joined[name] = None if any(part is None for part in parts) else tuple(chain.from_iterable(parts))
     dataset = concatenate_datasets([table.dataset for table in tables])
-    return replace(tables[0], dataset=dataset, whole=None, rows=(), **joined)
+    return replace(tables[0], dataset=dataset, full_dataset=None, rows=(), **joined)

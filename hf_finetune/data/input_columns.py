@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from hf_finetune.data.label_form import read_form
+from hf_finetune.data.label_form import parse_label_form
 from hf_finetune.errors import InputError, Problem, nearest, quoted
 from hf_finetune.tasks import MODALITIES, Modality
 
@@ -12,7 +12,7 @@ __all__ = ["INPUT_KEYS", "choose_columns", "find_id_column", "label_columns", "p
 INPUT_KEYS = (*(role for modality in MODALITIES.values() for role in modality.columns), "id")
 """Keys of ``--column KEY=NAME``."""
 
-Memory = Mapping[str, Any]
+TrainingColumns = Mapping[str, Any]
 """Columns used in training, by role: those of the modality, and label."""
 
 _IDS = ("id", "idx")
@@ -50,17 +50,17 @@ def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> d
     return columns
 
 
-def takes_pairs(memory: Memory | None) -> bool | None:
+def takes_pairs(training_columns: TrainingColumns | None) -> bool | None:
     """Return whether a model was trained on pairs, with an optional column; None if unknown or if there is none."""
     for modality in MODALITIES.values():
-        if modality.main_column in (memory or {}) and len(modality.columns) > 1:
-            return (memory or {}).get(modality.columns[1]) is not None
+        if modality.main_column in (training_columns or {}) and len(modality.columns) > 1:
+            return (training_columns or {}).get(modality.columns[1]) is not None
     return None
 
 
-def label_columns(memory: Memory | None) -> tuple[str, ...]:
+def label_columns(training_columns: TrainingColumns | None) -> tuple[str, ...]:
     """Return the label columns used in training."""
-    return read_form((memory or {}).get("label")).columns
+    return parse_label_form((training_columns or {}).get("label")).columns
 
 
 def choose_columns(
@@ -68,7 +68,7 @@ def choose_columns(
     present: Sequence[str],
     modality: Modality,
     named: Mapping[str, str],
-    memory: Memory | None = None,
+    training_columns: TrainingColumns | None = None,
 ) -> tuple[dict[str, str], list[str]]:
     """Choose the input columns of a table.
 
@@ -77,7 +77,7 @@ def choose_columns(
         present: Columns of the table.
         modality: Kind of input of the model.
         named: Columns that the user named, by role: those of the modality, and id.
-        memory: Columns used in training; None if they are unknown.
+        training_columns: Columns used in training; None if they are unknown.
 
     Returns:
         Column names by role, without an optional one that is not used, and notes on the choice.
@@ -85,25 +85,25 @@ def choose_columns(
     Raises:
         InputError: If a named column is missing, or if there is no candidate or several.
     """
-    foreign = {role for other in MODALITIES.values() for role in other.columns} - set(modality.columns)
+    other_roles = {role for other in MODALITIES.values() for role in other.columns} - set(modality.columns)
     problems = [
         Problem(f"--column {key}", f"must not be set for a model of {modality.plural}", name)
         for key, name in named.items()
-        if key in foreign
+        if key in other_roles
     ]
     problems += [
         Problem(place, f"must have the column {name!r}, which is set for {key}", "", nearest(name, present))
         for key, name in named.items()
-        if key not in foreign and name not in present
+        if key not in other_roles and name not in present
     ]
     if problems:
         raise InputError(problems)
-    known = dict(memory or {})
-    candidates = [name for name in present if name not in (*label_columns(memory), *named.values())]
-    pairs = takes_pairs(memory)
+    known = dict(training_columns or {})
+    candidates = [name for name in present if name not in (*label_columns(training_columns), *named.values())]
+    pairs = takes_pairs(training_columns)
     if pairs:
         return _choose_pair(place, present, modality, named, known)
-    used, notes = _choose_one(place, present, modality, named, known, candidates)
+    used, notes = _choose_main_column(place, present, modality, named, known, candidates)
     if len(modality.columns) < 2:
         return used, notes
     main, optional = modality.columns
@@ -122,12 +122,12 @@ def choose_columns(
     return used, notes
 
 
-def _choose_one(
+def _choose_main_column(
     place: str,
     present: Sequence[str],
     modality: Modality,
     named: Mapping[str, str],
-    known: Memory,
+    known: TrainingColumns,
     candidates: Sequence[str],
 ) -> tuple[dict[str, str], list[str]]:
     """Choose the main column."""
@@ -158,7 +158,7 @@ def _choose_one(
 
 
 def _choose_pair(
-    place: str, present: Sequence[str], modality: Modality, named: Mapping[str, str], known: Memory
+    place: str, present: Sequence[str], modality: Modality, named: Mapping[str, str], known: TrainingColumns
 ) -> tuple[dict[str, str], list[str]]:
     """Choose both columns of a pair: named by the user, as in training, or with the default names."""
     used = {}

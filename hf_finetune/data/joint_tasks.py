@@ -14,7 +14,7 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
 from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
 
-__all__ = ["MixedExamples", "TaskColumns", "task_columns"]
+__all__ = ["MultiTaskDataset", "TaskColumns", "task_columns"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TaskColumns:
     labels: tuple[int, int]
     logits: tuple[int, int]
 
-    def logits_of(self, logits: Any) -> Any:
+    def select_logits(self, logits: Any) -> Any:
         """Return the logits of this task [examples, task logits].
 
         Args:
@@ -42,7 +42,7 @@ class TaskColumns:
         """
         return logits[:, self.logits[0] : self.logits[1]]
 
-    def labels_of(self, labels: Any) -> Any:
+    def select_labels(self, labels: Any) -> Any:
         """Return the labels of this task [examples, task labels]; nan for examples of other tasks.
 
         Args:
@@ -70,7 +70,7 @@ def task_columns(tasks: Mapping[str, tuple[Target, int]]) -> tuple[TaskColumns, 
     return tuple(columns)
 
 
-class MixedExamples(Dataset):
+class MultiTaskDataset(Dataset):
     """Concatenation of the examples of all tasks, with joint labels.
 
     Args:
@@ -88,13 +88,13 @@ class MixedExamples(Dataset):
         for part in self.parts:
             set_epoch(part, epoch)
 
-    def cycling(self, views: int) -> "MixedExamples":
+    def cycling(self, views: int) -> "MultiTaskDataset":
         """Return the same examples with augmentation that cycles through ``views`` versions."""
         return self.over([cycle(part, views) for part in self.parts])
 
-    def over(self, parts: Sequence[Any]) -> "MixedExamples":
+    def over(self, parts: Sequence[Any]) -> "MultiTaskDataset":
         """Return a copy with other examples for each task."""
-        return MixedExamples(parts, self.columns, self.width)
+        return MultiTaskDataset(parts, self.columns, self.width)
 
     def __len__(self) -> int:
         return self.ends[-1]

@@ -13,7 +13,7 @@ from hf_finetune.data.text_files import open_text_file
 from hf_finetune.errors import InputError, Problem, quoted
 from hf_finetune.targets.reading import flat_labels
 
-__all__ = ["holds_no_table", "is_lines", "iterate_lines", "read_json"]
+__all__ = ["contains_no_table", "is_lines", "iterate_lines", "read_json"]
 
 _SCALARS = (str, int, float, bool)
 _LARGEST_CHECKED = 10_000_000
@@ -78,8 +78,8 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
         table_columns = _columns(file, document)
         if table_columns is None:
             raise InputError(Problem(file.name, "must contain a table", _kind(document), _FORMS))
-        columns, notes_beside = _named_classes(file, table_columns, _beside(document))
-        notes = (*notes, *notes_beside)
+        columns, extra_notes = _named_classes(file, table_columns, _extra_fields(document))
+        notes = (*notes, *extra_notes)
     notes_of_types: list[str] = []
     arrays = {name: _array(file, name, values, notes_of_types) for name, values in columns.items()}
     return FileTable(pa.table(arrays), False, (*notes, *notes_of_types))
@@ -121,14 +121,14 @@ def iterate_lines(file: Path, options: TableOptions) -> Iterator[tuple[int, dict
                 try:
                     row = _decode(line)
                 except ValueError as error:
-                    raise InputError(_no_json(file, f"line {number}", error)) from error
+                    raise InputError(_invalid_json_problem(file, f"line {number}", error)) from error
                 if not isinstance(row, dict):
                     rule = "must contain a JSON object on each line"
                     raise InputError(Problem(file.name, rule, f"{_kind(row)} in line {number}"))
                 yield number, row
 
 
-def holds_no_table(file: Path) -> bool:
+def contains_no_table(file: Path) -> bool:
     """Return whether a file of at most 10 MB is valid JSON but not a table, such as settings or class names."""
     if file.stat().st_size > _LARGEST_CHECKED:
         return False
@@ -152,10 +152,10 @@ def _load(file: Path, options: TableOptions) -> tuple[Any, tuple[str, ...]]:
             raise
         except ValueError as error:
             place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "the file"
-            raise InputError(_no_json(file, place, error)) from error
+            raise InputError(_invalid_json_problem(file, place, error)) from error
 
 
-def _no_json(file: Path, place: str, error: ValueError) -> Problem:
+def _invalid_json_problem(file: Path, place: str, error: ValueError) -> Problem:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
     repair = "Write a JSON object on each line of a jsonl file, or a list of objects in a json file."
     return Problem(file.name, "must be readable as json", f"{reason} in {place}", repair)
@@ -200,7 +200,7 @@ def _columns(file: Path, document: Any) -> dict[str, list[Any]] | None:
     return None
 
 
-def _beside(document: Any) -> dict[str, Any]:
+def _extra_fields(document: Any) -> dict[str, Any]:
     """Return the other entries of an object that holds one list of rows; empty for other layouts."""
     if not isinstance(document, dict) or "schema" in document:
         return {}
@@ -211,13 +211,13 @@ def _beside(document: Any) -> dict[str, Any]:
 
 
 def _named_classes(
-    file: Path, columns: dict[str, list[Any]], beside: Mapping[str, Any]
+    file: Path, columns: dict[str, list[Any]], extra_fields: Mapping[str, Any]
 ) -> tuple[dict[str, list[Any]], list[str]]:
     """Replace class indices by the class names that a file lists next to its rows, as files of MMPretrain do."""
-    if not beside:
+    if not extra_fields:
         return columns, []
-    nested = [inner for value in beside.values() if isinstance(value, dict) for inner in value.items()]
-    lists = [value for name, value in (*beside.items(), *nested) if name.lower() in _CLASSES]
+    nested = [inner for value in extra_fields.values() if isinstance(value, dict) for inner in value.items()]
+    lists = [value for name, value in (*extra_fields.items(), *nested) if name.lower() in _CLASSES]
     names = next(filter(_are_names, lists), ())
     numbered = [
         name
@@ -225,7 +225,7 @@ def _named_classes(
         if name.lower() in _LABELS and _are_indices(values, len(names))
     ]
     if len(numbered) != 1:
-        return columns, [f"{file.name}: keys next to the rows were ignored: {quoted(beside)}."]
+        return columns, [f"{file.name}: keys next to the rows were ignored: {quoted(extra_fields)}."]
     label = numbered[0]
     named = [
         [names[item] for item in v] if isinstance(v, list) else None if v is None else names[v]

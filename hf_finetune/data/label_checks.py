@@ -13,15 +13,15 @@ from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import flat_labels
 from hf_finetune.tasks import modality_of
 
-__all__ = ["fold_name", "merge_variants", "note_contradictions", "note_variants", "spellings"]
+__all__ = ["merge_variants", "normalize_name", "note_contradictions", "note_variants", "spellings"]
 
-JOINTS = re.compile(r"(?<=[^\W\d_])[-_\u2010-\u2015]+(?=[^\W\d_])")
+HYPHENS = re.compile(r"(?<=[^\W\d_])[-_\u2010-\u2015]+(?=[^\W\d_])")
 """Pattern of hyphens, dashes and underscores between two letters."""
 TRAILING = ".,;:!?"
 """Trailing punctuation that does not distinguish classes."""
 
 
-def fold_name(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return a class name normalized for comparison.
 
     Case, repeated white space, Unicode form, invisible characters and trailing punctuation are ignored. Hyphens and
@@ -29,7 +29,7 @@ def fold_name(name: str) -> str:
     """
     characters = unicodedata.normalize("NFKC", name)
     visible = "".join(character for character in characters if unicodedata.category(character) != "Cf")
-    text = " ".join(JOINTS.sub(" ", visible.casefold()).split())
+    text = " ".join(HYPHENS.sub(" ", visible.casefold()).split())
     return text.rstrip(TRAILING + " ") or text
 
 
@@ -44,7 +44,7 @@ def spellings(names: Mapping[str, int]) -> list[list[str]]:
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: (-names[name], name)):
-        groups.setdefault(fold_name(name), []).append(name)
+        groups.setdefault(normalize_name(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -64,10 +64,10 @@ def note_variants(counts: Mapping[str, int], form: LabelForm) -> tuple[str, ...]
     variants = [" and ".join(f"{name!r} ({counts[name]:,})" for name in group) for group in groups]
     kinds = "case, spaces, hyphens, Unicode form or trailing punctuation"
     note = f"Classes that differ only in {kinds}: {listed(variants, most=5)}."
-    if form.several:
+    if form.one_column_per_class:
         return (note,)
     separator = {} if form.separator is None else {"separator": repr(form.separator).replace("'", '"')}
-    return (f"{note} To merge them, set {form.written(**separator, normalize='true')}.",)
+    return (f"{note} To merge them, set {form.as_recipe_field(**separator, normalize='true')}.",)
 
 
 def merge_variants(
@@ -84,22 +84,22 @@ def merge_variants(
     """
     items = [item for labels in values.values() for item in flat_labels(labels)]
     counts = Counter(label_text(item) for item in items if item is not None)
-    chosen = {fold_name(name): name for name in reversed(known)}
+    chosen = {normalize_name(name): name for name in reversed(known)}
     for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        chosen.setdefault(fold_name(name), " ".join(name.split()))
+        chosen.setdefault(normalize_name(name), " ".join(name.split()))
 
     def merged(value: Any) -> Any:
         if value is None:
             return None
         if isinstance(value, list):
             return list(dict.fromkeys(merged(item) for item in value))
-        return chosen[fold_name(label_text(value))]
+        return chosen[normalize_name(label_text(value))]
 
-    changed = {name: n for name, n in counts.items() if chosen[fold_name(name)] != name}
+    changed = {name: n for name, n in counts.items() if chosen[normalize_name(name)] != name}
     merged_labels = {split: [merged(value) for value in values[split]] for split in values}
     if not changed:
         return merged_labels, ()
-    shown = listed(f"{name!r} ({n:,}) to {chosen[fold_name(name)]!r}" for name, n in changed.items())
+    shown = listed(f"{name!r} ({n:,}) to {chosen[normalize_name(name)]!r}" for name, n in changed.items())
     return merged_labels, (f"Spellings of one class are merged: {shown}.",)
 
 
@@ -116,19 +116,19 @@ def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
             if key is not None and table.labels[row] is not None:
                 rows.setdefault(key, []).append(row)
         labels = [_comparable(label) for label in table.labels]
-        clashes = [group for group in rows.values() if len({labels[row] for row in group}) > 1]
-        if clashes:
+        conflicts = [group for group in rows.values() if len({labels[row] for row in group}) > 1]
+        if conflicts:
             kind = modality_of(table.dataset.column_names).plural
-            count = sum(map(len, clashes))
-            shown = listed((_shown(table, group) for group in clashes), most=5)
+            count = sum(map(len, conflicts))
+            shown = listed((_format_group(table, group) for group in conflicts), most=5)
             notes.append(
-                f"{len(clashes):,} {kind} of {split} occur in {count:,} examples with different labels: {shown}. "
+                f"{len(conflicts):,} {kind} of {split} occur in {count:,} examples with different labels: {shown}. "
                 "Correct or remove them: at most one label can be right."
             )
     return tuple(notes)
 
 
-def _shown(table: Table, group: Sequence[int]) -> str:
+def _format_group(table: Table, group: Sequence[int]) -> str:
     firsts = {_comparable(table.labels[row]): row for row in reversed(group)}
     pairs = [f"{table.ids[row]!r} ({_label(table.labels[row])})" for row in sorted(firsts.values())]
     return " and ".join(pairs[:3]) + (" and others" if len(pairs) > 3 else "")

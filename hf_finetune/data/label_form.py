@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["LabelForm", "read_form"]
+__all__ = ["LabelForm", "parse_label_form"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class LabelForm:
 
     Attributes:
         columns: Names of the label columns; empty if they are inferred, or if labels are in file names.
-        several: Whether each class has a separate column, which holds 0, 1 or a probability.
+        one_column_per_class: Whether each class has a separate column, which holds 0, 1 or a probability.
         separator: Text between the classes in a cell; None if a cell holds one class.
         classes: Class names, in order, of cells that hold a list with one value per class; empty if the data declares
             them.
@@ -24,14 +24,14 @@ class LabelForm:
     """
 
     columns: tuple[str, ...] = ()
-    several: bool = False
+    one_column_per_class: bool = False
     separator: str | None = None
     classes: tuple[str, ...] = ()
     empty: Literal["missing", "none"] = "missing"
     normalize: bool = False
     pattern: str | None = None
 
-    def written(self, **fields: str) -> str:
+    def as_recipe_field(self, **fields: str) -> str:
         """Return the line of a recipe that declares this format with additional fields.
 
         Args:
@@ -45,14 +45,14 @@ class LabelForm:
         return f"columns: {{label: {{{inner}}}}}"
 
 
-def read_form(given: Any) -> LabelForm:
+def parse_label_form(value: Any) -> LabelForm:
     """Parse ``data.columns.label``: None, a name, a list of names, or a mapping with the fields of a recipe."""
-    fields = dict(given) if isinstance(given, Mapping) else {"name": given}
+    fields = dict(value) if isinstance(value, Mapping) else {"name": value}
     name = fields.get("name")
     columns = tuple(name) if isinstance(name, list | tuple) else (name,) if name is not None else ()
     return LabelForm(
         columns=columns,
-        several=isinstance(name, list | tuple),
+        one_column_per_class=isinstance(name, list | tuple),
         separator=fields.get("separator"),
         classes=tuple(fields.get("classes") or ()),
         empty=fields.get("empty", "missing"),

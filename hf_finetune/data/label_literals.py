@@ -10,8 +10,8 @@ from typing import Any
 
 __all__ = ["looks_like_literal", "read_literal"]
 
-LONGEST = 100_000
-"""Largest number of characters of a cell that is parsed."""
+MAX_CHARACTERS = 100_000
+"""Maximum length of a cell that is parsed."""
 NUMPY_NUMBERS = re.compile(r"\[\s*[-+.\deE]+(?:\s+[-+.\deE]+)*\s*\]")
 NUMPY_TEXTS = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
 
@@ -32,7 +32,7 @@ def read_literal(cell: str) -> list[Any] | dict[str, Any] | None:
         A list, or a mapping with texts as keys; None if the cell holds neither.
     """
     text = cell.strip()
-    if len(text) > LONGEST:
+    if len(text) > MAX_CHARACTERS:
         return None
     if NUMPY_TEXTS.fullmatch(text):  # Python would concatenate adjacent string literals
         return [literal[1:-1] for literal in re.findall(r"""'[^']*'|"[^"]*\"""", text)]
@@ -53,7 +53,7 @@ def read_literal(cell: str) -> list[Any] | dict[str, Any] | None:
 
 
 def _is_tuple(text: str) -> bool:
-    if not (text.startswith("(") and text.endswith(")")) or len(text) > LONGEST:
+    if not (text.startswith("(") and text.endswith(")")) or len(text) > MAX_CHARACTERS:
         return False
     try:
         return isinstance(ast.literal_eval(text), tuple)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 __all__ = ["LikelySeparator", "likely_separator", "split_cell"]
 
-STRONG = (",", ";", "|", "\t", "\n")
+UNAMBIGUOUS_SEPARATORS = (",", ";", "|", "\t", "\n")
 """Separators that rarely occur in class names."""
-WEAK = (" ", "/", "+", "&")
+AMBIGUOUS_SEPARATORS = (" ", "/", "+", "&")
 """Separators that also occur in class names, such as 'hot dog'."""
-MOSTLY = 0.5
+MIN_KNOWN_FRACTION = 0.5
 """Smallest fraction of the separated cells whose parts must all occur elsewhere."""
 DECIMAL = re.compile(r"[-+]?\d+(,\d+)?")
 
@@ -25,14 +25,14 @@ class LikelySeparator:
         example: Most frequent cell whose labels occur elsewhere.
         parts: Labels in that cell.
         rows: Number of rows whose cell contains the separator between labels.
-        sure: Whether the parts are labels beyond reasonable doubt.
+        is_certain: Whether the parts are certainly labels.
     """
 
     separator: str
     example: str
     parts: tuple[str, ...]
     rows: int
-    sure: bool
+    is_certain: bool
 
 
 def split_cell(cell: str, separator: str) -> list[str]:
@@ -45,7 +45,7 @@ def likely_separator(cells: Iterable[str]) -> LikelySeparator | None:
 
     A part recurs if it is also a whole cell, or occurs in at least two different cells. The parts of a name such as
     'Salt, pepper' do not, so it stays one class. If each position has a separate set of values ('Newark, NJ',
-    'Newark, DE', 'Dover, DE'), the cells may be names or sets of labels, and the separator is not sure.
+    'Newark, DE', 'Dover, DE'), the cells may be names or sets of labels, and the separator is not certain.
 
     Args:
         cells: Cells of the column.
@@ -54,26 +54,30 @@ def likely_separator(cells: Iterable[str]) -> LikelySeparator | None:
         The separator; None if every cell seems to be the name of one class.
     """
     counts = Counter(cell.strip() for cell in cells)
-    for separator in (*STRONG, *WEAK):
+    for separator in (*UNAMBIGUOUS_SEPARATORS, *AMBIGUOUS_SEPARATORS):
         separated = {cell: split_cell(cell, separator) for cell in counts if separator in cell}
         separated = {cell: parts for cell, parts in separated.items() if len(parts) > 1}
         if not separated or (separator == "," and all(DECIMAL.fullmatch(cell) for cell in counts)):
             continue
-        likely = _judge(separator, separated, counts)
+        likely = _rate_separator(separator, separated, counts)
         if likely is not None:
             return likely
     return None
 
 
-def _judge(separator: str, separated: dict[str, list[str]], counts: Counter[str]) -> LikelySeparator | None:
-    alone = {cell.strip(f" {separator}") for cell in counts if cell not in separated}
+def _rate_separator(
+    separator: str, separated: dict[str, list[str]], counts: Counter[str]
+) -> LikelySeparator | None:
+    single_labels = {cell.strip(f" {separator}") for cell in counts if cell not in separated}
     uses = Counter(part for parts in separated.values() for part in parts)
-    whole = [cell for cell, parts in separated.items() if alone.issuperset(parts)]
+    whole = [cell for cell, parts in separated.items() if single_labels.issuperset(parts)]
     known = [
-        cell for cell, parts in separated.items() if all(part in alone or uses[part] > 1 for part in parts)
+        cell
+        for cell, parts in separated.items()
+        if all(part in single_labels or uses[part] > 1 for part in parts)
     ]
-    recurring = len(separated) > 1 and len(known) >= MOSTLY * len(separated)
-    if separator in WEAK and not whole:
+    recurring = len(separated) > 1 and len(known) >= MIN_KNOWN_FRACTION * len(separated)
+    if separator in AMBIGUOUS_SEPARATORS and not whole:
         # the words of class names recur too, so many more combinations than parts are required
         recurring = recurring and len(separated) > 2 * len(uses)
     if not whole and not recurring:
@@ -84,13 +88,13 @@ def _judge(separator: str, separated: dict[str, list[str]], counts: Counter[str]
         example=example,
         parts=tuple(separated[example]),
         rows=sum(counts[cell] for cell in separated),
-        sure=_is_sure(separator, separated, whole, len(uses)),
+        is_certain=_is_certain(separator, separated, whole, len(uses)),
     )
 
 
-def _is_sure(separator: str, separated: dict[str, list[str]], whole: list[str], parts: int) -> bool:
-    """Return whether cells hold several labels beyond reasonable doubt."""
-    if separator in STRONG:
+def _is_certain(separator: str, separated: dict[str, list[str]], whole: list[str], parts: int) -> bool:
+    """Return whether cells certainly contain several labels."""
+    if separator in UNAMBIGUOUS_SEPARATORS:
         return bool(whole) or not _positional(separated)
     # all parts of all cells are also whole cells, in more combinations than a few class names would have
     return len(whole) == len(separated) and len(separated) >= max(3, parts)

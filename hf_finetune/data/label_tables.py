@@ -7,25 +7,25 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from hf_finetune.data.column_types import settle_labels
+from hf_finetune.data.column_types import infer_label_types
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.label_checks import merge_variants, note_variants
 from hf_finetune.data.label_form import LabelForm
-from hf_finetune.data.label_places import LabelValues
 from hf_finetune.data.label_values import read_values
+from hf_finetune.data.label_vectors import LabelValues
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import flat_labels
 
-__all__ = ["drop_unlabelled", "read_tables", "settle_tables"]
+__all__ = ["drop_unlabeled", "infer_table_labels", "parse_labels"]
 
 DECIMAL = re.compile(r"\d+,(\d{1,2}|\d{4,})")
 """Pattern of a number with a decimal comma, without three digits after it, which may be thousands."""
 
 
-def read_tables(
+def parse_labels(
     tables: Mapping[str, Table],
     form: LabelForm,
     columns: Columns,
@@ -66,10 +66,10 @@ def read_tables(
     return read, notes, problems
 
 
-def settle_tables(
+def infer_table_labels(
     tables: Mapping[str, Table],
     form: LabelForm,
-    of_text: Collection[str],
+    untyped_splits: Collection[str],
     requested: Target | Literal["auto"],
     *,
     decimal: str | None = None,
@@ -83,7 +83,7 @@ def settle_tables(
     Args:
         tables: Table of each split, with the raw cells of the label columns as labels.
         form: Label format declared by the recipe.
-        of_text: Names of the splits whose files are untyped.
+        untyped_splits: Names of the splits whose files are untyped.
         requested: Kind of labels to read; ``auto`` infers it.
         decimal: Decimal mark; None infers it.
         skip: Whether a non-numeric label among numbers becomes missing instead of an error.
@@ -92,29 +92,35 @@ def settle_tables(
     Returns:
         The splits, notes, and problems.
     """
-    several = form.several or form.separator is not None or form.classes
+    several = form.one_column_per_class or form.separator is not None or form.classes
     if several or form.pattern is not None or any(table.declared is not None for table in tables.values()):
         return dict(tables), [], []
-    settled = settle_labels(
+    label_types = infer_label_types(
         {split: table.labels for split, table in tables.items()},
         {split: table.ids for split, table in tables.items()},
-        of_text=of_text,
+        untyped_splits=untyped_splits,
         requested=requested,
         decimal=decimal,
         skip=skip,
         known=known,
     )
-    changed = {split: replace(table, labels=tuple(settled.values[split])) for split, table in tables.items()}
-    return changed, list(settled.notes), list(settled.problems)
+    changed = {
+        split: replace(table, labels=tuple(label_types.values[split])) for split, table in tables.items()
+    }
+    return changed, list(label_types.notes), list(label_types.problems)
 
 
-def _with_values(table: Table, split: str, values: Mapping[str, Sequence[Any]], found: LabelValues) -> Table:
+def _with_values(
+    table: Table, split: str, values: Mapping[str, Sequence[Any]], label_values: LabelValues
+) -> Table:
     return replace(
         table,
         labels=tuple(values[split]),
-        declared=found.names,
-        unknown=None if found.unknown is None else tuple(found.unknown[split]),
-        shares=None if found.shares is None else tuple(found.shares[split]),
+        declared=label_values.names,
+        unknown=None if label_values.unknown is None else tuple(label_values.unknown[split]),
+        probabilities=None
+        if label_values.probabilities is None
+        else tuple(label_values.probabilities[split]),
     )
 
 
@@ -166,18 +172,18 @@ def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, T
     weights = weighted["train"].weights or ()
     mean = math.fsum(weights) / len(weights)
     zeros = sum(weight == 0 for weight in weights)
-    none = f", {zeros:,} of them 0" if zeros else ""
+    zero_note = f", {zeros:,} of them 0" if zeros else ""
     return weighted, [
         f"Training examples are weighted in the loss by {column!r}: {min(weights):g} to {max(weights):g}, "
-        f"mean {mean:g}{none}. Metrics are not weighted."
+        f"mean {mean:g}{zero_note}. Metrics are not weighted."
     ]
 
 
-def drop_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list[str]]:
+def drop_unlabeled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list[str]]:
     """Drop the rows without a label.
 
     Args:
-        tables: Table of each split, as returned by ``read_tables``.
+        tables: Table of each split, as returned by ``parse_labels``.
 
     Returns:
         The remaining rows of each split, and notes on the dropped ones.
@@ -187,8 +193,8 @@ def drop_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list
         missing = [row for row, label in enumerate(table.labels) if _is_missing(label)]
         labeled[split] = table
         if missing:
-            gone = set(missing)
-            labeled[split] = table.take([row for row in range(len(table)) if row not in gone])
+            missing_rows = set(missing)
+            labeled[split] = table.take([row for row in range(len(table)) if row not in missing_rows])
             shown = quoted(table.ids[row] for row in missing)
             notes.append(f"{len(missing):,} rows of {split} have no label and were skipped: {shown}.")
     return labeled, notes

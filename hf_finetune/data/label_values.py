@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.label_literals import looks_like_literal, read_literal
-from hf_finetune.data.label_places import Cells, LabelValues, Places, read_places
 from hf_finetune.data.label_separator import likely_separator, split_cell
+from hf_finetune.data.label_vectors import Cells, LabelValues, LabelVectors, read_label_vectors
 from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets import requested_target
 from hf_finetune.targets.labels import Target
@@ -40,10 +40,10 @@ def read_values(
         The labels, and problems.
     """
     names = tuple(declared) if declared is not None else None
-    if form.several:
+    if form.one_column_per_class:
         rows = {split: list(cells[split]) for split in cells}
-        places = Places(form.columns, rows, f"the columns {quoted(form.columns)}")
-        return read_places(places, ids, requested)
+        vectors = LabelVectors(form.columns, rows, f"the columns {quoted(form.columns)}")
+        return read_label_vectors(vectors, ids, requested)
     if form.separator is not None:
         return _read_separated(cells, ids, form)
     cells, literal_problems = _read_literals(cells, ids, requested)
@@ -51,14 +51,14 @@ def read_values(
         return LabelValues({}), literal_problems
     present = [cell for split in cells for cell in cells[split] if cell is not None]
     if present and all(isinstance(cell, dict) for cell in present):
-        return read_places(_of_mappings(cells), ids, requested)
-    width = _places_in(present, declared)
-    if form.classes or (width and _needs_places(present)):
+        return read_label_vectors(_from_mappings(cells), ids, requested)
+    width = _vector_length(present, declared)
+    if form.classes or (width and _needs_class_names(present)):
         return _read_lists(cells, ids, form, known, requested, width, present)
     values = LabelValues({split: list(cells[split]) for split in cells}, names=names)
     texts = [cell for cell in present if isinstance(cell, str)]
     if not _is_exclusive(requested) and declared is None and len(texts) == len(present):
-        notes, problems = _ask_for_separator(texts, form, requested)
+        notes, problems = _check_separator(texts, form, requested)
         return replace(values, notes=notes), problems
     return values, []
 
@@ -99,11 +99,11 @@ def _read_literals(
         return cells, []  # some class names look like lists
     if _is_exclusive(requested) and not all(_is_numeric(parsed.get(text)) for text in texts):
         return cells, []
-    strange = rows_where(cells, ids, lambda cell: isinstance(cell, str) and parsed.get(cell) is None)
-    if strange:
+    invalid = rows_where(cells, ids, lambda cell: isinstance(cell, str) and parsed.get(cell) is None)
+    if invalid:
         example = next(text for text in texts if parsed.get(text) is None)
         rule = "must contain a valid list in every row, or in no row"
-        value = f"{example[:60]!r} in {quoted(strange)}"
+        value = f"{example[:60]!r} in {quoted(invalid)}"
         advice = "set data.target: single_label if each cell is a single class name"
         return cells, [Problem(LABEL_LOCATION, rule, value, f"Write ['a', 'b'] in every row, or {advice}.")]
     read = {}
@@ -122,7 +122,7 @@ def _is_numeric(literal: list[Any] | dict[str, Any] | None) -> bool:
     return bool(items) and all(isinstance(item, int | float) for item in items)
 
 
-def _of_mappings(cells: Cells) -> Places:
+def _from_mappings(cells: Cells) -> LabelVectors:
     present = [cell for split in cells for cell in cells[split] if cell is not None]
     names = tuple(dict.fromkeys(str(name) for cell in present for name in cell))
     values = [value for cell in present for value in cell.values()]
@@ -132,10 +132,10 @@ def _of_mappings(cells: Cells) -> Places:
         for split in cells
     }
     where = f"mappings with a value for each of {quoted(names)}"
-    return Places(names, rows, where, 0.0 if fractions else None)
+    return LabelVectors(names, rows, where, 0.0 if fractions else None)
 
 
-def _places_in(present: Sequence[Any], declared: Sequence[str] | None) -> int:
+def _vector_length(present: Sequence[Any], declared: Sequence[str] | None) -> int:
     """Return the common length of lists that hold only numbers or None; 0 if the cells are no such lists."""
     if declared is not None or not present or not all(isinstance(cell, list) for cell in present):
         return 0
@@ -144,7 +144,7 @@ def _places_in(present: Sequence[Any], declared: Sequence[str] | None) -> int:
     return lengths.pop() if len(lengths) == 1 and numbers else 0
 
 
-def _needs_places(present: Sequence[Sequence[Any]]) -> bool:
+def _needs_class_names(present: Sequence[Sequence[Any]]) -> bool:
     """Return whether lists of numbers, all of one length, are label vectors with one value per class.
 
     Lists of at least two zeros and ones are: read as lists of classes, they would assign the same classes to every row.
@@ -168,7 +168,7 @@ def _read_lists(
 ) -> tuple[LabelValues, list[Problem]]:
     names = form.classes or (tuple(known) if known is not None and len(known) == width else ())
     if not names:
-        shown = form.written(classes="[first, second, ...]")
+        shown = form.as_recipe_field(classes="[first, second, ...]")
         repair = f"Set {shown}, with {width} names in the order of the positions."
         rule = "must have class names for the positions of its lists"
         return LabelValues({}), [
@@ -181,10 +181,12 @@ def _read_lists(
         rule = f"must contain lists of {len(names)} values, one for each of data.columns.label.classes"
         return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"other values in {quoted(wrong)}")]
     rows = {split: list(cells[split]) for split in cells}
-    return read_places(Places(names, rows, f"lists with a value for each of {quoted(names)}"), ids, requested)
+    return read_label_vectors(
+        LabelVectors(names, rows, f"lists with a value for each of {quoted(names)}"), ids, requested
+    )
 
 
-def _ask_for_separator(
+def _check_separator(
     texts: Sequence[str], form: LabelForm, requested: str
 ) -> tuple[tuple[str, ...], list[Problem]]:
     """Return a note or a problem if the cells probably hold several labels, or must do so because of the target."""
@@ -200,7 +202,7 @@ def _ask_for_separator(
         return (), []
     parts = " and ".join(map(repr, likely.parts))
     several = f"If a cell contains several labels, set {_with_separator(form, likely.separator)}"
-    if not likely.sure:
+    if not likely.is_certain:
         where = f"{likely.rows:,} rows contain {likely.separator!r}, such as {likely.example!r}"
         note = f"{where}: each such cell is read as one class. {several}."
         return (note,), []
@@ -214,4 +216,4 @@ def _ask_for_separator(
 
 
 def _with_separator(form: LabelForm, separator: str) -> str:
-    return form.written(separator=json.dumps(separator))
+    return form.as_recipe_field(separator=json.dumps(separator))

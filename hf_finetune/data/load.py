@@ -9,13 +9,13 @@ from typing import Any, Literal
 from datasets import Dataset, load_dataset, load_from_disk
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-from hf_finetune.data.class_folders import Labelling
-from hf_finetune.data.column_types import settle_numbers
+from hf_finetune.data.class_folders import LabelSource
+from hf_finetune.data.column_types import convert_numeric_columns
 from hf_finetune.data.load_folders import check_tables, load_files, load_texts
 from hf_finetune.data.locate import Location, locate
 from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
-from hf_finetune.data.table_files import SplitTable, read_split, unreadable
+from hf_finetune.data.table_files import SplitTable, read_error, read_split
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.errors import DataNotFoundError, HubUnreachableError, InputError, Problem, listed, quoted
 from hf_finetune.recipe.paths import similar_path_hint
@@ -33,18 +33,18 @@ class Source:
         root: Folder that relative paths are resolved against. None for Hub data.
         notes: Messages to the user, mostly about ignored files and splits.
         files: Paths relative to ``root`` of texts that are stored as one file each, by split.
-        of_text: Splits whose files state no column types, so that all their columns are strings.
-        doubts: Problems of single columns, by column name; reported only if the column is used.
-        header_doubts: Problems of headers that look like rows of data; reported only if columns are not found.
+        untyped_splits: Splits read from files without column types, so that all their columns are strings.
+        column_problems: Problems of single columns, by column name; reported only if the column is used.
+        header_problems: Problems of headers that look like rows of data; reported only if columns are not found.
     """
 
     splits: Mapping[str, Dataset]
     root: Path | None
     notes: tuple[str, ...]
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    of_text: frozenset[str] = frozenset()
-    doubts: Mapping[str, Problem] = field(default_factory=dict)
-    header_doubts: tuple[Problem, ...] = ()
+    untyped_splits: frozenset[str] = frozenset()
+    column_problems: Mapping[str, Problem] = field(default_factory=dict)
+    header_problems: tuple[Problem, ...] = ()
 
 
 def load_source(
@@ -56,7 +56,7 @@ def load_source(
     metadata: bool = False,
     columns: Mapping[str, Any] | None = None,
     nested: Literal["join", "top"] | None = None,
-    labelled: bool = True,
+    labeled: bool = True,
     options: TableOptions = NO_OPTIONS,
     values: Collection[str] = (),
 ) -> Source:
@@ -72,7 +72,7 @@ def load_source(
         columns: Column names by role, as in a recipe; ``label`` may also be a mapping with a file name pattern.
         nested: Class of a file in nested class folders: all folder names joined, or the top folder's name. None
             makes nested class folders an error.
-        labelled: Whether each file needs a label.
+        labeled: Whether each file needs a label.
         options: How to parse text files.
         values: Columns used by their values, such as slices; converted to numbers if all values in a text file are.
 
@@ -81,7 +81,7 @@ def load_source(
     """
     label = (columns or {}).get("label")
     pattern = label.get("pattern") if isinstance(label, Mapping) else None
-    location = locate(path, modality, Labelling(nested, pattern, labelled))
+    location = locate(path, modality, LabelSource(nested, pattern, labeled))
     files: Mapping[str, tuple[str, ...]] = {}
     tables: Mapping[str, SplitTable] = {}
     untyped: set[str] = set()
@@ -118,16 +118,16 @@ def load_source(
     # A dataset saved with a format (numpy, torch, ...) must still return plain Python values.
     plain = {split: dataset.with_format(None) for split, dataset in splits.items()}
     column = (columns or {}).get("split", AUTO)
-    divided = divide_by_column(plain, column, taken_columns(columns or {}), optional=options.fallback)
-    of_text = {new for new, old in divided.origins.items() if old in untyped}
+    division = divide_by_column(plain, column, taken_columns(columns or {}), optional=options.fallback)
+    untyped_splits = {new for new, old in division.origins.items() if old in untyped}
     return Source(
-        settle_numbers(divided.splits, of_text, values, options.decimal),
+        convert_numeric_columns(division.splits, untyped_splits, values, options.decimal),
         location.root,
-        (*notes, *divided.notes),
+        (*notes, *division.notes),
         files,
-        frozenset(of_text),
-        {name: doubt for table in tables.values() for name, doubt in table.doubts.items()},
-        tuple(table.header_doubt for table in tables.values() if table.header_doubt is not None),
+        frozenset(untyped_splits),
+        {name: problem for table in tables.values() for name, problem in table.column_problems.items()},
+        tuple(table.header_problem for table in tables.values() if table.header_problem is not None),
     )
 
 
@@ -135,7 +135,7 @@ def _load_files(location: Location, options: TableOptions) -> dict[str, SplitTab
     """Read each split separately, so that an unlabeled test file may lack the label column."""
     tables: dict[str, SplitTable] = {}
     problems: list[Problem] = []
-    for split, files in location.parts.items():
+    for split, files in location.sources.items():
         empty = [file.name for file in files if file.stat().st_size == 0]
         if empty:
             problems.append(Problem(listed(empty), "must not be empty"))
@@ -154,7 +154,7 @@ def _load_saved(root: Path) -> tuple[dict[str, Dataset], list[str]]:
     try:
         loaded = load_from_disk(str(root))
     except (DatasetsError, OSError, ValueError) as error:
-        raise unreadable(error, str(root), "must be readable as a saved dataset") from error
+        raise read_error(error, str(root), "must be readable as a saved dataset") from error
     return _known_splits({"train": loaded} if isinstance(loaded, Dataset) else loaded)
 
 
@@ -201,8 +201,8 @@ def _unlisted_in_saved(root: Path) -> list[str]:
     splits = root / "dataset_dict.json"
     names = json.loads(splits.read_text(encoding="utf-8"))["splits"] if splits.is_file() else [""]
     listed = {splits.parent / name / "state.json" for name in names}
-    there = {*root.glob("*/state.json"), *root.glob("state.json")}
-    unlisted = [path.parent for path in there - listed]
+    on_disk = {*root.glob("*/state.json"), *root.glob("state.json")}
+    unlisted = [path.parent for path in on_disk - listed]
     for state in listed:
         files = {entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]}
         arrow_files = [path for path in state.parent.glob("*.arrow") if path.name not in files]
@@ -219,21 +219,23 @@ def _unlisted_in_saved(root: Path) -> list[str]:
 def _load_from_hub(
     path: str, config: str | None, revision: str | None
 ) -> tuple[dict[str, Dataset], list[str]]:
-    here = similar_path_hint(path) or f"It does not exist in {str(Path.cwd())!r} either."
+    local_hint = similar_path_hint(path) or f"It does not exist in {str(Path.cwd())!r} either."
     try:
         loaded = load_dataset(path, name=config, revision=revision)
     except DatasetNotFoundError as error:
-        repair = f"{here} Check the name and the revision, or log in with `hf auth login` if it is private."
+        repair = (
+            f"{local_hint} Check the name and the revision, or log in with `hf auth login` if it is private."
+        )
         problem = Problem("data.path", "must be a dataset on the Hub", repr(path), repair)
         raise DataNotFoundError(problem) from error
     except ConnectionError as error:
-        repair = f"{here} Check the path, or connect to the Hub and try again."
+        repair = f"{local_hint} Check the path, or connect to the Hub and try again."
         problem = Problem("data.path", "must be local if the Hub cannot be reached", repr(path), repair)
         raise HubUnreachableError(problem) from error
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         # A missing or unknown configuration is a ValueError whose text lists the configurations there are.
         repair = "Check data.config and data.revision."
-        raise unreadable(error, f"The Hub dataset {path!r}", "must be loadable", repair) from error
+        raise read_error(error, f"The Hub dataset {path!r}", "must be loadable", repair) from error
     return _known_splits(loaded)
 
 

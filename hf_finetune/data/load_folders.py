@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Value
 from pyarrow import parquet
 
-from hf_finetune.data.class_folders import FolderExamples, LabelledFile
+from hf_finetune.data.class_folders import FolderExamples, LabeledFile
 from hf_finetune.data.file_paths import FileFinder
 from hf_finetune.data.metadata import Metadata, add_metadata, metadata_examples, read_metadata
 from hf_finetune.data.table_files import read_file
@@ -50,13 +50,13 @@ class LoadedFolders:
 class _MetadataLabel:
     """Label of an image in a class folder according to a metadata file."""
 
-    file: LabelledFile
+    file: LabeledFile
     column: str
     value: str
 
 
 def load_files(
-    found: FolderExamples,
+    folder_examples: FolderExamples,
     modality: Modality,
     *,
     label: str | Sequence[str] | None,
@@ -66,7 +66,7 @@ def load_files(
     """Build a dataset with one row per file, sorted by file suffix and path, without reading the files.
 
     Args:
-        found: Image files of each split.
+        folder_examples: Image files of each split.
         modality: Kind of input.
         label: Label column or columns, possibly columns of metadata files; None if the recipe names none.
         metadata: Whether the columns of metadata files are needed even if folder or file names are the labels.
@@ -79,34 +79,34 @@ def load_files(
     notes: list[str] = []
     metadata_labels: list[_MetadataLabel] = []
     untyped = set()
-    for split, files in found.files.items():
-        needed = metadata or label is not None or split in found.listed
-        split_metadata = _read_if_needed(found.metadata[split], modality, needed, options)
+    for split, files in folder_examples.files.items():
+        needed = metadata or label is not None or split in folder_examples.listed
+        split_metadata = _read_if_needed(folder_examples.metadata[split], modality, needed, options)
         if split_metadata.is_text:
             untyped.add(split)
-        if split in found.listed:
+        if split in folder_examples.listed:
             paths = [file.path for file in files]
-            paths, unlisted_notes = metadata_examples(split_metadata, found.folders[split], paths)
+            paths, unlisted_notes = metadata_examples(split_metadata, folder_examples.folders[split], paths)
             notes += unlisted_notes
-            files = tuple(LabelledFile(path, None) for path in paths)
+            files = tuple(LabeledFile(path, None) for path in paths)
         elif label not in split_metadata.fields:
             metadata_labels += _labels_of(split_metadata, files)
         splits[split] = _rows(files, modality)
         if needed:
             notes += split_metadata.notes
             splits[split] = add_metadata(splits[split], split_metadata, modality, replaced=str(label))
-    notes += _note_order(file for files in found.files.values() for file in files)
-    notes += _note_contradictions(metadata_labels, sum(map(len, found.files.values())))
+    notes += _note_order(file for files in folder_examples.files.values() for file in files)
+    notes += _note_contradictions(metadata_labels, sum(map(len, folder_examples.files.values())))
     return LoadedFolders(splits, {}, frozenset(untyped), tuple(dict.fromkeys(notes)))
 
 
 def load_texts(
-    found: FolderExamples, root: Path, modality: Modality, options: TableOptions = NO_OPTIONS
+    folder_examples: FolderExamples, root: Path, modality: Modality, options: TableOptions = NO_OPTIONS
 ) -> LoadedFolders:
     """Read each file as one text.
 
     Args:
-        found: Text files of each split.
+        folder_examples: Text files of each split.
         root: Folder that the returned paths are relative to.
         modality: Kind of input.
         options: How to parse text files, including their encoding if known.
@@ -117,7 +117,7 @@ def load_texts(
     splits, names = {}, {}
     problems: list[Problem] = []
     encodings: dict[str, list[str]] = {}
-    for split, files in found.files.items():
+    for split, files in folder_examples.files.items():
         texts: list[str] = []
         for file in files:
             try:
@@ -144,11 +144,11 @@ def load_texts(
         for encoding, paths in encodings.items()
         if encoding not in ("utf-8", "utf-8-sig")
     ]
-    notes += _note_order(file for files in found.files.values() for file in files)
+    notes += _note_order(file for files in folder_examples.files.values() for file in files)
     return LoadedFolders(splits, names, notes=tuple(notes))
 
 
-def _rows(files: Sequence[LabelledFile], modality: Modality) -> Dataset:
+def _rows(files: Sequence[LabeledFile], modality: Modality) -> Dataset:
     # Same order as in earlier versions, so that the same seed makes the same splits.
     files = sorted(files, key=lambda file: (file.path.suffix, str(file.path)))
     columns, features = _label_column(files)
@@ -158,7 +158,7 @@ def _rows(files: Sequence[LabelledFile], modality: Modality) -> Dataset:
     return Dataset.from_dict({name: paths, **columns}, features=types)
 
 
-def _label_column(files: Sequence[LabelledFile]) -> tuple[dict[str, list[int]], dict[str, Any]]:
+def _label_column(files: Sequence[LabeledFile]) -> tuple[dict[str, list[int]], dict[str, Any]]:
     labels = [file.label for file in files if file.label is not None]
     if not labels:
         return {}, {}
@@ -167,7 +167,7 @@ def _label_column(files: Sequence[LabelledFile]) -> tuple[dict[str, list[int]], 
     return {"label": [index[label] for label in labels]}, {"label": ClassLabel(names=names)}
 
 
-def _note_order(files: Iterable[LabelledFile]) -> list[str]:
+def _note_order(files: Iterable[LabeledFile]) -> list[str]:
     """Return a note if the numeric order of the classes differs from the text order of torchvision and datasets."""
     names = sorted({file.label for file in files if file.label is not None})
     ordered = sorted(names, key=class_order)
@@ -192,7 +192,7 @@ def _read_if_needed(
         return Metadata()  # files that are named metadata but hold something else
 
 
-def _labels_of(metadata: Metadata, files: Sequence[LabelledFile]) -> list[_MetadataLabel]:
+def _labels_of(metadata: Metadata, files: Sequence[LabeledFile]) -> list[_MetadataLabel]:
     """Return the labels of images in class folders according to metadata files."""
     columns = [name for name in metadata.fields if name.lower() in _LABEL_COLUMNS]
     labels = []
@@ -203,24 +203,24 @@ def _labels_of(metadata: Metadata, files: Sequence[LabelledFile]) -> list[_Metad
     return labels
 
 
-def _only_renames(labels: Sequence[_MetadataLabel]) -> bool:
+def _are_one_to_one(labels: Sequence[_MetadataLabel]) -> bool:
     """Return whether the labels map one-to-one to the class folders, as class numbers would."""
     pairs = {(label.column, label.value, label.file.label) for label in labels}
     return len({pair[:2] for pair in pairs}) == len(pairs) == len({pair[::2] for pair in pairs})
 
 
-def check_tables(found: FolderExamples, tables: Sequence[Path], modality: Modality) -> None:
+def check_tables(folder_examples: FolderExamples, tables: Sequence[Path], modality: Modality) -> None:
     """Check that tables next to class folders do not contradict the labels of the folders.
 
     Args:
-        found: Image files of each split.
+        folder_examples: Image files of each split.
         tables: Tables to check; they are not used otherwise.
         modality: Kind of input.
 
     Raises:
         InputError: If a table lists at least half of the images, none of them with the label of its folder.
     """
-    by_path = {file.path: file for files in found.files.values() for file in files}
+    by_path = {file.path: file for files in folder_examples.files.values() for file in files}
     for path in tables:
         try:
             table = read_file(path).table if table_format(path) != "parquet" else parquet.read_table(path)
@@ -240,7 +240,7 @@ def check_tables(found: FolderExamples, tables: Sequence[Path], modality: Modali
             if row[column] is not None
         ]
         differing = [label for label in labels if label.value != label.file.label]
-        if labels and len(differing) == len(labels) >= len(by_path) / 2 and not _only_renames(labels):
+        if labels and len(differing) == len(labels) >= len(by_path) / 2 and not _are_one_to_one(labels):
             first = differing[0]
             rule = f"must not contradict the labels of the class folders, as its column {first.column!r} does"
             shown = f"{first.value!r} for {first.file.path.name!r} in {first.file.label!r}"
@@ -258,7 +258,7 @@ def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[s
     then the folders are probably not classes.
     """
     differing = [label for label in labels if label.value != label.file.label]
-    if not differing or _only_renames(labels):
+    if not differing or _are_one_to_one(labels):
         return []
     first = differing[0]
     shown = f"{str(first.file.path)!r} is {first.value!r} in the column"

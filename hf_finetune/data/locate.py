@@ -7,11 +7,11 @@ from typing import Literal
 
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
-from hf_finetune.data.class_folders import ARCHIVES, FolderExamples, Labelling, find_folder_examples
+from hf_finetune.data.class_folders import ARCHIVES, FolderExamples, LabelSource, find_folder_examples
 from hf_finetune.data.folder_tree import Folder, saved_link_target
-from hf_finetune.data.locate_files import names_split, split_files, usable_files
+from hf_finetune.data.locate_files import split_files, split_in_file_name, usable_files
 from hf_finetune.data.metadata import is_metadata
-from hf_finetune.data.split_folders import wrapped_folder
+from hf_finetune.data.split_folders import single_subfolder
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
 from hf_finetune.errors import DataNotFoundError, InputError, Problem, quoted
@@ -21,7 +21,7 @@ from hf_finetune.tasks import Modality
 
 __all__ = ["Location", "locate"]
 
-_CLASS_FOLDERS = Labelling()
+_CLASS_FOLDERS = LabelSource()
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Location:
     Attributes:
         kind: Class folders, data files, a folder written by ``save_to_disk``, or a Hub id.
         root: Folder that relative paths are resolved against. None for Hub data.
-        parts: Data files of each split, or the one folder that holds its class folders.
+        sources: Data files of each split, or the folder with its class folders.
         notes: Messages to the user, mostly about ignored files.
         examples: Files in class folders; None for other kinds.
         tables: Tables next to class folders, which are not read.
@@ -39,19 +39,19 @@ class Location:
 
     kind: Literal["class_folders", "files", "saved", "hub"]
     root: Path | None = None
-    parts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    sources: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     examples: FolderExamples | None = None
     tables: tuple[Path, ...] = ()
 
 
-def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS) -> Location:
+def locate(path: str, modality: Modality, label_source: LabelSource = _CLASS_FOLDERS) -> Location:
     """Return the kind and the files of the data at ``path``.
 
     Args:
         path: A folder, a csv, tsv, json, jsonl, parquet or xlsx file, or a Hub id.
         modality: Kind of input. Class folders hold one file per example.
-        labelling: Source of the labels of such files.
+        label_source: Source of the labels of such files.
 
     Raises:
         InputError: If there is no data at ``path``, or if its layout is not supported.
@@ -60,10 +60,10 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
         raise DataNotFoundError(data_path_problem(path))
     local = Path(path).expanduser().absolute()
     if local.is_dir():
-        return _locate_folder(local, modality, labelling)
+        return _locate_folder(local, modality, label_source)
     if (target := saved_link_target(local)) is not None and target.is_dir():
         note = f"{path!r} is a link that was saved as a text file; it was followed to {str(target)!r}."
-        location = _locate_folder(target, modality, labelling)
+        location = _locate_folder(target, modality, label_source)
         return replace(location, notes=(note, *location.notes))
     if local.is_file():
         return _locate_file(local)
@@ -81,23 +81,23 @@ def _locate_file(file: Path) -> Location:
     return Location("files", file.parent, {"train": (file,)})
 
 
-def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Location:
+def _locate_folder(folder: Path, modality: Modality, label_source: LabelSource) -> Location:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return Location("saved", folder)
-    files, useless = usable_files(_data_files(folder))
+    files, without_table = usable_files(_data_files(folder))
     if not files:
         files, below = usable_files(_data_files(folder / "data"))
-        useless += below
+        without_table += below
     tree = Folder.open(folder, modality.suffixes)
-    if not files and (inner := wrapped_folder(tree, _is_data, stray=not modality.opens_files)):
-        location = _locate_folder(inner.path, modality, labelling)
+    if not files and (inner := single_subfolder(tree, _is_data, allow_examples=not modality.opens_files)):
+        location = _locate_folder(inner.path, modality, label_source)
         note = (
             f"The data is read from {inner.path.relative_to(folder).as_posix()!r}, the only folder that "
             "contains data."
         )
         return replace(location, notes=(note, *location.notes))
-    if _are_class_folders(tree, files, modality, labelling):
-        examples = find_folder_examples(tree, labelling, modality=modality, table_beside=bool(files))
+    if _are_class_folders(tree, files, modality, label_source):
+        examples = find_folder_examples(tree, label_source, modality=modality, has_label_table=bool(files))
         if examples is not None:
             tables = tuple(file for file in files if not is_metadata(file))
             notes = examples.notes
@@ -107,33 +107,35 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
                     "To read one of them instead, set data.path to it."
                 )
                 notes = (*notes, note)
-            parts = {split: (path,) for split, path in examples.folders.items()}
-            return Location("class_folders", folder, parts, notes, examples, tables)
+            sources = {split: (path,) for split, path in examples.folders.items()}
+            return Location("class_folders", folder, sources, notes, examples, tables)
     if files:
-        chosen, left_aside = split_files(files)
-        if useless:
-            left_aside.append(
-                f"Files without a table were not read: {quoted(file.name for file in useless)}."
+        chosen, file_notes = split_files(files)
+        if without_table:
+            file_notes.append(
+                f"Files without a table were not read: {quoted(file.name for file in without_table)}."
             )
         if not modality.opens_files and (unread := _folders_of_texts(tree)):
-            left_aside.append(f"Folders of texts next to the tables were not read: {quoted(unread)}.")
-        return Location("files", folder, chosen, tuple(left_aside))
-    if useless:  # reading the file raises an error with the reason
-        return Location("files", folder, {"train": tuple(useless[:1])})
+            file_notes.append(f"Folders of texts next to the tables were not read: {quoted(unread)}.")
+        return Location("files", folder, chosen, tuple(file_notes))
+    if without_table:  # reading the file raises an error with the reason
+        return Location("files", folder, {"train": tuple(without_table[:1])})
     kind = modality.plural if modality.opens_files else f"{' or '.join(sorted(modality.suffixes))} files"
     rule = f"must contain class folders of {kind}, or {TABLE_KINDS} files, or a dataset saved by save_to_disk"
     raise InputError(Problem("data.path", rule, repr(str(folder))))
 
 
-def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labelling: Labelling) -> bool:
+def _are_class_folders(
+    tree: Folder, files: list[Path], modality: Modality, label_source: LabelSource
+) -> bool:
     """Return whether the examples of a folder are single image or text files, not rows of its tables."""
     if not files:
         return True
     if not modality.opens_files:
         return False
-    if labelling.pattern is not None:
+    if label_source.pattern is not None:
         return True
-    named = {names_split(file) for file in files} - {None}
+    named = {split_in_file_name(file) for file in files} - {None}
     if named:
         train_folders = [folder for folder in tree.folders if split_name(folder.name) == "train"]
         return "train" not in named and any(folder.has_example_folders for folder in train_folders)

@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hf_finetune.data.json_files import holds_no_table
+from hf_finetune.data.json_files import contains_no_table
 from hf_finetune.data.split_names import split_name, split_of_words
 from hf_finetune.data.table_options import table_format, table_stem
 from hf_finetune.errors import InputError, Problem, quoted
 
-__all__ = ["names_split", "split_files", "usable_files"]
+__all__ = ["split_files", "split_in_file_name", "usable_files"]
 
 _SHARD = re.compile(r"[-_. ]?(part|shard|chunk)?[-_. ]?\d+([-_. ]of[-_. ]\d+)?(-[0-9a-f]{16})?$")
 """End of a file name that marks one of several files of a split: ``-00000-of-00002``, ``_1``, ``-part3``."""
@@ -17,7 +17,7 @@ _COUNTED = re.compile(r"\d+-of-(\d+)")
 """Number of a shard and total number of shards; group 1 is the total."""
 
 
-def names_split(file: Path) -> str | None:
+def split_in_file_name(file: Path) -> str | None:
     """Return the split in a file name such as ``train-00000-of-00002`` or ``dishes_val``; None unless it is unique."""
     return split_of_words(table_stem(file))
 
@@ -30,14 +30,14 @@ def usable_files(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     Returns:
         Usable files, and files without a table.
     """
-    useless = [file for file in files if _is_useless(file)]
-    return [file for file in files if file not in useless], useless
+    without_table = [file for file in files if _has_no_table(file)]
+    return [file for file in files if file not in without_table], without_table
 
 
-def _is_useless(file: Path) -> bool:
+def _has_no_table(file: Path) -> bool:
     if file.stat().st_size == 0:
-        return names_split(file) is None
-    return table_format(file) == "json" and holds_no_table(file)
+        return split_in_file_name(file) is None
+    return table_format(file) == "json" and contains_no_table(file)
 
 
 def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
@@ -57,7 +57,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
     """
     candidates: dict[str, dict[str, list[Path]]] = {}
     for file in files:
-        split = names_split(file)
+        split = split_in_file_name(file)
         if split is not None:
             candidates.setdefault(split, {}).setdefault(_template(file), []).append(file)
     if not candidates:
@@ -73,11 +73,13 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
     notes: list[str] = []
     for split, by_template in candidates.items():
         template = _chosen_template(split, candidates)
-        every = [file for matches in by_template.values() for file in matches]
+        matching = [file for matches in by_template.values() for file in matches]
         if template is None:
             rule = f"must contain one file for the {split} split, or its numbered parts"
-            repair = f"Rename the file to use to {split}{every[0].suffix}, or move the other files elsewhere."
-            problems.append(Problem("data.path", rule, quoted(file.name for file in every), repair))
+            repair = (
+                f"Rename the file to use to {split}{matching[0].suffix}, or move the other files elsewhere."
+            )
+            problems.append(Problem("data.path", rule, quoted(file.name for file in matching), repair))
             continue
         plain = [file for file in by_template[template] if split_name(table_stem(file))]
         chosen = plain or by_template[template]
@@ -88,7 +90,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
             problems.append(Problem("data.path", rule, shown, "Remove the files of the other formats."))
         parts[split] = tuple(chosen)
         notes += _note_parts(split, chosen)
-        unused = [file.name for file in every if file not in chosen]
+        unused = [file.name for file in matching if file not in chosen]
         if unused:
             notes.append(
                 f"Files that could also be the {split} split were not read: {quoted(unused)}. "
@@ -96,8 +98,8 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
             )
     if problems:
         raise InputError(problems)
-    if others := [file.name for file in files if names_split(file) is None]:
-        notes.append(f"Files not named after a split were not read: {quoted(others)}.")
+    if unassigned := [file.name for file in files if split_in_file_name(file) is None]:
+        notes.append(f"Files not named after a split were not read: {quoted(unassigned)}.")
     return parts, notes
 
 

@@ -19,8 +19,8 @@ from hf_finetune.tasks import Modality
 
 __all__ = ["Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]
 
-FILE = "file_name"
-PLAIN = {pa.string(): str, pa.float64(): float}
+FILE_COLUMN = "file_name"
+PYTHON_TYPES = {pa.string(): str, pa.float64(): float}
 """Conversion of values to the common type of a column that several files have with different types."""
 
 
@@ -74,18 +74,18 @@ def read_metadata(files: Iterable[Path], modality: Modality, options: TableOptio
         table = file_table.table
         is_text = is_text or file_table.is_text
         notes += file_table.notes
-        names = [None if name is None else str(name) for name in table[FILE].to_pylist()]
+        names = [None if name is None else str(name) for name in table[FILE_COLUMN].to_pylist()]
         check_paths(names, str(file))
         if None in names:
-            rule = f"must have a value of {FILE!r} in every row"
+            rule = f"must have a value of {FILE_COLUMN!r} in every row"
             raise InputError(Problem(str(file), rule, f"an empty cell in row {names.index(None) + 1}"))
         finder = FileFinder(file.parent, modality)
         paths = [finder.find(str(name)) for name in names]
         finder.raise_problems()
         notes += finder.notes()
-        for name in sorted(set(table.column_names) - {FILE}):
+        for name in sorted(set(table.column_names) - {FILE_COLUMN}):
             fields[name] = fields.get(name, frozenset()) | {table.schema.field(name).type}
-        for path, row in zip(paths, table.drop_columns([FILE]).to_pylist(), strict=True):
+        for path, row in zip(paths, table.drop_columns([FILE_COLUMN]).to_pylist(), strict=True):
             rows.setdefault(_plain(path), {}).update(row)
     return Metadata(files, rows, fields, is_text, tuple(notes))
 
@@ -113,7 +113,7 @@ def add_metadata(
         if field_name not in examples.column_names:
             values = [row.get(field_name) for row in rows]
             kind = _common(kinds)
-            if plain := PLAIN.get(kind):
+            if plain := PYTHON_TYPES.get(kind):
                 values = [None if value is None else plain(value) for value in values]
             table = table.append_column(field_name, pa.array(values, kind))
             features |= Features.from_arrow_schema(pa.schema([(field_name, kind)]))
@@ -134,7 +134,7 @@ def metadata_examples(
         InputError: If the files have no column besides the file names, or list no image in the folder.
     """
     if not metadata.fields:
-        rule = f"must have a label column in addition to {FILE!r}"
+        rule = f"must have a label column in addition to {FILE_COLUMN!r}"
         raise InputError(Problem(quoted(map(str, metadata.files)), rule, "no other column"))
     listed = [path for path in metadata.rows if path.is_relative_to(_plain(folder))]
     if not listed:
@@ -170,8 +170,8 @@ def _read(file: Path, options: TableOptions) -> FileTable:
         raise InputError(Problem(str(file), "must be readable as a table", first.rstrip("."))) from error
     except InputError as error:
         raise InputError(replace(problem, place=str(file)) for problem in error.problems) from error
-    if FILE not in read.table.column_names:
+    if FILE_COLUMN not in read.table.column_names:
         columns = quoted(read.table.column_names, MOST_SHOWN)
-        rule = f"must have the column {FILE!r}, with the file of each row"
+        rule = f"must have the column {FILE_COLUMN!r}, with the file of each row"
         raise InputError(Problem(str(file), rule, columns))
     return read

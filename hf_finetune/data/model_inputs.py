@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from hf_finetune.data.multi_task import MultiTask
-from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.prepare import LabeledData
 from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.tasks.base import Task
 from hf_finetune.tasks.examples import Inputs
@@ -15,7 +15,7 @@ __all__ = ["prepare_inputs"]
 
 
 def prepare_inputs(
-    task: Task | MultiTask, data: LabelledData, processor: Any, spec: DataFields, seed: int
+    task: Task | MultiTask, data: LabeledData, processor: Any, spec: DataFields, seed: int
 ) -> Inputs:
     """Return the model inputs of the training and validation splits.
 

@@ -40,16 +40,16 @@ class PairedExamples(torch.utils.data.Dataset):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.source[index], TARGET: self.target[self.partner(index)]}
+        return {**self.source[index], TARGET: self.target[self.target_index(index)]}
 
-    def partner(self, index: int) -> int:
+    def target_index(self, index: int) -> int:
         """Return the index of the target input that is paired with an example in this epoch."""
-        turn, place = divmod(index, len(self.target))
-        if (self.epoch, turn) not in self._orders:
-            seed = seed_of(self.seed, self.epoch, turn)
+        repetition, position = divmod(index, len(self.target))
+        if (self.epoch, repetition) not in self._orders:
+            seed = seed_of(self.seed, self.epoch, repetition)
             order = torch.randperm(len(self.target), generator=torch.Generator().manual_seed(seed))
-            self._orders[self.epoch, turn] = order.tolist()
-        return self._orders[self.epoch, turn][place]
+            self._orders[self.epoch, repetition] = order.tolist()
+        return self._orders[self.epoch, repetition][position]
 
 
 class PairedCollate:

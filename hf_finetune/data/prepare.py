@@ -10,27 +10,33 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from hf_finetune.data.checks import check_class_counts, check_groups, check_labels, drop_copies, drop_unusable
+from hf_finetune.data.checks import (
+    check_class_counts,
+    check_duplicates_across_splits,
+    check_groups,
+    check_labels,
+    check_readable,
+)
 from hf_finetune.data.columns import Columns, resolved_columns
 from hf_finetune.data.content_hashes import short_hashes
-from hf_finetune.data.file_column import holds_paths, note_unlisted
+from hf_finetune.data.file_column import contains_paths, note_unlisted
 from hf_finetune.data.folds import Fold, fold_tables, number_groups
 from hf_finetune.data.label_checks import note_contradictions
-from hf_finetune.data.label_form import read_form
-from hf_finetune.data.label_tables import drop_unlabelled, read_tables, settle_tables
+from hf_finetune.data.label_form import parse_label_form
+from hf_finetune.data.label_tables import drop_unlabeled, infer_table_labels, parse_labels
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.slices import value_problems
 from hf_finetune.data.split_names import SPLITS
-from hf_finetune.data.split_tables import cut_tables, limit_tables, note_cut
+from hf_finetune.data.split_tables import create_split_tables, limit_tables, note_created_splits
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.data.tables import Table, agree_on_columns, hash_rows, is_unlabelled, read_table
+from hf_finetune.data.tables import Table, choose_common_columns, hash_rows, is_unlabeled, read_table
 from hf_finetune.data.targets import Targets, resolve_targets
 from hf_finetune.errors import InputError, Problem, listed, quoted
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
 from hf_finetune.tasks import Modality, modality_of
 
-__all__ = ["LabelledData", "Pool", "prepare_data"]
+__all__ = ["LabeledData", "Pool", "prepare_data"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Pool:
     Attributes:
         dataset: All examples, with the columns of a split.
         rows: Row numbers in ``dataset`` of each split of the fold.
-        fingerprint: SHA-256 over the contents and labels of ``dataset``, computed like that of ``LabelledData``.
+        fingerprint: SHA-256 over the contents and labels of ``dataset``, computed like that of ``LabeledData``.
     """
 
     dataset: Dataset
@@ -49,7 +55,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class LabelledData:
+class LabeledData:
     """Train, validation and test splits of labeled data.
 
     Columns of every split:
@@ -68,7 +74,7 @@ class LabelledData:
         test: Test split. None if the data has none and none was requested.
         target: Kind of label: single-label, multi-label or regression.
         label_names: Class names in index order. ``("label",)`` for regression.
-        notes: Messages to the user on what was inferred, created and left out, one sentence each.
+        notes: Messages to the user on what was inferred, created and skipped, one sentence each.
         fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data on any machine.
         pool: Examples that the splits of a fold were taken from; None if the data is not a fold.
         label_notes: Subset of ``notes`` on how labels were read and weighted.
@@ -111,8 +117,8 @@ def prepare_data(
     seed: int = 0,
     nested: Literal["join", "top"] | None = None,
     options: TableOptions = NO_OPTIONS,
-) -> LabelledData:
-    """Load labeled data, create missing validation and test splits, and check all of it.
+) -> LabeledData:
+    """Load labeled data, create missing validation and test splits, and check the result.
 
     Args:
         path: A folder of class folders, a folder of data files, a csv, tsv, json, jsonl, parquet or xlsx file, a
@@ -123,11 +129,11 @@ def prepare_data(
         columns: Column names by role: image, text, text_pair, label, weight, group, split. Missing roles are
             inferred. ``label`` may also be a list of names, or the fields of ``data.columns.label``.
         target: Kind of label to read, or ``auto`` to infer it.
-        validation: Share of train to split off for validation if the data has no such split, in [0, 1). 0 creates none.
-        test: Share of train to split off for test, likewise. ``validation + test`` must be below 1.
+        validation: Fraction of train for a validation split if the data has none, in [0, 1). 0 creates none.
+        test: Fraction of train for a test split, likewise. ``validation + test`` must be below 1.
         stratify: Whether created splits are stratified by class.
         group: Column with groups that must not be divided between splits.
-        on_error: ``fail`` raises an error for unusable examples; ``skip`` leaves them out.
+        on_error: ``fail`` raises an error for unusable examples; ``skip`` skips them.
         limit: Number of examples to keep of each split. None keeps all.
         fold: Fold of a cross-validation over the examples outside the test split; it replaces the test split. None
             keeps the splits.
@@ -154,28 +160,28 @@ def prepare_data(
     )
     if "train" not in source.splits:
         raise InputError(Problem("data.path", "must have a train split", f"only {quoted(source.splits)}"))
-    used, column_notes = agree_on_columns(source, modality, columns or {}, group, slices)
+    used, column_notes = choose_common_columns(source, modality, columns or {}, group, slices)
     tables, unlabelled_notes = _read_tables(source, used, Path(path).expanduser().is_dir())
     notes = [*source.notes, *column_notes, *unlabelled_notes]
 
-    form = read_form((columns or {}).get("label"))
-    tables, type_notes, problems = settle_tables(
-        tables, form, source.of_text, target, decimal=options.decimal, skip=skip
+    form = parse_label_form((columns or {}).get("label"))
+    tables, type_notes, problems = infer_table_labels(
+        tables, form, source.untyped_splits, target, decimal=options.decimal, skip=skip
     )
     notes += type_notes
     form_notes: list[str] = []
     if not problems:
-        tables, form_notes, problems = read_tables(tables, form, used, target)
+        tables, form_notes, problems = parse_labels(tables, form, used, target)
         notes += form_notes
     if problems:
-        raise InputError([*problems, *drop_unusable(tables, skip)[2]])
+        raise InputError([*problems, *check_readable(tables, skip)[2]])
     if skip:
-        tables, missing_notes = drop_unlabelled(tables)
+        tables, missing_notes = drop_unlabeled(tables)
         notes += missing_notes
     tables = {split: hash_rows(table) for split, table in tables.items()}
     if skip:  # before splits are created, because dropping examples later could remove a class from a split
-        tables, dropped_notes, _ = drop_unusable(tables, skip)
-        tables, copy_notes, _ = drop_copies(tables, skip)
+        tables, dropped_notes, _ = check_readable(tables, skip)
+        tables, copy_notes, _ = check_duplicates_across_splits(tables, skip)
         notes += [*dropped_notes, *copy_notes]
         if empty := [split for split, table in tables.items() if len(table) == 0]:
             rule = "must contain at least one usable example"
@@ -201,17 +207,17 @@ def prepare_data(
         if by_class and used.group is None:
             problems += check_class_counts(tables["train"], targets.target, targets.label_names, fractions)
         if fractions and not problems:
-            tables = cut_tables(tables, fractions, by_class, seed)
-            notes.append(note_cut(tables, fractions, by_class, used.group))
+            tables = create_split_tables(tables, fractions, by_class, seed)
+            notes.append(note_created_splits(tables, fractions, by_class, used.group))
         if limit is not None:
             tables = limit_tables(tables, targets.target, limit, seed)
             counts = listed(f"{len(table)} of {split}" for split, table in tables.items())
             notes.append(f"Limited to {limit} examples of each split: {counts}.")
 
     if not skip:
-        _, picture_notes, unusable = drop_unusable(tables, skip)
-        notes += picture_notes
-        problems += [*unusable, *drop_copies(tables, skip)[2]]
+        _, reading_notes, unusable = check_readable(tables, skip)
+        notes += reading_notes
+        problems += [*unusable, *check_duplicates_across_splits(tables, skip)[2]]
     if targets is not None:
         label_notes, label_problems = check_labels(tables, targets.target, targets.label_names)
         notes += label_notes
@@ -229,7 +235,7 @@ def prepare_data(
         )
         tables = {split: folded.pool.take(rows) for split, rows in folded.rows.items()}
         notes.append(folded.note)
-    return LabelledData(
+    return LabeledData(
         train=tables["train"].dataset,
         validation=tables["validation"].dataset if "validation" in tables else None,
         test=tables["test"].dataset if "test" in tables else None,
@@ -245,11 +251,13 @@ def prepare_data(
     )
 
 
-def _read_tables(source: Source, used: Columns, everything: bool) -> tuple[dict[str, Table], list[str]]:
+def _read_tables(
+    source: Source, used: Columns, check_all_folders: bool
+) -> tuple[dict[str, Table], list[str]]:
     """Read the train, validation and test splits, in this order; an unlabeled split other than train is dropped.
 
-    Files that no row lists get a note: all files below the source's folder (``everything``), or only those in folders
-    of listed files.
+    Files that no row lists get a note: all files below the source's folder if ``check_all_folders``, else only those in
+    folders of listed files.
     """
     tables: dict[str, Table] = {}
     notes: list[str] = []
@@ -259,14 +267,18 @@ def _read_tables(source: Source, used: Columns, everything: bool) -> tuple[dict[
             table = read_table(source.splits[split], used, split, source.root, source.files.get(split))
             notes += table.notes
             ids += table.ids
-            if split != "train" and is_unlabelled(table):
+            if split != "train" and is_unlabeled(table):
                 notes.append(f"The {split} split has no labels, so it counts as missing.")
             else:
                 tables[split] = table
     modality = modality_of(used.inputs)
     column = used.inputs[modality.main_column]
-    if modality.opens_files and source.root is not None and holds_paths(source.splits["train"], str(column)):
-        notes += note_unlisted(ids, source.root, everything, modality)
+    if (
+        modality.opens_files
+        and source.root is not None
+        and contains_paths(source.splits["train"], str(column))
+    ):
+        notes += note_unlisted(ids, source.root, check_all_folders, modality)
     return tables, notes
 
 
@@ -276,7 +288,7 @@ def _fingerprint(tables: Mapping[str, Table], targets: Targets) -> str:
         digest.update(split.encode())
         for content, label in zip(table.contents, table.labels, strict=True):
             digest.update(json.dumps([content, label]).encode())
-        for values in (table.weights, table.unknown, table.shares):
+        for values in (table.weights, table.unknown, table.probabilities):
             if values is not None:
                 digest.update(json.dumps(values).encode())
     return digest.hexdigest()

@@ -1,9 +1,9 @@
 """Loading of a recipe's data: labeled examples, and unlabeled inputs of the target domain."""
 
 from hf_finetune.data.folds import Fold
-from hf_finetune.data.prepare import LabelledData, prepare_data
+from hf_finetune.data.prepare import LabeledData, prepare_data
 from hf_finetune.data.table_options import TableOptions, table_options
-from hf_finetune.data.unlabelled import UnlabelledData, load_unlabelled
+from hf_finetune.data.unlabeled import UnlabeledData, load_unlabeled
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
 from hf_finetune.tasks import TASKS
@@ -11,7 +11,7 @@ from hf_finetune.tasks import TASKS
 __all__ = ["load_data", "load_target"]
 
 
-def load_data(recipe: Recipe) -> LabelledData:
+def load_data(recipe: Recipe) -> LabeledData:
     """Load, check and split the labeled data of a recipe; every call returns the same splits.
 
     Raises:
@@ -39,7 +39,7 @@ def load_data(recipe: Recipe) -> LabelledData:
     )
 
 
-def load_target(recipe: Recipe, data: LabelledData | None = None) -> UnlabelledData | None:
+def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledData | None:
     """Load the unlabeled inputs of a recipe's target domain; return None without domain adaptation.
 
     Args:
@@ -53,7 +53,7 @@ def load_target(recipe: Recipe, data: LabelledData | None = None) -> UnlabelledD
     if spec is None:
         return None
     modality = TASKS[recipe.task_type].modality
-    target = load_unlabelled(
+    target = load_unlabeled(
         spec.target,
         modality=modality,
         columns=recipe.data.columns.model_dump(),

@@ -32,12 +32,12 @@ def sample_with_cycling(members: torch.Tensor, count: int, generator: torch.Gene
 
 
 def shuffle_by_length(
-    drawn: torch.Tensor, lengths: Sequence[int] | None, group: int, generator: torch.Generator
+    indices: torch.Tensor, lengths: Sequence[int] | None, group: int, generator: torch.Generator
 ) -> Iterator[int]:
     """Shuffle examples, optionally so that examples of similar length are next to each other.
 
     Args:
-        drawn: Indices of examples.
+        indices: Indices of examples.
         lengths: Number of tokens of each example, by its index; None shuffles regardless of length.
         group: Number of examples of an optimizer step, over all processes.
         generator: Random generator of the epoch.
@@ -45,10 +45,10 @@ def shuffle_by_length(
     Returns:
         Iterator over the indices in their new order.
     """
-    drawn = drawn[torch.randperm(len(drawn), generator=generator)]
+    indices = indices[torch.randperm(len(indices), generator=generator)]
     if lengths is None:
-        return iter(drawn.tolist())
+        return iter(indices.tolist())
     order = get_length_grouped_indices(
-        [lengths[index] for index in drawn.tolist()], group, generator=generator
+        [lengths[index] for index in indices.tolist()], group, generator=generator
     )
-    return iter(drawn[order].tolist())
+    return iter(indices[order].tolist())

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = [
-    "DISTINCT",
     "GROUP",
-    "MOST",
+    "MAX_NUMERIC_VALUES",
+    "MAX_TEXT_VALUES",
     "SLICE",
     "add_group",
     "add_slices",
@@ -30,9 +30,9 @@ SLICE = "slice:"
 """Prefix of the name of a slice column in a split; the name of the column in the data follows."""
 GROUP = "group:"
 """Prefix of the name of the group column in a split; the name of the column in the data follows."""
-MOST = 50
+MAX_TEXT_VALUES = 50
 """Largest number of different values of a text column, so that they fit into a table."""
-DISTINCT = 10
+MAX_NUMERIC_VALUES = 10
 """Largest count of different numbers for which each number is a slice; with more, the slices are quartiles."""
 
 
@@ -69,16 +69,19 @@ def slice_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> lis
 
 
 def value_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> list[Problem]:
-    """Return a problem for each slice column with more than ``MOST`` texts, which would identify single examples."""
+    """Return a problem for each slice column with more than ``MAX_TEXT_VALUES`` texts.
+
+    So many values would identify single examples.
+    """
     problems = []
     for index, name in enumerate(names):
         values = {
             value for dataset in splits.values() for value in dataset[SLICE + name][:] if value is not None
         }
         texts = [value for value in values if isinstance(value, str)]
-        if len(texts) > MOST:
+        if len(texts) > MAX_TEXT_VALUES:
             shown = f"{len(values)} values of {name!r}: {quoted(sorted(texts))}"
-            rule = f"must be a column with at most {MOST} distinct values, or a column of numbers"
+            rule = f"must be a column with at most {MAX_TEXT_VALUES} distinct values, or a column of numbers"
             problems.append(Problem(f"evaluation.slices[{index}]", rule, shown))
     return problems
 

@@ -8,18 +8,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, concatenate_datasets
 
-from hf_finetune.data.label_form import read_form
+from hf_finetune.data.label_form import parse_label_form
 from hf_finetune.data.split_names import SPLITS, split_name
 from hf_finetune.errors import InputError, Problem, listed, nearest, quoted
 
 __all__ = ["AUTO", "Division", "divide_by_column", "taken_columns"]
 
 AUTO = "auto"
-_NAMES = ("split", "set", "subset")
-_LOOKED_AT = 100
-_IGNORED = (None, "none")
+_COLUMN_NAMES = ("split", "set", "subset")
+_SAMPLE_ROWS = 100
+_DISABLED = (None, "none")
 _PLACE = "data.columns.split"
-_IGNORE = f"Set {_PLACE}: null to ignore the column."
+_DISABLE_HINT = f"Set {_PLACE}: null to ignore the column."
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,25 @@ def divide_by_column(
         InputError: If the column is missing, or if one of its values is not a split name.
     """
     as_loaded = {split: split for split in splits}
-    if column in _IGNORED:
+    if column in _DISABLED:
         return Division(splits, as_loaded)
-    having = {split: _names_in(dataset, column, taken) for split, dataset in splits.items()}
-    if column != AUTO and not optional and not any(having.values()):
+    columns_by_split = {
+        split: _candidate_columns(dataset, column, taken) for split, dataset in splits.items()
+    }
+    if column != AUTO and not optional and not any(columns_by_split.values()):
         names = next(iter(splits.values())).column_names
         repair = nearest(str(column), names)
         raise InputError(Problem(_PLACE, "must be a column of the data", repr(column), repair))
-    chosen = next((names[0] for names in having.values() if names), None)
+    chosen = next((names[0] for names in columns_by_split.values() if names), None)
     if chosen is None:
         notes = _note_unused(splits) if column == AUTO and "split" not in taken else ()
         return Division(splits, as_loaded, notes)
-    values = {split: _values(splits[split], chosen) for split, names in having.items() if chosen in names}
+    values = {
+        split: _values(splits[split], chosen) for split, names in columns_by_split.items() if chosen in names
+    }
     if len(splits) > 1 and column == AUTO:
         return Division(splits, as_loaded, _note_disagreement(values, chosen))
-    problem = _problem(values, chosen)
+    problem = _unknown_split_problem(values, chosen)
     if problem is not None:
         raise InputError(problem)
     parts: dict[str, list[Dataset]] = {}
@@ -91,33 +95,33 @@ def divide_by_column(
         if split in parts
     }
     counts = listed(f"{len(dataset)} of {split}" for split, dataset in divided.items())
-    note = f"The examples are split by the column {chosen!r}: {counts}. {_IGNORE}"
+    note = f"The examples are split by the column {chosen!r}: {counts}. {_DISABLE_HINT}"
     return Division(divided, origins, (note,))
 
 
 def taken_columns(columns: Mapping[str, Any]) -> set[str]:
     """Return the columns that a recipe uses for other purposes than the split."""
-    label = read_form(columns.get("label")).columns
+    label = parse_label_form(columns.get("label")).columns
     return {name for key, name in columns.items() if key != "split" and isinstance(name, str)} | {*label}
 
 
-def _names_in(dataset: Dataset, column: str | None, taken: Collection[str]) -> list[str]:
+def _candidate_columns(dataset: Dataset, column: str | None, taken: Collection[str]) -> list[str]:
     """Return the columns of a dataset that may hold split names, the most likely first."""
     if column != AUTO:
         return [str(column)] if column in dataset.column_names else []
     candidates = [
         name
-        for wanted in _NAMES
+        for wanted in _COLUMN_NAMES
         for name in dataset.column_names
         if name.strip().lower() == wanted and name not in taken
     ]
     named = [
         name for name in candidates if any(split_name(str(value)) for value in set(_values(dataset, name)))
     ]
-    return named or _dividing(dataset, [name for name in dataset.column_names if name not in taken])
+    return named or _split_columns(dataset, [name for name in dataset.column_names if name not in taken])
 
 
-def _dividing(dataset: Dataset, columns: Sequence[str]) -> list[str]:
+def _split_columns(dataset: Dataset, columns: Sequence[str]) -> list[str]:
     """Return the columns in which every value is a split name, including train and at least one other split."""
     features = dataset.features
     columns = [
@@ -129,7 +133,7 @@ def _dividing(dataset: Dataset, columns: Sequence[str]) -> list[str]:
     if not columns:
         return []
     # Select all columns at once: every selection copies the schema of the whole table.
-    head = dataset.select_columns(columns).with_format("arrow")[:_LOOKED_AT]
+    head = dataset.select_columns(columns).with_format("arrow")[:_SAMPLE_ROWS]
     likely = [name for name in columns if None not in _split_names(head[name], features[name])]
     if not likely:
         return []
@@ -154,17 +158,17 @@ def _names(values: Iterable[Any], feature: Any) -> list[Any]:
     return [(str(value).strip() or None) if value is not None else None for value in values]
 
 
-def _problem(values: Mapping[str, Sequence[Any]], column: str) -> Problem | None:
+def _unknown_split_problem(values: Mapping[str, Sequence[Any]], column: str) -> Problem | None:
     missing = [
         f"{split}:{row}" for split, names in values.items() for row, name in enumerate(names) if name is None
     ]
-    strange = dict.fromkeys(
+    unknown = dict.fromkeys(
         name for names in values.values() for name in names if name is not None and split_name(name) is None
     )
-    if not missing and not strange:
+    if not missing and not unknown:
         return None
-    value = f"{column!r} with {quoted(strange)}" if strange else f"empty cells in {quoted(missing)}"
-    repair = f"Known: train, validation (val, valid, dev) and test. {_IGNORE}"
+    value = f"{column!r} with {quoted(unknown)}" if unknown else f"empty cells in {quoted(missing)}"
+    repair = f"Known: train, validation (val, valid, dev) and test. {_DISABLE_HINT}"
     return Problem(_PLACE, "must be a column with a split name in every row", value, repair)
 
 

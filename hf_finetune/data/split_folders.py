@@ -8,7 +8,7 @@ from hf_finetune.data.folder_tree import Folder
 from hf_finetune.data.split_names import split_name, split_of_words
 from hf_finetune.errors import Problem, quoted
 
-__all__ = ["SplitFolders", "find_split_folders", "wrapped_folder"]
+__all__ = ["SplitFolders", "find_split_folders", "single_subfolder"]
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,23 @@ class SplitFolders:
     problems: tuple[Problem, ...] = ()
 
 
-def wrapped_folder(folder: Folder, is_table: Callable[[Path], bool], stray: bool) -> Folder | None:
+def single_subfolder(folder: Folder, is_table: Callable[[Path], bool], allow_examples: bool) -> Folder | None:
     """Return the only subfolder with data, as unpacked archives have; None if the data is in ``folder`` itself.
 
     Args:
         folder: Folder of the recipe's ``data.path``.
         is_table: Function that returns whether a file holds a table of examples.
-        stray: Whether files that look like examples, such as README.txt, may be next to the subfolder.
+        allow_examples: Whether files that look like examples, such as README.txt, may be next to the subfolder.
     """
-    if (folder.examples and not stray) or any(map(is_table, folder.others)):
+    if (folder.examples and not allow_examples) or any(map(is_table, folder.other_files)):
         return None
-    holding = [inner for inner in folder.folders if inner.holds_examples]
-    holding = holding or list(folder.folders)
-    if len(holding) != 1 or split_name(holding[0].name) is not None:
+    example_folders = [inner for inner in folder.folders if inner.contains_examples]
+    example_folders = example_folders or list(folder.folders)
+    if len(example_folders) != 1 or split_name(example_folders[0].name) is not None:
         return None
-    inner = holding[0]
-    has_structure = inner.has_example_folders and (stray or not inner.examples)
-    return inner if has_structure or any(map(is_table, inner.others)) else None
+    inner = example_folders[0]
+    has_structure = inner.has_example_folders and (allow_examples or not inner.examples)
+    return inner if has_structure or any(map(is_table, inner.other_files)) else None
 
 
 def find_split_folders(
@@ -59,9 +59,9 @@ def find_split_folders(
         nested: Whether class folders may contain folders of examples.
         classes: Whether folders can be classes; if not, labels are in file names, or there are none.
     """
-    holding = [folder for folder in root.folders if folder.holds_examples]
-    splits = _named_splits(holding)
-    others = [folder for folder in holding if folder not in splits]
+    example_folders = [folder for folder in root.folders if folder.contains_examples]
+    splits = _named_splits(example_folders)
+    others = [folder for folder in example_folders if folder not in splits]
     if not splits:
         return SplitFolders({"train": root})
     notes: list[str] = []
@@ -74,7 +74,7 @@ def find_split_folders(
                 shown = quoted(folder.name for folder in splits)
                 return SplitFolders({"train": root}, (f"{shown} is read as a class, not as a split.",))
             if nested or len(neighbors) > 1:
-                return SplitFolders({"train": root}, (), (_ambiguous(root, splits, others),))
+                return SplitFolders({"train": root}, (), (_ambiguous_folders_problem(root, splits, others),))
         unlabeled = [folder for folder in splits if folder not in deep and not has_labels(folder)]
         if len(unlabeled) < len(splits):
             notes += [
@@ -83,7 +83,7 @@ def find_split_folders(
             ]
             splits = {folder: split for folder, split in splits.items() if folder not in unlabeled}
     split_folders = _collect(splits, others, notes)
-    return _unwrapped(split_folders) if classes else split_folders
+    return _remove_wrapper(split_folders) if classes else split_folders
 
 
 def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
@@ -99,24 +99,24 @@ def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
     return {folder: split for folder, split in names.items() if split is not None}
 
 
-def _unwrapped(found: SplitFolders) -> SplitFolders:
+def _remove_wrapper(split_folders: SplitFolders) -> SplitFolders:
     """Replace each split folder by its only subfolder, if that holds the class folders in every split."""
     inner = {
-        split: [below for below in folder.folders if below.holds_examples]
-        for split, folder in found.parts.items()
+        split: [below for below in folder.folders if below.contains_examples]
+        for split, folder in split_folders.parts.items()
         if not folder.examples
     }
-    if inner.keys() < found.parts.keys() or not all(
+    if inner.keys() < split_folders.parts.keys() or not all(
         len(below) == 1 and below[0].has_example_folders and not below[0].examples for below in inner.values()
     ):
-        return found
+        return split_folders
     parts = {split: below[0] for split, below in inner.items()}
-    shown = quoted(f"{found.parts[split].name}/{folder.name}" for split, folder in parts.items())
+    shown = quoted(f"{split_folders.parts[split].name}/{folder.name}" for split, folder in parts.items())
     note = f"The class folders are read from {shown}, the only folders of their splits."
-    return replace(found, parts=parts, notes=(*found.notes, note))
+    return replace(split_folders, parts=parts, notes=(*split_folders.notes, note))
 
 
-def _ambiguous(root: Folder, splits: Mapping[Folder, str], others: list[Folder]) -> Problem:
+def _ambiguous_folders_problem(root: Folder, splits: Mapping[Folder, str], others: list[Folder]) -> Problem:
     split = quoted(folder.name for folder in splits)
     value = f"{split} (a split name) and {quoted(folder.name for folder in others)}"
     repair = f"If {split} is a class, rename it; if it is a split, move the other folders elsewhere."

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hf_finetune.data.split import choose_subset, cut_by_group, cut_splits, strata_of
+from hf_finetune.data.split import choose_subset, create_grouped_splits, create_splits, strata_of
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import listed
@@ -12,17 +12,17 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.reading import flat_labels
 
-__all__ = ["cut_rows", "cut_tables", "limit_tables", "note_cut"]
+__all__ = ["create_split_tables", "limit_tables", "note_created_splits", "select_split_rows"]
 
 
-def cut_tables(
+def create_split_tables(
     tables: Mapping[str, Table], fractions: Mapping[str, float], by_class: bool, seed: int
 ) -> dict[str, Table]:
     """Create missing splits from rows of train.
 
     Args:
         tables: Existing splits, with encoded labels.
-        fractions: Share of train for each split to create.
+        fractions: Fraction of train for each split to create.
         by_class: Whether to stratify by class.
         seed: Seed of the random choice of rows.
 
@@ -30,25 +30,28 @@ def cut_tables(
         All splits, in the order train, validation, test.
     """
     train = tables["train"]
-    rows = cut_rows(train, fractions, by_class, seed)
+    rows = select_split_rows(train, fractions, by_class, seed)
     cut = {split: train.take(chosen) for split, chosen in rows.items()}
     return {
         split: cut[split] if split in cut else tables[split] for split in SPLITS if split in {*cut, *tables}
     }
 
 
-def cut_rows(
+def select_split_rows(
     train: Table, fractions: Mapping[str, float], by_class: bool, seed: int
 ) -> dict[str, np.ndarray]:
-    """Return the rows of train for each new split, and those that stay in train; arguments as in ``cut_tables``."""
+    """Return the rows of train for each new split, and those that stay in train.
+
+    The arguments are those of ``create_split_tables``.
+    """
     strata = strata_of(train.labels) if by_class else None
     if train.groups is not None:
-        return cut_by_group(train.groups, strata, fractions, seed)
+        return create_grouped_splits(train.groups, strata, fractions, seed)
     keys = [row if key is None else key for row, key in enumerate(train.keys)]
-    return cut_splits(keys, strata, fractions, seed)
+    return create_splits(keys, strata, fractions, seed)
 
 
-def note_cut(
+def note_created_splits(
     tables: Mapping[str, Table], fractions: Mapping[str, float], by_class: bool, group: str | None
 ) -> str:
     """Return a note on the splits that were created from train: their sizes and how their rows were chosen."""

@@ -17,18 +17,26 @@ from hf_finetune.data.json_files import read_json
 from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format
 from hf_finetune.errors import InputError, Problem, quoted
 
-__all__ = ["SplitTable", "read_file", "read_split", "unreadable"]
+__all__ = ["SplitTable", "read_error", "read_file", "read_split"]
 
 
 @dataclass(frozen=True)
 class SplitTable:
-    """Files of one split as a dataset. The other attributes are those of ``FileTable``."""
+    """Files of one split as a dataset.
+
+    Attributes:
+        dataset: Rows of all files.
+        is_text: Whether the files state no types for their values.
+        notes: Messages to the user on what was detected and ignored, one sentence each.
+        column_problems: Problems of single columns, by column name; reported only if the column is used.
+        header_problem: Problem of a header that looks like a row of data; None if it does not.
+    """
 
     dataset: Dataset
     is_text: bool
     notes: tuple[str, ...] = ()
-    doubts: Mapping[str, Problem] = field(default_factory=dict)
-    header_doubt: Problem | None = None
+    column_problems: Mapping[str, Problem] = field(default_factory=dict)
+    header_problem: Problem | None = None
 
 
 def read_file(file: Path, options: TableOptions = NO_OPTIONS) -> FileTable:
@@ -47,7 +55,7 @@ def read_file(file: Path, options: TableOptions = NO_OPTIONS) -> FileTable:
             return read_csv(file, options)
         return read_json(file, options) if kind == "json" else read_excel(file)
     except OSError as error:
-        raise unreadable(error, file.name, f"must be readable as {kind}") from error
+        raise read_error(error, file.name, f"must be readable as {kind}") from error
 
 
 def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPTIONS) -> SplitTable:
@@ -80,8 +88,8 @@ def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPT
         Dataset(InMemoryTable(table)),
         tables[0].is_text,
         tuple(note for read in tables for note in read.notes),
-        {name: doubt for read in tables for name, doubt in read.doubts.items()},
-        next((read.header_doubt for read in tables if read.header_doubt), None),
+        {name: problem for read in tables for name, problem in read.column_problems.items()},
+        next((read.header_problem for read in tables if read.header_problem), None),
     )
 
 
@@ -109,11 +117,11 @@ def _read_parquet(split: str, files: Sequence[Path]) -> Dataset:
         if builder.info.splits[split].num_examples > 0:  # as_dataset refuses an empty split
             return builder.as_dataset(split)
     except (DatasetsError, OSError, ValueError) as error:
-        raise unreadable(error, place, "must be readable as parquet") from error
+        raise read_error(error, place, "must be readable as parquet") from error
     raise InputError(Problem(f"The {split} split", "must not be empty"))
 
 
-def unreadable(error: Exception, place: str, rule: str, repair: str = "") -> InputError:
+def read_error(error: Exception, place: str, rule: str, repair: str = "") -> InputError:
     """Return an InputError for an exception of a reader. A full disk is not an input error: its OSError is raised."""
     cause: BaseException = error
     while cause.__cause__ is not None:

@@ -41,8 +41,8 @@ class TableOptions:
         encoding: Name of a Python codec.
         separator: Character between the cells of a row.
         decimal: Decimal mark of numbers, ``.`` or ``,``.
-        fallback: Whether encoding and separator are used only if they cannot be detected, because they were stated
-            for other files (those of training).
+        fallback: Whether encoding and separator are used only if detection fails, because they were set for other files
+            (those of training).
     """
 
     encoding: str | None = None
@@ -64,15 +64,15 @@ class FileTable:
         table: Rows of the file. All columns are strings if ``is_text``.
         is_text: Whether the file states no types for its values.
         notes: Messages to the user on what was detected and ignored, one sentence each.
-        doubts: Problems of single columns, by column name; reported only if the column is used.
-        header_doubt: Problem of a header that looks like a row of data; None if it does not.
+        column_problems: Problems of single columns, by column name; reported only if the column is used.
+        header_problem: Problem of a header that looks like a row of data; None if it does not.
     """
 
     table: pa.Table
     is_text: bool
     notes: tuple[str, ...] = ()
-    doubts: Mapping[str, Problem] = field(default_factory=dict)
-    header_doubt: Problem | None = None
+    column_problems: Mapping[str, Problem] = field(default_factory=dict)
+    header_problem: Problem | None = None
 
 
 def table_format(file: str | Path) -> str | None:

@@ -11,7 +11,7 @@ from datasets import Dataset, Features, List, Value
 from hf_finetune.data.column_types import guess_features
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.file_column import open_files
-from hf_finetune.data.label_places import holds_places
+from hf_finetune.data.label_vectors import is_binary_column
 from hf_finetune.data.load import Source
 from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_slices
 from hf_finetune.data.split_names import SPLITS
@@ -23,16 +23,16 @@ from hf_finetune.tasks import Modality, modality_of
 __all__ = [
     "ROW_VALUES",
     "Table",
-    "agree_on_columns",
+    "choose_common_columns",
     "content_keys",
     "hash_rows",
-    "is_unlabelled",
+    "is_unlabeled",
     "read_table",
 ]
 
-_ROWS_LOOKED_AT = 1000
+_SAMPLE_ROWS = 1000
 _COLUMNS_SHOWN = 20
-ROW_VALUES = ("ids", "labels", "groups", "weights", "unknown", "shares", "contents", "keys")
+ROW_VALUES = ("ids", "labels", "groups", "weights", "unknown", "probabilities", "contents", "keys")
 """Attributes of ``Table`` with a value for each row."""
 
 
@@ -49,14 +49,14 @@ class Table:
         weights: Weight of each row in the loss; None if all weights are equal.
         unknown: For each row, the classes for which the data states neither presence nor absence; None if there are
             none in any row.
-        shares: For each row, the class probabilities by class name; None if labels are not probabilities.
+        probabilities: For each row, the class probabilities by class name; None if labels are not probabilities.
         contents: SHA-256 of the exact content of each example. None for an image file that cannot be read.
             Empty until ``hash_rows`` fills it in.
         keys: Hash of each example that ignores case and white space of texts; equal keys mark copies. None for
             examples that cannot be compared. Empty until ``hash_rows`` fills it in.
         notes: Messages to the user on the interpretation of image paths.
-        whole: Dataset before ``take`` selected rows; None if it is not known.
-        rows: Row numbers in ``whole``.
+        full_dataset: Dataset from which ``take`` selected the rows; None if it is not known.
+        rows: Row numbers in ``full_dataset``.
     """
 
     dataset: Dataset
@@ -66,11 +66,11 @@ class Table:
     groups: tuple[Any, ...] | None = None
     weights: tuple[Any, ...] | None = None
     unknown: tuple[Sequence[str], ...] | None = None
-    shares: tuple[Mapping[str, float] | None, ...] | None = None
+    probabilities: tuple[Mapping[str, float] | None, ...] | None = None
     contents: tuple[str | None, ...] = ()
     keys: tuple[str | None, ...] = ()
     notes: tuple[str, ...] = ()
-    whole: Dataset | None = None
+    full_dataset: Dataset | None = None
     rows: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -79,11 +79,11 @@ class Table:
     def take(self, rows: Sequence[int] | np.ndarray) -> "Table":
         """Return a table of the given rows, in this order."""
         chosen = [int(row) for row in rows]
-        picked = {}
+        values_by_name = {}
         for name in (*ROW_VALUES, "rows"):
             values = getattr(self, name)
-            picked[name] = tuple(values[row] for row in chosen) if values else values
-        return replace(self, dataset=self.dataset.select(chosen), **picked)
+            values_by_name[name] = tuple(values[row] for row in chosen) if values else values
+        return replace(self, dataset=self.dataset.select(chosen), **values_by_name)
 
     def with_labels(self, labels: Sequence[Any], target: Target, label_names: Sequence[str]) -> "Table":
         """Return a table with encoded labels, in ``labels`` and as the column ``label``.
@@ -101,25 +101,29 @@ class Table:
         if TARGETS[target].has_several_classes and self.unknown is not None:
             places = {name: index for index, name in enumerate(label_names)}
             columns[UNKNOWN] = [sorted(places[name] for name in names) for names in self.unknown], feature
-        elif TARGETS[target].is_exclusive and (self.weights is not None or self.shares is not None):
-            weighted = training_labels(labels, label_names, self.weights, self.shares)
+        elif TARGETS[target].is_exclusive and (self.weights is not None or self.probabilities is not None):
+            weighted = training_labels(labels, label_names, self.weights, self.probabilities)
             columns[TRAINING_LABEL] = weighted, List(Value("float32"))
         # Adding a column to selected rows makes datasets rewrite all of their images: add it to the whole dataset.
-        whole = self.whole if self.whole is not None and len(self.whole) > len(self) > 0 else None
-        dataset = self.dataset if whole is None else whole
+        full_dataset = (
+            self.full_dataset
+            if self.full_dataset is not None and len(self.full_dataset) > len(self) > 0
+            else None
+        )
+        dataset = self.dataset if full_dataset is None else full_dataset
         for name, (values, kind) in columns.items():
             filled = values
-            if whole is not None:
-                filled = [values[0]] * len(whole)
+            if full_dataset is not None:
+                filled = [values[0]] * len(full_dataset)
                 for row, value in zip(self.rows, values, strict=True):
                     filled[row] = value
             dataset = dataset.add_column(name, filled, feature=kind)
-        if whole is not None:
+        if full_dataset is not None:
             dataset = dataset.select(self.rows)
         return replace(self, dataset=dataset, labels=tuple(labels))
 
 
-def agree_on_columns(
+def choose_common_columns(
     source: Source,
     modality: Modality,
     named: Mapping[str, str | None],
@@ -145,7 +149,7 @@ def agree_on_columns(
     if empty:
         raise InputError([Problem(f"The {split} split", "must not be empty") for split in empty])
     ordered = {split: source.splits[split] for split in SPLITS if split in source.splits}
-    features = guess_features(ordered, source.of_text)
+    features = guess_features(ordered, source.untyped_splits)
     for name, feature in next(iter(ordered.values())).features.items():
         # File names may look like numbers (17 for 17.png), and so may texts in columns that the recipe names.
         if name in map(named.get, modality.columns) or (
@@ -156,12 +160,12 @@ def agree_on_columns(
         used, notes = find_columns(features, modality, _without_blanks(named, features), group)
     except InputError as error:
         column_problems = [_with_class_columns(problem, ordered.values()) for problem in error.problems]
-        raise InputError([*column_problems, *source.header_doubts]) from error
+        raise InputError([*column_problems, *source.header_problems]) from error
     needed = [name for name in (*used.input_columns(), used.group) if name is not None]
     problems = slice_problems(source.splits, slices)
     problems += _label_column_problems(source, used)
     in_use = (*needed, used.label, *used.labels, used.weight, *slices)
-    problems += [doubt for name, doubt in source.doubts.items() if name in in_use]
+    problems += [problem for name, problem in source.column_problems.items() if name in in_use]
     for split, dataset in source.splits.items():
         value = f"only {quoted(dataset.column_names)}"
         missing = [name for name in needed if name not in dataset.column_names]
@@ -170,7 +174,7 @@ def agree_on_columns(
         ]
     if problems:
         raise InputError(problems)
-    return replace(used, slices=tuple(slices), texts=text_slices(source.splits, slices)), notes
+    return replace(used, slices=tuple(slices), text_slices=text_slices(source.splits, slices)), notes
 
 
 def _with_class_columns(problem: Problem, splits: Iterable[Dataset]) -> Problem:
@@ -178,8 +182,8 @@ def _with_class_columns(problem: Problem, splits: Iterable[Dataset]) -> Problem:
     if problem.place != "data.columns.label" or "no column" not in problem.rule:
         return problem
     dataset = next(iter(splits))
-    some = dataset.select(range(min(len(dataset), _ROWS_LOOKED_AT)))
-    names = [name for name in dataset.column_names if holds_places(some[name][:])]
+    sample = dataset.select(range(min(len(dataset), _SAMPLE_ROWS)))
+    names = [name for name in dataset.column_names if is_binary_column(sample[name][:])]
     if len(names) < 2:
         return problem
     shown = ", ".join(names[:_COLUMNS_SHOWN]) + (", ..." if len(names) > _COLUMNS_SHOWN else "")
@@ -247,12 +251,12 @@ def read_table(
             inputs = inputs.cast(features, keep_in_memory=True)
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
-    inputs = add_slices(inputs, dataset, columns.slices, columns.texts)
+    inputs = add_slices(inputs, dataset, columns.slices, columns.text_slices)
     if groups is not None:
         inputs = add_group(inputs, str(columns.group), groups)
     rows = tuple(range(len(ids)))
     table = Table(inputs, ids, tuple(labels), declared, groups, weights, notes=tuple(notes))
-    return replace(table, whole=inputs, rows=rows)
+    return replace(table, full_dataset=inputs, rows=rows)
 
 
 def _rows_of(dataset: Dataset, columns: Sequence[str]) -> list[Any]:
@@ -262,7 +266,7 @@ def _rows_of(dataset: Dataset, columns: Sequence[str]) -> list[Any]:
     return [None if all(value is None for value in row) else row for row in rows]
 
 
-def is_unlabelled(table: Table) -> bool:
+def is_unlabeled(table: Table) -> bool:
     """Return whether no row has a label. -1 counts as missing, as benchmarks publish it for their test labels."""
     return all(
         value is None or value in (-1, "-1")
@@ -281,6 +285,6 @@ def content_keys(dataset: Dataset) -> tuple[str | None, ...]:
     """Return the key of each input, equal for copies: SHA-256 of the file or of the normalized texts.
 
     Args:
-        dataset: Split with the columns of ``LabelledData``.
+        dataset: Split with the columns of ``LabeledData``.
     """
     return tuple(modality_of(dataset.column_names).hashes(dataset)[1])

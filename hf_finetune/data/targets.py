@@ -58,7 +58,7 @@ def resolve_targets(
     """
     problems = _find_missing(values, ids)
     present = [value for split in values for value in values[split] if value is not None]
-    kind, labels, type_problems = _decide(present, requested)
+    kind, labels, type_problems = _infer_target(present, requested)
     problems += type_problems or kind.value_problems(values, ids)
     if problems:
         return None, problems
@@ -89,7 +89,7 @@ def encode_known(
     kind = TARGETS[target]
     problems = _find_missing({split: values}, {split: ids})
     present = [value for value in values if value is not None]
-    _, _, type_problems = _decide(present, target, place="The model's target", repair="")
+    _, _, type_problems = _infer_target(present, target, place="The model's target", repair="")
     problems += type_problems or kind.value_problems({split: values}, {split: ids})
     indices = {name: index for index, name in enumerate(label_names)}
     if kind.has_classes and not type_problems:
@@ -131,7 +131,7 @@ def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str])
     ]
 
 
-def _decide(
+def _infer_target(
     present: Sequence[Any],
     requested: Target | Literal["auto"],
     place: str = "data.target",
@@ -146,10 +146,12 @@ def _decide(
     if 0 < lists < len(present):
         rule = "must contain a list in every row, or in no row"
         return kind, labels, [Problem(LABEL_LOCATION, rule, f"lists in {lists} of {len(present)} rows")]
-    strange = {type(item).__name__ for item in labels.items if not isinstance(item, str | bool | int | float)}
-    if strange:
+    unsupported = {
+        type(item).__name__ for item in labels.items if not isinstance(item, str | bool | int | float)
+    }
+    if unsupported:
         rule = "must contain texts, numbers or lists of them"
-        return kind, labels, [Problem(LABEL_LOCATION, rule, ", ".join(sorted(strange)))]
+        return kind, labels, [Problem(LABEL_LOCATION, rule, ", ".join(sorted(unsupported)))]
     if incompatibility := kind.incompatibility(labels):
         rule = f"must fit the labels, which are {incompatibility}"
         return kind, labels, [Problem(place, rule, repr(kind.name), repair)]

@@ -12,7 +12,7 @@ from typing import IO, Any, TextIO, cast
 from hf_finetune.data.table_options import TableOptions
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["most_unpacked", "open_text_file", "too_large"]
+__all__ = ["max_unpacked_bytes", "open_text_file", "too_large_problem"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -37,10 +37,11 @@ _OTHER_FILES = (
 )
 _GZIP = b"\x1f\x8b"
 _HEAD = 65536
-MOST_UNPACKED, MOST_TIMES = 100_000_000, 100
-"""Limit in bytes on the unpacked size of a compressed file, and limit as a multiple of its own size.
+MAX_UNPACKED_BYTES = 100_000_000
+MAX_EXPANSION = 100
+"""Limit on the unpacked size of a compressed file, as a multiple of its own size.
 
-The larger of the two applies. Text compresses 2 to 20 fold.
+The larger of this limit and ``MAX_UNPACKED_BYTES`` applies. Text compresses 2 to 20 fold.
 """
 
 
@@ -81,34 +82,34 @@ def _open_bytes(file: Path) -> IO[bytes]:
     return cast(IO[bytes], io.BufferedReader(_Unpacked(file), 1 << 16)) if compressed else file.open("rb")
 
 
-def most_unpacked(file: Path) -> int:
+def max_unpacked_bytes(file: Path) -> int:
     """Return the largest allowed unpacked size of a compressed file, in bytes."""
-    return max(MOST_UNPACKED, MOST_TIMES * file.stat().st_size)
+    return max(MAX_UNPACKED_BYTES, MAX_EXPANSION * file.stat().st_size)
 
 
-def too_large(file: Path) -> Problem:
-    """Return the problem of a compressed file that unpacks to more than ``most_unpacked``."""
-    rule = f"must unpack to at most {most_unpacked(file) / 1e6:,.0f} MB"
+def too_large_problem(file: Path) -> Problem:
+    """Return the problem of a compressed file that unpacks to more than ``max_unpacked_bytes``."""
+    rule = f"must unpack to at most {max_unpacked_bytes(file) / 1e6:,.0f} MB"
     value = f"more from {file.stat().st_size:,} compressed bytes"
     repair = "If you trust the file, unpack it yourself: other files are not limited."
     return Problem(file.name, rule, value, repair)
 
 
 class _Unpacked(io.RawIOBase):
-    """Raw stream of the unpacked content of a gzip file; raises InputError beyond ``most_unpacked`` bytes."""
+    """Raw stream of the unpacked content of a gzip file; raises InputError beyond ``max_unpacked_bytes`` bytes."""
 
     def __init__(self, file: Path):
         self._file, self._gzip = file, gzip.GzipFile(file)
-        self._left = most_unpacked(file)
+        self._remaining = max_unpacked_bytes(file)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         content = self._gzip.read1(len(buffer))
-        self._left -= len(content)
-        if self._left < 0:
-            raise InputError(too_large(self._file))
+        self._remaining -= len(content)
+        if self._remaining < 0:
+            raise InputError(too_large_problem(self._file))
         buffer[: len(content)] = content
         return len(content)
 
@@ -118,15 +119,19 @@ class _Unpacked(io.RawIOBase):
 
 
 def _encoding(file: Path, head: bytes, options: TableOptions) -> str:
-    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
-    stated = options.encoding
-    if marked is not None:
-        if stated is not None and not options.fallback and _family(stated) != _family(marked):
-            value = f"{stated!r}, but a byte-order mark of {_family(marked)}"
+    bom_encoding = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    declared_encoding = options.encoding
+    if bom_encoding is not None:
+        if (
+            declared_encoding is not None
+            and not options.fallback
+            and _family(declared_encoding) != _family(bom_encoding)
+        ):
+            value = f"{declared_encoding!r}, but a byte-order mark of {_family(bom_encoding)}"
             raise InputError(Problem("data.encoding", f"must be the encoding of {file.name}", value))
-        return marked
-    if stated is not None and not (options.fallback and _is_utf8(file)):
-        return stated
+        return bom_encoding
+    if declared_encoding is not None and not (options.fallback and _is_utf8(file)):
+        return declared_encoding
     if b"\x1b$" in head:
         rule = "must be readable as UTF-8"
         repair = "Set data.encoding: iso2022_jp, or save it again as UTF-8."

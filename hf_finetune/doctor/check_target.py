@@ -12,7 +12,7 @@ from datasets import Dataset, Features, Value
 from transformers import PreTrainedModel
 
 from hf_finetune.data.model_inputs import prepare_inputs
-from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.prepare import LabeledData
 from hf_finetune.errors import DataNotFoundError, InputError, Problem
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.recipe import Recipe, parse_recipe
@@ -94,7 +94,7 @@ def sets_optional_column(recipe: Recipe) -> bool:
 
 def synthetic_data(
     modality: Modality, target: Target, names: Sequence[str], *, words: int = 16, pair: bool = False
-) -> LabelledData:
+) -> LabeledData:
     """Return 8 synthetic labeled examples, the same at every call.
 
     Args:
@@ -112,7 +112,7 @@ def synthetic_data(
     columns["label"] = [TARGETS[target].synthetic_label(rng, len(names)) for _ in range(EXAMPLES)]
     features["label"] = TARGETS[target].feature(names)
     dataset = Dataset.from_dict(columns, Features(features))
-    return LabelledData(dataset, None, None, target, tuple(names), (), "made up")
+    return LabeledData(dataset, None, None, target, tuple(names), (), "made up")
 
 
 def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:

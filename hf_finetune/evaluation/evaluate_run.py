@@ -105,7 +105,7 @@ def count_overlap(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] 
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
-        dataset: Examples, with the columns of ``LabelledData``.
+        dataset: Examples, with the columns of ``LabeledData``.
 
     Returns:
         Number of examples by split of the run; None if the contents of the run's data are not known.
@@ -164,7 +164,7 @@ def _load(
             label_names=classifier.label_names,
             columns=recipe.data.columns.model_dump() if recipe else {},
             named=columns or {},
-            memory=training_columns(model_or_run, classifier),
+            training_columns=training_columns(model_or_run, classifier),
             split=split,
             slices=recipe.evaluation.slices if recipe else (),
             on_error=recipe.data.on_error if recipe else "fail",

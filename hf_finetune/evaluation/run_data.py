@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from hf_finetune.data.content_hashes import HASHES, read_hashes, short_hash
-from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.data.tables import content_keys
 from hf_finetune.errors import InputError, Problem, quoted
@@ -30,7 +30,7 @@ class RunSplit:
     """Examples of a split of a run.
 
     Attributes:
-        dataset: Examples, with the columns of ``LabelledData``.
+        dataset: Examples, with the columns of ``LabeledData``.
         changed: Note for the user if the data has changed since the run (how the examples were found, and how many
             are ignored), or if it is not known whether it has. None if the split is certainly unchanged.
     """
@@ -117,7 +117,7 @@ def _same_inputs(hashes: np.ndarray, known: np.ndarray) -> bool:
     return np.array_equal(hashes, known)
 
 
-def _splits(data: LabelledData) -> dict[str, Dataset]:
+def _splits(data: LabeledData) -> dict[str, Dataset]:
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     return {name: dataset for name, dataset in splits.items() if dataset is not None}
 
@@ -129,7 +129,7 @@ def _without_split(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data})
 
 
-def _split_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> RunSplit:
+def _split_without_hashes(run: Path, recipe: Recipe, prepared: LabeledData, split: str) -> RunSplit:
     """Return a new split of the data, for a run without hashes to identify its examples.
 
     Raises:
@@ -148,7 +148,7 @@ def _split_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, spl
     raise InputError(Problem("The data", rule, "", _REPAIR))
 
 
-def _label_change_note(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> str | None:
+def _label_change_note(run: Path, recipe: Recipe, prepared: LabeledData, split: str) -> str | None:
     """Return a note if the data has changed since the run, but not the inputs of the split; None otherwise."""
     before = _fingerprint(run)
     # with domain adaptation the fingerprint of the run covers the inputs of both domains
@@ -170,7 +170,7 @@ def _fingerprint(run: Path) -> str | None:
 
 
 def _find_split(
-    full_data: LabelledData, classifier: Classifier, known: Mapping[str, np.ndarray], split: str
+    full_data: LabeledData, classifier: Classifier, known: Mapping[str, np.ndarray], split: str
 ) -> RunSplit:
     """Find the examples of a split in data that has changed."""
     splits = _splits(full_data)
@@ -209,7 +209,7 @@ def _change_note(split: str, matched_count: int, total: int, new_count: int) -> 
     return sentence
 
 
-def _in_classes(dataset: Dataset, full_data: LabelledData, classifier: Classifier) -> Dataset:
+def _in_classes(dataset: Dataset, full_data: LabeledData, classifier: Classifier) -> Dataset:
     """Convert the labels to the class indices of the model, in case the classes of the data have changed.
 
     Raises:

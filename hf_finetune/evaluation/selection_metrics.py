@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.slices import group_of
 from hf_finetune.errors import Problem, quoted
 from hf_finetune.evaluation.metrics import defined_metrics, groups_of, labels_of
@@ -24,7 +24,7 @@ NUM_TRIALS = 3
 
 
 def undefined_metric(
-    name: str, data: LabelledData, place: str, settings: MetricSettings = NO_SETTINGS
+    name: str, data: LabeledData, place: str, settings: MetricSettings = NO_SETTINGS
 ) -> Problem | None:
     """Return the problem of a selection metric that is undefined on the validation split; None if it is defined.
 
@@ -54,7 +54,7 @@ def undefined_metric(
     return Problem(place, "must be defined on the validation split", value, repair)
 
 
-def _random_scores(data: LabelledData, labels: np.ndarray, seed: int) -> np.ndarray:
+def _random_scores(data: LabeledData, labels: np.ndarray, seed: int) -> np.ndarray:
     """Return scores of random predictions, which differ from example to example."""
     rng = np.random.default_rng(seed)
     if not TARGETS[data.target].has_classes:
@@ -63,7 +63,7 @@ def _random_scores(data: LabelledData, labels: np.ndarray, seed: int) -> np.ndar
     return scores / scores.sum(axis=1, keepdims=True) if TARGETS[data.target].is_exclusive else scores
 
 
-def _describe_labels(data: LabelledData, labels: np.ndarray) -> str:
+def _describe_labels(data: LabeledData, labels: np.ndarray) -> str:
     if not TARGETS[data.target].has_classes:
         return f"with labels from {labels.min():g} to {labels.max():g}"
     if TARGETS[data.target].is_exclusive:
@@ -73,7 +73,7 @@ def _describe_labels(data: LabelledData, labels: np.ndarray) -> str:
 
 
 def resolution_notes(
-    stages: Sequence[StageSpec], primary_metric: str, data: LabelledData, task: str = ""
+    stages: Sequence[StageSpec], primary_metric: str, data: LabeledData, task: str = ""
 ) -> tuple[str, ...]:
     """Return a note on a validation split that is too small to select an epoch; empty if it is large enough.
 
@@ -97,7 +97,7 @@ def resolution_notes(
 
 
 def unknown_label_problem(
-    name: str, data: LabelledData, place: str, settings: MetricSettings = NO_SETTINGS
+    name: str, data: LabeledData, place: str, settings: MetricSettings = NO_SETTINGS
 ) -> Problem | None:
     """Return the problem of a metric of ``evaluate``, which cannot ignore unknown labels, if there are any; else None.
 

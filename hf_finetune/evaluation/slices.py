@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_finetune.data.slices import DISTINCT, SLICE, number_name, slice_columns
+from hf_finetune.data.slices import MAX_NUMERIC_VALUES, SLICE, number_name, slice_columns
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, without_nan
@@ -38,7 +38,7 @@ def quartiles(values: Sequence[Any]) -> list[float] | None:
         The distinct quartiles in ascending order, at most three; None for a column of texts or of few distinct values.
     """
     known = [value for value in values if value is not None]
-    if any(isinstance(value, str) for value in known) or len(set(known)) <= DISTINCT:
+    if any(isinstance(value, str) for value in known) or len(set(known)) <= MAX_NUMERIC_VALUES:
         return None
     return [float(end) for end in np.unique(np.quantile(known, (0.25, 0.5, 0.75)))]
 

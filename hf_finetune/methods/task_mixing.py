@@ -159,10 +159,10 @@ def mixed_loss(
         examples = num_items_in_batch if num_items_in_batch is not None else torch.stack(masks).sum()
         total = logits.new_zeros(())
         for index, (task, rows) in enumerate(zip(columns, masks, strict=True)):
-            task_labels = task.labels_of(labels[rows])
+            task_labels = task.select_labels(labels[rows])
             if TARGETS[task.target].is_exclusive:
                 task_labels = task_labels[:, 0].long()
-            task_loss = losses[index]((task.logits_of(logits[rows]),), task_labels, examples * task.width)
+            task_loss = losses[index]((task.select_logits(logits[rows]),), task_labels, examples * task.width)
             if weights is not None:
                 total = total + weights[index] * task_loss
                 continue

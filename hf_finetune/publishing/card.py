@@ -19,22 +19,22 @@ from hf_finetune.publishing.portable_recipe import (
     published_recipe,
     run_recipe,
 )
-from hf_finetune.publishing.upload_plan import THIS_MODEL
+from hf_finetune.publishing.upload_plan import MODEL_PLACEHOLDER
 from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
 from hf_finetune.report.compression import size_tables
 from hf_finetune.report.domain_adaptation import domain_sentence
 from hf_finetune.report.run_record import RunRecord, read_run
 from hf_finetune.report.slices import slices_verdict
 from hf_finetune.report.tables import class_rows
-from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
+from hf_finetune.report.verdict import calibration_verdict, cross_validation_sentence, verdict
 from hf_finetune.tasks import TASKS
 
 __all__ = ["render_card", "write_card"]
 
-WEAKEST = 5  # classes in the lists of weak and of rare classes, at most
-FEW = 20
+MAX_LISTED_CLASSES = 5  # classes in the lists of weak and of rare classes, at most
+RARE_CLASS_EXAMPLES = 20
 """Number of training examples below which a class is listed as rare."""
-LICENCE = ("license", "license_name", "license_link")  # metadata fields of a model card
+LICENSE_FIELDS = ("license", "license_name", "license_link")  # metadata fields of a model card
 
 
 def write_card(folder: Path) -> Path:
@@ -50,9 +50,9 @@ def write_card(folder: Path) -> Path:
     with replacing(path) as partial:
         recipe = run_recipe(folder)
         code = CODE.name if (folder / "model" / CODE.name).is_file() else ""
-        license_fields = _license_of(recipe.model)
-        whole = published_recipe(folder)
-        text = render_card(read_run(folder), portable_recipe(recipe), license_fields, code, whole)
+        license_fields = _license_fields(recipe.model)
+        joint_recipe = published_recipe(folder)
+        text = render_card(read_run(folder), portable_recipe(recipe), license_fields, code, joint_recipe)
         partial.write_text(text, encoding="utf-8")
     return path
 
@@ -62,7 +62,7 @@ def render_card(
     recipe: Recipe,
     license_fields: Mapping[str, str],
     code: str = "",
-    whole: Recipe | None = None,
+    joint_recipe: Recipe | None = None,
 ) -> str:
     """Return the text of the model card: YAML metadata followed by Markdown.
 
@@ -71,8 +71,7 @@ def render_card(
         recipe: Recipe of the run, without paths of this machine.
         license_fields: License fields from the card of the base checkpoint.
         code: Name of the file next to the weights with the code of the head; empty if the head needs no code.
-        whole: Multi-task recipe of the run, if the model is one of several tasks that were trained together; None
-            uses ``recipe``.
+        joint_recipe: Multi-task recipe of the run, if the model is for one of several tasks; None uses ``recipe``.
     """
     base, data = recipe.model.path, recipe.data.path
     tags = ["hf-finetune"]
@@ -101,26 +100,28 @@ def render_card(
     leading_metric = record.primary_metrics[0] if record.primary_metrics else ""
     classes = class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
     rows = [row for row in classes if row.test]
-    yaml = dump_recipe(whole or recipe).rstrip()
+    yaml = dump_recipe(joint_recipe or recipe).rstrip()
     text = environment.get_template("card.md").render(
         run=record,
         base=_describe_source(base, "checkpoint"),
         data=_describe_source(data, "dataset"),
         code=code,
-        this_model=THIS_MODEL,
+        this_model=MODEL_PLACEHOLDER,
         example=_example(record),
         head=recipe.model.head,
         verdict=verdict(record),
-        spread=spread_verdict(record.metrics, leading_metric),
+        spread=cross_validation_sentence(record.metrics, leading_metric),
         calibration=calibration_verdict(record.metrics),
         worst=slices_verdict(record.metrics),
         domain=domain_sentence(record),
-        weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:WEAKEST] if len(rows) > 2 else [],
-        few=_few(record),
-        rare_below=FEW,
+        weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:MAX_LISTED_CLASSES]
+        if len(rows) > 2
+        else [],
+        few=_rare_classes(record),
+        rare_below=RARE_CLASS_EXAMPLES,
         recipe=yaml,
         fence=_fence(yaml),
-        others=[name for name in getattr(whole, "tasks", ()) if name != record.name],
+        others=[name for name in getattr(joint_recipe, "tasks", ()) if name != record.name],
         sizes=size_tables(record.metrics),
         zip=zip,
     )
@@ -158,14 +159,14 @@ def _example(record: RunRecord) -> str:
     return modality.example_code(pair=any(columns.get(name) for name in modality.columns[1:]))
 
 
-def _few(record: RunRecord) -> list[tuple[str, int]]:
-    """Return up to ``WEAKEST`` rare classes with their numbers of training examples, the rarest first."""
+def _rare_classes(record: RunRecord) -> list[tuple[str, int]]:
+    """Return up to ``MAX_LISTED_CLASSES`` rare classes with their numbers of training examples, the rarest first."""
     counts = record.data["splits"].get("train", {}).get("classes", {})
-    rare = sorted((count, name) for name, count in counts.items() if count < FEW)
-    return [(name, count) for count, name in rare[:WEAKEST]]
+    rare = sorted((count, name) for name, count in counts.items() if count < RARE_CLASS_EXAMPLES)
+    return [(name, count) for count, name in rare[:MAX_LISTED_CLASSES]]
 
 
-def _license_of(spec: ModelSpec) -> dict[str, str]:
+def _license_fields(spec: ModelSpec) -> dict[str, str]:
     """Return the license fields of the base checkpoint's card; empty if it cannot be read or declares no license."""
     try:
         if Path(spec.path).is_dir():
@@ -174,7 +175,7 @@ def _license_of(spec: ModelSpec) -> dict[str, str]:
             metadata = metadata_load(hf_hub_download(spec.path, "README.md", revision=spec.revision))
     except (OSError, ValueError, YAMLError, HfHubHTTPError, OfflineModeIsEnabled):
         return {}
-    return {name: str(metadata[name]) for name in LICENCE if metadata and metadata.get(name)}
+    return {name: str(metadata[name]) for name in LICENSE_FIELDS if metadata and metadata.get(name)}
 
 
 def _describe_source(path: str, kind: str) -> str:

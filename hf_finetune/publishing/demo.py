@@ -18,7 +18,7 @@ from hf_finetune.evaluation.finished import find_run, find_run_recipe, load_fini
 from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
-from hf_finetune.publishing.optional_packages import need_extra
+from hf_finetune.publishing.optional_packages import require_extra
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import Modality
 
@@ -26,9 +26,9 @@ __all__ = ["Page", "build_page", "prepare_page", "serve"]
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES = 8  # test examples offered on the page, at most
-MOST_CLASSES = 10  # classes shown for one prediction, at most
-TABLE = "predictions.csv"
+MAX_EXAMPLES = 8  # test examples offered on the page, at most
+MAX_CLASSES = 10  # classes shown for one prediction, at most
+TABLE_FILE = "predictions.csv"
 
 Example = dict[str, str]
 
@@ -61,7 +61,7 @@ class Page:
         """Columns of an example."""
         return self.modality.columns if self.pairs else self.modality.columns[:1]
 
-    def one(self, *values: str | None) -> Prediction:
+    def predict_one(self, *values: str | None) -> Prediction:
         """Return the prediction for one example; an unreadable example has its error in it.
 
         Args:
@@ -75,7 +75,7 @@ class Page:
         (prediction,) = PredictionStream(self.classifier, PredictionInputs(iter([item]), 1))
         return prediction
 
-    def many(self, files: Sequence[str | Path]) -> tuple[Path, int, int]:
+    def predict_files(self, files: Sequence[str | Path]) -> tuple[Path, int, int]:
         """Predict files, or texts in csv, jsonl, parquet and txt files, and write a table of the predictions.
 
         Args:
@@ -89,7 +89,7 @@ class Page:
         """
         if not files:
             raise InputError(Problem("Files", "must be chosen first"))
-        path = Path(tempfile.mkdtemp(dir=self.folder)) / TABLE
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / TABLE_FILE
         rows = failed = 0
         with open_output(path, self.classifier.target, self.classifier.label_names) as write:
             for prediction in self._predictions(files):
@@ -133,7 +133,7 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
             dataset = load_labeled(model_or_run, classifier)
             examples = tuple(
                 classifier.modality.page_values(example, folder / f"example-{number}")
-                for number, example in enumerate(model_examples(dataset, EXAMPLES))
+                for number, example in enumerate(model_examples(dataset, MAX_EXAMPLES))
             )
         except InputError as error:
             logger.info("The page has no examples. %s", error)
@@ -145,26 +145,26 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
 
 
 def serve(
-    model_or_run: str | Path, *, port: int, opened: Callable[[str], None], trust_remote_code: bool = False
+    model_or_run: str | Path, *, port: int, on_ready: Callable[[str], None], trust_remote_code: bool = False
 ) -> None:
     """Serve the page on this machine only, until Ctrl-C.
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
         port: Port to serve on; 0 picks a free one.
-        opened: Function that is called with the address once the page can be opened.
+        on_ready: Function that is called with the address once the page can be opened.
         trust_remote_code: Whether code next to the weights may run.
 
     Raises:
         InputError: If gradio is missing, the model cannot be loaded, or the port is in use.
     """
-    need_extra("demo", "hf-finetune demo")
+    require_extra("demo", "hf-finetune demo")
     with tempfile.TemporaryDirectory(prefix="hf-finetune-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # otherwise uploads would stay on the disk
         page = prepare_page(model_or_run, Path(folder), trust_remote_code=trust_remote_code)
-        shown = build_page(page)
+        app = build_page(page)
         try:
-            _, address, _ = shown.launch(
+            _, address, _ = app.launch(
                 server_name="127.0.0.1",
                 server_port=port or None,
                 prevent_thread_lock=True,
@@ -177,11 +177,11 @@ def serve(
         except OSError as error:
             repair = "Choose another port, or 0 to pick a free one."
             raise InputError(Problem("--port", "must be a free port", str(port), repair)) from error
-        opened(address)
+        on_ready(address)
         try:
-            shown.block_thread()
+            app.block_thread()
         finally:
-            shown.close()
+            app.close()
 
 
 def build_page(page: Page) -> Any:
@@ -193,13 +193,13 @@ def build_page(page: Page) -> Any:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio
 
-    with gradio.Blocks(title=page.title, analytics_enabled=False) as shown:
+    with gradio.Blocks(title=page.title, analytics_enabled=False) as app:
         gradio.HTML(f"<h1>{escape(page.title)}</h1><p>{escape(_about(page))}</p>")
         with gradio.Tab(f"One {page.modality.file_noun}"):
-            _lay_out_one(gradio, page)
+            _build_single_tab(gradio, page)
         with gradio.Tab("Several files"):
-            _lay_out_many(gradio, page)
-    return shown
+            _build_files_tab(gradio, page)
+    return app
 
 
 def _about(page: Page) -> str:
@@ -211,7 +211,7 @@ def _about(page: Page) -> str:
     return f"This model {does}. Nothing leaves this machine."
 
 
-def _lay_out_one(gradio: Any, page: Page) -> None:
+def _build_single_tab(gradio: Any, page: Page) -> None:
     has_classes = TARGETS[page.classifier.target].has_classes
     with gradio.Row():
         with gradio.Column():
@@ -219,13 +219,13 @@ def _lay_out_one(gradio: Any, page: Page) -> None:
             button = gradio.Button("Classify", variant="primary")
         with gradio.Column():
             if has_classes:
-                most = min(MOST_CLASSES, len(page.classifier.label_names))
-                answer = gradio.Label(label="Probabilities", num_top_classes=most)
+                top = min(MAX_CLASSES, len(page.classifier.label_names))
+                answer = gradio.Label(label="Probabilities", num_top_classes=top)
             else:
                 answer = gradio.Textbox(label="Prediction", interactive=False)
 
     def classify(*values: Any) -> Any:
-        prediction = page.one(*values)
+        prediction = page.predict_one(*values)
         if prediction.error is not None:
             raise gradio.Error(prediction.error)
         return dict(prediction.scores) if has_classes else str(prediction.label)
@@ -237,7 +237,7 @@ def _lay_out_one(gradio: Any, page: Page) -> None:
         gradio.Examples(rows, fields, answer, classify, label=label, run_on_click=True, cache_examples=False)
 
 
-def _lay_out_many(gradio: Any, page: Page) -> None:
+def _build_files_tab(gradio: Any, page: Page) -> None:
     modality = page.modality
     kinds, label = [modality.name], modality.plural_files.capitalize()  # gradio has kinds of these names
     if not modality.opens_files:
@@ -255,7 +255,7 @@ def _lay_out_many(gradio: Any, page: Page) -> None:
 
     def classify(paths: list[str] | None) -> tuple[str, str]:
         try:
-            path, rows, failed = page.many(paths or [])
+            path, rows, failed = page.predict_files(paths or [])
         except InputError as error:
             raise gradio.Error(str(error)) from error
         unread = f"; {failed:,} could not be read" if failed else ""

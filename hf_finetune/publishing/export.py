@@ -22,8 +22,8 @@ from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.publishing.exported_pipeline import (
     ExportedPipeline,
-    describe,
     example_inputs,
+    export_metadata,
     model_inputs,
     processor_of,
 )
@@ -31,13 +31,13 @@ from hf_finetune.publishing.graph_export import (
     ONNX_FILE,
     PROGRAM_FILE,
     dynamic_axes,
-    onnx_classifier,
-    program_classifier,
+    load_onnx_classifier,
+    load_program_classifier,
     write_metadata,
     write_onnx,
     write_program,
 )
-from hf_finetune.publishing.optional_packages import need_extra
+from hf_finetune.publishing.optional_packages import require_extra
 from hf_finetune.publishing.parity import Parity, compare_models, median_milliseconds, weight_bytes
 from hf_finetune.publishing.quantize import CALIBRATION_EXAMPLES, quantize_int8
 from hf_finetune.training.manifest import write_json
@@ -105,11 +105,11 @@ def export(
     _check_choices(format, quantize)
     folder = _output_folder(model_or_run, format, quantize, output)
     if format == "onnx":
-        need_extra("onnx", "--format onnx")
+        require_extra("onnx", "--format onnx")
     classifier = load_finished(model_or_run, trust_remote_code=trust_remote_code)
     classifier.pipe.model.to("cpu").float().eval()  # as the exported model runs
     classifier.pipe.device = torch.device("cpu")
-    dataset = load_labeled(model_or_run, classifier, data=data, split=_split(model_or_run, data))
+    dataset = load_labeled(model_or_run, classifier, data=data, split=_comparison_split(model_or_run, data))
     calibration = None
     if quantize is not None and not classifier.modality.has_tokens:
         calibration = _calibration_examples(model_or_run, classifier, data)
@@ -118,7 +118,7 @@ def export(
         partial.mkdir()
         _copy_config(model_or_run, classifier, partial)
         _write_model(classifier, format, quantize, calibration, partial)
-        after = _load_written(format, partial, trust_remote_code)
+        after = _load_exported(format, partial, trust_remote_code)
         parity = compare_models(classifier, after, dataset)
         if quantize is None:
             _check_parity(parity)
@@ -132,7 +132,7 @@ def export(
             "examples": parity.examples,
             "largest_difference": parity.largest_difference,
             "largest_logit": parity.largest_logit,
-            "same_answers": parity.same_answers,
+            "same_answers": parity.prediction_agreement,
             "metrics": {"before": without_nan(parity.before), "after": without_nan(parity.after)},
             **_costs(model_or_run, classifier, after, partial),
         }
@@ -140,11 +140,11 @@ def export(
     return ExportResult(folder, report, default_metrics(classifier.target))
 
 
-def _load_written(format: str, folder: Path, trust_remote_code: bool) -> Classifier:
+def _load_exported(format: str, folder: Path, trust_remote_code: bool) -> Classifier:
     if format == "onnx":
-        return onnx_classifier(folder, trust_remote_code=trust_remote_code)
+        return load_onnx_classifier(folder, trust_remote_code=trust_remote_code)
     # this process has just written the program, so it can be trusted; the processor comes from the checkpoint
-    return program_classifier(folder, trust_program=True, trust_remote_code=trust_remote_code)
+    return load_program_classifier(folder, trust_program=True, trust_remote_code=trust_remote_code)
 
 
 def _check_choices(format: str, quantize: str | None) -> None:
@@ -172,7 +172,7 @@ def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, 
     return output
 
 
-def _split(model_or_run: str | Path, data: str | None) -> str | None:
+def _comparison_split(model_or_run: str | Path, data: str | None) -> str | None:
     """Return the split of the run to compare on: test, else validation; None if ``data`` is given or it is no run."""
     run = find_run(model_or_run)
     if data is not None or run is None:
@@ -220,16 +220,16 @@ def _write_model(
     classifier: Classifier, format: str, quantize: str | None, calibration: Dataset | None, folder: Path
 ) -> None:
     model, modality, batch = classifier.pipe.model, classifier.modality, example_inputs(classifier)
-    metadata = describe(classifier)
+    metadata = export_metadata(classifier)
     if format == "torch_export":
         write_program(model, modality, batch, folder / PROGRAM_FILE, metadata)
         return
     path = folder / ONNX_FILE
     write_onnx(model, modality, batch, path)
     if quantize is not None:
-        whole = path.rename(folder / "float32.onnx")
+        float32_path = path.rename(folder / "float32.onnx")
         batches = None if calibration is None else _calibration_batches(classifier, calibration)
-        quantize_int8(whole, path, batches)
+        quantize_int8(float32_path, path, batches)
         for file in folder.glob("float32.onnx*"):
             file.unlink()
     write_metadata(path, metadata)

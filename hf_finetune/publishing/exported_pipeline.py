@@ -18,9 +18,9 @@ __all__ = [
     "METADATA",
     "ExportedPipeline",
     "Forward",
-    "describe",
     "example_inputs",
-    "exported_classifier",
+    "export_metadata",
+    "load_exported_classifier",
     "model_inputs",
     "processor_of",
 ]
@@ -29,7 +29,7 @@ METADATA = ("task", "target", "labels", "logit_temperature", "decision_threshold
 """Metadata keys stored in an exported file, each with a JSON value."""
 
 Batch = dict[str, torch.Tensor]
-Prepare = Callable[[Sequence[Any]], Batch]
+Preprocess = Callable[[Sequence[Any]], Batch]
 Forward = Callable[[Batch], np.ndarray]
 
 
@@ -42,7 +42,7 @@ class ExportedPipeline:
         forward: Function from model inputs to logits `[examples, classes]`.
     """
 
-    prepare: Prepare
+    prepare: Preprocess
     forward: Forward
 
     def __call__(self, examples: Sequence[Any]) -> np.ndarray:
@@ -50,7 +50,7 @@ class ExportedPipeline:
         return self.forward(self.prepare(examples))
 
 
-def model_inputs(classifier: Classifier) -> Prepare:
+def model_inputs(classifier: Classifier) -> Preprocess:
     """Return a function that preprocesses a batch of examples exactly as the transformers pipeline does."""
     return classifier.modality.batch_inputs(processor_of(classifier))
 
@@ -60,7 +60,7 @@ def example_inputs(classifier: Classifier) -> Batch:
     return model_inputs(classifier)(classifier.modality.tracing_examples())
 
 
-def describe(classifier: Classifier) -> dict[str, str]:
+def export_metadata(classifier: Classifier) -> dict[str, str]:
     """Return the metadata of a model: all that is needed to compute its inputs and to interpret its logits.
 
     Returns:
@@ -82,7 +82,7 @@ def processor_of(classifier: Classifier) -> Any:
     return classifier.modality.processor_of(classifier.pipe)
 
 
-def exported_classifier(
+def load_exported_classifier(
     folder: Path,
     metadata: Mapping[str, str],
     forward: Forward,
@@ -93,7 +93,7 @@ def exported_classifier(
 
     Args:
         folder: Folder with config.json and the files of the preprocessor.
-        metadata: Metadata from ``describe``, read from the exported file.
+        metadata: Metadata from ``export_metadata``, read from the exported file.
         forward: Function from model inputs to logits `[examples, classes]`.
         batch_size: Examples per forward pass; 1 is used if inputs cannot be joined to batches.
         trust_remote_code: Whether code of the processor may run.
@@ -113,10 +113,10 @@ def exported_classifier(
     try:
         processor = processor_class.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        refused = None if trust_remote_code else code_refused(str(folder), folder)
-        if refused is None:
+        code_error = None if trust_remote_code else code_refused(str(folder), folder)
+        if code_error is None:
             raise
-        raise refused from error
+        raise code_error from error
     return Classifier(
         pipe=ExportedPipeline(modality.batch_inputs(processor), forward),
         task=values["task"],

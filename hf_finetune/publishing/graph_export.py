@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import Classifier
-from hf_finetune.publishing.exported_pipeline import exported_classifier
+from hf_finetune.publishing.exported_pipeline import load_exported_classifier
 from hf_finetune.tasks import Modality
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "PROGRAM_FILE",
     "GraphError",
     "dynamic_axes",
-    "onnx_classifier",
-    "program_classifier",
+    "load_onnx_classifier",
+    "load_program_classifier",
     "write_metadata",
     "write_onnx",
     "write_program",
@@ -76,7 +76,7 @@ def write_onnx(
     """
     try:
         program: Any = torch.onnx.export(
-            _logits_alone(model, batch),
+            _wrap_for_logits(model, batch),
             kwargs=dict(batch),
             dynamic_shapes={name: dict(enumerate(dynamic_axes(modality))) for name in batch},
             input_names=list(batch),
@@ -111,7 +111,7 @@ def write_program(
     """
     axes = dict.fromkeys(range(len(dynamic_axes(modality))), torch.export.Dim.DYNAMIC)
     shapes = dict.fromkeys(batch, axes)
-    logits = _logits_alone(model, batch)
+    logits = _wrap_for_logits(model, batch)
     try:
         program = torch.export.export(logits, (), dict(batch), dynamic_shapes=shapes, strict=False)
     except (RuntimeError, ValueError, AssertionError) as error:
@@ -128,7 +128,7 @@ def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     onnx.save(model, str(path))
 
 
-def onnx_classifier(
+def load_onnx_classifier(
     folder: str | Path, *, batch_size: int = 64, trust_remote_code: bool = False
 ) -> Classifier:
     """Load an exported ONNX model with onnxruntime on the CPU.
@@ -153,10 +153,10 @@ def onnx_classifier(
         return session.run(["logits"], {name: batch[name].numpy() for name in names})[0]
 
     metadata = session.get_modelmeta().custom_metadata_map
-    return exported_classifier(Path(folder), metadata, forward, batch_size, trust_remote_code)
+    return load_exported_classifier(Path(folder), metadata, forward, batch_size, trust_remote_code)
 
 
-def program_classifier(
+def load_program_classifier(
     folder: str | Path, *, batch_size: int = 64, trust_remote_code: bool = False, trust_program: bool = False
 ) -> Classifier:
     """Load an exported ``torch.export`` program, which unpickles its file.
@@ -191,10 +191,10 @@ def program_classifier(
             return module(**batch).numpy()
 
     metadata = json.loads(extra_files[_METADATA_FILE])
-    return exported_classifier(Path(folder), metadata, forward, batch_size, trust_remote_code)
+    return load_exported_classifier(Path(folder), metadata, forward, batch_size, trust_remote_code)
 
 
-def _logits_alone(model: PreTrainedModel, names: Iterable[str]) -> nn.Module:
+def _wrap_for_logits(model: PreTrainedModel, names: Iterable[str]) -> nn.Module:
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False  # the transformers pipeline does not use a cache either
     return _Logits(model, names).eval()

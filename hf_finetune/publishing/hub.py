@@ -13,7 +13,13 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.publishing.hub_errors import hub_errors, no_token, with_retries
-from hf_finetune.publishing.upload_plan import Upload, check_finished, check_private, collect, is_allowed
+from hf_finetune.publishing.upload_plan import (
+    Upload,
+    check_finished,
+    check_no_secrets,
+    collect_uploads,
+    is_allowed,
+)
 from hf_finetune.recipe.publish import check_repository
 
 __all__ = ["Publication", "Published", "plan_publication", "publish"]
@@ -22,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = version("hf-finetune")
 MAIN = "main"
-KEPT = ("README.md",)
+NEVER_DELETED = ("README.md",)
 """Files that stay in the repository when the run lacks them: a user has written them there."""
 CONFLICTS = (409, 412)
 
@@ -45,7 +51,7 @@ class Publication:
         added: Names of files that the repository does not have yet.
         changed: Names of files that differ from those in the repository.
         removed: Names of files in the repository that the model no longer has.
-        left: Names in ``RUN/model`` that are not published.
+        skipped: Names in ``RUN/model`` that are not published.
     """
 
     run: Path
@@ -61,7 +67,7 @@ class Publication:
     added: tuple[str, ...]
     changed: tuple[str, ...]
     removed: tuple[str, ...]
-    left: tuple[str, ...]
+    skipped: tuple[str, ...]
 
     @property
     def changes_files(self) -> bool:
@@ -69,7 +75,7 @@ class Publication:
         return bool(self.added or self.changed or self.removed)
 
     @property
-    def is_nothing(self) -> bool:
+    def is_up_to_date(self) -> bool:
         """Whether the repository has everything already, including the tag."""
         return self.has_branch and self.tag is None and not self.changes_files
 
@@ -81,16 +87,16 @@ class Published:
     Attributes:
         url: Web page of the model.
         commit: Commit that holds the model.
-        new: Whether publishing created the commit; False if the repository had all files already.
+        created_commit: Whether publishing created the commit; False if the repository had all files already.
     """
 
     url: str
     commit: str
-    new: bool
+    created_commit: bool
 
 
 @dataclass(frozen=True)
-class _Found:
+class _RemoteState:
     """Current state of a repository: visibility, branch, parent commit, and the files and tags there."""
 
     private: bool
@@ -131,17 +137,17 @@ def plan_publication(
     folder = Path(run).expanduser()
     repository = check_repository(to, "--to")
     check_finished(folder)
-    uploads, skipped = collect(folder, repository)
-    check_private(uploads, folder)
+    uploads, skipped = collect_uploads(folder, repository)
+    check_no_secrets(uploads, folder)
     api = HfApi(endpoint=endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
     branch = None if revision == MAIN else revision
     with hub_errors(repository, api.endpoint):
         if token is None and get_token() is None:
             raise InputError(no_token())
-        remote = _look(api, repository, branch)
+        remote = _read_remote(api, repository, branch)
     files = remote.files if remote else {}
     names = {upload.name for upload in uploads}
-    planned = Publication(
+    plan = Publication(
         folder,
         repository,
         api.endpoint,
@@ -153,31 +159,33 @@ def plan_publication(
         tag=tag,
         uploads=tuple(uploads),
         added=tuple(upload.name for upload in uploads if upload.name not in files),
-        changed=tuple(upload.name for upload in uploads if upload.name in files and not _same(upload, files)),
-        removed=tuple(name for name in files if is_allowed(name) and name not in {*names, *KEPT}),
-        left=tuple(skipped),
+        changed=tuple(
+            upload.name for upload in uploads if upload.name in files and not _is_unchanged(upload, files)
+        ),
+        removed=tuple(name for name in files if is_allowed(name) and name not in {*names, *NEVER_DELETED}),
+        skipped=tuple(skipped),
     )
-    return _agreeing(planned, remote, private) if remote else planned
+    return _check_against_remote(plan, remote, private) if remote else plan
 
 
-def _agreeing(planned: Publication, found: _Found, private: bool | None) -> Publication:
+def _check_against_remote(plan: Publication, remote: _RemoteState, private: bool | None) -> Publication:
     """Return the plan, checked against an existing repository; without its tag if the right commit has it already."""
-    if private is not None and private != found.private:
+    if private is not None and private != remote.private:
         requested, actual = ("private", "public") if private else ("public", "private")
-        field = f"private: {str(found.private).lower()}"
+        field = f"private: {str(remote.private).lower()}"
         repair = f"Change its visibility on the Hub, or request {actual} ({field} in a recipe)."
-        raise InputError(Problem(planned.repository, f"must be {requested}, as requested", actual, repair))
-    if planned.tag is None or planned.tag not in found.tags:
-        return planned
-    if planned.changes_files or not found.has_branch or found.tags[planned.tag] != found.head:
-        value = f"{planned.tag!r}, which is already on commit {found.tags[planned.tag][:12]}"
+        raise InputError(Problem(plan.repository, f"must be {requested}, as requested", actual, repair))
+    if plan.tag is None or plan.tag not in remote.tags:
+        return plan
+    if plan.changes_files or not remote.has_branch or remote.tags[plan.tag] != remote.head:
+        value = f"{plan.tag!r}, which is already on commit {remote.tags[plan.tag][:12]}"
         raise InputError(
             Problem("--tag", "must be a new tag", value, "Choose another name; tags are not moved.")
         )
-    return replace(planned, tag=None)
+    return replace(plan, tag=None)
 
 
-def _look(api: HfApi, repository: str, branch: str | None) -> _Found | None:
+def _read_remote(api: HfApi, repository: str, branch: str | None) -> _RemoteState | None:
     """Return the state of a repository on the Hub; None if it does not exist."""
     try:
         info = with_retries(lambda: api.model_info(repository))
@@ -194,10 +202,10 @@ def _look(api: HfApi, repository: str, branch: str | None) -> _Found | None:
         entries = with_retries(lambda: list(api.list_repo_tree(repository, revision=base)))
     files = {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
     tags = {ref.name: ref.target_commit for ref in refs.tags}
-    return _Found(bool(info.private), head is not None, base, files, tags)
+    return _RemoteState(bool(info.private), head is not None, base, files, tags)
 
 
-def _same(upload: Upload, files: dict[str, Any]) -> bool:
+def _is_unchanged(upload: Upload, files: dict[str, Any]) -> bool:
     """Return whether the file in the repository is the same, by its hash (SHA-256 in LFS, else git blob SHA-1)."""
     entry = files[upload.name]
     if entry.lfs is None:
@@ -210,11 +218,11 @@ def _same(upload: Upload, files: dict[str, Any]) -> bool:
         return hashlib.file_digest(stream, "sha256").hexdigest() == entry.lfs.sha256
 
 
-def publish(planned: Publication, *, token: str | None = None) -> Published:
+def publish(plan: Publication, *, token: str | None = None) -> Published:
     """Publish a run as planned, with all files in one commit, so that the repository never holds a partial model.
 
     Args:
-        planned: Plan from ``plan_publication``.
+        plan: Plan from ``plan_publication``.
         token: Access token; None uses the environment's, or that of ``hf auth login``.
 
     Returns:
@@ -223,97 +231,97 @@ def publish(planned: Publication, *, token: str | None = None) -> Published:
     Raises:
         InputError: If the Hub refuses, or cannot be reached after several attempts.
     """
-    api = HfApi(endpoint=planned.endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
-    with hub_errors(planned.repository, planned.endpoint):
-        head = planned.head if planned.exists else _create(api, planned)
-        if planned.revision is not None and not planned.has_branch:
-            branch = planned.revision
-            with_retries(lambda: api.create_branch(planned.repository, branch=branch, exist_ok=True))
-        commit = _commit(api, planned, head) if planned.changes_files else str(head)
-    if planned.tag is not None:
-        _tag(api, planned, commit)
-    place = f"/tree/{planned.revision}" if planned.revision else ""
-    return Published(f"{planned.endpoint}/{planned.repository}{place}", commit, planned.changes_files)
+    api = HfApi(endpoint=plan.endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
+    with hub_errors(plan.repository, plan.endpoint):
+        head = plan.head if plan.exists else _create_repository(api, plan)
+        if plan.revision is not None and not plan.has_branch:
+            branch = plan.revision
+            with_retries(lambda: api.create_branch(plan.repository, branch=branch, exist_ok=True))
+        commit = _create_commit(api, plan, head) if plan.changes_files else str(head)
+    if plan.tag is not None:
+        _create_tag(api, plan, commit)
+    branch_path = f"/tree/{plan.revision}" if plan.revision else ""
+    return Published(f"{plan.endpoint}/{plan.repository}{branch_path}", commit, plan.changes_files)
 
 
-def _create(api: HfApi, planned: Publication) -> str:
+def _create_repository(api: HfApi, plan: Publication) -> str:
     """Create the repository with the planned visibility, and return its first commit."""
     try:
-        with_retries(lambda: api.create_repo(planned.repository, private=planned.private))
+        with_retries(lambda: api.create_repo(plan.repository, private=plan.private))
     except HfHubHTTPError as error:
         if error.response.status_code != 409:
             raise
         # The name exists: as this repository, if the response to an earlier attempt was lost, or as something else.
-        if not api.repo_exists(planned.repository):
-            raise InputError(_taken(api, planned.repository)) from error
-    info = with_retries(lambda: api.model_info(planned.repository))
-    if bool(info.private) != planned.private:
-        requested, actual = ("private", "public") if planned.private else ("public", "private")
+        if not api.repo_exists(plan.repository):
+            raise InputError(_name_taken_problem(api, plan.repository)) from error
+    info = with_retries(lambda: api.model_info(plan.repository))
+    if bool(info.private) != plan.private:
+        requested, actual = ("private", "public") if plan.private else ("public", "private")
         rule, repair = (
             f"must be {requested}, as requested",
             "The Hub created it this way. Nothing was uploaded.",
         )
-        raise InputError(Problem(planned.repository, rule, actual, repair))
+        raise InputError(Problem(plan.repository, rule, actual, repair))
     return str(info.sha)
 
 
-def _taken(api: HfApi, repository: str) -> Problem:
+def _name_taken_problem(api: HfApi, repository: str) -> Problem:
     kind = next((kind for kind in ("dataset", "space") if api.repo_exists(repository, repo_type=kind)), None)
     existing = f"a {kind} with this name" if kind else "something else with this name"
     repair = "Choose another name. Nothing was uploaded."
     return Problem(repository, "must be a model repository, or an unused name", existing, repair)
 
 
-def _commit(api: HfApi, planned: Publication, head: str | None) -> str:
+def _create_commit(api: HfApi, plan: Publication, head: str | None) -> str:
     """Upload the added and changed files, delete the removed ones, and return the commit."""
-    sent = {*planned.added, *planned.changed}
-    additions = [CommitOperationAdd(file.name, file.source) for file in planned.uploads if file.name in sent]
-    removals = [CommitOperationDelete(name) for name in planned.removed]
-    size = sum(upload.size for upload in planned.uploads if upload.name in sent)
-    logger.info("Uploading %d files (%s bytes) to %s.", len(additions), f"{size:,}", planned.repository)
+    sent = {*plan.added, *plan.changed}
+    additions = [CommitOperationAdd(file.name, file.source) for file in plan.uploads if file.name in sent]
+    removals = [CommitOperationDelete(name) for name in plan.removed]
+    size = sum(upload.size for upload in plan.uploads if upload.name in sent)
+    logger.info("Uploading %d files (%s bytes) to %s.", len(additions), f"{size:,}", plan.repository)
     # Outside with_retries, because huggingface_hub retries this itself; the uploaded files are in no commit yet.
-    api.preupload_lfs_files(planned.repository, additions, revision=planned.revision, free_memory=False)
+    api.preupload_lfs_files(plan.repository, additions, revision=plan.revision, free_memory=False)
     try:
         commit = with_retries(
             lambda: api.create_commit(
-                planned.repository,
+                plan.repository,
                 [*additions, *removals],
-                commit_message=_message(planned),
-                revision=planned.revision,
+                commit_message=_commit_message(plan),
+                revision=plan.revision,
                 parent_commit=head,
             )
         )
     except HfHubHTTPError as error:
-        landed = _landed(api, planned) if error.response.status_code in CONFLICTS else None
-        if landed is None:
+        applied_commit = _commit_if_applied(api, plan) if error.response.status_code in CONFLICTS else None
+        if applied_commit is None:
             raise
-        return landed
+        return applied_commit
     return commit.oid
 
 
-def _message(planned: Publication) -> str:
-    if not planned.exists:
+def _commit_message(plan: Publication) -> str:
+    if not plan.exists:
         return f"Publish a model fine-tuned with hf-finetune {VERSION}"
-    parts = (("Add", planned.added), ("Change", planned.changed), ("Remove", planned.removed))
+    parts = (("Add", plan.added), ("Change", plan.changed), ("Remove", plan.removed))
     return "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
 
 
-def _landed(api: HfApi, planned: Publication) -> str | None:
+def _commit_if_applied(api: HfApi, plan: Publication) -> str | None:
     """Return the newest commit if it matches the plan, so that only the response to the commit was lost; else None."""
-    remote = _look(api, planned.repository, planned.revision)
-    if remote is None or remote.head is None or any(name in remote.files for name in planned.removed):
+    remote = _read_remote(api, plan.repository, plan.revision)
+    if remote is None or remote.head is None or any(name in remote.files for name in plan.removed):
         return None
-    complete = all(upload.name in remote.files and _same(upload, remote.files) for upload in planned.uploads)
+    complete = all(
+        upload.name in remote.files and _is_unchanged(upload, remote.files) for upload in plan.uploads
+    )
     return remote.head if complete else None
 
 
-def _tag(api: HfApi, planned: Publication, commit: str) -> None:
+def _create_tag(api: HfApi, plan: Publication, commit: str) -> None:
     try:
-        with hub_errors(planned.repository, planned.endpoint):
+        with hub_errors(plan.repository, plan.endpoint):
             with_retries(
-                lambda: api.create_tag(
-                    planned.repository, tag=str(planned.tag), revision=commit, exist_ok=True
-                )
+                lambda: api.create_tag(plan.repository, tag=str(plan.tag), revision=commit, exist_ok=True)
             )
     except InputError as error:
         repair = f"The model is published, as commit {commit[:12]}. Publish again to set the tag."

@@ -22,13 +22,13 @@ from hf_finetune.evaluation.error_text import format_error
 __all__ = ["hub_errors", "no_token", "with_retries"]
 
 logger = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 # Base class of the connection errors of huggingface_hub: HTTPError of httpx, or of the copy of httpx that newer
 # versions bring.
-NO_ANSWER: type[Exception] = HfHubHTTPError.__mro__[1]
-FAILURES = (NO_ANSWER, OfflineModeIsEnabled, LocalTokenNotFoundError, RuntimeError, ValueError)
-WAITS = (1.0, 2.0, 4.0, 8.0)
+CONNECTION_FAILURE: type[Exception] = HfHubHTTPError.__mro__[1]
+FAILURES = (CONNECTION_FAILURE, OfflineModeIsEnabled, LocalTokenNotFoundError, RuntimeError, ValueError)
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)
 """Seconds to wait before each retry, unless the Hub requests another time."""
 LONGEST_WAIT = 300.0
 """Longest wait requested by the Hub (seconds) that is honored; beyond it the error is reported."""
@@ -36,24 +36,24 @@ QUOTA = re.compile(r"storage|quota|billing|payment|subscri|upgrade|\blimit", re.
 TOO_LARGE = re.compile(r"LFS batch API returned errors|too large|exceeds", re.IGNORECASE)
 
 
-def with_retries(ask: Callable[[], Answer]) -> Answer:
+def with_retries(request: Callable[[], Result]) -> Result:
     """Return the result of a request to the Hub, with retries after a rate limit, a server error or no response.
 
     A permanent error, or the last one when no retries are left, is raised as it is.
 
     Args:
-        ask: Function that sends the request and returns the result.
+        request: Function that sends the request and returns the result.
     """
-    for wait in WAITS:
+    for wait in RETRY_DELAYS:
         try:
-            return ask()
-        except NO_ANSWER as error:
+            return request()
+        except CONNECTION_FAILURE as error:
             pause = _pause(error, wait)
             if pause is None:
                 raise
-            logger.info("The Hub %s; retrying in %.15g s.", _trouble(error), pause)
+            logger.info("The Hub %s; retrying in %.15g s.", _failure_text(error), pause)
         time.sleep(pause)
-    return ask()
+    return request()
 
 
 def _pause(error: Exception, wait: float) -> float | None:
@@ -75,7 +75,7 @@ def _retry_after(error: HfHubHTTPError) -> float | None:
     return float(spent[1]) if spent else None
 
 
-def _trouble(error: Exception) -> str:
+def _failure_text(error: Exception) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return "limits the request rate" if status == 429 else f"returned an error ({status})"
@@ -105,7 +105,7 @@ def _cause(error: BaseException) -> BaseException:
     """Return the error of the Hub that caused a general upload error; the error itself if there is none."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, (NO_ANSWER, OfflineModeIsEnabled)):
+        if isinstance(cause, (CONNECTION_FAILURE, OfflineModeIsEnabled)):
             return cause
         cause = cause.__cause__
     return error
@@ -119,7 +119,7 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
         return Problem("Offline mode", "must be disabled to publish", "", repair)
     if isinstance(error, LocalTokenNotFoundError):
         return no_token()
-    if isinstance(error, NO_ANSWER):
+    if isinstance(error, CONNECTION_FAILURE):
         repair = "Nothing was published. Check the network and publish again."
         return Problem(endpoint, "must be reachable to publish", format_error(error), repair)
     text = str(error)
@@ -139,7 +139,7 @@ def no_token() -> Problem:
 
 def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
     """Return the problem for an error response of the Hub, by its status code."""
-    status, message = error.response.status_code, _said(error)
+    status, message = error.response.status_code, _server_message(error)
     response = f"{status}, {message}" if message else str(status)
     if isinstance(error, GatedRepoError):
         repair = f"Request access on {endpoint}/{repository}, or publish to a repository of your own."
@@ -179,11 +179,13 @@ def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
     return Problem(repository, "must be accepted by the Hub", response)
 
 
-def _too_large(repository: str, found: str) -> Problem:
+def _too_large(repository: str, response: str) -> Problem:
     repair = "Nothing was published. Save the weights in smaller files, or train a smaller model."
-    return Problem(f"The files for {repository}", "must be within the size limits of the Hub", found, repair)
+    return Problem(
+        f"The files for {repository}", "must be within the size limits of the Hub", response, repair
+    )
 
 
-def _said(error: HfHubHTTPError) -> str:
+def _server_message(error: HfHubHTTPError) -> str:
     text: Any = error.server_message or error.response.headers.get("X-Error-Message") or ""
     return " ".join(str(text).split()).rstrip(".")

@@ -4,13 +4,13 @@ from importlib.util import find_spec
 
 from hf_finetune.errors import InputError, Problem, quoted
 
-__all__ = ["EXTRAS", "need_extra"]
+__all__ = ["EXTRAS", "require_extra"]
 
 EXTRAS = {"demo": ("gradio",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
-"""Modules that ``need_extra`` looks for, by extra of pyproject.toml."""
+"""Modules that ``require_extra`` looks for, by extra of pyproject.toml."""
 
 
-def need_extra(extra: str, place: str) -> None:
+def require_extra(extra: str, place: str) -> None:
     """Check that the packages of an extra are installed, before anything is computed.
 
     Args:

@@ -18,7 +18,7 @@ from hf_finetune.targets.scored_examples import ScoredExamples
 
 __all__ = ["Parity", "compare_models", "median_milliseconds", "weight_bytes"]
 
-REPEATS, WARM_UP = 30, 5
+TIMED_CALLS, WARM_UP_CALLS = 30, 5
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Parity:
         examples: Number of examples.
         largest_difference: Largest absolute difference of a logit, over all examples and classes.
         largest_logit: Largest absolute logit of the original model, the scale for ``largest_difference``.
-        same_answers: Fraction of the examples with the same prediction, in [0, 1]; None for regression.
+        prediction_agreement: Fraction of the examples with the same prediction, in [0, 1]; None for regression.
         before: Metrics of the original model.
         after: Metrics of the exported model.
     """
@@ -37,7 +37,7 @@ class Parity:
     examples: int
     largest_difference: float
     largest_logit: float
-    same_answers: float | None
+    prediction_agreement: float | None
     before: Mapping[str, float]
     after: Mapping[str, float]
 
@@ -60,21 +60,23 @@ def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> P
         for logits in (logits_before, logits_after)
     )
     names = all_metrics(target, len(before.label_names))
-    same = None
+    agreement = None
     if TARGETS[target].has_classes:
         matches = examples_before.decisions == examples_after.decisions
-        same = float(matches.reshape(len(labels), -1).all(axis=1).mean())
+        agreement = float(matches.reshape(len(labels), -1).all(axis=1).mean())
     return Parity(
         examples=len(labels),
         largest_difference=float(np.abs(logits_before - logits_after).max()),
         largest_logit=float(np.abs(logits_before).max()),
-        same_answers=same,
+        prediction_agreement=agreement,
         before=compute_metrics(names, examples_before),
         after=compute_metrics(names, examples_after),
     )
 
 
-def median_milliseconds(call: Callable[[], Any], repeats: int = REPEATS, warm_up: int = WARM_UP) -> float:
+def median_milliseconds(
+    call: Callable[[], Any], repeats: int = TIMED_CALLS, warm_up: int = WARM_UP_CALLS
+) -> float:
     """Return the median time of a call in milliseconds.
 
     Args:

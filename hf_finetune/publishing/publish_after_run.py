@@ -24,13 +24,11 @@ def publish_run(spec: PublishSpec, folder: Path) -> tuple[tuple[Problem, ...], s
         Problems, and the command to publish the run later; both are empty if the run is published.
     """
     try:
-        planned = plan_publication(
-            folder, spec.to, private=spec.private, revision=spec.revision, tag=spec.tag
-        )
-        if planned.is_nothing:
-            logger.info("%s is already up to date, at commit %s.", planned.repository, planned.head)
+        plan = plan_publication(folder, spec.to, private=spec.private, revision=spec.revision, tag=spec.tag)
+        if plan.is_up_to_date:
+            logger.info("%s is already up to date, at commit %s.", plan.repository, plan.head)
             return (), ""
-        published = publish(planned)
+        published = publish(plan)
     except InputError as error:
         return error.problems, _command(spec, folder)
     logger.info("Published as %s, commit %s.", published.url, published.commit[:12])

@@ -44,16 +44,16 @@ def quantize_int8(
 
     # reduce_range limits weights to 7 bits: without VNNI, the sum of two 8-bit products overflows 16 bits.
     options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
-    with tempfile.TemporaryDirectory(prefix="hf-finetune-export-") as scratch:
-        folded = Path(scratch) / "folded.onnx"
+    with tempfile.TemporaryDirectory(prefix="hf-finetune-export-") as temporary:
+        preprocessed = Path(temporary) / "folded.onnx"
         # Folds batch norms and constants. Symbolic shape inference is not needed here, and fails for some graphs.
-        quant_pre_process(str(path), str(folded), skip_symbolic_shape=True)
-        _forget_shapes(folded)
+        quant_pre_process(str(path), str(preprocessed), skip_symbolic_shape=True)
+        _remove_shapes(preprocessed)
         if calibration is None:
-            quantize_dynamic(str(folded), str(destination), **options)
+            quantize_dynamic(str(preprocessed), str(destination), **options)
             return
         quantize_static(
-            str(folded),
+            str(preprocessed),
             str(destination),
             _Calibration(calibration),
             quant_format=QuantFormat.QDQ,
@@ -63,7 +63,7 @@ def quantize_int8(
         )
 
 
-def _forget_shapes(path: Path) -> None:
+def _remove_shapes(path: Path) -> None:
     """Remove the shapes of intermediate tensors: those that torch wrote may contradict the folded graph."""
     import onnx
 

@@ -14,10 +14,18 @@ from hf_finetune.publishing.portable_recipe import LOCAL, RECIPE, published_reci
 from hf_finetune.recipe import dump_recipe
 from hf_finetune.training.manifest import read_manifest
 
-__all__ = ["ALLOWED", "THIS_MODEL", "Upload", "check_finished", "check_private", "collect", "is_allowed"]
+__all__ = [
+    "ALLOWED",
+    "MODEL_PLACEHOLDER",
+    "Upload",
+    "check_finished",
+    "check_no_secrets",
+    "collect_uploads",
+    "is_allowed",
+]
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
-CARD = "README.md"
+CARD_FILE = "README.md"
 ALLOWED = (
     *WEIGHTS,
     "model.safetensors.index.json",
@@ -32,19 +40,19 @@ ALLOWED = (
     "vocab.txt",
     "merges.txt",
     "*.model",
-    CARD,
+    CARD_FILE,
     CODE.name,
 )
 """Patterns of the names in ``RUN/model`` that are published, in addition to the recipe; no other file is."""
 
-THIS_MODEL = "FOLDER OR NAME OF THIS MODEL"
+MODEL_PLACEHOLDER = "FOLDER OR NAME OF THIS MODEL"
 """Placeholder in a model card for the name under which the model is published."""
-NOTE = f"# Paths that begin with {LOCAL} were on a local disk: replace them.\n"
+RECIPE_NOTE = f"# Paths that begin with {LOCAL} were on a local disk: replace them.\n"
 SECRET_NAMES = ("_TOKEN", "_KEY", "_SECRET")
 SHORTEST_SECRET = 8
 """Minimum length of a secret. A shorter value, such as 1 or true, occurs in any text."""
 HUB_TOKEN = re.compile(rb"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
-MANY = 10
+MAX_PROBLEMS = 10
 """Maximum number of problems that are listed individually."""
 
 
@@ -75,9 +83,11 @@ def check_finished(run: Path) -> None:
         repair = "Pass the folder that `hf-finetune run` wrote, not the model in it."
         raise InputError(Problem(place, "must be a run directory", value, repair))
     manifest = read_manifest(run / "manifest.json")
-    open_stages = [record.name for record in manifest.stages if record.state != "done"]
-    if open_stages or manifest.state != "done":
-        value = f"unfinished stages: {', '.join(open_stages)}" if open_stages else "no evaluation yet"
+    unfinished_stages = [record.name for record in manifest.stages if record.state != "done"]
+    if unfinished_stages or manifest.state != "done":
+        value = (
+            f"unfinished stages: {', '.join(unfinished_stages)}" if unfinished_stages else "no evaluation yet"
+        )
         repair = f"Finish it: hf-finetune run {run / RECIPE} --output-dir {run} --resume."
         raise InputError(Problem(place, "must be a finished run", value, repair))
     if not (run / "model" / "config.json").is_file():
@@ -95,7 +105,7 @@ def is_allowed(name: str) -> bool:
     return name == RECIPE or any(fnmatch(name, pattern) for pattern in ALLOWED)
 
 
-def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
+def collect_uploads(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
     """Return the files to publish of a finished run, with the repository's name filled into the model card.
 
     Args:
@@ -118,18 +128,20 @@ def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
     for file in sorted((run / "model").iterdir()):
         if not file.is_file() or file.is_symlink() or not is_allowed(file.name) or file.name == RECIPE:
             skipped.append(file.name)
-        elif file.name == CARD:
-            text = file.read_bytes().replace(THIS_MODEL.encode(), repository.encode())
-            uploads.append(Upload(CARD, text, len(text)))
+        elif file.name == CARD_FILE:
+            text = file.read_bytes().replace(MODEL_PLACEHOLDER.encode(), repository.encode())
+            uploads.append(Upload(CARD_FILE, text, len(text)))
         else:
             uploads.append(Upload(file.name, file, file.stat().st_size))
     if (run / RECIPE).is_file():
-        recipe = (NOTE + dump_recipe(published_recipe(run))).encode()
+        recipe = (RECIPE_NOTE + dump_recipe(published_recipe(run))).encode()
         uploads.append(Upload(RECIPE, recipe, len(recipe)))
     return uploads, skipped
 
 
-def check_private(uploads: Sequence[Upload], run: Path, environment: Mapping[str, str] | None = None) -> None:
+def check_no_secrets(
+    uploads: Sequence[Upload], run: Path, environment: Mapping[str, str] | None = None
+) -> None:
     """Check that the files to publish contain no secrets and no paths of this machine.
 
     Args:
@@ -148,15 +160,17 @@ def check_private(uploads: Sequence[Upload], run: Path, environment: Mapping[str
         if name.upper().endswith(SECRET_NAMES) and len(value.strip()) >= SHORTEST_SECRET
     }
     paths = _path_patterns(_local_paths(run))
-    problems = [problem for upload in uploads for problem in _findings(upload, secrets, paths)]
-    if len(problems) > MANY:
-        more = Problem(f"{len(problems) - MANY} more lines", "must not contain secrets or local paths")
-        problems = [*problems[:MANY], more]
+    problems = [problem for upload in uploads for problem in _find_secrets(upload, secrets, paths)]
+    if len(problems) > MAX_PROBLEMS:
+        more = Problem(
+            f"{len(problems) - MAX_PROBLEMS} more lines", "must not contain secrets or local paths"
+        )
+        problems = [*problems[:MAX_PROBLEMS], more]
     if problems:
         raise InputError(problems)
 
 
-def _findings(
+def _find_secrets(
     upload: Upload, secrets: Mapping[str, bytes], paths: Mapping[str, re.Pattern[bytes]]
 ) -> Iterator[Problem]:
     repair = "Remove it and publish again; nothing was sent."

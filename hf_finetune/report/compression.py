@@ -38,14 +38,14 @@ def size_tables(metrics: Mapping[str, Any]) -> list[SizeTable]:
             f"Stage {pruned['stage']}, {pruned['method']} pruning: the model before pruning and after the run"
         )
         tables.append(SizeTable(title, ("before", "after"), _rows(pruned, "before", "after")))
-    if taught := metrics.get(DISTILLATION.name):
-        title = f"Stage {taught['stage']}: teacher and student"
-        tables.append(SizeTable(title, ("teacher", "student"), _rows(taught, "teacher", "student")))
+    if distillation := metrics.get(DISTILLATION.name):
+        title = f"Stage {distillation['stage']}: teacher and student"
+        tables.append(SizeTable(title, ("teacher", "student"), _rows(distillation, "teacher", "student")))
     return tables
 
 
-def _rows(found: Mapping[str, Any], one: str, other: str) -> tuple[tuple[str, str, str], ...]:
-    first, second = found[one], found[other]
+def _rows(sizes: Mapping[str, Any], one: str, other: str) -> tuple[tuple[str, str, str], ...]:
+    first, second = sizes[one], sizes[other]
     rows = [
         (f"test {name}", _number(first["metrics"].get(name), 4), _number(second["metrics"].get(name), 4))
         for name in second["metrics"]
@@ -54,7 +54,7 @@ def _rows(found: Mapping[str, Any], one: str, other: str) -> tuple[tuple[str, st
     for field, words in COUNTS.items():
         if field != "nonzero_parameters" or not dense:
             rows.append((words, f"{first[field]:,}", f"{second[field]:,}"))
-    macs = f"MACs (multiply-accumulate operations) for {found['example']}"
+    macs = f"MACs (multiply-accumulate operations) for {sizes['example']}"
     rows.append((macs, f"{first['macs']:,}", f"{second['macs']:,}"))
     one, other = (_number(model["milliseconds"], 2) for model in (first, second))
     rows.append(("CPU latency of one forward pass (ms)", one, other))

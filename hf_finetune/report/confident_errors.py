@@ -16,7 +16,7 @@ from hf_finetune.tasks import modality_of
 
 __all__ = ["describe_data", "find_mistakes"]
 
-SHOWN = 12  # examples, at most
+MAX_EXAMPLES = 12  # examples, at most
 
 
 def find_mistakes(
@@ -35,7 +35,9 @@ def find_mistakes(
     """
     decisions = decide(predictions.scores, predictions.target, thresholds)
     wrong, confidence = _wrong(predictions, decisions)
-    order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[: min(SHOWN, int(wrong.sum()))]
+    order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[
+        : min(MAX_EXAMPLES, int(wrong.sum()))
+    ]
     modality, kind = modality_of(dataset.column_names), TARGETS[predictions.target]
     return [
         {
@@ -56,8 +58,8 @@ def _wrong(predictions: Predictions, decisions: np.ndarray) -> tuple[np.ndarray,
     if TARGETS[predictions.target].is_exclusive:
         return labels != decisions, confidences(scores)
     labels, decisions = fill_unknown(labels, decisions)
-    sure = np.where(labels != decisions, np.maximum(scores, 1 - scores), 0.0)
-    return (labels != decisions).any(axis=1), sure.max(axis=1)
+    confidence = np.where(labels != decisions, np.maximum(scores, 1 - scores), 0.0)
+    return (labels != decisions).any(axis=1), confidence.max(axis=1)
 
 
 def describe_data(

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "Picture",
     "class_balance",
     "confused_classes",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 INK, MUTED, GRID, FIRST, SECOND, PAPER = "#1f2430", "#5b6270", "#d4d8df", "#1f5fbf", "#b4540a", "#ffffff"
-COLOURS = {
+COLORS = {
     "--ink": INK,
     "--muted": MUTED,
     "--grid": GRID,
@@ -35,24 +35,24 @@ COLOURS = {
 }
 """Colors of the figures, by the CSS variables that replace them in a page."""
 
-NAMED = 30
+MAX_LABELED_CLASSES = 30
 """Maximum number of classes for a confusion matrix with class names and counts."""
-DRAWN = 500
+MAX_MATRIX_CLASSES = 500
 """Maximum number of classes for a confusion matrix of all classes."""
-CELLS = 100
+MAX_FULL_SIZE_CELLS = 100
 """Number of cells per side that are still visible at their true size; with more classes, cells are enlarged."""
-CONFUSED = 15
+MAX_CONFUSED_CLASSES = 15
 """Maximum number of classes in the matrix of the most confused classes."""
-FAINT, STRONG, NUMBERED = 0.08, 0.9, 0.5
+MIN_OPACITY, MAX_OPACITY, MAX_OPACITY_WITH_COUNTS = 0.08, 0.9, 0.5
 """Opacity of the smallest and the largest share, and of the largest share in cells with counts, for readability."""
-STAGES = 4
+MAX_NAMED_STAGES = 4
 """Maximum number of stages that are labeled by name in the learning curves; more are labeled by number."""
 WIDTH = 4.6  # inches: fills a page, and is still readable on a phone
-BARS = 40
-LETTERS = 24
-LETTER = 0.08
+MAX_BARS = 40
+MAX_NAME_LENGTH = 24
+LETTER_WIDTH = 0.08
 """Width of a wide letter, in inches."""
-SMOOTH = 0.9
+EMA_DECAY = 0.9
 """Decay factor of the exponential moving average of the training loss."""
 STYLE: dict[Any, Any] = {  # Any, because matplotlib types its keys as literals
     "svg.fonttype": "none",
@@ -84,13 +84,13 @@ class Picture:
     Attributes:
         name: File name without extension.
         title: Title above the figure.
-        about: Description of the figure and how to read it.
+        caption: Description of the figure and how to read it.
         svg: SVG source.
     """
 
     name: str
     title: str
-    about: str
+    caption: str
     svg: str
 
 
@@ -111,11 +111,11 @@ def learning_curves(
     """
     if not any(steps for steps, _ in logs):
         return None
-    measured = any(f"eval_{metric}" in entry for _, records in logs for entry in records)
+    has_validation = any(f"eval_{metric}" in entry for _, records in logs for entry in records)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.0 if measured else 2.4), layout="constrained")
-        panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
-        start, last = 0, None
+        figure = Figure(figsize=(WIDTH, 4.0 if has_validation else 2.4), layout="constrained")
+        panels = figure.subplots(2 if has_validation else 1, 1, sharex=True, squeeze=False)[:, 0]
+        start, final_value = 0, None
         # by first step, which a stage shares with the next if it takes no steps
         titles: dict[int, list[str]] = {}
         for number, (stage, (steps, evaluations)) in enumerate(zip(stages, logs, strict=True), 1):
@@ -123,15 +123,15 @@ def learning_curves(
             losses = [entry["loss"] for entry in steps]
             panels[0].plot(positions, losses, color=FIRST, alpha=0.25, linewidth=0.8)
             panels[0].plot(positions, _smooth(losses), color=FIRST, linewidth=1.6)
-            if measured:
+            if has_validation:
                 measurements = [entry for entry in evaluations if f"eval_{metric}" in entry]
                 positions = [start + entry["step"] for entry in measurements]
                 values = [entry[f"eval_{metric}"] for entry in measurements]
                 panels[1].plot(positions, values, "o-", color=SECOND, markersize=3.5)
-                last = values[-1] if values else last
+                final_value = values[-1] if values else final_value
             for axes in panels:
                 axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=":")
-            title = _short(stage["name"]) if len(stages) <= STAGES else str(number)
+            title = _short(stage["name"]) if len(stages) <= MAX_NAMED_STAGES else str(number)
             titles.setdefault(start, []).append(title)
             start += stage["steps"]
         for position, names in titles.items():
@@ -144,16 +144,16 @@ def learning_curves(
                 color=MUTED,
             )
         panels[0].set_ylabel("training loss")
-        if measured:
+        if has_validation:
             panels[1].set_ylabel(f"validation {metric}")
         panels[-1].set_xlabel("optimizer step")
-        ended = "" if last is None else f"; the validation {metric} ends at {last:.3f}"
+        ended = "" if final_value is None else f"; the validation {metric} ends at {final_value:.3f}"
         count = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
-        about = (
+        caption = (
             f"Training loss over {start:,} steps of {count}, per logged step (thin) and smoothed (thick){ended}. "
             "Dotted lines mark the start of a stage."
         )
-        return Picture("learning-curves", "Learning curves", about, _svg(figure))
+        return Picture("learning-curves", "Learning curves", caption, _svg(figure))
 
 
 def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
@@ -181,12 +181,12 @@ def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
             color=FIRST,
         )
         lower.set(ylabel="predictions", xlabel="confidence")
-        about = (
+        caption = (
             f"Fraction of correct predictions by confidence in {len(filled)} bins; the expected calibration error "
             f"(ECE) is {ece:.3f}. The dashed line is perfect calibration; below it the model is overconfident. "
             "The bars count the predictions."
         )
-        return Picture("reliability", "Reliability", about, _svg(figure))
+        return Picture("reliability", "Reliability", caption, _svg(figure))
 
 
 def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture | None:
@@ -200,18 +200,20 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
     Returns:
         The figure; None for more than 500 classes.
     """
-    if len(names) > DRAWN:
+    if len(names) > MAX_MATRIX_CLASSES:
         return None
-    counts = _counted(labels, decisions, len(names))
+    counts = _confusion_counts(labels, decisions, len(names))
     right = np.trace(counts) / max(1, counts.sum())
-    about = (
+    caption = (
         f"{right:.1%} of {counts.sum():,} examples are correct (blue, on the diagonal); errors are orange. "
         "Rows are labels, columns are predictions; the color intensity is the fraction of the row."
     )
-    if len(names) > NAMED:
-        about += f" Class names are omitted for more than {NAMED} classes."
-    figure = _matrix(counts, _shares(counts), names if len(names) <= NAMED else None)
-    return Picture("confusion-matrix", f"Confusion matrix of {len(names):,} classes", about, figure)
+    if len(names) > MAX_LABELED_CLASSES:
+        caption += f" Class names are omitted for more than {MAX_LABELED_CLASSES} classes."
+    figure = _draw_matrix(
+        counts, _row_fractions(counts), names if len(names) <= MAX_LABELED_CLASSES else None
+    )
+    return Picture("confusion-matrix", f"Confusion matrix of {len(names):,} classes", caption, figure)
 
 
 def confused_classes(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture | None:
@@ -226,60 +228,60 @@ def confused_classes(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
         The figure, with class names and counts; None if the full matrix has class names or no prediction is wrong.
     """
     wrong = labels != decisions
-    if len(names) <= NAMED or not wrong.any():
+    if len(names) <= MAX_LABELED_CLASSES or not wrong.any():
         return None
-    chosen = _often_together(labels[wrong], decisions[wrong])
+    chosen = _most_confused(labels[wrong], decisions[wrong])
     positions = np.full(len(names), len(chosen))
     positions[chosen] = np.arange(len(chosen))
     # the last row and column hold all other classes
-    counts = _counted(positions[labels], positions[decisions], len(chosen) + 1)
-    shares, counts = _shares(counts)[:-1, :-1], counts[:-1, :-1]
+    counts = _confusion_counts(positions[labels], positions[decisions], len(chosen) + 1)
+    fractions, counts = _row_fractions(counts)[:-1, :-1], counts[:-1, :-1]
     errors = counts.sum() - np.trace(counts)
-    figure = _matrix(counts, shares, [names[index] for index in chosen])
+    figure = _draw_matrix(counts, fractions, [names[index] for index in chosen])
     among = f"{errors:,} of the {wrong.sum():,} errors are among these classes."
-    about = f"{among} Rows are labels, columns are predictions."
-    return Picture("confused-classes", f"The {len(chosen)} most confused classes", about, figure)
+    caption = f"{among} Rows are labels, columns are predictions."
+    return Picture("confused-classes", f"The {len(chosen)} most confused classes", caption, figure)
 
 
-def _often_together(labels: np.ndarray, decisions: np.ndarray) -> list[int]:
+def _most_confused(labels: np.ndarray, decisions: np.ndarray) -> list[int]:
     """Return the classes of the pairs that are most often confused, in either direction, added pair by pair."""
     together = np.sort(np.stack([labels, decisions], axis=1), axis=1)
     pairs, counts = np.unique(together, axis=0, return_counts=True)
     chosen: set[int] = set()
     for pair in pairs[np.argsort(-counts, kind="stable")].tolist():
-        if len(chosen.union(pair)) <= CONFUSED:
+        if len(chosen.union(pair)) <= MAX_CONFUSED_CLASSES:
             chosen.update(pair)
-        if len(chosen) == CONFUSED:
+        if len(chosen) == MAX_CONFUSED_CLASSES:
             break
     return sorted(chosen)
 
 
-def _counted(labels: np.ndarray, decisions: np.ndarray, classes: int) -> np.ndarray:
+def _confusion_counts(labels: np.ndarray, decisions: np.ndarray, classes: int) -> np.ndarray:
     """Return the confusion matrix `[classes, classes]`: example counts by label (row) and prediction (column)."""
     counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (labels, decisions), 1)
     return counts
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
+def _row_fractions(counts: np.ndarray) -> np.ndarray:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def _matrix(counts: np.ndarray, shares: np.ndarray, names: Sequence[str] | None) -> str:
+def _draw_matrix(counts: np.ndarray, fractions: np.ndarray, names: Sequence[str] | None) -> str:
     """Draw a confusion matrix as SVG; with class names, each cell shows its count too."""
     classes = len(counts)
     short = [_short(name) for name in names or ()]
     cell = max(0.34, min(0.75, 3 / classes))  # inches
     size = 1.5 + cell * classes if names else 5.2
-    strongest = NUMBERED if names else STRONG
-    side = 1.0 if names else max(1.0, classes / CELLS)
+    strongest = MAX_OPACITY_WITH_COUNTS if names else MAX_OPACITY
+    side = 1.0 if names else max(1.0, classes / MAX_FULL_SIZE_CELLS)
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(size, size), layout="constrained")
         axes = figure.subplots()
         for row, column in np.argwhere(counts).tolist():
-            alpha = FAINT + (strongest - FAINT) * shares[row, column]
+            alpha = MIN_OPACITY + (strongest - MIN_OPACITY) * fractions[row, column]
             if not names:
-                alpha = max(alpha, 3 * FAINT)  # else a cell with few examples would be invisible
+                alpha = max(alpha, 3 * MIN_OPACITY)  # else a cell with few examples would be invisible
             color = FIRST if row == column else SECOND
             corner = (column - side / 2, row - side / 2)
             axes.add_patch(Rectangle(corner, side, side, facecolor=color, alpha=alpha, lw=0))
@@ -287,7 +289,7 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: Sequence[str] | None)
                 axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8)
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
         if names:
-            level = max(map(len, short)) * LETTER <= cell
+            level = max(map(len, short)) * LETTER_WIDTH <= cell
             axes.set_xticks(range(classes), short, rotation=0 if level else 90)
             axes.set_yticks(range(classes), short)
             axes.tick_params(length=0)
@@ -311,29 +313,29 @@ def class_balance(counts: Mapping[str, int]) -> Picture | None:
     if not counts:
         return None
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = ranked if len(ranked) <= BARS else [*ranked[: BARS // 2], *ranked[-BARS // 2 :]]
+    bars = ranked if len(ranked) <= MAX_BARS else [*ranked[: MAX_BARS // 2], *ranked[-MAX_BARS // 2 :]]
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(WIDTH, 0.6 + 0.19 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.6 + 0.19 * len(bars)), layout="constrained")
         axes: Axes = figure.subplots()
-        axes.barh(range(len(shown)), [count for _, count in shown], color=FIRST)
-        axes.set_yticks(range(len(shown)), [_short(name) for name, _ in shown])
-        axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="training examples")
+        axes.barh(range(len(bars)), [count for _, count in bars], color=FIRST)
+        axes.set_yticks(range(len(bars)), [_short(name) for name, _ in bars])
+        axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel="training examples")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.tick_params(axis="y", length=0)
-        half = BARS // 2
-        some = f" (shown: the {half} largest and the {half} smallest)" if len(shown) < len(ranked) else ""
+        half = MAX_BARS // 2
+        selection = f" (shown: the {half} largest and the {half} smallest)" if len(bars) < len(ranked) else ""
         counts_range = f"{ranked[-1][1]:,} to {ranked[0][1]:,}"
-        about = f"Training examples of each of {len(ranked)} classes{some}: {counts_range}."
-        return Picture("class-balance", "Training examples by class", about, _svg(figure))
+        caption = f"Training examples of each of {len(ranked)} classes{selection}: {counts_range}."
+        return Picture("class-balance", "Training examples by class", caption, _svg(figure))
 
 
 def _svg(figure: Figure) -> str:
-    written = io.StringIO()
+    buffer = io.StringIO()
     with warnings.catch_warnings():
         # The browser renders the text, with fonts that have the glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    text = written.getvalue()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
@@ -341,7 +343,7 @@ def _smooth(values: Sequence[float]) -> list[float]:
     """Return the exponential moving average of the values, with bias correction."""
     smoothed, total, weight = [], 0.0, 0.0
     for value in values:
-        total, weight = SMOOTH * total + value, SMOOTH * weight + 1
+        total, weight = EMA_DECAY * total + value, EMA_DECAY * weight + 1
         smoothed.append(total / weight)
     return smoothed
 
@@ -349,5 +351,5 @@ def _smooth(values: Sequence[float]) -> list[float]:
 def _short(name: str) -> str:
     """Return a name truncated for a figure, with dollar signs escaped, as they would start a formula."""
     plain = re.sub(r"\s+", " ", name)
-    plain = plain if len(plain) <= LETTERS else plain[: LETTERS - 3] + "..."
+    plain = plain if len(plain) <= MAX_NAME_LENGTH else plain[: MAX_NAME_LENGTH - 3] + "..."
     return plain.replace("$", r"\$")

@@ -19,7 +19,7 @@ from hf_finetune.recipe.yaml_text import write_yaml
 from hf_finetune.report.compression import size_tables
 from hf_finetune.report.domain_adaptation import domain_sentence
 from hf_finetune.report.figures import (
-    COLOURS,
+    COLORS,
     Picture,
     class_balance,
     confused_classes,
@@ -33,42 +33,48 @@ from hf_finetune.report.tables import (
     ClassRow,
     class_rows,
     confusion_rows,
-    headline_bars,
     metric_rows,
+    primary_metric_bars,
     stage_rows,
 )
-from hf_finetune.report.verdict import BASELINES, baseline_name, calibration_verdict, spread_verdict, verdict
+from hf_finetune.report.verdict import (
+    BASELINES,
+    baseline_name,
+    calibration_verdict,
+    cross_validation_sentence,
+    verdict,
+)
 from hf_finetune.targets import TARGETS
 
 __all__ = ["figures_of", "render_report", "write_report"]
 
-FIGURES = "figures"
-NONE = "\N{EN DASH}"
+FIGURES_FOLDER = "figures"
+EMPTY_CELL = "\N{EN DASH}"
 PIXELS = 4 / 3
 """CSS pixels per point of a figure."""
-SMALL = 720
+MAX_ENLARGED_WIDTH = 720
 """Width up to which a figure is enlarged, in pixels."""
-LARGER, SMALLER = 1.3, 0.7
+MAX_SCALE, MIN_SCALE = 1.3, 0.7
 """Scale of an enlarged figure, and smallest scale before a figure scrolls instead, so that its text stays readable."""
-ROWS = 200
+MAX_CLASS_ROWS = 200
 """Maximum number of classes in the table; of more classes, it lists the weakest."""
-PHONE = 358
+PHONE_WIDTH = 358
 """Width available for a figure on a phone, in pixels."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class EmbeddedFigure:
     """Figure prepared for embedding in the page.
 
     Attributes:
         title: Title above the figure.
-        about: Description below the figure.
+        caption: Description below the figure.
         svg: SVG element.
         scrolls: Whether the figure is too wide for a phone, and scrolls there.
     """
 
     title: str
-    about: str
+    caption: str
     svg: Markup
     scrolls: bool
 
@@ -87,9 +93,9 @@ def write_report(folder: Path) -> Path:
     """
     record = read_run(folder)
     pictures = figures_of(record)
-    (folder / FIGURES).mkdir(exist_ok=True)
+    (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
     for picture in pictures:
-        with replacing(folder / FIGURES / f"{picture.name}.svg") as partial:
+        with replacing(folder / FIGURES_FOLDER / f"{picture.name}.svg") as partial:
             partial.write_text(picture.svg, encoding="utf-8")
     with replacing(folder / "report.html") as partial:
         partial.write_text(render_report(record, pictures), encoding="utf-8")
@@ -123,7 +129,7 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         pictures: Figures of the run.
     """
     script = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
-    figures = {picture.name: _drawn(picture) for picture in pictures}
+    figures = {picture.name: _embed(picture) for picture in pictures}
     thresholds = record.metrics.get("thresholds")
     classes = class_rows(record.predictions, record.data, thresholds)
     target = record.predictions.target if record.predictions is not None else None
@@ -135,9 +141,11 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         run=record,
         amounts=target is not None and not TARGETS[target].has_classes,
         verdict=verdict(record),
-        bars=headline_bars(record),
+        bars=primary_metric_bars(record),
         calibration=calibration_verdict(record.metrics),
-        spread=spread_verdict(record.metrics, record.primary_metrics[0] if record.primary_metrics else ""),
+        spread=cross_validation_sentence(
+            record.metrics, record.primary_metrics[0] if record.primary_metrics else ""
+        ),
         contents=_contents(record, bool(metrics), bool(classes), bool(sizes), figures),
         figures=figures,
         sizes=sizes,
@@ -147,7 +155,7 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         baselines=baselines,
         domain=domain_sentence(record),
         stages=stage_rows(record),
-        classes=sorted(classes, key=lambda row: (not row.test, row.f1))[:ROWS],
+        classes=sorted(classes, key=lambda row: (not row.test, row.f1))[:MAX_CLASS_ROWS],
         class_count=len(classes),
         class_columns=_class_columns(classes, bool(thresholds)),
         thresholds=thresholds,
@@ -169,13 +177,13 @@ def _environment() -> Environment:
     )
     environment.globals["poolings"] = POOLING_NAMES
     environment.filters.update(
-        number=_number, duration=_duration, size=_size, said=_said, amount=lambda value: f"{value:g}"
+        number=_number, duration=_duration, size=_size, said=_label_text, amount=lambda value: f"{value:g}"
     )
     return environment
 
 
 def _contents(
-    record: RunRecord, metrics: bool, classes: bool, sizes: bool, figures: dict[str, Drawn]
+    record: RunRecord, metrics: bool, classes: bool, sizes: bool, figures: dict[str, EmbeddedFigure]
 ) -> list[tuple[str, str]]:
     """Return the table of contents: the anchor and title of each section that the report has."""
     is_regression = record.predictions is not None and not TARGETS[record.predictions.target].has_classes
@@ -212,12 +220,12 @@ def _hash(script: str) -> str:
 def _number(value: float | None, digits: int = 3) -> str:
     """Format a number with ``digits`` decimals, or in scientific notation if it would be rounded to 0."""
     if value is None or not math.isfinite(value):
-        return NONE
+        return EMPTY_CELL
     small = 0 < abs(value) < 0.5 * 10**-digits
     return f"{value:.1e}" if small else f"{value:,.{digits}f}"
 
 
-def _said(label: str | float | Sequence[str]) -> str:
+def _label_text(label: str | float | Sequence[str]) -> str:
     """Format a label or a prediction: a class, a continuous value, or the classes of multi-label data."""
     if isinstance(label, int | float):
         return f"{label:.6g}"
@@ -242,17 +250,17 @@ def _size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _drawn(picture: Picture) -> Drawn:
+def _embed(picture: Picture) -> EmbeddedFigure:
     """Prepare a figure for embedding: use the page's colors, make its ids unique, and label it for screen readers."""
     text = re.sub(r'\b(id|xlink:href|href)="(#?)', rf'\1="\2{picture.name}-', picture.svg)
     text = text.replace("url(#", f"url(#{picture.name}-")
-    for name, color in COLOURS.items():
+    for name, color in COLORS.items():
         text = text.replace(color, f"var({name})")
     start_tag, body = text.split(">", 1)
     width = PIXELS * float(re.search(r'viewBox="0 0 ([\d.]+)', start_tag)[1])  # type: ignore[index]
     start_tag = re.sub(r'\s(width|height)="[^"]*"', "", start_tag)
-    scrolls = SMALLER * width > PHONE
-    least = f"; min-width: {SMALLER * width:.0f}px" if scrolls else ""
-    style = f"width: {width * (LARGER if width <= SMALL else 1):.0f}px{least}"
+    scrolls = MIN_SCALE * width > PHONE_WIDTH
+    least = f"; min-width: {MIN_SCALE * width:.0f}px" if scrolls else ""
+    style = f"width: {width * (MAX_SCALE if width <= MAX_ENLARGED_WIDTH else 1):.0f}px{least}"
     svg = Markup(f'{start_tag} role="img" aria-label="{escape(picture.title)}" style="{style}">{body}')
-    return Drawn(picture.title, picture.about, svg, scrolls)
+    return EmbeddedFigure(picture.title, picture.caption, svg, scrolls)

@@ -11,9 +11,9 @@ from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.files import can_be_path
 
-__all__ = ["DATA", "MISTAKES", "RunRecord", "StageLog", "read_run"]
+__all__ = ["DATA_FILE", "ERRORS_FILE", "RunRecord", "StageLog", "read_run"]
 
-DATA, MISTAKES = "data.json", "mistakes.json"
+DATA_FILE, ERRORS_FILE = "data.json", "mistakes.json"
 """Names of the files of a run that are written for its report."""
 
 
@@ -79,7 +79,7 @@ def read_run(folder: Path) -> RunRecord:
     file = folder / "predictions.parquet"
     predictions = read_predictions(file) if file.is_file() else None
     recipe = manifest["recipe"]
-    shown = (
+    primary_metrics = (
         metrics.get("headline")
         or recipe.get("metrics")
         or (default_metrics(predictions.target) if predictions else ())
@@ -89,14 +89,14 @@ def read_run(folder: Path) -> RunRecord:
         recipe=recipe,
         manifest=manifest,
         metrics=metrics,
-        primary_metrics=tuple(name for name in shown if name != "loss"),
+        primary_metrics=tuple(name for name in primary_metrics if name != "loss"),
         logs=tuple(
             _log(folder / "stages" / f"{number:02d}-{stage['name']}" / "log.jsonl")
             for number, stage in enumerate(manifest["stages"], 1)
         ),
         predictions=predictions,
-        data=_json(folder / DATA) or {"splits": {}, "notes": []},
-        mistakes=_json(folder / MISTAKES) or [],
+        data=_json(folder / DATA_FILE) or {"splits": {}, "notes": []},
+        mistakes=_json(folder / ERRORS_FILE) or [],
     )
 
 

@@ -30,21 +30,21 @@ class SliceTable:
     verdict: str
 
 
-def slice_tables(found: Mapping[str, Any]) -> list[SliceTable]:
+def slice_tables(slices_by_column: Mapping[str, Any]) -> list[SliceTable]:
     """Return a table for each column that the test split was sliced by.
 
     Args:
-        found: The ``slices`` section of ``metrics.json``.
+        slices_by_column: The ``slices`` section of ``metrics.json``.
     """
-    return [_table(column, content) for column, content in found.items()]
+    return [_table(column, content) for column, content in slices_by_column.items()]
 
 
 def _table(column: str, content: Mapping[str, Any]) -> SliceTable:
     leading, rows = content["metric"], content["slices"]
-    shares = [
+    bounds = [
         value for row in rows for value in (row["metrics"][leading], *(row["intervals"][leading] or ()))
     ]
-    bars = greater_is_better(leading) and all(value is not None and 0 <= value <= 1 for value in shares)
+    bars = greater_is_better(leading) and all(value is not None and 0 <= value <= 1 for value in bounds)
     return SliceTable(
         column,
         tuple(rows[0]["metrics"]) if rows else (leading,),
@@ -74,16 +74,16 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
         return f"By {column}, fewer than two slices have enough examples to be compared."
     row = next(candidate for candidate in rows if candidate["name"] == content["worst"])
     ends = row["intervals"][name]
-    surely = f"95 % confidence interval {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
+    interval_text = f"95 % confidence interval {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
     extreme = "lowest" if greater_is_better(name) else "highest"
     unseen = "; it does not occur in training" if row["in_training"] is False else ""
     grouped = f" in {row['groups']} groups" if "groups" in row else ""
     best = [other for other in rows if other["enough"] and other["metrics"][name] is not None][-1]
-    doubt = " The difference may be due to chance." if _may_be_chance(row, best, name) else ""
+    chance_note = " The difference may be due to chance." if _may_be_chance(row, best, name) else ""
     return (
         f"By {column}, the {name} is {extreme} for {row['name']}: {row['metrics'][name]:.3f} "
-        f"({surely}{row['examples']:,} examples{grouped}{unseen}), compared with {best['metrics'][name]:.3f} "
-        f"for {best['name']}.{doubt}"
+        f"({interval_text}{row['examples']:,} examples{grouped}{unseen}), compared with {best['metrics'][name]:.3f} "
+        f"for {best['name']}.{chance_note}"
     )
 
 

@@ -15,10 +15,18 @@ from hf_finetune.report.verdict import BASELINES, baseline_name
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.unknown_labels import fill_unknown
 
-__all__ = ["Bar", "ClassRow", "class_rows", "confusion_rows", "headline_bars", "metric_rows", "stage_rows"]
+__all__ = [
+    "Bar",
+    "ClassRow",
+    "class_rows",
+    "confusion_rows",
+    "metric_rows",
+    "primary_metric_bars",
+    "stage_rows",
+]
 
-CONFUSIONS = 15
-LAST = 10
+MAX_CONFUSIONS = 15
+LAST_STEPS = 10
 """Number of logged steps over which the final training loss of a stage is averaged."""
 
 
@@ -58,7 +66,7 @@ class Bar:
     interval: tuple[float, float] | None = None
 
 
-def headline_bars(record: RunRecord) -> list[Bar]:
+def primary_metric_bars(record: RunRecord) -> list[Bar]:
     """Return the first primary metric of the model and its baselines as bars.
 
     Returns:
@@ -77,8 +85,8 @@ def headline_bars(record: RunRecord) -> list[Bar]:
         score = record.metrics.get("baselines", {}).get(baseline, {}).get(name)
         if score is not None:
             bars.append(Bar(baseline_name(baseline, target), score))
-    shares = [share for bar in bars for share in (bar.value, *(bar.interval or ()))]
-    return bars if all(0 <= share <= 1 for share in shares) else []
+    bounds = [bound for bar in bars for bound in (bar.value, *(bar.interval or ()))]
+    return bars if all(0 <= bound <= 1 for bound in bounds) else []
 
 
 def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
@@ -103,10 +111,10 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
 def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
     """Return a row for each stage: trained parameters, learning rates, start, duration, losses and validation metric.
 
-    ``start`` and ``share`` (duration) are fractions of the training time of all stages.
+    ``start`` and ``bound`` (duration) are fractions of the training time of all stages.
     """
     primary_metrics = record.primary_metrics[0] if record.primary_metrics else ""
-    whole = sum(stage["train_seconds"] for stage in record.metrics["stages"]) or 1.0
+    total_seconds = sum(stage["train_seconds"] for stage in record.metrics["stages"]) or 1.0
     rows: list[dict[str, Any]] = []
     start = 0.0
     for spec, result, log in zip(record.recipe["stages"], record.metrics["stages"], record.logs, strict=True):
@@ -122,12 +130,12 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "layer_decay": spec["layer_decay"],
                 "groups": len(layers),
                 "first_loss": losses[0] if losses else None,
-                "last_loss": math.fsum(losses[-LAST:]) / len(losses[-LAST:]) if losses else None,
+                "last_loss": math.fsum(losses[-LAST_STEPS:]) / len(losses[-LAST_STEPS:]) if losses else None,
                 "validation_value": result["validation"].get(primary_metrics),
                 "start_value": result.get("start", {}).get(primary_metrics),
                 "trained_value": result.get("trained", {}).get(primary_metrics),
-                "start": start / whole,
-                "share": result["train_seconds"] / whole,
+                "start": start / total_seconds,
+                "share": result["train_seconds"] / total_seconds,
             }
         )
         start += result["train_seconds"]
@@ -171,7 +179,7 @@ def confusion_rows(predictions: Predictions | None) -> list[tuple[str, str, int]
     decisions = decide(predictions.scores, predictions.target)
     wrong = predictions.labels != decisions
     pairs, counts = np.unique(predictions.labels[wrong] * classes + decisions[wrong], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:CONFUSIONS]
+    order = np.argsort(-counts, kind="stable")[:MAX_CONFUSIONS]
     return [
         (names[pair // classes], names[pair % classes], int(count))
         for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)

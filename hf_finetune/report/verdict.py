@@ -13,20 +13,20 @@ __all__ = [
     "baseline_name",
     "baseline_verdict",
     "calibration_verdict",
+    "cross_validation_sentence",
     "leading_metric",
-    "spread_verdict",
     "verdict",
 ]
 
 BASELINES = ("majority", "linear_probe")
-WELL = 0.05
+MAX_CALIBRATED_ECE = 0.05
 """Largest expected calibration error at which probabilities count as calibrated."""
 
 
 def verdict(record: RunRecord) -> str:
     """Return sentences on the first primary metric on the test split: value, interval, comparison with baselines."""
     if "tasks" in record.metrics:
-        return _of_tasks(record.metrics)
+        return _multi_task_verdict(record.metrics)
     if record.predictions is None or not record.primary_metrics:
         return "There was no test split, so performance on new data is unknown."
     name, metrics = record.primary_metrics[0], record.metrics
@@ -72,11 +72,13 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
         }.get(comparison["verdict"], "not distinguishable from")
         worse |= comparison["verdict"] == ("below" if greater else "above")
         ends = comparison["interval"]
-        surely = f", 95 % confidence interval {ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""
+        interval_text = f", 95 % confidence interval {ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""
         if comparison["verdict"] == "not distinguishable" and ends and not ends[0] <= 0 <= ends[1]:
-            surely += f", but p is {comparison['p_value']:.4f}"
-        apart = f"difference {comparison['difference']:+.3f}{surely}"
-        clauses.append(f"{word} that of {_baseline(baseline, target or metrics.get('target'))} ({apart})")
+            interval_text += f", but p is {comparison['p_value']:.4f}"
+        difference_text = f"difference {comparison['difference']:+.3f}{interval_text}"
+        clauses.append(
+            f"{word} that of {_baseline(baseline, target or metrics.get('target'))} ({difference_text})"
+        )
     if not clauses:
         return ""
     advice = " The simpler model is better here." if worse else ""
@@ -93,8 +95,8 @@ def _value(metrics: Mapping[str, Any], name: str) -> str:
     """Return the test value of a metric with its interval: ``accuracy is 0.800 (95 % interval 0.700 to 0.880)``."""
     ends, groups = metrics.get("test_interval", {}).get(name), metrics.get("test_groups")
     by = f", by groups of {groups['column']}" if groups else ""
-    surely = f" (95 % confidence interval {ends[0]:.3f} to {ends[1]:.3f}{by})" if ends else ""
-    return f"{name} is {metrics['test'][name]:.3f}{surely}"
+    interval_text = f" (95 % confidence interval {ends[0]:.3f} to {ends[1]:.3f}{by})" if ends else ""
+    return f"{name} is {metrics['test'][name]:.3f}{interval_text}"
 
 
 def _few_groups(metrics: Mapping[str, Any]) -> str:
@@ -115,7 +117,7 @@ def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) 
     return " and ".join(values)
 
 
-def _of_tasks(metrics: Mapping[str, Any]) -> str:
+def _multi_task_verdict(metrics: Mapping[str, Any]) -> str:
     """Return sentences on the first defined metric of each task, with its baselines."""
     parts = []
     for task, task_metrics in metrics["tasks"].items():
@@ -163,7 +165,9 @@ def calibration_verdict(metrics: Mapping[str, Any]) -> str:
     ece = measured["ece"]
     filled = [bucket for bucket in measured["bins"] if bucket["count"]]
     gap = sum(bucket["count"] * (bucket["confidence"] - bucket["right"]) for bucket in filled)
-    state = "well calibrated" if ece <= WELL else "overconfident" if gap > 0 else "underconfident"
+    state = (
+        "well calibrated" if ece <= MAX_CALIBRATED_ECE else "overconfident" if gap > 0 else "underconfident"
+    )
     text = f"Probabilities are {state}: the expected calibration error (ECE) on the test split is {ece:.3f}."
     fitted = metrics.get("calibration")
     if not fitted:
@@ -176,13 +180,13 @@ def calibration_verdict(metrics: Mapping[str, Any]) -> str:
     if applied:
         return f"{text} {applied}"
     before, after = (fitted["validation"][when]["ece"] for when in ("before", "after"))
-    if ece > WELL and after < before:
+    if ece > MAX_CALIBRATED_ECE and after < before:
         better = f"{temperature}, reduces the ECE there from {before:.3f} to {after:.3f}"
         return f"{text} With evaluation.calibrate: true, {better}."
     return text
 
 
-def spread_verdict(metrics: Mapping[str, Any], name: str) -> str:
+def cross_validation_sentence(metrics: Mapping[str, Any], name: str) -> str:
     """Return a sentence on the mean and standard deviation of a metric in cross-validation; empty if there is none.
 
     Args:

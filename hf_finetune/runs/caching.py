@@ -13,7 +13,7 @@ from hf_finetune.cache.decoded_examples import decode_once
 from hf_finetune.cache.pooled_texts import poolings_for
 from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors
 from hf_finetune.cache.views import choose_views
-from hf_finetune.data.joint_tasks import MixedExamples
+from hf_finetune.data.joint_tasks import MultiTaskDataset
 from hf_finetune.methods import cache_blocker
 from hf_finetune.models.head_spec import pooling_of
 from hf_finetune.models.pooling import declared_pooling
@@ -194,7 +194,7 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
 def _decode_by_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inputs]) -> Inputs:
     """Decode the images of each task separately."""
     train, validation = inputs.train, inputs.validation
-    if not isinstance(train, MixedExamples):
+    if not isinstance(train, MultiTaskDataset):
         return decode(inputs, source)
     decoded_train = [
         decode(replace(inputs, train=part, validation=None), f"{source}-{task.name}").train

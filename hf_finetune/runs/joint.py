@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_finetune.data.joint_tasks import TaskColumns, task_columns
-from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.prepare import LabeledData
 from hf_finetune.distributed import is_sharded
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.evaluation.metrics import metric_problem
@@ -29,15 +29,15 @@ __all__ = [
 MEAN = "mean"
 """Metric of all tasks: the mean of the first metric of each task; metrics where lower is better are negated."""
 
-DataByTask = Mapping[str, LabelledData]
+DataByTask = Mapping[str, LabeledData]
 
 
-def task_column_ranges(data_by_task: Mapping[str, LabelledData]) -> tuple[TaskColumns, ...]:
+def task_column_ranges(data_by_task: Mapping[str, LabeledData]) -> tuple[TaskColumns, ...]:
     """Return the columns of each task in labels and logits."""
     return task_columns({name: (data.target, len(data.label_names)) for name, data in data_by_task.items()})
 
 
-def examples_per_epoch(recipe: Recipe, data_by_task: Iterable[LabelledData]) -> tuple[int, ...]:
+def examples_per_epoch(recipe: Recipe, data_by_task: Iterable[LabeledData]) -> tuple[int, ...]:
     """Return the number of examples of each task in an epoch.
 
     Args:
@@ -71,7 +71,7 @@ def epoch_counts(sizes: Sequence[int], exponent: float) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def epoch_notes(counts: Sequence[int], data_by_task: Mapping[str, LabelledData]) -> list[str]:
+def epoch_notes(counts: Sequence[int], data_by_task: Mapping[str, LabeledData]) -> list[str]:
     """Return a sentence on the number of examples of each task in an epoch; none for a single task.
 
     Args:
@@ -91,12 +91,12 @@ def _times(factor: float) -> str:
     return "each once" if factor == 1 else f"each {factor:.3g} times on average"
 
 
-def join_data(data_by_task: Mapping[str, LabelledData]) -> LabelledData:
+def join_data(data_by_task: Mapping[str, LabeledData]) -> LabeledData:
     """Return the data of all tasks as one. Each split is that of the first task that has it."""
     fingerprints = {name: data.fingerprint for name, data in data_by_task.items()}
     validations = [data.validation for data in data_by_task.values() if data.validation is not None]
     tests = [data.test for data in data_by_task.values() if data.test is not None]
-    return LabelledData(
+    return LabeledData(
         train=next(iter(data_by_task.values())).train,
         validation=validations[0] if validations else None,
         test=tests[0] if tests else None,
@@ -112,7 +112,7 @@ def join_data(data_by_task: Mapping[str, LabelledData]) -> LabelledData:
     )
 
 
-def _cross_task_leakage_notes(data_by_task: Mapping[str, LabelledData]) -> list[str]:
+def _cross_task_leakage_notes(data_by_task: Mapping[str, LabeledData]) -> list[str]:
     """Return notes on test examples of a task that are training examples of another, so the backbone trains on them."""
     notes = []
     for name, evaluated in data_by_task.items():
@@ -130,7 +130,7 @@ def _cross_task_leakage_notes(data_by_task: Mapping[str, LabelledData]) -> list[
     return notes
 
 
-def _unsupported_label_problems(name: str, data: LabelledData) -> list[Problem]:
+def _unsupported_label_problems(name: str, data: LabeledData) -> list[Problem]:
     """Return the problems of labels that the joint loss does not support: unknown ones, probabilities and weights."""
     kinds = {
         UNKNOWN: "contain unknown classes, which multi-task recipes do not support",

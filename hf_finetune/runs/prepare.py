@@ -11,10 +11,10 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import PreTrainedConfig
 
-from hf_finetune.data.multi_task import MultiTask, Share
-from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.multi_task import MultiTask, TaskData
+from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data, load_target
-from hf_finetune.data.unlabelled import UnlabelledData
+from hf_finetune.data.unlabeled import UnlabeledData
 from hf_finetune.distributed import main_process_first, start_processes
 from hf_finetune.errors import HubUnreachableError, InputError, Problem, collect_problems
 from hf_finetune.evaluation.metrics import default_metrics
@@ -45,7 +45,7 @@ __all__ = ["load_available_data", "plan", "prepare_run", "prepare_with_data"]
 
 AdaptRecipe = Callable[[Recipe], Recipe]
 """Function that adapts the batch sizes of a recipe to another number of processes."""
-DataByTask = Mapping[str, LabelledData]
+DataByTask = Mapping[str, LabeledData]
 
 UNKNOWN_DATA_NOTE = "the plan assumes 2 labels, and the number of steps is unknown"
 
@@ -110,7 +110,7 @@ def prepare_run(
 
 
 def prepare_with_data(
-    recipe: Recipe, data: LabelledData, processes: int = 1, *, trust_remote_code: bool = False
+    recipe: Recipe, data: LabeledData, processes: int = 1, *, trust_remote_code: bool = False
 ) -> PreparedRun:
     """Check a single-task recipe against data that is loaded already.
 
@@ -129,7 +129,7 @@ def prepare_with_data(
     return _check(recipe, {"": data}, None, [], _Settings(processes, None, trust_remote_code))
 
 
-def load_available_data(recipe: Recipe) -> LabelledData | None:
+def load_available_data(recipe: Recipe) -> LabeledData | None:
     """Return the labeled data of a single-task recipe; None if the Hub, where it may be, cannot be reached.
 
     Raises:
@@ -145,7 +145,7 @@ def load_available_data(recipe: Recipe) -> LabelledData | None:
 
 
 def _load_by_task(
-    recipe: Recipe, problems: list[Problem], load: Callable[[Recipe], LabelledData | None]
+    recipe: Recipe, problems: list[Problem], load: Callable[[Recipe], LabeledData | None]
 ) -> DataByTask:
     """Return the data of each task, ``UNKNOWN_DATA`` where it cannot be read, and append its problems."""
     data_by_task = dict.fromkeys(recipe.task_names, UNKNOWN_DATA)
@@ -168,7 +168,7 @@ class _Settings:
 def _check(
     recipe: Recipe,
     data_by_task: DataByTask,
-    domain: UnlabelledData | None,
+    domain: UnlabeledData | None,
     data_problems: list[Problem],
     settings: _Settings,
 ) -> PreparedRun:
@@ -207,7 +207,7 @@ def _check(
 
 def _check_task(
     recipe: SingleTaskRecipe,
-    data: LabelledData,
+    data: LabeledData,
     config: PreTrainedConfig | None,
     layout: Layout | None,
     settings: _Settings,
@@ -288,7 +288,7 @@ def _join(
     target = first.data.target if joined.has_data else UNKNOWN_DATA.target
     requested, effective, plan, notes = _expand(recipe, layout, first.config, target, examples, settings)
     metrics = [f"{name}/{metric}" for name, task in tasks.items() for metric in task.primary_metrics]
-    shares = {name: Share(task.data, task.recipe.data) for name, task in tasks.items()}
+    shares = {name: TaskData(task.data, task.recipe.data) for name, task in tasks.items()}
     return replace(
         joined,
         recipe=effective,

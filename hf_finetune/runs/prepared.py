@@ -8,8 +8,8 @@ from datasets import Dataset
 from transformers import PreTrainedConfig
 
 from hf_finetune.data.multi_task import MultiTask
-from hf_finetune.data.prepare import LabelledData
-from hf_finetune.data.unlabelled import UnlabelledData
+from hf_finetune.data.prepare import LabeledData
+from hf_finetune.data.unlabeled import UnlabeledData
 from hf_finetune.evaluation.selection_metrics import resolution_notes
 from hf_finetune.planning.stages import Plan
 from hf_finetune.recipe import Recipe
@@ -20,7 +20,7 @@ from hf_finetune.tasks import Inputs, Task
 
 __all__ = ["UNKNOWN_DATA", "PlanReport", "PoolingChoice", "PreparedRun", "with_input_notes"]
 
-UNKNOWN_DATA = LabelledData(Dataset.from_dict({}), None, None, ASSUMED_TARGET, ("0", "1"), (), "")
+UNKNOWN_DATA = LabeledData(Dataset.from_dict({}), None, None, ASSUMED_TARGET, ("0", "1"), (), "")
 """Placeholder for data that cannot be read, with which a recipe is planned: two classes without examples."""
 
 
@@ -89,12 +89,12 @@ class PreparedRun:
     recipe: Recipe
     requested: Recipe
     task: Task | MultiTask
-    data: LabelledData
+    data: LabeledData
     config: PreTrainedConfig
     processor: Any
     plan: Plan
     primary_metrics: tuple[str, ...]
-    target: UnlabelledData | None = None
+    target: UnlabeledData | None = None
     joined: Mapping[str, "PreparedRun"] = field(default_factory=dict)
     trust_remote_code: bool = False
     stage_notes: tuple[str, ...] = ()
@@ -160,5 +160,5 @@ def with_input_notes(prepared: PreparedRun, inputs: Inputs) -> PreparedRun:
     return replace(prepared, data=_with_notes(prepared.data, notes), joined=joined)
 
 
-def _with_notes(data: LabelledData, notes: Sequence[str]) -> LabelledData:
+def _with_notes(data: LabeledData, notes: Sequence[str]) -> LabeledData:
     return replace(data, notes=(*data.notes, *notes))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers.integrations import get_available_reporting_integrations
 
-from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.prepare import LabeledData
 from hf_finetune.distributed import is_sharded, uses_deepspeed
 from hf_finetune.errors import Problem
 from hf_finetune.evaluation.metrics import metric_problem, misspelled_metric
@@ -67,7 +67,7 @@ def metric_name_problems(recipe: Recipe) -> list[Problem]:
 
 
 def recipe_problems(
-    recipe: Recipe, data: LabelledData, primary_metrics: Sequence[str], trust_remote_code: bool = False
+    recipe: Recipe, data: LabeledData, primary_metrics: Sequence[str], trust_remote_code: bool = False
 ) -> list[Problem]:
     """Return the problems of a recipe that depend on its data.
 
@@ -117,7 +117,7 @@ def recipe_problems(
     return [*problems, *filter(None, undefined)]
 
 
-def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
+def _evaluation_problems(recipe: Recipe, data: LabeledData) -> list[Problem]:
     """Return the problems of evaluation settings that labels or splits do not support, and of missing trackers."""
     evaluation = recipe.evaluation
     problems = cost_problems(evaluation.costs or {}, data.target, data.label_names)

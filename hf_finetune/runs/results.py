@@ -30,7 +30,7 @@ from hf_finetune.models.linear_head import divide_head
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
-from hf_finetune.report.run_record import DATA, MISTAKES
+from hf_finetune.report.run_record import DATA_FILE, ERRORS_FILE
 from hf_finetune.runs.caching import has_linear_probe, probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
@@ -236,7 +236,7 @@ def evaluate_run(
         probabilities=stored,
     )
     predictions = Predictions(result.ids, result.labels, result.scores, result.target, result.label_names)
-    write_json(folder / MISTAKES, find_mistakes(predictions, prepared.data.test, result.thresholds))
+    write_json(folder / ERRORS_FILE, find_mistakes(predictions, prepared.data.test, result.thresholds))
     primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
     ends = intervals(primary_metrics, result.examples, seed=prepared.recipe.seed)
     content: dict[str, Any] = {
@@ -314,7 +314,7 @@ def write_data(prepared: PreparedRun, folder: Path) -> None:
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     content = describe_data(splits, data.label_names, data.notes)
     more = {"label_notes": list(data.label_notes), "columns": dict(data.columns)}
-    write_json(folder / DATA, {**content, **more})
+    write_json(folder / DATA_FILE, {**content, **more})
     write_hashes(folder / HASHES, data.hashes)
 
 

@@ -26,7 +26,7 @@ from hf_finetune.publishing.card import write_card
 from hf_finetune.publishing.portable_recipe import JOINT
 from hf_finetune.recipe import dump_recipe
 from hf_finetune.report.page import write_report
-from hf_finetune.report.run_record import DATA
+from hf_finetune.report.run_record import DATA_FILE
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.joint import MEAN, examples_per_epoch, task_column_ranges
 from hf_finetune.runs.prepared import PreparedRun
@@ -84,9 +84,9 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             task_run, rows = prepared.tasks[task.name], ~np.isnan(labels[:, task.labels[0]])
             if not rows.any():
                 continue
-            task_labels = task.labels_of(labels[rows])
+            task_labels = task.select_labels(labels[rows])
             task_labels = task_labels if TARGETS[task.target].has_several_classes else task_labels[:, 0]
-            scores = probabilities(task.logits_of(logits[rows]), task.target)
+            scores = probabilities(task.select_logits(logits[rows]), task.target)
             prefix = f"{task.name}/"
             names = [
                 *task_run.primary_metrics,
@@ -219,9 +219,9 @@ def write_joint_data(folder: Path, prepared: PreparedRun) -> None:
     """
     splits: dict[str, Any] = {}
     for name in prepared.tasks:
-        content = json.loads((task_folder(folder, name) / DATA).read_text(encoding="utf-8"))
+        content = json.loads((task_folder(folder, name) / DATA_FILE).read_text(encoding="utf-8"))
         splits |= {f"{name}, {split}": description for split, description in content["splits"].items()}
-    write_json(folder / DATA, {"splits": splits, "notes": list(prepared.data.notes)})
+    write_json(folder / DATA_FILE, {"splits": splits, "notes": list(prepared.data.notes)})
 
 
 def joint_metrics(

@@ -106,7 +106,7 @@ def fit_linear(
         chosen = min(losses, key=losses.__getitem__, default=strengths[0])
         weight, bias = _fit(features, labels, target, classes, chosen, counts)
     if logit_adjustments is not None:
-        sure = TARGETS[target].has_several_classes and np.array([_is_sure(column) for column in labels.T])
+        sure = TARGETS[target].has_several_classes and np.array([_is_certain(column) for column in labels.T])
         bias = bias - np.where(sure, 0.0, logit_adjustments)
     return LinearFit(weight, bias, chosen, losses)
 
@@ -331,7 +331,7 @@ def _fit_each_class(
     weight, bias = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
     for index, column in enumerate(labels.T):
         known = ~np.isnan(column)
-        if _is_sure(column):
+        if _is_certain(column):
             bias[index] = SURE if column[known].any() else -SURE
             continue
         regression = _regression(index, strength, models)
@@ -340,7 +340,7 @@ def _fit_each_class(
     return weight, bias
 
 
-def _is_sure(column: np.ndarray) -> bool:
+def _is_certain(column: np.ndarray) -> bool:
     """Return whether the known labels of a class are all 1 or all 0."""
     return len(np.unique(column[~np.isnan(column)])) < 2
 

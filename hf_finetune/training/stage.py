@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from hf_finetune.data.distributed_sampling import SharedBuffers
+from hf_finetune.data.distributed_sampling import SyncBuffersCallback
 from hf_finetune.distributed import detect_lost_process, main_process_first
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.base import Loss, Method
@@ -130,7 +130,7 @@ def train_stage(
             LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], spec.name),
             _EpochCallback(data.train),
             *callbacks,
-            SharedBuffers(),
+            SyncBuffersCallback(),
             interrupt,
         ],
     )

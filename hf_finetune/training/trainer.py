@@ -21,7 +21,7 @@ from hf_finetune.data.distributed_sampling import (
     LengthGroupedSampler,
     PaddedDataset,
     count_labels,
-    tell_epochs,
+    forward_set_epoch,
 )
 from hf_finetune.distributed import prepare_sharding
 from hf_finetune.methods.base import Method
@@ -114,7 +114,7 @@ class SingleStageTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
         prepared: DataLoader = self.accelerator.prepare(loader)
-        tell_epochs(prepared, sampler)
+        forward_set_epoch(prepared, sampler)
         return prepared
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:

@@ -53,7 +53,7 @@ def test_loss_gradient_and_rate_of_every_step_are_those_of_one_process(alone, tw
     assert_logged_alike(alone, two, stage, 6, learning_rate=0.0)
 
 
-@pytest.mark.defends("hf_finetune.training.trainer:tell_epochs")
+@pytest.mark.defends("hf_finetune.training.trainer:forward_set_epoch")
 def test_two_processes_go_on_bit_for_bit_in_the_middle_of_an_epoch_that_is_drawn(tmp_path, recipes, two):
     event = {"rank": 1, "stage": "sampler", "step": 4, "how": "ctrl-c"}
     ended = spread(tmp_path, recipes[2], 2, event=event)

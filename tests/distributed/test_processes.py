@@ -180,7 +180,7 @@ def test_the_statistics_of_the_processes_are_one(two):
 
 
 @pytest.mark.defends(
-    "hf_finetune.data.distributed_sampling:SharedBuffers.on_epoch_end",
+    "hf_finetune.data.distributed_sampling:SyncBuffersCallback.on_epoch_end",
     why="All processes evaluate with the BatchNorm statistics that are saved",
 )
 def test_every_process_evaluates_with_the_same_statistics(two):

@@ -9,7 +9,7 @@ from hub_helpers import cli, python, received, refused, set_state
 from hub_server import TOKEN
 
 from hf_finetune.publishing.hub import plan_publication, publish
-from hf_finetune.publishing.upload_plan import THIS_MODEL
+from hf_finetune.publishing.upload_plan import MODEL_PLACEHOLDER
 
 PUBLISHED = {
     ".gitattributes",
@@ -63,7 +63,7 @@ def test_a_run_is_published_in_one_commit_and_others_load_it(hub, finished):
 
 def test_nothing_but_the_model_is_sent(hub, finished):
     planned = plan_publication(finished, "me/reviews")
-    assert planned.left == ("optimizer.pt", "reviews.csv", "training_args.bin")
+    assert planned.skipped == ("optimizer.pt", "reviews.csv", "training_args.bin")
     publish(planned)
     arrived = received(hub)
     for text in (b"OPTIMISER", b"PREDICTIONS", b"THE DATA", b"THE LOG", TOKEN.encode()):
@@ -110,18 +110,22 @@ def test_a_branch_and_a_tag(hub, finished):
 
 def test_the_card_says_under_which_name_the_model_is_loaded(hub, finished):
     line = 'pipeline("text-classification", model="{}")\n'
-    change(finished, "README.md", line.format(THIS_MODEL))
+    change(finished, "README.md", line.format(MODEL_PLACEHOLDER))
     publish_to(finished, "me/reviews")
     sent = hub.state.model("me/reviews").head.files["README.md"].content.decode()
     assert sent.endswith(line.format("me/reviews"))
-    assert (finished / "model" / "README.md").read_text(encoding="utf-8").endswith(line.format(THIS_MODEL))
-    assert plan_publication(finished, "me/reviews").is_nothing
+    assert (
+        (finished / "model" / "README.md")
+        .read_text(encoding="utf-8")
+        .endswith(line.format(MODEL_PLACEHOLDER))
+    )
+    assert plan_publication(finished, "me/reviews").is_up_to_date
 
 
 def test_a_tag_is_not_moved(hub, finished):
     publish_to(finished, "me/reviews", tag="v1")
     head = hub.state.model("me/reviews").head.oid
-    assert plan_publication(finished, "me/reviews", tag="v1").is_nothing
+    assert plan_publication(finished, "me/reviews", tag="v1").is_up_to_date
     change(finished, "README.md", "Another card\n")
     seen = len(hub.state.requests("POST"))
     text = refused(plan_publication, finished, "me/reviews", tag="v1")
@@ -136,7 +140,7 @@ def test_a_tag_alone_makes_no_commit(hub, finished):
     publish_to(finished, "me/reviews")
     done = publish_to(finished, "me/reviews", tag="v1")
     repo = hub.state.model("me/reviews")
-    assert not done.new and repo.tags == {"v1": repo.head.oid} and len(repo.commits) == 2
+    assert not done.created_commit and repo.tags == {"v1": repo.head.oid} and len(repo.commits) == 2
 
 
 # --- A second time ----------------------------------------------------------------------------------------------

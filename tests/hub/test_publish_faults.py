@@ -237,7 +237,7 @@ def test_a_tag_that_cannot_be_set_leaves_the_model_published(hub, finished, wait
         f"{repo.head.oid[:12]}. Publish again to set the tag."
     )
     hub.faults.clear()
-    assert not publish_to(finished, tag="v1").new and repo.tags == {"v1": repo.head.oid}
+    assert not publish_to(finished, tag="v1").created_commit and repo.tags == {"v1": repo.head.oid}
 
 
 # --- No Hub at all ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hub_helpers import received, refused
 from safetensors.numpy import save_file
 
 from hf_finetune.publishing.hub import plan_publication, publish
-from hf_finetune.publishing.upload_plan import Upload, check_private, is_allowed
+from hf_finetune.publishing.upload_plan import Upload, check_no_secrets, is_allowed
 
 SECRET = "s3cr3t-value-of-a-key"
 SAYS = "Remove it and publish again; nothing was sent."
@@ -97,7 +97,7 @@ def test_what_is_planted_where_nothing_is_published_is_not_sent(hub, finished, m
     (finished / "model" / "checkpoint-3" / "config.json").write_text(planted, encoding="utf-8")
     (finished / "model" / "vocab.txt").symlink_to(finished / "log.txt")
     planned = plan_publication(finished, "me/reviews")
-    assert {*inside, "checkpoint-3", "vocab.txt"} <= set(planned.left)
+    assert {*inside, "checkpoint-3", "vocab.txt"} <= set(planned.skipped)
     publish(planned)
     arrived = received(hub)
     assert b"model.safetensors" in arrived
@@ -127,14 +127,14 @@ def test_what_only_looks_like_it_is_no_secret(monkeypatch, tmp_path, text):
     monkeypatch.setenv("HOME", "/home/somebody")
     environment = {"A_KEY": "1", "B_TOKEN": "true", "C_SECRET": "short", "MONKEY": "finetune and"}
     content = text.encode()
-    check_private([Upload("README.md", content, len(content))], tmp_path / "run", environment)
+    check_no_secrets([Upload("README.md", content, len(content))], tmp_path / "run", environment)
 
 
 def test_a_path_is_found_as_json_writes_it(monkeypatch, tmp_path):
     folder = tmp_path / "Jörg"
     content = json.dumps({"path": str(folder / "model")}).encode()
     assert b"\\u00f6" in content
-    text = refused(check_private, [Upload("config.json", content, len(content))], folder, {})
+    text = refused(check_no_secrets, [Upload("config.json", content, len(content))], folder, {})
     assert text.startswith("config.json, line 1 must not contain a local path.")
 
 

@@ -36,7 +36,7 @@ data: ./reviews.csv
 stages:
   - {name: head, train: head, epochs: 1, lr: 1e-2}
 """
-COLOURS = {"cake": (200, 150, 90), "soup": (60, 160, 40), "tea": (120, 60, 20)}
+COLORS = {"cake": (200, 150, 90), "soup": (60, 160, 40), "tea": (120, 60, 20)}
 
 
 def nothing(folder: Path) -> None:
@@ -95,7 +95,7 @@ class Room:
         self.folder.mkdir()
         (self.folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
         (self.folder / "text.yaml").write_text(TEXT_RECIPE, encoding="utf-8")
-        for name, colour in COLOURS.items():
+        for name, colour in COLORS.items():
             (self.folder / "photos" / name).mkdir(parents=True)
             for index in range(6):
                 shade = tuple(channel + 8 * index for channel in colour)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.publishing.demo import EXAMPLES, prepare_page
+from hf_finetune.publishing.demo import MAX_EXAMPLES, prepare_page
 
 
 def test_texts_of_the_test_split_are_the_examples(tmp_path, text_run):
@@ -16,22 +16,22 @@ def test_texts_of_the_test_split_are_the_examples(tmp_path, text_run):
     page = prepare_page(folder, tmp_path)
     assert page.title == folder.name
     texts = load_labeled(folder, page.classifier)["text"]
-    assert [example["text"] for example in page.examples] == list(texts)[:EXAMPLES]
+    assert [example["text"] for example in page.examples] == list(texts)[:MAX_EXAMPLES]
     assert not page.pairs
     expected = read_predictions(folder / "predictions.parquet")
     for example, scores in zip(page.examples, expected.scores, strict=False):
-        found = page.one(example["text"]).scores
+        found = page.predict_one(example["text"]).scores
         assert [round(found[name], 5) for name in expected.label_names] == [round(each, 5) for each in scores]
 
 
 def test_pictures_of_the_test_split_are_the_examples(tmp_path, image_run):
     page = prepare_page(image_run[1].folder, tmp_path)
-    assert 0 < len(page.examples) <= EXAMPLES
+    assert 0 < len(page.examples) <= MAX_EXAMPLES
     for example in page.examples:
         assert Path(example["image"]).parent == tmp_path
         with Image.open(example["image"]) as image:
             assert image.size == (40, 40)
-    assert page.one(page.examples[0]["image"]).label in page.classifier.label_names
+    assert page.predict_one(page.examples[0]["image"]).label in page.classifier.label_names
 
 
 def test_a_run_whose_data_is_gone_has_no_examples(tmp_path, text_run):
@@ -42,7 +42,7 @@ def test_a_run_whose_data_is_gone_has_no_examples(tmp_path, text_run):
     (tmp_path / "page").mkdir()
     page = prepare_page(run, tmp_path / "page")
     assert page.examples == ()
-    assert page.one("good film").label in page.classifier.label_names
+    assert page.predict_one("good film").label in page.classifier.label_names
 
 
 def test_the_command_writes_a_space(tmp_path, text_run):

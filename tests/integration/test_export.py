@@ -16,7 +16,7 @@ from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.publishing import export as room
 from hf_finetune.publishing.export import ParityError, export
-from hf_finetune.publishing.graph_export import onnx_classifier, program_classifier
+from hf_finetune.publishing.graph_export import load_onnx_classifier, load_program_classifier
 from hf_finetune.publishing.parity import Parity
 
 
@@ -25,7 +25,7 @@ def needs_onnx():
         pytest.importorskip(module)
 
 
-load_program = partial(program_classifier, trust_remote_code=True)
+load_program = partial(load_program_classifier, trust_remote_code=True)
 
 
 @pytest.fixture(params=["image", "text"])
@@ -33,7 +33,7 @@ def finished(request, image_run, text_run):
     return (image_run if request.param == "image" else text_run)[1].folder
 
 
-@pytest.mark.parametrize(("kind", "load"), [("onnx", onnx_classifier), ("torch_export", load_program)])
+@pytest.mark.parametrize(("kind", "load"), [("onnx", load_onnx_classifier), ("torch_export", load_program)])
 def test_predictions_are_those_of_the_run(tmp_path, finished, kind, load):
     if kind == "onnx":
         needs_onnx()
@@ -61,7 +61,7 @@ def test_int8_is_compared_and_not_refused(tmp_path, finished):
     assert result.report["quantize"] == "int8"
     assert result.report["largest_difference"] > 0
     assert {file.name for file in result.folder.iterdir() if "onnx" in file.name} == {"model.onnx"}
-    onnx_classifier(result.folder)
+    load_onnx_classifier(result.folder)
 
 
 def test_the_runs_own_folder_takes_it_and_takes_it_again(finished, tmp_path):

@@ -33,7 +33,7 @@ from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.export import export
-from hf_finetune.publishing.upload_plan import check_finished, collect
+from hf_finetune.publishing.upload_plan import check_finished, collect_uploads
 from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan
 from hf_finetune.runs.preview import preview
@@ -256,7 +256,7 @@ def test_the_folder_of_a_task_is_a_run_that_all_commands_take(image_run):
 
 
 def test_what_is_published_of_a_task_is_the_recipe_of_all(image_run):
-    uploads, _ = collect(image_run[0].folder / "tasks" / "shade", "me/shade")
+    uploads, _ = collect_uploads(image_run[0].folder / "tasks" / "shade", "me/shade")
     recipe = next(upload.source for upload in uploads if upload.name == "recipe.yaml").decode()
     assert "task: multi-task" in recipe
     assert "path: ./squares" in recipe

@@ -26,7 +26,7 @@ from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.space import write_space
-from hf_finetune.publishing.upload_plan import collect
+from hf_finetune.publishing.upload_plan import collect_uploads
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan
 
@@ -188,12 +188,12 @@ def test_other_fields_of_a_head_begin_the_stage_anew(tmp_path, text):
 
 def test_the_code_is_published_only_if_it_is_this_packages(tmp_path, done):
     _, result = done
-    uploads, _ = collect(result.folder, "me/dishes")
+    uploads, _ = collect_uploads(result.folder, "me/dishes")
     assert CODE.name in [upload.name for upload in uploads]
     folder = tmp_path / "run"
     shutil.copytree(result.folder, folder)
     (folder / "model" / CODE.name).write_text("print('other')", encoding="utf-8")
-    assert refusal(lambda: collect(folder, "me/dishes")) == (
+    assert refusal(lambda: collect_uploads(folder, "me/dishes")) == (
         f"{folder / 'model' / CODE.name} must be the file of this version. Got a different file. "
         "Users of the model will run it: publish with the version of hf-finetune that wrote it."
     )

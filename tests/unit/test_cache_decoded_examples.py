@@ -19,7 +19,7 @@ from hf_finetune.cache import decoded_examples
 from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cache.decoded_examples import decode_once, worth_keeping
 from hf_finetune.cache.store import RowFormat, RowStore, write_rows
-from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.prepare import LabeledData
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks import MODALITIES, TASKS, Inputs
 from hf_finetune.tasks.image import decoding
@@ -40,7 +40,7 @@ def dishes():
 
 
 def inputs_of(train, validation=None, augment="standard", target="single_label"):
-    data = LabelledData(train, validation, None, target, ("a", "b", "c"), (), "made up")
+    data = LabeledData(train, validation, None, target, ("a", "b", "c"), (), "made up")
     return TASK.prepare(data, PROCESSOR, DataSpec(path="x", augment=augment, image_size=SIZE), seed=3)
 
 

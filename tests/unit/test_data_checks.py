@@ -7,10 +7,10 @@ from PIL import Image
 
 from hf_finetune.data.checks import (
     check_class_counts,
+    check_duplicates_across_splits,
     check_groups,
     check_labels,
-    drop_copies,
-    drop_unusable,
+    check_readable,
 )
 from hf_finetune.data.tables import Table, hash_rows
 
@@ -51,7 +51,7 @@ def test_images_that_cannot_be_read_are_named_with_the_reason(tmp_path):
     images = [embedded(data) for data in (png(), b"", b"no image", truncated)] + [missing, None]
     ids = ["good", "empty", "text", "truncated", "gone", "null"]
     table = image_table(images, ids)
-    kept, notes, problems = drop_unusable({"train": table}, skip=False)
+    kept, notes, problems = check_readable({"train": table}, skip=False)
     repair = "Replace or remove it, or set data.on_error: skip."
     assert lines(problems) == [
         f"empty must contain a readable image. Got an empty file. {repair}",
@@ -62,7 +62,7 @@ def test_images_that_cannot_be_read_are_named_with_the_reason(tmp_path):
         f"null must contain a readable image. Got no image in this row. {repair}",
     ]
     assert (len(kept["train"]), notes) == (6, [])
-    kept, notes, problems = drop_unusable({"train": table}, skip=True)
+    kept, notes, problems = check_readable({"train": table}, skip=True)
     assert kept["train"].ids == ("good",)
     assert kept["train"].dataset["id"][:] == ["good"]
     assert notes == [
@@ -77,19 +77,19 @@ def test_images_that_cannot_be_read_are_named_with_the_reason(tmp_path):
 
 def test_at_most_20_are_named():
     table = image_table([embedded(b"x")] * 23 + [embedded(png())])
-    _, _, problems = drop_unusable({"train": table}, skip=False)
+    _, _, problems = check_readable({"train": table}, skip=False)
     assert len(problems) == 21
     assert str(problems[-1]) == (
         "3 more rows must contain a readable image. Replace or remove them, or set data.on_error: skip."
     )
-    _, notes, _ = drop_unusable({"train": table}, skip=True)
+    _, notes, _ = check_readable({"train": table}, skip=True)
     assert len(notes) == 21
     assert notes[-1] == "3 more were skipped for similar reasons."
 
 
 def test_empty_texts():
     table = text_table(["good", "", " \n", None, "fair"], ["a", "b", "c", None, ""])
-    _, _, problems = drop_unusable({"train": table}, skip=False)
+    _, _, problems = check_readable({"train": table}, skip=False)
     repair = "Replace or remove it, or set data.on_error: skip."
     assert lines(problems) == [
         f"train:1 must contain text. Got an empty text. {repair}",
@@ -97,19 +97,19 @@ def test_empty_texts():
         f"train:3 must contain text. Got an empty text and text_pair. {repair}",
         f"train:4 must contain text. Got an empty text_pair. {repair}",
     ]
-    kept, _, problems = drop_unusable({"train": table}, skip=True)
+    kept, _, problems = check_readable({"train": table}, skip=True)
     assert (kept["train"].ids, problems) == (("train:0",), [])
 
 
 def test_the_same_text_in_two_splits():
     train = text_table(["A  good film", "bad", "new"])
     test = text_table(["a good\tFilm", "fair", "bad"], split="test")
-    kept, notes, problems = drop_copies({"train": train, "test": test}, skip=False)
+    kept, notes, problems = check_duplicates_across_splits({"train": train, "test": test}, skip=False)
     assert lines(problems) == [
         "The data must not contain the same example in train and test. Got 'train:0' = 'test:0', 'train:1' "
         "= 'test:2'. Remove one of each, or set data.on_error: skip to remove them from train."
     ]
-    kept, notes, problems = drop_copies({"train": train, "test": test}, skip=True)
+    kept, notes, problems = check_duplicates_across_splits({"train": train, "test": test}, skip=True)
     assert (kept["train"].ids, len(kept["test"]), problems) == (("train:2",), 3, [])
     assert notes == [
         "Examples of train that are also in test were removed from train: 'train:0' = 'test:0', 'train:1' "
@@ -120,32 +120,32 @@ def test_the_same_text_in_two_splits():
 def test_a_pair_is_the_same_only_as_a_whole():
     train = text_table(["a b", "a"], ["c", "b"])
     test = text_table(["a", "a"], ["b c", "b"], split="test")
-    _, _, problems = drop_copies({"train": train, "test": test}, skip=False)
+    _, _, problems = check_duplicates_across_splits({"train": train, "test": test}, skip=False)
     assert [problem.value for problem in problems] == ["'train:1' = 'test:1'"]
 
 
 def test_empty_texts_are_not_copies_of_each_other():
     tables = {"train": text_table(["", "a"]), "test": text_table(["", "b"], split="test")}
-    assert drop_copies(tables, skip=False)[2] == []
+    assert check_duplicates_across_splits(tables, skip=False)[2] == []
 
 
 def test_the_same_image_in_two_splits_and_copies_within_one():
     train = image_table([embedded(png("red")), embedded(png("blue")), embedded(png("blue"))])
     test = image_table([embedded(png("green")), embedded(png("blue"))], ["test:0", "test:1"])
-    _, _, problems = drop_copies({"train": train, "test": test}, skip=False)
+    _, _, problems = check_duplicates_across_splits({"train": train, "test": test}, skip=False)
     assert [problem.value for problem in problems] == ["'train:1' = 'test:1', 'train:2' = 'test:1'"]
-    assert drop_copies({"train": train}, skip=False) == ({"train": train}, [], [])
+    assert check_duplicates_across_splits({"train": train}, skip=False) == ({"train": train}, [], [])
 
 
 def test_every_two_splits_are_compared():
     tables = {split: text_table([split, "same"], split=split) for split in ("train", "validation", "test")}
-    _, _, problems = drop_copies(tables, skip=False)
+    _, _, problems = check_duplicates_across_splits(tables, skip=False)
     assert [problem.rule for problem in problems] == [
         "must not contain the same example in train and test",
         "must not contain the same example in validation and test",
         "must not contain the same example in train and validation",
     ]
-    kept, _, _ = drop_copies(tables, skip=True)
+    kept, _, _ = check_duplicates_across_splits(tables, skip=True)
     assert {split: table.ids for split, table in kept.items()} == {
         "train": ("train:0",),
         "validation": ("validation:0",),

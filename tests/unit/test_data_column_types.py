@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from hf_finetune.data.column_types import guess_features, settle_labels, settle_numbers
+from hf_finetune.data.column_types import convert_numeric_columns, guess_features, infer_label_types
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.data.table_options import TableOptions
 from hf_finetune.tasks import MODALITIES
@@ -13,7 +13,9 @@ from hf_finetune.tasks import MODALITIES
 def settle(*labels, requested="auto", decimal=None, known=(), **others):
     splits = {"train": labels, **others}
     ids = {split: [f"{split}:{row}" for row in range(len(values))] for split, values in splits.items()}
-    return settle_labels(splits, ids, of_text=splits, requested=requested, decimal=decimal, known=known)
+    return infer_label_types(
+        splits, ids, untyped_splits=splits, requested=requested, decimal=decimal, known=known
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_a_minus_sign_is_read_as_the_hyphen_that_other_programs_write():
         "a": "float64",
         "b": "int64",
     }
-    assert settle_numbers(splits, splits, ["a"], None)["train"]["a"][:] == [-0.5, 1.0]
+    assert convert_numeric_columns(splits, splits, ["a"], None)["train"]["a"][:] == [-0.5, 1.0]
 
 
 def test_labels_of_a_model_that_is_there():
@@ -135,7 +137,7 @@ def test_columns_used_by_value():
     train = Dataset.from_dict({"code": ["01", "2"], "year": ["1999", None], "comma": ["1,05", "2"]})
     test = Dataset.from_dict({"code": ["3"], "year": ["2000.5"], "comma": ["3,5"]})
     names = ["code", "year", "comma"]
-    found = settle_numbers({"train": train, "test": test}, {"train", "test"}, names, None)
+    found = convert_numeric_columns({"train": train, "test": test}, {"train", "test"}, names, None)
     assert found["train"][:] == {"code": ["01", "2"], "year": [1999.0, None], "comma": [1.05, 2.0]}
     assert found["test"][:] == {"code": ["3"], "year": [2000.5], "comma": [3.5]}
     assert found["train"].column_names == names
@@ -195,13 +197,18 @@ def test_metadata_of_pictures_keeps_its_zeros(tmp_path):
 )
 def test_amounts_with_signs_are_not_taken_for_a_class_each(amounts):
     ids = {"train": [f"train:{row}" for row in range(len(amounts))]}
-    settled = settle_labels({"train": amounts}, ids, of_text=["train"], requested="auto")
+    settled = infer_label_types({"train": amounts}, ids, untyped_splits=["train"], requested="auto")
     (problem,) = settled.problems
     assert str(problem) == (
         f"The label column must contain plain numbers for regression. Got {amounts[0]!r}, {amounts[1]!r}, "
         f"{amounts[2]!r} and 5 more. Write them without units and thousands separators; if they are class "
         "names, set data.target: single_label."
     )
-    assert settle_labels({"train": amounts}, ids, of_text=["train"], requested="single_label").problems == ()
+    assert (
+        infer_label_types(
+            {"train": amounts}, ids, untyped_splits=["train"], requested="single_label"
+        ).problems
+        == ()
+    )
     few = {"train": [*amounts[:2] * 4]}
-    assert settle_labels(few, ids, of_text=["train"], requested="auto").values == few
+    assert infer_label_types(few, ids, untyped_splits=["train"], requested="auto").values == few

@@ -165,11 +165,11 @@ def test_comments_before_the_header(file):
     ],
 )
 def test_a_first_row_that_looks_like_data(file, content, reason):
-    doubt = str(read(file, content).header_doubt)
+    doubt = str(read(file, content).header_problem)
     assert doubt.startswith("r.csv must begin with a header line. Got 'a film', ")
     assert reason in doubt
     for header in ("text,label\n", "0,1\n"):
-        assert read(file, header + content).header_doubt is None
+        assert read(file, header + content).header_problem is None
 
 
 def test_empty_rows(file):
@@ -283,7 +283,7 @@ def test_a_small_file_that_unpacks_to_very_much_is_refused(tmp_path, monkeypatch
     )
     path = tmp_path / name
     path.write_bytes(gzip.compress(row * 400))
-    monkeypatch.setattr("hf_finetune.data.text_files.MOST_UNPACKED", 1_000_000)
+    monkeypatch.setattr("hf_finetune.data.text_files.MAX_UNPACKED_BYTES", 1_000_000)
     with pytest.raises(InputError) as error:
         read_file(path)
     assert str(error.value) == (

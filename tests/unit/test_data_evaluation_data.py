@@ -104,13 +104,15 @@ def test_the_columns_of_training_are_read_where_the_data_has_them(tmp_path, capl
     memory = {"text": "premise", "text_pair": "hypothesis", "label": "gold"}
     rows = [{"premise": "a", "hypothesis": "b", "text": "no", "gold": "pos", "label": "neg"}]
     (tmp_path / "a.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    data = load(tmp_path, memory=memory)
+    data = load(tmp_path, training_columns=memory)
     assert (data["text"][:], data["text_pair"][:], data["label"][:]) == (["a"], ["b"], [1])
-    single = load(tmp_path, memory={**memory, "text_pair": None})
+    single = load(tmp_path, training_columns={**memory, "text_pair": None})
     assert "text_pair" not in single.column_names
     assert "the column 'hypothesis' is not read, because the model was trained on single texts" in caplog.text
-    named = load(tmp_path, memory=memory, named={"text": "hypothesis", "text_pair": "text", "label": "label"})
+    named = load(
+        tmp_path, training_columns=memory, named={"text": "hypothesis", "text_pair": "text", "label": "label"}
+    )
     assert (named["text"][:], named["text_pair"][:], named["label"][:]) == (["b"], ["no"], [0])
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "pos"}\n')
-    assert "must have the columns 'premise' and 'hypothesis'" in error_text(tmp_path, memory=memory)
-    assert load(tmp_path, memory={**memory, "text_pair": None})["label"][:] == [1]
+    assert "must have the columns 'premise' and 'hypothesis'" in error_text(tmp_path, training_columns=memory)
+    assert load(tmp_path, training_columns={**memory, "text_pair": None})["label"][:] == [1]

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from hf_finetune.data.json_files import holds_no_table
+from hf_finetune.data.json_files import contains_no_table
 from hf_finetune.data.table_files import read_file
 from hf_finetune.errors import InputError
 
@@ -64,11 +64,11 @@ def test_objects_that_hold_a_list(tmp_path):
 def test_other_documents_hold_no_table(tmp_path, content):
     file = tmp_path / "r.json"
     assert problem(file, content).startswith("r.json must contain a table. Got ")
-    assert holds_no_table(file)
+    assert contains_no_table(file)
     columns(file, ROWS)
-    assert not holds_no_table(file)
+    assert not contains_no_table(file)
     file.write_text("{broken")
-    assert not holds_no_table(file)
+    assert not contains_no_table(file)
 
 
 def test_what_is_wrong_is_named_by_its_line(tmp_path):

@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from hf_finetune.data.label_checks import fold_name, merge_variants, spellings
+from hf_finetune.data.label_checks import merge_variants, normalize_name, spellings
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
@@ -40,14 +40,14 @@ def notes(path, word, **options):
     ],
 )  # fmt: skip
 def test_mere_spellings_of_a_class_are_alike(one, other):
-    assert fold_name(one) == fold_name(other)
+    assert normalize_name(one) == normalize_name(other)
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("c", "c++"), ("1", "01"), ("a", "b"), ("?", "!"), ("a-b", "ab"), ("1", "1.0")]
 )
 def test_other_classes_are_not(one, other):
-    assert fold_name(one) != fold_name(other)
+    assert normalize_name(one) != normalize_name(other)
 
 
 def test_spellings_are_grouped_and_merged_to_the_most_frequent():

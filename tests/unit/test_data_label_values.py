@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_finetune.data.label_form import read_form
+from hf_finetune.data.label_form import parse_label_form
 from hf_finetune.data.label_literals import looks_like_literal, read_literal
 from hf_finetune.data.label_separator import likely_separator
 from hf_finetune.data.label_values import read_values
@@ -10,7 +10,7 @@ from hf_finetune.data.label_values import read_values
 
 def read(cells, label="tags", target="auto", **options):
     found, problems = read_values(
-        {"train": cells}, {"train": [f"train:{row}" for row in range(len(cells))]}, read_form(label),
+        {"train": cells}, {"train": [f"train:{row}" for row in range(len(cells))]}, parse_label_form(label),
         requested=target, **options,
     )  # fmt: skip
     return found, "\n".join(map(str, problems))
@@ -235,13 +235,15 @@ def test_probabilities_are_soft_labels_in_every_form():
         (['{"a": 0.25, "b": 0.75}', "{'a': 1}"], "tags"),
     ):
         found, text = read(cells, label)
-        assert (found.shares["train"], found.values["train"], text) == (expected, ["b", "a"], ""), cells
+        assert (found.probabilities["train"], found.values["train"], text) == (expected, ["b", "a"], ""), (
+            cells
+        )
         assert "the loss is the cross-entropy with them" in found.notes[0]
 
 
 def test_probabilities_are_rounded_to_a_sum_of_1_and_refused_otherwise():
     found, _ = read([(0.33, 0.33, 0.33)], CLASSES)
-    assert sum(found.shares["train"][0].values()) == pytest.approx(1)
+    assert sum(found.probabilities["train"][0].values()) == pytest.approx(1)
     assert "1 examples have several most probable classes" in found.notes[-1]
     rule = (
         "The labels must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in every row. "

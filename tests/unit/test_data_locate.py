@@ -46,7 +46,7 @@ def test_class_folders_below_split_folders(tmp_path):
 
 def test_a_class_may_be_called_train(tmp_path):
     touch(tmp_path, "train/1.png", "bus/2.png")
-    assert dict(locate(str(tmp_path), MODALITIES["image"]).parts) == {"train": (tmp_path,)}
+    assert dict(locate(str(tmp_path), MODALITIES["image"]).sources) == {"train": (tmp_path,)}
 
 
 def test_files_that_are_no_pictures_and_empty_folders_are_noted(tmp_path):
@@ -94,7 +94,7 @@ def test_files_named_after_splits(tmp_path):
 
 def test_files_below_data(tmp_path):
     touch(tmp_path, "data/train.parquet")
-    assert dict(locate(str(tmp_path), MODALITIES["image"]).parts) == {
+    assert dict(locate(str(tmp_path), MODALITIES["image"]).sources) == {
         "train": (tmp_path / "data/train.parquet",)
     }
 
@@ -108,7 +108,7 @@ def test_a_single_file_of_any_name_is_train(tmp_path):
 
 def test_a_table_beside_its_folder_of_pictures(tmp_path):
     touch(tmp_path, "labels.csv", "pictures/1.png", "pictures/2.png")
-    assert dict(locate(str(tmp_path), MODALITIES["image"]).parts) == {"train": (tmp_path / "labels.csv",)}
+    assert dict(locate(str(tmp_path), MODALITIES["image"]).sources) == {"train": (tmp_path / "labels.csv",)}
     touch(tmp_path, "more/3.png")  # two folders are classes
     found = locate(str(tmp_path), MODALITIES["image"])
     assert dict(found.parts) == {"train": (tmp_path,)}

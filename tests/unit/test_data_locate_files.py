@@ -83,7 +83,9 @@ def test_files_that_hold_no_table_block_nothing(tmp_path):
     below = tmp_path / "data"
     below.mkdir()
     (tmp_path / "reviews.csv").rename(below / "reviews.csv")
-    assert [file.name for file in locate(str(tmp_path), MODALITIES["text"]).parts["train"]] == ["reviews.csv"]
+    assert [file.name for file in locate(str(tmp_path), MODALITIES["text"]).sources["train"]] == [
+        "reviews.csv"
+    ]
 
 
 def test_a_damaged_file_of_a_split_stays_an_error(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from PIL import Image
 
-from hf_finetune.data.unlabelled import load_unlabelled
+from hf_finetune.data.unlabeled import load_unlabeled
 from hf_finetune.errors import InputError
 from hf_finetune.tasks import MODALITIES
 
@@ -12,7 +12,7 @@ PLACE = "domain_adaptation.target"
 
 
 def load(path, modality="text", **changes):
-    return load_unlabelled(str(path), modality=MODALITIES[modality], columns={}, place=PLACE, **changes)
+    return load_unlabeled(str(path), modality=MODALITIES[modality], columns={}, place=PLACE, **changes)
 
 
 def problem(*arguments, **changes):
@@ -90,7 +90,7 @@ def test_of_saved_splits_that_for_training_is_taken_and_that_is_said(tmp_path):
 def test_named_columns_are_taken_and_those_of_labels_and_groups_are_not_missed(tmp_path):
     (tmp_path / "pairs.csv").write_text("body,other,text\na,b,c\n", encoding="utf-8")
     columns = {"text": "body", "text_pair": "other", "label": "stars", "group": "user"}
-    found = load_unlabelled(
+    found = load_unlabeled(
         str(tmp_path / "pairs.csv"), modality=MODALITIES["text"], columns=columns, place=PLACE
     )
     assert found.dataset[0] == {"text": "a", "text_pair": "b", "id": "train:0"}

@@ -120,7 +120,7 @@ def test_a_checkpoint_has_no_examples(images):
 
 
 def test_the_port_and_the_extra_are_asked_for_first(monkeypatch, tmp_path):
-    monkeypatch.setitem(demo.need_extra.__globals__["EXTRAS"], "demo", ("no_such_module",))
+    monkeypatch.setitem(demo.require_extra.__globals__["EXTRAS"], "demo", ("no_such_module",))
     with pytest.raises(InputError) as caught:
         demo.serve(tmp_path, port=0, opened=print)
     assert str(caught.value) == (

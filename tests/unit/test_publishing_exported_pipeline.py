@@ -13,9 +13,9 @@ from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictor import compute_logits, load_classifier
 from hf_finetune.publishing.exported_pipeline import (
     METADATA,
-    describe,
     example_inputs,
-    exported_classifier,
+    export_metadata,
+    load_exported_classifier,
 )
 
 IMAGES = [Image.fromarray(np.full((40, 30 + 9 * each, 3), 80 * each, np.uint8)) for each in range(4)]
@@ -36,7 +36,7 @@ def through_inputs(folder, batch_size):
         with torch.no_grad():
             return model(**batch).logits.numpy()
 
-    return exported_classifier(folder, describe(classifier), forward, batch_size)
+    return load_exported_classifier(folder, export_metadata(classifier), forward, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -64,12 +64,12 @@ def test_what_reads_the_logits_travels_along(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config |= {"logit_temperature": 2.0, "decision_thresholds": [0.1, 0.5, 0.9]}
     (folder / "config.json").write_text(json.dumps(config))
-    metadata = describe(load_classifier(folder))
+    metadata = export_metadata(load_classifier(folder))
     assert set(metadata) == set(METADATA)
     assert all(isinstance(value, str) for value in metadata.values())
     # The config beside an exported model is not asked: the file itself says it all.
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    found = exported_classifier(folder, metadata, lambda batch: np.array([[2.0, 0.0, -2.0]]), 8)
+    found = load_exported_classifier(folder, metadata, lambda batch: np.array([[2.0, 0.0, -2.0]]), 8)
     assert (found.task, found.target) == ("text-classification", "multi_label")
     assert found.label_names == ("dull", "long", "süß")
     assert (found.temperature, found.thresholds) == (2.0, (0.1, 0.5, 0.9))
@@ -78,9 +78,9 @@ def test_what_reads_the_logits_travels_along(tmp_path):
 
 
 def test_preprocessing_is_written_down(tmp_path):
-    text = json.loads(describe(load_classifier(save_bert(tmp_path / "bert")))["preprocessing"])
+    text = json.loads(export_metadata(load_classifier(save_bert(tmp_path / "bert")))["preprocessing"])
     assert (text["max_length"], text["truncation_side"], text["pad_token_id"]) == (16, "right", 0)
-    image = json.loads(describe(load_classifier(save_vit(tmp_path / "vit")))["preprocessing"])
+    image = json.loads(export_metadata(load_classifier(save_vit(tmp_path / "vit")))["preprocessing"])
     assert image["size"] == {"height": 32, "width": 32}
     assert len(image["image_mean"]) == 3
 

@@ -13,16 +13,16 @@ from PIL import Image
 from hf_finetune.evaluation.predictor import compute_logits, load_classifier
 from hf_finetune.publishing.exported_pipeline import (
     METADATA,
-    describe,
     example_inputs,
+    export_metadata,
     model_inputs,
 )
 from hf_finetune.publishing.graph_export import (
     ONNX_FILE,
     PROGRAM_FILE,
     GraphError,
-    onnx_classifier,
-    program_classifier,
+    load_onnx_classifier,
+    load_program_classifier,
     write_metadata,
     write_onnx,
     write_program,
@@ -52,10 +52,10 @@ def written(folder, kind):
     modality, model = classifier.modality, classifier.pipe.model.eval()
     batch = example_inputs(classifier)
     if kind == "program":
-        write_program(model, modality, batch, folder / PROGRAM_FILE, describe(classifier))
+        write_program(model, modality, batch, folder / PROGRAM_FILE, export_metadata(classifier))
     else:
         write_onnx(model, modality, batch, folder / ONNX_FILE)
-        write_metadata(folder / ONNX_FILE, describe(classifier))
+        write_metadata(folder / ONNX_FILE, export_metadata(classifier))
     return folder
 
 
@@ -76,10 +76,10 @@ def copy_onnx(tmp_path_factory):
 def test_logits_are_the_pipelines(tmp_path, request, save, examples, kind):
     folder = tmp_path / "model"
     if kind == "onnx":
-        load = onnx_classifier
+        load = load_onnx_classifier
         request.getfixturevalue("copy_onnx")(save, folder)
     else:
-        load = partial(program_classifier, trust_remote_code=True)
+        load = partial(load_program_classifier, trust_remote_code=True)
         written(save(folder), kind)
     expected = np.stack(list(compute_logits(load_classifier(folder), examples)))
     (folder / "model.safetensors").unlink()  # the graph holds the weights itself
@@ -119,10 +119,10 @@ def test_int8_is_smaller_in_kind_and_says_nearly_the_same(tmp_path, copy_onnx, s
     whole = path.rename(folder / "whole.onnx")
     batches = None if classifier.modality.has_tokens else [prepare([each]) for each in examples]
     quantize_int8(whole, path, batches)
-    write_metadata(path, describe(classifier))
+    write_metadata(path, export_metadata(classifier))
     kinds = {each.data_type for each in onnx.load(str(path)).graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
-    found = np.stack(list(compute_logits(onnx_classifier(folder, batch_size=2), examples)))
+    found = np.stack(list(compute_logits(load_onnx_classifier(folder, batch_size=2), examples)))
     assert not np.array_equal(found, expected)
     assert np.abs(found - expected).max() < 0.3 * np.abs(expected).max()
 

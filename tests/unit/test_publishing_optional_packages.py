@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from hf_finetune.errors import InputError
-from hf_finetune.publishing.optional_packages import EXTRAS, need_extra
+from hf_finetune.publishing.optional_packages import EXTRAS, require_extra
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
@@ -13,7 +13,7 @@ def test_missing_packages_are_told_with_the_command(monkeypatch, extra):
     for module in EXTRAS[extra]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError) as caught:
-        need_extra(extra, "--format onnx")
+        require_extra(extra, "--format onnx")
     missing = ", ".join(map(repr, EXTRAS[extra]))
     assert str(caught.value) == (
         f"--format onnx needs packages that are not installed: {missing}. "
@@ -23,4 +23,4 @@ def test_missing_packages_are_told_with_the_command(monkeypatch, extra):
 
 def test_packages_that_are_there_are_not_told(monkeypatch):
     monkeypatch.setitem(EXTRAS, "onnx", ("json", "csv"))
-    need_extra("onnx", "--format onnx")
+    require_extra("onnx", "--format onnx")

@@ -13,8 +13,8 @@ import pytest
 from report_helpers import make_record
 
 from hf_finetune.report.figures import class_balance, confused_classes, confusion_matrix, learning_curves
-from hf_finetune.report.page import NONE, figures_of, render_report
-from hf_finetune.report.tables import class_rows, confusion_rows, headline_bars, stage_rows
+from hf_finetune.report.page import EMPTY_CELL, figures_of, render_report
+from hf_finetune.report.tables import class_rows, confusion_rows, primary_metric_bars, stage_rows
 from hf_finetune.report.verdict import verdict
 
 SCRIPT = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -151,7 +151,7 @@ def test_the_weakest_class_comes_first_and_what_was_not_tested_last():
     start = next(index for index, row in enumerate(found.rows) if row[0] == "class")
     assert found.rows[start] == ["class", "F1", "precision", "recall", "test examples", "training examples"]
     rows = found.rows[start + 1 : start + 5]
-    assert rows[-1] == ["never tested", NONE, NONE, NONE, "0", "9"]
+    assert rows[-1] == ["never tested", EMPTY_CELL, EMPTY_CELL, EMPTY_CELL, "0", "9"]
     assert [row[1] for row in rows[:3]] == sorted(row[1] for row in rows[:3])
 
 
@@ -169,20 +169,20 @@ def test_thresholds_are_told_class_by_class():
 
 
 def test_bars_are_drawn_for_shares_only():
-    bars = headline_bars(make_record())
+    bars = primary_metric_bars(make_record())
     assert [bar.name for bar in bars] == [
         "this model",
         "majority-class baseline",
         "logistic regression on frozen features",
     ]
     assert bars[0].interval[0] < bars[0].value < bars[0].interval[1]
-    assert headline_bars(make_record("regression")) == []
+    assert primary_metric_bars(make_record("regression")) == []
     undefined = make_record()
     undefined.metrics["test"]["accuracy"] = undefined.metrics["test_interval"]["accuracy"] = None
-    assert headline_bars(undefined) == []
+    assert primary_metric_bars(undefined) == []
     below = make_record(primary_metrics=("matthews",))
     below.metrics["test"]["matthews"], below.metrics["test_interval"]["matthews"] = 0.2, [-0.1, 0.4]
-    assert headline_bars(below) == []
+    assert primary_metric_bars(below) == []
 
 
 def kept_tests(**found):
@@ -294,7 +294,7 @@ def test_few_classes_have_their_names_and_counts():
     labels, answers = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 2])
     drawn = confusion_matrix(labels, answers, ("cake", "soup", "tea"))
     assert {"cake", "soup", "tea", "1", "2"} <= set(letters(drawn.svg))
-    assert "80.0% of 5 examples are correct" in drawn.about
+    assert "80.0% of 5 examples are correct" in drawn.caption
     assert confused_classes(labels, answers, ("cake", "soup", "tea")) is None
 
 

@@ -35,8 +35,8 @@ from hf_finetune.models.head_spec import CODE, set_head
 from hf_finetune.models.masked_models import build_masked_model
 from hf_finetune.publishing.demo import prepare_page
 from hf_finetune.publishing.export import export
-from hf_finetune.publishing.exported_pipeline import describe, example_inputs
-from hf_finetune.publishing.graph_export import PROGRAM_FILE, program_classifier, write_program
+from hf_finetune.publishing.exported_pipeline import example_inputs, export_metadata
+from hf_finetune.publishing.graph_export import PROGRAM_FILE, load_program_classifier, write_program
 from hf_finetune.publishing.space import write_space
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan, prepare_run
@@ -372,9 +372,9 @@ def test_an_exported_program_is_loaded_only_when_allowed(tmp_path, canary):
     classifier = load_classifier(folder)
     batch = example_inputs(classifier)
     file = folder / PROGRAM_FILE
-    write_program(classifier.pipe.model.eval(), classifier.modality, batch, file, describe(classifier))
+    write_program(classifier.pipe.model.eval(), classifier.modality, batch, file, export_metadata(classifier))
     _plant(file, canary)
-    assert refused(program_classifier, folder) == (
+    assert refused(load_program_classifier, folder) == (
         f"{file} must be loaded with trust_remote_code=True. torch.export.load unpickles "
         "model.pt2, which can run any code. ONNX files contain no code."
     )
@@ -382,7 +382,7 @@ def test_an_exported_program_is_loaded_only_when_allowed(tmp_path, canary):
     with pytest.raises(
         (AssertionError, TypeError)
     ):  # torch 2.14 has run it, and stumbles over its own warning
-        program_classifier(folder, trust_remote_code=True)
+        load_program_classifier(folder, trust_remote_code=True)
     assert canary.ran
 
 

@@ -28,9 +28,9 @@ from hf_finetune.evaluation.prediction_writers import open_output, safe_cell
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.publishing.card import render_card
-from hf_finetune.publishing.exported_pipeline import METADATA, exported_classifier
+from hf_finetune.publishing.exported_pipeline import METADATA, load_exported_classifier
 from hf_finetune.publishing.space import write_space
-from hf_finetune.publishing.upload_plan import collect
+from hf_finetune.publishing.upload_plan import collect_uploads
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.tasks import MODALITIES, TASKS
 
@@ -304,11 +304,11 @@ def test_a_link_out_of_a_checkpoint_is_not_published(tmp_path):
         "file."
     )
     assert not (tmp_path / "space").exists()
-    uploads, left = collect(tmp_path / "run", "me/model")
+    uploads, left = collect_uploads(tmp_path / "run", "me/model")
     assert "vocab.txt" in left and "vocab.txt" not in [upload.name for upload in uploads]
 
 
 def test_the_metadata_of_an_onnx_file_is_json_and_nothing_else():
     described = dict.fromkeys(METADATA, "__import__('os').system('x')")
     with pytest.raises(json.JSONDecodeError):
-        exported_classifier(None, described, lambda batch: np.zeros(1), 1)
+        load_exported_classifier(None, described, lambda batch: np.zeros(1), 1)

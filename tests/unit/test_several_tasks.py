@@ -8,7 +8,7 @@ from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.data.distributed_sampling import PaddedDataset, count_labels
-from hf_finetune.data.joint_tasks import MixedExamples, task_columns
+from hf_finetune.data.joint_tasks import MultiTaskDataset, task_columns
 from hf_finetune.methods.class_balance import balanced_loss
 from hf_finetune.methods.task_mixing import FreezeIdleHeads, TaskMixture, TaskSampler, mixed_loss
 from hf_finetune.models.find_head import head_names
@@ -82,7 +82,7 @@ def test_a_label_has_numbers_in_the_columns_of_its_task_only():
         [{"labels": [0.0, 1.0]}, {"labels": torch.tensor([1.0, 1.0])}],
         [{"labels": -100.0}],
     ]
-    mixed = MixedExamples(parts, COLUMNS, COLUMNS[-1].labels[1])
+    mixed = MultiTaskDataset(parts, COLUMNS, COLUMNS[-1].labels[1])
     rows = torch.tensor([mixed[index]["labels"] for index in range(len(mixed))])
     expected = [[2, NAN, NAN, NAN], [NAN, 0, 1, NAN], [NAN, 1, 1, NAN], [NAN, NAN, NAN, -100]]
     torch.testing.assert_close(rows, torch.tensor(expected), equal_nan=True)
@@ -98,12 +98,12 @@ class Versions(list):
 
 
 @pytest.mark.defends(
-    "hf_finetune.data.joint_tasks:MixedExamples.set_epoch",
+    "hf_finetune.data.joint_tasks:MultiTaskDataset.set_epoch",
     why="Each epoch augments the examples of every task differently",
 )
 def test_the_epoch_reaches_the_examples_of_every_task():
     parts = [Versions([{"labels": 0}]), Versions([{"labels": 1}])]
-    set_epoch(MixedExamples(parts, COLUMNS[:2], 4), 3)
+    set_epoch(MultiTaskDataset(parts, COLUMNS[:2], 4), 3)
     assert [part.epoch for part in parts] == [3, 3]
 
 
@@ -131,9 +131,11 @@ def test_one_task_alone_has_the_loss_of_a_run_of_one_task():
     for index, task in enumerate(COLUMNS):
         rows = slice(index, index + 1)
         found = mixed_loss(COLUMNS, losses(), [1.0, 1.0, 1.0])((LOGITS[rows],), LABELS[rows])
-        labels = task.labels_of(LABELS[rows])
+        labels = task.select_labels(LABELS[rows])
         labels = labels[:, 0].long() if task.target == "single_label" else labels
-        assert found.item() == pytest.approx(losses()[index]((task.logits_of(LOGITS[rows]),), labels).item())
+        assert found.item() == pytest.approx(
+            losses()[index]((task.select_logits(LOGITS[rows]),), labels).item()
+        )
 
 
 def test_the_loss_with_learnt_weights_and_its_gradient_are_those_of_kendall():

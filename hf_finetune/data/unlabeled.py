@@ -10,7 +10,7 @@ from typing import Literal
 
 from datasets import Dataset
 
-from hf_finetune.data.checks import drop_unusable
+from hf_finetune.data.checks import check_readable
 from hf_finetune.data.column_types import guess_features
 from hf_finetune.data.columns import find_inputs
 from hf_finetune.data.load import Source, load_source
@@ -21,16 +21,16 @@ from hf_finetune.data.tables import hash_rows, read_table
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.tasks import Modality
 
-__all__ = ["UnlabelledData", "load_unlabelled"]
+__all__ = ["UnlabeledData", "load_unlabeled"]
 
 
 @dataclass(frozen=True)
-class UnlabelledData:
+class UnlabeledData:
     """Unlabeled inputs of the domain that a model is adapted to.
 
     Attributes:
         dataset: Columns ``id``, and those of the modality.
-        notes: Messages to the user on what was inferred and left out, one sentence each.
+        notes: Messages to the user on what was inferred and skipped, one sentence each.
         fingerprint: SHA-256 over the contents; the same for the same inputs on any machine.
     """
 
@@ -42,7 +42,7 @@ class UnlabelledData:
         return len(self.dataset)
 
 
-def load_unlabelled(
+def load_unlabeled(
     path: str,
     *,
     modality: Modality,
@@ -52,7 +52,7 @@ def load_unlabelled(
     limit: int | None = None,
     seed: int = 0,
     options: TableOptions = NO_OPTIONS,
-) -> UnlabelledData:
+) -> UnlabeledData:
     """Load unlabeled inputs and check them. If there are several splits, train or else the first one is used.
 
     Args:
@@ -60,7 +60,7 @@ def load_unlabelled(
         modality: Kind of input.
         columns: Column names by role: image, text, text_pair. Missing roles are inferred; others are ignored.
         place: Field of the recipe that holds the path, for messages.
-        on_error: ``fail`` raises an error for unusable examples; ``skip`` leaves them out.
+        on_error: ``fail`` raises an error for unusable examples; ``skip`` skips them.
         limit: Number of examples to keep. None keeps all.
         seed: Seed of the random choice of the examples to keep.
         options: How to parse text files, where that cannot be detected.
@@ -68,16 +68,16 @@ def load_unlabelled(
     Raises:
         InputError: If the data cannot be used.
     """
-    with _told_at(place):
+    with _problems_at(place):
         source = _folder_of_files(path, modality) if modality.opens_files else None
-        source = source or load_source(path, modality=modality, labelled=False, options=options)
+        source = source or load_source(path, modality=modality, labeled=False, options=options)
         split = next(name for name in SPLITS if name in source.splits)
         dataset = source.splits[split]
         if len(dataset) == 0:
             raise InputError(Problem("data.path", "must contain at least one example"))
-        used = find_inputs(guess_features({split: dataset}, source.of_text), modality, columns)
+        used = find_inputs(guess_features({split: dataset}, source.untyped_splits), modality, columns)
         table = hash_rows(read_table(dataset, used, split, source.root, source.files.get(split)))
-        tables, notes, problems = drop_unusable({split: table}, on_error == "skip")
+        tables, notes, problems = check_readable({split: table}, on_error == "skip")
         if problems:
             raise InputError(problems)
     table = tables[split]
@@ -86,7 +86,7 @@ def load_unlabelled(
     if len(source.splits) > 1:
         notes.append(f"The {split} split is used.")
     digest = hashlib.sha256(json.dumps(list(table.contents)).encode()).hexdigest()
-    return UnlabelledData(table.dataset, tuple(f"{place}: {note}" for note in notes), digest)
+    return UnlabeledData(table.dataset, tuple(f"{place}: {note}" for note in notes), digest)
 
 
 def _folder_of_files(path: str, modality: Modality) -> Source | None:
@@ -107,7 +107,7 @@ def _folder_of_files(path: str, modality: Modality) -> Source | None:
 
 
 @contextmanager
-def _told_at(place: str) -> Iterator[None]:
+def _problems_at(place: str) -> Iterator[None]:
     """Context manager that assigns problems raised in its body to this field of the recipe instead of ``data``."""
     try:
         yield

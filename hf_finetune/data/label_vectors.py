@@ -11,7 +11,7 @@ from hf_finetune.targets import requested_target
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.reading import rows_where
 
-__all__ = ["Cells", "LabelValues", "Places", "holds_places", "read_places"]
+__all__ = ["Cells", "LabelValues", "LabelVectors", "is_binary_column", "read_label_vectors"]
 
 YES = ("1", "1.0", "true", "yes", "y", "t")
 NO = ("0", "0.0", "false", "no", "n", "f")
@@ -30,20 +30,20 @@ class LabelValues:
     Attributes:
         values: Label of each example: a class name, a number, a list of class names, or None if it is missing.
         unknown: Classes of each example whose membership is unknown; None if it is always known.
-        shares: Class probabilities of each example, by class name; None if the labels are no probabilities.
+        probabilities: Class probabilities of each example, by class name; None if the labels are no probabilities.
         names: Class names in the order of the data or the recipe; None if neither lists them.
         notes: Sentences for the user.
     """
 
     values: dict[Split, list[Any]]
     unknown: dict[Split, list[list[str]]] | None = None
-    shares: dict[Split, list[dict[str, float] | None]] | None = None
+    probabilities: dict[Split, list[dict[str, float] | None]] | None = None
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Places:
+class LabelVectors:
     """Label vectors of all splits, with one value per class.
 
     Attributes:
@@ -59,13 +59,13 @@ class Places:
     absent: float | None = None
 
 
-def read_places(
-    places: Places, ids: Mapping[Split, Sequence[str]], requested: Target | Literal["auto"]
+def read_label_vectors(
+    vectors: LabelVectors, ids: Mapping[Split, Sequence[str]], requested: Target | Literal["auto"]
 ) -> tuple[LabelValues, list[Problem]]:
     """Interpret label vectors as multi-hot vectors, or as class probabilities if they hold other values than 0 and 1.
 
     Args:
-        places: Label vectors of all splits.
+        vectors: Label vectors of all splits.
         ids: Example ids of each split, for messages.
         requested: Kind of labels to read; ``auto`` infers it.
 
@@ -73,26 +73,26 @@ def read_places(
         The labels, and problems.
     """
     numbers: dict[Split, list[list[float | None] | None]] = {}
-    strange: dict[str, str] = {}
-    for split, rows in places.rows.items():
+    invalid: dict[str, str] = {}
+    for split, rows in vectors.rows.items():
         numbers[split] = []
         for row, name in zip(rows, ids[split], strict=True):
             read = None if row is None else [_number(value) for value in row]
             if read is not None and any(isinstance(value, str) for value in read):
-                strange.setdefault(name, next(value for value in read if isinstance(value, str)))
+                invalid.setdefault(name, next(value for value in read if isinstance(value, str)))
             known = read is not None and any(value is not None for value in read)
             numbers[split].append(read if known else None)  # type: ignore[arg-type]
-    if strange:
-        value = f"{next(iter(strange.values()))!r} in {quoted(strange)}"
+    if invalid:
+        value = f"{next(iter(invalid.values()))!r} in {quoted(invalid)}"
         repair = "Write 0 or 1 (or no and yes, false and true); leave a cell empty if its value is unknown."
-        rule = f"must contain 0, 1 or a probability in {places.where}"
+        rule = f"must contain 0, 1 or a probability in {vectors.where}"
         return LabelValues({}), [Problem("The labels", rule, value, repair)]
     if all(value in (0, 1, None) for value in _flat(numbers)):
-        return _read_members(places, numbers, ids, requested)
-    return _read_shares(places, numbers, ids, requested)
+        return _read_multi_hot(vectors, numbers, ids, requested)
+    return _read_probabilities(vectors, numbers, ids, requested)
 
 
-def holds_places(values: Sequence[Any]) -> bool:
+def is_binary_column(values: Sequence[Any]) -> bool:
     """Return whether a column holds both zeros and ones, and nothing else but empty cells."""
     numbers = {"" if isinstance(value, list | dict) else _number(value) for value in values}
     return numbers - {None} == {0, 1}
@@ -116,68 +116,68 @@ def _number(value: Any) -> float | str | None:
     return number if math.isfinite(number) else str(value)
 
 
-def _read_members(
-    places: Places,
+def _read_multi_hot(
+    vectors: LabelVectors,
     numbers: Mapping[Split, Sequence[Sequence[float | None] | None]],
     ids: Mapping[Split, Sequence[str]],
     requested: Target | Literal["auto"],
 ) -> tuple[LabelValues, list[Problem]]:
-    held: dict[Split, list[Any]] = {
+    classes: dict[Split, list[Any]] = {
         split: [
-            None if row is None else [name for name, value in zip(places.names, row, strict=True) if value]
+            None if row is None else [name for name, value in zip(vectors.names, row, strict=True) if value]
             for row in rows
         ]
         for split, rows in numbers.items()
     }
     kind = requested_target(requested)
     if kind is not None and kind.is_exclusive:
-        wrong = rows_where(held, ids, lambda names: names is not None and len(names) != 1)
+        wrong = rows_where(classes, ids, lambda names: names is not None and len(names) != 1)
         if wrong:
             rule = f"must have exactly one class in every row if data.target is {requested}"
             value = f"no class or several classes in {quoted(wrong)}"
             repair = "Remove data.target if a row may have no class or several classes."
             return LabelValues({}), [Problem("The labels", rule, value, repair)]
-        values = {split: [names[0] if names else None for names in held[split]] for split in held}
-        return LabelValues(values, names=places.names), []
+        values = {split: [names[0] if names else None for names in classes[split]] for split in classes}
+        return LabelValues(values, names=vectors.names), []
     unknown = {
         split: [
-            [name for name, value in zip(places.names, row or (), strict=bool(row)) if value is None]
+            [name for name, value in zip(vectors.names, row or (), strict=bool(row)) if value is None]
             for row in rows
         ]
         for split, rows in numbers.items()
     }
     cells = sum(len(names) for split in unknown for names in unknown[split])
     if cells and not any(value == 0 for value in _flat(numbers)):
-        rule = f"must contain 0 where a class does not apply, in {places.where}"
+        rule = f"must contain 0 where a class does not apply, in {vectors.where}"
         repair = "Empty cells are read as unknown: write 0 where the class does not apply."
         return LabelValues({}), [Problem("The labels", rule, "only 1 and empty cells", repair)]
-    notes = [f"The labels are {places.where}: 1 means that the class applies."]
+    notes = [f"The labels are {vectors.where}: 1 means that the class applies."]
     if cells:
-        total = sum(len(places.names) for rows in numbers.values() for row in rows if row is not None)
+        total = sum(len(vectors.names) for rows in numbers.values() for row in rows if row is not None)
         notes.append(
             f"{cells:,} of {total:,} label cells are empty: they are read as unknown, and excluded from the "
             "loss and the metrics."
         )
-    elif all(names is None or len(names) == 1 for split in held for names in held[split]):
+    elif all(names is None or len(names) == 1 for split in classes for names in classes[split]):
         notes.append(
             "Every row has exactly one class: if the classes are mutually exclusive, set data.target: "
             "single_label."
         )
-    return LabelValues(held, unknown if cells else None, None, places.names, tuple(notes)), []
+    return LabelValues(classes, unknown if cells else None, None, vectors.names, tuple(notes)), []
 
 
-def _read_shares(
-    places: Places,
+def _read_probabilities(
+    vectors: LabelVectors,
     numbers: Mapping[Split, Sequence[Sequence[float | None] | None]],
     ids: Mapping[Split, Sequence[str]],
     requested: Target | Literal["auto"],
 ) -> tuple[LabelValues, list[Problem]]:
     """Interpret label vectors as class probabilities, which must sum to 1 in each row."""
     filled = {
-        split: [None if row is None else [places.absent if v is None else v for v in row] for row in rows]
+        split: [None if row is None else [vectors.absent if v is None else v for v in row] for row in rows]
         for split, rows in numbers.items()
     }
-    slack = max(0.01, ROUNDING * len(places.names))
+    slack = max(0.01, ROUNDING * len(vectors.names))
 
     def wrong(row: Sequence[float | None] | None) -> bool:
         if row is None:
@@ -208,23 +208,26 @@ def _read_shares(
         named = ((name, row) for split in filled for name, row in zip(ids[split], filled[split], strict=True))
         first = next(row for name, row in named if name in rows_wrong)
         return LabelValues({}), [Problem("The labels", rule, f"{first!r} in {quoted(rows_wrong)}", repair)]
-    shares: dict[Split, list[dict[str, float] | None]] = {}
+    probabilities: dict[Split, list[dict[str, float] | None]] = {}
     values: dict[Split, list[Any]] = {}
     ties = 0
     for split, rows in filled.items():
-        shares[split] = []
+        probabilities[split] = []
         for row in rows:
             total = math.fsum(row) if row else 1.0  # type: ignore[arg-type]
-            shares[split].append(
-                None if row is None else {n: v / total for n, v in zip(places.names, row, strict=True)}  # type: ignore[operator]
+            probabilities[split].append(
+                None if row is None else {n: v / total for n, v in zip(vectors.names, row, strict=True)}  # type: ignore[operator]
             )
         values[split] = [
-            None if probabilities is None else max(probabilities, key=lambda name: probabilities[name])
-            for probabilities in shares[split]
+            None
+            if row_probabilities is None
+            else max(row_probabilities, key=lambda name: row_probabilities[name])
+            for row_probabilities in probabilities[split]
         ]
         ties += sum(
-            probabilities is not None and list(probabilities.values()).count(max(probabilities.values())) > 1
-            for probabilities in shares[split]
+            row_probabilities is not None
+            and list(row_probabilities.values()).count(max(row_probabilities.values())) > 1
+            for row_probabilities in probabilities[split]
         )
     notes = [
         "The labels are probabilities: the loss is the cross-entropy with them; stratification, metrics and "
@@ -232,7 +235,7 @@ def _read_shares(
     ]
     if ties:
         notes.append(f"{ties:,} examples have several most probable classes; the first one is used.")
-    return LabelValues(values, None, shares, places.names, tuple(notes)), []
+    return LabelValues(values, None, probabilities, vectors.names, tuple(notes)), []
 
 
 def _few_fractions(rows: Cells, ids: Mapping[Split, Sequence[str]]) -> list[str]:
