@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_finetune.planning.layers import Layout
     from hf_finetune.planning.stages import StagePlan
     from hf_finetune.publishing.export import ExportResult
-    from hf_finetune.publishing.hub import Publication
+    from hf_finetune.publishing.hub import PublicationPlan
     from hf_finetune.recipe import CompressSpec, Recipe, StageSpec
     from hf_finetune.runs.prepared import PlanReport
 
@@ -207,7 +207,7 @@ def print_cache_entries(console: Console, folder: Path, entries: "Sequence[Cache
     console.print(f"{sum(entry.bytes for entry in entries):,} bytes in {folder}", markup=False)
 
 
-def print_publication(console: Console, planned: "Publication") -> None:
+def print_publication(console: Console, planned: "PublicationPlan") -> None:
     """Print the files that would be published, their repository and its visibility."""
     visibility = "private: visible only to its owners" if planned.private else "public: visible to everyone"
     repository = "an existing repository" if planned.exists else "a new repository"

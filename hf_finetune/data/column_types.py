@@ -309,8 +309,7 @@ def _are_errors(
 def _are_formatted_numbers(texts: Collection[str], non_numeric: Collection[str]) -> bool:
     """Return whether all texts are formatted numbers, with a currency, a percent sign or thousands separators.
 
-    ``non_numeric`` holds the texts that are not plain numbers. Digits alone, such as the code ``007``, are not
-    formatted numbers.
+    The texts in ``non_numeric`` are not plain numbers. Digits alone, such as ``007``, are not formatted numbers.
     """
     if not non_numeric or any(re.fullmatch(rf"{_SIGN}\d*[.,]?\d*", text.strip()) for text in non_numeric):
         return False

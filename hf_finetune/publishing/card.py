@@ -13,7 +13,6 @@ from yaml import YAMLError
 from hf_finetune.files import replacing
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.portable_recipe import (
-    LOCAL,
     is_local,
     portable_recipe,
     published_recipe,
@@ -31,10 +30,12 @@ from hf_finetune.tasks import TASKS
 
 __all__ = ["render_card", "write_card"]
 
-MAX_LISTED_CLASSES = 5  # classes in the lists of weak and of rare classes, at most
+MAX_LISTED_CLASSES = 5
+"""Maximum number of classes in the lists of weak and of rare classes."""
 RARE_CLASS_EXAMPLES = 20
 """Number of training examples below which a class is listed as rare."""
-LICENSE_FIELDS = ("license", "license_name", "license_link")  # metadata fields of a model card
+LICENSE_FIELDS = ("license", "license_name", "license_link")
+"""Metadata fields of a model card on its license."""
 
 
 def write_card(folder: Path) -> Path:
@@ -70,7 +71,7 @@ def render_card(
         record: Finished run.
         recipe: Recipe of the run, without paths of this machine.
         license_fields: License fields from the card of the base checkpoint.
-        code: Name of the file next to the weights with the code of the head; empty if the head needs no code.
+        code: Name of the Python file of a custom head, next to the weights; empty without one.
         joint_recipe: Multi-task recipe of the run, if the model is for one of several tasks; None uses ``recipe``.
     """
     base, data = recipe.model.path, recipe.data.path
@@ -110,20 +111,20 @@ def render_card(
         example=_example(record),
         head=recipe.model.head,
         verdict=verdict(record),
-        spread=cross_validation_sentence(record.metrics, leading_metric),
+        fold_sentence=cross_validation_sentence(record.metrics, leading_metric),
         calibration=calibration_verdict(record.metrics),
-        worst=slices_verdict(record.metrics),
-        domain=domain_sentence(record),
-        weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:MAX_LISTED_CLASSES]
+        slice_sentences=slices_verdict(record.metrics),
+        domain_sentence=domain_sentence(record),
+        weak_classes=sorted(rows, key=lambda row: (row.f1, row.name))[:MAX_LISTED_CLASSES]
         if len(rows) > 2
         else [],
-        few=_rare_classes(record),
+        rare_classes=_rare_classes(record),
         rare_below=RARE_CLASS_EXAMPLES,
         recipe=yaml,
         fence=_fence(yaml),
-        others=[name for name in getattr(joint_recipe, "tasks", ()) if name != record.name],
+        other_tasks=[name for name in getattr(joint_recipe, "tasks", ()) if name != record.name],
         sizes=size_tables(record.metrics),
-        zip=zip,
+        stages=list(zip(record.recipe["stages"], record.metrics["stages"], strict=True)),
     )
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}"))
 
@@ -153,7 +154,7 @@ def _results(record: RunRecord, data: str) -> list[EvalResult]:
 
 
 def _example(record: RunRecord) -> str:
-    """Return the example in the card's code."""
+    """Return the Python expression of the input in the usage example."""
     modality = TASKS[record.recipe["task"]].modality
     columns = record.data.get("columns", {})
     return modality.example_code(pair=any(columns.get(name) for name in modality.columns[1:]))
@@ -180,7 +181,7 @@ def _license_fields(spec: ModelSpec) -> dict[str, str]:
 
 def _describe_source(path: str, kind: str) -> str:
     """Return the name of a checkpoint or a dataset, with a note if it is local."""
-    return f"{path.removeprefix(LOCAL)} (a local {kind})" if is_local(path) else path
+    return f"{path.removeprefix(LOCAL_PREFIX)} (a local {kind})" if is_local(path) else path
 
 
 def _fence(text: str) -> str:

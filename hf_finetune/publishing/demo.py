@@ -26,8 +26,10 @@ __all__ = ["Page", "build_page", "prepare_page", "serve"]
 
 logger = logging.getLogger(__name__)
 
-MAX_EXAMPLES = 8  # test examples offered on the page, at most
-MAX_CLASSES = 10  # classes shown for one prediction, at most
+MAX_EXAMPLES = 8
+"""Maximum number of test examples on the page."""
+MAX_CLASSES = 10
+"""Maximum number of classes that are shown for one prediction."""
 TABLE_FILE = "predictions.csv"
 
 Example = dict[str, str]
@@ -40,7 +42,7 @@ class Page:
     Attributes:
         title: Name of the model.
         classifier: Model to try.
-        pairs: Whether an example has the optional column, as pairs of texts have.
+        pairs: Whether examples have the optional column, such as a second text.
         examples: Examples to choose from, by column: texts, or paths of files.
         folder: Folder for files and tables while the page is open.
     """
@@ -62,7 +64,7 @@ class Page:
         return self.modality.columns if self.pairs else self.modality.columns[:1]
 
     def predict_one(self, *values: str | None) -> Prediction:
-        """Return the prediction for one example; an unreadable example has its error in it.
+        """Return the prediction for one example; for an unreadable example, its ``error`` is set.
 
         Args:
             values: Path of a file or a text, for each column. None if the field is empty.
@@ -79,7 +81,7 @@ class Page:
         """Predict files, or texts in csv, jsonl, parquet and txt files, and write a table of the predictions.
 
         Args:
-            files: Paths of the files. An example that cannot be read has its error in its row.
+            files: Paths of the files. The row of an example that cannot be read contains the error.
 
         Returns:
             Path of the csv file, number of its rows, and number of rows with an error.

@@ -47,11 +47,13 @@ __all__ = ["FORMATS", "QUANTIZATIONS", "REPORT_FILE", "ExportResult", "ParityErr
 logger = logging.getLogger(__name__)
 
 FORMATS = ("onnx", "torch_export")
+"""Values of the ``format`` argument."""
 QUANTIZATIONS = ("int8",)
+"""Values of the ``quantize`` argument."""
 REPORT_FILE = "export.json"
 
 TOLERANCE = 1e-3
-"""Largest difference of a logit that rounding may cause without quantization, as a fraction of the largest logit."""
+"""Tolerance for models that are not quantized: maximum logit difference as a fraction of the largest logit."""
 
 
 class ParityError(RuntimeError):
@@ -65,7 +67,7 @@ class ExportResult:
     Attributes:
         folder: Folder of the exported model.
         report: Content of export.json.
-        primary_metrics: Names of the primary metrics.
+        primary_metrics: Names of the default metrics of the target.
     """
 
     folder: Path
@@ -118,8 +120,8 @@ def export(
         partial.mkdir()
         _copy_config(model_or_run, classifier, partial)
         _write_model(classifier, format, quantize, calibration, partial)
-        after = _load_exported(format, partial, trust_remote_code)
-        parity = compare_models(classifier, after, dataset)
+        exported = _load_exported(format, partial, trust_remote_code)
+        parity = compare_models(classifier, exported, dataset)
         if quantize is None:
             _check_parity(parity)
         report = {
@@ -133,8 +135,11 @@ def export(
             "largest_difference": parity.largest_difference,
             "largest_logit": parity.largest_logit,
             "same_answers": parity.prediction_agreement,
-            "metrics": {"before": without_nan(parity.before), "after": without_nan(parity.after)},
-            **_costs(model_or_run, classifier, after, partial),
+            "metrics": {
+                "before": without_nan(parity.original_metrics),
+                "after": without_nan(parity.exported_metrics),
+            },
+            **_costs(model_or_run, classifier, exported, partial),
         }
         write_json(partial / REPORT_FILE, report)
     return ExportResult(folder, report, default_metrics(classifier.target))
@@ -173,7 +178,7 @@ def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, 
 
 
 def _comparison_split(model_or_run: str | Path, data: str | None) -> str | None:
-    """Return the split of the run to compare on: test, else validation; None if ``data`` is given or it is no run."""
+    """Return the split to compare on: test, else validation; None if ``data`` is set or the model is not a run."""
     run = find_run(model_or_run)
     if data is not None or run is None:
         return None
@@ -185,9 +190,9 @@ def _comparison_split(model_or_run: str | Path, data: str | None) -> str | None:
 
 
 def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data: str | None) -> Dataset:
-    """Return examples to calibrate the quantization on: from the validation split, else from the training split.
+    """Return examples to calibrate the quantization, from the validation split or else the training split.
 
-    The parity check uses the test split, where there is one, so that it compares on other examples.
+    The parity check uses other examples: those of the test split, if there is one.
     """
     for split in ("validation", "train"):
         try:
@@ -251,17 +256,20 @@ def _check_parity(parity: Parity) -> None:
         )
 
 
-def _costs(model_or_run: str | Path, before: Classifier, after: Classifier, folder: Path) -> dict[str, Any]:
+def _costs(
+    model_or_run: str | Path, original: Classifier, exported: Classifier, folder: Path
+) -> dict[str, Any]:
     """Measure the weights (bytes) and a forward pass of one example (milliseconds, without preprocessing)."""
     files = (folder / ONNX_FILE, folder / f"{ONNX_FILE}.data", folder / PROGRAM_FILE)
     return {
-        "bytes": {"before": _model_bytes(model_or_run, before), "after": weight_bytes(*files)},
-        "milliseconds": {"before": _latency(before), "after": _latency(after)},
+        "bytes": {"before": _model_bytes(model_or_run, original), "after": weight_bytes(*files)},
+        "milliseconds": {"before": _latency(original), "after": _latency(exported)},
         "threads": torch.get_num_threads(),
     }
 
 
 def _model_bytes(model_or_run: str | Path, classifier: Classifier) -> int:
+    """Return the size of the weights in bytes: of the files if the model is local, else of the tensors in memory."""
     source = resolve_model_dir(model_or_run)
     if isinstance(source, Path):
         size = weight_bytes(*source.glob("*.safetensors"), *source.glob("*.bin"))

@@ -29,8 +29,11 @@ METADATA = ("task", "target", "labels", "logit_temperature", "decision_threshold
 """Metadata keys stored in an exported file, each with a JSON value."""
 
 Batch = dict[str, torch.Tensor]
+"""Model inputs by name, each `[examples, ...]`."""
 Preprocess = Callable[[Sequence[Any]], Batch]
+"""Function from examples to model inputs."""
 Forward = Callable[[Batch], np.ndarray]
+"""Function from model inputs to logits `[examples, classes]`."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,14 @@ def load_exported_classifier(
         folder: Folder with config.json and the files of the preprocessor.
         metadata: Metadata from ``export_metadata``, read from the exported file.
         forward: Function from model inputs to logits `[examples, classes]`.
-        batch_size: Examples per forward pass; 1 is used if inputs cannot be joined to batches.
+        batch_size: Examples per forward pass; 1 is used if inputs cannot be batched.
         trust_remote_code: Whether code of the processor may run.
 
     Returns:
         Classifier whose pipeline is an ``ExportedPipeline``.
 
     Raises:
-        InputError: If the processor needs its own code and may not run it.
+        InputError: If the processor requires remote code and ``trust_remote_code`` is False.
         OSError, ValueError: If transformers cannot load the processor for another reason.
     """
     values = {name: json.loads(metadata[name]) for name in METADATA}

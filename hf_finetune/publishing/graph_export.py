@@ -159,7 +159,9 @@ def load_onnx_classifier(
 def load_program_classifier(
     folder: str | Path, *, batch_size: int = 64, trust_remote_code: bool = False, trust_program: bool = False
 ) -> Classifier:
-    """Load an exported ``torch.export`` program, which unpickles its file.
+    """Load an exported ``torch.export`` program.
+
+    Loading unpickles the file, so it can run code.
 
     Args:
         folder: Folder that ``export`` wrote with the format ``torch_export``.

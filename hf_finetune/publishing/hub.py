@@ -22,19 +22,20 @@ from hf_finetune.publishing.upload_plan import (
 )
 from hf_finetune.recipe.publish import check_repository
 
-__all__ = ["Publication", "Published", "plan_publication", "publish"]
+__all__ = ["PublicationPlan", "PublicationResult", "plan_publication", "publish"]
 
 logger = logging.getLogger(__name__)
 
 VERSION = version("hf-finetune")
 MAIN = "main"
 NEVER_DELETED = ("README.md",)
-"""Files that stay in the repository when the run lacks them: a user has written them there."""
+"""Files that are not deleted from the repository if the run does not have them, because users write them there."""
 CONFLICTS = (409, 412)
+"""HTTP status codes for a concurrent commit."""
 
 
 @dataclass(frozen=True)
-class Publication:
+class PublicationPlan:
     """Plan of the changes that publishing a run would make on the Hub.
 
     Attributes:
@@ -81,12 +82,12 @@ class Publication:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublicationResult:
     """Result of publishing.
 
     Attributes:
         url: Web page of the model.
-        commit: Commit that holds the model.
+        commit: Commit with the model.
         created_commit: Whether publishing created the commit; False if the repository had all files already.
     """
 
@@ -115,7 +116,7 @@ def plan_publication(
     tag: str | None = None,
     endpoint: str | None = None,
     token: str | None = None,
-) -> Publication:
+) -> PublicationPlan:
     """Compare a run with a repository and return the changes that publishing would make, without making them.
 
     Args:
@@ -125,8 +126,8 @@ def plan_publication(
             one as it is.
         revision: Branch to publish to, created if it does not exist. None is the main branch.
         tag: New tag for the commit; None sets none.
-        endpoint: URL of the Hub; None uses the environment's.
-        token: Access token; None uses the environment's, or that of ``hf auth login``.
+        endpoint: URL of the Hub; None uses HF_ENDPOINT or the default.
+        token: Access token; None uses HF_TOKEN or the token of ``hf auth login``.
 
     Returns:
         Plan for ``publish``.
@@ -147,7 +148,7 @@ def plan_publication(
         remote = _read_remote(api, repository, branch)
     files = remote.files if remote else {}
     names = {upload.name for upload in uploads}
-    plan = Publication(
+    plan = PublicationPlan(
         folder,
         repository,
         api.endpoint,
@@ -168,8 +169,10 @@ def plan_publication(
     return _check_against_remote(plan, remote, private) if remote else plan
 
 
-def _check_against_remote(plan: Publication, remote: _RemoteState, private: bool | None) -> Publication:
-    """Return the plan, checked against an existing repository; without its tag if the right commit has it already."""
+def _check_against_remote(
+    plan: PublicationPlan, remote: _RemoteState, private: bool | None
+) -> PublicationPlan:
+    """Check a plan against the existing repository; return it without its tag if the commit has the tag already."""
     if private is not None and private != remote.private:
         requested, actual = ("private", "public") if private else ("public", "private")
         field = f"private: {str(remote.private).lower()}"
@@ -206,7 +209,7 @@ def _read_remote(api: HfApi, repository: str, branch: str | None) -> _RemoteStat
 
 
 def _is_unchanged(upload: Upload, files: dict[str, Any]) -> bool:
-    """Return whether the file in the repository is the same, by its hash (SHA-256 in LFS, else git blob SHA-1)."""
+    """Return whether the file in the repository is unchanged, by its hash (SHA-256 in LFS, else git blob SHA-1)."""
     entry = files[upload.name]
     if entry.lfs is None:
         content = upload.source if isinstance(upload.source, bytes) else upload.source.read_bytes()
@@ -218,12 +221,12 @@ def _is_unchanged(upload: Upload, files: dict[str, Any]) -> bool:
         return hashlib.file_digest(stream, "sha256").hexdigest() == entry.lfs.sha256
 
 
-def publish(plan: Publication, *, token: str | None = None) -> Published:
-    """Publish a run as planned, with all files in one commit, so that the repository never holds a partial model.
+def publish(plan: PublicationPlan, *, token: str | None = None) -> PublicationResult:
+    """Publish a run as planned, with all files in one commit, so that the repository never contains a partial model.
 
     Args:
         plan: Plan from ``plan_publication``.
-        token: Access token; None uses the environment's, or that of ``hf auth login``.
+        token: Access token; None uses HF_TOKEN or the token of ``hf auth login``.
 
     Returns:
         URL and commit of the published model.
@@ -241,10 +244,10 @@ def publish(plan: Publication, *, token: str | None = None) -> Published:
     if plan.tag is not None:
         _create_tag(api, plan, commit)
     branch_path = f"/tree/{plan.revision}" if plan.revision else ""
-    return Published(f"{plan.endpoint}/{plan.repository}{branch_path}", commit, plan.changes_files)
+    return PublicationResult(f"{plan.endpoint}/{plan.repository}{branch_path}", commit, plan.changes_files)
 
 
-def _create_repository(api: HfApi, plan: Publication) -> str:
+def _create_repository(api: HfApi, plan: PublicationPlan) -> str:
     """Create the repository with the planned visibility, and return its first commit."""
     try:
         with_retries(lambda: api.create_repo(plan.repository, private=plan.private))
@@ -272,7 +275,7 @@ def _name_taken_problem(api: HfApi, repository: str) -> Problem:
     return Problem(repository, "must be a model repository, or an unused name", existing, repair)
 
 
-def _create_commit(api: HfApi, plan: Publication, head: str | None) -> str:
+def _create_commit(api: HfApi, plan: PublicationPlan, head: str | None) -> str:
     """Upload the added and changed files, delete the removed ones, and return the commit."""
     sent = {*plan.added, *plan.changed}
     additions = [CommitOperationAdd(file.name, file.source) for file in plan.uploads if file.name in sent]
@@ -299,14 +302,14 @@ def _create_commit(api: HfApi, plan: Publication, head: str | None) -> str:
     return commit.oid
 
 
-def _commit_message(plan: Publication) -> str:
+def _commit_message(plan: PublicationPlan) -> str:
     if not plan.exists:
         return f"Publish a model fine-tuned with hf-finetune {VERSION}"
     parts = (("Add", plan.added), ("Change", plan.changed), ("Remove", plan.removed))
     return "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
 
 
-def _commit_if_applied(api: HfApi, plan: Publication) -> str | None:
+def _commit_if_applied(api: HfApi, plan: PublicationPlan) -> str | None:
     """Return the newest commit if it matches the plan, so that only the response to the commit was lost; else None."""
     remote = _read_remote(api, plan.repository, plan.revision)
     if remote is None or remote.head is None or any(name in remote.files for name in plan.removed):
@@ -317,7 +320,7 @@ def _commit_if_applied(api: HfApi, plan: Publication) -> str | None:
     return remote.head if complete else None
 
 
-def _create_tag(api: HfApi, plan: Publication, commit: str) -> None:
+def _create_tag(api: HfApi, plan: PublicationPlan, commit: str) -> None:
     try:
         with hub_errors(plan.repository, plan.endpoint):
             with_retries(

@@ -24,22 +24,23 @@ __all__ = ["hub_errors", "no_token", "with_retries"]
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-# Base class of the connection errors of huggingface_hub: HTTPError of httpx, or of the copy of httpx that newer
-# versions bring.
+# Base class of connection errors: HTTPError of httpx, or of the copy of httpx in newer versions of huggingface_hub.
 CONNECTION_FAILURE: type[Exception] = HfHubHTTPError.__mro__[1]
 FAILURES = (CONNECTION_FAILURE, OfflineModeIsEnabled, LocalTokenNotFoundError, RuntimeError, ValueError)
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)
 """Seconds to wait before each retry, unless the Hub requests another time."""
-LONGEST_WAIT = 300.0
+MAX_DELAY = 300.0
 """Longest wait requested by the Hub (seconds) that is honored; beyond it the error is reported."""
 QUOTA = re.compile(r"storage|quota|billing|payment|subscri|upgrade|\blimit", re.IGNORECASE)
+"""Pattern of messages about exhausted storage."""
 TOO_LARGE = re.compile(r"LFS batch API returned errors|too large|exceeds", re.IGNORECASE)
+"""Pattern of messages about files that are too large."""
 
 
 def with_retries(request: Callable[[], Result]) -> Result:
     """Return the result of a request to the Hub, with retries after a rate limit, a server error or no response.
 
-    A permanent error, or the last one when no retries are left, is raised as it is.
+    A permanent error is raised unchanged, and so is the last error when no retries are left.
 
     Args:
         request: Function that sends the request and returns the result.
@@ -57,13 +58,15 @@ def with_retries(request: Callable[[], Result]) -> Result:
 
 
 def _pause(error: Exception, wait: float) -> float | None:
-    """Return the seconds to wait before the next retry; None if the error is permanent or the wait too long."""
+    """Return the seconds to wait before the next retry; None for a permanent error or too long a wait."""
     if not isinstance(error, HfHubHTTPError):
         return wait
     status = error.response.status_code
     if status == 429:
         requested = _retry_after(error)
-        return wait if requested is None else requested if requested <= LONGEST_WAIT else None
+        if requested is None:
+            return wait
+        return requested if requested <= MAX_DELAY else None
     return wait if status in (408, 500, 502, 503, 504) else None
 
 
@@ -71,6 +74,7 @@ def _retry_after(error: HfHubHTTPError) -> float | None:
     value = error.response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)
+    # RateLimit header of the IETF draft: r = remaining requests, t = seconds until the reset
     spent = re.search(r"\br=0\s*;\s*t=(\d+)", error.response.headers.get("RateLimit", ""))
     return float(spent[1]) if spent else None
 

@@ -18,7 +18,8 @@ from hf_finetune.targets.scored_examples import ScoredExamples
 
 __all__ = ["Parity", "compare_models", "median_milliseconds", "weight_bytes"]
 
-TIMED_CALLS, WARM_UP_CALLS = 30, 5
+TIMED_CALLS = 30
+WARM_UP_CALLS = 5
 
 
 @dataclass(frozen=True)
@@ -30,47 +31,48 @@ class Parity:
         largest_difference: Largest absolute difference of a logit, over all examples and classes.
         largest_logit: Largest absolute logit of the original model, the scale for ``largest_difference``.
         prediction_agreement: Fraction of the examples with the same prediction, in [0, 1]; None for regression.
-        before: Metrics of the original model.
-        after: Metrics of the exported model.
+        original_metrics: Metrics of the original model.
+        exported_metrics: Metrics of the exported model.
     """
 
     examples: int
     largest_difference: float
     largest_logit: float
     prediction_agreement: float | None
-    before: Mapping[str, float]
-    after: Mapping[str, float]
+    original_metrics: Mapping[str, float]
+    exported_metrics: Mapping[str, float]
 
 
-def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> Parity:
+def compare_models(original: Classifier, exported: Classifier, dataset: Dataset) -> Parity:
     """Compute the predictions of both models on the same examples and compare them.
 
     Args:
-        before: Original model.
-        after: Exported model.
+        original: Original model.
+        exported: Exported model.
         dataset: Labeled examples, as for ``evaluate_model``.
     """
-    logits_before, logits_after = (
-        np.stack(list(compute_logits(classifier, model_examples(dataset)))) for classifier in (before, after)
+    original_logits, exported_logits = (
+        np.stack(list(compute_logits(classifier, model_examples(dataset))))
+        for classifier in (original, exported)
     )
-    target = before.target
-    labels = labels_of(dataset, target, len(before.label_names))
-    examples_before, examples_after = (
-        ScoredExamples(labels, probabilities(logits, target), target, before.thresholds, groups_of(dataset))
-        for logits in (logits_before, logits_after)
+    target = original.target
+    labels = labels_of(dataset, target, len(original.label_names))
+    original_examples, exported_examples = (
+        ScoredExamples(labels, probabilities(logits, target), target, original.thresholds, groups_of(dataset))
+        for logits in (original_logits, exported_logits)
     )
-    names = all_metrics(target, len(before.label_names))
+    names = all_metrics(target, len(original.label_names))
     agreement = None
     if TARGETS[target].has_classes:
-        matches = examples_before.decisions == examples_after.decisions
+        matches = original_examples.decisions == exported_examples.decisions
         agreement = float(matches.reshape(len(labels), -1).all(axis=1).mean())
     return Parity(
         examples=len(labels),
-        largest_difference=float(np.abs(logits_before - logits_after).max()),
-        largest_logit=float(np.abs(logits_before).max()),
+        largest_difference=float(np.abs(original_logits - exported_logits).max()),
+        largest_logit=float(np.abs(original_logits).max()),
         prediction_agreement=agreement,
-        before=compute_metrics(names, examples_before),
-        after=compute_metrics(names, examples_after),
+        original_metrics=compute_metrics(names, original_examples),
+        exported_metrics=compute_metrics(names, exported_examples),
     )
 
 

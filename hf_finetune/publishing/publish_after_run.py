@@ -1,4 +1,4 @@
-"""Publish after a run; a failure to publish does not fail the run."""
+"""Publish a run when it ends. If publishing fails, the run still counts as finished."""
 
 import logging
 import shlex

@@ -21,7 +21,7 @@ from hf_finetune.targets import TARGETS
 __all__ = ["write_space"]
 
 _APP = Path(__file__).with_name("space_app.py")
-# Files of a checkpoint to copy. The README and all other files are left out.
+# Files of a checkpoint to copy; the README and all other files are not copied.
 _CHECKPOINT = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 _README = """\
@@ -49,7 +49,8 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
     Raises:
         InputError: If the model cannot be loaded or depends on remote code, or if the folder is not empty.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    is_empty_folder = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty_folder:
         raise InputError(Problem("--space", "must be an empty folder or not exist", repr(str(folder))))
     recipe = find_run_recipe(model_or_run)
     if recipe is not None and recipe.model.trust_remote_code:

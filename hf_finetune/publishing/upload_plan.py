@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.head_spec import CODE
-from hf_finetune.publishing.portable_recipe import LOCAL, RECIPE, published_recipe, run_recipe
+from hf_finetune.publishing.portable_recipe import LOCAL_PREFIX, RECIPE_FILE, published_recipe, run_recipe
 from hf_finetune.recipe import dump_recipe
 from hf_finetune.training.manifest import read_manifest
 
@@ -47,7 +47,7 @@ ALLOWED = (
 
 MODEL_PLACEHOLDER = "FOLDER OR NAME OF THIS MODEL"
 """Placeholder in a model card for the name under which the model is published."""
-RECIPE_NOTE = f"# Paths that begin with {LOCAL} were on a local disk: replace them.\n"
+RECIPE_NOTE = f"# Paths that begin with {LOCAL_PREFIX} were on a local disk: replace them.\n"
 SECRET_NAMES = ("_TOKEN", "_KEY", "_SECRET")
 SHORTEST_SECRET = 8
 """Minimum length of a secret. A shorter value, such as 1 or true, occurs in any text."""
@@ -75,7 +75,7 @@ def check_finished(run: Path) -> None:
     """Check that a folder is a finished run with a model to publish.
 
     Raises:
-        InputError: If the folder is no run, a stage or the evaluation is not done, or there is no model.
+        InputError: If the folder is not a run, a stage or the evaluation is not finished, or there is no model.
     """
     place = str(run)
     if not (run / "manifest.json").is_file():
@@ -85,10 +85,9 @@ def check_finished(run: Path) -> None:
     manifest = read_manifest(run / "manifest.json")
     unfinished_stages = [record.name for record in manifest.stages if record.state != "done"]
     if unfinished_stages or manifest.state != "done":
-        value = (
-            f"unfinished stages: {', '.join(unfinished_stages)}" if unfinished_stages else "no evaluation yet"
-        )
-        repair = f"Finish it: hf-finetune run {run / RECIPE} --output-dir {run} --resume."
+        stages = ", ".join(unfinished_stages)
+        value = f"unfinished stages: {stages}" if stages else "no evaluation yet"
+        repair = f"Finish it: hf-finetune run {run / RECIPE_FILE} --output-dir {run} --resume."
         raise InputError(Problem(place, "must be a finished run", value, repair))
     if not (run / "model" / "config.json").is_file():
         adapter = (run / "adapter").is_dir()
@@ -102,7 +101,7 @@ def check_finished(run: Path) -> None:
 
 def is_allowed(name: str) -> bool:
     """Return whether a file with this name may be published."""
-    return name == RECIPE or any(fnmatch(name, pattern) for pattern in ALLOWED)
+    return name == RECIPE_FILE or any(fnmatch(name, pattern) for pattern in ALLOWED)
 
 
 def collect_uploads(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
@@ -126,16 +125,16 @@ def collect_uploads(run: Path, repository: str) -> tuple[list[Upload], list[str]
             Problem(str(code), "must be the file of the installed hf-finetune", "another file", repair)
         )
     for file in sorted((run / "model").iterdir()):
-        if not file.is_file() or file.is_symlink() or not is_allowed(file.name) or file.name == RECIPE:
+        if not file.is_file() or file.is_symlink() or not is_allowed(file.name) or file.name == RECIPE_FILE:
             skipped.append(file.name)
         elif file.name == CARD_FILE:
             text = file.read_bytes().replace(MODEL_PLACEHOLDER.encode(), repository.encode())
             uploads.append(Upload(CARD_FILE, text, len(text)))
         else:
             uploads.append(Upload(file.name, file, file.stat().st_size))
-    if (run / RECIPE).is_file():
+    if (run / RECIPE_FILE).is_file():
         recipe = (RECIPE_NOTE + dump_recipe(published_recipe(run))).encode()
-        uploads.append(Upload(RECIPE, recipe, len(recipe)))
+        uploads.append(Upload(RECIPE_FILE, recipe, len(recipe)))
     return uploads, skipped
 
 
@@ -146,7 +145,7 @@ def check_no_secrets(
 
     Args:
         uploads: Files to check. Only the header of a weights file is searched.
-        run: Run directory, whose path is one of those that no file may contain.
+        run: Run directory; its path must not occur in the files.
         environment: Environment variables; the values of those named ..._TOKEN, ..._KEY and ..._SECRET are secrets.
             None is the environment of this process.
 
@@ -173,6 +172,7 @@ def check_no_secrets(
 def _find_secrets(
     upload: Upload, secrets: Mapping[str, bytes], paths: Mapping[str, re.Pattern[bytes]]
 ) -> Iterator[Problem]:
+    """Yield a problem for each line of a file with a secret or a local path."""
     repair = "Remove it and publish again; nothing was sent."
     for number, line in enumerate(_lines(upload), 1):
         place = f"{upload.name}, line {number}"
@@ -184,10 +184,11 @@ def _find_secrets(
         for path, pattern in paths.items():
             if pattern.search(line):
                 yield Problem(place, "must not contain a local path", repr(path), repair)
-                break
+                break  # the longest path is enough
 
 
 def _lines(upload: Upload) -> list[bytes]:
+    """Return the lines of a text file; for a weights file, only its header in JSON."""
     if isinstance(upload.source, bytes):
         return upload.source.splitlines()
     if not any(fnmatch(upload.name, pattern) for pattern in WEIGHTS):
@@ -201,7 +202,7 @@ def _local_paths(run: Path) -> list[str]:
     """Return the local folders whose paths must not be published, the longest first."""
     folders = [run, Path.cwd(), Path.home()]
     folders += [Path(os.environ[name]) for name in ("HF_HOME", "HF_HUB_CACHE") if os.environ.get(name)]
-    if (run / RECIPE).is_file():
+    if (run / RECIPE_FILE).is_file():
         recipe = run_recipe(run)
         teachers = [stage.teacher for stage in recipe.stages if stage.teacher is not None]
         named = (recipe.model.path, recipe.data.path, *(teacher.path for teacher in teachers))

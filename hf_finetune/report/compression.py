@@ -44,8 +44,8 @@ def size_tables(metrics: Mapping[str, Any]) -> list[SizeTable]:
     return tables
 
 
-def _rows(sizes: Mapping[str, Any], one: str, other: str) -> tuple[tuple[str, str, str], ...]:
-    first, second = sizes[one], sizes[other]
+def _rows(sizes: Mapping[str, Any], first_key: str, second_key: str) -> tuple[tuple[str, str, str], ...]:
+    first, second = sizes[first_key], sizes[second_key]
     rows = [
         (f"test {name}", _number(first["metrics"].get(name), 4), _number(second["metrics"].get(name), 4))
         for name in second["metrics"]
@@ -56,8 +56,8 @@ def _rows(sizes: Mapping[str, Any], one: str, other: str) -> tuple[tuple[str, st
             rows.append((words, f"{first[field]:,}", f"{second[field]:,}"))
     macs = f"MACs (multiply-accumulate operations) for {sizes['example']}"
     rows.append((macs, f"{first['macs']:,}", f"{second['macs']:,}"))
-    one, other = (_number(model["milliseconds"], 2) for model in (first, second))
-    rows.append(("CPU latency of one forward pass (ms)", one, other))
+    first_ms, second_ms = (_number(model["milliseconds"], 2) for model in (first, second))
+    rows.append(("CPU latency of one forward pass (ms)", first_ms, second_ms))
     return tuple(rows)
 
 

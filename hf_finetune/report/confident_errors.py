@@ -16,7 +16,7 @@ from hf_finetune.tasks import modality_of
 
 __all__ = ["describe_data", "find_mistakes"]
 
-MAX_EXAMPLES = 12  # examples, at most
+MAX_EXAMPLES = 12
 
 
 def find_mistakes(
@@ -35,9 +35,8 @@ def find_mistakes(
     """
     decisions = decide(predictions.scores, predictions.target, thresholds)
     wrong, confidence = _wrong(predictions, decisions)
-    order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[
-        : min(MAX_EXAMPLES, int(wrong.sum()))
-    ]
+    count = min(MAX_EXAMPLES, int(wrong.sum()))
+    order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[:count]
     modality, kind = modality_of(dataset.column_names), TARGETS[predictions.target]
     return [
         {
@@ -68,7 +67,7 @@ def describe_data(
     """Return the content of ``data.json``: numbers of examples in each split and class, and notes on the data.
 
     Args:
-        splits: Splits by name; a split that is None is left out.
+        splits: Splits by name; splits that are None are skipped.
         label_names: Class names, by class index.
         notes: Sentences on inferred columns, created splits and skipped examples.
     """

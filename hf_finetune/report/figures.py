@@ -1,4 +1,4 @@
-"""Figures of a report as SVG, drawn by matplotlib in a few colors that a page can replace with its own."""
+"""Figures of a report as SVG, in a few colors that a page replaces by CSS variables."""
 
 import io
 import re
@@ -24,7 +24,12 @@ __all__ = [
     "reliability_curve",
 ]
 
-INK, MUTED, GRID, FIRST, SECOND, PAPER = "#1f2430", "#5b6270", "#d4d8df", "#1f5fbf", "#b4540a", "#ffffff"
+INK = "#1f2430"
+MUTED = "#5b6270"
+GRID = "#d4d8df"
+FIRST = "#1f5fbf"
+SECOND = "#b4540a"
+PAPER = "#ffffff"
 COLORS = {
     "--ink": INK,
     "--muted": MUTED,
@@ -40,16 +45,20 @@ MAX_LABELED_CLASSES = 30
 MAX_MATRIX_CLASSES = 500
 """Maximum number of classes for a confusion matrix of all classes."""
 MAX_FULL_SIZE_CELLS = 100
-"""Number of cells per side that are still visible at their true size; with more classes, cells are enlarged."""
+"""Maximum number of classes at which a cell is visible at its own size; with more, cells are enlarged."""
 MAX_CONFUSED_CLASSES = 15
 """Maximum number of classes in the matrix of the most confused classes."""
-MIN_OPACITY, MAX_OPACITY, MAX_OPACITY_WITH_COUNTS = 0.08, 0.9, 0.5
-"""Opacity of the smallest and the largest share, and of the largest share in cells with counts, for readability."""
+MIN_OPACITY = 0.08
+MAX_OPACITY = 0.9
+MAX_OPACITY_WITH_COUNTS = 0.5
+"""Opacity of the largest fraction in cells with counts, so that the counts are readable."""
 MAX_NAMED_STAGES = 4
-"""Maximum number of stages that are labeled by name in the learning curves; more are labeled by number."""
+"""Maximum number of stages that are labeled by name in the learning curves; if there are more, by number."""
 WIDTH = 4.6  # inches: fills a page, and is still readable on a phone
 MAX_BARS = 40
+"""Maximum number of classes in the figure of the class balance."""
 MAX_NAME_LENGTH = 24
+"""Maximum number of characters of a class name."""
 LETTER_WIDTH = 0.08
 """Width of a wide letter, in inches."""
 EMA_DECAY = 0.9
@@ -103,7 +112,7 @@ def learning_curves(
 
     Args:
         stages: ``name`` and ``steps`` of each stage.
-        logs: Logged steps and evaluations of each stage.
+        logs: Logged steps (``step``, ``loss``) and evaluations (``step``, ``eval_METRIC``) of each stage.
         metric: Name of the validation metric.
 
     Returns:
@@ -217,7 +226,7 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
 
 
 def confused_classes(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture | None:
-    """Draw the confusion matrix of the most confused classes, where the full matrix has too many for class names.
+    """Draw the confusion matrix of the most confused classes, if the full matrix is too large for class names.
 
     Args:
         labels: True class indices `[examples]`.

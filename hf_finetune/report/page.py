@@ -53,11 +53,12 @@ EMPTY_CELL = "\N{EN DASH}"
 PIXELS = 4 / 3
 """CSS pixels per point of a figure."""
 MAX_ENLARGED_WIDTH = 720
-"""Width up to which a figure is enlarged, in pixels."""
-MAX_SCALE, MIN_SCALE = 1.3, 0.7
-"""Scale of an enlarged figure, and smallest scale before a figure scrolls instead, so that its text stays readable."""
+"""Maximum width of a figure that is enlarged, in pixels."""
+MAX_SCALE = 1.3
+MIN_SCALE = 0.7
+"""Scale below which the text of a figure is not readable, so that the figure scrolls instead."""
 MAX_CLASS_ROWS = 200
-"""Maximum number of classes in the table; of more classes, it lists the weakest."""
+"""Maximum number of classes in the table; if there are more, those with the lowest F1 are listed."""
 PHONE_WIDTH = 358
 """Width available for a figure on a phone, in pixels."""
 
@@ -89,7 +90,7 @@ def write_report(folder: Path) -> Path:
         Path of the report.
 
     Raises:
-        InputError: If the folder holds no finished run.
+        InputError: If the folder is not a finished run.
     """
     record = read_run(folder)
     pictures = figures_of(record)
@@ -139,11 +140,11 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
     template = _environment().get_template("page.html")
     return template.render(
         run=record,
-        amounts=target is not None and not TARGETS[target].has_classes,
+        is_regression=target is not None and not TARGETS[target].has_classes,
         verdict=verdict(record),
         bars=primary_metric_bars(record),
         calibration=calibration_verdict(record.metrics),
-        spread=cross_validation_sentence(
+        fold_sentence=cross_validation_sentence(
             record.metrics, record.primary_metrics[0] if record.primary_metrics else ""
         ),
         contents=_contents(record, bool(metrics), bool(classes), bool(sizes), figures),
@@ -151,9 +152,9 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         sizes=sizes,
         metrics=metrics,
         slices=slice_tables(record.metrics.get("slices", {})),
-        worst=slices_verdict(record.metrics),
+        slice_sentences=slices_verdict(record.metrics),
         baselines=baselines,
-        domain=domain_sentence(record),
+        domain_sentence=domain_sentence(record),
         stages=stage_rows(record),
         classes=sorted(classes, key=lambda row: (not row.test, row.f1))[:MAX_CLASS_ROWS],
         class_count=len(classes),
@@ -177,7 +178,11 @@ def _environment() -> Environment:
     )
     environment.globals["poolings"] = POOLING_NAMES
     environment.filters.update(
-        number=_number, duration=_duration, size=_size, said=_label_text, amount=lambda value: f"{value:g}"
+        number=_number,
+        duration=_duration,
+        size=_size,
+        label_text=_label_text,
+        number_g=lambda value: f"{value:g}",
     )
     return environment
 

@@ -13,8 +13,10 @@ from hf_finetune.files import can_be_path
 
 __all__ = ["DATA_FILE", "ERRORS_FILE", "RunRecord", "StageLog", "read_run"]
 
-DATA_FILE, ERRORS_FILE = "data.json", "mistakes.json"
-"""Names of the files of a run that are written for its report."""
+DATA_FILE = "data.json"
+"""File of a run with counts of examples and notes on the data."""
+ERRORS_FILE = "mistakes.json"
+"""File of a run with its most confident errors."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def read_run(folder: Path) -> RunRecord:
         folder: Run directory.
 
     Raises:
-        InputError: If the folder holds no run, or a run that is not finished.
+        InputError: If the folder is not a run, or the run is not finished.
     """
     if not can_be_path(folder):
         raise InputError(Problem(str(folder), "must be a run directory", "an invalid folder name"))

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 MAX_CONFUSIONS = 15
+"""Maximum number of confusions in the table."""
 LAST_STEPS = 10
 """Number of logged steps over which the final training loss of a stage is averaged."""
 
@@ -102,7 +103,7 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
             "value": test.get(name),
             "interval": record.metrics.get("test_interval", {}).get(name),
             "baselines": [baselines[baseline].get(name) for baseline in BASELINES if baseline in baselines],
-            "headline": name in record.primary_metrics,
+            "is_primary": name in record.primary_metrics,
         }
         for name in names
     ]
@@ -111,9 +112,9 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
 def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
     """Return a row for each stage: trained parameters, learning rates, start, duration, losses and validation metric.
 
-    ``start`` and ``bound`` (duration) are fractions of the training time of all stages.
+    ``start`` and ``share`` (the duration) are fractions of the training time of all stages.
     """
-    primary_metrics = record.primary_metrics[0] if record.primary_metrics else ""
+    primary_metric = record.primary_metrics[0] if record.primary_metrics else ""
     total_seconds = sum(stage["train_seconds"] for stage in record.metrics["stages"]) or 1.0
     rows: list[dict[str, Any]] = []
     start = 0.0
@@ -131,9 +132,9 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "groups": len(layers),
                 "first_loss": losses[0] if losses else None,
                 "last_loss": math.fsum(losses[-LAST_STEPS:]) / len(losses[-LAST_STEPS:]) if losses else None,
-                "validation_value": result["validation"].get(primary_metrics),
-                "start_value": result.get("start", {}).get(primary_metrics),
-                "trained_value": result.get("trained", {}).get(primary_metrics),
+                "validation_value": result["validation"].get(primary_metric),
+                "start_value": result.get("start", {}).get(primary_metric),
+                "trained_value": result.get("trained", {}).get(primary_metric),
                 "start": start / total_seconds,
                 "share": result["train_seconds"] / total_seconds,
             }

@@ -23,7 +23,7 @@ from hf_finetune.files import replacing, replacing_folder
 from hf_finetune.methods.base import TaskLabels
 from hf_finetune.models.joining import weights_of_task
 from hf_finetune.publishing.card import write_card
-from hf_finetune.publishing.portable_recipe import JOINT
+from hf_finetune.publishing.portable_recipe import MULTI_TASK_RECIPE_FILE
 from hf_finetune.recipe import dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA_FILE
@@ -183,7 +183,7 @@ def write_task_run(
     """
     task_dir = task_folder(folder, name)
     write_json(task_dir / "metrics.json", metrics)
-    for file, recipe in (("recipe.yaml", task.requested), (JOINT, prepared.requested)):
+    for file, recipe in (("recipe.yaml", task.requested), (MULTI_TASK_RECIPE_FILE, prepared.requested)):
         with replacing(task_dir / file) as partial:
             partial.write_text(dump_recipe(recipe), encoding="utf-8")
     task_manifest = replace(
