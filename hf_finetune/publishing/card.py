@@ -13,6 +13,7 @@ from yaml import YAMLError
 from hf_finetune.files import replacing
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.portable_recipe import (
+    LOCAL_PREFIX,
     is_local,
     portable_recipe,
     published_recipe,

@@ -35,8 +35,8 @@ def test_two_models_are_compared_by_hand():
     assert found.examples == 4
     assert found.largest_difference == 1.0
     assert found.largest_logit == 4.0
-    assert found.same_answers == 0.75
-    assert (found.before["accuracy"], found.after["accuracy"]) == (1.0, 0.75)
+    assert found.prediction_agreement == 0.75
+    assert (found.original_metrics["accuracy"], found.exported_metrics["accuracy"]) == (1.0, 0.75)
 
 
 def test_several_labels_are_the_same_answer_only_if_all_are():
@@ -44,8 +44,8 @@ def test_several_labels_are_the_same_answer_only_if_all_are():
     before = says([[1, -1], [1, -1], [-1, 1], [1, 1]], "multi_label", thresholds=(0.5, 0.5))
     after = says([[1, -1], [1, 1], [1, -1], [1, 1]], "multi_label")
     found = compare_models(before, after, labels)
-    assert found.same_answers == 0.5
-    assert (found.before["exact_match"], found.after["exact_match"]) == (1.0, 0.5)
+    assert found.prediction_agreement == 0.5
+    assert (found.original_metrics["exact_match"], found.exported_metrics["exact_match"]) == (1.0, 0.5)
 
 
 def test_amounts_have_no_answers():
@@ -53,8 +53,8 @@ def test_amounts_have_no_answers():
     before = says([[0], [1], [2], [3]], "regression", names=("label",))
     after = says([[0], [1], [2], [5]], "regression", names=("label",))
     found = compare_models(before, after, amounts)
-    assert found.same_answers is None
-    assert (found.before["mae"], found.after["mae"]) == (0.0, 0.5)
+    assert found.prediction_agreement is None
+    assert (found.original_metrics["mae"], found.exported_metrics["mae"]) == (0.0, 0.5)
 
 
 def test_time_is_the_median_without_the_warm_up(monkeypatch):
