@@ -110,7 +110,7 @@ def test_no_room(hub, finished, waits, status, where, message):
 def test_a_request_that_is_too_large(hub, finished, waits):
     hub.faults.add("POST", "/commit/", 413, message="Payload Too Large")
     assert refused(publish_to, finished) == (
-        "me/reviews must be within the size limits of the Hub. Got 413, Payload Too Large. Nothing was "
+        "The files for me/reviews must be within the size limits of the Hub. Got 413, Payload Too Large. Nothing was "
         "published. Save the weights in smaller files, or train a smaller model."
     )
     assert is_unpublished(hub)
@@ -119,7 +119,7 @@ def test_a_request_that_is_too_large(hub, finished, waits):
 def test_a_file_over_the_limit_for_large_files(hub, finished):
     hub.state.size_limit = 1000
     text = refused(publish_to, finished)
-    assert text.startswith("me/reviews must be within the size limits of the Hub. Got ")
+    assert text.startswith("The files for me/reviews must be within the size limits of the Hub. Got ")
     assert "exceeds the limit of 1000 bytes" in text
     assert is_unpublished(hub) and not hub.state.requests("PUT")
 
@@ -154,7 +154,7 @@ def test_a_busy_hub_is_given_the_time_that_it_asks_for(hub, finished, waits, met
 def test_a_hub_that_stays_busy(hub, finished, waits):
     hub.faults.add("POST", "/commit/", 429, message="Too many", headers={"Retry-After": "7"})
     assert refused(publish_to, finished) == (
-        f"{hub.state.url} must not be exceeded. Got 429, Too many. Publish again in 7 s."
+        f"The rate limit of {hub.state.url} must not be exceeded. Got 429, Too many. Publish again in 7 s."
     )
     assert waits == [7.0] * (ATTEMPTS - 1) and is_unpublished(hub)
 

@@ -50,7 +50,7 @@ CASES = [
     Case(
         "an unknown key in `--column`",
         "predict bert reviews.csv --column texts=text",
-        f"Problem:\n  --column must name one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",
+        f"Problem:\n  --column must set one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",
     ),
     Case(
         "an unknown column in `--column`",

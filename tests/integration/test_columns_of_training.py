@@ -30,7 +30,7 @@ def test_a_model_folder_alone_knows_the_columns(pairs, tmp_path):
     (tmp_path / "named.csv").write_text("text,text_pair\nthis film,a good plot\n", encoding="utf-8")
     found, named = predict(tmp_path / "copy", [str(tmp_path / "new.csv"), str(tmp_path / "named.csv")])
     assert found.scores == pytest.approx(named.scores)
-    with pytest.raises(InputError, match="as the model was trained on pairs of texts"):
+    with pytest.raises(InputError, match="because the model takes pairs of texts"):
         predict(tmp_path / "copy", ["a film"])
     page = prepare_page(tmp_path / "copy", tmp_path)
     assert page.pairs
