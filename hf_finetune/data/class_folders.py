@@ -19,7 +19,7 @@ from hf_finetune.tasks import Modality
 __all__ = ["ARCHIVES", "FolderExamples", "LabelSource", "LabeledFile", "find_folder_examples"]
 
 _UNLABELED = frozenset({"unsup", "unsupervised", "unlabelled", "unlabeled"})
-"""Names of folders next to class folders that hold unlabeled examples."""
+"""Names of folders with unlabeled examples next to class folders."""
 
 ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".rar", ".7z"})
 

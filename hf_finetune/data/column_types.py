@@ -35,7 +35,7 @@ _INFINITE = rf"{_SIGN}([iI]nf(inity)?|INF)"
 _DECIMAL_COMMA = rf"{_SIGN}(0|[1-9][0-9]*),[0-9]+"
 _THOUSANDS = rf"{_SIGN}[1-9][0-9]{{0,2}},[0-9]{{3}}"
 _LIKE_NUMBER = rf"{_SIGN}([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?"
-"""Pattern of a number or a code of digits, either of which means that a column holds no text."""
+"""Pattern of a number or a code of digits, either of which means that a column is not text."""
 _LIKE_BOOLEAN = r"[tT]rue|[fF]alse|TRUE|FALSE"
 _FORMATTED_NUMBER = (
     rf"[$€£¥₹]?\s?{_SIGN}(\d{{1,3}}([.,' \u00a0]\d{{3}})+|\d+)([.,]\d+)?\s?([%$€£¥₹]|[A-Z]{{3}})?"
@@ -98,7 +98,7 @@ def guess_features(splits: Mapping[str, Dataset], untyped_splits: Collection[str
 
 
 def _strings(dataset: Dataset, names: Iterable[str]) -> pa.Table:
-    """Return the columns among ``names`` that hold strings.
+    """Return the columns among ``names`` that contain strings.
 
     They are selected in one step, because each step copies the types of the whole table.
     """

@@ -19,6 +19,7 @@ __all__ = ["column_names", "open_rows", "read_csv"]
 
 _ROWS_AT_ONCE = 10_000
 _MAX_RECORDED = 1000
+"""Maximum number of rows that are recorded for a message."""
 _UNNAMED = "Unnamed: "
 """Prefix of the name that pandas assigns to a column without one; its number follows."""
 
@@ -195,7 +196,7 @@ def _strings(values: Sequence[str]) -> pa.Array:
 def _rows_of(
     records: Iterable[tuple[int, list[str]]], header: Sequence[str], statistics: _Rows
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows; count in ``statistics`` empty cells beyond the header, its copies, and empty rows at the end."""
+    """Yield the rows; record rows with extra cells, repeated headers and empty rows at the end in ``statistics``."""
     width = len(header)
     names = [name.strip("\ufeff") for name in header]
     blank: list[tuple[int, list[str]]] = []
@@ -217,7 +218,7 @@ def _rows_of(
 
 
 def _fallback_dialect(file: Path, dialect: Dialect, width: int, error: QuoteError) -> tuple[Dialect, str]:
-    """Return the dialect with the first other quoting by which all rows have the width of the header, and a note."""
+    """Return the first dialect with another quoting in which all rows have the width of the header, and a note."""
     plain = (
         f"{file.name}: quotes do not enclose whole cells (line {error.line}), so they are read as ordinary "
         "characters."
@@ -256,21 +257,21 @@ def _fits(cells: Sequence[str], width: int, dialect: Dialect) -> bool:
 
 def _stray_quotes_stay_in_their_lines(file: Path, dialect: Dialect) -> bool:
     """Return whether all records with a stray quote end in their own line; otherwise rows would be merged."""
-    taken: list[str] = []
+    record_lines: list[str] = []
     lenient = replace(dialect, quotes="lenient")
 
     def lines() -> Iterator[str]:
         for _, cells in open_records(file, replace(dialect, quotes="none", separator="\x1f")):
-            taken.append("".join(cells) + "\n")
-            yield taken[-1]
+            record_lines.append("".join(cells) + "\n")
+            yield record_lines[-1]
 
     for _ in lenient.reader(lines()):
-        if len(taken) > 1:
+        if len(record_lines) > 1:
             try:
-                list(dialect.reader(taken))
+                list(dialect.reader(record_lines))
             except csv.Error:
                 return False
-        taken.clear()
+        record_lines.clear()
     return True
 
 
@@ -325,7 +326,8 @@ def _note_rows_in_cells(
             except csv.Error:
                 continue
             fits = len(row) == len(columns)
-            row_lines += fits and any(cell in values for cell, values in zip(row, repeated, strict=True))
+            if fits and any(cell in values for cell, values in zip(row, repeated, strict=True)):
+                row_lines += 1
         if row_lines:
             lines += row_lines
             first = first or line

@@ -16,7 +16,7 @@ __all__ = ["contains_paths", "note_unlisted", "open_files"]
 
 
 def contains_paths(dataset: Dataset, column: str) -> bool:
-    """Return whether a column holds file paths as strings."""
+    """Return whether a column contains file paths as strings."""
     feature = dataset.features[column]
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
@@ -27,7 +27,7 @@ def open_files(
     """Convert the column of the examples to the type in which they are opened when they are accessed.
 
     Args:
-        dataset: Dataset whose column holds examples, their bytes, or paths of files.
+        dataset: Dataset whose column contains examples, their bytes, or paths of files.
         modality: Kind of input.
         root: Folder to which relative paths refer. None for data from the Hub.
         split: Name of the split, used to resolve ambiguous paths.
@@ -38,7 +38,7 @@ def open_files(
 
     Raises:
         InputError: If paths are URLs or base64, match several files, or none of them exists; or if data from the Hub
-            holds paths instead of examples.
+            contains paths instead of examples.
     """
     notes: list[str] = []
     name, place = modality.main_column, f"data.columns.{modality.main_column}"

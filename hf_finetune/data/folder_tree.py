@@ -165,7 +165,7 @@ class Folder:
         return resolved_path
 
     def _count_visit(self, path: Path, resolved_path: Path) -> None:
-        """Raise an InputError if links make more paths to a folder than can be walked."""
+        """Raise an InputError if links create more paths to a folder than can be walked."""
         self.links.visits[resolved_path] = self.links.visits.get(resolved_path, 0) + 1
         if self.links.visits[resolved_path] > _MOST_VISITS:
             rule = f"must not be reachable through more than {_MOST_VISITS} links"

@@ -74,39 +74,39 @@ class MultiTaskDataset(Dataset):
     """Concatenation of the examples of all tasks, with joint labels.
 
     Args:
-        parts: Dataset of each task, whose examples have ``labels``.
-        columns: Columns of each of these tasks.
+        datasets: Dataset of each task, whose examples have ``labels``.
+        columns: Joint columns of each of these tasks.
         width: Number of columns of the joint labels, including those of tasks without examples here.
     """
 
-    def __init__(self, parts: Sequence[Any], columns: Sequence[TaskColumns], width: int):
-        self.parts, self.columns, self.width = list(parts), list(columns), width
-        self.ends = list(accumulate(len(part) for part in self.parts))
+    def __init__(self, datasets: Sequence[Any], columns: Sequence[TaskColumns], width: int):
+        self.datasets, self.columns, self.width = list(datasets), list(columns), width
+        self.ends = list(accumulate(len(dataset) for dataset in self.datasets))
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of all tasks, which changes their augmentation."""
-        for part in self.parts:
-            set_epoch(part, epoch)
+        for dataset in self.datasets:
+            set_epoch(dataset, epoch)
 
     def cycling(self, views: int) -> "MultiTaskDataset":
         """Return the same examples with augmentation that cycles through ``views`` versions."""
-        return self.over([cycle(part, views) for part in self.parts])
+        return self.over([cycle(dataset, views) for dataset in self.datasets])
 
-    def over(self, parts: Sequence[Any]) -> "MultiTaskDataset":
+    def over(self, datasets: Sequence[Any]) -> "MultiTaskDataset":
         """Return a copy with other examples for each task."""
-        return MultiTaskDataset(parts, self.columns, self.width)
+        return MultiTaskDataset(datasets, self.columns, self.width)
 
     def __len__(self) -> int:
         return self.ends[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = bisect_right(self.ends, index)
-        part, task = self.parts[number], self.columns[number]
-        example = dict(part[index - (self.ends[number] - len(part))])
+        dataset, task = self.datasets[number], self.columns[number]
+        example = dict(dataset[index - (self.ends[number] - len(dataset))])
         row = [nan] * self.width
-        row[task.labels[0] : task.labels[1]] = _numbers(example["labels"])
+        row[task.labels[0] : task.labels[1]] = _as_vector(example["labels"])
         return {**example, "labels": row}
 
 
-def _numbers(label: Any) -> list[float]:
+def _as_vector(label: Any) -> list[float]:
     return torch.as_tensor(label, dtype=torch.float32).reshape(-1).tolist()

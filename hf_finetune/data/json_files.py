@@ -17,9 +17,9 @@ __all__ = ["contains_no_table", "is_lines", "iterate_lines", "read_json"]
 
 _SCALARS = (str, int, float, bool)
 _LARGEST_CHECKED = 10_000_000
-"""Largest size, in bytes, of a file that is read to find out whether it holds a table."""
+"""Largest size, in bytes, of a file that is read to find out whether it contains a table."""
 _CLASSES = ("classes", "class_names", "categories", "label_names", "labels", "names")
-"""Keys next to the rows that may hold the list of class names."""
+"""Keys next to the rows that may contain the list of class names."""
 _LABELS = (
     "label",
     "labels",
@@ -67,7 +67,7 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
         options: Encoding of the file, if it is known.
 
     Raises:
-        InputError: If the file is not valid JSON, or holds no table.
+        InputError: If the file is not valid JSON, or contains no table.
     """
     notes: tuple[str, ...] = ()
     if is_lines(file, options):
@@ -201,7 +201,7 @@ def _columns(file: Path, document: Any) -> dict[str, list[Any]] | None:
 
 
 def _extra_fields(document: Any) -> dict[str, Any]:
-    """Return the other entries of an object that holds one list of rows; empty for other layouts."""
+    """Return the other entries of an object with one list of rows; empty for other layouts."""
     if not isinstance(document, dict) or "schema" in document:
         return {}
     tables = [name for name, value in document.items() if _are_rows(value)]
@@ -278,11 +278,15 @@ def _columns_of_mappings(document: Mapping[str, Mapping[str, Any]]) -> dict[str,
     same = all(list(inner) == list(keys[0]) for inner in keys)
     if not same or not keys[0]:
         return None
-    outer, inner_numbers = (all(map(str.isdecimal, names)) for names in (document, keys[0]))
-    by_row = outer if outer != inner_numbers else len(document) > len(keys[0])
-    if by_row:  # orient="index"
+    # {"row": {"column": value}} is orient="index", {"column": {"row": value}} is orient="columns"; rows are numbers
+    outer_are_numbers = all(map(str.isdecimal, document))
+    inner_are_numbers = all(map(str.isdecimal, keys[0]))
+    is_index_orient = len(document) > len(keys[0])
+    if outer_are_numbers != inner_are_numbers:
+        is_index_orient = outer_are_numbers
+    if is_index_orient:
         return {name: [inner[name] for inner in keys] for name in keys[0]}
-    return {name: list(inner.values()) for name, inner in document.items()}  # orient="columns", the default
+    return {name: list(inner.values()) for name, inner in document.items()}
 
 
 def _array(file: Path, name: str, values: Sequence[Any], notes: list[str]) -> pa.Array | pa.ChunkedArray:

@@ -13,9 +13,9 @@ class LabelForm:
 
     Attributes:
         columns: Names of the label columns; empty if they are inferred, or if labels are in file names.
-        one_column_per_class: Whether each class has a separate column, which holds 0, 1 or a probability.
-        separator: Text between the classes in a cell; None if a cell holds one class.
-        classes: Class names, in order, of cells that hold a list with one value per class; empty if the data declares
+        one_column_per_class: Whether each class has a separate column, with 0, 1 or a probability.
+        separator: Text between the classes in a cell; None if a cell contains one class.
+        classes: Class names, in order, of cells with a list of one value per class; empty if the data declares
             them.
         empty: Meaning of an empty cell where cells have a separator: a missing label, or none of the classes.
         normalize: Whether spellings that differ only in case, white space, hyphens, Unicode form or trailing

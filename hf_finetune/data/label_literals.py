@@ -29,7 +29,7 @@ def read_literal(cell: str) -> list[Any] | dict[str, Any] | None:
         cell: Text such as ``['a', 'b']``, ``["a", "b"]``, ``{"a": 0.2}``, ``[0 1 1]`` or ``['a' 'b']``.
 
     Returns:
-        A list, or a mapping with texts as keys; None if the cell holds neither.
+        A list, or a mapping with texts as keys; None if the cell is neither.
     """
     text = cell.strip()
     if len(text) > MAX_CHARACTERS:

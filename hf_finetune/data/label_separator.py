@@ -1,4 +1,4 @@
-"""Detection of separators in label columns whose cells hold several labels."""
+"""Detection of separators in label columns with several labels per cell."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ UNAMBIGUOUS_SEPARATORS = (",", ";", "|", "\t", "\n")
 AMBIGUOUS_SEPARATORS = (" ", "/", "+", "&")
 """Separators that also occur in class names, such as 'hot dog'."""
 MIN_KNOWN_FRACTION = 0.5
-"""Smallest fraction of the separated cells whose parts must all occur elsewhere."""
+"""Minimum fraction of the separated cells whose parts must all occur elsewhere."""
 DECIMAL = re.compile(r"[-+]?\d+(,\d+)?")
 
 

@@ -90,7 +90,7 @@ def _read_separated(
 def _read_literals(
     cells: Cells, ids: Mapping[str, Sequence[str]], requested: str
 ) -> tuple[Cells, list[Problem]]:
-    """Parse lists and mappings that are printed as text, if all text cells of the column hold them."""
+    """Parse lists and mappings that are printed as text, if all text cells of the column contain them."""
     texts = [cell for split in cells for cell in cells[split] if isinstance(cell, str)]
     if not any(looks_like_literal(text) for text in texts):
         return cells, []
@@ -136,7 +136,7 @@ def _from_mappings(cells: Cells) -> LabelVectors:
 
 
 def _vector_length(present: Sequence[Any], declared: Sequence[str] | None) -> int:
-    """Return the common length of lists that hold only numbers or None; 0 if the cells are no such lists."""
+    """Return the common length of lists of only numbers or None; 0 if the cells are not such lists."""
     if declared is not None or not present or not all(isinstance(cell, list) for cell in present):
         return 0
     lengths = {len(cell) for cell in present}
@@ -189,7 +189,7 @@ def _read_lists(
 def _check_separator(
     texts: Sequence[str], form: LabelForm, requested: str
 ) -> tuple[tuple[str, ...], list[Problem]]:
-    """Return a note or a problem if the cells probably hold several labels, or must do so because of the target."""
+    """Return a note or a problem if the cells probably contain several labels, or must because of the target."""
     likely = likely_separator(texts)
     kind = requested_target(requested)
     if kind is not None and kind.has_several_classes:

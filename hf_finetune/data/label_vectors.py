@@ -30,7 +30,7 @@ class LabelValues:
     Attributes:
         values: Label of each example: a class name, a number, a list of class names, or None if it is missing.
         unknown: Classes of each example whose membership is unknown; None if it is always known.
-        probabilities: Class probabilities of each example, by class name; None if the labels are no probabilities.
+        probabilities: Class probabilities of each example, by class name; None if the labels are not probabilities.
         names: Class names in the order of the data or the recipe; None if neither lists them.
         notes: Sentences for the user.
     """
@@ -62,7 +62,7 @@ class LabelVectors:
 def read_label_vectors(
     vectors: LabelVectors, ids: Mapping[Split, Sequence[str]], requested: Target | Literal["auto"]
 ) -> tuple[LabelValues, list[Problem]]:
-    """Interpret label vectors as multi-hot vectors, or as class probabilities if they hold other values than 0 and 1.
+    """Interpret label vectors as multi-hot vectors, or as class probabilities if they contain other values.
 
     Args:
         vectors: Label vectors of all splits.
@@ -93,7 +93,7 @@ def read_label_vectors(
 
 
 def is_binary_column(values: Sequence[Any]) -> bool:
-    """Return whether a column holds both zeros and ones, and nothing else but empty cells."""
+    """Return whether a column contains both zeros and ones, and otherwise only empty cells."""
     numbers = {"" if isinstance(value, list | dict) else _number(value) for value in values}
     return numbers - {None} == {0, 1}
 

@@ -23,9 +23,9 @@ from hf_finetune.tasks import Modality
 __all__ = ["LoadedFolders", "check_tables", "load_files", "load_texts"]
 
 _LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
-"""Columns of metadata files that may hold labels, which could contradict the class folders."""
+"""Columns of metadata files that may contain labels, which could contradict the class folders."""
 _NAME_COLUMNS = ("file", "file_name", "filename", "path", "file_path", "filepath", "id")
-"""Columns of other tables that may hold file names, besides that of the modality and its id."""
+"""Columns of other tables that may contain file names, besides that of the modality and its id."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LoadedFolders:
     Attributes:
         splits: Datasets with the main column of the modality, and ``label`` if folder or file names are the labels.
         files: Path of each text relative to the root, by split. Empty for files that are opened later, whose column
-            holds the paths.
+            contains the paths.
         untyped: Splits with columns from metadata files that state no types for their values.
         notes: Messages to the user, for example about ignored files and the class order.
     """
@@ -189,7 +189,7 @@ def _read_if_needed(
     except InputError:
         if needed:
             raise
-        return Metadata()  # files that are named metadata but hold something else
+        return Metadata()  # files that are named metadata but contain something else
 
 
 def _labels_of(metadata: Metadata, files: Sequence[LabeledFile]) -> list[_MetadataLabel]:

@@ -50,7 +50,7 @@ def locate(path: str, modality: Modality, label_source: LabelSource = _CLASS_FOL
 
     Args:
         path: A folder, a csv, tsv, json, jsonl, parquet or xlsx file, or a Hub id.
-        modality: Kind of input. Class folders hold one file per example.
+        modality: Kind of input. Class folders contain one file per example.
         label_source: Source of the labels of such files.
 
     Raises:
@@ -139,7 +139,7 @@ def _are_class_folders(
     if named:
         train_folders = [folder for folder in tree.folders if split_name(folder.name) == "train"]
         return "train" not in named and any(folder.has_example_folders for folder in train_folders)
-    # A single folder next to a table holds the files that the table's path column refers to.
+    # A single folder next to a table contains the files that the table's path column refers to.
     return len(tree.folders) > 1
 
 

@@ -23,9 +23,9 @@ def split_in_file_name(file: Path) -> str | None:
 
 
 def usable_files(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Separate files that may be data from those without a table: empty files, and JSON files that hold none.
+    """Separate files that may be data from those without a table: empty files, and JSON files that contain none.
 
-    An empty file whose name holds a split counts as data, so that reading it raises an error.
+    An empty file whose name contains a split counts as data, so that reading it raises an error.
 
     Returns:
         Usable files, and files without a table.

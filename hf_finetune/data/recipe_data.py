@@ -64,8 +64,9 @@ def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledDat
         options=table_options(recipe),
     )
     if data is not None:
-        has, needed = (modality.columns_in(dataset.column_names) for dataset in (target.dataset, data.train))
-        if has != needed:
-            rule = f"must have the input columns of the training data: {' and '.join(needed)}"
-            raise InputError(Problem("domain_adaptation.target", rule, " and ".join(has)))
+        target_columns = modality.columns_in(target.dataset.column_names)
+        train_columns = modality.columns_in(data.train.column_names)
+        if target_columns != train_columns:
+            rule = f"must have the input columns of the training data: {' and '.join(train_columns)}"
+            raise InputError(Problem("domain_adaptation.target", rule, " and ".join(target_columns)))
     return target

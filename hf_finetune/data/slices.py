@@ -31,9 +31,9 @@ SLICE = "slice:"
 GROUP = "group:"
 """Prefix of the name of the group column in a split; the name of the column in the data follows."""
 MAX_TEXT_VALUES = 50
-"""Largest number of different values of a text column, so that they fit into a table."""
+"""Maximum number of distinct values of a text column, so that they fit into a table."""
 MAX_NUMERIC_VALUES = 10
-"""Largest count of different numbers for which each number is a slice; with more, the slices are quartiles."""
+"""Maximum count of distinct numbers for which each number is a slice; with more, the slices are quartiles."""
 
 
 def slice_columns(dataset: "Dataset") -> list[str]:
@@ -42,7 +42,7 @@ def slice_columns(dataset: "Dataset") -> list[str]:
 
 
 def slice_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> list[Problem]:
-    """Return the problems of slice columns that a split lacks or that do not hold one value per example.
+    """Return the problems of slice columns that a split lacks or that do not contain one value per example.
 
     Args:
         splits: Splits as loaded.
@@ -92,7 +92,7 @@ def number_name(value: float) -> str:
 
 
 def text_slices(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> frozenset[str]:
-    """Return the columns that hold texts in any split; numbers of other splits are then read as texts, too."""
+    """Return the columns that contain texts in any split; numbers of other splits are then read as texts, too."""
     return frozenset(
         name
         for name in names
@@ -109,7 +109,7 @@ def add_slices(
         inputs: Split to extend.
         dataset: The same rows as loaded, with the slice columns.
         names: Names of the slice columns in ``dataset``.
-        texts: Those of ``names`` that hold texts, from ``text_slices``.
+        texts: Columns among ``names`` that contain texts, from ``text_slices``.
     """
     from datasets import Value
 

@@ -1,4 +1,4 @@
-"""Division of examples into splits by a column that holds the split of each example."""
+"""Division of examples into splits by a column with the split of each example."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ __all__ = ["AUTO", "Division", "divide_by_column", "taken_columns"]
 
 AUTO = "auto"
 _COLUMN_NAMES = ("split", "set", "subset")
+"""Names of columns that may assign rows to splits, the most likely first."""
 _SAMPLE_ROWS = 100
+"""Number of rows that are inspected before a whole column."""
 _DISABLED = (None, "none")
 _PLACE = "data.columns.split"
 _DISABLE_HINT = f"Set {_PLACE}: null to ignore the column."
@@ -106,7 +108,7 @@ def taken_columns(columns: Mapping[str, Any]) -> set[str]:
 
 
 def _candidate_columns(dataset: Dataset, column: str | None, taken: Collection[str]) -> list[str]:
-    """Return the columns of a dataset that may hold split names, the most likely first."""
+    """Return the columns of a dataset that may contain split names, the most likely first."""
     if column != AUTO:
         return [str(column)] if column in dataset.column_names else []
     candidates = [

@@ -31,8 +31,8 @@ def single_subfolder(folder: Folder, is_table: Callable[[Path], bool], allow_exa
 
     Args:
         folder: Folder of the recipe's ``data.path``.
-        is_table: Function that returns whether a file holds a table of examples.
-        allow_examples: Whether files that look like examples, such as README.txt, may be next to the subfolder.
+        is_table: Function that returns whether a file contains a table of examples.
+        allow_examples: Whether files that look like examples, such as README.txt, are allowed next to the subfolder.
     """
     if (folder.examples and not allow_examples) or any(map(is_table, folder.other_files)):
         return None
@@ -50,11 +50,15 @@ def find_split_folders(
 ) -> SplitFolders:
     """Return the folders that are splits, with notes and problems.
 
-    A class may be named ``train``, too: such a folder is a split if it holds folders of examples, if a table labels its
-    examples, if another folder is named after another split, or if there is no other folder.
+    A class may also be named ``train``. A folder with the name of a split is a split if at least one of these is true:
+
+    - It contains folders of examples.
+    - A table labels its examples.
+    - Another folder is named after another split.
+    - There is no other folder.
 
     Args:
-        root: Folder that holds the split folders, or is itself the train split.
+        root: Folder with the split folders, or the train split itself.
         has_labels: Function that returns whether a table labels the examples directly in a folder.
         nested: Whether class folders may contain folders of examples.
         classes: Whether folders can be classes; if not, labels are in file names, or there are none.
@@ -100,7 +104,7 @@ def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
 
 
 def _remove_wrapper(split_folders: SplitFolders) -> SplitFolders:
-    """Replace each split folder by its only subfolder, if that holds the class folders in every split."""
+    """Replace each split folder by its only subfolder, if that contains the class folders in every split."""
     inner = {
         split: [below for below in folder.folders if below.contains_examples]
         for split, folder in split_folders.parts.items()

@@ -59,7 +59,7 @@ def load_unlabeled(
         path: Path or Hub id as for labeled data, or a folder of images.
         modality: Kind of input.
         columns: Column names by role: image, text, text_pair. Missing roles are inferred; others are ignored.
-        place: Field of the recipe that holds the path, for messages.
+        place: Field of the recipe with the path, for messages.
         on_error: ``fail`` raises an error for unusable examples; ``skip`` skips them.
         limit: Number of examples to keep. None keeps all.
         seed: Seed of the random choice of the examples to keep.

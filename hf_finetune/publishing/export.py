@@ -98,7 +98,7 @@ def export(
         Folder and report of the exported model.
 
     Raises:
-        InputError: If the model, the format or the data does not exist, if the output folder holds other files, or
+        InputError: If the model, the format or the data does not exist, if the output folder contains other files, or
             if a package is missing.
         GraphError: If torch cannot export the architecture.
         ParityError: If the logits of a model that is not quantized differ by more than ``TOLERANCE`` of the largest

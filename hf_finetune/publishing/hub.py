@@ -133,7 +133,7 @@ def plan_publication(
         Plan for ``publish``.
 
     Raises:
-        InputError: If the run is not finished, a file holds a secret or a local path, or the Hub refuses.
+        InputError: If the run is not finished, a file contains a secret or a local path, or the Hub refuses.
     """
     folder = Path(run).expanduser()
     repository = check_repository(to, "--to")

@@ -242,7 +242,7 @@ def confused_classes(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
     chosen = _most_confused(labels[wrong], decisions[wrong])
     positions = np.full(len(names), len(chosen))
     positions[chosen] = np.arange(len(chosen))
-    # the last row and column hold all other classes
+    # the last row and column are all other classes
     counts = _confusion_counts(positions[labels], positions[decisions], len(chosen) + 1)
     fractions, counts = _row_fractions(counts)[:-1, :-1], counts[:-1, :-1]
     errors = counts.sum() - np.trace(counts)

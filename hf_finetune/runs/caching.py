@@ -198,12 +198,12 @@ def _decode_by_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str],
         return decode(inputs, source)
     decoded_train = [
         decode(replace(inputs, train=part, validation=None), f"{source}-{task.name}").train
-        for part, task in zip(train.parts, train.columns, strict=True)
+        for part, task in zip(train.datasets, train.columns, strict=True)
     ]
     if validation is not None:
         decoded_validation = [
             decode(replace(inputs, train=(), validation=part), f"{source}-{task.name}").validation
-            for part, task in zip(validation.parts, validation.columns, strict=True)
+            for part, task in zip(validation.datasets, validation.columns, strict=True)
         ]
         validation = validation.over(decoded_validation)
     return replace(inputs, train=train.over(decoded_train), validation=validation)
