@@ -144,6 +144,9 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
     Args:
         tables: Table of each split that exists in the data.
         needed: Number of splits into which train will be divided, including train itself.
+
+    Returns:
+        Problems; empty if the groups can be used.
     """
     problems = []
     missing = [

@@ -196,6 +196,9 @@ def infer_label_types(
         decimal: Decimal mark; None infers it.
         skip: Whether a non-numeric label among numbers becomes missing instead of a problem.
         known: Classes of the model that will be evaluated; empty before training.
+
+    Returns:
+        Labels as texts or numbers, notes, and problems.
     """
     kind = requested_target(requested)
     numeric = kind is not None and not kind.has_classes

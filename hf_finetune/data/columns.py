@@ -98,6 +98,9 @@ def find_inputs(features: Features, modality: Modality, named: Mapping[str, Any]
         modality: Kind of input.
         named: As for ``find_columns``; the columns of label, weight and group are only excluded from the candidates.
 
+    Returns:
+        The input columns; ``label`` is empty.
+
     Raises:
         InputError: If a named column is missing or of the wrong type, or if there is no candidate or several.
     """

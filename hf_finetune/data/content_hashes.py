@@ -34,19 +34,39 @@ def short_hashes(keys: Sequence[str | None]) -> np.ndarray:
 
 
 def count_known(hashes: np.ndarray, known: np.ndarray) -> int:
-    """Count the hashes that are in ``known``."""
+    """Count the hashes that are in ``known``.
+
+    Args:
+        hashes: Sorted hashes of one split [examples].
+        known: Sorted hashes to look up [examples].
+
+    Returns:
+        Number of ``hashes`` that are in ``known``.
+    """
     return int(np.isin(hashes, known).sum())
 
 
 def write_hashes(path: Path, hashes: Mapping[str, np.ndarray]) -> None:
-    """Write the hashes of each split to a file; write nothing if there are none."""
+    """Write the hashes of each split to a file; write nothing if there are none.
+
+    Args:
+        path: File to write or replace.
+        hashes: Sorted uint64 array of each split, by split name.
+    """
     if hashes:
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **dict(hashes))  # type: ignore[arg-type]
 
 
 def read_hashes(path: Path) -> dict[str, np.ndarray] | None:
-    """Read the hashes written by ``write_hashes``; None if the file is missing or damaged."""
+    """Read the hashes written by ``write_hashes``; None if the file is missing or damaged.
+
+    Args:
+        path: File written by ``write_hashes``.
+
+    Returns:
+        Sorted uint64 array of each split, by split name; None if the file is missing or damaged.
+    """
     try:
         with np.load(path, allow_pickle=False) as content:
             return {split: content[split] for split in content.files}

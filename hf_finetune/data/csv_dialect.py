@@ -70,6 +70,10 @@ class QuoteError(ValueError):
 def open_records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Read the header and the rows of a file.
 
+    Args:
+        file: File to read, optionally compressed with gzip.
+        dialect: Dialect of the file.
+
     Yields:
         Number of the line in which each record begins, counted from 1, and the cells of the record.
 

@@ -48,6 +48,9 @@ def read_excel(file: Path) -> FileTable:
     Args:
         file: An ``.xlsx`` file.
 
+    Returns:
+        Table of string columns; empty cells are null.
+
     Raises:
         InputError: If openpyxl is not installed, or if the file cannot be read, is empty, has a cell beyond its header,
             or has a formula without a stored value.

@@ -92,7 +92,11 @@ def fold_tables(
 
 
 def number_groups(table: Table) -> np.ndarray:
-    """Return the group index of each row [rows]. Without a group column, duplicates of an example form a group."""
+    """Return the group index of each row [rows]. Without a group column, duplicates of an example form a group.
+
+    Args:
+        table: Examples, with keys.
+    """
     named = [str(group) for group in table.groups] if table.groups is not None else None
     names = named or [key or f"row {row}" for row, key in enumerate(table.keys)]
     return np.unique(np.array(names), return_inverse=True)[1]

@@ -61,6 +61,9 @@ def task_columns(tasks: Mapping[str, tuple[Target, int]]) -> tuple[TaskColumns, 
 
     Args:
         tasks: Kind of labels and number of classes (1 for regression) of each task, by name.
+
+    Returns:
+        Columns of each task, in the order of ``tasks``.
     """
     columns, label, logit = [], 0, 0
     for name, (target, classes) in tasks.items():

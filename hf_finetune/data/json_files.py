@@ -66,6 +66,9 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
         file: The file, optionally compressed with gzip.
         options: Encoding of the file, if it is known.
 
+    Returns:
+        Table of typed columns.
+
     Raises:
         InputError: If the file is not valid JSON, or contains no table.
     """
@@ -88,6 +91,10 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
 def is_lines(file: Path, options: TableOptions) -> bool:
     """Return whether a file is in JSON Lines format, with one object on each line.
 
+    Args:
+        file: File to inspect, optionally compressed with gzip.
+        options: Encoding of the file, if it is known.
+
     Raises:
         InputError: If the file is empty.
     """
@@ -108,6 +115,10 @@ def is_lines(file: Path, options: TableOptions) -> bool:
 
 def iterate_lines(file: Path, options: TableOptions) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read a JSON Lines file line by line.
+
+    Args:
+        file: File to read, optionally compressed with gzip.
+        options: Encoding of the file, if it is known.
 
     Yields:
         Line number, counted from 1, and object of each non-empty line.

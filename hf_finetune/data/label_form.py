@@ -46,7 +46,14 @@ class LabelForm:
 
 
 def parse_label_form(value: Any) -> LabelForm:
-    """Parse ``data.columns.label``: None, a name, a list of names, or a mapping with the fields of a recipe."""
+    """Parse ``data.columns.label``: None, a name, a list of names, or a mapping with the fields of a recipe.
+
+    Args:
+        value: Value of ``data.columns.label``: None, a name, a list of names, or a mapping.
+
+    Returns:
+        The format; its defaults for fields that are not set.
+    """
     fields = dict(value) if isinstance(value, Mapping) else {"name": value}
     name = fields.get("name")
     columns = tuple(name) if isinstance(name, list | tuple) else (name,) if name is not None else ()

@@ -76,6 +76,9 @@ def load_source(
         options: How to parse text files.
         values: Columns used by their values, such as slices; converted to numbers if all values in a text file are.
 
+    Returns:
+        The splits as loaded, and how to interpret them.
+
     Raises:
         InputError: If there is no data at ``path``, or if it cannot be read.
     """

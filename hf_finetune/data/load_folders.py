@@ -72,6 +72,9 @@ def load_files(
         metadata: Whether the columns of metadata files are needed even if folder or file names are the labels.
         options: How to parse metadata files that are text.
 
+    Returns:
+        Dataset of each split, and notes.
+
     Raises:
         InputError: If required metadata files cannot be used, or if they contradict the class folders.
     """
@@ -110,6 +113,9 @@ def load_texts(
         root: Folder that the returned paths are relative to.
         modality: Kind of input.
         options: How to parse text files, including their encoding if known.
+
+    Returns:
+        Dataset and file paths of each split, and notes.
 
     Raises:
         InputError: If a file cannot be read.

@@ -27,6 +27,9 @@ def usable_files(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
     An empty file whose name contains a split counts as data, so that reading it raises an error.
 
+    Args:
+        files: Files of known formats.
+
     Returns:
         Usable files, and files without a table.
     """

@@ -60,6 +60,9 @@ def read_metadata(files: Iterable[Path], modality: Modality, options: TableOptio
         modality: Kind of input.
         options: How to parse files that are text.
 
+    Returns:
+        Rows of all files, by image.
+
     Raises:
         InputError: If a file cannot be read or lacks the column ``file_name``, or if a file name is missing or cannot
             be resolved.
@@ -100,6 +103,9 @@ def add_metadata(
         metadata: Rows of the metadata files.
         modality: Kind of input.
         replaced: Column of ``examples`` that the metadata column of the same name replaces.
+
+    Returns:
+        The examples with the additional columns.
     """
     name = modality.main_column
     stored = examples.cast_column(name, modality.features(decode=False)[name])

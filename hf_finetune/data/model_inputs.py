@@ -21,6 +21,13 @@ def prepare_inputs(
 
     The inputs of a fold are ``Subset``s of the inputs of all examples, so that an example has the same inputs in every
     fold, including its random augmentation, and all folds share one cache entry.
+
+    Args:
+        task: Task of the run, or all tasks of a multi-task run.
+        data: Splits of the data.
+        processor: Preprocessor of the checkpoint.
+        spec: Data fields of the recipe.
+        seed: Seed of the augmentation.
     """
     if data.pool is None:
         return task.prepare(data, processor, spec, seed)

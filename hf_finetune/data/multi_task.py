@@ -47,7 +47,17 @@ class MultiTask:
         return self.kind.modality
 
     def prepare(self, data: LabeledData, processor: Any, spec: DataFields, seed: int) -> Inputs:
-        """Prepare the examples of each task separately, and concatenate them; labels have the columns of all tasks."""
+        """Prepare the examples of each task separately, and concatenate them; labels have the columns of all tasks.
+
+        Args:
+            data: Not used; the data of each task is in ``task_data``.
+            processor: Preprocessor of the checkpoint.
+            spec: Not used, likewise.
+            seed: Seed of the augmentation.
+
+        Returns:
+            Inputs of all tasks, with joint labels.
+        """
         parts = [self.kind.prepare(task.data, processor, task.spec, seed) for task in self.task_data.values()]
         validation_sets = [
             (inputs.validation, columns)

@@ -143,6 +143,9 @@ def prepare_data(
             makes nested class folders an error.
         options: How to parse text files.
 
+    Returns:
+        Splits with encoded labels, notes, and fingerprint.
+
     Raises:
         InputError: If the data cannot be used; lists all problems.
     """

@@ -14,6 +14,12 @@ __all__ = ["load_data", "load_target"]
 def load_data(recipe: Recipe) -> LabeledData:
     """Load, check and split the labeled data of a recipe; every call returns the same splits.
 
+    Args:
+        recipe: Recipe of one task.
+
+    Returns:
+        Train, validation and test splits.
+
     Raises:
         InputError: If the data cannot be used.
     """
@@ -45,6 +51,9 @@ def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledDat
     Args:
         recipe: Recipe of the run.
         data: Labeled data, whose input columns must be the same; None skips this check.
+
+    Returns:
+        The inputs; None without domain adaptation.
 
     Raises:
         InputError: If the inputs cannot be used.

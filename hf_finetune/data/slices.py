@@ -72,6 +72,10 @@ def value_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> lis
     """Return a problem for each slice column with more than ``MAX_TEXT_VALUES`` texts.
 
     So many values would identify single examples.
+
+    Args:
+        splits: Splits with slice columns.
+        names: Names of the slice columns in the data.
     """
     problems = []
     for index, name in enumerate(names):
@@ -110,6 +114,9 @@ def add_slices(
         dataset: The same rows as loaded, with the slice columns.
         names: Names of the slice columns in ``dataset``.
         texts: Columns among ``names`` that contain texts, from ``text_slices``.
+
+    Returns:
+        The split with a column ``slice:NAME`` for each name.
     """
     from datasets import Value
 
@@ -129,6 +136,9 @@ def add_group(inputs: "Dataset", name: str, groups: Sequence[Any]) -> "Dataset":
         inputs: Split to extend.
         name: Name of the group column in the data.
         groups: Group of each example; None for an example without one.
+
+    Returns:
+        The split with a column ``group:NAME``.
     """
     from datasets import Value
 

@@ -55,6 +55,9 @@ def divide_by_column(
         taken: Columns that are used for something else.
         optional: Whether the named column may be missing.
 
+    Returns:
+        The new splits, the split from which each was loaded, and notes.
+
     Raises:
         InputError: If the column is missing, or if one of its values is not a split name.
     """

@@ -54,7 +54,14 @@ def select_split_rows(
 def note_created_splits(
     tables: Mapping[str, Table], fractions: Mapping[str, float], by_class: bool, group: str | None
 ) -> str:
-    """Return a note on the splits that were created from train: their sizes and how their rows were chosen."""
+    """Return a note on the splits that were created from train: their sizes and how their rows were chosen.
+
+    Args:
+        tables: All splits after the division.
+        fractions: Fraction of each split that was created, by split name.
+        by_class: Whether the division was stratified by class.
+        group: Group column; None if there is none.
+    """
     sizes = listed(f"{split} ({len(tables[split])} examples)" for split in fractions)
     if group is not None:
         method = f"without dividing groups of {group!r}"
@@ -67,6 +74,12 @@ def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: 
     """Return splits of at most ``limit`` examples each, stratified by class.
 
     Examples of a class that train loses through the limit are removed from the other splits.
+
+    Args:
+        tables: Splits with encoded labels.
+        target: Kind of labels.
+        limit: Maximum number of examples of each split.
+        seed: Seed of the random choice of rows.
     """
 
     def choose(table: Table) -> Table:

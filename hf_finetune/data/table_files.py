@@ -46,6 +46,9 @@ def read_file(file: Path, options: TableOptions = NO_OPTIONS) -> FileTable:
         file: File to read; text formats may be compressed with gzip.
         options: How to parse text formats.
 
+    Returns:
+        Table of the file, with notes and possible problems.
+
     Raises:
         InputError: If the file cannot be read in the format of its suffix.
     """
@@ -65,6 +68,9 @@ def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPT
         split: Name of the split.
         files: Files of the split, all of the same format.
         options: How to parse text formats.
+
+    Returns:
+        Dataset of all files, with notes and possible problems.
 
     Raises:
         InputError: If a file cannot be read or has other columns than the first, or if there are no rows.
@@ -122,7 +128,14 @@ def _read_parquet(split: str, files: Sequence[Path]) -> Dataset:
 
 
 def read_error(error: Exception, place: str, rule: str, repair: str = "") -> InputError:
-    """Return an InputError for an exception of a reader. A full disk is not an input error: its OSError is raised."""
+    """Return an InputError for an exception of a reader. A full disk is not an input error: its OSError is raised.
+
+    Args:
+        error: Exception of the reader.
+        place: Location of the problem, such as the file name.
+        rule: Violated rule of the problem.
+        repair: Fix; empty if the rule is enough.
+    """
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -226,6 +226,9 @@ def read_table(
         split: Name of the split; examples that are not single files get the ids ``train:0``, ``train:1``, ...
         root: Folder that relative image paths are resolved against. None for Hub data.
         files: Paths of texts that are stored as one file each, used as ids; None for other data.
+
+    Returns:
+        Table with unencoded labels; ``contents`` and ``keys`` are empty.
     """
     labels: list[Any] = [None] * len(dataset)
     declared = None

@@ -65,6 +65,9 @@ def load_unlabeled(
         seed: Seed of the random choice of the examples to keep.
         options: How to parse text files, where that cannot be detected.
 
+    Returns:
+        The inputs, notes, and fingerprint.
+
     Raises:
         InputError: If the data cannot be used.
     """

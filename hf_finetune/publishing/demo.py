@@ -124,6 +124,9 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
         folder: Folder for files and tables while the page is open.
         trust_remote_code: Whether code next to the weights may run.
 
+    Returns:
+        State of the demo page.
+
     Raises:
         InputError: If the model cannot be loaded.
     """

@@ -120,7 +120,12 @@ def write_program(
 
 
 def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Store metadata in an ONNX file; a separate file with weights is not changed."""
+    """Store metadata in an ONNX file; a separate file with weights is not changed.
+
+    Args:
+        path: ONNX file, which is rewritten.
+        metadata: Metadata from ``export_metadata``.
+    """
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)

@@ -74,6 +74,9 @@ class Upload:
 def check_finished(run: Path) -> None:
     """Check that a folder is a finished run with a model to publish.
 
+    Args:
+        run: Run directory.
+
     Raises:
         InputError: If the folder is not a run, a stage or the evaluation is not finished, or there is no model.
     """

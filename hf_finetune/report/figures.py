@@ -171,6 +171,9 @@ def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
     Args:
         bins: ``low``, ``high``, ``count``, mean ``confidence`` and accuracy (``right``) of each bin.
         ece: Expected calibration error.
+
+    Returns:
+        The figure.
     """
     filled = [bucket for bucket in bins if bucket["count"]]
     with mpl.rc_context(STYLE):

@@ -65,6 +65,9 @@ def read_run(folder: Path) -> RunRecord:
     Args:
         folder: Run directory.
 
+    Returns:
+        Recipe, metrics, logs, predictions and errors of the run.
+
     Raises:
         InputError: If the folder is not a run, or the run is not finished.
     """
