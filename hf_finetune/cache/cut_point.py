@@ -102,13 +102,13 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
     Raises:
         CacheUnavailableError: If there is no cut point, or skipping the prefix saves nothing.
     """
+    # Probes are shortened texts; BART, for example, fails without its end token.
     try:
         calls = tuple(record_calls(model, probe) for probe in probes)
     except (RuntimeError, ValueError, IndexError) as error:
-        # BART needs its end token, which a shortened text lacks
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise CacheUnavailableError(
-            f"the model cannot process a shortened text ({first_line.rstrip('.')})"
+            f"a test forward pass of the model failed ({first_line.rstrip('.')})"
         ) from error
     reasons = []
     outer, inner = _boundaries(model, trainable, calls[0])

@@ -82,18 +82,18 @@ def worth_keeping(
     cached = decode_seconds + (passes + 2) * read_seconds
     if cached <= (1 - LEAST_GAIN) * uncached:
         return ""
-    times = "once" if passes == 1 else f"{passes} times"
+    passes_text = "1 pass" if passes == 1 else f"{passes} passes"
     return (
-        f"each is read {times}, in {1e3 * decode_seconds:.2g} ms from its file or "
-        f"{1e3 * read_seconds:.2g} ms from the cache, which takes a pass to fill"
+        f"decoding takes {1e3 * decode_seconds:.2g} ms per example and reading from the cache "
+        f"{1e3 * read_seconds:.2g} ms, which does not pay off for {passes_text}"
     )
 
 
 def _too_large(size: int, free: int, limit: int) -> str:
     if size > limit:
-        return f"they take about {size:,} bytes, and the size limit leaves {limit:,}"
+        return f"about {size:,} bytes are needed, but only {limit:,} remain within the size limit"
     if size > free:
-        return f"they take about {size:,} bytes, and the disk has {free:,} free"
+        return f"about {size:,} bytes are needed, but the disk has only {free:,} free"
     return ""
 
 
@@ -290,7 +290,7 @@ def _limited(rows: Iterator[Row], limit: int | None) -> Iterator[Row]:
     for row in rows:
         size += sum(tensor.nbytes for tensor in row)
         if limit is not None and size > limit:
-            raise _NotKeptError(f"they take more than the {limit:,} bytes that the size limit leaves")
+            raise _NotKeptError(f"more than the {limit:,} bytes that remain within the size limit are needed")
         if len(row) == 1 and shape not in (None, row[0].shape):
             raise _NotKeptError("they have different sizes")
         shape = row[0].shape

@@ -215,7 +215,9 @@ def _pool(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Source: sentence-transformers' ``Pooling``.
     """
     if values.shape[:2] != mask.shape:
-        raise ValueError(f"{list(values.shape)} values of {list(mask.shape)} tokens")
+        raise ValueError(
+            f"token outputs have shape {list(values.shape)}, but the attention mask has shape {list(mask.shape)}"
+        )
     if name in HEAD_POOLINGS:
         pooled: torch.Tensor = Pooling(name, values.shape[-1])(values, mask)
         return pooled

@@ -319,7 +319,9 @@ def _rows_of(examples: Any) -> Sequence[int] | None:
 def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batch, Batch]:
     """Return two batches without labels, with different numbers of examples and of tokens."""
     if len(examples) < sum(PROBES):
-        raise CacheUnavailableError("there are too few examples to detect the frozen prefix")
+        raise CacheUnavailableError(
+            f"fewer than {sum(PROBES)} examples are too few to detect the frozen prefix"
+        )
     batches, start = [], 0
     for count in PROBES:
         batch = collate([examples[index] for index in range(start, start + count)])

@@ -110,9 +110,9 @@ class RowStore:
             self.offsets = np.load(folder / OFFSETS)
             whole = _is_whole(folder, self.meta, seal)
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder} must hold rows that were written whole. {error}") from error
+            raise ValueError(f"{folder} is not a complete cache entry: {error}") from error
         if not whole:
-            raise ValueError(f"{folder} must hold rows as they were written. They were changed.")
+            raise ValueError(f"{folder} was modified after it was written.")
         # The files stay open, so that they can still be read after they were deleted.
         self.files: list[int] | None = self._open()
 

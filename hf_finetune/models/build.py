@@ -122,9 +122,10 @@ def build_skeleton(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
         raise InputError(no_model(config.name_or_path, error)) from error
     refuse_head(model, task.modality)
     if isinstance(config, TimmWrapperConfig) and not hasattr(model.timm_model, "get_classifier"):
-        rule = "must be a checkpoint from which an image classifier can be built"
-        repair = "This architecture returns only features; choose another one."
-        raise InputError(Problem("model.path", rule, f"timm's {config.architecture!r}", repair))
+        value = f"timm's {config.architecture!r}, which returns only features"
+        raise InputError(
+            Problem("model.path", "must be an image classifier", value, "Choose another architecture.")
+        )
     return model
 
 

@@ -74,20 +74,23 @@ def unreadable(path: str, error: Exception) -> Problem:
         return unsafe_pickle("model.path", path)
     if isinstance(error, SafetensorError):
         repair = "A file is damaged or truncated: download it again."
-        return Problem("model.path", "must hold intact weight files", repr(path), repair)
+        return Problem("model.path", "must contain intact weight files", repr(path), repair)
     folder = Path(path)
     if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
-        return Problem("model.path", "must hold weights", repr(path), "It has no model.safetensors.")
+        return Problem("model.path", "must contain weights", repr(path), "It has no model.safetensors.")
     if isinstance(error, OSError) and not folder.is_dir():
         repair = "If it is on the Hub, check the name, the network and your access."
-        return Problem("model.path", "must hold weights that can be loaded", repr(path), repair)
-    return Problem("model.path", "must hold weights that can be loaded", repr(path), _brief(error))
+        return Problem("model.path", "must contain weights that can be loaded", repr(path), repair)
+    return Problem("model.path", "must contain weights that can be loaded", repr(path), _brief(error))
 
 
 def unsafe_pickle(place: str, path: str | Path) -> Problem:
     """Return the problem of weight files that contain objects other than tensors, which were not unpickled."""
-    rule = "must hold weights as tensors; its pickle file holds other objects, which could run code"
-    repair = "No code was run. Use a checkpoint with model.safetensors."
+    rule = "must have weight files that contain only tensors"
+    repair = (
+        "Its pickle file contains other objects, which could run code when loaded. No code was run. "
+        "Use a checkpoint with model.safetensors."
+    )
     return Problem(place, rule, repr(str(path)), repair)
 
 

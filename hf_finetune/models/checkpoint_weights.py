@@ -85,17 +85,19 @@ def _problems(
     mismatched: Sequence[tuple[str, Sequence[int], Sequence[int]]],
     foreign: Sequence[str],
 ) -> list[Problem]:
-    repair = "Add it to model.allow_missing if this is intended."
+    repair = "Add the names to model.allow_missing if this is intended."
     problems = []
     if missing:
-        rule = f"must hold every weight outside the head; it lacks {listed(missing, 4)}"
-        problems.append(Problem("model.path", rule, repr(path), repair))
+        rule = "must contain every weight outside the head"
+        problems.append(Problem("model.path", rule, repr(path), f"It lacks {listed(missing, 4)}. {repair}"))
     for name, shape, expected in mismatched[:5]:
-        rule = f"must hold {name} with shape {list(expected)}"
+        rule = f"must contain {name} with shape {list(expected)}"
         problems.append(Problem("model.path", rule, str(list(shape)), repair))
     if foreign:
-        rule = f"must hold only weights of its architecture; it also holds {listed(foreign, 4)}"
-        problems.append(Problem("model.path", rule, repr(path), repair))
+        rule = "must contain only weights of its architecture"
+        problems.append(
+            Problem("model.path", rule, repr(path), f"It also contains {listed(foreign, 4)}. {repair}")
+        )
     return problems
 
 
@@ -109,7 +111,7 @@ def _notes(pretrained: Mapping[str, str], spent: Sequence[str], new_norms: Mappi
     if new_norms:
         owner = next(iter(new_norms.values()))
         notes.append(
-            f"New weights, without effect until trained, because {owner} has none: {listed(new_norms, 4)}."
+            f"Normalization weights that {owner} does not have start as the identity: {listed(new_norms, 4)}."
         )
     return notes
 
@@ -154,9 +156,10 @@ def refuse_not_finite(path: str, model: PreTrainedModel) -> None:
     file = _file_of(path, name)
     value = f"{kind} in {name}" + (f" of {file}" if file else "")
     if len(broken) > 1:
-        value += f", and such values in {len(broken) - 1:,} more"
+        more = len(broken) - 1
+        value += f", and in {more:,} more weight{'s' if more > 1 else ''}"
     repair = "Download or copy it again, or use another checkpoint: training cannot repair it."
-    raise InputError(Problem("model.path", "must hold finite weights", value, repair))
+    raise InputError(Problem("model.path", "must contain finite weights", value, repair))
 
 
 def _not_finite(tensor: torch.Tensor) -> str:

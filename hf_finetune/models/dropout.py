@@ -77,5 +77,5 @@ def _set(config: PreTrainedConfig, argument: str, fields: Sequence[str], rate: f
 
 
 def _lacking(field: str, rate: float, what: str) -> InputError:
-    rule = f"must be left out for an architecture without {what}"
+    rule = f"must not be set for an architecture without {what}"
     return InputError(Problem(f"model.{field}", rule, str(rate)))

@@ -94,18 +94,16 @@ def _check_types(content: Mapping[str, Any]) -> None:
     """
     for name, count in content.items():
         if LAYERS.fullmatch(name) and isinstance(count, int) and not 0 <= count <= MOST_LAYERS:
-            raise ValueError(f"{name} must be a number of layers, at most {MOST_LAYERS:,}; it is {count:,}.")
+            raise ValueError(f"{name} must be a number of layers, at most {MOST_LAYERS:,}. Got {count:,}.")
     names, classes = content.get("id2label"), content.get("architectures")
     if names is not None and not isinstance(names, dict):
         some = names[:MOST_NAMES] if isinstance(names, list) else ("cake", "soup")
         mapping = json.dumps({str(index): str(name) for index, name in enumerate(some)})
-        raise ValueError(
-            f"id2label must be a mapping such as {mapping}; it is of type {type(names).__name__}."
-        )
+        raise ValueError(f"id2label must be a mapping such as {mapping}. Got a {type(names).__name__}.")
     if classes is not None and not (
         isinstance(classes, list) and all(isinstance(class_name, str) for class_name in classes)
     ):
-        raise ValueError(f"architectures must be a list of class names; it is {classes!r}.")
+        raise ValueError(f"architectures must be a list of class names. Got {classes!r}.")
 
 
 def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: float | None = None) -> None:
@@ -184,7 +182,8 @@ def unsuited_head(config: PreTrainedConfig, reason: str) -> InputError:
     spec = getattr(config, FIELD)
     value = spec["type"] if not spec.get("pool") else f"{spec['type']}, pool: {spec['pool']}"
     name = getattr(config, "architecture", config.model_type)
-    return InputError(Problem("model.head", "must suit the architecture", value, f"For {name}: {reason}."))
+    rule = f"must be supported by the architecture {name}"
+    return InputError(Problem("model.head", rule, value, f"Reason: {reason}."))
 
 
 def head_problem(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> str:

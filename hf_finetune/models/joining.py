@@ -32,10 +32,11 @@ def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = 
         return first
     places = _last_layers(first)
     if not places or (learns_weights and len(places) > 1):
-        rule = "must have an architecture in which one last layer computes the logits"
+        rule = "must be a classifier whose logits come from a final layer if there are several tasks"
+        value = f"{type(first).__name__}, which has none"
         if places:
-            rule = "must have an architecture with a single last layer if weighting is uncertainty"
-        value = f"{type(first).__name__} with {', '.join(places) or 'none'}"
+            rule = "must be a classifier with a single final layer if weighting is uncertainty"
+            value = f"{type(first).__name__} with {', '.join(places)}"
         raise InputError(Problem("model.path", rule, value))
     for place in places:
         layers = {name: model.get_submodule(place) for name, model in models.items()}

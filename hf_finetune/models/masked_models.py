@@ -56,9 +56,9 @@ def build_masked_model(
     )
     auto_class = getattr(transformers, auto_model)
     if type(config) not in auto_class._model_mapping:
-        rule = "must be coral or dann for an architecture without a masked language model"
-        place, value = "domain_adaptation.method", f"'continue_pretraining' of a {config.model_type!r} model"
-        raise InputError(Problem(place, rule, value))
+        place, value = "domain_adaptation.method", "'continue_pretraining'"
+        repair = f"transformers has no masked language model for {config.model_type!r}."
+        raise InputError(Problem(place, "must be coral or dann", value, repair))
     transformers.set_seed(seed)
     try:
         model, info = auto_class.from_pretrained(

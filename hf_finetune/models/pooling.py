@@ -167,7 +167,7 @@ def fill_pooling(
     if spec.head.pool is not None or is_chosen or not needs_code or spec.adapter is not None:
         return spec, ()
     return spec, (
-        f"model.head.pool is own, the architecture's pooling. {POOLING_NAMES[default.name].capitalize()} suits the "
-        f"checkpoint better ({default.whose}): auto uses it, and plain transformers then needs trust_remote_code=True "
-        "to load the model. Set own explicitly to silence this note.",
+        f"model.head.pool is own, the architecture's pooling, but {POOLING_NAMES[default.name]} suits the checkpoint "
+        f"better ({default.whose}). Set auto to use it (plain transformers then needs trust_remote_code=True to load "
+        "the model), or own to silence this note.",
     )

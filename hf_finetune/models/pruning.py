@@ -34,7 +34,7 @@ MULTIPLE = 8
 """Common divisor of pruned widths: matrix products are slower at odd sizes."""
 GPT2_RATIO = 4
 """Feed-forward width of GPT-2 as a multiple of the hidden size, if its config does not set the width."""
-NO_WIDTH = "must be unstructured for a model whose config has no single width for its feed-forward layers"
+NO_WIDTH = "must be unstructured for a model whose config has no single feed-forward width"
 PRUNED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
@@ -104,9 +104,7 @@ def narrow_config(config: PreTrainedConfig, fraction: float) -> PreTrainedConfig
 def _fewer(width: int, fraction: float) -> int:
     narrow = max(MULTIPLE, round(width * (1 - fraction) / MULTIPLE) * MULTIPLE)
     if narrow >= width:
-        rule = (
-            f"must remove at least {MULTIPLE} of a layer's {width} neurons, to leave a multiple of {MULTIPLE}"
-        )
+        rule = f"must remove at least {MULTIPLE} of the {width} neurons of a layer"
         raise NotNarrowedError(rule, "prune")
     return narrow
 

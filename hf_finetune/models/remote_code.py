@@ -74,7 +74,9 @@ def check_settings(content: Mapping[str, Any], trust_remote_code: bool = False) 
     arguments = content.get("model_args")
     loads = [name for name in TIMM_ARGUMENTS if isinstance(arguments, dict) and name in arguments]
     if loads:
-        raise ValueError(f"its model_args hold {loads[0]!r}, which would make timm load another checkpoint.")
+        raise ValueError(
+            f"its model_args contain {loads[0]!r}, which would make timm load another checkpoint."
+        )
     if ":" in str(content.get("architecture", "")):
         raise ValueError(
             f"its architecture {content['architecture']!r} is an address, not a timm model name."
@@ -102,7 +104,7 @@ def code_refused(place: str, path: str | Path, revision: str | None = None) -> I
     code = foreign_code(path, revision)
     if not code:
         return None
-    rule = f"must load without custom code unless {FLAG} is given"
+    rule = f"must not need custom code unless {FLAG} is given"
     return InputError(Problem(place, rule, repr(str(path)), _would_run(code, path)))
 
 
@@ -152,8 +154,8 @@ def check_declared(
         return
     code = foreign_code(path, revision)
     repair = _would_run(code, path) if code else f"{str(path)!r} needs no custom code: remove the field."
-    rule = f"only declares that custom code is needed; {FLAG} must be given to run it"
-    raise InputError(Problem("model.trust_remote_code", rule, "true", repair))
+    rule = f"must be combined with {FLAG}, which permits the code to run"
+    raise InputError(Problem("model.trust_remote_code", rule, "", repair))
 
 
 def _would_run(code: tuple[str, ...], path: str | Path) -> str:

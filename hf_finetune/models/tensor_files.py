@@ -32,4 +32,4 @@ def read_tensors(path: Path) -> dict[str, Any]:
 def broken_state(path: Path, value: str) -> Problem:
     """Return the problem of a file in a run directory that does not contain the saved state of the training."""
     repair = "Restore the file from a copy of the run directory, or start a new run."
-    return Problem(str(path), "must hold the saved training state, as tensors", value, repair)
+    return Problem(str(path), "must contain the saved training state as tensors", value, repair)

@@ -43,8 +43,9 @@ def fit_vocabulary(config: PreTrainedConfig, tokenizer: Any, path: str, *, resiz
         return
     names = ", ".join(repr(token) for _, token in without[:SHOWN])
     more = f" and {len(without) - SHOWN:,} more" if len(without) > SHOWN else ""
-    rule = f"must have an embedding for every token of the tokenizer; it has {rows:,}, but none for {names}{more}"
+    rule = "must have an embedding for every token of the tokenizer"
     repair = (
+        f"It has {rows:,} embeddings, but none for {names}{more}. "
         "Set model.resize_embeddings: true, and train the embeddings, or use the checkpoint's own tokenizer."
     )
     raise InputError(Problem("model.path", rule, repr(path), repair))

@@ -221,7 +221,7 @@ def decide(
     }
     best = min(usable, key=lambda way: usable[way])
     unit = "per step" if found.examples == size else f"per step of {found.examples} examples"
-    busy = "" if found.steady else ", on a busy machine: the next run measures again"
+    busy = "" if found.steady else "; timings varied, so they are not saved"
     when = f"measured on {found.date}" if again else f"measured in {found.spent:.1f} s{busy}"
     plain = milliseconds(usable[reference])
     if usable[reference] < WORTH_IT * usable[best]:

@@ -55,7 +55,7 @@ def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
     for index, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
         if not is_aligned(spec, stage, planned):
             continue
-        rule = f"must be left out in a stage that uses {spec.method}"
+        rule = f"must not be set in a stage that uses {spec.method}"
         repair = "List only the other stages in domain_adaptation.stages."
         problems += [
             Problem(f"stages[{index}].{field}", rule, "", repair)
@@ -75,7 +75,10 @@ def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | No
     spec = recipe.domain_adaptation
     inputs = f"the {examples} inputs of" if examples is not None else "the inputs of"
     if isinstance(spec, ContinuePretraining):
-        duration = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs or 1:g} epochs"
+        epochs = spec.epochs or 1
+        duration = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+        if spec.max_steps:
+            duration = f"{spec.max_steps} steps"
         masked = "tokens" if TASKS[recipe.task_type].modality.has_tokens else "patches"
         and_source = " and of the training split" if spec.source else ""
         return [

@@ -204,8 +204,8 @@ def _far(place: str, rate: float, usual: _Usual) -> str:
         return ""
     times = f"{_written(factor)} times" if factor > 1 else f"1/{_written(1 / factor)} of"
     return (
-        f"{place} is {rate:g}, {times} {usual.lr:g}, the default {usual.words}. Leave lr out, or set it closer to "
-        f"{usual.lr:g}, unless it is intended."
+        f"{place} is {rate:g}, {times} the default {usual.words} ({usual.lr:g}). Remove lr, or choose a value closer "
+        "to the default, unless this is intended."
     )
 
 

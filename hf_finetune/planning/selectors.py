@@ -100,14 +100,14 @@ def _has_form(part: str) -> bool:
 
 def _no_selector(part: str, place: str, adapter: str | None) -> Problem:
     if part == AUTO:
-        return Problem(place, "must be a selector", repr(part), "Write auto alone, not in a list.")
+        return Problem(place, "must be a valid selector", repr(part), "Write auto alone, not in a list.")
     words = (*WORDS, adapter) if adapter else WORDS
-    return Problem(place, "must be a selector", repr(part), f"{nearest(part, words)} {_forms(adapter)}")
+    return Problem(place, "must be a valid selector", repr(part), f"{nearest(part, words)} {_forms(adapter)}")
 
 
 def _forms(adapter: str | None) -> str:
     words = (*WORDS, adapter) if adapter else WORDS
-    return f"Forms: {', '.join((*words, *FORMS))}."
+    return f"Valid: {', '.join((*words, *FORMS))}."
 
 
 def _adapter(layout: Layout, part: str, place: str) -> set[str]:

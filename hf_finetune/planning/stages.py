@@ -225,7 +225,7 @@ def _carrying_on(planned: StagePlan, before: StagePlan, place: str) -> StagePlan
     chosen = set(before.trainable)
     carried = tuple(name for name in planned.trainable if name in chosen)
     if not carried:
-        rule = "must be left out unless the stage trains parameters that the previous stage trained"
+        rule = "must not be set unless the stage trains parameters of the previous stage"
         value = f"{before.train!r} and then {planned.train!r}"
         raise InputError(Problem(f"{place}.carry_optimizer", rule, value))
     return replace(planned, carried=carried)

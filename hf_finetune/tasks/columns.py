@@ -21,7 +21,7 @@ class ColumnRole:
     Attributes:
         name: Name of the role in ``data.columns``, and of the column in loaded data.
         plural: What the column holds, for messages: ``images``.
-        rule: Rule for its type, for messages: ``must hold strings``.
+        rule: Rule for its type, for messages: ``must contain strings``.
         usual_names: Lower-case column names by which the column is recognized.
         accepts: Function that returns whether the feature type of a column fits.
         description: Description of the recipe field ``data.columns.NAME``.

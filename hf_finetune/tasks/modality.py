@@ -263,8 +263,8 @@ class Modality(Presentation):
         Raises:
             InputError: If the checkpoint, or the modality, cannot be pretrained in this way.
         """
-        rule = f"must be coral or dann for {self.plural}"
-        raise InputError(Problem("domain_adaptation.method", rule, "'continue_pretraining'"))
+        value, repair = "'continue_pretraining'", f"It is not supported for {self.plural}."
+        raise InputError(Problem("domain_adaptation.method", "must be coral or dann", value, repair))
 
     def decoded_form(self, examples: Any) -> "DecodedForm | None":
         """Return how decoded examples are stored, so that each is decoded once; None if that saves nothing.

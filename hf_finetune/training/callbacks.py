@@ -77,7 +77,7 @@ class LogCallback(TrainerCallback):
         # fp16 skips such steps until the loss scale is low enough
         if not args.fp16 and not math.isfinite(norm):
             raise DivergedError(
-                f"Stage {self.stage!r} cannot learn: the norm of its gradients is {norm} at step {state.global_step}. "
+                f"Stage {self.stage!r} diverged: the gradient norm is {norm} at step {state.global_step}. "
                 "Start a new run with fp32, and check the checkpoint for extreme weights: hf-finetune doctor."
             )
 

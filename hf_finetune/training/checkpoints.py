@@ -134,8 +134,10 @@ def unsafe_checkpoint(folder: Path) -> Problem:
     Args:
         folder: Folder of the checkpoint.
     """
-    rule = "must hold the saved training state as tensors; a file holds other objects, which could run code"
-    repair = "No code was run. Start a new run if you did not create this one yourself."
+    rule = "must contain only tensors and plain values"
+    repair = (
+        "A file contains other objects, which could run code when loaded. No code was run. Start a new run."
+    )
     return Problem(str(folder), rule, repair=repair)
 
 

@@ -137,7 +137,7 @@ def _check_optimizer(model: nn.Module, optimizer: Any, names: Mapping[int, Seque
     for epoch, wanted in names.items():
         if lacking := [name for name in wanted if id(parameters[name]) not in held]:
             raise ValueError(
-                f"The optimizer must hold every parameter that the callback trains from epoch {epoch}. "
+                f"The optimizer must contain every parameter that the callback trains from epoch {epoch}. "
                 f"It lacks {len(lacking)} (first: {lacking[0]!r}). Pass the callback to the Trainer's constructor, so "
                 "that the optimizer is created after it, or add these parameters to your own optimizer."
             )

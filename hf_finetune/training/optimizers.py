@@ -61,7 +61,7 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
     usable = [candidate for candidate in known if not any(word in candidate for word in WITHOUT_GROUPS)]
     if name not in usable:
         if name in known:
-            repair = "It replaces the parameter groups of a stage by its own."
+            repair = "Choose another one, such as adamw: this one builds its own parameter groups."
             return [Problem(place, "must accept parameter groups", repr(name), repair)]
         rule = "must be an optimizer that the Trainer supports"
         return [Problem(place, rule, repr(name), nearest(name, usable))]
@@ -84,5 +84,12 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
             ]
         optimizer_class([torch.nn.Parameter(torch.zeros(1))], **{**defaults, **arguments})
     except (ImportError, ValueError, TypeError) as error:
-        return [Problem(place, "must be an optimizer that can be created", repr(name), f"Error: {error}")]
+        return [
+            Problem(
+                place,
+                "must be an optimizer that can be created with these arguments",
+                repr(name),
+                f"Error: {error}",
+            )
+        ]
     return []

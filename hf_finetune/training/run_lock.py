@@ -56,7 +56,7 @@ class RunLock:
         if not _is_stale(owner):
             raise InputError(_in_use(self.path, owner))
         logger.info(
-            "Process %s, which was writing this run, has ended; this process takes over.",
+            "Removing a stale lock of the run directory: process %s is no longer running.",
             owner.get("process"),
         )
         if not self._remove(owner) or not self._create():

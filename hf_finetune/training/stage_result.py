@@ -102,8 +102,8 @@ def result_lines(
         lines.append(fit_line(stage, result.fit, scores))
     if kept_start:
         lines.append(
-            f"Stage {stage}: no improvement, so its initial weights are restored "
-            f"({_values(result.start, metric)}; best of the stage: {_values(result.trained, metric)}{_when(result)})."
+            f"Stage {stage}: no epoch improved on the initial weights ({_values(result.start, metric)}; best "
+            f"evaluation{_when(result)}: {_values(result.trained, metric)}), so they are restored."
         )
     elif result.best_step is not None:
         lines.append(_best_line(stage, result, metric))
@@ -119,7 +119,7 @@ def result_lines(
 
 def _best_line(stage: str, result: StageResult, metric: str | None) -> str:
     value = result.validation.get(str(metric))
-    which = {None: "", True: "averaged weights", False: "weights without averaging"}
+    which = {None: "", True: "averaged weights", False: "raw weights"}
     details = [f"{metric} {value:.4f}" if value is not None else "", which[result.averaged]]
     shown = f" ({', '.join(filter(None, details))})" if any(details) else ""
     epoch = _epoch(result, result.best_step or 0)

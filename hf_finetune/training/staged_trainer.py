@@ -250,11 +250,11 @@ class StagedTrainer:
             return {}
         repair = "Continue with train(resume_from_checkpoint=True), or choose another folder."
         if not resumes:
-            rule = "must not hold stages of an earlier training"
+            rule = "must not contain stages of an earlier training"
             return Problem("args.output_dir", rule, str(folder), repair)
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["stages"] != self._written():
-            rule = "must hold the same stages to resume"
+            rule = "must contain the same stages to resume"
             return Problem("args.output_dir", rule, str(folder), "Choose another folder.")
         metrics: Metrics = content["metrics"]
         return metrics

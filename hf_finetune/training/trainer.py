@@ -89,7 +89,7 @@ class SingleStageTrainer(Trainer):
         first = {parameter.name for parameter in read_layout(self.model).parameters if parameter.group == 0}
         if not first & {name for group in self.planned_groups for name in group.parameters}:
             logger.info(
-                "Activation checkpointing disabled: the first layers are frozen and store no activations."
+                "Gradient checkpointing disabled: the first layers are frozen and store no activations."
             )
             self.args.activation_checkpointing = self.args.gradient_checkpointing = False
 

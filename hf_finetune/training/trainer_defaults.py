@@ -118,10 +118,10 @@ def _problems(stage: StageSpec, place: str, target: str, label_names: Sequence[s
     for rules in RULES:
         for field, value in rules.used(stage).items():
             if rules in FROM_RUN:
-                rule = "must be left out of a StagedTrainer"
+                rule = "must not be set in a StagedTrainer"
                 repair = "Write a recipe, and use hf_finetune.run."
                 problems.append(Problem(f"{place}.{field}", rule, "", repair))
             elif rules.classes_reason and not TARGETS[target].has_classes:
-                rule = "must be left out for regression labels"
+                rule = "must not be set for regression labels"
                 problems.append(Problem(f"{place}.{field}", rule, repr(value), rules.classes_reason))
     return problems

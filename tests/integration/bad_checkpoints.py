@@ -27,7 +27,7 @@ CASES = [
         "plan recipe.yaml",
         (
             "Problem:\n"
-            "  model.path must hold finite weights. Got nan in "
+            "  model.path must contain finite weights. Got nan in "
             "vit.embeddings.patch_embeddings.projection.weight of model.safetensors. Download or copy it "
             "again, or use another checkpoint: training cannot repair it."
         ),
@@ -88,7 +88,7 @@ CASES = [
             "Problem:\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got "
             "'./vit'. Its config.json cannot be read: id2label must be a mapping such as {\"0\": "
-            '"cake", "1": "soup"}; it is of type list.'
+            '"cake", "1": "soup"}. Got a list.'
         ),
         config("vit/config.json", id2label=["cake", "soup"]),
     ),
@@ -158,7 +158,7 @@ CASES = [
     Case(
         "a checkpoint without its weights",
         "run recipe.yaml --output-dir new",
-        ("Problem:\n  model.path must hold weights. Got './vit'. It has no model.safetensors."),
+        ("Problem:\n  model.path must contain weights. Got './vit'. It has no model.safetensors."),
         delete("vit/model.safetensors"),
     ),
     Case(
@@ -166,7 +166,7 @@ CASES = [
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
-            "  model.path must hold intact weight files. Got './vit'. A file is damaged or truncated: "
+            "  model.path must contain intact weight files. Got './vit'. A file is damaged or truncated: "
             "download it again."
         ),
         cut("vit/model.safetensors", 9000),
@@ -176,7 +176,7 @@ CASES = [
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
-            "  model.path must hold intact weight files. Got './vit'. A file is damaged or truncated: "
+            "  model.path must contain intact weight files. Got './vit'. A file is damaged or truncated: "
             "download it again."
         ),
         cut("vit/model.safetensors", 0),
@@ -186,9 +186,9 @@ CASES = [
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
-            "  model.path must hold every weight outside the head; it lacks "
-            "vit.embeddings.patch_embeddings.projection.weight. Got './vit'. Add it to "
-            "model.allow_missing if this is intended."
+            "  model.path must contain every weight outside the head. Got './vit'. It lacks "
+            "vit.embeddings.patch_embeddings.projection.weight. Add the names to model.allow_missing "
+            "if this is intended."
         ),
         weights(
             "vit/model.safetensors", lambda tensors: {k: v for k, v in tensors.items() if k != EMBEDDINGS}
@@ -199,8 +199,8 @@ CASES = [
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
-            "  model.path must hold only weights of its architecture; it also holds "
-            "vit.adapter.weight. Got './vit'. Add it to model.allow_missing if this is intended."
+            "  model.path must contain only weights of its architecture. Got './vit'. It also contains "
+            "vit.adapter.weight. Add the names to model.allow_missing if this is intended."
         ),
         weights("vit/model.safetensors", lambda tensors: {**tensors, "vit.adapter.weight": torch.ones(2)}),
     ),
@@ -209,8 +209,8 @@ CASES = [
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
-            "  model.path must hold vit.embeddings.patch_embeddings.projection.weight with shape "
-            "[16, 3, 16, 16]. Got [16, 3, 8, 8]. Add it to model.allow_missing if this is intended."
+            "  model.path must contain vit.embeddings.patch_embeddings.projection.weight with shape "
+            "[16, 3, 16, 16]. Got [16, 3, 8, 8]. Add the names to model.allow_missing if this is intended."
         ),
         weights("vit/model.safetensors", lambda tensors: {**tensors, EMBEDDINGS: torch.ones(16, 3, 8, 8)}),
     ),

@@ -143,7 +143,7 @@ CASES = [
     Case(
         "a text column of numbers",
         "run text.yaml data=reviews.jsonl data.columns.text=year",
-        ("Problem:\n  data.columns.text must hold strings. Got 'year' of type int64."),
+        ("Problem:\n  data.columns.text must contain strings. Got 'year' of type int64."),
         rows(
             "reviews.jsonl",
             *(f'{{"text": "film {n}", "year": 1999, "label": "{"ab"[n % 2]}"}}' for n in range(12)),
@@ -265,10 +265,10 @@ CASES = [
             "3 problems:\n"
             "  cake/0.png must contain a readable image. Got a damaged file (OSError: image file is "
             "truncated). Replace or remove it, or set data.on_error: skip.\n"
-            "  tea/0.png must contain a readable image. Got an empty file. Replace or remove it, or set "
-            "data.on_error: skip.\n"
-            "  tea/1.png must contain a readable image. Got a file of no known image format. Replace or "
-            "remove it, or set data.on_error: skip."
+            "  tea/0.png must contain a readable image. Got an empty file. Replace or remove it, or "
+            "set data.on_error: skip.\n"
+            "  tea/1.png must contain a readable image. Got a file in an unknown format. Replace "
+            "or remove it, or set data.on_error: skip."
         ),
         do(
             write("photos/tea/0.png", ""), write("photos/tea/1.png", "no image"), cut("photos/cake/0.png", 50)

@@ -45,8 +45,8 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  domain_adaptation.target, cut.png must contain a readable image. Got a file of no known "
-            "image format. Replace or remove it, or set data.on_error: skip."
+            "  domain_adaptation.target, cut.png must contain a readable image. Got a file in an unknown format. "
+            "Replace or remove it, or set data.on_error: skip."
         ),
         do(
             copy("photos/tea", "drawings"),

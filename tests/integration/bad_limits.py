@@ -49,10 +49,9 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  model.path must have an embedding for every token of the tokenizer; it has 15, but none "
-            "for 'zzza', "
-            "'zzzb'. Got './bert'. Set model.resize_embeddings: true, and train the embeddings, or use "
-            "the checkpoint's own tokenizer."
+            "  model.path must have an embedding for every token of the tokenizer. Got './bert'. It has 15 "
+            "embeddings, but none for 'zzza', 'zzzb'. Set model.resize_embeddings: true, and train the "
+            "embeddings, or use the checkpoint's own tokenizer."
         ),
         _more_tokens,
     ),

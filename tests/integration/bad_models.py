@@ -192,7 +192,7 @@ CASES = [
         (
             "5 predictions are in found.csv.\n"
             "1 input could not be read; the output contains the errors:\n"
-            "  photos/tea/3.png: The image cannot be read. It is a file of no known image format."
+            "  photos/tea/3.png: The image cannot be read. It is a file in an unknown format."
         ),
         write("photos/tea/3.png", "no image"),
         partial="found.csv",

@@ -53,15 +53,16 @@ CASES = [
         "a class folder with images in an unsupported format",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake must hold pictures in supported formats. Got '0.svg', '1.svg', '2.svg', '3.svg', '4.svg', "
-        "'5.svg'. Render them as PNG, for example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
+        "  cake must contain images in supported formats. Got '0.svg', '1.svg', '2.svg', '3.svg', '4.svg', "
+        "'5.svg'. Render these files as PNG, for example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
         class_of(".svg"),
     ),
     Case(
         "an image of 1,200 megapixels",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must contain a readable image. Got a picture of 1,200 megapixels, where at most 179 are read. "
+        "  cake/0.png must contain a readable image. Got an image of 1,200 megapixels; at most 179 megapixels "
+        "are supported. "
         f"Cut it into tiles or reduce it first, for example with `vips thumbnail FILE small.png 4096`. {REPAIR}",
         picture(png(40_000, 30_000, 8, 0, b"")),
     ),
@@ -69,8 +70,8 @@ CASES = [
         "a PDF document with an image suffix",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must contain a readable image. Got a file in the format pdf. Render them as PNG, for "
-        "example with "
+        "  cake/0.png must contain a readable image. Got a file in the unsupported format pdf. Render these "
+        "files as PNG, for example with "
         f"`pdftoppm -png FILE` or Ghostscript. {REPAIR}",
         picture(b"%PDF-1.7\n"),
     ),
@@ -78,16 +79,17 @@ CASES = [
         "12-bit colors in a 16-bit PNG",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must contain a readable image. Got a picture of 16-bit colors of which only the lower "
-        "12 bits are "
-        f"used: Pillow reads the higher 8, which are black. Save it in 8 bits, scaled from 0..4095. {REPAIR}",
+        "  cake/0.png must contain a readable image. Got a 16-bit color image that uses only the lower 12 "
+        "bits: Pillow keeps the upper 8 bits, which are all 0. Save it with 8 bits, scaled from 0..4095. "
+        f"{REPAIR}",
         picture(png(8, 8, 16, 2, (b"\0" + b"\x0f\xff" * 24) * 8)),
     ),
     Case(
         "a TIFF image with only NaN values",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must contain a readable image. Got a picture of NaN values only. Save it again from its "
+        "  cake/0.png must contain a readable image. Got an image that contains only NaN values. Save it again "
+        "from its "
         f"source. {REPAIR}",
         array(np.full((8, 8), np.nan, np.float32)),
     ),
@@ -95,7 +97,8 @@ CASES = [
         "prediction for a folder with an image in an unsupported format",
         "predict run photos/soup",
         "1 input could not be read; the output contains the errors:\n"
-        "  photos/soup/9.svg: The image cannot be read. It is a file in the format svg. Render them as PNG, for "
+        "  photos/soup/9.svg: The image cannot be read. It is a file in the unsupported format svg. Render "
+        "these files as PNG, for "
         "example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
         beside_soup("9.svg"),
     ),

@@ -281,8 +281,8 @@ CASES = [
         "run recipe.yaml 'data.augment={transforms: [RandomRotate, {name: RandomRotation, args: {degree: 20}}]}'",
         (
             "2 problems:\n"
-            "  data.augment.transforms[0].name must be a transform of torchvision or timm that "
-            "varies one image. Got 'RandomRotate'. Nearest: 'RandomRotation'.\n"
+            "  data.augment.transforms[0].name must be a supported transform of torchvision or timm for "
+            "single images. Got 'RandomRotate'. Nearest: 'RandomRotation'.\n"
             "  data.augment.transforms[1].args.degree must be an argument of RandomRotation. Got 20. "
             "Nearest: 'degrees'."
         ),

@@ -26,7 +26,7 @@ CASES = [
             "  stages[1].optimizer must be an optimizer that the Trainer supports. Got 'adamv'. Nearest: "
             "'adam'.\n"
             "  metrics[0] must be a metric. Got 'acuracy'. Nearest: 'accuracy'.\n"
-            "  stages[0].train must be a selector. Got 'hed'. Nearest: 'head'. Forms: head, all, norms, biases, "
+            "  stages[0].train must be a valid selector. Got 'hed'. Nearest: 'head'. Valid: head, all, norms, biases, "
             "last:N, layers[A:B], /regular expression/."
         ),
         do(
@@ -84,7 +84,7 @@ CASES = [
             "Problem:\n"
             "  data.path must be a folder, a data file or a Hub id. Got 'reviews.cvs'. Nearest: './reviews.csv'.\n"
             "1 more problem:\n"
-            "  stages[0].train must be a selector. Got 'hed'. Nearest: 'head'. Forms: head, all, norms, biases, "
+            "  stages[0].train must be a valid selector. Got 'hed'. Nearest: 'head'. Valid: head, all, norms, biases, "
             "last:N, layers[A:B], /regular expression/."
         ),
     ),
@@ -95,7 +95,7 @@ CASES = [
             "2 problems:\n"
             "  data.path must be local if the Hub cannot be reached. Got 'photoz'. Nearest: './photos'. "
             "Check the path, or connect to the Hub and try again.\n"
-            "  stages[0].train must be a selector. Got 'hed'. Nearest: 'head'. Forms: head, all, norms, "
+            "  stages[0].train must be a valid selector. Got 'hed'. Nearest: 'head'. Valid: head, all, norms, "
             "biases, last:N, layers[A:B], /regular expression/."
         ),
     ),

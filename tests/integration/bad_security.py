@@ -45,7 +45,7 @@ CASES = [
         "plan recipe.yaml",
         (
             "Problem:\n"
-            "  model.path must load without custom code unless --trust-remote-code is given. Got './vit'. "
+            "  model.path must not need custom code unless --trust-remote-code is given. Got './vit'. "
             f"{CODE}"
         ),
         with_code,
@@ -55,9 +55,8 @@ CASES = [
         "run recipe.yaml model.trust_remote_code=true",
         (
             "Problem:\n"
-            "  model.trust_remote_code only declares that custom code is needed; --trust-remote-code must "
-            "be given to run "
-            f"it. Got true. {CODE}"
+            "  model.trust_remote_code must be combined with --trust-remote-code, which permits the code to "
+            f"run. {CODE}"
         ),
         with_code,
     ),

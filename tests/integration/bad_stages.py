@@ -11,7 +11,7 @@ CASES = [
         "run recipe.yaml stages.0.train=haed",
         (
             "Problem:\n"
-            "  stages[0].train must be a selector. Got 'haed'. Nearest: 'head'. Forms: head, all, "
+            "  stages[0].train must be a valid selector. Got 'haed'. Nearest: 'head'. Valid: head, all, "
             "norms, biases, last:N, layers[A:B], /regular expression/."
         ),
     ),
@@ -86,8 +86,8 @@ CASES = [
         "run recipe.yaml stages.0.optimizer=galore_adamw",
         (
             "Problem:\n"
-            "  stages[0].optimizer must accept parameter groups. Got 'galore_adamw'. It replaces the "
-            "parameter groups of a stage by its own."
+            "  stages[0].optimizer must accept parameter groups. Got 'galore_adamw'. Choose another one, "
+            "such as adamw: this one builds its own parameter groups."
         ),
     ),
     Case(
@@ -105,7 +105,7 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0].compress.method must be unstructured for a model whose config has no single "
-            "width for its feed-forward layers. Got 'structured', for 'resnet'. Unstructured pruning sets "
+            "feed-forward width. Got 'structured', for 'resnet'. Unstructured pruning sets "
             "single weights to 0."
         ),
         config("vit/config.json", model_type="resnet", architectures=["ResNetForImageClassification"]),
@@ -115,8 +115,8 @@ CASES = [
         "run text.yaml stages.0.compress=0.1",
         (
             "Problem:\n"
-            "  stages[0].compress.prune must remove at least 8 of a layer's 16 neurons, to leave "
-            "a multiple of 8. Got 0.1, for 'bert'."
+            "  stages[0].compress.prune must remove at least 8 of the 16 neurons of a layer. "
+            "Got 0.1, for 'bert'."
         ),
     ),
     Case(
@@ -225,7 +225,7 @@ CASES = [
         "run recipe.yaml model.drop_path=0.1",
         (
             "Problem:\n"
-            "  model.drop_path must be left out for an architecture without stochastic depth. Got 0.1."
+            "  model.drop_path must not be set for an architecture without stochastic depth. Got 0.1."
         ),
     ),
     Case(

@@ -69,7 +69,7 @@ def test_an_image_that_cannot_be_read_is_named_in_its_place_and_the_rest_is_pred
     assert [line.split(",")[0] for line in lines] == [f"photos/tea/{index}.png" for index in range(6)]
     assert [bool(line.split(",")[1]) for line in lines] == [True, True, True, False, True, True]
     assert lines[3].startswith(
-        "photos/tea/3.png,,,,,,The image cannot be read. It is a file of no known image format"
+        "photos/tea/3.png,,,,,,The image cannot be read. It is a file in an unknown format"
     )
 
 

@@ -323,8 +323,8 @@ def test_a_fold_is_not_measured(tmp_path, text_recipe):
 def test_a_network_without_feed_forward_layers_is_refused(tmp_path, image_recipe):
     recipe = with_stages(image_recipe(), {}, {"compress": 0.3})
     expected = (
-        "stages[1].compress.method must be unstructured for a model whose config has no single width for "
-        "its feed-forward layers. Got 'structured', for 'test_resnet'. Unstructured pruning sets single "
+        "stages[1].compress.method must be unstructured for a model whose config has no single feed-forward "
+        "width. Got 'structured', for 'test_resnet'. Unstructured pruning sets single "
         "weights to 0."
     )
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == expected

@@ -315,7 +315,7 @@ def test_report_and_card_say_that_there_was_another_domain(runs, method, said):
 def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
     recipe = with_stages(adapted("text", "dann"), {}, {"teacher": str(runs("text", None)[0])})
     assert refusal(lambda: plan(recipe)) == (
-        "stages[1].teacher must be left out in a stage that uses dann. "
+        "stages[1].teacher must not be set in a stage that uses dann. "
         "List only the other stages in domain_adaptation.stages."
     )
 
@@ -324,7 +324,7 @@ def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
 def test_what_mixes_or_repeats_batches_is_refused_in_a_stage_that_aligns(adapted, kind, field):
     recipe = with_stages(adapted(kind, "coral"), {}, {"regularize": {field: 1.0}})
     assert refusal(lambda: plan(recipe)) == (
-        f"stages[1].regularize.{field} must be left out in a stage that uses coral. "
+        f"stages[1].regularize.{field} must not be set in a stage that uses coral. "
         "List only the other stages in domain_adaptation.stages."
     )
 

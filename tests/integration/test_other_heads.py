@@ -251,7 +251,7 @@ def test_where_a_rate_is_given_the_head_stays_plain_and_the_plan_says_what_would
     tmp_path, reviews, sentence_encoder
 ):
     recipe = tiny_text_recipe(reviews, sentence_encoder)
-    wanted = f"The mean over tokens suits the checkpoint better ({WHY})"
+    wanted = f"the mean over tokens suits the checkpoint better ({WHY})"
     assert sum(wanted in note for note in plan(recipe).notes) == 1
     for pool in ("own", "auto"):
         assert not any(wanted in note for note in plan(with_head(recipe, {"pool": pool})).notes)

@@ -88,7 +88,7 @@ def test_the_log_and_the_metrics_say_which_weights_went_on(tmp_path, recipes, ca
     (best,) = [entry for entry in evaluations if entry["step"] == result["best_step"]]
     assert result["averaged"] == best["averaged"]
     assert result["validation"]["loss"] == best["eval_loss"] == min(e["eval_loss"] for e in evaluations)
-    words = "averaged weights" if result["averaged"] else "weights without averaging"
+    words = "averaged weights" if result["averaged"] else "raw weights"
     epoch = result["best_step"] * 3 // result["steps"]
     line = f"Stage ema: best checkpoint is epoch {epoch} of 3 (loss {best['eval_loss']:.4f}, {words})."
     assert line in caplog.text

@@ -104,8 +104,8 @@ def test_a_checkpoint_with_a_gap_is_refused_and_nothing_is_written(tmp_path, ber
     save_file(weights, tmp_path / "bert" / "model.safetensors", {"format": "pt"})
     content = {**text_recipe().model_dump(mode="json"), "model": str(tmp_path / "bert")}
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
-        "model.path must hold every weight outside the head; it lacks bert.pooler.dense.bias. "
-        f"Got {str(tmp_path / 'bert')!r}. Add it to model.allow_missing if this is intended."
+        f"model.path must contain every weight outside the head. Got {str(tmp_path / 'bert')!r}. "
+        "It lacks bert.pooler.dense.bias. Add the names to model.allow_missing if this is intended."
     )
     assert not (tmp_path / "run").exists()
 

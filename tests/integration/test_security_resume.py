@@ -31,8 +31,8 @@ def test_state_of_a_checkpoint_that_would_run_code_is_refused(tmp_path, stopped,
         torch.save({"state": canary}, checkpoint / name)
     seal_checkpoint(checkpoint)
     assert refusal(lambda: quick_run(recipe, folder, resume=True)) == (
-        f"{checkpoint} must hold the saved training state as tensors; a file holds other objects, which "
-        "could run code. No code was run. Start a new run if you did not create this one yourself."
+        f"{checkpoint} must contain only tensors and plain values. A file contains other objects, which "
+        "could run code when loaded. No code was run. Start a new run."
     )
     assert not canary.ran
     assert refusal(lambda: quick_run(recipe, folder, resume=True, trust_remote_code=True)).startswith(
@@ -63,5 +63,5 @@ def test_state_of_another_form_is_told_with_its_checkpoint(tmp_path, stopped, na
     torch.save(state, checkpoint / name)
     seal_checkpoint(checkpoint)
     message = refusal(lambda: quick_run(recipe, folder, resume=True))
-    assert message.startswith(f"{checkpoint} must hold the saved training state, as tensors. Got ")
+    assert message.startswith(f"{checkpoint} must contain the saved training state as tensors. Got ")
     assert message.endswith("Restore the file from a copy of the run directory, or start a new run.")

@@ -71,7 +71,7 @@ def test_it_ends_early_where_nothing_improves_on_the_start(tmp_path, recipe, cap
     caplog.set_level(logging.INFO, "hf_finetune")
     changes = {"early_stopping": 1, "regularize": {"ema": 0.5}}
     assert_start_goes_on(quick_run(with_last(recipe, **changes), tmp_path / "run").folder, epochs=1.0)
-    assert "Stage all: no improvement, so its initial weights are restored" in caplog.text
+    assert "Stage all: no epoch improved on the initial weights" in caplog.text
 
 
 def test_the_moments_that_are_carried_on_are_those_of_the_start(tmp_path, recipe):

@@ -187,7 +187,7 @@ def test_too_small_a_limit(tmp_path, dishes):
     inputs = inputs_of(dishes.select(range(5)))
     kept, report = once(inputs, tmp_path, size_limit=1000)
     assert kept.train is inputs.train
-    reason = "train: they take about 245,840 bytes, and the size limit leaves 1,000"
+    reason = "train: about 245,840 bytes are needed, but only 1,000 remain within the size limit"
     assert (report.used, report.reason, report.bytes) == (False, reason, 0)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
@@ -196,7 +196,8 @@ def test_a_limit_that_leaves_room_for_one_split(tmp_path, dishes):
     inputs = inputs_of(dishes.select(range(5)), dishes.select(range(5, 9)))
     kept, report = once(inputs, tmp_path, size_limit=300_000)
     assert kept.validation is inputs.validation and report.used and report.bytes == 245_840
-    assert report.reason == "validation: they take about 196,608 bytes, and the size limit leaves 54,160"
+    reason = "validation: about 196,608 bytes are needed, but only 54,160 remain within the size limit"
+    assert report.reason == reason
     assert [each.about for each in list_cache(tmp_path)] == ["5 decoded images"]
     assert_same(kept, inputs)
 
@@ -215,7 +216,8 @@ def test_images_that_take_more_than_those_that_were_measured(tmp_path, dishes, m
     monkeypatch.setattr(decoded_examples, "_measure", lambda *arguments: (1.0, 0.001, 1))
     inputs = inputs_of(dishes.select(range(5)))
     kept, report = once(inputs, tmp_path, size_limit=100_000, always=False)
-    assert report.reason == "train: they take more than the 100,000 bytes that the size limit leaves"
+    reason = "train: more than the 100,000 bytes that remain within the size limit are needed"
+    assert report.reason == reason
     assert kept.train is inputs.train and list_cache(tmp_path) == []
 
 
@@ -299,7 +301,7 @@ def test_measuring_leaves_nothing_behind_and_draws_no_chance(tmp_path, dishes):
     kept, report = once(inputs, tmp_path, train_passes=1, validation_passes=0, always=False)
     assert torch.equal(torch.rand(3), expected)
     assert kept == inputs and not report.used
-    assert report.reason.startswith("train: each is read once, in ")
+    assert report.reason.startswith("train: decoding takes ")
     assert report.reason.endswith(
         " ms from the cache, which takes a pass to fill; validation: they are not read"
     )
@@ -332,15 +334,15 @@ def test_what_is_worth_keeping(changes):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"size_limit": 999}, "they take about 1,000 bytes, and the size limit leaves 999"),
-        ({"free_bytes": 999}, "they take about 1,000 bytes, and the disk has 999 free"),
+        ({"size_limit": 999}, "about 1,000 bytes are needed, but only 999 remain within the size limit"),
+        ({"free_bytes": 999}, "about 1,000 bytes are needed, but the disk has only 999 free"),
         (
             {"passes": 1, "read_seconds": 0.0},
-            "each is read once, in 10 ms from its file or 0 ms from the cache, which takes a pass to fill",
+            "decoding takes 10 ms per example and reading from the cache 0 ms, which does not pay off for 1 pass",
         ),
         (
             {"passes": 2, "read_seconds": 0.0021},
-            "each is read 2 times, in 10 ms from its file or 2.1 ms from the cache, which takes a pass to fill",
+            "decoding takes 10 ms per example and reading from the cache 2.1 ms, which does not pay off for 2 passes",
         ),
     ],
 )

@@ -224,9 +224,9 @@ def said(*named):
 
 def test_wrong_names_and_arguments_are_told_with_the_nearest():
     assert said(("RandomRotate", {"degrees": 20}), ("os.system", {})) == [
-        "data.augment.transforms[0].name must be a transform of torchvision or timm that varies one image. "
+        "data.augment.transforms[0].name must be a supported transform of torchvision or timm for single images. "
         "Got 'RandomRotate'. Nearest: 'RandomRotation'.",
-        "data.augment.transforms[1].name must be a transform of torchvision or timm that varies one image. "
+        "data.augment.transforms[1].name must be a supported transform of torchvision or timm for single images. "
         f"Got 'os.system'. Known: {', '.join(map(repr, sorted(TRANSFORMS)))}.",
     ]
     assert said(("RandomRotation", {"degree": 20})) == [

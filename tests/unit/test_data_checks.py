@@ -55,7 +55,7 @@ def test_images_that_cannot_be_read_are_named_with_the_reason(tmp_path):
     repair = "Replace or remove it, or set data.on_error: skip."
     assert lines(problems) == [
         f"empty must contain a readable image. Got an empty file. {repair}",
-        f"text must contain a readable image. Got a file of no known image format. {repair}",
+        f"text must contain a readable image. Got a file in an unknown format. {repair}",
         "truncated must contain a readable image. "
         f"Got a damaged file (OSError: image file is truncated). {repair}",
         f"gone must contain a readable image. Got no such file. {repair}",
@@ -67,7 +67,7 @@ def test_images_that_cannot_be_read_are_named_with_the_reason(tmp_path):
     assert kept["train"].dataset["id"][:] == ["good"]
     assert notes == [
         "'empty' was skipped: an empty file.",
-        "'text' was skipped: a file of no known image format.",
+        "'text' was skipped: a file in an unknown format.",
         "'truncated' was skipped: a damaged file (OSError: image file is truncated).",
         "'gone' was skipped: no such file.",
         "'null' was skipped: no image in this row.",

@@ -298,7 +298,7 @@ def test_classes_of_pictures_that_cannot_be_read_are_refused(tmp_path, folder, o
     )
     touch(root / folder, *(name for name in others if folder == "train/" or "test" not in name))
     lines = refusal(root).splitlines()
-    assert [Path(line.split(" must hold pictures in supported formats.")[0]).name for line in lines] == [
+    assert [Path(line.split(" must contain images in supported formats.")[0]).name for line in lines] == [
         "bird", "fish",
     ]  # fmt: skip
 

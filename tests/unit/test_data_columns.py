@@ -112,12 +112,12 @@ def test_several_fit():
 def test_named_columns_that_do_not_exist_or_are_of_the_wrong_type():
     features = {"text": STRING, "stars": INT, "label": INT, "user": STRING}
     assert error_text("text", features, {"text": "stars", "label": "lable"}, group="usr") == (
-        "data.columns.text must hold strings. Got 'stars' of type int64.\n"
+        "data.columns.text must contain strings. Got 'stars' of type int64.\n"
         "data.columns.label must be a column of the data. Got 'lable'. Nearest: 'label'.\n"
         "data.split.group must be a column of the data. Got 'usr'. Nearest: 'user'."
     )
     assert error_text("image", {"image": Image(), "label": INT}, {"image": "label"}) == (
-        "data.columns.image must hold images, file paths or the bytes of image files. "
+        "data.columns.image must contain images, file paths or the bytes of image files. "
         "Got 'label' of type int64."
     )
 

@@ -71,15 +71,15 @@ def test_text_in_a_png_is_left_out(size):
     ("data", "words"),
     [
         (b"", "an empty file"),
-        (b"no image", "a file of no known image format"),
+        (b"no image", "a file in an unknown format"),
         (
             b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-            "a file in the format heic. Install HEIC support with `pip install",
+            "a file in the unsupported format heic. Install HEIC support with `pip install",
         ),
-        (b"%PDF-1.7", "a file in the format pdf. Render them as PNG"),
+        (b"%PDF-1.7", "a file in the unsupported format pdf. Render these files as PNG"),
         (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-            "a file in the format eps. Render them as PNG",
+            "a file in the unsupported format eps. Render these files as PNG",
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_picture_beyond_the_limit_is_refused_with_its_size_and_what_to_do():
     with pytest.raises(PictureError) as error:
         read_picture(png_that_says_it_has(40_000, 30_000))
     assert str(error.value) == (
-        "a picture of 1,200 megapixels, where at most 179 are read. Cut it into tiles or reduce it first, "
+        "an image of 1,200 megapixels; at most 179 megapixels are supported. Cut it into tiles or reduce it first, "
         "for example with `vips thumbnail FILE small.png 4096`"
     )
 
@@ -215,11 +215,11 @@ def test_notes():
     ]:
         notes.add(name, facts)
     assert notes.sentences() == [
-        "Pictures of more than 8 bits were scaled to 0..255, from 0..4095 (12 bits): 'a.tif'; from 0..1: 'b.tif'.",
-        "Their ranges differ. If they belong together, save them as 8 bits, scaled from one range.",
+        "Images of more than 8 bits were scaled to 0..255, from 0..4095 (12 bits): 'a.tif'; from 0..1: 'b.tif'.",
+        "Their ranges differ. If these images belong together, save them as 8 bits, scaled from one range.",
         "NaN values were replaced by the lowest value: 'b.tif'.",
-        "Of several frames or pages the first is used: 'c.gif'.",
-        "Large pictures are reduced to a shorter edge of 2,048 pixels: "
+        "Only the first frame or page is used of 'c.gif'.",
+        "Large images are reduced to a shorter edge of 2,048 pixels: "
         + ", ".join(f"'{number}.png' (13,000 x 12,000 pixels)" for number in range(8))
         + " and 2 more.",
     ]

@@ -80,7 +80,7 @@ def test_files_are_known_by_how_they_begin():
 def test_a_folder_of_files_that_cannot_be_read_is_a_problem_with_its_repair():
     problems = unreadable_problems("bird", [Path("bird/1.svg"), Path("bird/2.svg"), Path("bird/3.png")])
     assert [str(problem) for problem in problems] == [
-        "bird must hold pictures in supported formats. Got '1.svg', '2.svg'. Render them as PNG, for "
+        "bird must contain images in supported formats. Got '1.svg', '2.svg'. Render these files as PNG, for "
         "example with `rsvg-convert -w 512 FILE.svg -o FILE.png`."
     ]
 
@@ -110,7 +110,7 @@ def test_a_folder_whose_pictures_have_no_ending_is_told_and_not_left_out(tmp_pat
     files = sorted(tmp_path.iterdir())
     (problem,) = unreadable_problems("bird", files)
     assert str(problem) == (
-        "bird must hold pictures in supported formats. Got 'face1', 'face2.normal'. Rename them with the "
-        "suffix of their format, for example 'face1.png'."
+        "bird must contain images in supported formats. Got 'face1', 'face2.normal'. Add the suffix of the "
+        "format to the file names, for example 'face1.png'."
     )
     assert unreadable_problems("bird", [*files, Path("bird/1.png")]) == []

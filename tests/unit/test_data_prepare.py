@@ -280,12 +280,12 @@ def test_unusable_examples_are_left_out_on_request(tmp_path):
     write_pictures(tmp_path, ["a", "b"], 10)
     (tmp_path / "a" / "3.png").write_bytes(b"no image")
     assert error_text(tmp_path, "image") == (
-        "a/3.png must contain a readable image. Got a file of no known image format. Replace or remove it, "
-        "or set data.on_error: skip."
+        "a/3.png must contain a readable image. Got a file in an unknown format. "
+        "Replace or remove it, or set data.on_error: skip."
     )
     data = prepare(tmp_path, "image", on_error="skip")
     assert sum(sizes(data)) == 19
-    assert "'a/3.png' was skipped: a file of no known image format." in data.notes
+    assert "'a/3.png' was skipped: a file in an unknown format." in data.notes
 
 
 def test_all_problems_are_told_at_once(tmp_path):

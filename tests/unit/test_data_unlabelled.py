@@ -124,6 +124,6 @@ def test_what_cannot_be_used_is_said_of_the_field(tmp_path, pictures):
 def test_pictures_that_have_to_be_converted_are_told(pictures):
     (pictures / "drawing.svg").write_text("<svg/>")
     assert problem(pictures, "image") == (
-        f"{PLACE} must hold pictures in supported formats. Got 'drawing.svg'. Render them as PNG, for "
+        f"{PLACE} must contain images in supported formats. Got 'drawing.svg'. Render these files as PNG, for "
         "example with `rsvg-convert -w 512 FILE.svg -o FILE.png`."
     )

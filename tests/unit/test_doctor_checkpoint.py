@@ -70,8 +70,8 @@ def test_a_missing_weight_fails_and_the_other_checks_go_on(tmp_path, timm_checkp
     assert check_weights(subject) == CheckResult(
         "weights",
         "fail",
-        f"model.path must hold every weight outside the head; it lacks {name}.",
-        "Add it to model.allow_missing if this is intended.",
+        "It must contain every weight outside the head.",
+        f"It lacks {name}. Add the names to model.allow_missing if this is intended.",
     )
     (tmp_path / "out").mkdir()
     assert check_round_trip(subject, tmp_path / "out").state == "pass"
@@ -80,9 +80,10 @@ def test_a_missing_weight_fails_and_the_other_checks_go_on(tmp_path, timm_checkp
 def test_a_weight_too_many_fails(tmp_path, bert_checkpoint):
     changed = copied(tmp_path, bert_checkpoint, lambda weights: weights.update(stray=torch.zeros(2)))
     found = check_weights(make_subject("text", changed))
-    assert (found.state, found.measured) == (
+    assert (found.state, found.measured, found.repair) == (
         "fail",
-        "model.path must hold only weights of its architecture; it also holds stray.",
+        "It must contain only weights of its architecture.",
+        "It also contains stray. Add the names to model.allow_missing if this is intended.",
     )
 
 

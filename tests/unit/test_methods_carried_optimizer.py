@@ -124,7 +124,7 @@ def test_a_state_that_is_none_is_told_with_its_file(tmp_path, content, value):
     with pytest.raises(InputError) as error:
         load_state(path, ["head.weight"])
     assert str(error.value) == (
-        f"{path} must hold the saved training state, as tensors. Got {value}. Restore the file from a "
+        f"{path} must contain the saved training state as tensors. Got {value}. Restore the file from a "
         "copy of the "
         "run directory, or start a new run."
     )

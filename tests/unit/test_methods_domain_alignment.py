@@ -321,7 +321,7 @@ def test_the_state_of_another_judge_is_told_with_its_file(tiny_model, tmp_path, 
     with pytest.raises(InputError) as error:
         alignment_of(tiny_model("vit"), "dann").load(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path / 'domain.pt'} must hold the saved training state, as tensors. Got the state of "
+        f"{tmp_path / 'domain.pt'} must contain the saved training state as tensors. Got the state of "
         "another domain classifier. Restore the file from a copy of the run directory, or start a new run."
     )
 

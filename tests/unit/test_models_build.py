@@ -136,11 +136,11 @@ def test_a_missing_backbone_weight_is_an_error_unless_it_is_allowed(tmp_path, ti
     with pytest.raises(InputError) as caught:
         build(tmp_path, NAMES)
     assert str(caught.value) == (
-        f"model.path must hold every weight outside the head; it lacks {name}.bias, {name}.weight. "
-        f"Got {str(tmp_path)!r}. Add it to model.allow_missing if this is intended."
+        f"model.path must contain every weight outside the head. Got {str(tmp_path)!r}. It lacks {name}.bias, "
+        f"{name}.weight. Add the names to model.allow_missing if this is intended."
     )
     assert build(tmp_path, NAMES, allow_missing=[r"layer\.1\.output\.dense"]).notes == ()
-    with pytest.raises(InputError, match=rf"it lacks {name}\.weight\."):
+    with pytest.raises(InputError, match=rf"It lacks {name}\.weight\."):
         build(tmp_path, NAMES, allow_missing=[r"\.bias$"])
 
 
@@ -151,9 +151,9 @@ def test_many_missing_weights_are_counted(tmp_path, tiny_model):
         build(tmp_path, NAMES)
     first = "bert.encoder.layer.0.attention"
     assert str(caught.value) == (
-        f"model.path must hold every weight outside the head; it lacks {first}.output.LayerNorm.bias, "
-        f"{first}.output.LayerNorm.weight, {first}.output.dense.bias, {first}.output.dense.weight and 12 more. "
-        f"Got {str(tmp_path)!r}. Add it to model.allow_missing if this is intended."
+        f"model.path must contain every weight outside the head. Got {str(tmp_path)!r}. "
+        f"It lacks {first}.output.LayerNorm.bias, {first}.output.LayerNorm.weight, {first}.output.dense.bias, "
+        f"{first}.output.dense.weight and 12 more. Add the names to model.allow_missing if this is intended."
     )
 
 
@@ -164,8 +164,8 @@ def test_a_weight_that_belongs_to_no_layer_is_an_error(tmp_path, tiny_model):
     with pytest.raises(InputError) as caught:
         build(tmp_path, NAMES)
     assert str(caught.value) == (
-        "model.path must hold only weights of its architecture; it also holds bert.adapter.weight. "
-        f"Got {str(tmp_path)!r}. Add it to model.allow_missing if this is intended."
+        f"model.path must contain only weights of its architecture. Got {str(tmp_path)!r}. "
+        "It also contains bert.adapter.weight. Add the names to model.allow_missing if this is intended."
     )
     assert build(tmp_path, NAMES, allow_missing=["adapter"]).notes == ()
 
@@ -178,8 +178,8 @@ def test_a_backbone_weight_of_another_shape_is_an_error(tmp_path, tiny_model):
     with pytest.raises(InputError) as caught:
         build(tmp_path, NAMES)
     assert str(caught.value) == (
-        f"model.path must hold {name} with shape [15, 16]. Got [17, 16]. "
-        "Add it to model.allow_missing if this is intended."
+        f"model.path must contain {name} with shape [15, 16]. Got [17, 16]. "
+        "Add the names to model.allow_missing if this is intended."
     )
 
 
@@ -207,7 +207,7 @@ def test_truncated_weights_are_an_error(tmp_path, tiny_model):
     with pytest.raises(InputError) as caught:
         build(tmp_path, NAMES)
     assert str(caught.value) == (
-        f"model.path must hold intact weight files. Got {str(tmp_path)!r}. "
+        f"model.path must contain intact weight files. Got {str(tmp_path)!r}. "
         "A file is damaged or truncated: download it again."
     )
 
@@ -218,7 +218,7 @@ def test_a_folder_without_weights_is_an_error(tmp_path, tiny_model):
     with pytest.raises(InputError) as caught:
         build(tmp_path, NAMES)
     assert str(caught.value) == (
-        f"model.path must hold weights. Got {str(tmp_path)!r}. It has no model.safetensors."
+        f"model.path must contain weights. Got {str(tmp_path)!r}. It has no model.safetensors."
     )
 
 
@@ -295,7 +295,7 @@ def test_dropout_for_an_architecture_without_it_is_an_error(tmp_path, tiny_model
     with pytest.raises(InputError) as caught:
         read_config(str(tmp_path), NAMES, "single_label", dropout=0.35)
     assert str(caught.value) == (
-        "model.dropout must be left out for an architecture without dropout. Got 0.35."
+        "model.dropout must not be set for an architecture without dropout. Got 0.35."
     )
 
 
@@ -321,7 +321,7 @@ def test_stochastic_depth_for_an_architecture_without_it_is_an_error(tmp_path, t
     with pytest.raises(InputError) as caught:
         read_config(str(tmp_path), NAMES, "single_label", drop_path=0.35)
     assert str(caught.value) == (
-        "model.drop_path must be left out for an architecture without stochastic depth. Got 0.35."
+        "model.drop_path must not be set for an architecture without stochastic depth. Got 0.35."
     )
 
 
@@ -336,7 +336,7 @@ def test_dropout_that_a_timm_architecture_does_not_take_is_an_error(tmp_path, ti
     with pytest.raises(InputError) as caught:
         read_config(str(tmp_path), NAMES, "single_label", dropout=0.35)
     assert str(caught.value) == (
-        "model.dropout must be left out for an architecture without dropout. Got 0.35."
+        "model.dropout must not be set for an architecture without dropout. Got 0.35."
     )
 
 

@@ -194,7 +194,7 @@ def test_a_checkpoint_that_takes_the_whole_image_has_no_crop():
     with pytest.raises(InputError) as error:
         set_image_size(square_processor(32), None, None, 0.9)
     assert str(error.value) == (
-        "data.crop_pct must be left out for a checkpoint that takes the whole image. Got 0.9."
+        "data.crop_pct must not be set for a checkpoint that resizes images without cropping. Got 0.9."
     )
 
 

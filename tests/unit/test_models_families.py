@@ -155,8 +155,8 @@ def test_an_architecture_that_gives_features_only_is_an_error():
     with pytest.raises(InputError) as caught:
         timm_skeleton("gemma4_vit_570m_enc")
     assert str(caught.value) == (
-        "model.path must be a checkpoint from which an image classifier can be built. Got timm's "
-        "'gemma4_vit_570m_enc'. This architecture returns only features; choose another one."
+        "model.path must be an image classifier. Got timm's 'gemma4_vit_570m_enc', which returns only features. "
+        "Choose another architecture."
     )
 
 

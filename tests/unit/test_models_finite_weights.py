@@ -34,7 +34,7 @@ def test_the_tensor_and_its_file_are_named(value, word, tmp_path, tiny_model):
     with pytest.raises(InputError) as error:
         build(tmp_path)
     assert str(error.value) == (
-        f"model.path must hold finite weights. Got {word} in {QUERY} of model.safetensors. {REPAIR}"
+        f"model.path must contain finite weights. Got {word} in {QUERY} of model.safetensors. {REPAIR}"
     )
 
 
@@ -59,8 +59,8 @@ def test_several_tensors_are_counted(tiny_model):
     with pytest.raises(InputError) as error:
         refuse_not_finite("some/model", model)
     assert str(error.value) == (
-        "model.path must hold finite weights. Got nan in bert.embeddings.LayerNorm.bias, and such "
-        f"values in 1 more. {REPAIR}"
+        "model.path must contain finite weights. Got nan in bert.embeddings.LayerNorm.bias, and in 1 more weight. "
+        f"{REPAIR}"
     )
 
 

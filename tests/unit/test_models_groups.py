@@ -77,8 +77,8 @@ def test_models_of_timm_alone_and_of_plain_torch_will_do():
     [
         (
             {"train": "hed"},
-            "train must be a selector. Got 'hed'. Nearest: 'head'. "
-            "Forms: head, all, norms, biases, last:N, layers[A:B], /regular expression/.",
+            "train must be a valid selector. Got 'hed'. Nearest: 'head'. "
+            "Valid: head, all, norms, biases, last:N, layers[A:B], /regular expression/.",
         ),
         ({"lr": 0}, "lr must be above 0. Got 0."),
         (

@@ -126,7 +126,8 @@ def test_what_an_architecture_has_no_place_for_is_refused_with_the_reason(checkp
             build_skeleton(config, TASKS[f"{modality(name)}-classification"])
         shown = getattr(config, "architecture", config.model_type)
         assert str(caught.value) == (
-            f"model.head must suit the architecture. Got linear, pool: cls. For {shown}: {REFUSED[pair]}."
+            f"model.head must be supported by the architecture {shown}. Got linear, pool: cls. "
+            f"Reason: {REFUSED[pair]}."
         )
         return
     model = build_model(str(checkpoints[name]), config, task=TASKS[f"{modality(name)}-classification"]).model

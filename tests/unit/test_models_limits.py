@@ -110,8 +110,8 @@ def test_tokens_without_an_embedding_are_told(tmp_path, tiny_model, tiny_tokeniz
     with pytest.raises(InputError) as caught:
         fit_vocabulary(read_config(str(tmp_path), NAMES, "single_label"), tokenizer, "ckpt", resize=False)
     assert str(caught.value) == (
-        f"model.path must have an embedding for every token of the tokenizer; it has {rows}, but none for "
-        "'zzza', 'zzzb', 'zzzc' and 1 more. Got 'ckpt'. "
+        "model.path must have an embedding for every token of the tokenizer. Got 'ckpt'. "
+        f"It has {rows} embeddings, but none for 'zzza', 'zzzb', 'zzzc' and 1 more. "
         "Set model.resize_embeddings: true, and train the embeddings, or use the checkpoint's own tokenizer."
     )
 
@@ -194,7 +194,7 @@ def test_the_heads_of_pretraining_are_left_out_and_told(tmp_path, modality, name
     ).notes
     assert any(f"because only {name} needs them" in note for note in notes)
     change(tmp_path, lambda weights: weights.update({"layers.99.weight": torch.ones(2)}))
-    with pytest.raises(InputError, match=r"it also holds layers\.99\.weight"):
+    with pytest.raises(InputError, match=r"It also contains layers\.99\.weight"):
         build_model(
             str(tmp_path),
             found,

@@ -81,8 +81,8 @@ def test_features_on_no_grid_are_refused(tiny_model):
     with pytest.raises(InputError) as caught:
         MaskedImageModel(model, IMAGE, seed=0)
     assert str(caught.value) == (
-        "domain_adaptation.method must be coral or dann for an architecture whose features do not form a "
-        "grid. Got 'continue_pretraining'."
+        "domain_adaptation.method must be coral or dann. Got 'continue_pretraining'. "
+        "The features of this architecture do not form a grid."
     )
 
 
@@ -146,8 +146,8 @@ def test_an_architecture_without_a_masked_language_model_is_refused(tmp_path, ti
     with pytest.raises(InputError) as caught:
         build_masked_model(str(tmp_path), "AutoModelForMaskedLM")
     assert str(caught.value) == (
-        "domain_adaptation.method must be coral or dann for an architecture without a masked language model. "
-        "Got 'continue_pretraining' of a 'gpt2' model."
+        "domain_adaptation.method must be coral or dann. Got 'continue_pretraining'. "
+        "transformers has no masked language model for 'gpt2'."
     )
 
 

@@ -157,9 +157,9 @@ def test_where_rates_are_given_the_head_stays_and_is_told_what_would_suit_it():
     assert fill_pooling(head(None), MEAN, is_left=False, is_chosen=False) == (
         head(None),
         (
-            "model.head.pool is own, the architecture's pooling. The mean over tokens suits the checkpoint better "
-            "(default of MiniLM): auto uses it, and plain transformers then needs trust_remote_code=True to load the "
-            "model. Set own explicitly to silence this note.",
+            "model.head.pool is own, the architecture's pooling, but the mean over tokens suits the checkpoint better "
+            "(default of MiniLM). Set auto to use it (plain transformers then needs trust_remote_code=True to load the "
+            "model), or own to silence this note.",
         ),
     )
 

@@ -23,12 +23,12 @@ def change_settings(path, settings):
     [
         (
             {"id2label": ["cake", "soup"]},
-            'id2label must be a mapping such as {"0": "cake", "1": "soup"}; it is of type list.',
+            'id2label must be a mapping such as {"0": "cake", "1": "soup"}. Got a list.',
         ),
-        ({"architectures": [3]}, "architectures must be a list of class names; it is [3]."),
+        ({"architectures": [3]}, "architectures must be a list of class names. Got [3]."),
         (
             {"num_hidden_layers": 10**9},
-            "num_hidden_layers must be a number of layers, at most 10,000; it is 1,000,000,000.",
+            "num_hidden_layers must be a number of layers, at most 10,000. Got 1,000,000,000.",
         ),
         (
             {"hidden_size": "16"},

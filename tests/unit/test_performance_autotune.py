@@ -78,7 +78,7 @@ def test_the_fastest_step_of_each_way_counts_and_unsteady_times_are_told():
     assert found.seconds == {"fp32": 0.7, "bf16": 0.6}
     assert not found.steady
     reason = decide([FP32, BF16], found, size=8, compiles=False).reason
-    assert reason.endswith("s, on a busy machine: the next run measures again)")
+    assert reason.endswith("s; timings varied, so they are not saved)")
 
 
 def test_rounds_end_with_the_time_but_there_are_two():

@@ -54,8 +54,8 @@ def test_a_stage_that_is_worse_than_its_start_says_so_in_one_line():
     start, end = {"accuracy": 0.667, "loss": 0.9}, {"accuracy": 0.608, "loss": 1.1}
     kept = StageResult(8.0, 80, 0, start, None, None, start=start, trained={**end, "step": 30})
     assert result_lines("all", kept, "accuracy", leading="accuracy", greater_is_better=True) == [
-        "Stage all: no improvement, so its initial weights are restored (accuracy 0.6670, loss 0.9000; best of the "
-        "stage: accuracy 0.6080, loss 1.1000 in epoch 3 of 8)."
+        "Stage all: no epoch improved on the initial weights (accuracy 0.6670, loss 0.9000; best evaluation in epoch "
+        "3 of 8: accuracy 0.6080, loss 1.1000), so they are restored."
     ]
     last = StageResult(8.0, 80, None, end, None, None, start=start)
     assert result_lines("all", last, None, leading="accuracy", greater_is_better=True) == [

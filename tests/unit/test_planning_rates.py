@@ -107,24 +107,26 @@ def test_a_head_that_is_fitted_at_once_needs_no_rate_and_a_wrong_selector_is_lef
 @pytest.mark.parametrize(
     ("train", "lr", "words"),
     [
-        ("all", 2e-3, "0.002, 20 times 0.0001, the default of Net for a stage that trains the backbone."),
-        ("all", 5e-6, "5e-06, 1/20 of 0.0001, the default of Net for a stage that trains the backbone."),
-        ("head", 5e-4, "0.0005, 1/20 of 0.01, the default of Net for a stage that trains the head alone."),
-        ("norms", 0.02, "0.02, 20 times 0.001, the default for a stage that trains norms or biases."),
+        ("all", 2e-3, "0.002, 20 times the default of Net for a stage that trains the backbone (0.0001)."),
+        ("all", 5e-6, "5e-06, 1/20 of the default of Net for a stage that trains the backbone (0.0001)."),
+        ("head", 5e-4, "0.0005, 1/20 of the default of Net for a stage that trains the head alone (0.01)."),
+        ("norms", 0.02, "0.02, 20 times the default for a stage that trains norms or biases (0.001)."),
     ],
 )
 def test_a_rate_that_is_far_from_the_default_is_pointed_out(train, lr, words):
     (note,) = rate_notes([stage(train, lr=lr)], LAYOUT, DEFAULTS)
     assert note.startswith(f"stages[0].lr is {words}")
-    assert "Leave lr out, or set it closer to" in note
+    assert note.endswith("Remove lr, or choose a value closer to the default, unless this is intended.")
 
 
 def test_the_rates_of_head_and_backbone_are_told_apart():
     given = stage("all", lr={"head": 1.0, "backbone": [1e-9, 1e-3]})
     (note,) = rate_notes([given], LAYOUT, DEFAULTS)
-    assert note.startswith("stages[0].lr.head is 1, 100 times 0.01, ")
+    assert note.startswith("stages[0].lr.head is 1, 100 times the default of Net for the head (0.01).")
     (note,) = rate_notes([stage("all", lr={"head": 0.01, "backbone": 0.01})], LAYOUT, DEFAULTS)
-    assert note.startswith("stages[0].lr.backbone is 0.01, 100 times 0.0001, ")
+    assert note.startswith(
+        "stages[0].lr.backbone is 0.01, 100 times the default of Net for a stage that trains the backbone (0.0001)."
+    )
 
 
 @pytest.mark.parametrize("lr", [1e-3, 1e-5, 1e-4])

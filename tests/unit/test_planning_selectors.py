@@ -51,14 +51,14 @@ def test_a_selector_names_its_parameters_in_the_models_order(selector, names):
     assert select(LAYOUT, selector) == names
 
 
-FORMS = "Forms: head, all, norms, biases, last:N, layers[A:B], /regular expression/."
+FORMS = "Valid: head, all, norms, biases, last:N, layers[A:B], /regular expression/."
 SIZE = "This model has 4 layer groups and 9 parameters."
 WRONG = [
     ([], f"train must not be empty. Got []. {FORMS}"),
-    ("heads", f"train must be a selector. Got 'heads'. Nearest: 'head'. {FORMS}"),
+    ("heads", f"train must be a valid selector. Got 'heads'. Nearest: 'head'. {FORMS}"),
     (
         "xyz",
-        f"train must be a selector. Got 'xyz'. Known: 'head', 'all', 'norms', 'biases'. {FORMS}",
+        f"train must be a valid selector. Got 'xyz'. Known: 'head', 'all', 'norms', 'biases'. {FORMS}",
     ),
     (
         "last:0",
@@ -84,8 +84,8 @@ WRONG = [
         "train must be a valid regular expression (missing ), unterminated subpattern at position 0). "
         "Got '/(/'.",
     ),
-    (["head", "auto"], "train must be a selector. Got 'auto'. Write auto alone, not in a list."),
-    ("//", f"train must be a selector. Got '//'. Known: 'head', 'all', 'norms', 'biases'. {FORMS}"),
+    (["head", "auto"], "train must be a valid selector. Got 'auto'. Write auto alone, not in a list."),
+    ("//", f"train must be a valid selector. Got '//'. Known: 'head', 'all', 'norms', 'biases'. {FORMS}"),
 ]
 
 

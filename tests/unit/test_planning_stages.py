@@ -85,8 +85,8 @@ def test_a_stage_with_nothing_to_carry_is_an_error():
     with pytest.raises(InputError) as caught:
         build_plan(LAYOUT, [stage(), stage(train="layers[0]", carry_optimizer=True)])
     assert str(caught.value) == (
-        "stages[1].carry_optimizer must be left out unless the stage trains parameters that the "
-        "previous stage trained. Got 'head' and then 'layers[0]'."
+        "stages[1].carry_optimizer must not be set unless the stage trains parameters of the previous "
+        "stage. Got 'head' and then 'layers[0]'."
     )
 
 

@@ -99,11 +99,11 @@ SINGLE = [
     (image(data={"path": "x", "augment": {"drop": 0.1}}), "data.augment.drop must not be set when the task is image-classification. Got 0.1. It applies to texts; for images, use a preset, erase and transforms."),
     (image(data={"path": "x", "augment": "strongest"}), "data.augment.preset must be 'none', 'light', 'standard', 'strong', 'seeds', 'trivial' or 'randaugment'. Got 'strongest'. Nearest: 'strong'."),
     (image(data={"path": "x", "augment": {"preset": "light", "transforms": ["Resize"]}}), (
-        "data.augment.preset must be left out when transforms are given. Got 'light'. Set only one of them: "
+        "data.augment.preset must not be set when transforms are given. Got 'light'. Set only one of them: "
         "transforms replace the preset."
     )),
     (image(data={"path": "x", "augment": {"preset": "none", "erase": 0.1}}), (
-        "data.augment.erase must be left out when the preset is none. Got 0.1. Set another preset, such as "
+        "data.augment.erase must not be set when the preset is none. Got 0.1. Set another preset, such as "
         "light, to augment the images."
     )),
     (image(data={"path": "x", "augment": {"transforms": [{"args": {}}]}}), "data.augment.transforms[0].name must be set. Name of a transform in torchvision.transforms.v2 or timm.data, such as RandomRotation."),

@@ -156,9 +156,8 @@ def test_a_recipe_declares_that_it_needs_code_and_grants_nothing(tmp_path, revie
     folder = save_own_model(tmp_path / "own", canary)
     recipe = text_recipe({"path": str(folder), "trust_remote_code": True}, reviews)
     message = (
-        "model.trust_remote_code only declares that custom code is needed; --trust-remote-code must be "
-        "given to run it. "
-        f"Got true. {would_run(MODEL_CODE, folder)}"
+        "model.trust_remote_code must be combined with --trust-remote-code, which permits the code to run. "
+        f"{would_run(MODEL_CODE, folder)}"
     )
     assert refused(plan, recipe) == message
     assert refused(preview, recipe, tmp_path / "preview.html") == message
@@ -169,9 +168,8 @@ def test_a_recipe_declares_that_it_needs_code_and_grants_nothing(tmp_path, revie
 def test_a_declaration_without_code_says_so(bert_checkpoint, reviews):
     recipe = text_recipe({"path": str(bert_checkpoint), "trust_remote_code": True}, reviews)
     assert refused(plan, recipe) == (
-        "model.trust_remote_code only declares that custom code is needed; --trust-remote-code must be "
-        "given to run it. "
-        f"Got true. {str(bert_checkpoint)!r} needs no custom code: remove the field."
+        "model.trust_remote_code must be combined with --trust-remote-code, which permits the code to run. "
+        f"{str(bert_checkpoint)!r} needs no custom code: remove the field."
     )
     assert plan(recipe, trust_remote_code=True).plan.stages
 
@@ -329,9 +327,8 @@ def foreign_run(tmp_path, reviews, canary):
 )
 def test_a_run_cannot_grant_itself_the_permission(tmp_path, foreign_run, canary):
     message = (
-        "model.trust_remote_code only declares that custom code is needed; --trust-remote-code must be "
-        "given to run it. "
-        f"Got true. {would_run(MODEL_CODE, foreign_run / 'model')}"
+        "model.trust_remote_code must be combined with --trust-remote-code, which permits the code to run. "
+        f"{would_run(MODEL_CODE, foreign_run / 'model')}"
     )
     assert refused(evaluate_run.evaluate, foreign_run) == message
     assert refused(predict, foreign_run, ["good film"]) == message

@@ -61,8 +61,11 @@ def test_pickled_weights_are_never_unpickled(tmp_path, canary, write):
     folder = save_bert(tmp_path / "model")
     (folder / "model.safetensors").unlink()
     write(canary, folder / "pytorch_model.bin")
-    rule = "must hold weights as tensors; its pickle file holds other objects, which could run code"
-    repair = f"Got {str(folder)!r}. No code was run. Use a checkpoint with model.safetensors."
+    rule = "must have weight files that contain only tensors"
+    repair = (
+        f"Got {str(folder)!r}. Its pickle file contains other objects, which could run code when loaded. "
+        "No code was run. Use a checkpoint with model.safetensors."
+    )
     assert refused(load_classifier, folder) == f"{folder} {rule}. {repair}"
     assert refused(load_classifier, folder, trust_remote_code=True) == f"{folder} {rule}. {repair}"
     config = read_config(str(folder), ("a", "b"), "single_label")
@@ -86,11 +89,11 @@ def test_pickled_weights_that_are_tensors_are_read(tmp_path):
     [
         (
             {"model_args": {"checkpoint_path": "{}/evil.pth"}},
-            "its model_args hold 'checkpoint_path', which would make timm load another checkpoint",
+            "its model_args contain 'checkpoint_path', which would make timm load another checkpoint",
         ),
         (
             {"model_args": {"pretrained_cfg_overlay": {"file": "{}/evil.pth"}}},
-            "its model_args hold 'pretrained_cfg_overlay', which would make timm load another checkpoint",
+            "its model_args contain 'pretrained_cfg_overlay', which would make timm load another checkpoint",
         ),
         (
             {"architecture": "hf-hub:somebody/else"},
@@ -123,7 +126,7 @@ def test_a_kernel_of_the_hub_is_code(tmp_path, where):
     folder = save_bert(tmp_path / "model")
     change_json(folder / "config.json", **where)
     assert refused(load_classifier, folder) == (
-        f"{folder} must load without custom code unless --trust-remote-code is given. Got {str(folder)!r}. "
+        f"{folder} must not need custom code unless --trust-remote-code is given. Got {str(folder)!r}. "
         f"It would run the kernel 'somebody/kernel' of the Hub (named in config.json), from {folder}. Read the code "
         "first."
     )

@@ -19,9 +19,8 @@ from hf_finetune.tasks.text.tokenization import pad_right
 
 EXAMPLES = ["good film", "the film is very very very very bad", "bad"]
 CHANGED = (
-    "The checkpoint's tokenizer pads on the left. Here, and in the saved model, it pads on the right: the "
-    "model has "
-    "absolute positions, which left padding would shift, so that predictions would depend on the batch."
+    "padding_side of the tokenizer was changed from left to right, also in the saved model: the model has absolute "
+    "position embeddings, so with left padding predictions would depend on the batch."
 )
 
 

@@ -142,7 +142,7 @@ def test_a_resumed_run_goes_on_in_the_phase_it_was_in(tmp_path, tiny_model):
 
 
 MISUSE = (
-    "The optimizer must hold every parameter that the callback trains from epoch 1. It lacks {count} "
+    "The optimizer must contain every parameter that the callback trains from epoch 1. It lacks {count} "
     "(first: {first!r}). Pass the callback to the Trainer's constructor, so that the optimizer is created after it, "
     "or add these parameters to your own optimizer."
 )
@@ -185,8 +185,8 @@ def test_a_selector_that_means_nothing_is_an_error_with_its_place(tmp_path, tiny
     with pytest.raises(InputError) as caught:
         stock(tiny_model("timm/test_resnet"), tmp_path, [FreezingCallback(phases)])
     assert str(caught.value) == (
-        f"{place} must be a selector. Got 'headd'. Nearest: 'head'. "
-        "Forms: head, all, norms, biases, last:N, layers[A:B], /regular expression/."
+        f"{place} must be a valid selector. Got 'headd'. Nearest: 'head'. "
+        "Valid: head, all, norms, biases, last:N, layers[A:B], /regular expression/."
     )
 
 
@@ -258,8 +258,7 @@ def test_gradients_without_a_norm_stop_training_but_in_fp16(tmp_path, fp16):
         with pytest.raises(DivergedError) as caught:
             callback.on_log(arguments, state, None)
         assert str(caught.value).startswith(
-            "Stage 'head' cannot learn: the norm of its gradients is inf at step 3. Start a new run with "
-            "fp32,"
+            "Stage 'head' diverged: the gradient norm is inf at step 3. Start a new run with fp32,"
         )
     assert "Infinity" in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     state.log_history = [{"grad_norm": 2.0, "step": 3}, {"eval_loss": 1.0}]

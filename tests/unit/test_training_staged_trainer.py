@@ -218,12 +218,12 @@ def test_a_head_can_be_fitted(tmp_path, tiny_model):
 @pytest.mark.parametrize(
     ("stages", "options", "message"),
     [
-        ([Stage("hed")], {}, "stages[0].train must be a selector. Got 'hed'. Nearest: 'head'."),
+        ([Stage("hed")], {}, "stages[0].train must be a valid selector. Got 'hed'. Nearest: 'head'."),
         ([STAGES[0], STAGES[0]], {}, "stages[1] must differ from the previous stage."),
         (
             [Stage("head", teacher="runs/large")],
             {},
-            "stages[0].teacher must be left out of a StagedTrainer. Write a recipe, and use hf_finetune.run.",
+            "stages[0].teacher must not be set in a StagedTrainer. Write a recipe, and use hf_finetune.run.",
         ),
         ([Stage("head")], {"optim": "galore_adamw"}, "stages[0].optimizer must accept parameter groups."),
         (
@@ -256,7 +256,7 @@ def test_stages_of_before_are_not_overwritten(tmp_path, tiny_model):
     make(tiny_model("bert"), tmp_path, STAGES[:1]).train()
     written = json.loads((tmp_path / "stages/stages.json").read_text())
     assert list(written["metrics"]) == ["head"]
-    with pytest.raises(InputError, match="must not hold stages of an earlier training"):
+    with pytest.raises(InputError, match="must not contain stages of an earlier training"):
         make(tiny_model("bert"), tmp_path, STAGES[:1]).train()
-    with pytest.raises(InputError, match="must hold the same stages to resume"):
+    with pytest.raises(InputError, match="must contain the same stages to resume"):
         make(tiny_model("bert"), tmp_path, STAGES[:2]).train(resume_from_checkpoint=True)

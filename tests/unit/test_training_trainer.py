@@ -358,7 +358,7 @@ def test_optimizer_names_are_the_trainers():
             "galore_adamw",
             {},
             "stages[1].optimizer must accept parameter groups. Got 'galore_adamw'. "
-            "It replaces the parameter groups of a stage by its own.",
+            "Choose another one, such as adamw: this one builds its own parameter groups.",
         ),
         (
             "sgd",
@@ -368,7 +368,7 @@ def test_optimizer_names_are_the_trainers():
         (
             "adamw",
             {"eps": -1.0},
-            "stages[1].optimizer must be an optimizer that can be created. Got 'adamw'. "
+            "stages[1].optimizer must be an optimizer that can be created with these arguments. Got 'adamw'. "
             "Error: Invalid epsilon value: -1.0",
         ),
     ],

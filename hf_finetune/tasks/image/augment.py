@@ -93,7 +93,7 @@ def check_transforms(transforms: Named) -> list[Problem]:
     for index, (name, arguments) in enumerate(transforms):
         here = f"data.augment.transforms[{index}]"
         if name not in TRANSFORMS:
-            rule = "must be a transform of torchvision or timm that varies one image"
+            rule = "must be a supported transform of torchvision or timm for single images"
             problems.append(Problem(f"{here}.name", rule, repr(name), nearest(name, sorted(TRANSFORMS))))
             continue
         known = [word for word in inspect.signature(TRANSFORMS[name]).parameters if word not in NOT_OURS]

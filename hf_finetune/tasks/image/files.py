@@ -168,7 +168,7 @@ def _too_many_pixels(error: Image.DecompressionBombError) -> str:
     pixels = int(next(word for word in str(error).replace("(", "").split() if word.isdigit()))
     most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     return (
-        f"a picture of {pixels / 1e6:,.0f} megapixels, where at most {most / 1e6:,.0f} are read. "
+        f"an image of {pixels / 1e6:,.0f} megapixels; at most {most / 1e6:,.0f} megapixels are supported. "
         "Cut it into tiles or reduce it first, for example with `vips thumbnail FILE small.png 4096`"
     )
 
@@ -183,9 +183,9 @@ def _unknown_format(source: Source) -> str:
         return "an empty file"
     known = sniffed_conversion(head)
     if known is None:
-        return "a file of no known image format"
+        return "a file in an unknown format"
     name, repair = known
-    return f"a file in the format {name}. {repair.removesuffix('.')}"
+    return f"a file in the unsupported format {name}. {repair.removesuffix('.')}"
 
 
 def _without_text(data: bytes) -> bytes:

@@ -31,30 +31,38 @@ _COMMON = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # Pillow opens these as JPEG, because their first image is one.
 _OPENED_AS_JPEG = frozenset({"MPO"})
 
-_HEIF_REPAIR = "Install HEIC support with `pip install 'hf-finetune[heif]'`, or save them as JPEG or PNG."
+_HEIF_REPAIR = (
+    "Install HEIC support with `pip install 'hf-finetune[heif]'`, or convert these files to JPEG or PNG."
+)
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
-_VIDEO_REPAIR = "Save frames of them as pictures, for example with `ffmpeg -i FILE -r 1 frame-%04d.png`."
+_VIDEO_REPAIR = "Extract frames as images, for example with `ffmpeg -i FILE -r 1 frame-%04d.png`."
 _REPAIRS: dict[tuple[str, ...], str] = {
     HEIF: _HEIF_REPAIR,
-    (".avif", ".avifs"): "Install a Pillow that reads AVIF (11.3 or later), or save them as JPEG or PNG.",
-    (".jxl",): "Save them as PNG, for example with `djxl FILE.jxl FILE.png`.",
-    (".svg", ".svgz"): "Render them as PNG, for example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
+    (
+        ".avif",
+        ".avifs",
+    ): "Install a Pillow that reads AVIF (11.3 or later), or convert these files to JPEG or PNG.",
+    (".jxl",): "Convert these files to PNG, for example with `djxl FILE.jxl FILE.png`.",
+    (
+        ".svg",
+        ".svgz",
+    ): "Render these files as PNG, for example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
     (".eps", ".ps", ".ai", ".pdf"): (
-        "Render them as PNG, for example with `pdftoppm -png FILE` or Ghostscript."
+        "Render these files as PNG, for example with `pdftoppm -png FILE` or Ghostscript."
     ),
-    (".emf", ".wmf"): "Render them as PNG, for example with `inkscape FILE --export-type=png`.",
+    (".emf", ".wmf"): "Render these files as PNG, for example with `inkscape FILE --export-type=png`.",
     (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"): (
         "Develop these raw files to JPEG or TIFF, for example with `darktable-cli FILE FILE.jpg`."
     ),
-    (".dcm", ".dicom"): "Save them as PNG or TIFF, for example with pydicom and Pillow.",
+    (".dcm", ".dicom"): "Convert these files to PNG or TIFF, for example with pydicom and Pillow.",
     (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd"): "Save slices of these volumes as PNG or TIFF.",
     (".czi", ".lif", ".mrxs", ".ndpi", ".nd2", ".svs"): (
         "Cut these microscope slides into tiles and save them as PNG, for example with OpenSlide."
     ),
-    (".exr", ".hdr"): "Save them as PNG or TIFF, tone-mapped to 8 bits.",
+    (".exr", ".hdr"): "Convert these files to PNG or TIFF, tone-mapped to 8 bits.",
     (".npy", ".npz", ".mat"): "Save these arrays as PNG or TIFF, for example with Pillow's Image.fromarray.",
     (".h5", ".hdf", ".hdf5", ".grib", ".bufr"): "Save the arrays in these files as PNG or TIFF.",
-    (".xcf", ".kra", ".clip"): "Export them as PNG from the program that wrote them.",
+    (".xcf", ".kra", ".clip"): "Export these files as PNG from the program that wrote them.",
     _VIDEOS: _VIDEO_REPAIR,
 }
 # Signatures of formats: an offset in the file, the bytes at that offset, and a suffix of the format.
@@ -172,7 +180,7 @@ def unreadable_problems(place: str, files: Iterable[Path]) -> list[Problem]:
             without_ending.setdefault(file.name, kind.lower())
     if without_ending:
         name, kind = next(iter(without_ending.items()))
-        repair = f"Rename them with the suffix of their format, for example '{name}.{kind}'."
+        repair = f"Add the suffix of the format to the file names, for example '{name}.{kind}'."
         by_repair[repair] = list(without_ending)
-    rule = "must hold pictures in supported formats"
+    rule = "must contain images in supported formats"
     return [Problem(place, rule, quoted(names), repair) for repair, names in by_repair.items()]

@@ -92,5 +92,5 @@ def _as_map(found: Any, channels: Any = None, prefix_tokens: int | None = None) 
         tokens = found[:, found.shape[1] - edge**2 :]
         if edge > 0 and (prefix_tokens is None or edge**2 + prefix_tokens == found.shape[1]):
             return tokens.transpose(1, 2).unflatten(2, (edge, edge))
-    rule = "must be coral or dann for an architecture whose features do not form a grid"
-    raise InputError(Problem("domain_adaptation.method", rule, "'continue_pretraining'"))
+    value, repair = "'continue_pretraining'", "The features of this architecture do not form a grid."
+    raise InputError(Problem("domain_adaptation.method", "must be coral or dann", value, repair))

@@ -54,7 +54,7 @@ class Image(Modality):
         ColumnRole(
             "image",
             "images",
-            "must hold images, file paths or the bytes of image files",
+            "must contain images, file paths or the bytes of image files",
             _NAMES,
             _holds_images,
             "Column of the images or of their paths; null = inferred.",
@@ -83,11 +83,11 @@ class Image(Modality):
         """Yield the problems between the preset and the fields that take its place or depend on it."""
         preset, erase, transforms = (augment.get(name) for name in ("preset", "erase", "transforms"))
         if preset is not None and transforms:
-            rule = "must be left out when transforms are given"
+            rule = "must not be set when transforms are given"
             repair = "Set only one of them: transforms replace the preset."
             yield Problem("data.augment.preset", rule, shown(preset), repair)
         if preset == "none" and erase:
-            rule = "must be left out when the preset is none"
+            rule = "must not be set when the preset is none"
             repair = "Set another preset, such as light, to augment the images."
             yield Problem("data.augment.erase", rule, shown(erase), repair)
 

@@ -52,17 +52,17 @@ class PictureNotes(Remarks):
         notes = []
         if self._scaled:
             kinds = "; ".join(f"from {values}: {names}" for values, names in self._scaled.items())
-            notes.append(f"Pictures of more than 8 bits were scaled to 0..255, {kinds}.")
+            notes.append(f"Images of more than 8 bits were scaled to 0..255, {kinds}.")
         if len(self._scaled) > 1:
             notes.append(
-                "Their ranges differ. If they belong together, save them as 8 bits, scaled from one range."
+                "Their ranges differ. If these images belong together, save them as 8 bits, scaled from one range."
             )
         if self._not_numbers.count:
             notes.append(f"NaN values were replaced by the lowest value: {self._not_numbers}.")
         if self._frames.count:
-            notes.append(f"Of several frames or pages the first is used: {self._frames}.")
+            notes.append(f"Only the first frame or page is used of {self._frames}.")
         if self._large.count:
             notes.append(
-                f"Large pictures are reduced to a shorter edge of {LARGE_EDGE:,} pixels: {self._large}."
+                f"Large images are reduced to a shorter edge of {LARGE_EDGE:,} pixels: {self._large}."
             )
         return notes

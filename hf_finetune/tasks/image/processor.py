@@ -47,7 +47,7 @@ def _set_size(processor: Any, size: int | None, crop_pct: float | None) -> None:
     edge = resized.get("shortest_edge")
     if edge is None:
         if crop_pct is not None:
-            rule = "must be left out for a checkpoint that takes the whole image"
+            rule = "must not be set for a checkpoint that resizes images without cropping"
             raise InputError(Problem("data.crop_pct", rule, f"{crop_pct:g}"))
         processor.size = {"height": size, "width": size}
         return

@@ -110,8 +110,8 @@ def convert(image: Image.Image, factor: int = 1) -> tuple[Image.Image, ValueRang
     image.load()
     if high_bytes_only and max(high for _, high in image.getextrema()[:3]) < _LEAST_FILLED:  # type: ignore[misc]
         raise PictureError(
-            "a picture of 16-bit colors of which only the lower 12 bits are used: Pillow reads the higher 8, which are "
-            "black. Save it in 8 bits, scaled from 0..4095"
+            "a 16-bit color image that uses only the lower 12 bits: Pillow keeps the upper 8 bits, which are all 0. "
+            "Save it with 8 bits, scaled from 0..4095"
         )
     values = _value_range(image) if image.mode == "F" or image.mode.startswith("I") else None
     if values is None and factor == 1 and image.mode == "RGB" and not image.has_transparency_data:
@@ -158,7 +158,7 @@ def _extent(image: Image.Image) -> tuple[float, float, bool]:
             lows.append(float(values.min()))
             highs.append(float(values.max()))
     if not lows:
-        raise PictureError("a picture of NaN values only. Save it again from its source")
+        raise PictureError("an image that contains only NaN values. Save it again from its source")
     return min(lows), max(highs), not_numbers
 
 

@@ -29,8 +29,8 @@ __all__ = ["configure_tokenizer", "prepare_texts"]
 # Tokenizer attribute with the limit of the checkpoint, because model_max_length is set to the recipe's length.
 _LIMIT = "checkpoint_max_length"
 _PADDED_RIGHT = (
-    "The checkpoint's tokenizer pads on the left. Here, and in the saved model, it pads on the right: the model has "
-    "absolute positions, which left padding would shift, so that predictions would depend on the batch."
+    "padding_side of the tokenizer was changed from left to right, also in the saved model: the model has absolute "
+    "position embeddings, so with left padding predictions would depend on the batch."
 )
 
 

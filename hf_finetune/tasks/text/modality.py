@@ -38,11 +38,11 @@ class Text(Modality):
     readable = "text"
     roles: ClassVar[tuple[ColumnRole, ...]] = (
         ColumnRole(
-            *("text", "texts", "must hold strings", _NAMES, is_string),
+            *("text", "texts", "must contain strings", _NAMES, is_string),
             "Column of the texts; null = inferred.",
         ),
         ColumnRole(
-            *("text_pair", "second texts", "must hold strings", (), is_string),
+            *("text_pair", "second texts", "must contain strings", (), is_string),
             "Column of the second text of each pair; null = single texts.",
             optional=True,
         ),
