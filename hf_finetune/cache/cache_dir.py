@@ -16,7 +16,7 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = ["CacheEntry", "cache_folder", "list_cache", "parse_size", "prune_cache"]
 
-PART = re.compile(r"(\.\d+-\d+|-\d\d)$")
+RANGE_SUFFIX = re.compile(r"(\.\d+-\d+|-\d\d)$")
 """Suffix of a part's folder name: its range of examples; older versions wrote the number of the part."""
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -57,7 +57,7 @@ def list_cache(folder: Path) -> list[CacheEntry]:
             size = sum(file.stat().st_size for file in meta.parent.iterdir())
             used = datetime.fromtimestamp(meta.parent.stat().st_mtime)
             about, examples = content.get("about", "an older version"), content["examples"]
-            name = PART.sub("", meta.parent.name)
+            name = RANGE_SUFFIX.sub("", meta.parent.name)
             previous = entries.get(name, CacheEntry(name, (), about, 0, 0, used))
             entries[name] = CacheEntry(
                 name,
@@ -69,25 +69,25 @@ def list_cache(folder: Path) -> list[CacheEntry]:
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return sorted(entries.values(), key=lambda kept: kept.used)
+    return sorted(entries.values(), key=lambda entry: entry.used)
 
 
-def prune_cache(folder: Path, limit: int, spared: Collection[str] = ()) -> list[CacheEntry]:
-    """Remove the least recently used cache entries until the others take at most ``limit`` bytes.
+def prune_cache(folder: Path, limit: int, protected: Collection[str] = ()) -> list[CacheEntry]:
+    """Remove the least recently used cache entries until the remaining entries take at most ``limit`` bytes.
 
     A run that is training on a removed entry continues: it holds the files open. Folders that a killed run left
     half-written are removed too.
 
     Args:
         folder: Root folder of all caches.
-        limit: Bytes that may remain, not counting the spared entries.
-        spared: Names of entries that are never removed.
+        limit: Bytes that may remain, not counting the protected entries.
+        protected: Names of entries that are never removed.
 
     Returns:
         The removed entries.
     """
     _remove_half_written(folder)
-    removable = [entry for entry in list_cache(folder) if entry.name not in spared]
+    removable = [entry for entry in list_cache(folder) if entry.name not in protected]
     total, removed = sum(entry.bytes for entry in removable), []
     for entry in removable:
         if total <= limit:
@@ -101,7 +101,7 @@ def prune_cache(folder: Path, limit: int, spared: Collection[str] = ()) -> list[
 
 
 def _remove_half_written(folder: Path) -> None:
-    """Remove the half-written folders of killed runs, whose locks nobody holds any more."""
+    """Remove the half-written folders of killed runs, whose locks no process holds."""
     for partial in folder.glob(".*.part"):
         name = partial.name.removeprefix(".").removesuffix(".part")
         try:

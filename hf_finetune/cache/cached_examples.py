@@ -21,7 +21,7 @@ class CachedExamples(Dataset):
         examples: Examples from which the cached rows were computed.
         versions: Cached rows of each augmented version.
         rows: Row index of each example; None if it equals the index of the example.
-        keeps_inputs: Whether examples keep their own inputs too, such as tokens.
+        keeps_inputs: Whether examples also contain the original model inputs (tokens, attention mask).
     """
 
     def __init__(
@@ -32,8 +32,10 @@ class CachedExamples(Dataset):
         *,
         keeps_inputs: bool,
     ):
-        self.examples, self.versions = examples, list(versions)
-        self.rows, self.keeps_inputs = rows, keeps_inputs
+        self.examples = examples
+        self.versions = list(versions)
+        self.rows = rows
+        self.keeps_inputs = keeps_inputs
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:

@@ -9,9 +9,10 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import nn
 
-__all__ = ["Calls", "Key", "TensorShape", "arguments", "evaluating", "output_of", "record_calls"]
+__all__ = ["Calls", "Key", "TensorShape", "arguments", "compute_logits", "eval_mode", "record_calls"]
 
 Key = int | str
+"""Position or name of an argument."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,15 @@ class Calls:
     outputs: dict[str, list[Any]] = field(default_factory=dict)
 
     def before(self, boundary: str) -> list[str]:
-        """Return the outermost modules that had finished when ``boundary`` was first called; none contains it.
+        """Return the outermost modules whose call had ended before ``boundary`` was first called.
+
+        None of them contains ``boundary``. For a model that calls ``a(a.x, a.y)`` and then ``b(b.x, b.y)``, the modules
+        before ``b.y`` are ``a`` and ``b.x``.
 
         Raises:
             KeyError: If ``boundary`` was not called.
         """
-        finished: list[list[str]] = [[]]
+        finished: list[list[str]] = [[]]  # one list for each open call: the modules that ended inside it
         for name, begins in self.events:
             if not begins:
                 finished.pop()
@@ -53,7 +57,7 @@ class Calls:
                 finished.append([])
         raise KeyError(boundary)
 
-    def called_behind(self, name: str, boundary: str) -> bool:
+    def called_after(self, name: str, boundary: str) -> bool:
         """Return whether a module is called after the first call of ``boundary`` has begun."""
         start = self.events.index((boundary, True))
         return (name, True) in self.events[start + 1 :]
@@ -69,14 +73,14 @@ def record_calls(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> Calls:
     calls = Calls()
     handles = []
 
-    def begins(name: str) -> Any:
+    def start_hook(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             calls.events.append((name, True))
             calls.inputs.setdefault(name, shapes_in(arguments(args, kwargs)))
 
         return hook
 
-    def ends(name: str) -> Any:
+    def end_hook(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             calls.events.append((name, False))
             calls.outputs.setdefault(name, []).append(shapes_in(output))
@@ -85,10 +89,10 @@ def record_calls(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> Calls:
 
     for name, module in model.named_modules():
         if name:
-            handles.append(module.register_forward_pre_hook(begins(name), with_kwargs=True))
-            handles.append(module.register_forward_hook(ends(name)))
+            handles.append(module.register_forward_pre_hook(start_hook(name), with_kwargs=True))
+            handles.append(module.register_forward_hook(end_hook(name)))
     try:
-        with torch.no_grad(), evaluating(model):
+        with torch.no_grad(), eval_mode(model):
             model(**batch)
     finally:
         for handle in handles:
@@ -107,7 +111,7 @@ def shapes_in(value: Any) -> Any:
     return recursively_apply(lambda tensor: TensorShape(tuple(tensor.shape), tensor.dtype), value)
 
 
-def output_of(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def compute_logits(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return the logits of a classifier, ``[batch, labels]``."""
     output = model(**batch)
     logits: torch.Tensor = output["logits"] if isinstance(output, dict) else output[0]
@@ -115,7 +119,7 @@ def output_of(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tens
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Set every module to eval mode within the block, and restore the mode of each afterwards."""
     before = [(module, module.training) for module in model.modules()]
     for module, _ in before:

@@ -1,8 +1,9 @@
 """Find the cut point at which a model's frozen prefix ends, by recording forward passes of two batches."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,17 +16,18 @@ from hf_finetune.cache.call_recording import (
     Key,
     TensorShape,
     arguments,
-    evaluating,
-    output_of,
+    compute_logits,
+    eval_mode,
     record_calls,
 )
 from hf_finetune.models.head_spec import requiring_gradients
 from hf_finetune.tasks import token_count
 
-__all__ = ["CacheUnavailableError", "CutPoint", "OutputShape", "PassedModule", "find_cut"]
+__all__ = ["CacheUnavailableError", "CutPoint", "OutputShape", "SkippedModule", "find_cut"]
 
 Batch = Mapping[str, torch.Tensor]
-PLAIN = (bool, int, float, str, TensorShape, Sequence, Mapping, type(None))
+COMPARABLE_TYPES = (bool, int, float, str, TensorShape, Sequence, Mapping, type(None))
+"""Types of recorded values that are compared by equality; values of other types are ignored."""
 
 
 class CacheUnavailableError(ValueError):
@@ -56,8 +58,8 @@ class OutputShape:
 
 
 @dataclass(frozen=True)
-class PassedModule:
-    """Module of the prefix, whose computation is skipped.
+class SkippedModule:
+    """Module of the frozen prefix, whose computation is skipped.
 
     Attributes:
         name: Name in the model.
@@ -70,19 +72,19 @@ class PassedModule:
 
 @dataclass(frozen=True)
 class CutPoint:
-    """Place at which a forward pass can start after the frozen prefix.
+    """Module at which a forward pass can start after the frozen prefix.
 
     Attributes:
         boundary: Name of the first module that is computed.
         keys: Positions or names of the arguments of ``boundary`` that the prefix computes.
         shapes: Shapes of these arguments.
-        passed: Modules of the prefix, which are skipped.
+        skipped: Modules of the prefix.
     """
 
     boundary: str
     keys: tuple[Key, ...]
     shapes: tuple[OutputShape, ...]
-    passed: tuple[PassedModule, ...]
+    skipped: tuple[SkippedModule, ...]
 
 
 def batch_sizes(batch: Batch) -> dict[str, int]:
@@ -92,11 +94,13 @@ def batch_sizes(batch: Batch) -> dict[str, int]:
 
 
 def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> CutPoint:
-    """Return the cut point before the first trained module; of several, the one with the smallest input.
+    """Return the cut point before the first trained module.
+
+    If several are possible, return the one with the smallest input.
 
     Args:
         model: Model to run; its state is restored.
-        trainable: Names of the trained parameters; all others are frozen.
+        trainable: Names of the trained parameters; all other parameters are frozen.
         probes: Two batches without labels, with different numbers of examples and of tokens.
 
     Raises:
@@ -110,40 +114,92 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
         raise CacheUnavailableError(
             f"a test forward pass of the model failed ({first_line.rstrip('.')})"
         ) from error
-    reasons = []
-    outer, inner = _boundaries(model, trainable, calls[0])
-    for boundary in outer:
-        try:
-            cut = _cut_at(model, boundary, trainable, calls, probes)
-            break
-        except CacheUnavailableError as error:
-            reasons.append(str(error))
-    else:
-        raise CacheUnavailableError(reasons[0])
+    outer, inner = _candidate_boundaries(model, trainable, calls[0])
+    cut_at = partial(_cut_at, model=model, trainable=trainable, calls=calls, probes=probes)
+    cut = _first_valid_cut(outer, cut_at)
     for boundary in inner:
-        if _gains(model, calls[0], cut, boundary):
+        if _has_smaller_input(model, calls[0], cut, boundary):
             with suppress(CacheUnavailableError):
-                cut = _cut_at(model, boundary, trainable, calls, probes)
+                cut = cut_at(boundary)
     return cut
 
 
-def _gains(model: nn.Module, calls: Calls, cut: CutPoint, inner: str) -> bool:
+@dataclass
+class _OpenCall:
+    """Module call that has begun and has not ended.
+
+    Attributes:
+        name: Name of the module.
+        has_computed_layer: Whether a module with parameters has been computed inside this call.
+    """
+
+    name: str
+    has_computed_layer: bool = False
+
+
+def _candidate_boundaries(
+    model: nn.Module, trainable: Collection[str], calls: Calls
+) -> tuple[list[str], list[str]]:
+    """Return the candidate boundaries: the modules that are being computed when the first trained layer is called.
+
+    Returns:
+        Outer candidates, from the inside out: the first is the outermost module that computes no frozen layer before
+        the first trained one, followed by the modules that contain it. Inner candidates, from the outside in: the
+        modules inside the first outer candidate.
+    """
+    trained_layers = {name.rpartition(".")[0] for name in trainable}
+    open_calls = _open_calls_at_first(trained_layers, model, calls)
+    first = 1 + max((level for level, call in enumerate(open_calls) if call.has_computed_layer), default=-1)
+    names = [call.name for call in open_calls]
+    return list(reversed(names[: first + 1])), names[first + 1 :]
+
+
+def _open_calls_at_first(trained_layers: Collection[str], model: nn.Module, calls: Calls) -> list[_OpenCall]:
+    """Return the calls that are open when the first trained layer is called, the outermost first."""
+    with_parameters = {
+        name for name, module in model.named_modules() if any(True for _ in module.parameters())
+    }
+    open_calls: list[_OpenCall] = []
+    for name, begins in calls.events:
+        if begins:
+            open_calls.append(_OpenCall(name))
+            if name in trained_layers:
+                break
+        else:
+            open_calls.pop()
+            if name in with_parameters:
+                for call in open_calls:
+                    call.has_computed_layer = True
+    return open_calls
+
+
+def _first_valid_cut(boundaries: Sequence[str], cut_at: Callable[[str], CutPoint]) -> CutPoint:
+    """Return the cut point at the first boundary that has one; if none has, raise the error of the first."""
+    reasons = []
+    for boundary in boundaries:
+        try:
+            return cut_at(boundary)
+        except CacheUnavailableError as error:
+            reasons.append(str(error))
+    raise CacheUnavailableError(reasons[0])
+
+
+def _has_smaller_input(model: nn.Module, calls: Calls, cut: CutPoint, inner: str) -> bool:
     """Return whether a module inside the boundary has a smaller input, because the layers in between pool tokens.
 
     Dropout in between is active while the stage trains, and must be computed for each batch: the answer is False.
     """
-    between = [name for name in calls.before(inner) if name.startswith(f"{cut.boundary}.")]
-    parts = [part for name in between for part in model.get_submodule(name).modules()]
-    if not inner.startswith(f"{cut.boundary}.") or any(
-        "drop" in type(part).__name__.lower() for part in parts
-    ):
+    if not inner.startswith(f"{cut.boundary}."):
         return False
-    return _numbers(calls.inputs[inner].values()) < _numbers(
-        calls.inputs[cut.boundary][key] for key in cut.keys
-    )
+    between = [name for name in calls.before(inner) if name.startswith(f"{cut.boundary}.")]
+    layers = [layer for name in between for layer in model.get_submodule(name).modules()]
+    if any("drop" in type(layer).__name__.lower() for layer in layers):
+        return False
+    cut_inputs = [calls.inputs[cut.boundary][key] for key in cut.keys]
+    return _count_elements(calls.inputs[inner].values()) < _count_elements(cut_inputs)
 
 
-def _numbers(inputs: Iterable[Any]) -> int:
+def _count_elements(inputs: Iterable[Any]) -> int:
     """Return the number of floating-point elements in recorded arguments."""
     return sum(prod(shape.sizes) for shape in _shapes(list(inputs)) if shape.dtype.is_floating_point)
 
@@ -155,102 +211,97 @@ def _shapes(value: Any) -> list[TensorShape]:
     return shapes
 
 
-def _boundaries(model: nn.Module, trainable: Collection[str], calls: Calls) -> tuple[list[str], list[str]]:
-    """Return the candidate boundaries: outer ones, and inner ones.
-
-    The first outer candidate is the outermost module that contains the first trained layer and computes no frozen
-    layer before it; the others are the modules around it, from the inside out. The inner candidates are the modules
-    inside it that contain the first trained layer, from the outside in.
-    """
-    owners = {name.rpartition(".")[0] for name in trainable}
-    heavy = {name for name, module in model.named_modules() if any(True for _ in module.parameters())}
-    holding: list[str] = []
-    frozen_inside: list[bool] = []
-    for name, begins in calls.events:
-        if not begins:
-            holding.pop()
-            frozen_inside.pop()
-            if name in heavy:
-                frozen_inside = [True] * len(frozen_inside)
-            continue
-        holding.append(name)
-        frozen_inside.append(False)
-        if name in owners:
-            break
-    outermost = next(index for index in range(len(holding) + 1) if not any(frozen_inside[index:]))
-    return list(reversed(holding[: outermost + 1])), holding[outermost + 1 :]
-
-
 def _cut_at(
-    model: nn.Module,
     boundary: str,
+    model: nn.Module,
     trainable: Collection[str],
     calls: Sequence[Calls],
     probes: Sequence[Batch],
 ) -> CutPoint:
+    """Return the cut point at a boundary.
+
+    Raises:
+        CacheUnavailableError: If a layer before the boundary is trained, if no frozen layer reaches the logits through
+            the boundary alone, or if the boundary's input cannot be cached per example.
+    """
     first, second = calls
-    passed = [
-        name
-        for name in first.before(boundary)
-        if not first.called_behind(name, boundary) and _gives_numbers(first.outputs[name])
-    ]
-    if any(other.startswith(f"{name}.") for name in passed for other in trainable):
-        raise CacheUnavailableError(f"a layer before {boundary} is trained")
-    if not passed:
-        raise CacheUnavailableError("the first layers are trained")
-    keys: tuple[Key, ...] = ()
-    while passed:
-        needed, keys = _needed_elsewhere(model, boundary, passed, probes[0])
-        if not needed:
-            break
-        passed = [name for name in passed if name not in needed]
-    spared = [parameter for name in passed for parameter in model.get_submodule(name).parameters()]
-    if not spared or not keys:
+    candidates = _modules_before(boundary, trainable, first)
+    skipped, keys = _without_bypassing(candidates, boundary, model, probes[0])
+    has_parameters = any(True for name in skipped for _ in model.get_submodule(name).parameters())
+    if not has_parameters or not keys:
         raise CacheUnavailableError(f"outputs from before {boundary} are also needed after it")
     sizes = [batch_sizes(probe) for probe in probes]
-    shapes = tuple(_for_any(first.inputs[boundary][key], second.inputs[boundary][key], sizes) for key in keys)
+    shapes = tuple(
+        _generalize(first.inputs[boundary][key], second.inputs[boundary][key], sizes) for key in keys
+    )
     if any(shape.sizes[:1] != ("examples",) for shape in shapes):
         raise CacheUnavailableError(f"the input of {boundary} has no batch dimension")
-    modules = tuple(
-        PassedModule(
-            name,
-            tuple(
-                _for_any(one, other, sizes)
-                for one, other in zip(first.outputs[name], second.outputs[name], strict=True)
-            ),
-        )
-        for name in passed
-    )
-    return CutPoint(boundary, keys, shapes, modules)
+    modules = []
+    for name in skipped:
+        outputs = zip(first.outputs[name], second.outputs[name], strict=True)
+        modules.append(SkippedModule(name, tuple(_generalize(*pair, sizes) for pair in outputs)))
+    return CutPoint(boundary, keys, shapes, tuple(modules))
 
 
-def _gives_numbers(outputs: Sequence[Any]) -> bool:
+def _modules_before(boundary: str, trainable: Collection[str], calls: Calls) -> list[str]:
+    """Return the modules that are computed before a boundary, and not again after it.
+
+    Raises:
+        CacheUnavailableError: If there are none, or one has a trained parameter.
+    """
+    names = [
+        name
+        for name in calls.before(boundary)
+        if not calls.called_after(name, boundary) and _all_floating_point(calls.outputs[name])
+    ]
+    if any(parameter.startswith(f"{name}.") for name in names for parameter in trainable):
+        raise CacheUnavailableError(f"a layer before {boundary} is trained")
+    if not names:
+        raise CacheUnavailableError("the first layers are trained")
+    return names
+
+
+def _all_floating_point(outputs: Sequence[Any]) -> bool:
     """Return whether outputs contain tensors, all of them floating-point: no masks or indices."""
     shapes = _shapes(outputs)
     return bool(shapes) and all(shape.dtype.is_floating_point for shape in shapes)
 
 
-def _needed_elsewhere(
-    model: nn.Module, boundary: str, passed: Sequence[str], batch: Batch
+def _without_bypassing(
+    modules: Sequence[str], boundary: str, model: nn.Module, batch: Batch
+) -> tuple[list[str], tuple[Key, ...]]:
+    """Return the modules whose outputs do not bypass the boundary, and the arguments of it that they compute."""
+    remaining = list(modules)
+    keys: tuple[Key, ...] = ()
+    while remaining:
+        bypassing, keys = _find_bypassing(remaining, boundary, model, batch)
+        if not bypassing:
+            break
+        remaining = [name for name in remaining if name not in bypassing]
+    return remaining, keys
+
+
+def _find_bypassing(
+    modules: Sequence[str], boundary: str, model: nn.Module, batch: Batch
 ) -> tuple[set[str], tuple[Key, ...]]:
     """Return the modules whose outputs bypass the boundary, and the arguments of the boundary that they compute.
 
-    Each of their outputs becomes a leaf of autograd, and the boundary's input is detached from them. A module whose
-    outputs still receive a gradient from the logits is needed elsewhere.
+    Each output of a module becomes a leaf of autograd, and the boundary's input is detached from it. A module whose
+    outputs still receive a gradient from the logits bypasses the boundary.
     """
-    owners: list[str] = []  # the module of each of the tensors
+    owners: list[str] = []  # the module of each tensor
     tensors: list[torch.Tensor] = []
     keys: list[Key] = []
 
-    def leave(name: str) -> Any:
-        def leaf(value: torch.Tensor) -> torch.Tensor:
+    def detach_outputs_hook(name: str) -> Any:
+        def detach(value: torch.Tensor) -> torch.Tensor:
             tensors.append(value.detach().requires_grad_())
             owners.append(name)
             return tensors[-1].clone()  # the next operation may write in place
 
-        return lambda module, args, output: recursively_apply(leaf, output)
+        return lambda module, args, output: recursively_apply(detach, output)
 
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def boundary_hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         handles[0].remove()  # only its first call counts
         inputs = arguments(args, kwargs)
         for key, value in inputs.items():
@@ -259,34 +310,40 @@ def _needed_elsewhere(
                 inputs[key] = value.detach()
         return tuple(inputs[index] for index in range(len(args))), {key: inputs[key] for key in kwargs}
 
-    handles = [model.get_submodule(boundary).register_forward_pre_hook(enter, with_kwargs=True)]
-    handles += [model.get_submodule(name).register_forward_hook(leave(name)) for name in passed]
+    handles = [model.get_submodule(boundary).register_forward_pre_hook(boundary_hook, with_kwargs=True)]
+    handles += [
+        model.get_submodule(name).register_forward_hook(detach_outputs_hook(name)) for name in modules
+    ]
     try:
-        with torch.enable_grad(), evaluating(model), requiring_gradients(model, False):
-            total = output_of(model, batch).sum()
+        with torch.enable_grad(), eval_mode(model), requiring_gradients(model, False):
+            total = compute_logits(model, batch).sum()
     finally:
         for handle in handles:
             handle.remove()
     if not total.requires_grad:
         return set(), tuple(keys)
     gradients = torch.autograd.grad(total, tensors, allow_unused=True)
-    needed = {owner for owner, value in zip(owners, gradients, strict=True) if value is not None}
-    return needed, tuple(keys)
+    bypassing = {owner for owner, value in zip(owners, gradients, strict=True) if value is not None}
+    return bypassing, tuple(keys)
 
 
-def _for_any(one: Any, other: Any, sizes: Sequence[Mapping[str, int]]) -> Any:
+def _generalize(first: Any, second: Any, sizes: Sequence[Mapping[str, int]]) -> Any:
     """Return a recorded value for any batch, inferred from its shapes in two batches."""
-    if isinstance(one, TensorShape) and isinstance(other, TensorShape) and len(one.sizes) == len(other.sizes):
-        pairs = zip(one.sizes, other.sizes, strict=True)
-        return OutputShape(tuple(_size(pair, sizes) for pair in pairs), one.dtype)
-    if isinstance(one, tuple | list) and isinstance(other, tuple | list) and len(one) == len(other):
-        return type(one)([_for_any(a, b, sizes) for a, b in zip(one, other, strict=True)])
-    if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
-        return type(one)({key: _for_any(one[key], other[key], sizes) for key in one})  # type: ignore[call-arg]
-    if not isinstance(one, PLAIN):
+    if (
+        isinstance(first, TensorShape)
+        and isinstance(second, TensorShape)
+        and len(first.sizes) == len(second.sizes)
+    ):
+        pairs = zip(first.sizes, second.sizes, strict=True)
+        return OutputShape(tuple(_size(pair, sizes) for pair in pairs), first.dtype)
+    if isinstance(first, tuple | list) and isinstance(second, tuple | list) and len(first) == len(second):
+        return type(first)([_generalize(*pair, sizes) for pair in zip(first, second, strict=True)])
+    if isinstance(first, Mapping) and isinstance(second, Mapping) and first.keys() == second.keys():
+        return type(first)({key: _generalize(first[key], second[key], sizes) for key in first})  # type: ignore[call-arg]
+    if not isinstance(first, COMPARABLE_TYPES):
         return None  # such as a key-value cache: if the model needs it, verification fails
-    if one == other:
-        return one
+    if first == second:
+        return first
     raise CacheUnavailableError("an output of a frozen module depends on the batch in an unknown way")
 
 

@@ -24,20 +24,20 @@ from filelock import FileLock
 from torch.utils.data import Subset
 
 from hf_finetune.cache.cache_dir import list_cache, prune_cache
-from hf_finetune.cache.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
+from hf_finetune.cache.store import UNWRITABLE_ERRNOS, RowFormat, RowStore, write_rows
 from hf_finetune.distributed import main_process_first
 from hf_finetune.tasks.examples import DecodedForm, Inputs
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.seeded_augmentation import SeededExamples
 
-__all__ = ["DecodeReport", "decode_once", "worth_keeping"]
+__all__ = ["DecodeReport", "decode_once", "reason_not_to_cache"]
 
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("datasets", "pillow", "timm", "torch", "torchvision", "transformers", "hf-finetune")
-FORMAT = 1  # version of the file format; a new version invalidates all existing entries
-PROBES = 8  # number of examples whose decoding and reading is timed
-LEAST_GAIN = 0.1  # fraction of the decoding time that the cache must save to be written
+CACHE_FORMAT = 1  # version of the file format; a new version invalidates all existing entries
+NUM_TIMED = 8  # number of examples whose decoding and reading is timed
+MIN_GAIN = 0.1  # fraction of the decoding time that the cache must save to be written
 
 Row = tuple[torch.Tensor, ...]
 
@@ -59,11 +59,11 @@ class DecodeReport:
     seconds: float = 0.0
 
 
-class _NotKeptError(Exception):
-    """Raised if the images of a split cannot be cached or are not worth it; the message completes 'because ...'."""
+class _NotCachedError(Exception):
+    """Raised if the images of a split cannot be cached, or if that is not worthwhile; the message is the reason."""
 
 
-def worth_keeping(
+def reason_not_to_cache(
     decode_seconds: float, read_seconds: float, passes: int, bytes: int, free_bytes: int, size_limit: int
 ) -> str:
     """Return the reason why a cache of decoded examples is not worthwhile; empty if it is.
@@ -80,7 +80,7 @@ def worth_keeping(
         return reason
     uncached = passes * decode_seconds
     cached = decode_seconds + (passes + 2) * read_seconds
-    if cached <= (1 - LEAST_GAIN) * uncached:
+    if cached <= (1 - MIN_GAIN) * uncached:
         return ""
     passes_text = "1 pass" if passes == 1 else f"{passes} passes"
     return (
@@ -126,32 +126,36 @@ def decode_once(
     Returns:
         The same examples, read from the cache where it is used, and a report.
     """
-    begun = perf_counter()
-    keeper = _Keeper(folder, size_limit, source)
+    start = perf_counter()
+    cache = _DecodedCache(folder, size_limit, source)
     examples: dict[str, Any] = {"train": inputs.train, "validation": inputs.validation}
-    count, reasons = 0, []
+    reasons: list[str] = []
+    count = 0
     for split, passes in (("train", train_passes), ("validation", validation_passes)):
-        part = examples[split]
-        whole = part.dataset if isinstance(part, Subset) else part
-        form = modality.decoded_form(whole.dataset if isinstance(whole, SeededExamples) else whole)
-        if form is None:
+        split_examples = examples[split]
+        full_dataset = split_examples.dataset if isinstance(split_examples, Subset) else split_examples
+        unseeded = full_dataset.dataset if isinstance(full_dataset, SeededExamples) else full_dataset
+        decoded = modality.decoded_form(unseeded)
+        if decoded is None:
             continue
-        store, reason = _by_first_process(keeper, whole, form, split, passes, always)
+        store, reason = _decide_on_main_process(cache, full_dataset, decoded, split, passes, always)
         if store is None:
             reasons.append(f"{split}: {reason}")
             continue
-        keeper = replace(keeper, held=keeper.held + store.size)
-        cached = _over(whole, form.over(store))
-        examples[split] = Subset(cached, part.indices) if isinstance(part, Subset) else cached
+        cache = replace(cache, used_bytes=cache.used_bytes + store.size)
+        cached = _with_seeds(full_dataset, decoded.over(store))
+        examples[split] = (
+            Subset(cached, split_examples.indices) if isinstance(split_examples, Subset) else cached
+        )
         count += 1
     if not count and not reasons:
         reasons.append(f"there are no {modality.plural}")
-    seconds = round(perf_counter() - begun, 3)
-    return replace(inputs, **examples), DecodeReport(count > 0, "; ".join(reasons), keeper.held, seconds)
+    seconds = round(perf_counter() - start, 3)
+    return replace(inputs, **examples), DecodeReport(count > 0, "; ".join(reasons), cache.used_bytes, seconds)
 
 
-def _by_first_process(
-    keeper: "_Keeper", examples: Any, form: DecodedForm, split: str, passes: int, always: bool
+def _decide_on_main_process(
+    cache: "_DecodedCache", examples: Any, decoded: DecodedForm, split: str, passes: int, always: bool
 ) -> tuple[RowStore | None, str]:
     """Decide and write on the main process; other processes follow its decision, and write on their disk if needed.
 
@@ -162,67 +166,67 @@ def _by_first_process(
     store, reason = None, ""
     with main_process_first(state):
         if state.is_main_process:
-            store, reason = keeper.keep(examples, form, split, passes, always=always)
+            store, reason = cache.get_or_write(examples, decoded, split, passes, always=always)
     [reason] = broadcast_object_list([reason])
     if not state.is_main_process and not reason:
-        store, reason = keeper.keep(examples, form, split, passes, always=True)
+        store, reason = cache.get_or_write(examples, decoded, split, passes, always=True)
     return store, reason
 
 
-def _over(examples: Any, dataset: Any) -> Any:
+def _with_seeds(examples: Any, dataset: Any) -> Any:
     """Return a dataset wrapped with the random seeds of the given examples, if they have any."""
     return examples.over(dataset) if isinstance(examples, SeededExamples) else dataset
 
 
 @dataclass(frozen=True)
-class _Keeper:
-    """Reader and writer of the cache entries of splits; ``held`` is the size of those that this run already uses."""
+class _DecodedCache:
+    """Reader and writer of the cache entries of splits; ``used_bytes`` is the size of the entries used by this run."""
 
     folder: Path
     size_limit: int
     source: str
-    held: int = 0
+    used_bytes: int = 0
 
-    def keep(
-        self, examples: Any, form: DecodedForm, split: str, passes: int, *, always: bool
+    def get_or_write(
+        self, examples: Any, decoded: DecodedForm, split: str, passes: int, *, always: bool
     ) -> tuple[RowStore | None, str]:
         """Return the stored rows of a split, written first if necessary, or None and the reason."""
         if passes < 1:
             return None, "they are not read"
-        folder = self.folder / f"{_key(self.source, split, form)}-{form.what.split()[-1]}-{split}"
+        folder = self.folder / f"{_key(self.source, split, decoded)}-{decoded.what.split()[-1]}-{split}"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(f"{folder.name}.lock")):
-                store = _find(folder, len(form))
+                store = _open_entry(folder, len(decoded))
                 if store is None:
-                    self._make(examples, form, folder, None if always else passes)
+                    self._make(examples, decoded, folder, None if always else passes)
                     store = RowStore(folder)
                 return store, ""
-        except _NotKeptError as error:
+        except _NotCachedError as error:
             return None, str(error)
         except OSError as error:
-            if error.errno not in CANNOT_BE_KEPT:
+            if error.errno not in UNWRITABLE_ERRNOS:
                 raise
             return None, f"they cannot be cached: {error.strerror}"
 
-    def _make(self, examples: Any, form: DecodedForm, folder: Path, passes: int | None) -> None:
-        decode_seconds, read_seconds, row_bytes = _measure(examples, form, folder)
-        size = row_bytes * len(form)
-        limit = self.size_limit - self.held
+    def _make(self, examples: Any, decoded: DecodedForm, folder: Path, passes: int | None) -> None:
+        decode_seconds, read_seconds, row_bytes = _measure(examples, decoded, folder)
+        size = row_bytes * len(decoded)
+        limit = self.size_limit - self.used_bytes
         surplus = sum(entry.bytes for entry in list_cache(self.folder)) + size - self.size_limit
         free = shutil.disk_usage(self.folder).free + max(0, surplus)  # the surplus is pruned below
         if passes is None:
             reason = _too_large(size, free, limit)
         else:
-            reason = worth_keeping(decode_seconds, read_seconds, passes, size, free, limit)
+            reason = reason_not_to_cache(decode_seconds, read_seconds, passes, size, free, limit)
         if reason:
-            raise _NotKeptError(reason)
+            raise _NotCachedError(reason)
         for removed in prune_cache(self.folder, self.size_limit - size):
             logger.info("Removed from the cache to stay within its size limit: %s", removed.about)
-        _write(form, folder, f"{len(form)} {form.what}", limit)
+        _write(decoded, folder, f"{len(decoded)} {decoded.what}", limit)
 
 
-def _find(folder: Path, count: int) -> RowStore | None:
+def _open_entry(folder: Path, count: int) -> RowStore | None:
     """Open an existing cache entry; remove it and return None if it is damaged or has another number of examples."""
     try:
         store = RowStore(folder)
@@ -235,19 +239,19 @@ def _find(folder: Path, count: int) -> RowStore | None:
     return store
 
 
-def _measure(examples: Any, form: DecodedForm, folder: Path) -> tuple[float, float, int]:
+def _measure(examples: Any, decoded: DecodedForm, folder: Path) -> tuple[float, float, int]:
     """Time a few examples.
 
     Returns:
         Seconds per example from its file, seconds per example from a store, and bytes per row of the store.
     """
-    picked = sorted({number * len(form) // PROBES for number in range(PROBES)})
-    some = form.select(picked)
+    sample_indices = sorted({number * len(decoded) // NUM_TIMED for number in range(NUM_TIMED)})
+    sample = decoded.select(sample_indices)
     with _partial_folder(folder) as partial:
-        _write(some, partial / "probe", "", None)
+        _write(sample, partial / "probe", "", None)
         store = RowStore(partial / "probe")
-    decode_seconds = _seconds(_over(examples, some.source()))
-    read_seconds = _seconds(_over(examples, some.over(store)))
+    decode_seconds = _median_seconds(_with_seeds(examples, sample.source()))
+    read_seconds = _median_seconds(_with_seeds(examples, sample.over(store)))
     return decode_seconds, read_seconds, store.size // len(store)
 
 
@@ -261,21 +265,21 @@ def _partial_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _seconds(examples: Any) -> float:
-    taken = []
+def _median_seconds(examples: Any) -> float:
+    durations = []
     for index in range(len(examples)):
-        begun = perf_counter()
+        start = perf_counter()
         examples[index]
-        taken.append(perf_counter() - begun)
-    return median(taken)
+        durations.append(perf_counter() - start)
+    return median(durations)
 
 
-def _write(form: DecodedForm, folder: Path, about: str, limit: int | None) -> None:
-    with closing(form.rows()) as rows:
+def _write(decoded: DecodedForm, folder: Path, about: str, limit: int | None) -> None:
+    with closing(decoded.rows()) as rows:
         checked = _limited(rows, limit)
         first = next(checked)
-        formats = [RowFormat(*values) for values in form.formats(first)]
-        write_rows(folder, chain([first], checked), formats, {"about": about, "examples": len(form)})
+        formats = [RowFormat(*values) for values in decoded.formats(first)]
+        write_rows(folder, chain([first], checked), formats, {"about": about, "examples": len(decoded)})
 
 
 def _limited(rows: Iterator[Row], limit: int | None) -> Iterator[Row]:
@@ -284,26 +288,28 @@ def _limited(rows: Iterator[Row], limit: int | None) -> Iterator[Row]:
     The few timed rows cannot guarantee either.
 
     Raises:
-        _NotKeptError: If the rows exceed the limit, or if model inputs differ in shape.
+        _NotCachedError: If the rows exceed the limit, or if model inputs differ in shape.
     """
     size, shape = 0, None
     for row in rows:
         size += sum(tensor.nbytes for tensor in row)
         if limit is not None and size > limit:
-            raise _NotKeptError(f"more than the {limit:,} bytes that remain within the size limit are needed")
+            raise _NotCachedError(
+                f"more than the {limit:,} bytes that remain within the size limit are needed"
+            )
         if len(row) == 1 and shape not in (None, row[0].shape):
-            raise _NotKeptError("they have different sizes")
+            raise _NotCachedError("they have different sizes")
         shape = row[0].shape
         yield row
 
 
-def _key(source: str, split: str, form: DecodedForm) -> str:
+def _key(source: str, split: str, decoded: DecodedForm) -> str:
     """Return the cache key of a split: a hash of everything that its entry depends on."""
     facts = {
-        "format": FORMAT,
+        "format": CACHE_FORMAT,
         "source": source,
         "split": split,
-        **form.facts,
+        **decoded.facts,
         "versions": {name: version(name) for name in LIBRARIES},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

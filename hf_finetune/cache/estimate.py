@@ -12,8 +12,9 @@ from hf_finetune.tasks import token_count
 
 __all__ = ["CacheEstimate", "estimate_cache_size"]
 
-EXAMPLES = (2, 3)
-TOKENS = (6, 7)
+PROBE_EXAMPLES = (2, 3)
+PROBE_TOKENS = (6, 7)
+"""Numbers of examples and of tokens in the two probe batches."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class CacheEstimate:
 def estimate_cache_size(
     skeleton: nn.Module, trainable: Collection[str], example: Mapping[str, torch.Tensor]
 ) -> CacheEstimate:
-    """Return where a model's frozen prefix ends, and the bytes of its outputs per example and token.
+    """Return the end of a model's frozen prefix and the bytes of its outputs, or the reason why nothing is cached.
 
     Args:
         skeleton: Model without weights, on the meta device; a text model is materialized on the CPU with zeros.
@@ -49,7 +50,10 @@ def estimate_cache_size(
         for tensor in (*skeleton.parameters(), *skeleton.buffers()):
             tensor.detach().zero_()
     device = next(skeleton.parameters()).device
-    probes = [_probe(example, count, tokens, device) for count, tokens in zip(EXAMPLES, TOKENS, strict=True)]
+    probes = [
+        _probe(example, count, tokens, device)
+        for count, tokens in zip(PROBE_EXAMPLES, PROBE_TOKENS, strict=True)
+    ]
     try:
         cut = find_cut(skeleton, trainable, (probes[0], probes[1]))
     except CacheUnavailableError as error:

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from hf_finetune.cache.call_recording import evaluating
+from hf_finetune.cache.call_recording import eval_mode
 from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, OutputShape
 from hf_finetune.cache.prefix_cache import (
     CacheSettings,
@@ -22,8 +22,8 @@ from hf_finetune.cache.prefix_cache import (
     held_out_version,
     train_version,
 )
-from hf_finetune.cache.replay import PrefixPass
-from hf_finetune.cache.writer import Collate, RowMaker
+from hf_finetune.cache.replay import PrefixRunner
+from hf_finetune.cache.writer import Collate, PrefixWriter
 from hf_finetune.models.classifier_head import ClassificationHead, Pooling
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.head_spec import pooling_of
@@ -49,7 +49,7 @@ class PooledTexts:
 
 
 def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, ...]:
-    """Return the poolings to compare for a text model, first the one that needs no new head.
+    """Return the poolings to compare for a text model, the one that needs no new head first.
 
     Args:
         config: Config of a text classifier.
@@ -57,8 +57,8 @@ def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, .
     """
     # In a decoder the first token attends to itself only, so that CLS pooling is left out.
     attends_to_all = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    own_pooling = () if pooling_of(config) else (OWN_POOLING,)
-    names = [*own_pooling, *filter(None, [declared]), *(("cls", "mean") if attends_to_all else ("mean",))]
+    model_pooling = () if pooling_of(config) else (OWN_POOLING,)
+    names = [*model_pooling, *filter(None, [declared]), *(("cls", "mean") if attends_to_all else ("mean",))]
     return tuple(dict.fromkeys(names))
 
 
@@ -80,14 +80,14 @@ def share_texts(
     texts = settings.texts
     if texts is None or settings.views != 1 or set(trainable) != set(head_names(model)):
         return None
-    column = texts.poolings.index(texts.reads)
+    column = texts.poolings.index(texts.head_pooling)
     if texts.key:
         return SharedRows(None, texts.key, column)
-    entry = PooledPass(model, texts.poolings)
-    return SharedRows(entry, cache_key(model, trainable, entry.cut, settings.source, autocast), column)
+    runner = PooledRunner(model, texts.poolings)
+    return SharedRows(runner, cache_key(model, trainable, runner.cut, settings.source, autocast), column)
 
 
-class PooledPass(PrefixPass):
+class PooledRunner(PrefixRunner):
     """Forward pass that computes several poolings of a batch of texts.
 
     Args:
@@ -109,17 +109,19 @@ class PooledPass(PrefixPass):
         head_inputs: list[torch.Tensor] = []
         handles = [
             model.base_model.register_forward_hook(lambda module, args, output: tokens.append(output[0])),
-            _first_of_head(model).register_forward_pre_hook(lambda module, args: head_inputs.append(args[0])),
+            _first_head_layer(model).register_forward_pre_hook(
+                lambda module, args: head_inputs.append(args[0])
+            ),
         ]
         try:
-            with torch.no_grad(), evaluating(model):  # no dropout in the head
+            with torch.no_grad(), eval_mode(model):  # no dropout in the head
                 model(**batch)
         finally:
             for handle in handles:
                 handle.remove()
         mask = batch["attention_mask"]
         return tuple(
-            _as_read(head_inputs[0], mask) if name == OWN_POOLING else _pool(name, tokens[0], mask)
+            _head_input(head_inputs[0], mask) if name == OWN_POOLING else _pool(name, tokens[0], mask)
             for name in self.poolings
         )
 
@@ -151,26 +153,26 @@ def pool_texts(
         CacheUnavailableError: If the tokens of this architecture cannot be pooled, or the vectors cannot be cached.
     """
     model.to(device).eval()
-    entry = PooledPass(model, poolings)
+    runner = PooledRunner(model, poolings)
     with torch.autocast(device.type, autocast) if autocast else nullcontext():
-        width = _width(entry, next(iter(splits.values())), collate, device)
-        key = cache_key(model, head_names(model), entry.cut, settings.source, autocast)
-        maker = RowMaker(entry, collate, batch_size, 0, device, settings.folder, settings.size_limit)
+        width = _width(runner, next(iter(splits.values())), collate, device)
+        key = cache_key(model, head_names(model), runner.cut, settings.source, autocast)
+        writer = PrefixWriter(runner, collate, batch_size, 0, device, settings.folder, settings.size_limit)
         versions = {
             name: train_version(key, examples) if name == "train" else held_out_version(key, examples, name)
             for name, examples in splits.items()
         }
-        missing = maker.missing(list(versions.values()))
+        missing = writer.incomplete_versions(list(versions.values()))
         count = sum(len(version.examples) for version in missing)
         if count:
-            maker.make_room(4 * width * len(poolings) * count, list(versions.values()))
+            writer.free_space(4 * width * len(poolings) * count, list(versions.values()))
             logger.info(
                 "Computing frozen features of %s texts with %d poolings.", f"{count:,}", len(poolings)
             )
-            maker.make(missing)
+            writer.write_missing(missing)
         vectors: dict[str, dict[str, np.ndarray]] = {name: {} for name in poolings}
         for split, examples in splits.items():
-            rows = maker.read(versions[split])
+            rows = writer.read(versions[split])
             order = examples.indices if isinstance(examples, Subset) else range(len(rows))
             columns = list(zip(*(rows[index][:-1] for index in order), strict=True))
             for name, column in zip(poolings, columns, strict=True):
@@ -178,7 +180,7 @@ def pool_texts(
     return PooledTexts(vectors, key)
 
 
-def _width(entry: PooledPass, examples: Any, collate: Collate, device: torch.device) -> int:
+def _width(runner: PooledRunner, examples: Any, collate: Collate, device: torch.device) -> int:
     """Return the number of features of the widest pooled vector, computed for the first example.
 
     Raises:
@@ -186,13 +188,13 @@ def _width(entry: PooledPass, examples: Any, collate: Collate, device: torch.dev
     """
     batch = {key: value.to(device) for key, value in collate([examples[0]]).items() if key != "labels"}
     try:
-        vectors = entry.collect(batch)
+        vectors = runner.collect(batch)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
         raise CacheUnavailableError(f"its tokens cannot be pooled ({error})") from error
     return max(vector.shape[1] for vector in vectors)
 
 
-def _first_of_head(model: PreTrainedModel) -> nn.Module:
+def _first_head_layer(model: PreTrainedModel) -> nn.Module:
     """Return the first layer of the head; in a head of this package, the first layer after the pooling."""
     for module in model.modules():
         if isinstance(module, ClassificationHead):
@@ -201,7 +203,7 @@ def _first_of_head(model: PreTrainedModel) -> nn.Module:
     return model.get_submodule(head_names(model)[0].rpartition(".")[0])
 
 
-def _as_read(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _head_input(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the vectors that the head reads; if it reads all tokens, as in decoders, those of the last tokens."""
     if values.ndim == 2:
         return values
@@ -227,4 +229,4 @@ def _pool(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     if name == "weightedmean":
         weights = weights * torch.arange(1, mask.shape[1] + 1, device=values.device).view(1, -1, 1)
         return (values * weights).sum(dim=1) / weights.sum(dim=1)
-    return (values * weights).sum(dim=1) / weights.sum(dim=1).sqrt()
+    return (values * weights).sum(dim=1) / weights.sum(dim=1).sqrt()  # mean_sqrt_len_tokens

@@ -18,9 +18,9 @@ from torch.utils.data import Dataset, Subset
 
 from hf_finetune.cache.cached_examples import CachedCollate, CachedExamples
 from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, find_cut
-from hf_finetune.cache.replay import PrefixPass, verify
-from hf_finetune.cache.views import not_worth_caching, saved_seconds
-from hf_finetune.cache.writer import Collate, RowMaker, Version, VersionRows
+from hf_finetune.cache.replay import PrefixRunner, verify
+from hf_finetune.cache.views import reason_not_to_cache, saved_seconds
+from hf_finetune.cache.writer import Collate, PrefixWriter, Version, VersionRows
 from hf_finetune.distributed import all_gather_objects, broadcast_from_main, local_processes
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import set_head
@@ -41,10 +41,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "hf-finetune")
-GAIN_SECONDS = 2.0
-"""Minimum time that the cache must save in a stage: to find the cut point and to open files takes time, too."""
-FORMAT = 2  # version of the file format; a change of it invalidates all entries
-PROBES = (2, 3)  # numbers of examples in the two batches with which the cut point is found
+MIN_GAIN_SECONDS = 2.0
+"""Minimum number of seconds that the cache must save per stage; finding the cut point and opening files take time."""
+CACHE_FORMAT = 2  # version of the file format; a change of it invalidates all entries
+PROBE_EXAMPLES = (2, 3)  # numbers of examples in the two batches with which the cut point is found
 
 
 @dataclass(frozen=True)
@@ -53,26 +53,26 @@ class TextVectors:
 
     Attributes:
         poolings: Names of the poolings, in the order of the values in a row.
-        reads: Pooling that the head of the model reads.
+        head_pooling: Pooling that the head of the model takes as input.
         key: Cache key of the rows if a model with another head has computed them; empty otherwise.
     """
 
     poolings: tuple[str, ...]
-    reads: str
+    head_pooling: str
     key: str = ""
 
 
 @dataclass(frozen=True)
 class SharedRows:
-    """Cached rows that hold more values than a stage needs.
+    """Cached rows that contain more values than a stage needs.
 
     Attributes:
-        entry: Forward pass that computes the rows; None if another model has computed them.
+        runner: Runner that computes the rows; None if another model has computed them.
         key: Cache key of the rows.
         column: Index in a row of the value that the stage needs.
     """
 
-    entry: PrefixPass | None
+    runner: PrefixRunner | None
     key: str
     column: int
 
@@ -87,7 +87,7 @@ class CacheSettings:
         epochs: Epochs of the stage, within which caching must pay off; None caches in any case.
         size_limit: Maximum size in bytes of all caches in the folder together.
         source: Identifier of the examples: the data, its preprocessing, and the seed of its augmentation.
-        unsound: Reason why a stage must not train on cached outputs; empty if it may.
+        unsupported_reason: Reason why a stage must not train on cached outputs; empty if it may.
         texts: Text vectors that other parts of the run need, too; None if there are none.
     """
 
@@ -96,13 +96,13 @@ class CacheSettings:
     epochs: float | None
     size_limit: int
     source: str
-    unsound: str = ""
+    unsupported_reason: str = ""
     texts: TextVectors | None = None
 
     @property
-    def objection(self) -> str:
+    def reason_not_to_cache(self) -> str:
         """Reason not to cache that is known without measuring; empty if there is none."""
-        return self.unsound or not_worth_caching(self.views, self.epochs)
+        return self.unsupported_reason or reason_not_to_cache(self.views, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,14 @@ class PrefixCache:
         train: Dataset that replaces the training examples.
         validation: Dataset that replaces the validation examples; None if there are none.
         collate: Collate function of both, which puts the prefix outputs under ``prefix``.
-        entry: Injects the prefix outputs in each forward pass within ``entry.passing()``.
+        runner: Runner that injects the prefix outputs in each forward pass within ``runner.active()``.
         report: Outcome of caching.
     """
 
     train: Dataset
     validation: Dataset | None
     collate: Collate
-    entry: PrefixPass
+    runner: PrefixRunner
     report: CacheReport
 
 
@@ -173,7 +173,7 @@ def cache_prefix(
         workers: Data loader workers.
         autocast: Half-precision dtype in which the stage computes; None for full precision.
         held_out: Name of the validation split in the cache.
-        shared: Rows that hold the prefix outputs and that other parts of the run need, too.
+        shared: Rows that contain the prefix outputs and that other parts of the run need, too.
 
     Raises:
         CacheUnavailableError: If the prefix cannot be skipped or its outputs cannot be cached, or if caching would
@@ -181,63 +181,67 @@ def cache_prefix(
     """
     model.to(state.device).train()
     with torch.autocast(state.device.type, autocast) if autocast else nullcontext():
-        entry = _prove_cut(model, trainable, train, collate, state.device)
-        maker = RowMaker(
-            entry, collate, batch_size, workers, state.device, settings.folder, settings.size_limit
+        runner = _find_verified_cut(model, trainable, train, collate, state.device)
+        writer = PrefixWriter(
+            runner, collate, batch_size, workers, state.device, settings.folder, settings.size_limit
         )
-        key = cache_key(model, trainable, entry.cut, settings.source, autocast)
+        key = cache_key(model, trainable, runner.cut, settings.source, autocast)
         column = None
         if shared is not None and broadcast_from_main(
-            state, lambda: _serves(shared, maker, train, validation, held_out)
+            state, lambda: _shared_rows_match(shared, writer, train, validation, held_out)
         ):
             key, column = shared.key, shared.column
-            maker = replace(maker, entry=shared.entry or entry)
+            writer = replace(writer, runner=shared.runner or runner)
         held_out_versions = [held_out_version(key, validation, held_out)] if validation is not None else []
         train_versions = [train_version(key, train, view) for view in range(settings.views)]
-        views = broadcast_from_main(
-            state, lambda: _affordable(maker, train_versions, held_out_versions, settings)
+        views, reason = broadcast_from_main(
+            state, lambda: _affordable_views(writer, train_versions, held_out_versions, settings)
         )
-        if isinstance(views, str):
-            raise CacheUnavailableError(views)
-        _make_together(maker, [*train_versions[:views], *held_out_versions], state)
-        train_rows = [VersionRows(maker.read(item).stores, column) for item in train_versions[:views]]
-        held_out_rows = [VersionRows(maker.read(item).stores, column) for item in held_out_versions]
+        if reason:
+            raise CacheUnavailableError(reason)
+        _write_on_all_processes(writer, [*train_versions[:views], *held_out_versions], state)
+        train_rows = [VersionRows(writer.read(item).stores, column) for item in train_versions[:views]]
+        held_out_rows = [VersionRows(writer.read(item).stores, column) for item in held_out_versions]
     keeps_inputs = spatial_input(collate([train[0]])) is None  # of images the model needs only the shape
-    train_examples = CachedExamples(train, train_rows, _rows_of(train), keeps_inputs=keeps_inputs)
+    train_examples = CachedExamples(train, train_rows, _subset_indices(train), keeps_inputs=keeps_inputs)
     validation_examples = None
     if held_out_rows:
-        rows = _rows_of(validation)
+        rows = _subset_indices(validation)
         validation_examples = CachedExamples(validation, held_out_rows, rows, keeps_inputs=keeps_inputs)
     report = CacheReport(True, "", views, sum(item.size for item in [*train_rows, *held_out_rows]))
-    return PrefixCache(train_examples, validation_examples, CachedCollate(collate, entry.cut), entry, report)
+    return PrefixCache(
+        train_examples, validation_examples, CachedCollate(collate, runner.cut), runner, report
+    )
 
 
 def train_version(key: str, examples: Any, view: int = 0) -> Version:
     """Return an augmented version of all training examples; for a ``Subset``, of its whole dataset."""
-    return Version(_whole(examples), f"{key}-train-{view}", view)
+    return Version(_full_dataset(examples), f"{key}-train-{view}", view)
 
 
 def held_out_version(key: str, examples: Any, name: str) -> Version:
     """Return the only version of a split that is not trained on; for a ``Subset``, of its whole dataset."""
-    return Version(_whole(examples), f"{key}-{name}")
+    return Version(_full_dataset(examples), f"{key}-{name}")
 
 
-def _serves(shared: SharedRows, maker: RowMaker, train: Any, validation: Any, held_out: str) -> bool:
+def _shared_rows_match(
+    shared: SharedRows, writer: PrefixWriter, train: Any, validation: Any, held_out: str
+) -> bool:
     """Return whether shared rows equal the prefix outputs of the first batch, bit for bit.
 
     Rows that this model cannot compute must all be in the cache, undamaged.
     """
-    first = Subset(_whole(train), range(min(maker.batch_size, len(_whole(train)))))
-    expected = maker.compute(first)
+    first = Subset(_full_dataset(train), range(min(writer.batch_size, len(_full_dataset(train)))))
+    expected = writer.compute(first)
     shared_rows: list[tuple[torch.Tensor, ...]]
-    if shared.entry is not None:
+    if shared.runner is not None:
         shared_rows = [
-            (row[shared.column], row[-1]) for row in replace(maker, entry=shared.entry).compute(first)
+            (row[shared.column], row[-1]) for row in replace(writer, runner=shared.runner).compute(first)
         ]
     else:
         versions = [train_version(shared.key, train)]
         versions += [held_out_version(shared.key, validation, held_out)] if validation is not None else []
-        entries = [maker.open(version) for version in versions]
+        entries = [writer.open(version) for version in versions]
         if entries[0] is None or None in entries:
             return False
         rows = VersionRows(entries[0].stores, shared.column)
@@ -252,51 +256,54 @@ def _serves(shared: SharedRows, maker: RowMaker, train: Any, validation: Any, he
     )
 
 
-def _affordable(
-    maker: RowMaker, wanted: Sequence[Version], plain: Sequence[Version], settings: CacheSettings
-) -> int | str:
-    """Return the number of augmented versions to cache, or the reason why none is cached."""
-    missing = maker.missing([*wanted, *plain])
-    if not missing:
-        return len(wanted)
+def _affordable_views(
+    writer: PrefixWriter,
+    train_versions: Sequence[Version],
+    held_out_versions: Sequence[Version],
+    settings: CacheSettings,
+) -> tuple[int, str]:
+    """Return the number of augmented versions to cache, and an empty reason; or 0 and the reason why none is cached."""
+    if not writer.incomplete_versions([*train_versions, *held_out_versions]):
+        return len(train_versions), ""
+    train_examples = len(train_versions[0].examples)
+    held_out_examples = sum(len(version.examples) for version in held_out_versions)
     try:
-        cost = maker.measure(wanted[0].examples)
-        views = len(wanted)
+        cost = writer.measure(train_versions[0].examples)
+        views = len(train_versions)
         if settings.epochs is not None:
-            fixed = sum(len(version.examples) for version in plain)
-            fitting = (settings.size_limit // cost.bytes - fixed) // len(wanted[0].examples)
-            views = max(1, min(views, fitting))
-            saved = len(wanted[0].examples) * saved_seconds(cost, settings.epochs, views)
-            if saved < GAIN_SECONDS:
-                return f"caching would save less than {GAIN_SECONDS:.0f} s"
-        versions = [*wanted[:views], *plain]
-        count = sum(len(version.examples) for version in maker.missing(versions))
-        maker.make_room(cost.bytes * count, versions)
+            max_rows = settings.size_limit // cost.bytes - held_out_examples
+            views = max(1, min(views, max_rows // train_examples))
+            saved = train_examples * saved_seconds(cost, settings.epochs, views)
+            if saved < MIN_GAIN_SECONDS:
+                return 0, f"caching would save less than {MIN_GAIN_SECONDS:.0f} s"
+        versions = [*train_versions[:views], *held_out_versions]
+        count = sum(len(version.examples) for version in writer.incomplete_versions(versions))
+        writer.free_space(cost.bytes * count, versions)
     except CacheUnavailableError as error:
-        return str(error)
-    examples = len(wanted[0].examples) + sum(len(version.examples) for version in plain)
+        return 0, str(error)
+    examples = train_examples + held_out_examples
     views_note = f", {count:,} augmented versions in total" if count > examples else ""
     seconds = count * (cost.compute + cost.write)
     logger.info(
         "Computing the prefix cache of %s examples%s: about %.0f s.", f"{examples:,}", views_note, seconds
     )
-    return views
+    return views, ""
 
 
-def _make_together(maker: RowMaker, versions: Sequence[Version], state: PartialState) -> None:
+def _write_on_all_processes(writer: PrefixWriter, versions: Sequence[Version], state: PartialState) -> None:
     """Compute the share of each process; if one fails, all of them raise ``CacheUnavailableError``."""
     reason = ""
     try:
-        maker.make(versions, state.local_process_index, local_processes(state))
+        writer.write_missing(versions, state.local_process_index, local_processes(state))
     except CacheUnavailableError as error:
         reason = str(error)
     if reasons := [message for message in all_gather_objects(state, reason) if message]:
         raise CacheUnavailableError(reasons[0])
 
 
-def _prove_cut(
+def _find_verified_cut(
     model: nn.Module, trainable: Collection[str], train: Any, collate: Collate, device: torch.device
-) -> PrefixPass:
+) -> PrefixRunner:
     probes = _probes(train, collate, device)
     cut = find_cut(model, trainable, probes)
     for probe in probes:
@@ -305,25 +312,25 @@ def _prove_cut(
         if shape.varies and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
             raise CacheUnavailableError(f"the input of {cut.boundary} does not have one row per token")
     name = spatial_input(probes[0])
-    return PrefixPass(model, cut, None if name is None else (name, tuple(probes[0][name].shape[1:])))
+    return PrefixRunner(model, cut, None if name is None else (name, tuple(probes[0][name].shape[1:])))
 
 
-def _whole(examples: Any) -> Any:
+def _full_dataset(examples: Any) -> Any:
     return examples.dataset if isinstance(examples, Subset) else examples
 
 
-def _rows_of(examples: Any) -> Sequence[int] | None:
+def _subset_indices(examples: Any) -> Sequence[int] | None:
     return examples.indices if isinstance(examples, Subset) else None
 
 
 def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batch, Batch]:
     """Return two batches without labels, with different numbers of examples and of tokens."""
-    if len(examples) < sum(PROBES):
+    if len(examples) < sum(PROBE_EXAMPLES):
         raise CacheUnavailableError(
-            f"fewer than {sum(PROBES)} examples are too few to detect the frozen prefix"
+            f"fewer than {sum(PROBE_EXAMPLES)} examples are too few to detect the frozen prefix"
         )
     batches, start = [], 0
-    for count in PROBES:
+    for count in PROBE_EXAMPLES:
         batch = collate([examples[index] for index in range(start, start + count)])
         batches.append({key: value.to(device) for key, value in batch.items() if key != "labels"})
         start += count
@@ -340,8 +347,8 @@ def cache_key(
 ) -> str:
     """Return the cache key of the prefix outputs: a hash (32 hex digits) of everything that they depend on."""
     content = {
-        "format": FORMAT,
-        "cut": [cut.boundary, list(cut.keys), [module.name for module in cut.passed]],
+        "format": CACHE_FORMAT,
+        "cut": [cut.boundary, list(cut.keys), [module.name for module in cut.skipped]],
         "config": _backbone_config(model),
         "source": source,
         "precision": str(autocast),

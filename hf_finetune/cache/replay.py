@@ -8,21 +8,21 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import nn
 
-from hf_finetune.cache.call_recording import arguments, evaluating, output_of
+from hf_finetune.cache.call_recording import arguments, compute_logits, eval_mode
 from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, OutputShape
 
-__all__ = ["PREFIX", "PrefixPass", "verify"]
+__all__ = ["PREFIX", "PrefixRunner", "verify"]
 
 PREFIX = "prefix"
-"""Key under which a batch holds the prefix outputs."""
+"""Key of the prefix outputs in a batch."""
 
 
 class _ReachedError(Exception):
     """Raised to end a forward pass at the boundary."""
 
 
-class PrefixPass:
-    """Computes the outputs of a model's prefix, and later injects them in place of the prefix.
+class PrefixRunner:
+    """Runner of a model's frozen prefix: computes its outputs, and later injects them in place of the prefix.
 
     Args:
         model: Model with a frozen prefix.
@@ -39,7 +39,7 @@ class PrefixPass:
     ):
         self.model, self.cut, self.placeholder = model, cut, placeholder
         self.values: tuple[torch.Tensor, ...] | None = None
-        self.entered = False
+        self.boundary_reached = False
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Return the prefix outputs of a batch without labels; the forward pass ends at the boundary."""
@@ -60,7 +60,7 @@ class PrefixPass:
             handle.remove()
         return tuple(values)
 
-    def take(self, batch: dict[str, Any]) -> None:
+    def load_batch(self, batch: dict[str, Any]) -> None:
         """Move the prefix outputs from a batch to ``values``, and add placeholder inputs that take no memory."""
         self.values = batch.pop(PREFIX)
         if self.placeholder is not None:
@@ -68,12 +68,12 @@ class PrefixPass:
             batch[name] = torch.zeros((), device=first.device).expand(len(first), *shape)
 
     @contextmanager
-    def passing(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """Skip the prefix and inject ``values`` in each forward pass within the block; restore the model afterwards.
 
         A forward pass raises ``RuntimeError`` if ``values`` were not set before it.
         """
-        stubs = {module.name: _Stub(module.outputs) for module in self.cut.passed}
+        stubs = {module.name: _Stub(module.outputs) for module in self.cut.skipped}
         for name, stub in stubs.items():
             self.model.get_submodule(name).forward = stub
 
@@ -81,13 +81,13 @@ class PrefixPass:
             if self.values is None:
                 raise RuntimeError("values must be set before each forward pass.")
             batch = {key: value for key, value in kwargs.items() if isinstance(value, torch.Tensor)}
-            self.entered = False
+            self.boundary_reached = False
             for stub in stubs.values():
-                stub.begin(batch)
+                stub.reset(batch)
 
         handles = [
             self.model.register_forward_pre_hook(begin, with_kwargs=True),
-            self._boundary().register_forward_pre_hook(self._enter, with_kwargs=True),
+            self._boundary().register_forward_pre_hook(self._inject, with_kwargs=True),
         ]
         try:
             yield
@@ -100,10 +100,10 @@ class PrefixPass:
     def _boundary(self) -> nn.Module:
         return self.model.get_submodule(self.cut.boundary)
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.entered or self.values is None:
+    def _inject(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.boundary_reached or self.values is None:
             return None
-        self.entered = True
+        self.boundary_reached = True
         inputs = arguments(args, kwargs)
         inputs |= dict(zip(self.cut.keys, self.values, strict=True))
         self.values = None
@@ -120,7 +120,7 @@ class _Stub:
         self.outputs, self.calls = outputs, 0
         self.batch: Mapping[str, torch.Tensor] = {}
 
-    def begin(self, batch: Mapping[str, torch.Tensor]) -> None:
+    def reset(self, batch: Mapping[str, torch.Tensor]) -> None:
         self.calls, self.batch = 0, batch
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -142,18 +142,18 @@ def verify(model: nn.Module, cut: CutPoint, batch: Batch) -> None:
         batch: Batch without labels.
 
     Raises:
-        CacheUnavailableError: If they differ, or if the prefix outputs are random.
+        CacheUnavailableError: If logits or gradients differ, or if the prefix outputs are random.
     """
-    entry = PrefixPass(model, cut)
-    runs = [entry.collect(batch) for _ in range(2)]
+    runner = PrefixRunner(model, cut)
+    runs = [runner.collect(batch) for _ in range(2)]
     if not all(torch.equal(first, second) for first, second in zip(*runs, strict=True)):
         raise CacheUnavailableError("the frozen prefix draws random numbers")
-    with evaluating(model):
+    with eval_mode(model):
         expected = _logits_and_gradients(model, batch)
-        values = entry.collect(batch)
+        values = runner.collect(batch)
         try:
-            with entry.passing():
-                entry.values = values
+            with runner.active():
+                runner.values = values
                 actual = _logits_and_gradients(model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise CacheUnavailableError(f"the model cannot run without its prefix: {error}") from error
@@ -166,7 +166,7 @@ def verify(model: nn.Module, cut: CutPoint, batch: Batch) -> None:
 def _logits_and_gradients(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     with torch.enable_grad():
-        logits = output_of(model, batch)
+        logits = compute_logits(model, batch)
         total = logits.float().logsumexp(-1).sum() + logits.float().square().sum()
     gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
     gradient_by_name = {

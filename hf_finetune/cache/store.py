@@ -14,11 +14,11 @@ import torch
 
 from hf_finetune.files import replacing_folder
 
-__all__ = ["CANNOT_BE_KEPT", "RowFormat", "RowStore", "write_rows"]
+__all__ = ["UNWRITABLE_ERRNOS", "RowFormat", "RowStore", "write_rows"]
 
 META = "meta.json"
 OFFSETS = "offsets.npy"
-CANNOT_BE_KEPT = (
+UNWRITABLE_ERRNOS = (
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,
@@ -29,7 +29,7 @@ CANNOT_BE_KEPT = (
     errno.ENOTDIR,
 )
 """Error numbers after which a run continues without a cache: the disk is full, or the path cannot be written to."""
-PIECE = 1 << 24  # bytes read at a time to compute a checksum
+CHUNK_BYTES = 1 << 24  # bytes read at a time to compute a checksum
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def write_rows(
     formats: Sequence[RowFormat],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write rows in sequence to a folder, which is complete or does not exist.
+    """Write rows to a folder atomically: it exists only once it is complete.
 
     Args:
         folder: Folder to write; an existing one is replaced.
@@ -66,14 +66,14 @@ def write_rows(
     """
     with replacing_folder(folder) as partial:
         partial.mkdir(parents=True, exist_ok=True)
-        sums, offsets = [0] * len(formats), [[0] for _ in formats]
+        checksums, offsets = [0] * len(formats), [[0] for _ in formats]
         files = [(partial / f"{number}.bin").open("wb") for number in range(len(formats))]
         try:
             for row in rows:
                 for number, (file, tensor) in enumerate(zip(files, row, strict=True)):
                     raw = bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
                     file.write(raw)
-                    sums[number] = zlib.crc32(raw, sums[number])
+                    checksums[number] = zlib.crc32(raw, checksums[number])
                     offsets[number].append(offsets[number][-1] + len(raw))
         finally:
             for file in files:
@@ -82,9 +82,9 @@ def write_rows(
         content = {
             **meta,
             "formats": [asdict(form) for form in formats],
-            "crc32": [*sums, _checksum(partial / OFFSETS)],
+            "crc32": [*checksums, _checksum(partial / OFFSETS)],
         }
-        sealed = {**content, "seal": _seal(content)}
+        sealed = {**content, "seal": _meta_checksum(content)}
         (partial / META).write_text(json.dumps(sealed), encoding="utf-8")
 
 
@@ -108,10 +108,10 @@ class RowStore:
                 for form in self.meta["formats"]
             ]
             self.offsets = np.load(folder / OFFSETS)
-            whole = _is_whole(folder, self.meta, seal)
+            intact = _is_intact(folder, self.meta, seal)
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder} is not a complete cache entry: {error}") from error
-        if not whole:
+        if not intact:
             raise ValueError(f"{folder} was modified after it was written.")
         # The files stay open, so that they can still be read after they were deleted.
         self.files: list[int] | None = self._open()
@@ -147,19 +147,19 @@ class RowStore:
             os.close(file)
 
 
-def _is_whole(folder: Path, meta: Mapping[str, Any], seal: int) -> bool:
+def _is_intact(folder: Path, meta: Mapping[str, Any], seal: int) -> bool:
     """Return whether every file has the checksum that it had when it was written."""
     names = [*(f"{number}.bin" for number in range(len(meta["formats"]))), OFFSETS]
-    return seal == _seal(meta) and [_checksum(folder / name) for name in names] == meta["crc32"]
+    return seal == _meta_checksum(meta) and [_checksum(folder / name) for name in names] == meta["crc32"]
 
 
-def _seal(content: Mapping[str, Any]) -> int:
+def _meta_checksum(content: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _checksum(path: Path) -> int:
     total = 0
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            total = zlib.crc32(piece, total)
+        while chunk := file.read(CHUNK_BYTES):
+            total = zlib.crc32(chunk, total)
     return total

@@ -4,9 +4,9 @@ from math import ceil
 
 from hf_finetune.cache.writer import RowCost
 
-__all__ = ["choose_views", "not_worth_caching", "saved_seconds"]
+__all__ = ["choose_views", "reason_not_to_cache", "saved_seconds"]
 
-SHORT = 10
+SHORT_TRAINING_EPOCHS = 10
 """Number of epochs up to which two versions of each example do as well as a new version in each epoch."""
 
 
@@ -24,10 +24,10 @@ def choose_views(epochs: float, *, augmented: bool) -> int:
     """
     if not augmented:
         return 1
-    return min(2 if epochs <= SHORT else 3, max(1, ceil(epochs)))
+    return min(2 if epochs <= SHORT_TRAINING_EPOCHS else 3, max(1, ceil(epochs)))
 
 
-def not_worth_caching(views: int, epochs: float | None) -> str:
+def reason_not_to_cache(views: int, epochs: float | None) -> str:
     """Return why caching so many versions for so many epochs cannot pay off.
 
     Args:
@@ -35,7 +35,7 @@ def not_worth_caching(views: int, epochs: float | None) -> str:
         epochs: Epochs of the stage; None if caching need not pay off.
 
     Returns:
-        The reason; empty if caching may or need not pay off.
+        The reason; empty if caching may pay off, or need not.
     """
     return "" if epochs is None or views < epochs else "each cached version would be used only once"
 

@@ -20,22 +20,22 @@ from torch.utils.data import DataLoader, Subset
 
 from hf_finetune.cache.cache_dir import list_cache, prune_cache
 from hf_finetune.cache.cut_point import CacheUnavailableError
-from hf_finetune.cache.micro_batches import in_pieces
-from hf_finetune.cache.replay import PrefixPass
-from hf_finetune.cache.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
+from hf_finetune.cache.micro_batches import iter_micro_batches
+from hf_finetune.cache.replay import PrefixRunner
+from hf_finetune.cache.store import UNWRITABLE_ERRNOS, RowFormat, RowStore, write_rows
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 
-__all__ = ["Collate", "RowCost", "RowMaker", "Version", "VersionRows", "part_ranges"]
+__all__ = ["Collate", "PrefixWriter", "RowCost", "Version", "VersionRows", "part_ranges"]
 
 logger = logging.getLogger(__name__)
 
-PARTS = 16
+MAX_PARTS = 16
 """Maximum number of parts of a version: processes compute them in parallel, and a killed one loses only one part."""
-BATCHES = 8
+MIN_BATCHES_PER_PART = 8
 """Minimum number of batches in a part."""
-TRIAL = 3
+TIMED_BATCHES = 3
 """Number of batches to measure: while one is computed, the next is prepared."""
-PATIENCE = 30.0
+LOG_INTERVAL_SECONDS = 30.0
 """Seconds between two log lines on the progress."""
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
@@ -105,17 +105,17 @@ class VersionRows:
 def part_ranges(count: int, batch_size: int) -> list[range]:
     """Return the example ranges of the parts, each of whole batches; they depend on nothing but the arguments."""
     batches = -(-count // batch_size)
-    parts = max(1, min(PARTS, batches // BATCHES))
+    parts = max(1, min(MAX_PARTS, batches // MIN_BATCHES_PER_PART))
     ends = [min(count, (number * batches // parts) * batch_size) for number in range(parts + 1)]
     return [range(begin, end) for begin, end in pairwise(ends)]
 
 
 @dataclass(frozen=True)
-class RowMaker:
-    """Computes the rows that are not in the cache yet.
+class PrefixWriter:
+    """Writer of the rows that are not in the cache yet.
 
     Attributes:
-        entry: Forward pass that computes the prefix outputs.
+        runner: Runner that computes the prefix outputs.
         collate: Collate function of the examples.
         batch_size: Examples per forward pass.
         workers: Data loader workers.
@@ -124,7 +124,7 @@ class RowMaker:
         size_limit: Maximum size in bytes of all caches in the folder together.
     """
 
-    entry: PrefixPass
+    runner: PrefixRunner
     collate: Collate
     batch_size: int
     workers: int
@@ -132,7 +132,7 @@ class RowMaker:
     folder: Path
     size_limit: int
 
-    def missing(self, versions: Sequence[Version]) -> list[Version]:
+    def incomplete_versions(self, versions: Sequence[Version]) -> list[Version]:
         """Return the versions of which at least one part is missing."""
         return [
             version for version in versions if not all(folder.exists() for folder, _ in self._parts(version))
@@ -147,15 +147,15 @@ class RowMaker:
         Raises:
             CacheUnavailableError: If the folder cannot be written to.
         """
-        first = Subset(examples, range(min(TRIAL * self.batch_size, len(examples))))
+        first = Subset(examples, range(min(TIMED_BATCHES * self.batch_size, len(examples))))
         next(self._batches(first, 0))  # the first use of each kernel is slow
         compute_seconds: list[float] = []
         computed_at = perf_counter()
         for rows in self._batches(first, 0):
             start, computed_at = computed_at, perf_counter()
             compute_seconds.append((computed_at - start) / len(rows))
-        with _refusing(), tempfile.TemporaryDirectory(dir=self._existing_folder()) as name:
-            self._write(Path(name) / "rows", iter([rows]), "a trial", len(rows))
+        with _unwritable_as_unavailable(), tempfile.TemporaryDirectory(dir=self._existing_folder()) as name:
+            self._write(Path(name) / "rows", iter([rows]), "timing", len(rows))
             written_at = perf_counter()
             store = RowStore(Path(name) / "rows")
             opened_at = perf_counter()
@@ -173,7 +173,7 @@ class RowMaker:
         """Return the rows of a few examples without caching them."""
         return list(chain.from_iterable(self._batches(examples, 0)))
 
-    def make_room(self, needed: int, versions: Sequence[Version]) -> None:
+    def free_space(self, needed: int, versions: Sequence[Version]) -> None:
         """Remove the least recently used cache entries until new rows fit.
 
         Args:
@@ -183,23 +183,23 @@ class RowMaker:
         Raises:
             CacheUnavailableError: If the new rows exceed the size limit or the free disk space.
         """
-        spared = {version.name for version in versions}
-        complete = spared - {version.name for version in self.missing(versions)}
+        protected = {version.name for version in versions}
+        complete = protected - {version.name for version in self.incomplete_versions(versions)}
         total = needed + sum(entry.bytes for entry in list_cache(self.folder) if entry.name in complete)
         if total > self.size_limit:
             raise CacheUnavailableError(
                 f"the outputs would take about {total:,} bytes, and the size limit is {self.size_limit:,}"
             )
-        for removed in prune_cache(self.folder, self.size_limit - total, spared):
+        for removed in prune_cache(self.folder, self.size_limit - total, protected):
             logger.info("Removed from the cache to stay within its size limit: %s", removed.about)
-        with _refusing():
+        with _unwritable_as_unavailable():
             free = shutil.disk_usage(self._existing_folder()).free
         if needed > free:
             raise CacheUnavailableError(
                 f"the outputs would take about {needed:,} bytes, and the disk has {free:,} free"
             )
 
-    def make(self, versions: Sequence[Version], share: int = 0, shares: int = 1) -> None:
+    def write_missing(self, versions: Sequence[Version], share: int = 0, shares: int = 1) -> None:
         """Compute and write one share of the missing parts.
 
         Args:
@@ -213,15 +213,17 @@ class RowMaker:
         parts = [(version, *part) for version in versions for part in self._parts(version)][share::shares]
         start = logged = perf_counter()
         for done, (version, folder, part) in enumerate(parts):
-            if perf_counter() - logged > PATIENCE:
+            if perf_counter() - logged > LOG_INTERVAL_SECONDS:
                 logged = perf_counter()
                 logger.info("Prefix cache: %d of %d parts after %.0f s.", done, len(parts), logged - start)
             if not folder.exists():  # existing parts are verified when they are read
-                self._make_part(version, folder, part)
+                self._read_or_write_part(version, folder, part)
 
     def read(self, version: Version) -> VersionRows:
         """Return the rows of a version; a part that is missing or damaged is computed again."""
-        return VersionRows([self._make_part(version, folder, part) for folder, part in self._parts(version)])
+        return VersionRows(
+            [self._read_or_write_part(version, folder, part) for folder, part in self._parts(version)]
+        )
 
     def open(self, version: Version) -> VersionRows | None:
         """Return the rows of a version without computing any; None if a part is missing or damaged."""
@@ -235,8 +237,8 @@ class RowMaker:
         # The range is part of the name: with another batch size, parts begin and end at other examples.
         return [(self.folder / f"{version.name}.{part.start}-{part.stop}", part) for part in ranges]
 
-    def _make_part(self, version: Version, folder: Path, part: range) -> RowStore:
-        with _refusing():
+    def _read_or_write_part(self, version: Version, folder: Path, part: range) -> RowStore:
+        with _unwritable_as_unavailable():
             self._existing_folder()
             with FileLock(folder.with_name(f"{folder.name}.lock")):
                 try:
@@ -246,7 +248,7 @@ class RowMaker:
                 else:
                     folder.touch()  # marks the part as recently used
                     return store
-                boundary = f"{type(self.entry.model).__name__} up to {self.entry.cut.boundary}"
+                boundary = f"{type(self.runner.model).__name__} up to {self.runner.cut.boundary}"
                 batches = self._batches(Subset(version.examples, part), version.view)
                 self._write(folder, batches, f"{boundary}, version {version.view + 1}", len(part))
                 return RowStore(folder)
@@ -257,7 +259,7 @@ class RowMaker:
 
     def _write(self, folder: Path, batches: Iterator[list[Row]], about: str, count: int) -> None:
         first = next(batches)
-        by_token = [*(shape.varies for shape in self.entry.cut.shapes), False]
+        by_token = [*(shape.varies for shape in self.runner.cut.shapes), False]
         formats = [
             RowFormat(tuple(tensor.shape[varying:]), str(tensor.dtype).removeprefix("torch."), varying)
             for tensor, varying in zip(first[0], by_token, strict=True)
@@ -270,40 +272,42 @@ class RowMaker:
         """Yield one list of rows per batch, in the order of the examples; the label is the last value of a row."""
         set_epoch(examples, view)
         loader = DataLoader(examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers)
-        for batch in _one_ahead(loader):
+        for batch in _prefetch(loader):
             labels = batch.pop("labels")
             moved = {key: value.to(self.device) for key, value in batch.items()}
-            pieces = [self.entry.collect(piece) for piece in in_pieces(moved, self.device)]
-            values = [torch.cat(chunks) for chunks in zip(*pieces, strict=True)]
+            outputs = [
+                self.runner.collect(micro_batch) for micro_batch in iter_micro_batches(moved, self.device)
+            ]
+            values = [torch.cat(chunks) for chunks in zip(*outputs, strict=True)]
             mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
             columns = [
                 [row[known] for row, known in zip(value.cpu(), mask, strict=True)]
                 if shape.varies and mask is not None
                 else value.cpu()
-                for value, shape in zip(values, self.entry.cut.shapes, strict=True)
+                for value, shape in zip(values, self.runner.cut.shapes, strict=True)
             ]
             yield list(zip(*columns, labels, strict=True))
 
 
-def _one_ahead(batches: Iterable[Any]) -> Iterator[Any]:
+def _prefetch(batches: Iterable[Any]) -> Iterator[Any]:
     """Yield batches while a thread prepares the next one.
 
     The thread has the random number generator to itself, since a frozen prefix draws no random numbers.
     """
-    following = iter(batches)
+    iterator = iter(batches)
     with ThreadPoolExecutor(1) as pool:
-        promised = pool.submit(next, following, None)
-        while (batch := promised.result()) is not None:
-            promised = pool.submit(next, following, None)
+        future = pool.submit(next, iterator, None)
+        while (batch := future.result()) is not None:
+            future = pool.submit(next, iterator, None)
             yield batch
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def _unwritable_as_unavailable() -> Iterator[None]:
     """Raise ``CacheUnavailableError`` in place of an ``OSError`` that prevents writing to the cache."""
     try:
         yield
     except OSError as error:
-        if error.errno not in CANNOT_BE_KEPT:
+        if error.errno not in UNWRITABLE_ERRNOS:
             raise
         raise CacheUnavailableError(f"the outputs cannot be cached: {error.strerror}") from error

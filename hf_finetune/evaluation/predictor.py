@@ -14,7 +14,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import Pipeline, PreTrainedConfig
 
-from hf_finetune.cache.micro_batches import in_pieces
+from hf_finetune.cache.micro_batches import iter_micro_batches
 from hf_finetune.errors import InputError, Problem, listed
 from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.files import can_be_path
@@ -247,7 +247,7 @@ def _exported_logits(classifier: Classifier, examples: Iterator[Any]) -> Iterato
 def _logits(classifier: Classifier, examples: Iterator[Any], remarks: Remarks | None) -> Iterator[Any]:
     pipe, read_batch = classifier.pipe, classifier.modality.read_batch
     while (inputs := read_batch(pipe, examples, classifier.batch_size, remarks)) is not None:
-        pieces = [pipe.forward(piece)["logits"].float() for piece in in_pieces(inputs, pipe.device)]
+        pieces = [pipe.forward(piece)["logits"].float() for piece in iter_micro_batches(inputs, pipe.device)]
         yield torch.cat(pieces).numpy()
 
 

@@ -13,7 +13,7 @@ from torch import distributed, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.cache.call_recording import evaluating
+from hf_finetune.cache.call_recording import eval_mode
 from hf_finetune.data.paired_domains import PairedCollate, PairedExamples
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.base import CallbackMethod, Collate, Loss
@@ -225,7 +225,7 @@ class DomainAlignment(CallbackMethod):
         """
         batch = dict(collate([self.examples[0], self.examples[len(self.examples) - 1]]))
         self.features = HeadInput(model)
-        with torch.no_grad(), evaluating(model):
+        with torch.no_grad(), eval_mode(model):
             device = next(model.parameters()).device
             model(**{name: value.to(device) for name, value in batch.items()})
         width = self.features.pop().shape[1]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hf_finetune.cache.replay import PrefixPass
+from hf_finetune.cache.replay import PrefixRunner
 from hf_finetune.methods.base import Method
 
 __all__ = ["PrefixReplay"]
@@ -19,7 +19,7 @@ class PrefixReplay(Method):
         prefix_pass: Injects the prefix outputs into the forward pass.
     """
 
-    def __init__(self, prefix_pass: PrefixPass):
+    def __init__(self, prefix_pass: PrefixRunner):
         self.prefix_pass = prefix_pass
 
     def on_inputs(self, inputs: dict[str, Any], *, training: bool) -> dict[str, Any]:

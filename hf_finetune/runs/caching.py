@@ -163,7 +163,11 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
     train = validation = 0
     for planned, cache_setting in zip(prepared.plan.stages, settings, strict=True):
         passes = ceil(planned.epochs or 1.0)
-        if cache_setting is None or cache_setting.objection or planned.trainable_size == planned.layout.size:
+        if (
+            cache_setting is None
+            or cache_setting.reason_not_to_cache
+            or planned.trainable_size == planned.layout.size
+        ):
             train, validation = train + passes, validation + passes
         else:
             train, validation = train + cache_setting.views, validation + 1

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_finetune.cache.estimate import CacheEstimate, estimate_cache_size
-from hf_finetune.cache.views import not_worth_caching
+from hf_finetune.cache.views import reason_not_to_cache
 from hf_finetune.errors import InputError
 from hf_finetune.methods import cache_blocker
 from hf_finetune.models.build import build_skeleton, load_processor
@@ -70,7 +70,7 @@ def _describe_prefix_cache(
     if spec is None:
         return "prefix cache: disabled (set in the recipe)"
     views, epochs = cached_views(recipe, spec, stage, planned)
-    if reason := cache_blocker(recipe, stage, planned) or not_worth_caching(views, epochs):
+    if reason := cache_blocker(recipe, stage, planned) or reason_not_to_cache(views, epochs):
         return f"prefix cache: disabled ({reason})"
     try:
         skeleton, example = model_and_example()

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.cache.cut_point import CacheUnavailableError
-from hf_finetune.cache.micro_batches import in_pieces
+from hf_finetune.cache.micro_batches import iter_micro_batches
 from hf_finetune.cache.pooled_texts import share_texts
 from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
 from hf_finetune.distributed import broadcast_from_main, is_sharded
@@ -130,7 +130,7 @@ def _choose(
     train: Any = work.data.train
     validation: Any = work.data.validation
     device, size = work.state.device, work.stage.spec.batch_size
-    cached = settings is not None and not settings.objection
+    cached = settings is not None and not settings.reason_not_to_cache
     only_head = cached and all(group.layers == "head" for group in plan.groups)
     steps = plan.steps or 0
     if only_head and settings is not None:
@@ -144,7 +144,7 @@ def _choose(
         batch = {name: value.to(device) for name, value in batch.items()}
         pieces = 1
         if only_head:  # the cache computes the frozen layers in micro-batches of this size
-            whole, batch = len(batch["labels"]), next(in_pieces(batch, device))
+            whole, batch = len(batch["labels"]), next(iter_micro_batches(batch, device))
             pieces = ceil(whole / len(batch["labels"]))
         candidates = candidate_modes(
             work.model,
@@ -182,8 +182,8 @@ def _cached(
     try:
         if way.compile or is_sharded():
             raise CacheUnavailableError("compiled and sharded models are not supported")
-        if settings.objection:
-            raise CacheUnavailableError(settings.objection)
+        if settings.reason_not_to_cache:
+            raise CacheUnavailableError(settings.reason_not_to_cache)
         cache = cache_prefix(
             work.model,
             trainable,
@@ -203,6 +203,6 @@ def _cached(
     versions = "version" if cache.report.views == 1 else "versions"
     logger.info(
         "Stage %s: prefix cache up to %s, %d %s of each example, %s bytes.",
-        *(name, cache.entry.cut.boundary, cache.report.views, versions, f"{cache.report.bytes:,}"),
+        *(name, cache.runner.cut.boundary, cache.report.views, versions, f"{cache.report.bytes:,}"),
     )
     return cache, cache.report

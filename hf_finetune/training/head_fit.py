@@ -135,20 +135,20 @@ def _run_through(
     model: PreTrainedModel, layer: torch.nn.Module, fast: StageExecution, loader: DataLoader
 ) -> _Outputs:
     """Run the model over all examples in order, from the cached prefix outputs if there are any."""
-    device, entry, dtype = model.device, fast.cache.entry if fast.cache else None, DTYPES[fast.way.precision]
+    device, entry, dtype = model.device, fast.cache.runner if fast.cache else None, DTYPES[fast.way.precision]
     logits, labels = [], []
     with (
         torch.no_grad(),
         keep_freed_memory(),
         torch.autocast(device.type, dtype) if dtype else nullcontext(),
-        entry.passing() if entry else nullcontext(),
+        entry.active() if entry else nullcontext(),
         taking_inputs(layer) as head_calls,
     ):
         for batch in loader:
             batch = _moved(batch, device)
             labels.append(batch.pop("labels").cpu())
             if entry is not None:
-                entry.take(batch)
+                entry.load_batch(batch)
             logits.append(model(**batch).logits.float().cpu())
     features = torch.cat([head_input.float().cpu() for head_input in head_calls[::2]])
     return _Outputs(features.numpy(), torch.cat(logits).numpy(), torch.cat(labels).numpy())

@@ -103,7 +103,7 @@ def train_stage(
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
     if fast.cache is not None:
-        methods = [*methods, PrefixReplay(fast.cache.entry)]
+        methods = [*methods, PrefixReplay(fast.cache.runner)]
     for method in methods:
         train, collate = method.prepare(model, data.train, data.collate, stage.seed)
         data = replace(data, train=train, collate=collate)

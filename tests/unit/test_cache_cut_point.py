@@ -9,9 +9,9 @@ from stage_helpers import Examples, collate, differing, state_of
 from test_invariants import ARCHITECTURES
 from torch import nn
 
-from hf_finetune.cache.call_recording import output_of
-from hf_finetune.cache.cut_point import CacheUnavailableError, OutputShape, PassedModule, find_cut
-from hf_finetune.cache.replay import PrefixPass, verify
+from hf_finetune.cache.call_recording import compute_logits
+from hf_finetune.cache.cut_point import CacheUnavailableError, OutputShape, SkippedModule, find_cut
+from hf_finetune.cache.replay import PrefixRunner, verify
 from hf_finetune.models.head_spec import set_head, with_head
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
@@ -52,7 +52,7 @@ def test_the_prefix_passes_by_and_all_results_are_the_same(tiny_model, name, tra
             find_cut(model, trainable, batches)
         return
     cut = find_cut(model, trainable, batches)
-    held = [f"{cut.boundary}.", *(f"{module.name}." for module in cut.passed)]
+    held = [f"{cut.boundary}.", *(f"{module.name}." for module in cut.skipped)]
     assert any(parameter.startswith(held[0]) for parameter in trainable)
     assert not any(parameter.startswith(prefix) for parameter in trainable for prefix in held[1:])
     for batch in batches:
@@ -68,18 +68,18 @@ def test_the_prefix_does_not_compute(tiny_model, name):
     model, trainable = frozen(tiny_model(name), "last:1")
     batch, other = probes(model)
     cut = find_cut(model, trainable, (batch, other))
-    entry = PrefixPass(model, cut)
+    entry = PrefixRunner(model, cut)
     entry.values = entry.collect(batch)
     computed = set()
     handles = [
         module.register_forward_hook(lambda module, args, output, path=path: computed.add(path))
         for path, module in model.named_modules()
     ]
-    with torch.no_grad(), entry.passing():
-        output_of(model, batch)
+    with torch.no_grad(), entry.active():
+        compute_logits(model, batch)
     for handle in handles:
         handle.remove()
-    inside = {path for path in computed for module in cut.passed if path.startswith(f"{module.name}.")}
+    inside = {path for path in computed for module in cut.skipped if path.startswith(f"{module.name}.")}
     assert inside == set()
     assert cut.boundary in computed
 
@@ -87,15 +87,15 @@ def test_the_prefix_does_not_compute(tiny_model, name):
 def test_values_are_put_in_and_used_once(tiny_model):
     model, trainable = frozen(tiny_model("timm/test_resnet"), "head")
     one, other = probes(model)
-    entry = PrefixPass(model, find_cut(model, trainable, (one, other)))
+    entry = PrefixRunner(model, find_cut(model, trainable, (one, other)))
     values = entry.collect(one)
-    with torch.no_grad(), entry.passing():
+    with torch.no_grad(), entry.active():
         entry.values = tuple(value + 1 for value in values)
-        moved = output_of(model, one)
+        moved = compute_logits(model, one)
         with pytest.raises(RuntimeError, match="values must be set"):
             model(**one)
     with torch.no_grad():
-        assert not torch.equal(moved, output_of(model, one))
+        assert not torch.equal(moved, compute_logits(model, one))
 
 
 def test_a_model_that_is_trained_from_the_first_layer_on_has_no_prefix(tiny_model):
@@ -153,9 +153,9 @@ def test_a_cut_that_gives_something_else_is_refused(tiny_model):
     with torch.no_grad():
         other.bert.encoder.layer[1].attention.self.query.weight.add_(0.1)
     verify(other, cut, batches[0])  # what is trained may change; the prefix is the same
-    beyond = PassedModule("bert.pooler", (OutputShape(("examples", 16), torch.float32),))
+    beyond = SkippedModule("bert.pooler", (OutputShape(("examples", 16), torch.float32),))
     with pytest.raises(CacheUnavailableError, match="different results"):
-        verify(model, replace(cut, passed=(*cut.passed, beyond)), batches[0])
+        verify(model, replace(cut, skipped=(*cut.skipped, beyond)), batches[0])
 
 
 def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():

@@ -17,7 +17,7 @@ from transformers import ViTImageProcessorPil
 
 from hf_finetune.cache import decoded_examples
 from hf_finetune.cache.cache_dir import list_cache
-from hf_finetune.cache.decoded_examples import decode_once, worth_keeping
+from hf_finetune.cache.decoded_examples import decode_once, reason_not_to_cache
 from hf_finetune.cache.store import RowFormat, RowStore, write_rows
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.recipe.schema import DataSpec
@@ -328,7 +328,7 @@ SPACE = {"bytes": 1000, "free_bytes": 5000, "size_limit": 2000}
     ],
 )
 def test_what_is_worth_keeping(changes):
-    assert worth_keeping(**{**WORTH, **SPACE, **changes}) == ""
+    assert reason_not_to_cache(**{**WORTH, **SPACE, **changes}) == ""
 
 
 @pytest.mark.parametrize(
@@ -347,4 +347,4 @@ def test_what_is_worth_keeping(changes):
     ],
 )
 def test_what_is_not_worth_keeping(changes, reason):
-    assert worth_keeping(**{**WORTH, **SPACE, **changes}) == reason
+    assert reason_not_to_cache(**{**WORTH, **SPACE, **changes}) == reason

@@ -28,7 +28,7 @@ def test_the_bytes_are_those_that_are_kept(tmp_path, tiny_model, name, train):
     found = estimate_cache_size(skeleton_of(model), trainable, inputs)
     labels = 10 * examples.labels.dtype.itemsize
     tokens = 7 if "input_ids" in inputs else 0
-    assert found.boundary == kept.entry.cut.boundary
+    assert found.boundary == kept.runner.cut.boundary
     assert 10 * (found.example_bytes + tokens * found.token_bytes) + labels == kept.report.bytes
 
 

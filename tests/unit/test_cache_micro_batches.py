@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_finetune.cache.micro_batches import PIXELS, in_pieces
+from hf_finetune.cache.micro_batches import PIXELS, iter_micro_batches
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from hf_finetune.cache.micro_batches import PIXELS, in_pieces
 def test_a_batch_of_images_is_divided_evenly(count, side, expected):
     images = torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, side, side)
     batch = {"pixel_values": images, "labels": torch.arange(count)}
-    pieces = list(in_pieces(batch, torch.device("cpu")))
+    pieces = list(iter_micro_batches(batch, torch.device("cpu")))
     assert [len(piece["labels"]) for piece in pieces] == expected
     assert torch.equal(
         torch.cat([piece["pixel_values"][:, 0, 0, 0] for piece in pieces]), torch.arange(count).float()
@@ -38,5 +38,5 @@ def test_a_batch_of_images_is_divided_evenly(count, side, expected):
     ],
 )
 def test_texts_and_images_on_an_accelerator_stay_whole(batch, device):
-    (piece,) = in_pieces(batch, torch.device(device))
+    (piece,) = iter_micro_batches(batch, torch.device(device))
     assert piece.keys() == batch.keys() and all(piece[name] is batch[name] for name in batch)

@@ -12,9 +12,9 @@ from hf_finetune.cache import prefix_cache, writer
 from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cache.cut_point import CacheUnavailableError, find_cut
 from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_prefix
-from hf_finetune.cache.replay import PREFIX, PrefixPass
+from hf_finetune.cache.replay import PREFIX, PrefixRunner
 from hf_finetune.cache.views import choose_views, saved_seconds
-from hf_finetune.cache.writer import RowCost, RowMaker, Version, part_ranges
+from hf_finetune.cache.writer import PrefixWriter, RowCost, Version, part_ranges
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
 from hf_finetune.training.freezing import freeze_all_but
@@ -94,13 +94,14 @@ def test_parts_hold_whole_batches_and_every_example_once(count, batch_size):
 
 def test_processes_share_the_parts_and_give_the_rows_of_one(tmp_path, model, monkeypatch):
     examples, trainable = Versions(model, 40), select(read_layout(model), "head")
-    monkeypatch.setattr("hf_finetune.cache.writer.BATCHES", 2)  # small parts of few examples
+    monkeypatch.setattr("hf_finetune.cache.writer.MIN_BATCHES_PER_PART", 2)  # small parts of few examples
     probes = [collate([examples[index] for index in range(count)]) for count in (2, 3)]
     for probe in probes:
         probe.pop("labels")
-    entry = PrefixPass(model, find_cut(model, trainable, (probes[0], probes[1])))
+    entry = PrefixRunner(model, find_cut(model, trainable, (probes[0], probes[1])))
     alone, shared = (
-        RowMaker(entry, collate, 4, 0, torch.device("cpu"), tmp_path / name, 10**9) for name in ("one", "two")
+        PrefixWriter(entry, collate, 4, 0, torch.device("cpu"), tmp_path / name, 10**9)
+        for name in ("one", "two")
     )
     versions = [Version(examples, f"rows-{view}", view) for view in range(2)]
     alone.make(versions)
@@ -121,7 +122,7 @@ def test_processes_share_the_parts_and_give_the_rows_of_one(tmp_path, model, mon
 
 def test_rows_kept_with_one_batch_size_are_right_for_another(model, settings, monkeypatch):
     """Parts hold whole batches, so that they begin at other examples: one must not pass for another."""
-    monkeypatch.setattr("hf_finetune.cache.writer.BATCHES", 2)
+    monkeypatch.setattr("hf_finetune.cache.writer.MIN_BATCHES_PER_PART", 2)
     examples = Versions(model, 40)
     labels = [int(examples[index]["labels"]) for index in range(40)]
     for batch_size in (16, 4, 3, 1):
@@ -156,7 +157,7 @@ def test_subsets_of_the_same_examples_share_their_rows(model, settings):
     ]
 
 
-class Wrong(PrefixPass):
+class Wrong(PrefixRunner):
     """Computes something else than what the prefix gives."""
 
     def collect(self, batch):
@@ -167,7 +168,7 @@ def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, 
     examples, settings = Versions(model, 9), replace(settings, views=1)
     expected = [keep(model, examples, settings).train[index][PREFIX][0] for index in range(9)]
     cut = keep(model, examples, settings).entry.cut
-    for name, entry in (("right", PrefixPass(model, cut)), ("wrong", Wrong(model, cut)), ("missing", None)):
+    for name, entry in (("right", PrefixRunner(model, cut)), ("wrong", Wrong(model, cut)), ("missing", None)):
         kept = keep(model, examples, settings, shared=SharedRows(entry, name, 0))
         assert all(torch.equal(kept.train[index][PREFIX][0], expected[index]) for index in range(9)), name
     (shared,) = (
@@ -185,7 +186,7 @@ def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, 
 
 
 def test_nothing_is_kept_where_little_time_is_saved(model, settings, monkeypatch):
-    monkeypatch.setattr(RowMaker, "measure", lambda self, examples: COST)
+    monkeypatch.setattr(PrefixWriter, "measure", lambda self, examples: COST)
     with pytest.raises(CacheUnavailableError, match="caching would save less than 2 s"):
         keep(model, Versions(model, 9), replace(settings, epochs=5))
     assert list_cache(settings.folder) == []
@@ -215,8 +216,8 @@ def test_what_is_cached_already_counts_towards_the_size_limit(model, settings):
 
 
 def test_fewer_versions_are_kept_where_the_limit_is_small(model, settings, monkeypatch):
-    monkeypatch.setattr(prefix_cache, "GAIN_SECONDS", -1.0)
-    monkeypatch.setattr(RowMaker, "measure", lambda self, examples: COST)
+    monkeypatch.setattr(prefix_cache, "MIN_GAIN_SECONDS", -1.0)
+    monkeypatch.setattr(PrefixWriter, "measure", lambda self, examples: COST)
     many = replace(settings, views=3, epochs=20)
     kept = keep(model, Versions(model, 9), replace(many, size_limit=100 * (5 + 2 * 9)), Examples(model, 5))
     assert kept.report.views == 2
