@@ -1,7 +1,7 @@
-"""A classifier of transformers under another head than its architecture's own: with hidden layers, cosine, or pooling.
+"""Classification heads (linear, MLP, cosine, pooled) that replace the head of a transformers or timm classifier.
 
-hf-finetune copies this file beside the weights of such a model. It needs torch and transformers (and timm for a model
-of timm), and nothing else:
+hf-finetune copies this file next to the weights of a model with such a head. It needs only torch and transformers (and
+timm for a model of timm):
 
     AutoModelForImageClassification.from_pretrained(FOLDER, trust_remote_code=True)
     AutoModelForSequenceClassification.from_pretrained(FOLDER, trust_remote_code=True)
@@ -23,31 +23,32 @@ from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassif
 __all__ = ["ClassificationHead", "HeadConfig", "HeadError", "HeadModel", "classifier_class", "is_given"]
 
 FIELD = "classification_head"
-"""Of a config: what the head is made of."""
+"""Config attribute that stores the head specification."""
 VERSION = 1
-"""Of what is said there."""
+"""Format version of the head specification."""
 MODEL_TYPE = "classifier_with_head"
-"""In config.json, so that no library takes the model for one under the architecture's own head."""
+"""``model_type`` in config.json, so that libraries do not load the model with the architecture's own head."""
 BACKBONE_TYPE = "backbone_model_type"
-"""In config.json: the model_type of the config as it is in memory."""
+"""Key in config.json for the ``model_type`` of the architecture."""
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
 SCALE = 10.0
-"""Of a cosine head, at first: the logits' largest size."""
-LEADING = ("cls_token", "distillation_token", "dist_token", "register_tokens", "reg_token")
+"""Initial scale of a cosine head: the maximum absolute logit."""
+PREFIX_TOKENS = ("cls_token", "distillation_token", "dist_token", "register_tokens", "reg_token")
+"""Names of the parameters for tokens that a backbone puts before the image tokens."""
 
 _Base: Any = object
 
 
 class HeadError(ValueError):
-    """An architecture cannot have a head; the message says why, and completes 'for this architecture: ...'."""
+    """Raised if a head cannot be attached to an architecture; the message is the reason."""
 
 
 class HeadLinear(nn.Linear):
-    """A linear layer that begins as torch's do, whatever the architecture does with its own."""
+    """Linear layer with torch's default initialization instead of the architecture's."""
 
 
 class CosineLinear(nn.Module):
-    """Logits that are the cosine of the angle between features and a vector for each class, times a scale.
+    """Cosine classifier: each logit is the cosine similarity of features and a class vector, times a learned scale.
 
     Source: Gidaris & Komodakis 2018, Dynamic Few-Shot Visual Learning without Forgetting.
     """
@@ -59,7 +60,7 @@ class CosineLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new vectors."""
+        """Draw new class vectors, and reset the scale."""
         nn.init.normal_(self.weight)
         nn.init.constant_(self.scale, SCALE)
 
@@ -71,23 +72,23 @@ class CosineLinear(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Join the vectors of all tokens or image positions to one vector.
+    """Pool the vectors of all tokens or image positions into one vector.
 
-    ``cls`` takes the first token that is no padding; ``mean`` the mean; ``attention`` a mean whose weights are the
-    softmax of a learnt linear function of each vector, which is zero at first: it begins as the mean.
+    ``cls`` takes the first token that is not padding, ``mean`` the mean, and ``attention`` a weighted mean. Its weights
+    are the softmax of a learned linear score, initialized to 0, so that it starts as the mean.
 
     Args:
         kind: ``cls``, ``mean`` or ``attention``.
         features: Size of each vector.
-        leading: Number of tokens before the first of the image itself, which no mean takes in.
+        num_prefix_tokens: Number of tokens before the image tokens (CLS, register); excluded from means.
         channels_last: Whether maps are [examples, height, width, features].
 
     Source: Ilse et al. 2018, Attention-based Deep Multiple Instance Learning, without its hidden layer.
     """
 
-    def __init__(self, kind: str, features: int, leading: int = 0, channels_last: bool = False):
+    def __init__(self, kind: str, features: int, num_prefix_tokens: int = 0, channels_last: bool = False):
         super().__init__()
-        self.kind, self.leading, self.channels_last = kind, leading, channels_last
+        self.kind, self.num_prefix_tokens, self.channels_last = kind, num_prefix_tokens, channels_last
         if kind == "attention":
             self.query = nn.Parameter(torch.empty(1, features))
             self.reset_parameters()
@@ -101,8 +102,8 @@ class Pooling(nn.Module):
         """Pool tokens [examples, tokens, features] or maps [examples, features, height, width].
 
         Args:
-            values: Of the backbone.
-            mask: [examples, tokens], 0 for padding.
+            values: Output of the backbone.
+            mask: Attention mask [examples, tokens], 0 for padding.
         """
         if values.ndim == 4:
             values = values.flatten(1, 2) if self.channels_last else values.flatten(2).transpose(1, 2)
@@ -111,7 +112,7 @@ class Pooling(nn.Module):
                 return values[:, 0]
             first = mask.to(torch.int32).argmax(dim=1)
             return values[torch.arange(len(values), device=values.device), first]
-        values = values[:, self.leading :]
+        values = values[:, self.num_prefix_tokens :]
         scores = values.new_zeros(values.shape[:2])
         if self.kind == "attention":
             scores = nn.functional.linear(values, self.query).squeeze(-1)
@@ -127,11 +128,11 @@ class ClassificationHead(nn.Module):
         features: Size of a vector of the backbone.
         labels: Number of logits.
         type: ``linear``, ``mlp`` or ``cosine``.
-        pool: How several vectors become one, see ``Pooling``; None where there is one.
+        pool: Pooling of token vectors, see ``Pooling``; None if the backbone returns one vector.
         hidden: Sizes of the hidden layers of ``mlp``.
-        activation: Behind each hidden layer.
+        activation: Activation after each hidden layer.
         dropout: Probability of dropping an activation of a hidden layer.
-        leading: See ``Pooling``.
+        num_prefix_tokens: See ``Pooling``.
         channels_last: See ``Pooling``.
     """
 
@@ -145,17 +146,17 @@ class ClassificationHead(nn.Module):
         hidden: Any = (),
         activation: str = "relu",
         dropout: float = 0.0,
-        leading: int = 0,
+        num_prefix_tokens: int = 0,
         channels_last: bool = False,
     ):
         super().__init__()
-        self.pool = Pooling(pool, features, leading, channels_last) if pool else None
+        self.pool = Pooling(pool, features, num_prefix_tokens, channels_last) if pool else None
         sizes = [features, *(hidden if type == "mlp" else ())]
         layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [HeadLinear(before, after), ACTIVATIONS[activation](), nn.Dropout(dropout)]
-        last = CosineLinear if type == "cosine" else HeadLinear
-        self.layers = nn.Sequential(*layers, last(sizes[-1], labels))
+        for in_features, out_features in pairwise(sizes):
+            layers += [HeadLinear(in_features, out_features), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+        final_layer = CosineLinear if type == "cosine" else HeadLinear
+        self.layers = nn.Sequential(*layers, final_layer(sizes[-1], labels))
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Compute logits [..., labels] from features [..., features], or from the input of ``Pooling``."""
@@ -165,23 +166,23 @@ class ClassificationHead(nn.Module):
 
 
 def is_given(config: PreTrainedConfig) -> bool:
-    """Return whether a config asks for a head of this file."""
+    """Return whether a config specifies a head of this file."""
     spec: Any = getattr(config, FIELD, None)
     return bool(spec) and not spec.get("native")
 
 
 def classifier_class(base: type, pooled: bool) -> type:
-    """Return the class of a classifier under a head of this file. It has the name of the architecture's own class.
+    """Return a subclass of an architecture's classifier with a head of this file; it keeps the class name.
 
     Args:
-        base: The architecture's own classifier.
-        pooled: Whether the head takes every token or place of the backbone.
+        base: Classifier of the architecture.
+        pooled: Whether the head pools all tokens or positions of the backbone itself.
     """
-    return _made(base, _PooledClassifier if pooled else _Classifier)
+    return _subclass(base, _PooledClassifier if pooled else _Classifier)
 
 
 @cache
-def _made(base: type, mixin: type) -> type:
+def _subclass(base: type, mixin: type) -> type:
     return type(base.__name__, (mixin, base), {"__module__": __name__})
 
 
@@ -193,9 +194,9 @@ class _Classifier(_Base):
         spec = {
             key: value for key, value in getattr(config, FIELD).items() if key not in ("version", "native")
         }
-        self.head_name = self._put_head(spec)
+        self.head_name = self._attach_head(spec)
 
-    def _put_head(self, spec: dict[str, Any]) -> str:
+    def _attach_head(self, spec: dict[str, Any]) -> str:
         name, layer = _logits_layer(self)
         self.set_submodule(name, ClassificationHead(layer.in_features, layer.out_features, **spec))
         return name
@@ -208,57 +209,48 @@ class _Classifier(_Base):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Save as transformers does, and this file beside it."""
+        """Save the model as transformers does, and copy this file next to it."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if not kwargs.get("is_main_process", True):
             return
-        folder = Path(save_directory)
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        content[BACKBONE_TYPE], content["model_type"] = content["model_type"], MODEL_TYPE
+        folder, source = Path(save_directory), Path(__file__)
         kind = "Image" if "pixel_values" in self.main_input_name else "Sequence"
-        here = Path(__file__)
-        content["auto_map"] = {
-            "AutoConfig": f"{here.stem}.{HeadConfig.__name__}",
-            f"AutoModelFor{kind}Classification": f"{here.stem}.{HeadModel.__name__}",
-        }
-        if content[BACKBONE_TYPE] == "timm_wrapper":  # which transformers would else tell from the model_type
-            content["image_processor_type"] = "TimmWrapperImageProcessor"
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-        if here.resolve() != (folder / here.name).resolve():
-            shutil.copyfile(here, folder / here.name)
+        _declare_head(folder / "config.json", source.stem, f"AutoModelFor{kind}Classification")
+        if source.resolve() != (folder / source.name).resolve():
+            shutil.copyfile(source, folder / source.name)
+
+
+def _declare_head(path: Path, module: str, auto_class: str) -> None:
+    """Rewrite config.json so that auto classes load the model with the code of this module."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content[BACKBONE_TYPE], content["model_type"] = content["model_type"], MODEL_TYPE
+    content["auto_map"] = {
+        "AutoConfig": f"{module}.{HeadConfig.__name__}",
+        auto_class: f"{module}.{HeadModel.__name__}",
+    }
+    if content[BACKBONE_TYPE] == "timm_wrapper":  # transformers would otherwise infer it from model_type
+        content["image_processor_type"] = "TimmWrapperImageProcessor"
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 class _PooledClassifier(_Classifier):
     """Mixin for a classifier whose head takes all outputs of the backbone: every token or image position."""
 
-    def _put_head(self, spec: dict[str, Any]) -> str:
-        timm_model = getattr(self, "timm_model", None)
+    def _attach_head(self, spec: dict[str, Any]) -> str:
         name, layer = _logits_layer(self)
+        timm_model = getattr(self, "timm_model", None)
         if timm_model is not None:
-            features, labels = timm_model.num_features, layer.out_features
-            leading = getattr(timm_model, "num_prefix_tokens", 0)
-            last = "NHWC" in str(getattr(timm_model, "output_fmt", ""))
-            head = ClassificationHead(features, labels, leading=leading, channels_last=last, **spec)
-            self.set_submodule(name, head)
+            self.set_submodule(name, _timm_head(timm_model, layer.out_features, spec))
             return name
         backbone = self.base_model
         if backbone is self or self.config.is_encoder_decoder:
             raise HeadError("its backbone does not return one vector per token or image position")
-        for child, module in list(self.named_children()):
-            if module is not backbone:
-                delattr(self, child)
-        pooler = getattr(backbone, "pooler", None)
-        if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
-            backbone.pooler = None
-        sizes = getattr(self.config, "hidden_sizes", None) or [None]
-        features = getattr(self.config, "hidden_size", None) or sizes[-1]
-        if features is None:
-            raise HeadError("its config does not define the hidden size of its backbone")
-        leading = sum(
-            value.shape[1] for part, value in backbone.named_parameters() if part.split(".")[-1] in LEADING
+        _remove_own_head(self, backbone)
+        features, prefix_tokens = _hidden_size(self.config), _count_prefix_tokens(backbone)
+        self.classifier = ClassificationHead(
+            features, layer.out_features, num_prefix_tokens=prefix_tokens, **spec
         )
-        self.classifier = ClassificationHead(features, layer.out_features, leading=leading, **spec)
         return "classifier"
 
     def forward(
@@ -275,7 +267,7 @@ class _PooledClassifier(_Classifier):
         if hasattr(self, "timm_model"):
             values = self.timm_model.forward_features(pixel_values.to(self.device, self.dtype))
         else:
-            given = {
+            arguments = {
                 "pixel_values": pixel_values,
                 "input_ids": input_ids,
                 "attention_mask": attention_mask,
@@ -283,44 +275,84 @@ class _PooledClassifier(_Classifier):
                 "inputs_embeds": inputs_embeds,
                 **{name: value for name, value in kwargs.items() if name != "return_dict"},
             }
-            values = self.base_model(**{name: value for name, value in given.items() if value is not None})[0]
+            given = {name: value for name, value in arguments.items() if value is not None}
+            values = self.base_model(**given)[0]
         logits = self.get_submodule(self.head_name)(values, attention_mask)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         output = SequenceClassifierOutput if pixel_values is None else ImageClassifierOutput
         return output(loss=loss, logits=logits)
 
 
+def _timm_head(timm_model: Any, labels: int, spec: dict[str, Any]) -> ClassificationHead:
+    return ClassificationHead(
+        timm_model.num_features,
+        labels,
+        num_prefix_tokens=getattr(timm_model, "num_prefix_tokens", 0),
+        channels_last="NHWC" in str(getattr(timm_model, "output_fmt", "")),
+        **spec,
+    )
+
+
+def _remove_own_head(model: Any, backbone: Any) -> None:
+    """Remove all modules outside the backbone, and the backbone's pooler if it has weights."""
+    for child, module in list(model.named_children()):
+        if module is not backbone:
+            delattr(model, child)
+    pooler = getattr(backbone, "pooler", None)
+    if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+        backbone.pooler = None
+
+
+def _count_prefix_tokens(backbone: Any) -> int:
+    """Return the number of tokens that a backbone puts before the image tokens."""
+    tokens = [value for name, value in backbone.named_parameters() if name.split(".")[-1] in PREFIX_TOKENS]
+    return sum(value.shape[1] for value in tokens)
+
+
+def _hidden_size(config: Any) -> int:
+    """Return the size of the vectors that a backbone returns.
+
+    Raises:
+        HeadError: If the config does not define it.
+    """
+    sizes = getattr(config, "hidden_sizes", None) or [None]
+    size: int | None = getattr(config, "hidden_size", None) or sizes[-1]
+    if size is None:
+        raise HeadError("its config does not define the hidden size of its backbone")
+    return size
+
+
 def _logits_layer(model: Any) -> tuple[str, nn.Linear]:
-    """Find the linear layer that gives the logits, and its name.
+    """Return name and module of the linear layer that computes the logits.
 
     Raises:
         HeadError: If there is none.
     """
     timm_model = getattr(model, "timm_model", None)
     if timm_model is not None:
-        found = timm_model.get_classifier()
-        if not isinstance(found, nn.Linear) or getattr(timm_model, "aux_head", None) is not None:
-            raise HeadError(f"its own head is {type(found).__name__}, not a single linear layer")
-        return next((name, module) for name, module in model.named_modules() if module is found)
-    inside = set() if model.base_model is model else set(model.base_model.modules())
-    fitting = [
+        classifier = timm_model.get_classifier()
+        if not isinstance(classifier, nn.Linear) or getattr(timm_model, "aux_head", None) is not None:
+            raise HeadError(f"its own head is {type(classifier).__name__}, not a single linear layer")
+        return next((name, module) for name, module in model.named_modules() if module is classifier)
+    backbone_modules = set() if model.base_model is model else set(model.base_model.modules())
+    candidates = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and module.out_features == model.config.num_labels
-        and module not in inside
+        and module not in backbone_modules
     ]
-    if not fitting:
+    if not candidates:
         raise HeadError("its own head has no linear layer that computes the logits")
-    return fitting[-1]
+    return candidates[-1]
 
 
 class HeadConfig:
-    """Reader of the config for ``AutoConfig``. The config is that of the architecture."""
+    """Loader of the config for ``AutoConfig``. It returns the config of the architecture."""
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
-        """Do nothing: what is saved says itself where its code is."""
+        """Do nothing: ``save_pretrained`` writes ``auto_map`` itself."""
 
     @classmethod
     def from_pretrained(cls, path: Any, **kwargs: Any) -> Any:
@@ -330,18 +362,18 @@ class HeadConfig:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], **kwargs: Any) -> Any:
-        """Make the architecture's config of what config.json holds."""
+        """Build the architecture's config from the content of config.json."""
         content = dict(content)
         content["model_type"] = content.pop(BACKBONE_TYPE)
         return CONFIG_MAPPING[content["model_type"]].from_dict(content, **kwargs)
 
 
 class HeadModel:
-    """Loader of the model for ``AutoModelFor...``. The model is of a subclass of the architecture's classifier."""
+    """Loader of the model for ``AutoModelFor...``. It returns a subclass of the architecture's classifier."""
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
-        """Do nothing: what is saved says itself where its code is."""
+        """Do nothing: ``save_pretrained`` writes ``auto_map`` itself."""
 
     @classmethod
     def from_pretrained(cls, path: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:

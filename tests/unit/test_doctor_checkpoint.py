@@ -98,7 +98,7 @@ def test_unreadable_weights_are_wrong_input(tmp_path, timm_checkpoint):
     shutil.copytree(timm_checkpoint, tmp_path / "cut")
     path = tmp_path / "cut" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="must hold intact weight files"):
+    with pytest.raises(InputError, match="must contain intact weight files"):
         load_check_target(make_recipe("image", tmp_path / "cut"))
 
 

@@ -92,7 +92,7 @@ def test_weights_of_attention_by_hand():
 
 
 def test_leading_tokens_are_in_no_mean():
-    assert Pooling("mean", 2, leading=1)(TOKENS)[0].tolist() == pytest.approx([4.0, 40.0])
+    assert Pooling("mean", 2, num_prefix_tokens=1)(TOKENS)[0].tolist() == pytest.approx([4.0, 40.0])
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

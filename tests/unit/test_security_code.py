@@ -134,8 +134,7 @@ def test_code_of_a_model_runs_only_when_allowed(tmp_path, reviews, canary):
     folder = save_own_model(tmp_path / "own", canary)
     recipe = text_recipe(str(folder), reviews)
     message = (
-        f"model.path must load without custom code {UNLESS}. Got {str(folder)!r}. "
-        f"{would_run(MODEL_CODE, folder)}"
+        f"model.path must not need custom code {UNLESS}. Got {str(folder)!r}. {would_run(MODEL_CODE, folder)}"
     )
     assert refused(plan, recipe) == message
     assert refused(prepare_run, recipe, start_processes()) == message
@@ -190,9 +189,7 @@ def test_code_of_a_tokenizer_runs_only_when_allowed(tmp_path, reviews, canary):
     folder = save_own_tokenizer(tmp_path / "own", canary)
     recipe = text_recipe(str(folder), reviews)
     code = "tokenization_own.py (OwnTokenizerFast, named in tokenizer_config.json)"
-    message = (
-        f"model.path must load without custom code {UNLESS}. Got {str(folder)!r}. {would_run(code, folder)}"
-    )
+    message = f"model.path must not need custom code {UNLESS}. Got {str(folder)!r}. {would_run(code, folder)}"
     assert refused(prepare_run, recipe, start_processes()) == message
     assert refused(load_classifier, folder) == message.replace("model.path", str(folder))
     assert not canary.ran
@@ -206,7 +203,7 @@ def test_code_of_an_image_processor_runs_only_when_allowed(tmp_path, squares, ca
     recipe = image_recipe(str(folder), squares)
     code = "processing_own.py (OwnImageProcessor, named in preprocessor_config.json)"
     assert refused(prepare_run, recipe, start_processes()) == (
-        f"model.path must load without custom code {UNLESS}. Got {str(folder)!r}. {would_run(code, folder)}"
+        f"model.path must not need custom code {UNLESS}. Got {str(folder)!r}. {would_run(code, folder)}"
     )
     assert not canary.ran
     prepared = prepare_run(recipe, start_processes(), trust_remote_code=True)
@@ -288,7 +285,7 @@ def test_several_tasks_run_no_code(tmp_path, bert_checkpoint, reviews, canary):
         f"stages[0].best.metric must be a metric of this package for single_label labels {UNLESS}" in message
     )
     message = refused(prepare_run, parse_recipe({**content, "model": str(own)}), start_processes())
-    assert f"model.path must load without custom code {UNLESS}" in message
+    assert f"model.path must not need custom code {UNLESS}" in message
     assert not canary.ran
 
 
@@ -298,7 +295,7 @@ def test_code_of_a_teacher_runs_only_when_allowed(tmp_path, bert_checkpoint, rev
     recipe = text_recipe(str(bert_checkpoint), reviews, stages=[stage])
     prepared = prepare_run(recipe, start_processes())
     assert refused(load_teachers, prepared) == (
-        f"{teacher} must load without custom code {UNLESS}. Got {str(teacher)!r}. "
+        f"{teacher} must not need custom code {UNLESS}. Got {str(teacher)!r}. "
         f"{would_run(MODEL_CODE, teacher)}"
     )
     assert not canary.ran
@@ -338,7 +335,7 @@ def test_a_run_cannot_grant_itself_the_permission(tmp_path, foreign_run, canary)
         "--space must not be set for a model with custom code."
     )
     assert refused(load_classifier, foreign_run) == (
-        f"{foreign_run / 'model'} must load without custom code {UNLESS}. Got {str(foreign_run / 'model')!r}. "
+        f"{foreign_run / 'model'} must not need custom code {UNLESS}. Got {str(foreign_run / 'model')!r}. "
         f"{would_run(MODEL_CODE, foreign_run / 'model')}"
     )
     assert not canary.ran
