@@ -26,7 +26,7 @@ from hf_finetune.cache.replay import PrefixRunner
 from hf_finetune.cache.writer import Collate, PrefixWriter
 from hf_finetune.models.classifier_head import ClassificationHead, Pooling
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.head_spec import pooling_of
+from hf_finetune.models.head_spec import get_pooling
 from hf_finetune.models.pooling import HEAD_POOLINGS
 from hf_finetune.recipe.head import OWN_POOLING
 
@@ -57,7 +57,7 @@ def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, .
     """
     # In a decoder the first token attends to itself only, so that CLS pooling is left out.
     attends_to_all = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    model_pooling = () if pooling_of(config) else (OWN_POOLING,)
+    model_pooling = () if get_pooling(config) else (OWN_POOLING,)
     names = [*model_pooling, *filter(None, [declared]), *(("cls", "mean") if attends_to_all else ("mean",))]
     return tuple(dict.fromkeys(names))
 

@@ -16,7 +16,7 @@ from hf_finetune.performance.execution_modes import (
     Precision,
     benchmark_steps,
     milliseconds,
-    time_in_turn,
+    time_interleaved,
 )
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.freezing import freeze_all_but
@@ -83,7 +83,7 @@ def check_precision(subject: CheckTarget) -> CheckResult:
     modes = [ExecutionMode(precision, memory_format) for precision, memory_format in pairs]
     with benchmark_steps(model, batch, loss_for(prepared.data.target), trainable) as bench:
         losses = [bench.numbers(mode).loss for mode in modes]  # also warms up the kernels for the timing
-        seconds = time_in_turn(bench, modes, STEPS)
+        seconds = time_interleaved(bench, modes, STEPS)
     timings = [
         Timing(mode.precision, mode.memory_format, min(seconds[mode]), loss)
         for mode, loss in zip(modes, losses, strict=True)

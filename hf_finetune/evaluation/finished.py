@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_options
 from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
-from hf_finetune.models.remote_code import check_declared, foreign_code
+from hf_finetune.models.remote_code import check_declared, list_remote_code
 from hf_finetune.recipe import Recipe, load_recipe
 
 __all__ = ["find_run", "find_run_recipe", "load_finished", "run_options", "training_columns"]
@@ -33,7 +33,7 @@ def load_finished(
         InputError: If there is no such model, or if the run needs code stored next to its weights that may not run.
     """
     recipe, source = find_run_recipe(model_or_run), resolve_model_dir(model_or_run)
-    if recipe is not None and foreign_code(source):
+    if recipe is not None and list_remote_code(source):
         check_declared(recipe.model.trust_remote_code, trust_remote_code, source)
     return load_classifier(
         model_or_run, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code

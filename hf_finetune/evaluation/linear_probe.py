@@ -14,10 +14,10 @@ from hf_finetune.cache.pooled_texts import pool_texts
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.cache.replay import PREFIX
 from hf_finetune.evaluation.metrics import label_array, probabilities
-from hf_finetune.planning.head_fit import MOST_WORK
+from hf_finetune.planning.head_fit import MAX_WORK
 from hf_finetune.targets.labels import Target
 from hf_finetune.training.freezing import freeze_all_but
-from hf_finetune.training.linear_fit import about_fit, assign_folds, fit_best
+from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_metadata
 
 __all__ = ["Probe", "linear_probe"]
 
@@ -40,7 +40,7 @@ class Probe:
 
     Attributes:
         scores: Probabilities [examples, classes] of the test examples, or regression predictions [examples].
-        about: Details of the fit, see ``about_fit``.
+        about: Details of the fit, see ``fit_metadata``.
     """
 
     scores: np.ndarray
@@ -110,14 +110,14 @@ def linear_probe(
         features = {"": _head_inputs(model, head, train, test, collate, settings, device, forward_options)}
     train_features = {name: vectors["train"] for name, vectors in features.items()}
     examples, size = next(iter(train_features.values())).shape
-    if examples * size * classes > MOST_WORK:
+    if examples * size * classes > MAX_WORK:
         raise CacheUnavailableError(
             f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
         )
     folds = assign_folds(labels, target, 1, seed, groups=groups)
     label_rows = label_array(labels, target, classes, unknown)
     name, fit, losses = fit_best(train_features, label_rows, target, classes, folds)
-    about = about_fit(fit, target) | ({"pool": name, "pooling": losses} if name else {})
+    about = fit_metadata(fit, target) | ({"pool": name, "pooling": losses} if name else {})
     return Probe(probabilities(fit(features[name]["test"]), target), about)
 
 

@@ -23,7 +23,7 @@ from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.head_spec import load_config
 from hf_finetune.models.library_logging import quiet_libraries
-from hf_finetune.models.remote_code import check_tokenizer, code_refused
+from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
 from hf_finetune.targets.labels import Target
@@ -144,7 +144,7 @@ def load_classifier(
     try:
         config = load_config(source, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
-        refused = None if trust_remote_code else code_refused(place, source)
+        refused = None if trust_remote_code else remote_code_error(place, source)
         raise (refused or InputError(_no_checkpoint(source, error))) from error
     model_task = _task_of(config, place)
     if task is not None and task != model_task.name:
@@ -166,7 +166,7 @@ def load_classifier(
         rule = "contains a damaged or truncated weight file"
         raise InputError(Problem(place, rule, "", "Download or copy it again.")) from error
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
-        refused = None if trust_remote_code else code_refused(place, source)
+        refused = None if trust_remote_code else remote_code_error(place, source)
         unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
         raise (refused or InputError(unreadable)) from error
     if loaded["missing_keys"]:

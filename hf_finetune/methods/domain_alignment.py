@@ -18,7 +18,7 @@ from hf_finetune.data.paired_domains import PairedCollate, PairedExamples
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.base import CallbackMethod, Collate, Loss
 from hf_finetune.models.layout import head_names
-from hf_finetune.models.tensor_files import BROKEN, broken_state, read_tensors
+from hf_finetune.models.tensor_files import STATE_ERRORS, broken_state, read_tensors
 from hf_finetune.planning.domain_adaptation import is_aligned
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.method_rules import DOMAIN_ALIGNMENT
@@ -335,7 +335,7 @@ class DomainAlignment(CallbackMethod):
         try:
             self.classifier.load_state_dict(state[STATE_KEY])
             self.optimizer.load_state_dict(state["optimizer"])
-        except BROKEN as error:
+        except STATE_ERRORS as error:
             raise InputError(
                 broken_state(folder / STATE_FILE, "the state of another domain classifier")
             ) from error

@@ -24,11 +24,11 @@ class PrefixReplay(Method):
 
     def on_inputs(self, inputs: dict[str, Any], *, training: bool) -> dict[str, Any]:
         """Remove the prefix outputs from the batch, and store them for injection in the forward pass."""
-        self.prefix_pass.take(inputs)
+        self.prefix_pass.load_batch(inputs)
         return inputs
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Context manager: skip the prefix in each forward pass."""
-        with self.prefix_pass.passing():
+        with self.prefix_pass.active():
             yield

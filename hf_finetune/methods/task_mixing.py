@@ -188,7 +188,7 @@ class FreezeIdleHeads(TrainerCallback):
         """Set all-zero gradients of heads to None, so that the optimizer skips their parameters."""
         for heads in task_heads(kwargs["model"]).values():
             for name in heads.names:
-                parameters = heads.parameters_of(name)
+                parameters = heads.task_parameters(name)
                 gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
                 if not any(bool(gradient.any()) for gradient in gradients):
                     for parameter in parameters:

@@ -11,12 +11,14 @@ from transformers.pytorch_utils import Conv1D
 from hf_finetune.errors import InputError, Problem, nearest, shown
 from hf_finetune.fields.patterns import PatternError, find_matches
 
-__all__ = ["describe_layers", "ends_with", "target_layers"]
+__all__ = ["describe_layers", "has_suffix", "target_layers"]
 
-PLACE = "model.adapter.target"
+LOCATION = "model.adapter.target"
+"""Location of the setting in a recipe, for problems."""
 
-# Exact types only: a subclass may transform its weight before use (weight standardization), or its parent may read the
-# weight directly (in nn.MultiheadAttention). A merged weight would then compute something else.
+# Layer types that can have an adapter. Exact types only: a subclass may transform its weight before use (weight
+# standardization), or its parent may read the weight directly (in nn.MultiheadAttention). A merged weight would then
+# compute something else.
 LINEAR = (nn.Linear, Conv1D)
 CONVOLUTION = (nn.Conv2d, Conv2dSame)
 
@@ -42,28 +44,28 @@ def target_layers(
     }
     linear = [name for name, module in layers.items() if type(module) in LINEAR]
     if list(target) == ["auto"]:
-        selected = _auto(model.config.model_type, kind, layers, linear)
+        selected = _default_layers(model.config.model_type, kind, layers, linear)
     elif list(target) == ["all-linear"]:
         selected = linear
     else:
-        selected = _named(layers, target)
+        selected = _layers_by_suffix_or_pattern(layers, target)
     if not selected:
-        repair = f"Its layers end in {', '.join(_endings(layers))}." if layers else ""
+        repair = f"Its layers end in {', '.join(_suffixes(layers))}." if layers else ""
         rule = "must match at least one linear or plain convolutional layer of the backbone"
-        raise InputError(Problem(PLACE, rule, ", ".join(map(repr, target)), repair))
+        raise InputError(Problem(LOCATION, rule, ", ".join(map(repr, target)), repair))
     return selected
 
 
-def ends_with(name: str, endings: str | Collection[str]) -> bool:
+def has_suffix(name: str, suffixes: str | Collection[str]) -> bool:
     """Return whether a layer's name ends with one of some suffixes, as whole words.
 
     Args:
         name: Name of the layer.
-        endings: Suffixes; a single string is a regular expression that must match the whole name.
+        suffixes: Suffixes; a single string is a regular expression that must match the whole name.
     """
-    if isinstance(endings, str):  # peft has a regular expression for some architectures
-        return bool(re.fullmatch(endings, name))
-    return any(f".{name}".endswith(f".{ending}") for ending in endings)
+    if isinstance(suffixes, str):  # peft has a regular expression for some architectures
+        return bool(re.fullmatch(suffixes, name))
+    return any(f".{name}".endswith(f".{suffix}") for suffix in suffixes)
 
 
 def describe_layers(model: nn.Module, layers: Sequence[str]) -> str:
@@ -75,12 +77,12 @@ def describe_layers(model: nn.Module, layers: Sequence[str]) -> str:
         model: The classifier, without an adapter.
         layers: Names of layers from ``target_layers``.
     """
-    kinds = _endings(layers)
+    kinds = _suffixes(layers)
     text = f"{len(layers)} layers: {', '.join(kinds[:6])}{', ...' if len(kinds) > 6 else ''}."
     convolutions = [module for module in model.modules() if type(module) in CONVOLUTION]
-    left_out = sum(not _takes_adapter(module) for module in convolutions)
-    if left_out and any(type(model.get_submodule(name)) in CONVOLUTION for name in layers):
-        text += f" {left_out} grouped or dilated convolutions have none."
+    unsupported = sum(not _takes_adapter(module) for module in convolutions)
+    if unsupported and any(type(model.get_submodule(name)) in CONVOLUTION for name in layers):
+        text += f" {unsupported} grouped or dilated convolutions have none."
     return text
 
 
@@ -94,41 +96,43 @@ def _takes_adapter(module: nn.Module) -> bool:
     return type(module) in LINEAR
 
 
-def _auto(model_type: str, kind: str, layers: Mapping[str, nn.Module], linear: list[str]) -> list[str]:
+def _default_layers(
+    model_type: str, kind: str, layers: Mapping[str, nn.Module], linear: list[str]
+) -> list[str]:
     """Return peft's targets for the architecture; else the linear layers, or all layers if convolutions are larger."""
     from peft.utils import constants
 
     known = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     if kind == "ia3":
         known = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
-    if matched := [name for name in layers if ends_with(name, known.get(model_type, ()))]:
+    if matched := [name for name in layers if has_suffix(name, known.get(model_type, ()))]:
         return matched
     sizes = {name: next(layer.parameters()).numel() for name, layer in layers.items()}
     return linear if 2 * sum(sizes[name] for name in linear) >= sum(sizes.values()) else list(layers)
 
 
-def _named(layers: Mapping[str, nn.Module], target: Sequence[str]) -> list[str]:
+def _layers_by_suffix_or_pattern(layers: Mapping[str, nn.Module], target: Sequence[str]) -> list[str]:
     selected: set[str] = set()
     problems = []
     for entry in target:
-        matched: Collection[str] = [name for name in layers if ends_with(name, [entry])]
+        matched: Collection[str] = [name for name in layers if has_suffix(name, [entry])]
         try:
             if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
                 matched = find_matches(entry[1:-1], layers)
         except PatternError as error:
-            problems.append(Problem(PLACE, str(error), shown(entry)))
+            problems.append(Problem(LOCATION, str(error), shown(entry)))
             continue
         if not matched:
             rule = "must match at least one linear or plain convolutional layer of the backbone"
-            repair = nearest(entry.strip("/"), ["auto", "all-linear", *_endings(layers)])
-            problems.append(Problem(PLACE, rule, repr(entry), repair))
+            repair = nearest(entry.strip("/"), ["auto", "all-linear", *_suffixes(layers)])
+            problems.append(Problem(LOCATION, rule, repr(entry), repair))
         selected.update(matched)
     if problems:
         raise InputError(problems)
     return [name for name in layers if name in selected]
 
 
-def _endings(names: Collection[str]) -> list[str]:
+def _suffixes(names: Collection[str]) -> list[str]:
     """Return the distinct suffixes of layer names, such as ``query`` or ``downsample.0``."""
     matches = (re.search(r"[^.]+(\.\d+)*$", name) for name in names)
     return list(dict.fromkeys(match[0] for match in matches if match))

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hf_finetune.models.adapter_layers import describe_layers, ends_with, target_layers
+from hf_finetune.models.adapter_layers import describe_layers, has_suffix, target_layers
 from hf_finetune.recipe.adapter import AdapterSpec, LowRank
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ __all__ = [
     "adapter_kind",
     "adapter_names",
     "add_adapter",
-    "bare_names",
     "merge_adapter",
+    "names_without_adapter",
     "uncalled_layers",
 ]
 
 ADAPTER = "default"
 """peft's default adapter name; a model has only this one."""
 
-MERGED_ALIKE = 1e-3
+MERGE_TOLERANCE = 1e-3
 """Largest accepted change of a logit by merging, relative to the largest logit. In fp32 it is about 1e-6."""
 
 
@@ -62,7 +62,7 @@ def add_adapter(model: PreTrainedModel, head: Collection[str], spec: AdapterSpec
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
 
     layers = target_layers(model, head, spec.type, spec.target)
-    turned = any(isinstance(model.get_submodule(name), Conv1D) for name in layers)
+    transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in layers)
     config: PeftConfig
     if isinstance(spec, LowRank):
         rank = f" of rank {spec.r}"
@@ -72,13 +72,15 @@ def add_adapter(model: PreTrainedModel, head: Collection[str], spec: AdapterSpec
             lora_dropout=spec.dropout,
             use_dora=spec.type == "dora",
             target_modules=layers,
-            fan_in_fan_out=turned,
+            fan_in_fan_out=transposed,
         )
     else:
         rank = ""
         inputs = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model.config.model_type, ())
-        scaled_inputs = [name for name in layers if ends_with(name, inputs)]
-        config = IA3Config(target_modules=layers, feedforward_modules=scaled_inputs, fan_in_fan_out=turned)
+        scaled_inputs = [name for name in layers if has_suffix(name, inputs)]
+        config = IA3Config(
+            target_modules=layers, feedforward_modules=scaled_inputs, fan_in_fan_out=transposed
+        )
     sentence = f"An adapter, {spec.type}{rank}, is in {describe_layers(model, layers)}"
     transformers.set_seed(seed)
     inject_adapter_in_model(config, model, ADAPTER)
@@ -102,14 +104,14 @@ def adapted_layers(model: nn.Module) -> dict[str, "BaseTunerLayer"]:
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
-def bare_names(model: nn.Module) -> dict[str, str]:
+def names_without_adapter(model: nn.Module) -> dict[str, str]:
     """Return each parameter's name in the model without adapters; adapter parameters map to their layer's weight."""
-    bare = {name: name for name, _ in model.named_parameters()}
+    names = {name: name for name, _ in model.named_parameters()}
     for layer, module in adapted_layers(model).items():
         for name, _ in module.named_parameters():
             base_name = name.removeprefix("base_layer.") if name.startswith("base_layer.") else "weight"
-            bare[f"{layer}.{name}"] = f"{layer}.{base_name}"
-    return bare
+            names[f"{layer}.{name}"] = f"{layer}.{base_name}"
+    return names
 
 
 def adapter_names(model: nn.Module) -> set[str]:
@@ -145,17 +147,17 @@ def uncalled_layers(model: nn.Module) -> Iterator[Collection[str]]:
 
     Some models (BEiT in timm 1.0) read a layer's weight without calling the layer, so its adapter has no effect.
     """
-    waiting: dict[str, Any] = adapted_layers(model)
+    uncalled: dict[str, Any] = adapted_layers(model)
 
     def hook(name: str) -> Any:
         def called(*_: Any) -> None:
-            waiting.pop(name, None)
+            uncalled.pop(name, None)
 
         return called
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in waiting.items()]
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in uncalled.items()]
     try:
-        yield waiting
+        yield uncalled
     finally:
         for handle in handles:
             handle.remove()
@@ -173,7 +175,7 @@ def merge_adapter(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> 
         Largest change of a logit, relative to the largest logit.
 
     Raises:
-        RuntimeError: If the change exceeds ``MERGED_ALIKE``.
+        RuntimeError: If the change exceeds ``MERGE_TOLERANCE``.
     """
     before = model.eval()(**batch).logits
     for name, layer in adapted_layers(model).items():
@@ -181,8 +183,8 @@ def merge_adapter(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> 
         model.set_submodule(name, layer.get_base_layer())
     del model.peft_config
     change = float((model(**batch).logits - before).abs().max() / before.abs().max().clamp_min(1e-12))
-    if not change <= MERGED_ALIKE:
+    if not change <= MERGE_TOLERANCE:
         raise RuntimeError(
-            f"The adapter cannot be merged: a logit changes by {change:.1g} of the largest, beyond {MERGED_ALIKE:g}."
+            f"The adapter cannot be merged: a logit changes by {change:.1g} of the largest, beyond {MERGE_TOLERANCE:g}."
         )
     return change

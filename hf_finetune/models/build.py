@@ -14,14 +14,19 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_processor, unreadable
-from hf_finetune.models.checkpoint_weights import account_for_weights, refuse_not_finite
+from hf_finetune.models.checkpoint_problems import (
+    checkpoint_problem,
+    model_problem,
+    processor_problem,
+    weights_problem,
+)
+from hf_finetune.models.checkpoint_weights import check_finite_weights, check_loaded_weights
 from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropout import set_drop_path, set_dropout
-from hf_finetune.models.head_spec import load_config, refuse_head, set_head, unsuited_head, with_head
+from hf_finetune.models.head_spec import check_head_pooling, head_error, load_config, set_head, with_head
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.pretraining_weights import classifier_config
-from hf_finetune.models.remote_code import check_tokenizer, code_refused
+from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
 from hf_finetune.targets.model_config import set_target
@@ -32,6 +37,7 @@ __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "rea
 logger = logging.getLogger(__name__)
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, UnpicklingError)
+"""Exceptions that libraries raise for missing or damaged checkpoint files."""
 SETTING_ERRORS = (AttributeError, TypeError, IndexError, ZeroDivisionError, AssertionError)
 """Further exceptions that libraries raise for a setting whose value has an invalid type or size."""
 
@@ -84,8 +90,8 @@ def read_config(
         if config is None:
             refused = None
             if not isinstance(error, OSError) and not trust_remote_code:  # the config was read
-                refused = code_refused("model.path", path, revision)
-            raise (refused or InputError(no_checkpoint(path, error))) from error
+                refused = remote_code_error("model.path", path, revision)
+            raise (refused or InputError(checkpoint_problem(path, error))) from error
     config = classifier_config(config)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
@@ -115,12 +121,12 @@ def build_skeleton(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
         with torch.device("meta"):
             model: PreTrainedModel = _auto_model(config, task)._from_config(config)
     except HeadError as error:
-        raise unsuited_head(config, str(error)) from error
+        raise head_error(config, str(error)) from error
     except InputError:
         raise
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
-        raise InputError(no_model(config.name_or_path, error)) from error
-    refuse_head(model, task.modality)
+        raise InputError(model_problem(config.name_or_path, error)) from error
+    check_head_pooling(model, task.modality)
     if isinstance(config, TimmWrapperConfig) and not hasattr(model.timm_model, "get_classifier"):
         value = f"timm's {config.architecture!r}, which returns only features"
         raise InputError(
@@ -174,15 +180,16 @@ def build_model(
             dtype=torch.float32,
         )
     except LOADING_ERRORS as error:
-        raise InputError(unreadable(path, error)) from error
+        raise InputError(weights_problem(path, error)) from error
     head = set(head_names(model))
     replaced = {name for name, *_ in info["mismatched_keys"]}
     new = (set(info["missing_keys"]) | replaced) & head
     loaded_head = head - new
     notes = []
     if loaded_head == head and old_labels != tuple(config.id2label.values()):
+        # The checkpoint's head has the right size but other classes, so its weights are meaningless here.
         for name in sorted({name.rpartition(".")[0] for name in head}):
-            _initialise(model, model.get_submodule(name))
+            _reinitialize(model, model.get_submodule(name))
         replaced |= head
     if replaced & head:
         count = _count(len(old_labels))
@@ -190,8 +197,8 @@ def build_model(
     elif new:
         notes.append(f"A new head is initialized for {_count(config.num_labels)}.")
     old_head = _old_head(saved, config, task) - head
-    notes += account_for_weights(path, model, info, head, old_head, allow_missing, saved)
-    refuse_not_finite(path, model)
+    notes += check_loaded_weights(path, model, info, head, old_head, allow_missing, saved)
+    check_finite_weights(path, model)
     if resizes:
         notes.append(resize_vocabulary(model, embedding_rows(wanted) or 0))
     task.modality.complete_config(model.config)
@@ -212,12 +219,12 @@ def load_processor(
         )
         modality.check_processor(processor)
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
-        refused = None if trust_remote_code else code_refused("model.path", path, revision)
-        raise (refused or InputError(no_processor(path, modality, error))) from error
+        refused = None if trust_remote_code else remote_code_error("model.path", path, revision)
+        raise (refused or InputError(processor_problem(path, modality, error))) from error
     if modality.has_tokens:
         check_tokenizer("model.path", path, revision=revision, trust_remote_code=trust_remote_code)
     if modality.is_empty(processor):
-        raise InputError(no_processor(path, modality))
+        raise InputError(processor_problem(path, modality))
     if missing := modality.complete_processor(processor):
         raise InputError(Problem("model.path", f"must have {missing}", repr(path)))
     return processor
@@ -266,8 +273,8 @@ def _old_head(saved: PreTrainedConfig | None, config: PreTrainedConfig, task: Ta
     return set(head_names(build_skeleton(saved, task)))
 
 
-def _initialise(model: PreTrainedModel, module: torch.nn.Module) -> None:
-    """Reinitialize a module with loaded weights; their marks, by which transformers would skip it, are removed."""
+def _reinitialize(model: PreTrainedModel, module: torch.nn.Module) -> None:
+    """Reinitialize a module with loaded weights; ``_is_hf_initialized``, which prevents that, is removed first."""
     for owner in (module, *module.parameters(recurse=False)):
         owner.__dict__.pop("_is_hf_initialized", None)
     model._init_weights(module)

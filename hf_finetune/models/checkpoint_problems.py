@@ -10,10 +10,10 @@ from safetensors import SafetensorError
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.tasks import Modality
 
-__all__ = ["no_checkpoint", "no_model", "no_processor", "unreadable", "unsafe_pickle"]
+__all__ = ["checkpoint_problem", "model_problem", "processor_problem", "unsafe_pickle", "weights_problem"]
 
 
-def no_checkpoint(path: str, error: Exception) -> Problem:
+def checkpoint_problem(path: str, error: Exception) -> Problem:
     """Return the problem of a path at which no checkpoint can be read, with the likely cause.
 
     Args:
@@ -40,7 +40,7 @@ def no_checkpoint(path: str, error: Exception) -> Problem:
     return Problem("model.path", rule, repr(path), repair)
 
 
-def no_model(path: str, error: Exception) -> Problem:
+def model_problem(path: str, error: Exception) -> Problem:
     """Return the problem of a config that can be read but does not build a model.
 
     Args:
@@ -51,7 +51,7 @@ def no_model(path: str, error: Exception) -> Problem:
     return Problem("model.path", rule, repr(path), f"{type(error).__name__}: {_brief(error)}")
 
 
-def no_processor(path: str, modality: Modality, error: Exception | None = None) -> Problem:
+def processor_problem(path: str, modality: Modality, error: Exception | None = None) -> Problem:
     """Return the problem of a checkpoint whose image processor or tokenizer is missing or damaged.
 
     Args:
@@ -68,8 +68,8 @@ def no_processor(path: str, modality: Modality, error: Exception | None = None) 
     return Problem("model.path", rule, repr(path), repair)
 
 
-def unreadable(path: str, error: Exception) -> Problem:
-    """Return the problem of weights that cannot be read, with its cause; arguments as for ``no_checkpoint``."""
+def weights_problem(path: str, error: Exception) -> Problem:
+    """Return the problem of weights that cannot be read, with its cause; arguments as for ``checkpoint_problem``."""
     if isinstance(error, UnpicklingError):
         return unsafe_pickle("model.path", path)
     if isinstance(error, SafetensorError):

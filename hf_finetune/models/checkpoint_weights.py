@@ -13,10 +13,10 @@ from hf_finetune.errors import InputError, Problem, listed, shown
 from hf_finetune.fields.patterns import PatternError, find_matches
 from hf_finetune.models.pretraining_weights import pretraining_weights, untrained_norms
 
-__all__ = ["account_for_weights", "refuse_not_finite"]
+__all__ = ["check_finite_weights", "check_loaded_weights"]
 
 # Poolers and pretraining heads that a classifier does not use, and buffers of old checkpoints.
-SPENT = re.compile(
+IGNORED_WEIGHTS = re.compile(
     r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
 )
 # Weight files, in the order in which transformers looks for them.
@@ -28,7 +28,7 @@ _FILES = (
 )
 
 
-def account_for_weights(
+def check_loaded_weights(
     path: str,
     model: PreTrainedModel,
     info: dict[str, Any],
@@ -65,25 +65,25 @@ def account_for_weights(
     ]
     unexpected = [name for name in sorted(info["unexpected_keys"]) if not is_allowed(name)]
     prefix = f"{model.base_model_prefix}."
-    spent = [
+    ignored = [
         name
         for name in unexpected
-        if SPENT.search(name) or _is_old_head(name, prefix) or {name, f"{prefix}{name}"} & old_head
+        if IGNORED_WEIGHTS.search(name) or _is_old_head(name, prefix) or {name, f"{prefix}{name}"} & old_head
     ]
-    foreign = [name for name in unexpected if name not in spent]
+    unknown = [name for name in unexpected if name not in ignored]
     pretrained = pretraining_weights(saved, type(model), unexpected) if saved is not None else {}
-    foreign = [name for name in foreign if name not in pretrained]
-    spent = [name for name in spent if name not in pretrained]
-    if problems := _problems(path, missing, mismatched, foreign):
+    unknown = [name for name in unknown if name not in pretrained]
+    ignored = [name for name in ignored if name not in pretrained]
+    if problems := _problems(path, missing, mismatched, unknown):
         raise InputError(problems)
-    return _notes(pretrained, spent, new_norms)
+    return _notes(pretrained, ignored, new_norms)
 
 
 def _problems(
     path: str,
     missing: Sequence[str],
     mismatched: Sequence[tuple[str, Sequence[int], Sequence[int]]],
-    foreign: Sequence[str],
+    unknown: Sequence[str],
 ) -> list[Problem]:
     repair = "Add the names to model.allow_missing if this is intended."
     problems = []
@@ -93,21 +93,21 @@ def _problems(
     for name, shape, expected in mismatched[:5]:
         rule = f"must contain {name} with shape {list(expected)}"
         problems.append(Problem("model.path", rule, str(list(shape)), repair))
-    if foreign:
+    if unknown:
         rule = "must contain only weights of its architecture"
         problems.append(
-            Problem("model.path", rule, repr(path), f"It also contains {listed(foreign, 4)}. {repair}")
+            Problem("model.path", rule, repr(path), f"It also contains {listed(unknown, 4)}. {repair}")
         )
     return problems
 
 
-def _notes(pretrained: Mapping[str, str], spent: Sequence[str], new_norms: Mapping[str, str]) -> list[str]:
+def _notes(pretrained: Mapping[str, str], ignored: Sequence[str], new_norms: Mapping[str, str]) -> list[str]:
     notes = []
     for owner in dict.fromkeys(pretrained.values()):
         names = [name for name, class_name in pretrained.items() if class_name == owner]
         notes.append(f"Checkpoint weights not loaded, because only {owner} needs them: {listed(names, 4)}.")
-    if spent:
-        notes.append(f"Checkpoint weights not loaded: {listed(spent, 4)}.")
+    if ignored:
+        notes.append(f"Checkpoint weights not loaded: {listed(ignored, 4)}.")
     if new_norms:
         owner = next(iter(new_norms.values()))
         notes.append(
@@ -134,7 +134,7 @@ def _is_old_head(name: str, prefix: str) -> bool:
     return not name.startswith(prefix) and bool(re.match(r"(classifier|score|head|qa_outputs|fc)\b", name))
 
 
-def refuse_not_finite(path: str, model: PreTrainedModel) -> None:
+def check_finite_weights(path: str, model: PreTrainedModel) -> None:
     """Raise an error for a checkpoint with nan or infinite weights, which training cannot repair.
 
     Args:

@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.layout import read_layout
-from hf_finetune.models.pruning import NotNarrowedError, narrow_model, pruning_masks, zero_smallest
+from hf_finetune.models.pruning import CannotNarrowError, narrow_model, pruning_masks, zero_smallest
 from hf_finetune.planning.layers import Layout
 from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.tasks import Task
@@ -80,7 +80,7 @@ def stage_layouts(
             skeleton = skeleton if skeleton is not None else build_skeleton(config, task)
             try:
                 skeleton = narrow_model(skeleton, stage.compress.prune)
-            except NotNarrowedError as error:
+            except CannotNarrowError as error:
                 kind = getattr(config, "architecture", None) or config.model_type
                 value = f"{getattr(stage.compress, error.field)!r}, for {kind!r}"
                 place = f"stages[{index}].compress.{error.field}"

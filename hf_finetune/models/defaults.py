@@ -9,7 +9,7 @@ from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import Defaults
 from hf_finetune.tasks import Modality
 
-__all__ = ["FALLBACKS", "TABLE", "find_defaults", "find_row"]
+__all__ = ["FALLBACKS", "TABLE", "find_defaults", "find_defaults_row"]
 
 _AS_BERT = "convention: as BERT"
 
@@ -276,22 +276,22 @@ def find_defaults(config: PreTrainedConfig, layout: Layout, modality: Modality) 
         modality: Kind of input.
     """
     has_batch_norms = modality.is_spatial and bool(layout.batch_norms)
-    return find_row(config) or FALLBACKS[modality.is_spatial, has_batch_norms]
+    return find_defaults_row(config) or FALLBACKS[modality.is_spatial, has_batch_norms]
 
 
-def find_row(config: PreTrainedConfig) -> Defaults | None:
+def find_defaults_row(config: PreTrainedConfig) -> Defaults | None:
     """Return the row of ``TABLE`` that matches a checkpoint's architecture; None if there is none."""
     model_type = config.model_type
     timm_name = str(getattr(config, "architecture", "")) if model_type == "timm_wrapper" else ""
     width = getattr(config.get_text_config(), "hidden_size", None)
     for row in TABLE:
         fits = re.match(row.timm, timm_name) if timm_name and row.timm else model_type in row.model_types
-        if fits and _has_width(row, width):
+        if fits and _matches_width(row, width):
             return row
     return None
 
 
-def _has_width(row: Defaults, width: Any) -> bool:
+def _matches_width(row: Defaults, width: Any) -> bool:
     if row.narrowest is None and row.widest is None:
         return True
     return isinstance(width, int) and (row.narrowest or 0) <= width <= (row.widest or width)

@@ -36,7 +36,7 @@ def set_dropout(config: PreTrainedConfig, rate: float) -> None:
     """
     fields = [name for name in DROPOUT_FIELDS if hasattr(config, name)]
     if not _set(config, "drop_rate", fields, rate):
-        raise _lacking("dropout", rate, "dropout")
+        raise _unsupported("dropout", rate, "dropout")
 
 
 def set_drop_path(config: PreTrainedConfig, rate: float) -> None:
@@ -53,7 +53,7 @@ def set_drop_path(config: PreTrainedConfig, rate: float) -> None:
     """
     fields = [name for name in DROP_PATH_FIELDS if isinstance(getattr(config, name, None), int | float)]
     if not _set(config, "drop_path_rate", fields, rate):
-        raise _lacking("drop_path", rate, "stochastic depth")
+        raise _unsupported("drop_path", rate, "stochastic depth")
 
 
 def _set(config: PreTrainedConfig, argument: str, fields: Sequence[str], rate: float) -> bool:
@@ -76,6 +76,6 @@ def _set(config: PreTrainedConfig, argument: str, fields: Sequence[str], rate: f
     return True
 
 
-def _lacking(field: str, rate: float, what: str) -> InputError:
+def _unsupported(field: str, rate: float, what: str) -> InputError:
     rule = f"must not be set for an architecture without {what}"
     return InputError(Problem(f"model.{field}", rule, str(rate)))

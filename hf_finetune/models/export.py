@@ -19,7 +19,7 @@ ADAPTER_CARD = """\
 library_name: peft
 base_model: {base_yaml}
 ---
-An adapter, and the head that was trained with it. On top of the checkpoint:
+This folder contains a peft adapter and the head that was trained with it. To load them on top of the checkpoint:
 
 ```python
 from peft import PeftModel
@@ -51,7 +51,7 @@ def export_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
         model.save_pretrained(folder)
     processor.save_pretrained(folder)
     if is_timm:
-        _mend_timm_config(folder / "config.json", model)
+        _fix_timm_config(folder / "config.json", model)
     for file in folder.iterdir():
         file.chmod(0o644)
 
@@ -101,7 +101,7 @@ def export_adapter(
         file.chmod(0o644)
 
 
-def _mend_timm_config(path: Path, model: PreTrainedModel) -> None:
+def _fix_timm_config(path: Path, model: PreTrainedModel) -> None:
     """Rewrite a saved config so that transformers and timm build the same model from it.
 
     transformers 5.23 saves ``model_args: null``, which timm 1.0.31 fails to unpack; without the entry both use their
@@ -110,9 +110,12 @@ def _mend_timm_config(path: Path, model: PreTrainedModel) -> None:
     """
     config = json.loads(path.read_text(encoding="utf-8"))
     arguments = dict(config.pop("model_args", None) or {})
-    made_for = getattr(getattr(model.timm_model, "patch_embed", None), "img_size", None)
-    if made_for and list(made_for) != list(config["pretrained_cfg"].get("input_size", [3, *made_for]))[1:]:
-        arguments.setdefault("img_size", list(made_for))
+    trained_size = getattr(getattr(model.timm_model, "patch_embed", None), "img_size", None)
+    if (
+        trained_size
+        and list(trained_size) != list(config["pretrained_cfg"].get("input_size", [3, *trained_size]))[1:]
+    ):
+        arguments.setdefault("img_size", list(trained_size))
     if arguments:
         config["model_args"] = arguments
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

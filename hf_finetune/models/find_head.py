@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from hf_finetune.models.classifier_head import FIELD, ClassificationHead
 from hf_finetune.models.task_heads import TaskHeads
 
-__all__ = ["find_head", "head_names", "timm_part"]
+__all__ = ["find_head", "find_timm_model", "head_names"]
 
 
 def head_names(model: nn.Module) -> list[str]:
@@ -15,30 +15,34 @@ def head_names(model: nn.Module) -> list[str]:
 
 
 def find_head(model: nn.Module) -> tuple[list[str], bool]:
-    """Return the parameter names of the classification head, and whether the architecture itself identifies it.
+    """Return the parameter names of the classification head, and whether the architecture defines it.
 
-    If it does not, the head is the last module with as many outputs as there are labels, or else the last module
-    with parameters.
+    If it does not, the head is guessed: it is the last module with as many outputs as there are labels, or else the
+    last module with parameters.
     """
-    timm_model, _ = timm_part(model)
-    owned: set[int] = set()
+    timm_model, _ = find_timm_model(model)
+    head_parameter_ids: set[int] = set()
     if timm_model is not None:
         classifier = timm_model.get_classifier()  # type: ignore[operator]
-        parts = classifier if isinstance(classifier, (list, tuple)) else [classifier]
+        head_modules = classifier if isinstance(classifier, (list, tuple)) else [classifier]
         # VOLO has a second head, for its patches, which get_classifier() of timm 1.0 leaves out
-        parts = [*parts, getattr(timm_model, "aux_head", None)]
+        head_modules = [*head_modules, getattr(timm_model, "aux_head", None)]
         if (getattr(getattr(model, "config", None), FIELD, None) or {}).get("native"):
-            parts.append(timm_model.head.pre_logits)  # type: ignore[union-attr]
-        owned = {id(weight) for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
+            head_modules.append(timm_model.head.pre_logits)  # type: ignore[union-attr]
+        head_parameter_ids = {
+            id(weight) for part in head_modules if isinstance(part, nn.Module) for weight in part.parameters()
+        }
     elif isinstance(model, PreTrainedModel):
         backbone = {id(parameter) for parameter in model.base_model.parameters()}
-        owned = {id(parameter) for parameter in model.parameters()} - backbone
+        head_parameter_ids = {id(parameter) for parameter in model.parameters()} - backbone
     heads = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
-    owned |= {id(weight) for module in heads for weight in module.parameters()}
-    is_known = bool(owned) or timm_model is not None
+    head_parameter_ids |= {id(weight) for module in heads for weight in module.parameters()}
+    is_known = bool(head_parameter_ids) or timm_model is not None
     if not is_known:
-        owned = {id(parameter) for parameter in _last_layer(model).parameters(recurse=False)}
-    return [name for name, parameter in model.named_parameters() if id(parameter) in owned], is_known
+        head_parameter_ids = {id(parameter) for parameter in _last_layer(model).parameters(recurse=False)}
+    return [
+        name for name, parameter in model.named_parameters() if id(parameter) in head_parameter_ids
+    ], is_known
 
 
 def _last_layer(model: nn.Module) -> nn.Module:
@@ -51,7 +55,7 @@ def _last_layer(model: nn.Module) -> nn.Module:
     return [model, *owners, *fitting][-1]
 
 
-def timm_part(model: nn.Module) -> tuple[nn.Module | None, str]:
+def find_timm_model(model: nn.Module) -> tuple[nn.Module | None, str]:
     """Return the timm model inside a model, and the prefix of its parameter names.
 
     The timm model may be the model itself, or wrapped by transformers. None if there is no timm model.

@@ -32,13 +32,13 @@ from hf_finetune.tasks import Modality
 
 __all__ = [
     "CODE",
+    "check_head_pooling",
+    "get_pooling",
+    "head_error",
     "head_problem",
     "load_config",
-    "pooling_of",
-    "refuse_head",
     "requiring_gradients",
     "set_head",
-    "unsuited_head",
     "with_head",
 ]
 
@@ -46,15 +46,15 @@ logger = logging.getLogger(__name__)
 
 CODE = Path(classifier_head.__file__)
 """Source file that is saved next to the weights of a model with a head of this package."""
-NEVER_USED = ("mask_token",)
+UNUSED_SUFFIXES = ("mask_token",)
 """Suffixes of pretraining weights that some classifiers keep without using them."""
-MOST_NAMES = 3
+MAX_LISTED = 3
 """Largest number of class names in an error message."""
-LAYERS = re.compile(r"(num_)?((hidden|encoder|decoder)_)?layers|n_layers?|num_hidden_groups")
+LAYER_COUNT_FIELD = re.compile(r"(num_)?((hidden|encoder|decoder)_)?layers|n_layers?|num_hidden_groups")
 """Names of config settings that hold a number of layers."""
-MOST_LAYERS = 10_000
+MAX_LAYERS = 10_000
 """Largest number of layers that is accepted: each one takes time and memory, even without weights."""
-FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
+FORWARD_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
 
 
 def load_config(path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -90,14 +90,14 @@ def _check_types(content: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: If ``id2label`` is not a mapping, ``architectures`` is not a list of names, or a number of layers
-            is negative or above ``MOST_LAYERS``.
+            is negative or above ``MAX_LAYERS``.
     """
     for name, count in content.items():
-        if LAYERS.fullmatch(name) and isinstance(count, int) and not 0 <= count <= MOST_LAYERS:
-            raise ValueError(f"{name} must be a number of layers, at most {MOST_LAYERS:,}. Got {count:,}.")
+        if LAYER_COUNT_FIELD.fullmatch(name) and isinstance(count, int) and not 0 <= count <= MAX_LAYERS:
+            raise ValueError(f"{name} must be a number of layers, at most {MAX_LAYERS:,}. Got {count:,}.")
     names, classes = content.get("id2label"), content.get("architectures")
     if names is not None and not isinstance(names, dict):
-        some = names[:MOST_NAMES] if isinstance(names, list) else ("cake", "soup")
+        some = names[:MAX_LISTED] if isinstance(names, list) else ("cake", "soup")
         mapping = json.dumps({str(index): str(name) for index, name in enumerate(some)})
         raise ValueError(f"id2label must be a mapping such as {mapping}. Got a {type(names).__name__}.")
     if classes is not None and not (
@@ -123,13 +123,13 @@ def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: 
     known = {name: value for name, value in head.items() if value is not None}
     arguments = None
     if isinstance(config, TimmWrapperConfig) and dropout in (None, known.get("dropout")):
-        arguments = _of_timm(config, known)
+        arguments = _timm_head_arguments(config, known)
     if arguments is not None:
         config.model_args = arguments
     setattr(config, FIELD, {"version": VERSION, "native": arguments is not None, **known})
 
 
-def _of_timm(config: TimmWrapperConfig, head: Mapping[str, Any]) -> dict[str, Any] | None:
+def _timm_head_arguments(config: TimmWrapperConfig, head: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the timm arguments that build this head natively; None if timm cannot build it."""
     if head["type"] != "mlp" or "pool" in head or len(head["hidden"]) != 1:
         return None
@@ -137,14 +137,14 @@ def _of_timm(config: TimmWrapperConfig, head: Mapping[str, Any]) -> dict[str, An
         plain: Any = TimmClassifier._from_config(config)
         if "head_hidden_size" not in inspect.signature(type(plain.timm_model).__init__).parameters:
             return None
-        tried = copy.deepcopy(config)
+        candidate = copy.deepcopy(config)
         head_arguments = {"head_hidden_size": head["hidden"][0], "drop_rate": head["dropout"]}
-        tried.model_args = {**(config.model_args or {}), **head_arguments}
-        model: Any = TimmClassifier._from_config(tried)
+        candidate.model_args = {**(config.model_args or {}), **head_arguments}
+        model: Any = TimmClassifier._from_config(candidate)
     layers = getattr(getattr(model.timm_model, "head", None), "pre_logits", None)
     hidden, activation = getattr(layers, "fc", None), type(getattr(layers, "act", None)).__name__.lower()
     fits = isinstance(hidden, nn.Linear) and head.get("activation", activation) == activation
-    return dict(tried.model_args) if fits else None
+    return dict(candidate.model_args) if fits else None
 
 
 def with_head(config: PreTrainedConfig, model_class: Any) -> Any:
@@ -154,14 +154,14 @@ def with_head(config: PreTrainedConfig, model_class: Any) -> Any:
     return classifier_class(model_class, bool(getattr(config, FIELD).get("pool")))
 
 
-def pooling_of(config: PreTrainedConfig) -> str | None:
+def get_pooling(config: PreTrainedConfig) -> str | None:
     """Return the pooling of this package's head in a config; None if it does not pool, or if the head is another."""
     spec = getattr(config, FIELD, None) or {}
     pool: str | None = None if spec.get("native") else spec.get("pool")
     return pool
 
 
-def refuse_head(model: PreTrainedModel, modality: Modality) -> None:
+def check_head_pooling(model: PreTrainedModel, modality: Modality) -> None:
     """Raise an error if the head pools a class token that the architecture does not have.
 
     Args:
@@ -174,10 +174,10 @@ def refuse_head(model: PreTrainedModel, modality: Modality) -> None:
     pools = [head.pool for head in _heads(model) if head.pool is not None]
     reason = modality.unfit_pooling(model, pools[0].kind) if pools else None
     if reason is not None:
-        raise unsuited_head(model.config, reason)
+        raise head_error(model.config, reason)
 
 
-def unsuited_head(config: PreTrainedConfig, reason: str) -> InputError:
+def head_error(config: PreTrainedConfig, reason: str) -> InputError:
     """Return the error for an architecture that cannot have the head in its config, with the reason."""
     spec = getattr(config, FIELD)
     value = spec["type"] if not spec.get("pool") else f"{spec['type']}, pool: {spec['pool']}"
@@ -201,17 +201,19 @@ def head_problem(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> s
         return ""
     outputs: list[torch.Tensor] = []
     handle = heads[0].register_forward_hook(lambda module, args, output: outputs.append(output))
-    parameters = {name: value for name, value in model.named_parameters() if not name.endswith(NEVER_USED)}
+    parameters = {
+        name: value for name, value in model.named_parameters() if not name.endswith(UNUSED_SUFFIXES)
+    }
     try:
         with torch.enable_grad(), requiring_gradients(model, True):
             logits = model.eval()(**batch).logits
             gradients = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
-    except FAILURES as error:
+    except FORWARD_ERRORS as error:
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
         return f"the backbone fails with it ({first})"
     finally:
         handle.remove()
-    if len(outputs) != 1 or not _is_of(logits, outputs[0]):
+    if len(outputs) != 1 or not _equals_head_output(logits, outputs[0]):
         return "its own head computes the logits with more than a linear layer"
     unused = [name for name, value in zip(parameters, gradients, strict=True) if value is None]
     if unused and heads[0].pool is not None:
@@ -232,7 +234,7 @@ def requiring_gradients(model: nn.Module, required: bool) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def _is_of(logits: torch.Tensor, given: torch.Tensor) -> bool:
+def _equals_head_output(logits: torch.Tensor, given: torch.Tensor) -> bool:
     """Return whether logits [batch, classes] equal the output of a head: [batch, classes], or one of its tokens."""
     if given.shape == logits.shape:
         return torch.equal(given, logits)

@@ -11,7 +11,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.task_heads import TaskHeads
 
-__all__ = ["join_tasks", "task_heads", "weights_of_task"]
+__all__ = ["extract_task_weights", "join_tasks", "task_heads"]
 
 
 def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = False) -> PreTrainedModel:
@@ -30,17 +30,17 @@ def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = 
     first = next(iter(models.values()))
     if len(models) == 1:
         return first
-    places = _last_layers(first)
-    if not places or (learns_weights and len(places) > 1):
+    layer_names = _last_layers(first)
+    if not layer_names or (learns_weights and len(layer_names) > 1):
         rule = "must be a classifier whose logits come from a final layer if there are several tasks"
         value = f"{type(first).__name__}, which has none"
-        if places:
+        if layer_names:
             rule = "must be a classifier with a single final layer if weighting is uncertainty"
-            value = f"{type(first).__name__} with {', '.join(places)}"
+            value = f"{type(first).__name__} with {', '.join(layer_names)}"
         raise InputError(Problem("model.path", rule, value))
-    for place in places:
-        layers = {name: model.get_submodule(place) for name, model in models.items()}
-        first.set_submodule(place, TaskHeads(layers, learns_weights))
+    for layer_name in layer_names:
+        layers = {name: model.get_submodule(layer_name) for name, model in models.items()}
+        first.set_submodule(layer_name, TaskHeads(layers, learns_weights))
     return first
 
 
@@ -49,19 +49,19 @@ def task_heads(model: nn.Module) -> dict[str, TaskHeads]:
     return {name: module for name, module in model.named_modules() if isinstance(module, TaskHeads)}
 
 
-def weights_of_task(model: nn.Module, task: str) -> dict[str, torch.Tensor]:
+def extract_task_weights(model: nn.Module, task: str) -> dict[str, torch.Tensor]:
     """Return the weights and buffers of one task in a joined model, by their names in a single-task classifier."""
     heads = task_heads(model)
     renamed = {
-        f"{place}.{key}": f"{place}.{plain_name}"
-        for place, module in heads.items()
-        for key, plain_name in module.keys_of(task).items()
+        f"{layer_name}.{key}": f"{layer_name}.{plain_name}"
+        for layer_name, module in heads.items()
+        for key, plain_name in module.state_dict_keys(task).items()
     }
     state = model.state_dict()
     shared = {
         name: value
         for name, value in state.items()
-        if not any(name.startswith(f"{place}.") for place in heads)
+        if not any(name.startswith(f"{layer_name}.") for layer_name in heads)
     }
     return {**shared, **{plain_name: state[name] for name, plain_name in renamed.items()}}
 

@@ -9,21 +9,21 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
-from hf_finetune.models.adapters import adapter_kind, adapter_names, bare_names
-from hf_finetune.models.find_head import find_head, head_names, timm_part
+from hf_finetune.models.adapters import adapter_kind, adapter_names, names_without_adapter
+from hf_finetune.models.find_head import find_head, find_timm_model, head_names
 from hf_finetune.planning.layers import HEAD, Layout, Parameter, assign_groups
 
 __all__ = ["head_names", "read_layout"]
 
 # Parameters that are neither layer weights nor biases; by convention they have no weight decay.
-SPARED = re.compile(
+NO_DECAY_NAMES = re.compile(
     r"(^|\.)(cls_token|mask_token|dist_token|distillation_token|reg_token|register_tokens|pos_embed)$"
 )
-SPARED_TABLES = re.compile(r"(^|\.)(position_embeddings|relative_position_bias_table)$")
+NO_DECAY_TABLES = re.compile(r"(^|\.)(position_embeddings|relative_position_bias_table)$")
 # A list of layers belongs to the trunk if it has at least this fraction of the largest list's parameters.
-LARGE = 0.25
+TRUNK_FRACTION = 0.25
 # LoRA's two matrices. All other adapter parameters are factors, neutral at 1, which decay would pull to 0.
-FACTOR = re.compile(r"\.lora_[AB]\.")
+LORA_MATRIX = re.compile(r"\.lora_[AB]\.")
 EMBEDDING = re.compile(r"embed|cls_token|register_tokens")
 
 
@@ -50,27 +50,27 @@ def read_layout(model: nn.Module) -> Layout:
         >>> [parameter.name for parameter in layout.parameters if parameter.group == 3]
         ['classifier.weight', 'classifier.bias']
     """
-    bare = bare_names(model)
+    bare = names_without_adapter(model)
     names = list(dict.fromkeys(bare.values()))
     head_parameters, is_known = find_head(model)
     head = list(dict.fromkeys(bare[name] for name in head_parameters))
-    timm_model, prefix = timm_part(model)
+    timm_model, prefix = find_timm_model(model)
     if timm_model is not None and hasattr(timm_model, "group_matcher"):
         groups, titles = _timm_groups(timm_model, prefix, names, head)
         source, in_order = "timm's group_matcher", False
     else:
-        layers, source, in_order = _trunk(model)
-        early = [name for name in names if EMBEDDING.search(name) and not _inside(name, layers)]
+        layers, source, in_order = _find_layers(model)
+        early = [name for name in names if EMBEDDING.search(name) and not _is_inside(name, layers)]
         groups, titles = assign_groups(names, layers, head, early)
-        titles = (*_distinct(_titles(titles[:-1], groups, prefix)), HEAD)
+        titles = (*_unique_titles(_group_titles(titles[:-1], groups, prefix)), HEAD)
     norms = {name for name, module in model.named_modules() if _is_norm(module)}
-    spared, adapters = _no_weight_decay(model, names), adapter_names(model)
+    no_decay, adapters = _no_weight_decay(model, names), adapter_names(model)
     parameters = []
     for name, parameter in model.named_parameters():
         is_norm, is_adapter = name.rpartition(".")[0] in norms, name in adapters
-        decays = parameter.ndim > 1 and not is_norm and bare[name] not in spared
+        decays = parameter.ndim > 1 and not is_norm and bare[name] not in no_decay
         if is_adapter:
-            decays = bool(FACTOR.search(name))
+            decays = bool(LORA_MATRIX.search(name))
         parameters.append(Parameter(name, parameter.numel(), groups[bare[name]], is_norm, decays, is_adapter))
     norm_groups = _batch_norms(model, groups, len(titles) - 1)
     note = _note(model, in_order, head, is_known)
@@ -83,9 +83,9 @@ def _note(model: nn.Module, in_order: bool, head: Sequence[str], is_known: bool)
     if in_order:
         guesses.append("its layer groups are its modules in order")
     if not is_known:
-        shown = head[0].rpartition(".")[0] if head else "nothing"
-        guesses.append(f"its head is assumed to be {shown}")
-    inner = timm_part(model)[0] or model
+        head_module = head[0].rpartition(".")[0] if head else "nothing"
+        guesses.append(f"its head is assumed to be {head_module}")
+    inner = find_timm_model(model)[0] or model
     return f"{type(inner).__name__} is not a known architecture: {', and '.join(guesses)}." if guesses else ""
 
 
@@ -106,7 +106,7 @@ def _timm_groups(
             # a norm or projection that timm keeps in its head before the classifier is not part of the head
             titles.append(title if title != HEAD else short[0].rpartition(".")[0])
     groups |= dict.fromkeys(head, len(titles))
-    return {name: groups[name] for name in names}, (*_distinct(titles), HEAD)
+    return {name: groups[name] for name in names}, (*_unique_titles(titles), HEAD)
 
 
 def _common_module(names: Sequence[str]) -> str:
@@ -121,16 +121,16 @@ def _common_module(names: Sequence[str]) -> str:
     return ".".join(common) or "input"
 
 
-def _distinct(titles: Sequence[str]) -> list[str]:
-    total, seen = Counter(titles), Counter[str]()
+def _unique_titles(titles: Sequence[str]) -> list[str]:
+    total, used = Counter(titles), Counter[str]()
     distinct = []
     for title in titles:
-        seen[title] += 1
-        distinct.append(title if total[title] == 1 and title != HEAD else f"{title}#{seen[title]}")
+        used[title] += 1
+        distinct.append(title if total[title] == 1 and title != HEAD else f"{title}#{used[title]}")
     return distinct
 
 
-def _trunk(model: nn.Module) -> tuple[list[str], str, bool]:
+def _find_layers(model: nn.Module) -> tuple[list[str], str, bool]:
     """Return the repeated layers of the backbone.
 
     A stage that is itself a list of blocks is replaced by its blocks. Of several lists, such as those of an encoder
@@ -147,22 +147,24 @@ def _trunk(model: nn.Module) -> tuple[list[str], str, bool]:
         if isinstance(module, nn.ModuleList) and len(module)
     }
     outer = {
-        name: module for name, module in lists.items() if not any(_inside(name, [parent]) for parent in lists)
+        name: module
+        for name, module in lists.items()
+        if not any(_is_inside(name, [parent]) for parent in lists)
     }
     if not outer:
-        layers = [title for name, child in base.named_children() for title in _opened(name, child)]
+        layers = [title for name, child in base.named_children() for title in _expand_list(name, child)]
         source = "the backbone's modules in order (no list of layers found)"
         return [f"{prefix}{layer}" for layer in layers], source, True
     largest = max(_size(module) for module in outer.values())
-    large = {name: module for name, module in outer.items() if _size(module) >= LARGE * largest}
-    layers = [title for name, trunk in large.items() for title in _opened(name, trunk)]
+    large = {name: module for name, module in outer.items() if _size(module) >= TRUNK_FRACTION * largest}
+    layers = [title for name, trunk in large.items() for title in _expand_list(name, trunk)]
     if len({(name.rpartition(".")[0], len(trunk)) for name, trunk in large.items()}) < len(large):
-        large, layers = _side_by_side(outer, large)
+        large, layers = _interleave(outer, large)
     source = f"the layers of {' and '.join(prefix + name for name in large)}"
     return [f"{prefix}{layer}" for layer in layers], source, False
 
 
-def _side_by_side(
+def _interleave(
     outer: Mapping[str, nn.ModuleList], large: Mapping[str, nn.ModuleList]
 ) -> tuple[dict[str, nn.ModuleList], list[str]]:
     """Return parallel lists, and their layers interleaved: XLM keeps one list for each kind of sublayer."""
@@ -175,7 +177,7 @@ def _side_by_side(
     return parallel, [f"{name}.{index}" for index in range(length) for name in parallel]
 
 
-def _titles(titles: Sequence[str], groups: Mapping[str, int], prefix: str) -> list[str]:
+def _group_titles(titles: Sequence[str], groups: Mapping[str, int], prefix: str) -> list[str]:
     """Return the names of the layer groups; a norm or projection before the classifier has its own name."""
     short = [title.removeprefix(prefix) for title in titles]
     for name, group in groups.items():
@@ -184,8 +186,8 @@ def _titles(titles: Sequence[str], groups: Mapping[str, int], prefix: str) -> li
     return short
 
 
-def _opened(name: str, module: nn.Module) -> list[str]:
-    """Return the names of a list's layers, a list of blocks replaced by its blocks; for another module its own name."""
+def _expand_list(name: str, module: nn.Module) -> list[str]:
+    """Return the layer names of a list, each list of blocks replaced by its blocks; for another module its name."""
     if not any(True for _ in module.parameters()):
         return []
     is_list = isinstance(module, nn.ModuleList) or (
@@ -211,7 +213,7 @@ def _blocks(layer: nn.Module) -> list[str]:
     return []
 
 
-def _inside(name: str, modules: Sequence[str]) -> bool:
+def _is_inside(name: str, modules: Sequence[str]) -> bool:
     return any(name.startswith(f"{module}.") for module in modules)
 
 
@@ -225,10 +227,10 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _no_weight_decay(model: nn.Module, names: Sequence[str]) -> set[str]:
-    timm_model, prefix = timm_part(model)
+    timm_model, prefix = find_timm_model(model)
     no_weight_decay = getattr(timm_model, "no_weight_decay", tuple)
-    spared = {f"{prefix}{name}" for name in no_weight_decay()}
-    return spared | {name for name in names if SPARED.search(name) or SPARED_TABLES.search(name)}
+    no_decay = {f"{prefix}{name}" for name in no_weight_decay()}
+    return no_decay | {name for name in names if NO_DECAY_NAMES.search(name) or NO_DECAY_TABLES.search(name)}
 
 
 def _batch_norms(model: nn.Module, groups: Mapping[str, int], head: int) -> tuple[tuple[str, int], ...]:

@@ -13,7 +13,7 @@ __all__ = ["quiet_datasets", "quiet_libraries"]
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence transformers and datasets below errors within the block: load reports, notices, progress bars.
+    """Hide progress bars and messages below ERROR of transformers and datasets within the block.
 
     This package reports the relevant parts itself. A level that the user set with ``TRANSFORMERS_VERBOSITY`` or
     ``DATASETS_VERBOSITY`` is respected. All settings are restored afterwards.

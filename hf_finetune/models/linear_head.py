@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-__all__ = ["divide_head", "not_linear", "read_linear", "set_linear", "taking_inputs"]
+__all__ = ["fold_temperature_into_head", "nonlinear_reason", "read_linear", "record_inputs", "set_linear"]
 
 TOLERANCE = 1e-4
 """Accepted rounding error of a logit, relative to the largest logit."""
 
 
 @contextmanager
-def taking_inputs(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
+def record_inputs(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
     """Yield a list that collects the inputs and outputs of a layer at each call within the block.
 
     Yields:
@@ -24,17 +24,17 @@ def taking_inputs(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
     """
     recorded: list[torch.Tensor] = []
 
-    def keep(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
         recorded.extend(value.detach().flatten(1) for value in (args[0], output))
 
-    handle = layer.register_forward_hook(keep)
+    handle = layer.register_forward_hook(hook)
     try:
         yield recorded
     finally:
         handle.remove()
 
 
-def not_linear(model: nn.Module, head: Sequence[str], batch: Mapping[str, torch.Tensor]) -> str:
+def nonlinear_reason(model: nn.Module, head: Sequence[str], batch: Mapping[str, torch.Tensor]) -> str:
     """Return the reason why the logits are not a linear function of the head's input; empty if they are.
 
     Args:
@@ -46,7 +46,7 @@ def not_linear(model: nn.Module, head: Sequence[str], batch: Mapping[str, torch.
     layer = model.get_submodule(name)
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         return f"{name} is a {type(layer).__name__}"
-    with torch.no_grad(), taking_inputs(layer) as recorded:
+    with torch.no_grad(), record_inputs(layer) as recorded:
         logits = model.eval()(**batch).logits
     if len(recorded) != 2 or recorded[0].shape[1] != layer.weight[0].numel():
         return f"{name} receives more than one vector per example"
@@ -70,7 +70,7 @@ def set_linear(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
             parameter.copy_(torch.as_tensor(values).view_as(parameter))  # type: ignore[operator,arg-type]
 
 
-def divide_head(
+def fold_temperature_into_head(
     model: PreTrainedModel, head: Collection[str], temperature: float, batch: Mapping[str, torch.Tensor]
 ) -> bool:
     """Divide the weights of the layer that returns the logits by a temperature, if that scales the logits exactly.
@@ -93,8 +93,8 @@ def divide_head(
         with torch.no_grad():
             for weight in layer.parameters():
                 weight.div_(temperature)
-        apart = (_logits(model, batch) * temperature - before).abs().max()
-        if apart <= TOLERANCE * before.abs().max():
+        max_deviation = (_logits(model, batch) * temperature - before).abs().max()
+        if max_deviation <= TOLERANCE * before.abs().max():
             return True
         with torch.no_grad():
             for weight, value in zip(layer.parameters(), originals, strict=True):

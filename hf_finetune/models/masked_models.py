@@ -10,13 +10,13 @@ from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem, listed
 from hf_finetune.models.build import LOADING_ERRORS, read_config
-from hf_finetune.models.checkpoint_problems import unreadable
+from hf_finetune.models.checkpoint_problems import weights_problem
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.targets import ASSUMED_TARGET
 from hf_finetune.tasks.masked_examples import WrappedClassifier
 
-__all__ = ["backbone_weights", "build_masked_model", "load_backbone", "recount_statistics"]
+__all__ = ["backbone_weights", "build_masked_model", "load_backbone", "recompute_batch_norm_statistics"]
 
 
 def build_masked_model(
@@ -70,7 +70,7 @@ def build_masked_model(
             trust_remote_code=trust_remote_code,
         )
     except LOADING_ERRORS as error:
-        raise InputError(unreadable(path, error)) from error
+        raise InputError(weights_problem(path, error)) from error
     new = sorted(info["missing_keys"])
     if (rows or 0) > (embedding_rows(config) or 0):
         resize_vocabulary(model, rows or 0)
@@ -82,7 +82,7 @@ def build_masked_model(
 
 
 def backbone_weights(model: PreTrainedModel, names: Collection[str]) -> dict[str, torch.Tensor]:
-    """Return the backbone weights of a masked model, by the classifier's names; for images with norm statistics.
+    """Return the backbone weights of a masked model, by the classifier's names; BatchNorm statistics are included.
 
     Args:
         model: Masked image or masked language model.
@@ -95,7 +95,7 @@ def backbone_weights(model: PreTrainedModel, names: Collection[str]) -> dict[str
 
 
 def load_backbone(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
-    """Load backbone weights into a classifier. Its head, and weights that are not given (a pooler), do not change.
+    """Load backbone weights into a classifier. Its head and weights that are not given (a pooler) stay as they are.
 
     Raises:
         ValueError: If a weight does not belong to the classifier's backbone.
@@ -106,7 +106,7 @@ def load_backbone(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -
     model.load_state_dict({**known, **weights}, strict=True)
 
 
-def recount_statistics(model: nn.Module, batches: Iterator[Mapping[str, torch.Tensor]]) -> int:
+def recompute_batch_norm_statistics(model: nn.Module, batches: Iterator[Mapping[str, torch.Tensor]]) -> int:
     """Recompute the running statistics of BatchNorm layers on inputs that are not masked.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
-from hf_finetune.models.defaults import find_row
+from hf_finetune.models.defaults import find_defaults_row
 from hf_finetune.models.head_spec import FIELD
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head import CHECKPOINT_POOLING, OWN_POOLING, POOLING_NAMES
@@ -33,7 +33,7 @@ POOLED = (
     "xlm-roberta",
 )
 """``model_type`` of the architectures whose own head may be replaced by one with these poolings."""
-MODES = {
+POOLING_MODES = {
     "cls": "cls",
     "mean": "mean",
     "max": "max",
@@ -41,7 +41,7 @@ MODES = {
     "mean_sqrt_len_tokens": "mean_sqrt_len",
 }
 """Pooling by value of ``pooling_mode`` in ``1_Pooling/config.json`` of sentence-transformers checkpoints."""
-OLDER_MODES = {
+LEGACY_POOLING_FIELDS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
@@ -49,7 +49,7 @@ OLDER_MODES = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
 }
 """Pooling by boolean field of that file, as older versions write it."""
-CLASSIFIER = "ForSequenceClassification"
+CLASSIFIER_SUFFIX = "ForSequenceClassification"
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class DefaultPooling:
 
     Attributes:
         name: A pooling of ``HeadSpec``.
-        whose: Source of this choice, for messages to the user.
+        source: Source of this choice, for messages to the user.
         is_saved: Whether the checkpoint was saved with a head of this package, which has this pooling.
     """
 
     name: str
-    whose: str
+    source: str
     is_saved: bool = False
 
 
@@ -84,16 +84,16 @@ def declared_pooling(path: str, revision: str | None = None) -> str | None:
         return None
     mode = content.get("pooling_mode")
     modes = mode if isinstance(mode, list) else [mode] if mode is not None else []
-    declared = [MODES.get(str(value)) for value in modes]
-    declared = declared or [name for field, name in OLDER_MODES.items() if content.get(field)]
+    declared = [POOLING_MODES.get(str(value)) for value in modes]
+    declared = declared or [name for field, name in LEGACY_POOLING_FIELDS.items() if content.get(field)]
     return declared[0] if len(declared) == 1 else None
 
 
 def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = None) -> DefaultPooling:
     """Return the pooling that suits a checkpoint.
 
-    A checkpoint that already is a classifier keeps the pooling of its head. Where docs/rates.md has the mean over
-    spatial positions, the architecture's own head already computes it.
+    A checkpoint that already is a classifier keeps the pooling of its head. For image models source default is
+    the mean over positions, the architecture's own head already computes it.
 
     Args:
         config: Config of the checkpoint.
@@ -109,12 +109,14 @@ def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = 
             return own_pooling
         return DefaultPooling(str(head["pool"]), "pooling of the checkpoint's own head", is_saved=True)
     architectures = saved.get("architectures")
-    if isinstance(architectures, list) and any(str(name).endswith(CLASSIFIER) for name in architectures):
+    if isinstance(architectures, list) and any(
+        str(name).endswith(CLASSIFIER_SUFFIX) for name in architectures
+    ):
         return own_pooling
     declared = declared_pooling(path, revision)
     if declared in HEAD_POOLINGS:
         return DefaultPooling(declared, "from the checkpoint's 1_Pooling/config.json")
-    row = find_row(config)
+    row = find_defaults_row(config)
     if declared is not None or row is None or row.pooling == OWN_POOLING:
         return own_pooling
     return DefaultPooling(row.pooling, f"default of {row.family}")
@@ -159,15 +161,15 @@ def fill_pooling(
     """
     needs_code = default.name != OWN_POOLING
     if is_left and (needs_code or spec.head.pool is not None):
-        keeps = "" if default.is_saved else "; own keeps the architecture's pooling"
-        needs = f" Plain transformers needs trust_remote_code=True for this head{keeps}."
+        keep_hint = "" if default.is_saved else "; own keeps the architecture's pooling"
+        code_note = f" Plain transformers needs trust_remote_code=True for this head{keep_hint}."
         head = spec.head.model_copy(update={"pool": default.name})
-        note = f"model.head.pool is {default.name}: {default.whose}.{needs if needs_code else ''}"
+        note = f"model.head.pool is {default.name}: {default.source}.{code_note if needs_code else ''}"
         return spec.model_copy(update={"head": head}), (note,)
     if spec.head.pool is not None or is_chosen or not needs_code or spec.adapter is not None:
         return spec, ()
     return spec, (
         f"model.head.pool is own, the architecture's pooling, but {POOLING_NAMES[default.name]} suits the checkpoint "
-        f"better ({default.whose}). Set auto to use it (plain transformers then needs trust_remote_code=True to load "
+        f"better ({default.source}). Set auto to use it (plain transformers then needs trust_remote_code=True to load "
         "the model), or own to silence this note.",
     )

@@ -50,19 +50,19 @@ def pretraining_weights(
     Returns:
         Class name of the pretrained model, by name of the weight.
     """
-    waiting = set(unexpected)
+    remaining = set(unexpected)
     owners: dict[str, str] = {}
-    for model_class in _saved_as(config, classifier):
-        if not waiting:
+    for model_class in _candidate_classes(config, classifier):
+        if not remaining:
             break
         declared = _weight_names(model_class, config)
         if declared is None:
             continue
         prefix = f"{model_class.base_model_prefix}."
         declared |= {name.removeprefix(prefix) for name in declared}
-        known = {name for name in waiting if name in declared or name.removeprefix(prefix) in declared}
+        known = {name for name in remaining if name in declared or name.removeprefix(prefix) in declared}
         owners |= dict.fromkeys(sorted(known), model_class.__name__)
-        waiting -= known
+        remaining -= known
     return owners
 
 
@@ -89,7 +89,7 @@ def untrained_norms(
     }
     if not norms:
         return {}
-    for model_class in _saved_as(config, type(model), others=False):
+    for model_class in _candidate_classes(config, type(model), include_pretraining=False):
         declared = _weight_names(model_class, config)
         if declared is not None:
             return dict.fromkeys(sorted(norms - declared), model_class.__name__)
@@ -105,12 +105,16 @@ def _weight_names(model_class: Any, config: PreTrainedConfig) -> set[str] | None
         return None
 
 
-def _saved_as(
-    config: PreTrainedConfig, classifier: type[PreTrainedModel], *, others: bool = True
+def _candidate_classes(
+    config: PreTrainedConfig, classifier: type[PreTrainedModel], *, include_pretraining: bool = True
 ) -> Iterator[Any]:
     """Yield the class that a config names, then those its architecture is pretrained with; never the classifier."""
     named = [getattr(transformers, name, None) for name in config.architectures or ()]
-    mapped = [mapping[type(config)] for mapping in _PRETRAINING if type(config) in mapping] if others else []
+    mapped = (
+        [mapping[type(config)] for mapping in _PRETRAINING if type(config) in mapping]
+        if include_pretraining
+        else []
+    )
     flat = [item for entry in [*named, *mapped] for item in (entry if isinstance(entry, tuple) else (entry,))]
     for model_class in dict.fromkeys(flat):
         is_model = isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from hf_finetune.models.find_head import head_names
 
 __all__ = [
-    "NotNarrowedError",
+    "CannotNarrowError",
     "narrow_config",
     "narrow_model",
     "narrow_weights",
@@ -28,9 +28,9 @@ __all__ = [
     "zero_smallest",
 ]
 
-WIDTHS = ("intermediate_size", "hidden_dim", "n_inner", "mlp_ratio")
+WIDTH_FIELDS = ("intermediate_size", "hidden_dim", "n_inner", "mlp_ratio")
 """Config fields for the width of the feed-forward layers, in neurons or as a multiple of the hidden size."""
-MULTIPLE = 8
+WIDTH_MULTIPLE = 8
 """Common divisor of pruned widths: matrix products are slower at odd sizes."""
 GPT2_RATIO = 4
 """Feed-forward width of GPT-2 as a multiple of the hidden size, if its config does not set the width."""
@@ -38,7 +38,7 @@ NO_WIDTH = "must be unstructured for a model whose config has no single feed-for
 PRUNED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
-class NotNarrowedError(ValueError):
+class CannotNarrowError(ValueError):
     """Error for a model that cannot be narrowed by the requested fraction.
 
     Attributes:
@@ -52,14 +52,14 @@ class NotNarrowedError(ValueError):
 
 
 def narrow_model(model: PreTrainedModel, fraction: float) -> PreTrainedModel:
-    """Build the same model with fewer neurons in its feed-forward layers, and copy the weights of the others.
+    """Build the same model with narrower feed-forward layers, and copy the weights of the remaining neurons.
 
     Args:
         model: Any classifier. The result is on the same device, which may be the meta device.
         fraction: Fraction of the neurons of each feed-forward layer to remove, in (0, 1).
 
     Raises:
-        NotNarrowedError: If the config has no such width, or cannot express the smaller one.
+        CannotNarrowError: If the config has no such width, or cannot express the smaller one.
     """
     config = narrow_config(model.config, fraction)
     with torch.device(model.device):
@@ -79,50 +79,53 @@ def narrow_config(config: PreTrainedConfig, fraction: float) -> PreTrainedConfig
         fraction: Fraction of the neurons to remove, in (0, 1).
 
     Raises:
-        NotNarrowedError: If the config has no such width, or cannot express the smaller one.
+        CannotNarrowError: If the config has no such width, or cannot express the smaller one.
     """
     narrow = copy.deepcopy(config)
     if isinstance(config, TimmWrapperConfig):
-        narrow.model_args = {**(config.model_args or {}), "mlp_ratio": _less(_timm_ratio(config), fraction)}
+        narrow.model_args = {
+            **(config.model_args or {}),
+            "mlp_ratio": _reduced_ratio(_timm_ratio(config), fraction),
+        }
         return narrow
-    for name in WIDTHS:
+    for name in WIDTH_FIELDS:
         value = getattr(config, name, None)
         if name == "n_inner" and hasattr(config, name) and value is None:
             value = GPT2_RATIO * config.hidden_size
         if not isinstance(value, int | float):
             continue
         if name != "mlp_ratio":
-            setattr(narrow, name, _fewer(int(value), fraction))
-        elif _is_whole(config, name):
-            setattr(narrow, name, _less_by_whole(int(value), fraction))
+            setattr(narrow, name, _reduced_width(int(value), fraction))
+        elif _is_integer(config, name):
+            setattr(narrow, name, _reduced_integer_ratio(int(value), fraction))
         else:
-            setattr(narrow, name, _less(float(value), fraction))
+            setattr(narrow, name, _reduced_ratio(float(value), fraction))
         return narrow
-    raise NotNarrowedError
+    raise CannotNarrowError
 
 
-def _fewer(width: int, fraction: float) -> int:
-    narrow = max(MULTIPLE, round(width * (1 - fraction) / MULTIPLE) * MULTIPLE)
+def _reduced_width(width: int, fraction: float) -> int:
+    narrow = max(WIDTH_MULTIPLE, round(width * (1 - fraction) / WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
     if narrow >= width:
-        rule = f"must remove at least {MULTIPLE} of the {width} neurons of a layer"
-        raise NotNarrowedError(rule, "prune")
+        rule = f"must remove at least {WIDTH_MULTIPLE} of the {width} neurons of a layer"
+        raise CannotNarrowError(rule, "prune")
     return narrow
 
 
-def _less(ratio: float, fraction: float) -> float:
+def _reduced_ratio(ratio: float, fraction: float) -> float:
     return round(ratio * (1 - fraction), 4)
 
 
-def _less_by_whole(ratio: int, fraction: float) -> int:
+def _reduced_integer_ratio(ratio: int, fraction: float) -> int:
     narrow = round(ratio * (1 - fraction))
     if abs(narrow - ratio * (1 - fraction)) > 1e-6:
         possible = ", ".join(f"{part / ratio:.4g}" for part in range(1, ratio)) or "no fraction"
         rule = f"must be one of {possible} for a model whose width is an integer multiple of the hidden size"
-        raise NotNarrowedError(rule, "prune")
+        raise CannotNarrowError(rule, "prune")
     return narrow
 
 
-def _is_whole(config: PreTrainedConfig, name: str) -> bool:
+def _is_integer(config: PreTrainedConfig, name: str) -> bool:
     """Return whether a config field accepts integers only, which transformers 5 checks when it reads a config."""
     field = getattr(type(config), "__dataclass_fields__", {}).get(name)
     return field is not None and field.type in (int, "int")
@@ -132,7 +135,7 @@ def _timm_ratio(config: TimmWrapperConfig) -> float:
     """Compute the ratio of a timm model's feed-forward width to its input, by comparison with a model of ratio 1.
 
     Raises:
-        NotNarrowedError: If the architecture has no single such ratio.
+        CannotNarrowError: If the architecture has no single such ratio.
     """
     arguments = dict(config.model_args or {})
     if "mlp_ratio" in arguments:
@@ -142,16 +145,16 @@ def _timm_ratio(config: TimmWrapperConfig) -> float:
             plain = timm.create_model(config.architecture, **arguments)
             unit_ratio = timm.create_model(config.architecture, **arguments, mlp_ratio=1.0)
         except TypeError as error:  # its architecture has no such argument
-            raise NotNarrowedError from error
+            raise CannotNarrowError from error
     before, after = plain.state_dict(), unit_ratio.state_dict()
     if before.keys() != after.keys():
-        raise NotNarrowedError
+        raise CannotNarrowError
     pairs = [
         pair for name in before for pair in zip(before[name].shape, after[name].shape, strict=True) if pair[1]
     ]
     ratios = {round(wide / narrow, 4) for wide, narrow in pairs if wide != narrow}
     if len(ratios) != 1:
-        raise NotNarrowedError
+        raise CannotNarrowError
     return ratios.pop()
 
 
@@ -168,41 +171,41 @@ def narrow_weights(
         shapes: Shapes of the narrower model's weights, by name.
 
     Raises:
-        NotNarrowedError: If no shape differs, or if the differences in a block are not one width that is the output
+        CannotNarrowError: If no shape differs, or if the differences in a block are not one width that is the output
             of one matrix and the input of another.
     """
     if weights.keys() != shapes.keys():
-        raise NotNarrowedError
+        raise CannotNarrowError
     blocks: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for name, value in weights.items():
         for dimension, (before, after) in enumerate(zip(value.shape, shapes[name], strict=True)):
             if before != after:
                 blocks[_block(name)].append((name, dimension))
     if not blocks:
-        raise NotNarrowedError
+        raise CannotNarrowError
     narrowed = dict(weights)
-    for places in blocks.values():
-        before = min(weights[name].shape[dimension] for name, dimension in places)
-        after = min(shapes[name][dimension] for name, dimension in places)
-        matrices = {name for name, _ in places if weights[name].ndim > 1}
+    for dimensions in blocks.values():
+        before = min(weights[name].shape[dimension] for name, dimension in dimensions)
+        after = min(shapes[name][dimension] for name, dimension in dimensions)
+        matrices = {name for name, _ in dimensions if weights[name].ndim > 1}
         if not 0 < after < before or len(matrices) < 2:
-            raise NotNarrowedError
-        neurons = _kept(weights, places, before, after)
-        for name, dimension in places:
+            raise CannotNarrowError
+        neurons = _most_important_neurons(weights, dimensions, before, after)
+        for name, dimension in dimensions:
             parts, remainder = divmod(weights[name].shape[dimension], before)
             if remainder or shapes[name][dimension] != parts * after:
-                raise NotNarrowedError
+                raise CannotNarrowError
             rows = torch.cat([neurons + part * before for part in range(parts)])
             narrowed[name] = narrowed[name].index_select(dimension, rows).contiguous()
     return narrowed
 
 
-def _kept(
-    weights: Mapping[str, torch.Tensor], places: list[tuple[str, int]], before: int, after: int
+def _most_important_neurons(
+    weights: Mapping[str, torch.Tensor], dimensions: list[tuple[str, int]], before: int, after: int
 ) -> torch.Tensor:
     """Return the ascending indices [after] of the neurons with the largest product of input and output weight norms."""
-    importance = torch.zeros(before, dtype=torch.float64, device=weights[places[0][0]].device)
-    for name, dimension in places:
+    importance = torch.zeros(before, dtype=torch.float64, device=weights[dimensions[0][0]].device)
+    for name, dimension in dimensions:
         value = weights[name].detach()
         if value.ndim < 2:
             continue

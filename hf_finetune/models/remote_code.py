@@ -16,22 +16,29 @@ from hf_finetune.errors import InputError, Problem, listed
 from hf_finetune.files import read_json_object
 from hf_finetune.models.classifier_head import MODEL_TYPE
 
-__all__ = ["FLAG", "check_declared", "check_settings", "check_tokenizer", "code_refused", "foreign_code"]
+__all__ = [
+    "FLAG",
+    "check_declared",
+    "check_settings",
+    "check_tokenizer",
+    "list_remote_code",
+    "remote_code_error",
+]
 
 FLAG = "--trust-remote-code"
 """Command-line option that allows code of a checkpoint, a metric or an exported program to run."""
-SETTINGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+SETTINGS_FILES = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 """Files of a checkpoint whose ``auto_map`` names classes in Python files."""
-KERNELS = ("attn_implementation", "experts_implementation")
+KERNEL_SETTINGS = ("attn_implementation", "experts_implementation")
 """Suffixes of the names of settings that can refer to a compiled kernel on the Hub, as ``OWNER/NAME``."""
 TIMM_ARGUMENTS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 """Arguments of ``timm.create_model`` that make it read files outside the checkpoint, or use the network."""
-MOST = 6
+MAX_LISTED = 6
 """Largest number of files in an error message."""
 
 
-def foreign_code(path: str | Path, revision: str | None = None) -> tuple[str, ...]:
-    """Return the code that transformers would run from a checkpoint, as ``FILE (CLASS, named in SETTINGS)``.
+def list_remote_code(path: str | Path, revision: str | None = None) -> tuple[str, ...]:
+    """Return the code that transformers would run from a checkpoint, as ``FILE (CLASS, named in FILE)``.
 
     Kernels of the Hub are included. The head of this package is not: this package loads such a checkpoint with its own
     copy of the file.
@@ -41,7 +48,7 @@ def foreign_code(path: str | Path, revision: str | None = None) -> tuple[str, ..
         revision: Branch, tag or commit on the Hub.
     """
     described: dict[str, None] = {}
-    for name in SETTINGS:
+    for name in SETTINGS_FILES:
         settings = _read_settings(path, name, revision)
         if settings.get("model_type") == MODEL_TYPE:
             continue
@@ -89,11 +96,11 @@ def _kernels(content: Any) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _kernels(value)
         named = value.values() if isinstance(value, Mapping) else [value]
-        if str(key).removesuffix("_internal").endswith(KERNELS):
+        if str(key).removesuffix("_internal").endswith(KERNEL_SETTINGS):
             yield from (kernel for kernel in named if isinstance(kernel, str) and "/" in kernel)
 
 
-def code_refused(place: str, path: str | Path, revision: str | None = None) -> InputError | None:
+def remote_code_error(place: str, path: str | Path, revision: str | None = None) -> InputError | None:
     """Return the error for a checkpoint that needs its own code to load; None if it names no code.
 
     Args:
@@ -101,7 +108,7 @@ def code_refused(place: str, path: str | Path, revision: str | None = None) -> I
         path: A folder or a Hub id.
         revision: Branch, tag or commit on the Hub.
     """
-    code = foreign_code(path, revision)
+    code = list_remote_code(path, revision)
     if not code:
         return None
     rule = f"must not need custom code unless {FLAG} is given"
@@ -132,7 +139,7 @@ def check_tokenizer(
     if not isinstance(name, str) or not settings.get("auto_map"):
         return
     known = (tokenizer_class_from_name(candidate) for candidate in (name, f"{name.removesuffix('Fast')}Fast"))
-    if not any(known) and (refused := code_refused(place, path, revision)):
+    if not any(known) and (refused := remote_code_error(place, path, revision)):
         raise refused
 
 
@@ -152,7 +159,7 @@ def check_declared(
     """
     if not declared or trust_remote_code:
         return
-    code = foreign_code(path, revision)
+    code = list_remote_code(path, revision)
     repair = _would_run(code, path) if code else f"{str(path)!r} needs no custom code: remove the field."
     rule = f"must be combined with {FLAG}, which permits the code to run"
     raise InputError(Problem("model.trust_remote_code", rule, "", repair))
@@ -160,7 +167,7 @@ def check_declared(
 
 def _would_run(code: tuple[str, ...], path: str | Path) -> str:
     source = str(Path(path).absolute()) if Path(path).is_dir() else f"https://hf.co/{path}"
-    return f"It would run {listed(code, MOST)}, from {source}. Read the code first."
+    return f"It would run {listed(code, MAX_LISTED)}, from {source}. Read the code first."
 
 
 def _read_settings(path: str | Path, name: str, revision: str | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import nn
 
 __all__ = ["TaskHeads"]
 
-PREFIX, VARIANCE = "task_", "log_variance_"
+HEAD_PREFIX, VARIANCE_PREFIX = "task_", "log_variance_"
 
 
 class TaskHeads(nn.Module):
@@ -30,9 +30,9 @@ class TaskHeads(nn.Module):
         self.dim = 1 if any(isinstance(head, nn.Conv2d) for head in heads.values()) else -1
         # the prefix keeps a task's name, such as type, from clashing with a method of nn.Module
         for name, head in heads.items():
-            self.add_module(PREFIX + name, head)
+            self.add_module(HEAD_PREFIX + name, head)
         for name in heads if learns_weights else ():
-            self.register_parameter(VARIANCE + name, nn.Parameter(torch.zeros(1)))
+            self.register_parameter(VARIANCE_PREFIX + name, nn.Parameter(torch.zeros(1)))
 
     def forward(self, *args: object, **kwargs: object) -> torch.Tensor:
         """Return the logits [batch, classes of all tasks], followed by the log variances if they are learned."""
@@ -40,18 +40,18 @@ class TaskHeads(nn.Module):
         if self.learns_weights:
             shape = list(outputs[0].shape)
             shape[self.dim] = 1
-            outputs += [self.get_parameter(VARIANCE + name).expand(shape) for name in self.names]
+            outputs += [self.get_parameter(VARIANCE_PREFIX + name).expand(shape) for name in self.names]
         return torch.cat(outputs, dim=self.dim)
 
     def head(self, name: str) -> nn.Module:
         """Return the last layer of a task."""
-        return self.get_submodule(PREFIX + name)
+        return self.get_submodule(HEAD_PREFIX + name)
 
-    def parameters_of(self, name: str) -> Sequence[nn.Parameter]:
+    def task_parameters(self, name: str) -> Sequence[nn.Parameter]:
         """Return the parameters that belong to one task alone."""
-        variance = [self.get_parameter(VARIANCE + name)] if self.learns_weights else []
+        variance = [self.get_parameter(VARIANCE_PREFIX + name)] if self.learns_weights else []
         return [*self.head(name).parameters(), *variance]
 
-    def keys_of(self, name: str) -> dict[str, str]:
+    def state_dict_keys(self, name: str) -> dict[str, str]:
         """Return the keys of a task in this module's state dict, mapped to their keys in the task's own layer."""
-        return {f"{PREFIX}{name}.{key}": key for key in self.head(name).state_dict()}
+        return {f"{HEAD_PREFIX}{name}.{key}": key for key in self.head(name).state_dict()}

@@ -8,9 +8,9 @@ import torch
 
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["BROKEN", "broken_state", "read_tensors"]
+__all__ = ["STATE_ERRORS", "broken_state", "read_tensors"]
 
-BROKEN = (AttributeError, EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+STATE_ERRORS = (AttributeError, EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """Exceptions that torch raises for a file that is damaged or has unexpected content."""
 
 
@@ -22,7 +22,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (*BROKEN, OSError, UnpicklingError) as error:
+    except (*STATE_ERRORS, OSError, UnpicklingError) as error:
         raise InputError(broken_state(path, type(error).__name__)) from error
     if not isinstance(state, dict):
         raise InputError(broken_state(path, f"a {type(state).__name__}"))

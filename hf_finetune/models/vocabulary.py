@@ -11,7 +11,8 @@ __all__ = ["embedding_rows", "fit_vocabulary", "resize_vocabulary"]
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 3
+MAX_LISTED = 3
+"""Maximum number of tokens in an error message."""
 
 
 def embedding_rows(config: PreTrainedConfig) -> int | None:
@@ -41,8 +42,8 @@ def fit_vocabulary(config: PreTrainedConfig, tokenizer: Any, path: str, *, resiz
     if resize:
         config.get_text_config().vocab_size = without[-1][0] + 1
         return
-    names = ", ".join(repr(token) for _, token in without[:SHOWN])
-    more = f" and {len(without) - SHOWN:,} more" if len(without) > SHOWN else ""
+    names = ", ".join(repr(token) for _, token in without[:MAX_LISTED])
+    more = f" and {len(without) - MAX_LISTED:,} more" if len(without) > MAX_LISTED else ""
     rule = "must have an embedding for every token of the tokenizer"
     repair = (
         f"It has {rows:,} embeddings, but none for {names}{more}. "

@@ -17,13 +17,13 @@ _M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 
 # Environment variables by which the user has chosen: mallopt(3) and "Memory Allocation Tunables" of the glibc manual.
-_CHOSEN = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+_USER_VARIABLES = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 # Values to restore. The number of mapped blocks is glibc's default. The first call of mallopt disables glibc's dynamic
 # adjustment of the two thresholds, so that they get its upper limits: DEFAULT_MMAP_THRESHOLD_MAX of malloc.c, and twice
 # that.
-_USUAL = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**26))
-_KEEPING = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
+_DEFAULTS = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**26))
+_KEEP_OPTIONS = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
 
 _lock = Lock()
 _users = 0
@@ -48,20 +48,20 @@ def keep_freed_memory(on_cpu: bool | None = None) -> Iterator[bool]:
     """
     global _users
     on_cpu = computes_on_cpu() if on_cpu is None else on_cpu
-    library = _c_library() if on_cpu and not any(name in os.environ for name in _CHOSEN) else None
+    library = _c_library() if on_cpu and not any(name in os.environ for name in _USER_VARIABLES) else None
     if library is None:
         yield False
         return
     with _lock:
         _users += 1
-        options = [library.mallopt(*option) for option in _KEEPING]
+        options = [library.mallopt(*option) for option in _KEEP_OPTIONS]
     try:
         yield all(options)
     finally:
         with _lock:
             _users -= 1
             if _users == 0:
-                for option in _USUAL:
+                for option in _DEFAULTS:
                     library.mallopt(*option)
                 library.malloc_trim(0)
 

@@ -9,33 +9,39 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from hf_finetune.performance.autotune_history import Measured, load_measurement, save_measurement, speed_key
+from hf_finetune.performance.autotune_history import (
+    Measurement,
+    load_measurement,
+    save_measurement,
+    speed_key,
+)
 from hf_finetune.performance.execution_modes import (
-    FAR_SLOWER,
+    SLOW_RATIO,
     ExecutionMode,
     StepBenchmark,
     StepOutputs,
     benchmark_steps,
-    difference,
     milliseconds,
-    time_in_turn,
+    relative_difference,
+    time_interleaved,
 )
 
 __all__ = ["Choice", "choose_mode", "decide", "measure"]
 
-PLAIN = ExecutionMode()
+REFERENCE_MODE = ExecutionMode()
 TOO_SHORT = "the stage is too short to benchmark other modes"
 NO_TIME = "no time was left for it"
 BUDGET_SHARE = 0.05
-WORTH_IT = 1.1
+"""Maximum share of the time of the steps that measuring may take."""
+MIN_SPEEDUP = 1.1
 """Minimum speedup to choose another mode: on a busy machine the times of equal steps differ by some percent."""
-LOGITS_AGREE = 0.15
+MAX_LOGITS_DIFFERENCE = 0.15
 """Maximum difference of the logits from those of fp32, relative to their norm.
 
 bf16 keeps 8 bits: one rounding error is up to 0.4 %, and the errors add up with the depth. Measured: 0.8 % in MiniLM
 (6 layers) and 5 % in EfficientNet-lite0 (50 layers); 0.0001 % for fp32 in another memory layout.
 """
-GRADIENT_AGREES = 0.85
+MAX_GRADIENT_DIFFERENCE = 0.85
 """Maximum difference of the gradient from that of fp32, relative to its norm.
 
 Measured for bf16: 1 % in MiniLM, and 63 to 68 % in EfficientNet-lite0 in training mode on a batch of 32 drawings (82 %
@@ -45,21 +51,22 @@ differs far more, by 142 %, so that rounding is small noise in comparison: 75 tr
 at a loss on other drawings of 1.57 (bf16) and 1.61 (fp32). An uninformative gradient is off by 100 % or more; one
 within this limit points less than 60 degrees away from that of fp32.
 """
-STEADY = 1.5
+MAX_JITTER = 1.5
 """Maximum ratio of the slowest to the fastest step of a mode for a measurement to be saved."""
-ROUNDS = 5
-PASSES = 5.0
+NUM_ROUNDS = 5
+"""Maximum number of timed steps per mode."""
+MEASURING_COST_STEPS = 5.0
 """Minimum cost of measuring a mode, in steps: two to time, and a little less than three to compare its outputs."""
-FORWARD_PASSES = 3.0
+FORWARD_COST_STEPS = 3.0
 """The same if a step is only a forward pass: two to time, and one to compare the logits."""
-WARM = 3.0
-"""Maximum cost of a comparison with warm kernels, in steps; any further time of the first comparison does not count as
-measuring."""
-FEWEST = 8
+WARM_COMPARISON_STEPS = 3.0
+"""Cost of a comparison with warm kernels, in steps. Further time of the first comparison is the first use of kernels,
+which is not charged to the budget."""
+MIN_EXAMPLES = 8
 """Minimum number of examples to measure with, on a CPU, where time grows with their number; on a GPU it hardly does."""
 COMPILE_SECONDS = {"cpu": 120.0, "cuda": 30.0}
-"""Measuring time in seconds from which compilation is tried, by device type: comparing and timing compile the model
-three times, and the run compiles it again. The three took 250 s for EfficientNet-lite0 on two shared CPU cores."""
+"""Minimum time budget (seconds) for which compilation is tried, by device type: measuring compiles the model three
+times, and the run compiles it again. Three compilations took 250 s for EfficientNet-lite0 on two shared CPU cores."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def choose_mode(
     *,
     steps: int,
     forward_only: bool = False,
-    beside: float = 0.0,
+    overhead_seconds: float = 0.0,
     budget_share: float = BUDGET_SHARE,
     notes_file: Path | None = None,
     clock: Callable[[], float] = perf_counter,
@@ -108,7 +115,7 @@ def choose_mode(
             they are compared uncompiled.
         steps: Number of steps of the stage, or of forward passes if ``forward_only``, which determines the time budget.
         forward_only: Whether the expensive part is a forward pass without gradients, as through a frozen prefix.
-        beside: Additional seconds of the run per step, for example to prepare its batch.
+        overhead_seconds: Additional seconds of the run per step, for example to prepare its batch.
         budget_share: Maximum share of the estimated time of the steps that measuring may take.
         notes_file: File of saved measurements, by machine and architecture; None to save none.
         clock: Function that returns the time in seconds.
@@ -118,73 +125,81 @@ def choose_mode(
         return Choice(reference, f"{reference.title}: the only candidate")
     key = speed_key(model, batch, trainable, candidates, forward_only)
     measurement = load_measurement(notes_file, key, _measured_as(reference, reference))
-    allowed = steps * budget_share
+    budget_steps = steps * budget_share
     if measurement is not None:
-        time = allowed * _full_step(measurement, reference, size)
-        if not _worth_again(measurement, time, device):
+        time = budget_steps * _full_step(measurement, reference, size)
+        if not _should_remeasure(measurement, time, device):
             return decide(
-                candidates, measurement, size=size, compiles=time >= _compile_seconds(device), again=True
+                candidates,
+                measurement,
+                size=size,
+                compiles=time >= _compile_seconds(device),
+                from_history=True,
             )
     plain = {replace(way, compile=False) for way in candidates}
-    passes = FORWARD_PASSES if forward_only else PASSES
-    examples = _examples(size, len(plain), passes, allowed, device)
+    passes = FORWARD_COST_STEPS if forward_only else MEASURING_COST_STEPS
+    examples = _examples(size, len(plain), passes, budget_steps, device)
     if not examples:
         return Choice(reference, f"{reference.title}: {TOO_SHORT}")
     part = {name: value[:examples] for name, value in batch.items()}
     try:
         with benchmark_steps(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:
-            measurement = measure(bench, candidates, allowed * size / examples, examples, allowed * beside)
+            measurement = measure(
+                bench, candidates, budget_steps * size / examples, examples, budget_steps * overhead_seconds
+            )
     except torch.OutOfMemoryError:  # fp32 needs more than a half precision that the user set
         return Choice(reference, f"{reference.title}: too little memory to compare it with fp32")
     if notes_file is not None and measurement.steady:
         save_measurement(notes_file, key, measurement)
-    compiles = allowed * _full_step(measurement, reference, size) >= _compile_seconds(device)
+    compiles = budget_steps * _full_step(measurement, reference, size) >= _compile_seconds(device)
     return decide(candidates, measurement, size=size, compiles=compiles)
 
 
 def measure(
     bench: StepBenchmark,
     candidates: Sequence[ExecutionMode],
-    allowed: float,
+    budget_steps: float,
     examples: int,
     seconds: float = 0.0,
-) -> Measured:
+) -> Measurement:
     """Return the step times of the candidates whose outputs agree with fp32.
 
     Args:
         bench: Benchmark that runs the steps.
         candidates: Execution modes, the reference first.
-        allowed: Time budget, in steps of the reference.
+        budget_steps: Time budget, in steps of the reference.
         examples: Number of examples in the batch of the benchmark.
         seconds: Additional time budget in seconds.
     """
     start = bench.now()
     reference, *others = dict.fromkeys(replace(way, compile=False) for way in candidates)
-    truth = bench.numbers(PLAIN)
-    if reference != PLAIN:
+    reference_outputs = bench.numbers(REFERENCE_MODE)
+    if reference != REFERENCE_MODE:
         bench.step(reference)  # the first use of its kernels is slow
     step = bench.step(reference)
-    first_use = max(0.0, truth.seconds - WARM * step)  # the run would take this time anyway
-    end = start + first_use + allowed * step + seconds
+    first_use = max(
+        0.0, reference_outputs.seconds - WARM_COMPARISON_STEPS * step
+    )  # the run would take this time anyway
+    end = start + first_use + budget_steps * step + seconds
     usable, left_out = [reference], {}
-    quickest = truth.seconds
+    fastest_seconds = reference_outputs.seconds
     for way in others:
-        if bench.now() + truth.seconds + 2 * step * (len(usable) + 1) > end:
+        if bench.now() + reference_outputs.seconds + 2 * step * (len(usable) + 1) > end:
             left_out[way.title] = NO_TIME
             continue
         try:
             outputs = bench.numbers(way)
         except RuntimeError as error:
-            left_out[way.title] = _cannot(bench, error)
+            left_out[way.title] = _failure_reason(bench, error)
             continue
-        if objection := _objection(outputs, truth):
+        if objection := _objection(outputs, reference_outputs):
             left_out[way.title] = objection
-        elif outputs.seconds > FAR_SLOWER * quickest:
+        elif outputs.seconds > SLOW_RATIO * fastest_seconds:
             left_out[way.title] = "far slower"
         else:
             usable.append(way)
-        quickest = min(quickest, outputs.seconds)
-    timed = time_in_turn(bench, usable, ROUNDS, until=end) if len(usable) > 1 else {reference: [step]}
+        fastest_seconds = min(fastest_seconds, outputs.seconds)
+    timed = time_interleaved(bench, usable, NUM_ROUNDS, until=end) if len(usable) > 1 else {reference: [step]}
     compiled = replace(min(timed, key=lambda way: min(timed[way])), compile=True)
     if not candidates[0].compile and compiled in candidates:
         try:
@@ -193,72 +208,79 @@ def measure(
             else:
                 timed |= _time_compiled(bench, compiled, left_out)
         except RuntimeError as error:
-            left_out[compiled.title] = _cannot(bench, error)
+            left_out[compiled.title] = _failure_reason(bench, error)
     fastest = {way.title: min(times) for way, times in timed.items()}
-    steady = all(max(times) <= STEADY * min(times) for times in timed.values())
+    steady = all(max(times) <= MAX_JITTER * min(times) for times in timed.values())
     spent = bench.now() - start
-    return Measured(fastest, left_out, examples, spent, steady, date.today().isoformat())
+    return Measurement(fastest, left_out, examples, spent, steady, date.today().isoformat())
 
 
 def decide(
-    candidates: Sequence[ExecutionMode], found: Measured, *, size: int, compiles: bool, again: bool = False
+    candidates: Sequence[ExecutionMode],
+    measurement: Measurement,
+    *,
+    size: int,
+    compiles: bool,
+    from_history: bool = False,
 ) -> Choice:
     """Return the fastest mode of a measurement, or the reference if no mode is much faster.
 
     Args:
         candidates: Execution modes, the reference first.
-        found: Measurement of the modes.
+        measurement: Measurement of the modes.
         size: Number of examples in the stage's batch.
         compiles: Whether the run is long enough for compilation.
-        again: Whether the measurement is from an earlier run.
+        from_history: Whether the measurement is from an earlier run.
     """
     reference = candidates[0]
-    seconds = {way: found.seconds.get(_measured_as(way, reference).title) for way in candidates}
+    seconds = {way: measurement.seconds.get(_measured_as(way, reference).title) for way in candidates}
     usable = {
         way: spent
         for way, spent in seconds.items()
         if spent is not None and (compiles or way.compile == reference.compile)
     }
     best = min(usable, key=lambda way: usable[way])
-    unit = "per step" if found.examples == size else f"per step of {found.examples} examples"
-    busy = "" if found.steady else "; timings varied, so they are not saved"
-    when = f"measured on {found.date}" if again else f"measured in {found.spent:.1f} s{busy}"
+    unit = "per step" if measurement.examples == size else f"per step of {measurement.examples} examples"
+    busy = "" if measurement.steady else "; timings varied, so they are not saved"
+    when = (
+        f"measured on {measurement.date}" if from_history else f"measured in {measurement.spent:.1f} s{busy}"
+    )
     plain = milliseconds(usable[reference])
-    if usable[reference] < WORTH_IT * usable[best]:
+    if usable[reference] < MIN_SPEEDUP * usable[best]:
         best, summary = reference, f"{reference.title}: {plain} {unit}, and no other mode is much faster"
     else:
         summary = f"{best.title}: {milliseconds(usable[best])} {unit}, {reference.title} {plain}"
     exclusions = [
         f"{title}: {why}"
-        for title, why in found.left_out.items()
+        for title, why in measurement.left_out.items()
         if not title.endswith("compiled") or compiles
     ]
     reason = f"{summary} ({'; '.join([when, *exclusions])})"
-    return Choice(best, reason, dict(found.seconds), again)
+    return Choice(best, reason, dict(measurement.seconds), from_history)
 
 
-def _objection(found: StepOutputs, truth: StepOutputs) -> str:
+def _objection(outputs: StepOutputs, reference_outputs: StepOutputs) -> str:
     """Return how outputs differ from those of fp32; empty if they agree. Non-finite outputs differ."""
-    apart = difference([found.logits], [truth.logits])
-    if not apart <= LOGITS_AGREE:
-        return f"its logits differ by {apart:.0%}"
-    apart = difference(found.gradient, truth.gradient)
-    return "" if apart <= GRADIENT_AGREES else f"its gradient differs by {apart:.0%}"
+    deviation = relative_difference([outputs.logits], [reference_outputs.logits])
+    if not deviation <= MAX_LOGITS_DIFFERENCE:
+        return f"its logits differ by {deviation:.0%}"
+    deviation = relative_difference(outputs.gradient, reference_outputs.gradient)
+    return "" if deviation <= MAX_GRADIENT_DIFFERENCE else f"its gradient differs by {deviation:.0%}"
 
 
 def _time_compiled(
     bench: StepBenchmark, way: ExecutionMode, left_out: dict[str, str]
 ) -> dict[ExecutionMode, list[float]]:
-    truth = bench.numbers(PLAIN, training=False)
+    reference_outputs = bench.numbers(REFERENCE_MODE, training=False)
     with bench.compiling():
-        if objection := _objection(bench.numbers(way, training=False), truth):
+        if objection := _objection(bench.numbers(way, training=False), reference_outputs):
             left_out[way.title] = objection
             return {}
         bench.step(way)
-        return time_in_turn(bench, [way], ROUNDS, until=bench.now())
+        return time_interleaved(bench, [way], NUM_ROUNDS, until=bench.now())
 
 
-def _cannot(bench: StepBenchmark, error: RuntimeError) -> str:
+def _failure_reason(bench: StepBenchmark, error: RuntimeError) -> str:
     bench.clear()
     lines = str(error).strip().splitlines()
     return f"it cannot run here: {lines[0] if lines else type(error).__name__}"
@@ -273,19 +295,21 @@ def _compile_seconds(device: torch.device) -> float:
     return COMPILE_SECONDS.get(device.type, float("inf"))
 
 
-def _full_step(found: Measured, reference: ExecutionMode, size: int) -> float:
+def _full_step(measurement: Measurement, reference: ExecutionMode, size: int) -> float:
     """Return the seconds that a step of the reference takes with the stage's whole batch."""
-    return found.seconds[_measured_as(reference, reference).title] * size / found.examples
+    return measurement.seconds[_measured_as(reference, reference).title] * size / measurement.examples
 
 
-def _worth_again(found: Measured, time: float, device: torch.device) -> bool:
+def _should_remeasure(measurement: Measurement, time: float, device: torch.device) -> bool:
     """Return whether this run has the time to measure the modes that an earlier run had no time for."""
-    short = [title for title, why in found.left_out.items() if why == NO_TIME]
-    needed = _compile_seconds(device) if all(title.endswith("compiled") for title in short) else found.spent
-    return bool(short) and time >= found.spent + needed
+    short = [title for title, why in measurement.left_out.items() if why == NO_TIME]
+    needed = (
+        _compile_seconds(device) if all(title.endswith("compiled") for title in short) else measurement.spent
+    )
+    return bool(short) and time >= measurement.spent + needed
 
 
-def _examples(size: int, ways: int, passes: float, allowed: float, device: torch.device) -> int:
+def _examples(size: int, ways: int, passes: float, budget_steps: float, device: torch.device) -> int:
     """Return the number of examples of a batch to measure with, so that the budget in steps suffices; 0 if none does.
 
     This is the largest number with which every mode can be measured; if there is none, the smallest one, so that as
@@ -293,8 +317,8 @@ def _examples(size: int, ways: int, passes: float, allowed: float, device: torch
     """
     sizes = [size]
     if device.type == "cpu":
-        sizes += [part for part in (size // 2, size // 4) if part >= FEWEST]
-    fitting = [part for part in sizes if passes * ways * part <= allowed * size]
+        sizes += [part for part in (size // 2, size // 4) if part >= MIN_EXAMPLES]
+    fitting = [part for part in sizes if passes * ways * part <= budget_steps * size]
     if fitting:
         return fitting[0]
-    return sizes[-1] if passes * min(ways, 2) * sizes[-1] <= allowed * size else 0
+    return sizes[-1] if passes * min(ways, 2) * sizes[-1] <= budget_steps * size else 0

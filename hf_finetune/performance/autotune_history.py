@@ -16,7 +16,7 @@ from torch import nn
 from hf_finetune.files import read_json_object, replacing
 from hf_finetune.performance.execution_modes import ExecutionMode
 
-__all__ = ["Measured", "load_measurement", "save_measurement", "speed_key"]
+__all__ = ["Measurement", "load_measurement", "save_measurement", "speed_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ FORMAT = 1  # version of the file format; a change of it invalidates all measure
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """Measurement of the execution modes of a stage.
 
     Attributes:
@@ -82,12 +82,12 @@ def _device_name(device: torch.device) -> str:
     return f"{processor} {cpu_lines} {torch.get_num_threads()} threads"
 
 
-def load_measurement(notes_file: Path | None, key: str, reference: ExecutionMode) -> Measured | None:
+def load_measurement(notes_file: Path | None, key: str, reference: ExecutionMode) -> Measurement | None:
     """Return a saved measurement; None if there is none, or it cannot be read."""
     if notes_file is None:
         return None
     try:
-        measurement = Measured(**read_json_object(notes_file)[key])
+        measurement = Measurement(**read_json_object(notes_file)[key])
         numbers = [measurement.examples, measurement.spent, measurement.seconds[reference.title]]
         is_valid = min(*numbers, *measurement.seconds.values()) > 0 and isinstance(measurement.left_out, dict)
     except (AttributeError, KeyError, TypeError):
@@ -95,12 +95,12 @@ def load_measurement(notes_file: Path | None, key: str, reference: ExecutionMode
     return measurement if is_valid else None
 
 
-def save_measurement(notes_file: Path, key: str, found: Measured) -> None:
+def save_measurement(notes_file: Path, key: str, measurement: Measurement) -> None:
     """Add a measurement to the file; if it cannot be written, only log that."""
     try:
         notes_file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{notes_file}.lock"):
-            notes = {**read_json_object(notes_file), key: asdict(found)}
+            notes = {**read_json_object(notes_file), key: asdict(measurement)}
             with replacing(notes_file) as partial:
                 partial.write_text(json.dumps(notes, indent=1), encoding="utf-8")
     except OSError as error:

@@ -20,19 +20,19 @@ __all__ = [
     "StepOutputs",
     "benchmark_steps",
     "candidate_modes",
-    "difference",
     "milliseconds",
-    "time_in_turn",
+    "relative_difference",
+    "time_interleaved",
 ]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-FAR_SLOWER = 2.0
+SLOW_RATIO = 2.0
 """Ratio to the time of the fastest mode above which a mode is not timed again."""
-SCALE = 1024.0
+FP16_LOSS_SCALE = 1024.0
 """Loss scale in fp16, in which the smallest gradients would underflow; in training, the gradient scaler sets it."""
 
 
@@ -117,18 +117,18 @@ def candidate_modes(
         for layout in (layouts if memory_format == "auto" else (memory_format,))
     ]
 
-    def promise(way: ExecutionMode) -> tuple[bool, int]:
+    def priority(way: ExecutionMode) -> tuple[bool, int]:
         same = (way.precision == reference.precision) + (way.memory_format == reference.memory_format)
         return way.compile != reference.compile, same
 
-    return [reference, *sorted(alternatives, key=promise)]
+    return [reference, *sorted(alternatives, key=priority)]
 
 
 def _halves(device: torch.device) -> tuple[Precision, ...]:
     if device.type == "cuda":
         return ("bf16",) if torch.cuda.is_bf16_supported(including_emulation=False) else ("fp16",)
-    has = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return ("bf16",) if has else ()
+    supports_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return ("bf16",) if supports_bf16 else ()
 
 
 class StepBenchmark:
@@ -184,7 +184,7 @@ class StepBenchmark:
 
     def step(self, way: ExecutionMode) -> float:
         """Run one step, forward and backward or only forward, and return its duration in seconds."""
-        self._lay_out(way)
+        self._set_memory_format(way)
         self.model.train(not self.forward_only)  # a frozen prefix runs in eval mode
         start = self.now()
         if self.forward_only:
@@ -206,8 +206,8 @@ class StepBenchmark:
             training: Whether to compute gradients in training mode. Compiled dropout draws other masks than
                 uncompiled dropout, so that compiled gradients are compared in eval mode.
         """
-        self.put_back_buffers()  # every step changes BatchNorm's statistics
-        self._lay_out(way)
+        self.restore_buffers()  # every step changes BatchNorm's statistics
+        self._set_memory_format(way)
         start = self.now()
         self.model.eval()
         with torch.no_grad():
@@ -216,7 +216,7 @@ class StepBenchmark:
             return StepOutputs(loss.item(), logits.float(), (), self.now() - start)
         torch.manual_seed(0)
         self.model.train(training)
-        scale = SCALE if way.precision == "fp16" else 1.0
+        scale = FP16_LOSS_SCALE if way.precision == "fp16" else 1.0
         (scale * self._loss(way)[0]).backward()
         gradient = tuple(
             torch.zeros_like(weight) if weight.grad is None else weight.grad.div_(scale)
@@ -231,7 +231,7 @@ class StepBenchmark:
             torch.cuda.synchronize(self.device)
         return self.clock()
 
-    def put_back_buffers(self) -> None:
+    def restore_buffers(self) -> None:
         """Restore the model's buffers, which steps change."""
         for owner, name, buffer, values in self.buffers:
             owner[name] = buffer.copy_(values)
@@ -250,8 +250,8 @@ class StepBenchmark:
         outputs = self._outputs(way)
         return self.loss(outputs, self.labels), outputs["logits"] if isinstance(outputs, dict) else outputs[0]
 
-    def _lay_out(self, way: ExecutionMode) -> None:
-        self.model.to(memory_format=LAYOUTS[way.memory_format])
+    def _set_memory_format(self, way: ExecutionMode) -> None:
+        self.model.to(memory_format=MEMORY_FORMATS[way.memory_format])
 
 
 @contextmanager
@@ -268,12 +268,12 @@ def benchmark_steps(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Ste
         finally:
             for weight, data, grad in weights:  # the same tensors: another layout is a copy of them
                 weight.data, weight.grad = data, grad
-            bench.put_back_buffers()
+            bench.restore_buffers()
             for module, mode in modes:
                 module.training = mode
 
 
-def time_in_turn(
+def time_interleaved(
     bench: StepBenchmark, ways: Sequence[ExecutionMode], rounds: int, *, until: float = math.inf
 ) -> dict[ExecutionMode, list[float]]:
     """Return the step times of several modes, timed in turn so that a busy moment of the machine affects all of them.
@@ -292,7 +292,7 @@ def time_in_turn(
         start = bench.now()
         for way in ways:
             fastest = min((min(times) for times in seconds.values() if times), default=math.inf)
-            if number and min(seconds[way]) > FAR_SLOWER * fastest:
+            if number and min(seconds[way]) > SLOW_RATIO * fastest:
                 continue
             seconds[way].append(bench.step(way))
         if number and bench.now() + (bench.now() - start) > until:
@@ -300,15 +300,15 @@ def time_in_turn(
     return seconds
 
 
-def difference(found: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> float:
-    """Return the norm of the difference relative to the norm of ``right``, with all tensors joined into one vector."""
-    if not right:
+def relative_difference(actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    """Return the norm of the difference relative to that of ``expected``, with all tensors joined into one vector."""
+    if not expected:
         return 0.0
-    apart = _norm([actual.float() - expected.float() for actual, expected in zip(found, right, strict=True)])
-    whole = _norm(right)
-    if whole == 0:
-        return 0.0 if apart == 0 else math.inf
-    return apart / whole
+    differences = [first.float() - second.float() for first, second in zip(actual, expected, strict=True)]
+    difference_norm, expected_norm = _norm(differences), _norm(expected)
+    if expected_norm == 0:
+        return 0.0 if difference_norm == 0 else math.inf
+    return difference_norm / expected_norm
 
 
 def milliseconds(seconds: float) -> str:

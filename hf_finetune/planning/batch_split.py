@@ -2,10 +2,10 @@
 
 from math import ceil
 
-__all__ = ["spread_batch"]
+__all__ = ["split_batch"]
 
 
-def spread_batch(batch_size: int, accumulation: int, before: int, after: int) -> tuple[int, int] | None:
+def split_batch(batch_size: int, accumulation: int, before: int, after: int) -> tuple[int, int] | None:
     """Split the examples of one optimizer step over a changed number of processes.
 
     Args:
@@ -21,6 +21,6 @@ def spread_batch(batch_size: int, accumulation: int, before: int, after: int) ->
     per_process, remainder = divmod(batch_size * accumulation * before, after)
     if remainder or not per_process:
         return None
-    fewest = ceil(per_process / batch_size)
-    passes = next(passes for passes in range(fewest, per_process + 1) if per_process % passes == 0)
+    min_accumulation = ceil(per_process / batch_size)
+    passes = next(passes for passes in range(min_accumulation, per_process + 1) if per_process % passes == 0)
     return per_process // passes, passes

@@ -1,4 +1,4 @@
-"""Best evaluation of a stage, by the primary metric and then the validation loss; the stage's start counts as well."""
+"""Best evaluation of a stage, by the primary metric and then the validation loss, including the initial evaluation."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ __all__ = ["best_entry", "evaluations", "is_better", "is_undefined"]
 
 
 def is_better(
-    entry: Mapping[str, Any], other: Mapping[str, Any] | None, metric: str, *, greater_is_better: bool
+    entry: Mapping[str, Any], previous: Mapping[str, Any] | None, metric: str, *, greater_is_better: bool
 ) -> bool:
     """Return whether an evaluation is better than an earlier one.
 
@@ -17,13 +17,13 @@ def is_better(
 
     Args:
         entry: Metrics of the later evaluation, by their names in the Trainer's log: ``eval_accuracy``.
-        other: Metrics of the earlier evaluation; None if there is none.
+        previous: Metrics of the earlier evaluation; None if there is none.
         metric: Name of the primary metric, without ``eval_``.
         greater_is_better: Whether greater values of the metric are better.
     """
-    if other is None:
+    if previous is None:
         return True
-    return _rank(entry, metric, greater_is_better) > _rank(other, metric, greater_is_better)
+    return _rank(entry, metric, greater_is_better) > _rank(previous, metric, greater_is_better)
 
 
 def is_undefined(entry: Mapping[str, Any], metric: str) -> bool:

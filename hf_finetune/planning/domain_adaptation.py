@@ -28,19 +28,19 @@ def is_aligned(spec: DomainSpec | None, stage: StageSpec, planned: StagePlan) ->
     return stage.name in spec.stages if spec.stages else _trains_below_the_head(planned)
 
 
-def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
+def domain_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
     """Return the problems of a domain alignment that can have no effect or conflicts with other fields of a stage.
 
     Args:
         recipe: Recipe of the run.
-        made: Plan of its stages.
+        plan: Plan of its stages.
     """
     spec = recipe.domain_adaptation
     if not isinstance(spec, Alignment):
         return []
     problems = []
-    place, known = "domain_adaptation.stages", [stage.name for stage in made.stages]
-    below = [stage.name for stage in made.stages if _trains_below_the_head(stage)]
+    place, known = "domain_adaptation.stages", [stage.name for stage in plan.stages]
+    below = [stage.name for stage in plan.stages if _trains_below_the_head(stage)]
     rule = "must be a stage that trains layers below the head"
     for index, name in enumerate(spec.stages):
         if name not in known:
@@ -52,7 +52,7 @@ def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
     if not spec.stages and not below:
         repair = "Add a stage that trains them, for example train: last:1."
         problems.append(Problem("stages", f"must train layers below the head for {spec.method}", "", repair))
-    for index, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
+    for index, (stage, planned) in enumerate(zip(recipe.stages, plan.stages, strict=True)):
         if not is_aligned(spec, stage, planned):
             continue
         rule = f"must not be set in a stage that uses {spec.method}"

@@ -54,7 +54,7 @@ def plan_groups(
         decay_head_only: Whether the backbone has no weight decay, because another penalty (L2-SP) replaces it.
 
     Raises:
-        ValueError: If ``layer_decay`` is invalid, or ``trainable`` holds names that the model does not have.
+        ValueError: If ``layer_decay`` is invalid, or ``trainable`` contains names that the model does not have.
     """
     rates = layer_rates(layout.backbone_groups, lr, layer_decay)
     if unknown := sorted(set(trainable) - set(layout.names())):
@@ -67,17 +67,19 @@ def plan_groups(
         if parameter.name in trained:
             in_head = parameter.group == layout.backbone_groups
             decay = weight_decay if parameter.decays and (in_head or not decay_head_only) else 0.0
-            apart = isinstance(schedule, SchedulesSpec) and parameter.group < layout.backbone_groups
-            key = (rates[parameter.group], decay, apart, parameter.is_adapter)
+            separate_schedule = (
+                isinstance(schedule, SchedulesSpec) and parameter.group < layout.backbone_groups
+            )
+            key = (rates[parameter.group], decay, separate_schedule, parameter.is_adapter)
             members.setdefault(key, []).append(parameter)
     groups = []
-    for (rate, decay, apart, is_adapter), parameters in sorted(members.items(), key=_fastest_first):
+    for (rate, decay, separate_schedule, is_adapter), parameters in sorted(members.items(), key=_sort_key):
         depths = [parameter.group for parameter in parameters]
         first, last = layout.groups[min(depths)], layout.groups[max(depths)]
         layers = first if first == last else f"{first}..{last}"
-        shape = schedule
-        if isinstance(shape, SchedulesSpec):
-            shape = shape.backbone if apart else shape.head
+        group_schedule = schedule
+        if isinstance(group_schedule, SchedulesSpec):
+            group_schedule = group_schedule.backbone if separate_schedule else group_schedule.head
         groups.append(
             ParameterGroup(
                 layers=f"{layout.adapter} in {layers}" if is_adapter else layers,
@@ -85,7 +87,7 @@ def plan_groups(
                 weight_decay=decay,
                 parameters=tuple(parameter.name for parameter in parameters),
                 size=sum(parameter.size for parameter in parameters),
-                schedule=shape,
+                schedule=group_schedule,
             )
         )
     return tuple(groups)
@@ -126,8 +128,8 @@ def layer_rates(layer_groups: int, lr: float | RatesSpec, layer_decay: float = 1
     return (*backbone, lr.head)
 
 
-def _fastest_first(
+def _sort_key(
     item: tuple[tuple[float, float, bool, bool], object],
 ) -> tuple[float, bool, float, bool]:
-    (rate, decay, apart, is_adapter), _ = item
-    return -rate, is_adapter, -decay, apart
+    (rate, decay, separate_schedule, is_adapter), _ = item
+    return -rate, is_adapter, -decay, separate_schedule

@@ -8,9 +8,9 @@ from hf_finetune.recipe.head_fit import AUTO, BALANCES, FIELDS_WITHOUT_STEPS, GR
 from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.targets import TARGETS
 
-__all__ = ["MOST_WORK", "check_fitted", "linear_head", "settle_fits"]
+__all__ = ["MAX_WORK", "check_solver", "linear_head", "resolve_head_fits"]
 
-MOST_WORK = 10**10
+MAX_WORK = 10**10
 """Maximum examples x features x classes for which ``fit: auto`` uses a solver; more would take many minutes."""
 
 
@@ -25,7 +25,7 @@ def linear_head(layout: Layout) -> str:
     return layer if names == {f"{layer}.weight", f"{layer}.bias"} else ""
 
 
-def check_fitted(layout: Layout, place: str, how: str) -> None:
+def check_solver(layout: Layout, place: str, how: str) -> None:
     """Check that a solver can fit the head of a model.
 
     Args:
@@ -43,46 +43,52 @@ def check_fitted(layout: Layout, place: str, how: str) -> None:
     raise InputError(Problem(place, rule, repr(how)))
 
 
-def settle_fits(
-    stages: Sequence[StageSpec], layout: Layout, target: str, examples: int | None = None, alone: bool = True
+def resolve_head_fits(
+    stages: Sequence[StageSpec],
+    layout: Layout,
+    target: str,
+    examples: int | None = None,
+    is_single_task: bool = True,
 ) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
     """Decide for each stage with ``fit: auto`` whether a solver fits its head or gradient steps train it.
 
-    A stage whose head is fitted by a solver loses the settings that only affect gradient steps.
+    If a solver fits the head of a stage, the settings that only affect gradient steps are reset to their defaults.
 
     Args:
         stages: Stages of a recipe.
         layout: Parameters and layer groups of the model.
         target: Kind of the labels; ``regression`` selects ridge regression, any other logistic regression.
         examples: Number of training examples; None if it is not known.
-        alone: Whether the model has a single task.
+        is_single_task: Whether the model has a single task.
 
     Returns:
         The stages, and a sentence for each decision.
     """
-    settled, notes = [], []
+    resolved, notes = [], []
     for index, stage in enumerate(stages):
         if stage.fit != AUTO:
-            settled.append(stage)
+            resolved.append(stage)
             continue
-        reason = _why_not(stage, layout, target, examples, alone)
+        reason = _reason_for_gradient(stage, layout, target, examples, is_single_task)
         how = "ridge" if not TARGETS[target].has_classes else "logistic_regression"
         if reason:
-            settled.append(stage.model_copy(update={"fit": GRADIENT}))
+            resolved.append(stage.model_copy(update={"fit": GRADIENT}))
             notes.append(f"stages[{index}].fit is gradient: {reason}.")
             continue
         fields = {
             name: getattr(stage, name) for name in FIELDS_WITHOUT_STEPS if name in StageSpec.model_fields
         }
-        settled.append(StageSpec(**{**fields, "fit": how}))
+        resolved.append(StageSpec(**{**fields, "fit": how}))
         notes.append(f"stages[{index}].fit is {how}: the head is one linear layer.")
-    return tuple(settled), tuple(notes)
+    return tuple(resolved), tuple(notes)
 
 
-def _why_not(stage: StageSpec, layout: Layout, target: str, examples: int | None, alone: bool) -> str:
+def _reason_for_gradient(
+    stage: StageSpec, layout: Layout, target: str, examples: int | None, is_single_task: bool
+) -> str:
     """Return the reason why no solver fits the head of a stage; empty if one does."""
     head = [parameter for parameter in layout.parameters if parameter.group == layout.backbone_groups]
-    if not alone:
+    if not is_single_task:
         return "solvers fit only the head of a single task"
     if not TARGETS[target].has_standard_loss:
         return f"no solver supports the loss of {target} labels"
@@ -92,6 +98,6 @@ def _why_not(stage: StageSpec, layout: Layout, target: str, examples: int | None
         return f"balance {stage.balance.method} needs optimizer steps"
     if stage.teacher is not None:
         return "the stage has a teacher"
-    if (examples or 0) * max(parameter.size for parameter in head) > MOST_WORK:
+    if (examples or 0) * max(parameter.size for parameter in head) > MAX_WORK:
         return f"{examples:,} examples and {head[0].size:,} weights take too long to fit"
     return ""

@@ -7,6 +7,7 @@ from functools import cached_property
 __all__ = ["HEAD", "Layout", "Parameter", "assign_groups"]
 
 HEAD = "head"
+"""Name of the last layer group."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Layout:
 
 
 def assign_groups(
-    names: Sequence[str], layers: Sequence[str], head: Sequence[str], shared_first: Sequence[str] = ()
+    names: Sequence[str], layers: Sequence[str], head: Sequence[str], input_parameters: Sequence[str] = ()
 ) -> tuple[Mapping[str, int], tuple[str, ...]]:
     """Assign each parameter to a layer group: the input, one of the layers, or the head.
 
@@ -87,16 +88,16 @@ def assign_groups(
         names: Parameter names in the model's order.
         layers: Module name of each layer of the backbone, input first.
         head: Names of the head's parameters.
-        shared_first: Names of parameters that are used from the input on although they are registered later.
+        input_parameters: Names of parameters of the input group that are registered later (position embeddings).
 
     Returns:
         The group index of each name, and the names of the groups; the last group is the head.
     """
-    in_head, early = set(head), set(shared_first)
+    in_head, early = set(head), set(input_parameters)
     owner = {
         name: index for index, layer in enumerate(layers) for name in names if name.startswith(f"{layer}.")
     }
-    at = {name: position for position, name in enumerate(names)}
+    position_of = {name: position for position, name in enumerate(names)}
     in_layers = [name for name in names if name in owner and name not in in_head and name not in early]
     groups: dict[str, int] = {}
     for position, name in enumerate(names):
@@ -107,14 +108,14 @@ def assign_groups(
         elif name in owner:
             groups[name] = owner[name] + 1
         else:
-            before = [owner[neighbor] for neighbor in in_layers if at[neighbor] < position]
-            groups[name] = _between(
-                before, [owner[neighbor] for neighbor in in_layers if at[neighbor] > position]
+            before = [owner[neighbor] for neighbor in in_layers if position_of[neighbor] < position]
+            groups[name] = _group_of_unlisted(
+                before, [owner[neighbor] for neighbor in in_layers if position_of[neighbor] > position]
             )
     return _renumber(groups, ("input", *layers, HEAD))
 
 
-def _between(before: Sequence[int], after: Sequence[int]) -> int:
+def _group_of_unlisted(before: Sequence[int], after: Sequence[int]) -> int:
     """Return the group of a parameter outside the layers, given the layers registered before and after it."""
     if not before:
         return 0

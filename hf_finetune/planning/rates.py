@@ -10,11 +10,18 @@ from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.rules import is_adamw
 from hf_finetune.recipe.schema import RatesSpec, StageSpec
 
-__all__ = ["FAR", "RATES_OF_PARTS", "Defaults", "fill_depths", "fill_rates", "rate_notes"]
+__all__ = [
+    "PARAMETER_EFFICIENT_RATES",
+    "WARN_FACTOR",
+    "Defaults",
+    "fill_learning_rates",
+    "fill_selectors",
+    "rate_notes",
+]
 
-FAR = 10.0
+WARN_FACTOR = 10.0
 """Factor between a given learning rate and the default above which a note points it out."""
-ROUNDING = 1 + 1e-9
+TOLERANCE = 1 + 1e-9
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Defaults:
 
 
 @dataclass(frozen=True)
-class PartRate:
+class AdapterRate:
     """Peak learning rate of a stage that trains a few parameters of the backbone, for all architectures.
 
     Attributes:
@@ -66,25 +73,25 @@ class PartRate:
     source: str
 
 
-RATES_OF_PARTS = {
-    "lora": PartRate(
+PARAMETER_EFFICIENT_RATES = {
+    "lora": AdapterRate(
         "a LoRA adapter",
         5e-4,
         "stated: Hu et al. 2022, table 9 (RoBERTa-base: 4e-4 or 5e-4, in steps of 16 or 32 examples)",
     ),
-    "dora": PartRate(
+    "dora": AdapterRate(
         "a DoRA adapter",
         3e-4,
         "scaled: two thirds of LoRA's rate, as the authors have for LLaMA-7B (Liu et al. 2024; NVlabs/DoRA, "
         "commonsense_reasoning/README.md: 2e-4 where LoRA has 3e-4)",
     ),
-    "ia3": PartRate(
+    "ia3": AdapterRate(
         "an IA3 adapter",
         3e-3,
         "stated for Adafactor: Liu et al. 2022, T-Few (r-three/t-few, configs/ia3.json and src/utils/Config.py); "
         "with AdamW: convention",
     ),
-    "small": PartRate(
+    "small": AdapterRate(
         "norms or biases",
         1e-3,
         "stated for biases, in steps of 8 examples: Ben Zaken et al. 2022, BitFit (benzakenelad/BitFit, run_glue.py); "
@@ -95,7 +102,7 @@ RATES_OF_PARTS = {
 
 
 @dataclass(frozen=True)
-class _Usual:
+class _StageDefault:
     """Default peak learning rate and layer decay of one stage, and the words that describe where they apply."""
 
     lr: float
@@ -103,7 +110,7 @@ class _Usual:
     words: str
 
 
-def fill_depths(
+def fill_selectors(
     stages: Sequence[StageSpec], layout: Layout, defaults: Defaults
 ) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
     """Replace ``train: auto`` by the model's adapter, or if it has none, by the default of its architecture.
@@ -116,21 +123,21 @@ def fill_depths(
     Returns:
         The stages, and a sentence on those that were changed.
     """
-    open_stages = [index for index, stage in enumerate(stages) if stage.train == AUTO]
-    if not open_stages:
+    auto_stages = [index for index, stage in enumerate(stages) if stage.train == AUTO]
+    if not auto_stages:
         return tuple(stages), ()
-    selector, origin = layout.adapter, "the model's adapter"
+    selector, source_note = layout.adapter, "the model's adapter"
     if not selector:
         last = LAST.fullmatch(defaults.train)
         is_all = last is not None and int(last[1]) >= layout.backbone_groups
-        selector, origin = "all" if is_all else defaults.train, f"default of {defaults.family}"
+        selector, source_note = "all" if is_all else defaults.train, f"default of {defaults.family}"
     filled = tuple(
         stage.model_copy(update={"train": selector}) if stage.train == AUTO else stage for stage in stages
     )
-    return filled, (f"stages[{', '.join(map(str, open_stages))}].train is {selector}: {origin}.",)
+    return filled, (f"stages[{', '.join(map(str, auto_stages))}].train is {selector}: {source_note}.",)
 
 
-def fill_rates(
+def fill_learning_rates(
     stages: Sequence[StageSpec], layout: Layout, defaults: Defaults
 ) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
     """Set the learning rates and layer decays that a recipe leaves open to the defaults of the architecture.
@@ -151,25 +158,31 @@ def fill_rates(
     for index, stage in enumerate(stages):
         changes: dict[str, float] = {} if stage.layer_decay is not None else {"layer_decay": 1.0}
         if stage.lr is None and not solver_of(stage):
-            usual = _usual(stage, layout, defaults)
-            if usual is None:
+            default_rate = _stage_default(stage, layout, defaults)
+            if default_rate is None:
                 filled.append(stage)
                 continue
-            changes["lr"] = usual.lr
+            changes["lr"] = default_rate.lr
             and_decay = ""
             if stage.layer_decay is None:
-                changes["layer_decay"] = usual.layer_decay
-                and_decay = f", layer_decay {usual.layer_decay:g}" if usual.layer_decay != 1 else ""
-            places.setdefault(f"{usual.lr:g}{and_decay}: default {usual.words}", []).append(index)
+                changes["layer_decay"] = default_rate.layer_decay
+                and_decay = (
+                    f", layer_decay {default_rate.layer_decay:g}" if default_rate.layer_decay != 1 else ""
+                )
+            places.setdefault(f"{default_rate.lr:g}{and_decay}: default {default_rate.words}", []).append(
+                index
+            )
         filled.append(stage.model_copy(update=changes) if changes else stage)
-    notes = (f"stages[{', '.join(map(str, at))}].lr is {sentence}." for sentence, at in places.items())
+    notes = (
+        f"stages[{', '.join(map(str, indices))}].lr is {sentence}." for sentence, indices in places.items()
+    )
     return tuple(filled), tuple(notes)
 
 
 def rate_notes(
     stages: Sequence[StageSpec], layout: Layout, defaults: Defaults, place: str = ""
 ) -> tuple[str, ...]:
-    """Return a sentence for each given rate that is more than ``FAR`` times the default, or less than a ``FAR``-th.
+    """Return a sentence for each given rate whose ratio to the default exceeds ``WARN_FACTOR`` in either direction.
 
     Only rates of AdamW are compared: those of other optimizers have another scale.
 
@@ -183,37 +196,40 @@ def rate_notes(
     for index, stage in enumerate(stages):
         if stage.lr is None or solver_of(stage) or not is_adamw(stage.optimizer.name):
             continue
-        usual = _usual(stage, layout, defaults)
-        if usual is None:
+        default_rate = _stage_default(stage, layout, defaults)
+        if default_rate is None:
             continue
         where = place or f"stages[{index}].lr"
         if isinstance(stage.lr, RatesSpec):
             backbone = stage.lr.backbone
             top = backbone[1] if isinstance(backbone, tuple) else backbone
-            of_head = _Usual(defaults.head_lr, 1.0, f"of {defaults.family} for the head")
-            notes += [_far(f"{where}.head", stage.lr.head, of_head), _far(f"{where}.backbone", top, usual)]
+            head_default = _StageDefault(defaults.head_lr, 1.0, f"of {defaults.family} for the head")
+            notes += [
+                _unusual_rate_note(f"{where}.head", stage.lr.head, head_default),
+                _unusual_rate_note(f"{where}.backbone", top, default_rate),
+            ]
         else:
-            notes.append(_far(where, stage.lr, usual))
+            notes.append(_unusual_rate_note(where, stage.lr, default_rate))
     return tuple(dict.fromkeys(filter(None, notes)))
 
 
-def _far(place: str, rate: float, usual: _Usual) -> str:
+def _unusual_rate_note(place: str, rate: float, default_rate: _StageDefault) -> str:
     """Return a sentence on a rate that is far from the default; empty if it is not."""
-    factor = rate / usual.lr
-    if factor * ROUNDING >= 1 / FAR and factor <= FAR * ROUNDING:
+    factor = rate / default_rate.lr
+    if factor * TOLERANCE >= 1 / WARN_FACTOR and factor <= WARN_FACTOR * TOLERANCE:
         return ""
-    times = f"{_written(factor)} times" if factor > 1 else f"1/{_written(1 / factor)} of"
+    times = f"{_format_factor(factor)} times" if factor > 1 else f"1/{_format_factor(1 / factor)} of"
     return (
-        f"{place} is {rate:g}, {times} the default {usual.words} ({usual.lr:g}). Remove lr, or choose a value closer "
-        "to the default, unless this is intended."
+        f"{place} is {rate:g}, {times} the default {default_rate.words} ({default_rate.lr:g}). "
+        "Remove lr, or choose a value closer to the default, unless this is intended."
     )
 
 
-def _written(factor: float) -> str:
+def _format_factor(factor: float) -> str:
     return f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
 
 
-def _usual(stage: StageSpec, layout: Layout, defaults: Defaults) -> _Usual | None:
+def _stage_default(stage: StageSpec, layout: Layout, defaults: Defaults) -> _StageDefault | None:
     """Return the default rate of a stage, by the parameters it trains; None if its selector matches nothing."""
     try:
         chosen = set(select(layout, stage.train))
@@ -226,11 +242,11 @@ def _usual(stage: StageSpec, layout: Layout, defaults: Defaults) -> _Usual | Non
     ]
     of_family = f"of {defaults.family} for a stage that trains"
     if not below:
-        return _Usual(defaults.head_lr, 1.0, f"{of_family} the head alone")
+        return _StageDefault(defaults.head_lr, 1.0, f"{of_family} the head alone")
     if all(parameter.is_adapter for parameter in below):
-        part = RATES_OF_PARTS[layout.adapter]
+        part = PARAMETER_EFFICIENT_RATES[layout.adapter]
     elif all(parameter.is_norm or parameter.is_bias for parameter in below):
-        part = RATES_OF_PARTS["small"]
+        part = PARAMETER_EFFICIENT_RATES["small"]
     else:
-        return _Usual(defaults.lr, defaults.layer_decay, f"{of_family} the backbone")
-    return _Usual(part.lr, 1.0, f"for a stage that trains {part.part}")
+        return _StageDefault(defaults.lr, defaults.layer_decay, f"{of_family} the backbone")
+    return _StageDefault(part.lr, 1.0, f"for a stage that trains {part.part}")

@@ -9,6 +9,7 @@ __all__ = ["draw_schedule"]
 SPARKS = "_.:-=+*#"
 """Characters for rates from 0 to the peak, which every terminal and every pipe supports."""
 COLUMNS = 24
+"""Maximum number of characters."""
 
 
 def draw_schedule(schedule: ScheduleSpec, steps: int, warmup_steps: int = 0) -> str:
@@ -20,7 +21,7 @@ def draw_schedule(schedule: ScheduleSpec, steps: int, warmup_steps: int = 0) -> 
         warmup_steps: Number of warmup steps.
 
     Returns:
-        One character per step; for more than ``COLUMNS`` steps, for ``COLUMNS`` of them at equal distances.
+        One character per step, or ``COLUMNS`` characters for evenly spaced steps if there are more.
     """
     columns = min(steps, COLUMNS)
     shown = (floor((column + 0.5) * steps / columns) for column in range(columns))

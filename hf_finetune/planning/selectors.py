@@ -10,10 +10,10 @@ from hf_finetune.planning.layers import Layout
 __all__ = ["AUTO", "LAST", "form_problems", "select"]
 
 AUTO = "auto"
-"""Selector for the default of the checkpoint's architecture, valid only alone; a plan replaces it by another one."""
-WORDS = ("head", "all", "norms", "biases")
-ADAPTERS = ("adapter", "lora", "dora", "ia3")
-FORMS = ("last:N", "layers[A:B]", "/regular expression/")
+"""Selector for the default of the checkpoint's architecture, replaced in a plan; cannot be combined with others."""
+KEYWORDS = ("head", "all", "norms", "biases")
+ADAPTER_KEYWORDS = ("adapter", "lora", "dora", "ia3")
+PATTERN_FORMS = ("last:N", "layers[A:B]", "/regular expression/")
 LAST = re.compile(r"last:(\d+)")
 LAYERS = re.compile(r"layers\[(-?\d+)?(:)?(-?\d+)?\]")
 
@@ -59,7 +59,7 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
         return set(layout.names())
     if part == "head":
         return _in_groups(layout, {head})
-    if part in ADAPTERS:
+    if part in ADAPTER_KEYWORDS:
         return _adapter(layout, part, place)
     if part == "norms":
         return {parameter.name for parameter in layout.parameters if parameter.is_norm}
@@ -76,7 +76,7 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
         except PatternError as error:
             raise InputError(Problem(place, str(error), shown(part))) from error
         return {parameter.name for parameter in layout.parameters if parameter.bare_name in matched}
-    raise InputError(_no_selector(part, place, layout.adapter))
+    raise InputError(_selector_problem(part, place, layout.adapter))
 
 
 def form_problems(selector: str | Sequence[str], place: str, adapter: str | None = None) -> list[Problem]:
@@ -90,24 +90,28 @@ def form_problems(selector: str | Sequence[str], place: str, adapter: str | None
     if selector == AUTO:
         return []
     parts = [selector] if isinstance(selector, str) else list(selector)
-    return [_no_selector(part, place, adapter) for part in parts if not _has_form(part)]
+    return [_selector_problem(part, place, adapter) for part in parts if not _has_form(part)]
 
 
 def _has_form(part: str) -> bool:
     is_pattern = len(part) > 2 and part.startswith("/") and part.endswith("/")
-    return part in (*WORDS, *ADAPTERS) or is_pattern or bool(LAST.fullmatch(part) or LAYERS.fullmatch(part))
+    return (
+        part in (*KEYWORDS, *ADAPTER_KEYWORDS)
+        or is_pattern
+        or bool(LAST.fullmatch(part) or LAYERS.fullmatch(part))
+    )
 
 
-def _no_selector(part: str, place: str, adapter: str | None) -> Problem:
+def _selector_problem(part: str, place: str, adapter: str | None) -> Problem:
     if part == AUTO:
         return Problem(place, "must be a valid selector", repr(part), "Write auto alone, not in a list.")
-    words = (*WORDS, adapter) if adapter else WORDS
+    words = (*KEYWORDS, adapter) if adapter else KEYWORDS
     return Problem(place, "must be a valid selector", repr(part), f"{nearest(part, words)} {_forms(adapter)}")
 
 
 def _forms(adapter: str | None) -> str:
-    words = (*WORDS, adapter) if adapter else WORDS
-    return f"Valid: {', '.join((*words, *FORMS))}."
+    words = (*KEYWORDS, adapter) if adapter else KEYWORDS
+    return f"Valid: {', '.join((*words, *PATTERN_FORMS))}."
 
 
 def _adapter(layout: Layout, part: str, place: str) -> set[str]:

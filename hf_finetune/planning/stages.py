@@ -6,7 +6,7 @@ from math import ceil
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.planning.groups import ParameterGroup, plan_groups
-from hf_finetune.planning.head_fit import check_fitted
+from hf_finetune.planning.head_fit import check_solver
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.head_fit import solver_of
@@ -109,25 +109,25 @@ def build_plan(
     """
     problems: list[Problem] = []
     planned: list[StagePlan] = []
-    previous: StageSpec | None = None
-    before: StagePlan | None = None
+    previous_spec: StageSpec | None = None
+    previous_plan: StagePlan | None = None
     stage_layouts = layouts if layouts is not None else [layout] * len(stages)
     for index, (stage, stage_layout) in enumerate(zip(stages, stage_layouts, strict=True)):
-        if previous is not None and _settings(stage) == _settings(previous):
-            repair = "Increase the epochs of the previous stage, or change this one."
+        if previous_spec is not None and _settings(stage) == _settings(previous_spec):
+            repair = "Raise the epochs of the earlier stage, or change this one."
             problems.append(
                 Problem(f"stages[{index}]", "must differ from the previous stage", repr(stage.train), repair)
             )
-        previous = stage
+        previous_spec = stage
         try:
             stage_plan = _plan_stage(stage_layout, stage, f"stages[{index}]", examples, processes)
-            if stage.carry_optimizer and before is not None:
-                stage_plan = _carrying_on(stage_plan, before, f"stages[{index}]")
+            if stage.carry_optimizer and previous_plan is not None:
+                stage_plan = _with_carried_optimizer(stage_plan, previous_plan, f"stages[{index}]")
             planned.append(stage_plan)
-            before = stage_plan
+            previous_plan = stage_plan
         except InputError as error:
             problems.extend(error.problems)
-            before = None
+            previous_plan = None
     if not problems and layout.adapter and not any(_trains_adapter(layout, stage) for stage in planned):
         rule, repair = "must be trained by a stage", f"Add or change a stage: train: {layout.adapter}."
         problems.append(Problem("model.adapter", rule, repr(layout.adapter), repair))
@@ -183,7 +183,7 @@ def _plan_stage(
 ) -> StagePlan:
     trainable = select(layout, stage.train, f"{place}.train")
     if solver_of(stage):
-        check_fitted(layout, f"{place}.fit", stage.fit)
+        check_solver(layout, f"{place}.fit", stage.fit)
     chosen = set(trainable)
     trained_norms = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
     per_epoch = None
@@ -221,7 +221,7 @@ def _plan_stage(
     )
 
 
-def _carrying_on(planned: StagePlan, before: StagePlan, place: str) -> StagePlan:
+def _with_carried_optimizer(planned: StagePlan, before: StagePlan, place: str) -> StagePlan:
     chosen = set(before.trainable)
     carried = tuple(name for name in planned.trainable if name in chosen)
     if not carried:

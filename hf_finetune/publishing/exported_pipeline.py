@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from hf_finetune.evaluation.predictor import Classifier
-from hf_finetune.models.remote_code import check_tokenizer, code_refused
+from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.tasks import TASKS
 
 __all__ = [
@@ -116,7 +116,7 @@ def load_exported_classifier(
     try:
         processor = processor_class.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        code_error = None if trust_remote_code else code_refused(str(folder), folder)
+        code_error = None if trust_remote_code else remote_code_error(str(folder), folder)
         if code_error is None:
             raise
         raise code_error from error

@@ -15,7 +15,7 @@ from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors
 from hf_finetune.cache.views import choose_views
 from hf_finetune.data.joint_tasks import MultiTaskDataset
 from hf_finetune.methods import cache_blocker
-from hf_finetune.models.head_spec import pooling_of
+from hf_finetune.models.head_spec import get_pooling
 from hf_finetune.models.pooling import declared_pooling
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe import Recipe, StageSpec
@@ -71,7 +71,7 @@ def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
     ):
         return None
     poolings = text_poolings(prepared.pooling.before if prepared.pooling else prepared)
-    pooling = pooling_of(prepared.config) or OWN_POOLING
+    pooling = get_pooling(prepared.config) or OWN_POOLING
     if pooling not in poolings:
         return None
     return TextVectors(

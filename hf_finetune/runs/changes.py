@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hf_finetune.errors import InputError, Problem, shown
-from hf_finetune.planning.batch_split import spread_batch
+from hf_finetune.planning.batch_split import split_batch
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe import Recipe, StageSpec, parse_recipe
 from hf_finetune.runs.prepared import PreparedRun
@@ -274,7 +274,7 @@ def adapt_to_processes(recipe: Recipe, manifest: Manifest, processes: int) -> Re
     problems, stages = [], []
     done = {record.name for record in manifest.stages if record.state == "done"}
     for index, stage in enumerate(recipe.stages):
-        split = spread_batch(stage.batch_size, stage.accumulation, manifest.processes, processes)
+        split = split_batch(stage.batch_size, stage.accumulation, manifest.processes, processes)
         if split is None and stage.name not in done:
             examples = stage.batch_size * stage.accumulation * manifest.processes
             fitting = [str(number) for number in range(1, examples + 1) if examples % number == 0]

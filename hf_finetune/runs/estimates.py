@@ -23,7 +23,7 @@ from hf_finetune.runs.caching import cached_views
 from hf_finetune.runs.checkpoint import add_recipe_adapter, build_joint_skeleton
 from hf_finetune.runs.prepared import PlanReport
 from hf_finetune.tasks import TASKS, Inputs
-from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
+from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 
 __all__ = ["describe_prefix_caches", "estimate_seconds"]
 
@@ -136,7 +136,7 @@ def estimate_seconds(
         with benchmark_steps(model, batch, _surrogate_loss, planned.trainable, forward_only=fits) as bench:
             bench.step(ExecutionMode())  # the first use of each kernel is slower
             step = min(bench.step(ExecutionMode()) for _ in range(TIMED_STEPS))
-        unfreeze_modes(model)
+        release_eval_mode(model)
         examples = (planned.epochs or 0.0) * len(inputs.train)
         if planned.steps is not None and not fits:
             examples = float(planned.steps * stage.batch_size * stage.accumulation)

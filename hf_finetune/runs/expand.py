@@ -6,9 +6,9 @@ from transformers import PreTrainedConfig
 
 from hf_finetune.models.defaults import find_defaults
 from hf_finetune.models.pooling import default_pooling, fill_pooling, is_left
-from hf_finetune.planning.head_fit import settle_fits
+from hf_finetune.planning.head_fit import resolve_head_fits
 from hf_finetune.planning.layers import Layout
-from hf_finetune.planning.rates import fill_depths, fill_rates, rate_notes
+from hf_finetune.planning.rates import fill_learning_rates, fill_selectors, rate_notes
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.head import CHECKPOINT_POOLING
 from hf_finetune.recipe.head_fit import selects_pooling_by_cv, solver_of
@@ -57,9 +57,9 @@ def expand_recipe(
         fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
         stages = write_stages(recipe.strategy, layout.backbone_groups)
         recipe = type(recipe)(**{**fields, "strategy": None, "stages": stages})
-    with_depths, depth_sentences = fill_depths(recipe.stages, layout, defaults)
-    with_head_fits, fit_sentences = settle_fits(with_depths, layout, target, examples, is_single_task)
-    with_rates, rate_sentences = fill_rates(with_head_fits, layout, defaults)
+    with_depths, depth_sentences = fill_selectors(recipe.stages, layout, defaults)
+    with_head_fits, fit_sentences = resolve_head_fits(with_depths, layout, target, examples, is_single_task)
+    with_rates, rate_sentences = fill_learning_rates(with_head_fits, layout, defaults)
     is_chosen = selects_pooling_by_cv(recipe.model, with_head_fits, strategy)
     model, pooling_sentences = fill_pooling(
         recipe.model, default, is_left=pooling_is_unset, is_chosen=is_chosen

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from hf_finetune.errors import InputError, Problem, quoted
 from hf_finetune.models.adapters import uncalled_layers
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.head_spec import head_problem, unsuited_head
-from hf_finetune.models.linear_head import not_linear
+from hf_finetune.models.head_spec import head_error, head_problem
+from hf_finetune.models.linear_head import nonlinear_reason
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import Inputs
@@ -35,7 +35,7 @@ def check_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs)
     """
     dummy = prepared.task.modality.dummy(prepared.processor)
     if reason := head_problem(model, dummy):
-        raise unsuited_head(model.config, reason)
+        raise head_error(model.config, reason)
     first = _first_example(inputs, prepared)
     with uncalled_layers(model) as uncalled:
         _forward_backward(model, prepared, [dummy])
@@ -45,7 +45,7 @@ def check_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs)
             model, prepared, [_collated(inputs, prepared, [first, *extreme]) for extreme in extremes]
         )
     fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if solver_of(stage)]
-    if fitted and (reason := not_linear(model, head_names(model), dummy)):
+    if fitted and (reason := nonlinear_reason(model, head_names(model), dummy)):
         rule = "must be gradient unless the head is one linear layer"
         repair = f"In this model, {reason}."
         index, stage = fitted[0]

@@ -16,7 +16,7 @@ from hf_finetune.distributed import resolve_workers, wait_for_all
 from hf_finetune.files import replacing
 from hf_finetune.methods.base import LossMethod
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.masked_models import backbone_weights, recount_statistics
+from hf_finetune.models.masked_models import backbone_weights, recompute_batch_norm_statistics
 from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.runs.domain_adaptation import Pretraining
@@ -116,7 +116,9 @@ def _save_backbone(pretraining: Pretraining, prepared: PreparedRun, stage_dir: P
     if isinstance(model, WrappedClassifier):
         model.classifier.to(memory_format=torch.contiguous_format)
         if (unmasked := pretraining.masked.unmasked) is not None:
-            recount_statistics(model.classifier, _batches(unmasked, pretraining.stage.batch_size))
+            recompute_batch_norm_statistics(
+                model.classifier, _batches(unmasked, pretraining.stage.batch_size)
+            )
         head = set(head_names(model.classifier))
         names = [name for name in model.classifier.state_dict() if name not in head]
     else:

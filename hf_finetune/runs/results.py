@@ -26,7 +26,7 @@ from hf_finetune.files import replacing_folder
 from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.linear_head import divide_head
+from hf_finetune.models.linear_head import fold_temperature_into_head
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
@@ -160,7 +160,9 @@ def _fit_calibration(
     }
     if not prepared.recipe.evaluation.calibrate:
         return result.scores, calibration
-    if divide_head(model, head_names(model), temperature, prepared.task.modality.dummy(prepared.processor)):
+    if fold_temperature_into_head(
+        model, head_names(model), temperature, prepared.task.modality.dummy(prepared.processor)
+    ):
         calibration["applied"] = "head"
         logger.info(
             f"The temperature {temperature:.3g} is folded into the weights of the head, so every program outputs "

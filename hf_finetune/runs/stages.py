@@ -46,8 +46,8 @@ from hf_finetune.targets.top_scores import (
 )
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.checkpoints import stage_folder
-from hf_finetune.training.head_fit import FITS
-from hf_finetune.training.loss import finite_logits
+from hf_finetune.training.head_fit import FIT_PHRASES
+from hf_finetune.training.loss import require_finite_logits
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
@@ -212,7 +212,7 @@ def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[s
     groups = groups_of(prepared.data.validation)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        logits = finite_logits(prediction)
+        logits = require_finite_logits(prediction)
         scores: Scores = unpack_top(logits, classes) if keeps_top else probabilities(logits, target)
         labels = np.asarray(prediction.label_ids)
         return compute_metrics(names, ScoredExamples(labels, scores, target, None, groups, settings))
@@ -251,7 +251,7 @@ def _start_message(
     size = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
     number = f"Stage {index + 1} of {len(prepared.recipe.stages)} ({stage.name})"
     if method := solver_of(stage):
-        return f"{number} {'restarts' if resumes else 'starts'}: fitting {size} {FITS[method]}."
+        return f"{number} {'restarts' if resumes else 'starts'}: fitting {size} {FIT_PHRASES[method]}."
     rates = dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups)
     return (
         f"{number} {'resumes' if resumes else 'starts'}: training {size}, learning rate {', '.join(rates)}."

@@ -21,7 +21,7 @@ from hf_finetune.evaluation.metrics import (
 )
 from hf_finetune.files import replacing, replacing_folder
 from hf_finetune.methods.base import TaskLabels
-from hf_finetune.models.joining import weights_of_task
+from hf_finetune.models.joining import extract_task_weights
 from hf_finetune.publishing.card import write_card
 from hf_finetune.publishing.portable_recipe import MULTI_TASK_RECIPE_FILE
 from hf_finetune.recipe import dump_recipe
@@ -33,7 +33,7 @@ from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import Inputs
-from hf_finetune.training.loss import finite_logits
+from hf_finetune.training.loss import require_finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
 
 __all__ = [
@@ -77,7 +77,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
     best_metrics = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        logits = finite_logits(prediction)
+        logits = require_finite_logits(prediction)
         labels = np.asarray(prediction.label_ids)
         metrics: dict[str, dict[str, float]] = {}
         for task in columns:
@@ -136,7 +136,7 @@ def task_model(model: PreTrainedModel, name: str, task: PreparedRun) -> PreTrain
         task: Checked run of the task.
     """
     alone = load_pretrained(task).model
-    alone.load_state_dict(weights_of_task(model, name))
+    alone.load_state_dict(extract_task_weights(model, name))
     return alone
 
 

@@ -25,18 +25,18 @@ def training_arguments(
     data: StageData,
     evaluation: StageEvaluation,
     output: StageOutput,
-    others: TrainingArguments | None = None,
+    base: TrainingArguments | None = None,
 ) -> TrainingArguments:
     """Return the ``TrainingArguments`` of a stage.
 
     Args:
         stage: Stage with its plan: parameter groups, schedules and warmup steps.
         way: Execution mode; its precision and compilation are used.
-        data: Examples; the model is evaluated before training and after each epoch if some are for validation.
+        data: Examples. With a validation split the model is evaluated before training and after each epoch.
         evaluation: Evaluation settings, with the metric that selects the best checkpoint.
         output: Folder of the stage, the Trainer's ``output_dir``, and experiment trackers.
-        others: Arguments of a user, from which the fields are taken that the stage does not set; None takes the
-            defaults of transformers.
+        base: User's arguments, which supply the fields that the stage does not set; None uses the defaults of
+            transformers.
 
     Returns:
         The arguments.
@@ -45,7 +45,7 @@ def training_arguments(
     evaluates = data.validation is not None
     # SingleStageTrainer builds the schedules that the Trainer lacks.
     schedule = trainer_schedule(planned.groups[0].schedule) or {}
-    make = TrainingArguments if others is None else partial(replace, others)
+    make = TrainingArguments if base is None else partial(replace, base)
     arguments: TrainingArguments = make(
         output_dir=str(output.folder),
         per_device_train_batch_size=spec.batch_size,
@@ -65,7 +65,7 @@ def training_arguments(
         metric_for_best_model=best_metric,
         greater_is_better=evaluation.greater_is_better if best_metric is not None else None,
         logging_strategy="steps",
-        logging_steps=1,  # a mean over several steps would start over at a resume
+        logging_steps=1,  # the running mean of several steps is lost on resume
         logging_nan_inf_filter=False,
         seed=stage.seed,
         data_seed=stage.seed,
@@ -86,6 +86,6 @@ def training_arguments(
     )
     if arguments.n_gpu > 1:
         logger.info("Using one of %d GPUs; accelerate launch uses all of them.", arguments.n_gpu)
-        # Otherwise the Trainer would split each batch with DataParallel, and count it several times.
+        # Otherwise the Trainer would use DataParallel, and multiply the batch size by the number of GPUs.
         arguments._n_gpu = 1
     return arguments

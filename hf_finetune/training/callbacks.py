@@ -85,15 +85,16 @@ class LogCallback(TrainerCallback):
 class InterruptCallback(TrainerCallback):
     """Callback for Ctrl-C and SIGTERM: finish the step, save a checkpoint and stop; at a second Ctrl-C stop at once.
 
-    A signal after the last checkpoint does not interrupt the end of training, in which the best checkpoint is
-    restored: ``stop_if_asked`` raises ``KeyboardInterrupt`` afterwards.
+    A signal after the last checkpoint does not interrupt the restoration of the best checkpoint;
+    ``raise_if_interrupted`` raises ``KeyboardInterrupt`` afterwards.
 
     Raises:
         KeyboardInterrupt: Once the checkpoint is saved, or at the second Ctrl-C.
     """
 
     def __init__(self) -> None:
-        self.requested = self.stops = False
+        self.signal_received = False  # on this process
+        self.stop_agreed = False  # by all processes
         self.previous: dict[int, Any] = {}
 
     def on_train_begin(
@@ -102,67 +103,68 @@ class InterruptCallback(TrainerCallback):
         """Install the signal handlers; Python allows this in the main thread only."""
         if threading.current_thread() is threading.main_thread():
             self.previous = {
-                number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+                number: signal.signal(number, self._handle_signal)
+                for number in (signal.SIGINT, signal.SIGTERM)
             }
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Request a checkpoint if a signal has arrived; several processes agree on that at steps that are logged."""
+        """Request a checkpoint if a signal has arrived; several processes agree on it at logging steps only."""
         if args.world_size > 1 and state.global_step % args.logging_steps != 0:
             return
-        self.stops = _anywhere(self.requested, args)
+        self.stop_agreed = _any_process(self.signal_received, args)
         # At the last step of an epoch leave it to on_epoch_end: the evaluation then precedes the checkpoint.
         at_end = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
-        if self.stops and not at_end:
+        if self.stop_agreed and not at_end:
             control.should_log = control.should_save = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Request a checkpoint at the end of the epoch after a signal."""
-        self.stops = self.stops or (self.requested and args.world_size == 1)
-        if self.stops:
+        self.stop_agreed = self.stop_agreed or (self.signal_received and args.world_size == 1)
+        if self.stop_agreed:
             control.should_save = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Raise ``KeyboardInterrupt`` once the requested checkpoint is saved."""
-        if self.stops:
+        if self.stop_agreed:
             self.restore()
             raise KeyboardInterrupt
 
-    def stop_if_asked(self, args: TrainingArguments) -> None:
+    def raise_if_interrupted(self, args: TrainingArguments) -> None:
         """Raise ``KeyboardInterrupt`` if any process received a signal after the last checkpoint.
 
         Args:
             args: Arguments of the Trainer.
         """
-        if _anywhere(self.requested, args):
+        if _any_process(self.signal_received, args):
             raise KeyboardInterrupt
 
     def restore(self) -> None:
         """Restore the previous signal handlers, except where another handler has been installed since."""
         for number, handler in self.previous.items():
-            if signal.getsignal(number) == self._ask:
+            if signal.getsignal(number) == self._handle_signal:
                 signal.signal(number, handler)
         self.previous = {}
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_received and number == signal.SIGINT:
             self.restore()
             raise KeyboardInterrupt
-        self.requested = True
+        self.signal_received = True
 
 
-def _anywhere(asked: bool, args: TrainingArguments) -> bool:
-    """Return whether ``asked`` is true on any process; a collective call that all processes make."""
+def _any_process(flag: bool, args: TrainingArguments) -> bool:
+    """Return whether a flag is set on any process; a collective call that all processes make."""
     if args.world_size == 1:
-        return asked
-    flag = torch.tensor(int(asked), device=args.device)
-    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-    return bool(flag)
+        return flag
+    result = torch.tensor(int(flag), device=args.device)
+    torch.distributed.all_reduce(result, torch.distributed.ReduceOp.MAX)
+    return bool(result)
 
 
 def _line(entry: Mapping[str, Any]) -> str:

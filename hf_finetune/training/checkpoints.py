@@ -12,15 +12,15 @@ from typing import Any
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
-from hf_finetune.models.tensor_files import BROKEN, broken_state
+from hf_finetune.models.tensor_files import STATE_ERRORS, broken_state
 
 __all__ = [
     "SEAL",
     "checkpoint_step",
-    "is_whole",
+    "is_intact",
     "last_checkpoint",
-    "refusing_broken_state",
-    "rotate",
+    "remove_old_checkpoints",
+    "report_broken_state",
     "seal_checkpoint",
     "stage_folder",
     "unsafe_checkpoint",
@@ -29,6 +29,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SEAL = "whole.json"
+"""File in a checkpoint with the size and the SHA-256 of its files."""
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
@@ -59,7 +60,7 @@ def seal_checkpoint(folder: Path) -> None:
     _sync(folder)
 
 
-def is_whole(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
     """Return whether a checkpoint is sealed and unchanged since: no file missing, truncated or modified.
 
     Args:
@@ -76,30 +77,30 @@ def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint from which a stage can resume, or None.
 
     The checkpoint and the best one up to its step must be intact. Incomplete and damaged checkpoints are removed, so
-    that nothing else loads them; damaged ones are logged as a warning. The checkpoint of step 0 holds the initial
+    that nothing else loads them; damaged ones are logged as a warning. The checkpoint of step 0 contains the initial
     weights of the stage: it may be the best one, but a stage does not resume from it.
 
     Args:
         folder: Folder of the stage.
     """
-    whole: dict[int, Path] = {}
+    intact: dict[int, Path] = {}
     for path in folder.glob("checkpoint-*"):
-        if is_whole(path):
-            whole[checkpoint_step(path)] = path
+        if is_intact(path):
+            intact[checkpoint_step(path)] = path
         else:
             if (path / SEAL).exists():
                 logger.warning(
                     f"{path} is ignored and removed: its files have changed since they were written."
                 )
             shutil.rmtree(path, ignore_errors=True)
-    for step in sorted(whole.keys() - {0}, reverse=True):
-        best = _state(whole[step]).get("best_global_step")
-        if best is None or best in whole:
-            return whole[step]
+    for step in sorted(intact.keys() - {0}, reverse=True):
+        best = _state(intact[step]).get("best_global_step")
+        if best is None or best in intact:
+            return intact[step]
         logger.warning(
-            f"{whole[step]} is ignored and removed: its best checkpoint, checkpoint-{best}, is missing."
+            f"{intact[step]} is ignored and removed: its best checkpoint, checkpoint-{best}, is missing."
         )
-        shutil.rmtree(whole[step], ignore_errors=True)
+        shutil.rmtree(intact[step], ignore_errors=True)
     return None
 
 
@@ -112,7 +113,7 @@ def checkpoint_step(path: Path) -> int:
     return int(_state(path)["global_step"])
 
 
-def rotate(folder: Path, best_step: int | None) -> None:
+def remove_old_checkpoints(folder: Path, best_step: int | None) -> None:
     """Remove all checkpoints of a stage but the newest and the best, or the newest two if the newest is the best.
 
     Call it once the newest checkpoint is sealed, so that a kill at any moment leaves one to resume from.
@@ -129,7 +130,7 @@ def rotate(folder: Path, best_step: int | None) -> None:
 
 
 def unsafe_checkpoint(folder: Path) -> Problem:
-    """Return the problem of a checkpoint whose pickled state holds objects other than tensors and plain values.
+    """Return the problem of a checkpoint whose pickled state contains objects other than tensors and plain values.
 
     Args:
         folder: Folder of the checkpoint.
@@ -142,7 +143,7 @@ def unsafe_checkpoint(folder: Path) -> Problem:
 
 
 @contextmanager
-def refusing_broken_state(checkpoint: str | None) -> Iterator[None]:
+def report_broken_state(checkpoint: str | None) -> Iterator[None]:
     """Context manager: convert library errors about malformed state into an ``InputError`` about the checkpoint.
 
     Args:
@@ -154,7 +155,7 @@ def refusing_broken_state(checkpoint: str | None) -> Iterator[None]:
     """
     try:
         yield
-    except BROKEN as error:
+    except STATE_ERRORS as error:
         if checkpoint is None:
             raise
         value = f"{type(error).__name__}: {error}".rstrip(".")

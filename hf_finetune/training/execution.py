@@ -1,4 +1,4 @@
-"""Execution of a stage: execution mode and prefix cache, decided once and reused when the stage is resumed."""
+"""Execution of a stage: execution mode and prefix cache, recorded once and reused when the stage is resumed."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings, PrefixCac
 from hf_finetune.distributed import broadcast_from_main, is_sharded
 from hf_finetune.files import read_json_object, replacing
 from hf_finetune.performance.autotune import Choice, choose_mode
-from hf_finetune.performance.execution_modes import DTYPES, LAYOUTS, ExecutionMode, candidate_modes
+from hf_finetune.performance.execution_modes import DTYPES, MEMORY_FORMATS, ExecutionMode, candidate_modes
 from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.recipe.schema import SpeedSpec
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageOutput
@@ -30,8 +30,9 @@ __all__ = ["StageExecution", "plan_execution"]
 
 logger = logging.getLogger(__name__)
 
-RECORD = "speed.json"
-NOTES = "speed.json"
+DECISION_FILE = "speed.json"
+"""File in a stage folder that records the execution mode and the cached versions."""
+MEASUREMENTS_FILE = "speed.json"
 """File in the cache folder that stores the measurements of earlier runs."""
 
 
@@ -42,7 +43,7 @@ class StageExecution:
     Attributes:
         way: Execution mode: precision, memory format and compilation.
         cache: Cached outputs of the frozen prefix for all examples; None if each epoch computes them.
-        report: Report of the prefix cache, with the reason if there is none.
+        report: Report of the prefix cache; without a cache, the reason.
         views: Number of augmented versions of each training example that the epochs cycle through; None if every epoch
             has its own version.
     """
@@ -64,8 +65,8 @@ def plan_execution(
     """Choose the execution mode of a stage, cache its frozen prefix if that pays, and record both in its folder.
 
     Args:
-        model: Model with all parameters frozen that the stage does not train. It is converted to the memory format of
-            the chosen mode in place.
+        model: Model whose parameters are frozen except those that the stage trains. It is converted in place
+            to the memory format of the chosen mode.
         stage: Stage with its plan.
         data: Examples of the stage.
         loss: Loss function of outputs and labels.
@@ -77,35 +78,37 @@ def plan_execution(
         Execution mode, cache and the report of the cache.
     """
     state = PartialState()
-    work = _Work(model, stage, data, state)
+    work = _StageInputs(model, stage, data, state)
     speed, settings, folder = execution.speed, execution.cache, output.folder
     requested = speed.model_dump(mode="json")
-    decided = broadcast_from_main(state, lambda: _read(folder / RECORD, requested) if output.resume else None)
+    recorded = broadcast_from_main(
+        state, lambda: _read_decision(folder / DECISION_FILE, requested) if output.resume else None
+    )
     report = CacheReport(False, "the prefix cache is off")
     if len(stage.plan.trainable) == sum(1 for _ in model.parameters()):
         settings, report = None, CacheReport(False, "nothing is frozen")
     views = None
-    if decided is not None:
-        way, views = ExecutionMode(**decided["way"]), decided["views"]
-        report = CacheReport(False, decided["reason"])
+    if recorded is not None:
+        way, views = ExecutionMode(**recorded["way"]), recorded["views"]
+        report = CacheReport(False, recorded["reason"])
         settings = replace(settings, views=views, epochs=None) if settings and views else None
     else:
-        way = _choose(work, speed, settings, loss)
-    model.to(memory_format=LAYOUTS[way.memory_format])
+        way = _execution_mode(work, speed, settings, loss)
+    model.to(memory_format=MEMORY_FORMATS[way.memory_format])
     cache = None
     if settings is not None:
-        cache, report = _cached(work, way, settings)
+        cache, report = _build_cache(work, way, settings)
         views = report.views if cache is not None else views
-    if decided is None and state.is_main_process:
+    if recorded is None and state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / RECORD) as partial:
+        with replacing(folder / DECISION_FILE) as partial:
             content = {"asked": requested, "way": asdict(way), "views": views, "reason": report.reason}
             partial.write_text(json.dumps(content), encoding="utf-8")
     return StageExecution(way, cache, report, views)
 
 
 @dataclass(frozen=True)
-class _Work:
+class _StageInputs:
     """Model, stage, examples and process state, as passed to ``plan_execution``."""
 
     model: PreTrainedModel
@@ -114,14 +117,14 @@ class _Work:
     state: PartialState
 
 
-def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+def _read_decision(path: Path, requested: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the recorded decision; None if there is none or the recipe's speed settings have changed since."""
     content = read_json_object(path)
-    return content if content.get("asked") == asked else None
+    return content if content.get("asked") == requested else None
 
 
-def _choose(
-    work: _Work, speed: SpeedSpec, settings: CacheSettings | None, loss: Callable[..., torch.Tensor]
+def _execution_mode(
+    work: _StageInputs, speed: SpeedSpec, settings: CacheSettings | None, loss: Callable[..., torch.Tensor]
 ) -> ExecutionMode:
     """Return the execution mode that the recipe sets, or else the fastest one by measurement."""
     if not speed.is_measured:
@@ -134,18 +137,18 @@ def _choose(
     only_head = cached and all(group.layers == "head" for group in plan.groups)
     steps = plan.steps or 0
     if only_head and settings is not None:
-        held = len(validation) if validation is not None else 0
-        steps = ceil((settings.views * len(train) + held) / size)
+        validation_examples = len(validation) if validation is not None else 0
+        steps = ceil((settings.views * len(train) + validation_examples) / size)
 
-    def choose() -> Choice:
-        begun = perf_counter()
+    def measure() -> Choice:
+        start = perf_counter()
         batch: Any = collate([train[index] for index in range(min(size, len(train)))])
-        collate_seconds = perf_counter() - begun
+        collate_seconds = perf_counter() - start
         batch = {name: value.to(device) for name, value in batch.items()}
-        pieces = 1
+        micro_batches = 1
         if only_head:  # the cache computes the frozen layers in micro-batches of this size
-            whole, batch = len(batch["labels"]), next(iter_micro_batches(batch, device))
-            pieces = ceil(whole / len(batch["labels"]))
+            full_size, batch = len(batch["labels"]), next(iter_micro_batches(batch, device))
+            micro_batches = ceil(full_size / len(batch["labels"]))
         candidates = candidate_modes(
             work.model,
             batch,
@@ -163,19 +166,19 @@ def _choose(
             loss,
             plan.trainable,
             candidates,
-            steps=steps * pieces,
+            steps=steps * micro_batches,
             forward_only=only_head,
-            beside=collate_seconds / pieces,
-            notes_file=cache_folder() / NOTES,
+            overhead_seconds=collate_seconds / micro_batches,
+            notes_file=cache_folder() / MEASUREMENTS_FILE,
         )
 
-    choice: Choice = broadcast_from_main(work.state, choose)
+    choice: Choice = broadcast_from_main(work.state, measure)
     logger.info("Stage %s: execution mode %s.", work.stage.spec.name, choice.reason)
     return choice.way
 
 
-def _cached(
-    work: _Work, way: ExecutionMode, settings: CacheSettings
+def _build_cache(
+    work: _StageInputs, way: ExecutionMode, settings: CacheSettings
 ) -> tuple[PrefixCache | None, CacheReport]:
     """Compute the frozen prefix once if that is possible and pays; return None with the reason if not."""
     name, data, trainable = work.stage.spec.name, work.data, work.stage.plan.trainable

@@ -6,7 +6,7 @@ from torch import nn
 
 from hf_finetune.models.adapters import adapter_dropouts
 
-__all__ = ["freeze_all_but", "frozen_modules", "unfreeze_modes"]
+__all__ = ["freeze_all_but", "frozen_modules", "release_eval_mode"]
 
 
 def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
@@ -22,16 +22,16 @@ def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
     Raises:
         ValueError: If ``trainable`` is empty or has a name that is not a parameter of the model.
     """
-    chosen = set(trainable)
+    names = set(trainable)
     parameters = dict(model.named_parameters())
-    if not chosen:
+    if not names:
         raise ValueError("trainable must name at least one parameter.")
-    if unknown := chosen - parameters.keys():
+    if unknown := names - parameters.keys():
         raise ValueError(f"trainable must name parameters of the model. Got {', '.join(sorted(unknown))}.")
-    unfreeze_modes(model)
+    release_eval_mode(model)
     for name, parameter in parameters.items():
-        parameter.requires_grad_(name in chosen)
-        if name not in chosen:
+        parameter.requires_grad_(name in names)
+        if name not in names:
             # optimizers skip parameters whose grad is None; with zeros, weight decay and momentum would move them
             parameter.grad = None
     for module in frozen_modules(model):
@@ -39,7 +39,7 @@ def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
         module.train = _StaysInEval(module)  # type: ignore[method-assign]
 
 
-def unfreeze_modes(model: nn.Module) -> None:
+def release_eval_mode(model: nn.Module) -> None:
     """Let every module follow ``model.train()`` again; ``requires_grad`` is not changed.
 
     Args:
@@ -53,6 +53,8 @@ def unfreeze_modes(model: nn.Module) -> None:
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
     """Return the modules that must stay in eval mode, derived from ``requires_grad`` of the parameters.
 
+    Modules are assumed to be registered in the order in which ``forward`` calls them.
+
     These are modules whose parameters are all frozen, and modules without parameters (dropout, stochastic depth, an
     activation) that come before the first trained layer or are children of a frozen module. The dropout of an adapter
     is frozen if and only if the adapter's weights are.
@@ -64,16 +66,18 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
     reached = False
     frozen_above: set[int] = set()
     dropouts = adapter_dropouts(model)
-    acting = {id(part) for dropout, trained in dropouts.items() if trained for part in dropout.modules()}
+    active_dropout_ids = {
+        id(part) for dropout, trained in dropouts.items() if trained for part in dropout.modules()
+    }
     frozen_above |= {id(dropout) for dropout, trained in dropouts.items() if not trained}
     for module in model.modules():
         parameters = list(module.parameters())
         trained = any(parameter.requires_grad for parameter in parameters)
         owns_trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
         reached = reached or owns_trained
-        still = not trained and (bool(parameters) or id(module) in frozen_above or not reached)
-        still = still and id(module) not in acting
-        if still:
+        stays_frozen = not trained and (bool(parameters) or id(module) in frozen_above or not reached)
+        stays_frozen = stays_frozen and id(module) not in active_dropout_ids
+        if stays_frozen:
             frozen.append(module)
             frozen_above.update(id(child) for child in module.children())
     return frozen

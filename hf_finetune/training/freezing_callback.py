@@ -1,4 +1,4 @@
-"""Callback that freezes and unfreezes parameters on any ``Trainer``, and checks that this can work."""
+"""Callback that freezes and unfreezes parameters on any ``Trainer``, and checks optimizer, wrapper and weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class FreezingCallback(TrainerCallback):
     gradient at the moment. The phase follows from ``state.epoch``, so a resumed run continues in the right one. On
     several processes pass ``ddp_find_unused_parameters=True``.
 
-    A custom optimizer needs the parameters of all phases too: ``parameter_groups`` returns them.
+    A custom optimizer needs the parameters of all phases too: ``hf_finetune.parameter_groups`` returns them.
 
     Args:
         phases: A selector, as in a recipe's ``train:``; or a mapping from the epoch (from 0) at which a phase starts
@@ -62,7 +62,7 @@ class FreezingCallback(TrainerCallback):
     """
 
     def __init__(self, phases: Selector | Mapping[int, Selector]):
-        self.once = not isinstance(phases, Mapping)
+        self.is_single_phase = not isinstance(phases, Mapping)
         self.phases: dict[int, Selector] = {0: phases} if not isinstance(phases, Mapping) else dict(phases)
         if wrong := [epoch for epoch in self.phases if type(epoch) is not int or epoch < 0]:
             raise ValueError(f"phases must have epochs as keys, whole numbers from 0. Got {wrong[0]!r}.")
@@ -70,14 +70,14 @@ class FreezingCallback(TrainerCallback):
             raise ValueError(f"phases must begin at epoch 0. Got {sorted(self.phases)}.")
         self._frozen: nn.Module | None = None  # model that has been frozen for a phase
         self._phase: int | None = None
-        self._unchecked = False
+        self._gradients_unchecked = False
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Freeze what no phase trains, before the optimizer and the distributed wrapper are created."""
+        """Freeze the parameters that no phase trains, before the optimizer and the distributed wrapper are created."""
         model = _unwrapped(kwargs["model"])
-        names = self._names(model)
+        names = self._parameters_by_phase(model)
         freeze_all_but(model, {name for phase in names.values() for name in phase})
         self._frozen = self._phase = None
 
@@ -86,7 +86,7 @@ class FreezingCallback(TrainerCallback):
     ) -> None:
         """Check that optimizer, distributed wrapper and weights suit every phase, and enter the current one."""
         model = _unwrapped(kwargs["model"])
-        names = self._names(model)
+        names = self._parameters_by_phase(model)
         if state.global_step > 0:
             _check_resumed(model, Path(args.output_dir) / f"checkpoint-{state.global_step}")
         if kwargs.get("optimizer") is not None:
@@ -106,9 +106,9 @@ class FreezingCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Check at the first step of a phase that all processes have the same gradients."""
-        if not self._unchecked:
+        if not self._gradients_unchecked:
             return
-        self._unchecked = False
+        self._gradients_unchecked = False
         if args.world_size > 1 and (names := _unsynced_gradients(_unwrapped(kwargs["model"]))):
             raise RuntimeError(
                 f"Gradients must be equal in all processes. From epoch {self._phase} on they differ for "
@@ -118,27 +118,29 @@ class FreezingCallback(TrainerCallback):
 
     def _enter(self, model: nn.Module, state: TrainerState) -> None:
         epoch = math.floor((state.epoch or 0.0) + 1e-6)
-        phase = max(at for at in self.phases if at <= epoch)
+        phase = max(start for start in self.phases if start <= epoch)
         if phase != self._phase:
-            freeze_all_but(model, self._names(model)[phase])
-            self._frozen, self._phase, self._unchecked = model, phase, True
+            freeze_all_but(model, self._parameters_by_phase(model)[phase])
+            self._frozen, self._phase, self._gradients_unchecked = model, phase, True
 
-    def _names(self, model: nn.Module) -> dict[int, tuple[str, ...]]:
+    def _parameters_by_phase(self, model: nn.Module) -> dict[int, tuple[str, ...]]:
         layout = read_layout(model)
         return {
-            epoch: select(layout, selector, "train" if self.once else f"phases[{epoch}]")
+            epoch: select(layout, selector, "train" if self.is_single_phase else f"phases[{epoch}]")
             for epoch, selector in self.phases.items()
         }
 
 
 def _check_optimizer(model: nn.Module, optimizer: Any, names: Mapping[int, Sequence[str]]) -> None:
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    optimizer_parameter_ids = {
+        id(parameter) for group in optimizer.param_groups for parameter in group["params"]
+    }
     parameters = dict(model.named_parameters())
-    for epoch, wanted in names.items():
-        if lacking := [name for name in wanted if id(parameters[name]) not in held]:
+    for epoch, trained_names in names.items():
+        if missing := [name for name in trained_names if id(parameters[name]) not in optimizer_parameter_ids]:
             raise ValueError(
                 f"The optimizer must contain every parameter that the callback trains from epoch {epoch}. "
-                f"It lacks {len(lacking)} (first: {lacking[0]!r}). Pass the callback to the Trainer's constructor, so "
+                f"It lacks {len(missing)} (first: {missing[0]!r}). Pass the callback to the Trainer's constructor, so "
                 "that the optimizer is created after it, or add these parameters to your own optimizer."
             )
 
@@ -150,8 +152,8 @@ def _check_wrapped(model: nn.Module, names: Mapping[int, Sequence[str]]) -> None
     others would diverge between the processes.
     """
     parameters = dict(model.named_parameters())
-    for epoch, wanted in names.items():
-        if frozen := [name for name in wanted if not parameters[name].requires_grad]:
+    for epoch, trained_names in names.items():
+        if frozen := [name for name in trained_names if not parameters[name].requires_grad]:
             raise ValueError(
                 f"Every parameter that the callback trains from epoch {epoch} must require a gradient when the model "
                 f"is wrapped for distributed training. {len(frozen)} did not (first: {frozen[0]!r}). Pass the callback "
@@ -198,7 +200,7 @@ def _unsynced_gradients(model: nn.Module) -> list[str]:
 
 
 def _sums(parameter: nn.Parameter) -> torch.Tensor:
-    """Return sum and absolute sum of a gradient, fp32 [2], with nan replaced, as nan is not equal to itself."""
+    """Return sum and absolute sum of a gradient, fp32 [2], with nan replaced by 0, because nan != nan."""
     if parameter.grad is None:
         return torch.zeros(2, dtype=torch.float32, device=parameter.device)
     gradient = parameter.grad.float()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel
 
 from hf_finetune.distributed import broadcast_from_main
-from hf_finetune.models.linear_head import read_linear, set_linear, taking_inputs
+from hf_finetune.models.linear_head import read_linear, record_inputs, set_linear
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES
 from hf_finetune.planning.best_epoch import is_better
@@ -20,35 +20,36 @@ from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 from hf_finetune.training.execution import StageExecution
-from hf_finetune.training.linear_fit import LinearFit, about_fit, assign_folds, fit_linear
+from hf_finetune.training.linear_fit import LinearFit, assign_folds, fit_linear, fit_metadata
 from hf_finetune.training.stage_inputs import StageData, StageEvaluation
 
-__all__ = ["FITS", "Fitted", "fit_head", "fit_line"]
+__all__ = ["FIT_PHRASES", "HeadFitResult", "fit_head", "format_fit"]
 
-FITS = {"logistic_regression": "by logistic regression", "ridge": "by ridge regression"}
+FIT_PHRASES = {"logistic_regression": "by logistic regression", "ridge": "by ridge regression"}
+"""Phrase of each fitting method in log lines."""
 
 
 @dataclass(frozen=True)
-class Fitted:
+class HeadFitResult:
     """Result of fitting a head.
 
     Attributes:
         versions: Number of augmented versions of each training example that were used.
         validation: Metrics of the fitted head on the validation split; empty without one.
         start: The same metrics of the head before the fit.
-        keeps_start: Whether the head before the fit was better and is restored.
-        about: Method, strength and cross-validation of the fit, for ``metrics.json``.
+        kept_initial_head: Whether the head before the fit was better and is restored.
+        metadata: Method, strength and cross-validation of the fit, for ``metrics.json``.
     """
 
     versions: int
     validation: dict[str, float]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     start: dict[str, float] = field(default_factory=dict)
-    keeps_start: bool = False
+    kept_initial_head: bool = False
 
 
 @dataclass(frozen=True)
-class _Outputs:
+class _HeadPass:
     """Inputs of the head [examples, features], logits [examples, classes] and labels of a pass over examples."""
 
     features: np.ndarray
@@ -61,9 +62,9 @@ def fit_head(
     stage: PlannedStage,
     data: StageData,
     evaluation: StageEvaluation,
-    fast: StageExecution,
+    execution: StageExecution,
     options: Mapping[str, Any],
-) -> Fitted:
+) -> HeadFitResult:
     """Fit the head of a model on the main process, and set the result on all processes.
 
     Args:
@@ -72,23 +73,23 @@ def fit_head(
         data: Examples, or their cached prefix outputs.
         evaluation: Evaluation settings. The previous head is restored if its ``best_metric`` is better than that of
             the fitted one.
-        fast: Execution mode and prefix cache of the stage.
+        execution: Execution mode and prefix cache of the stage.
         options: Further arguments of ``fit_linear``.
 
     Returns:
-        Metrics of the head before and after the fit, which of both is kept, and the entry about the fit.
+        Metrics of the head before and after the fit, which of the two is kept, and the entry about the fit.
     """
     head, target, best_metric = stage.plan.trainable, data.target, evaluation.best_metric
     state = PartialState()
     model.to(state.device).eval()
     layer = model.get_submodule(head[0].rpartition(".")[0])
-    versions = fast.report.views if fast.cache is not None else 1
+    versions = execution.report.views if execution.cache is not None else 1
 
-    def outputs(examples: Any, size: int) -> _Outputs:
+    def outputs(examples: Any, size: int) -> _HeadPass:
         loader = DataLoader(examples, size, collate_fn=data.collate, num_workers=data.workers)
-        return _run_through(model, layer, fast, loader)
+        return _collect_outputs(model, layer, execution, loader)
 
-    def judged() -> dict[str, float]:
+    def validation_metrics() -> dict[str, float]:
         if data.validation is None:
             return {}
         predicted = outputs(data.validation, evaluation.batch_size)
@@ -97,14 +98,14 @@ def fit_head(
         )
 
     def fit() -> tuple[LinearFit, dict[str, float], dict[str, float], bool]:
-        results, start = [], judged()
+        results, start = [], validation_metrics()
         weight, bias = read_linear(layer)
         for version in range(versions):
             set_epoch(data.train, version)
             results.append(outputs(data.train, stage.spec.batch_size))
         labels = np.concatenate([result.labels for result in results])
         folds = assign_folds(
-            _plain(results[0].labels, target), target, versions, stage.seed, groups=data.groups
+            _labels_for_folds(results[0].labels, target), target, versions, stage.seed, groups=data.groups
         )
         fitted = fit_linear(
             np.concatenate([result.features for result in results]),
@@ -115,7 +116,7 @@ def fit_head(
             **options,
         )
         set_linear(layer, fitted.weight, fitted.bias)
-        metrics = judged()
+        metrics = validation_metrics()
         start_metrics, fitted_metrics = (
             {f"eval_{name}": value for name, value in result.items()} for result in (start, metrics)
         )
@@ -128,21 +129,25 @@ def fit_head(
 
     fitted, metrics, start, keeps = broadcast_from_main(state, fit)
     set_linear(layer, fitted.weight, fitted.bias)
-    return Fitted(versions, metrics, about_fit(fitted, target), start, keeps)
+    return HeadFitResult(versions, metrics, fit_metadata(fitted, target), start, keeps)
 
 
-def _run_through(
-    model: PreTrainedModel, layer: torch.nn.Module, fast: StageExecution, loader: DataLoader
-) -> _Outputs:
+def _collect_outputs(
+    model: PreTrainedModel, layer: torch.nn.Module, execution: StageExecution, loader: DataLoader
+) -> _HeadPass:
     """Run the model over all examples in order, from the cached prefix outputs if there are any."""
-    device, entry, dtype = model.device, fast.cache.runner if fast.cache else None, DTYPES[fast.way.precision]
+    device, entry, dtype = (
+        model.device,
+        execution.cache.runner if execution.cache else None,
+        DTYPES[execution.way.precision],
+    )
     logits, labels = [], []
     with (
         torch.no_grad(),
         keep_freed_memory(),
         torch.autocast(device.type, dtype) if dtype else nullcontext(),
         entry.active() if entry else nullcontext(),
-        taking_inputs(layer) as head_calls,
+        record_inputs(layer) as head_calls,
     ):
         for batch in loader:
             batch = _moved(batch, device)
@@ -150,8 +155,9 @@ def _run_through(
             if entry is not None:
                 entry.load_batch(batch)
             logits.append(model(**batch).logits.float().cpu())
+    # record_inputs returns the input and the output of each call
     features = torch.cat([head_input.float().cpu() for head_input in head_calls[::2]])
-    return _Outputs(features.numpy(), torch.cat(logits).numpy(), torch.cat(labels).numpy())
+    return _HeadPass(features.numpy(), torch.cat(logits).numpy(), torch.cat(labels).numpy())
 
 
 def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def _plain(labels: np.ndarray, target: str) -> list[Any]:
+def _labels_for_folds(labels: np.ndarray, target: str) -> list[Any]:
     """Return labels in the form of ``assign_folds``: class indices, lists of them, or regression targets."""
     if TARGETS[target].has_several_classes:
         return [np.flatnonzero(row == 1).tolist() for row in labels]
@@ -170,17 +176,17 @@ def _plain(labels: np.ndarray, target: str) -> list[Any]:
     return list(labels.tolist())
 
 
-def fit_line(stage: str, about: Mapping[str, Any], validation: Mapping[str, float]) -> str:
+def format_fit(stage: str, about: Mapping[str, Any], validation: Mapping[str, float]) -> str:
     """Return the log line about a fit: method, chosen strength, tried strengths and validation metrics.
 
     Args:
         stage: Name of the stage.
-        about: Entry about the fit, from ``about_fit``.
+        about: Entry about the fit, from ``fit_metadata``.
         validation: Metrics of the fitted head on the validation split.
     """
     name = "alpha" if "alpha" in about else "C"
     scores = ", ".join(f"{metric} {value:.4f}" for metric, value in validation.items())
     tried = ", ".join(f"{trial[name]:g}" for trial in about["cross_validation"])
     choice = f"{name} {about[name]:g} selected from {tried} by cross-validation"
-    line = f"Stage {stage}: fitted {FITS[about['method']]}, {choice}"
+    line = f"Stage {stage}: fitted {FIT_PHRASES[about['method']]}, {choice}"
     return f"{line}; validation {scores}." if scores else f"{line}."

@@ -19,23 +19,25 @@ from hf_finetune.targets.labels import Target
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-__all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_best", "fit_linear"]
+__all__ = ["FOLDS", "STRENGTHS", "LinearFit", "assign_folds", "fit_best", "fit_linear", "fit_metadata"]
 
 FOLDS = 5
+"""Number of cross-validation folds."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Values of scikit-learn's C, the inverse of the L2 penalty, from which cross-validation chooses."""
-ITERATIONS = 1000
-MOST_COMPARED = 20
+MAX_ITERATIONS = 1000
+"""``max_iter`` of ``LogisticRegression`` (L-BFGS)."""
+CV_CLASSES = 20
 """Maximum number of classes, evenly spaced, whose held-out loss chooses the penalty for all classes (multi-label)."""
-LARGE = 10**9
+SINGLE_FOLD_ABOVE = 10**9
 """Examples x features x classes above which a single held-out fold, instead of all folds, chooses the penalty."""
-SMALL = 10**9
+SINGLE_THREAD_BELOW = 10**9
 """Examples x features x classes below which a single thread is fastest."""
-SURE = 20.0
+CONSTANT_CLASS_LOGIT = 20.0
 """Absolute logit of a class that all examples have or none has: the probability is 2e-9 from 1 or 0."""
-ABSENT = -100.0
+MISSING_CLASS_LOGIT = -100.0
 """Logit of a class without examples (single-label)."""
-LEAST = np.log(np.finfo(np.float64).eps)
+MIN_LOG_PROBABILITY = np.log(np.finfo(np.float64).eps)
 """Lower bound of a log-probability, so that a single misclassified example does not dominate the loss."""
 
 Regressions = dict[int, "LogisticRegression"]
@@ -44,7 +46,7 @@ Regressions = dict[int, "LogisticRegression"]
 
 @dataclass(frozen=True)
 class LinearFit:
-    """Fitted linear layer.
+    """HeadFitResult linear layer.
 
     Attributes:
         weight: Weights for raw features [outputs, features].
@@ -95,19 +97,21 @@ def fit_linear(
     """
     if TARGETS[target].is_exclusive and labels.ndim == 2:
         labels = labels * (1.0 if class_weights is None else np.asarray(class_weights))
-        counts = np.ones(len(labels))
+        sample_weights = np.ones(len(labels))
     else:
-        counts = _counts(labels, target, class_weights)
+        sample_weights = _sample_weights(labels, target, class_weights)
     features = np.asarray(features, dtype=np.float64)
-    with threadpool_limits(1 if features.size * classes < SMALL else None):
+    with threadpool_limits(1 if features.size * classes < SINGLE_THREAD_BELOW else None):
         losses = {}
         if folds is not None:
-            losses = _cross_validate(features, labels, target, classes, strengths, folds, counts)
+            losses = _cross_validate(features, labels, target, classes, strengths, folds, sample_weights)
         chosen = min(losses, key=losses.__getitem__, default=strengths[0])
-        weight, bias = _fit(features, labels, target, classes, chosen, counts)
+        weight, bias = _fit(features, labels, target, classes, chosen, sample_weights)
     if logit_adjustments is not None:
-        sure = TARGETS[target].has_several_classes and np.array([_is_certain(column) for column in labels.T])
-        bias = bias - np.where(sure, 0.0, logit_adjustments)
+        constant = TARGETS[target].has_several_classes and np.array(
+            [_is_constant(column) for column in labels.T]
+        )
+        bias = bias - np.where(constant, 0.0, logit_adjustments)
     return LinearFit(weight, bias, chosen, losses)
 
 
@@ -169,11 +173,11 @@ def fit_best(
     return best, fits[best], losses
 
 
-def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
+def fit_metadata(fit: LinearFit, target: Target) -> dict[str, Any]:
     """Return the entry of ``metrics.json`` about a fit.
 
     Args:
-        fit: Fitted head.
+        fit: HeadFitResult head.
         target: Kind of the labels.
 
     Returns:
@@ -191,15 +195,15 @@ def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
     return {"method": method, name: shown(fit.strength), "cross_validation": losses}
 
 
-def _counts(labels: np.ndarray, target: Target, class_weights: Sequence[float] | None) -> np.ndarray:
+def _sample_weights(labels: np.ndarray, target: Target, class_weights: Sequence[float] | None) -> np.ndarray:
     """Return example weights [examples], or label weights [examples, classes] (multi-label; 0 for unknown labels)."""
     if TARGETS[target].has_several_classes:
         positive_weights = 1.0 if class_weights is None else np.asarray(class_weights)
         return np.where(labels == 1, positive_weights, 1.0) * ~np.isnan(labels)
     if class_weights is None:
         return np.ones(labels.shape)
-    counts: np.ndarray = np.asarray(class_weights)[labels]
-    return counts
+    sample_weights: np.ndarray = np.asarray(class_weights)[labels]
+    return sample_weights
 
 
 def _cross_validate(
@@ -209,24 +213,35 @@ def _cross_validate(
     classes: int,
     strengths: Sequence[float],
     folds: np.ndarray,
-    counts: np.ndarray,
+    sample_weights: np.ndarray,
 ) -> dict[float, float]:
     """Return the held-out loss by strength, in ascending order until the loss no longer falls."""
-    numbers = np.unique(folds)[: 1 if features.size * classes > LARGE else None]
+    numbers = np.unique(folds)[: 1 if features.size * classes > SINGLE_FOLD_ABOVE else None]
     features = features.astype(np.float32)  # precise enough for the comparison, in half the time
-    if TARGETS[target].has_several_classes and classes > MOST_COMPARED:
-        columns = np.linspace(0, classes - 1, MOST_COMPARED).astype(np.int64)
-        labels, counts = labels[:, columns], counts[:, columns]
+    if TARGETS[target].has_several_classes and classes > CV_CLASSES:
+        columns = np.linspace(0, classes - 1, CV_CLASSES).astype(np.int64)
+        labels, sample_weights = labels[:, columns], sample_weights[:, columns]
     models: dict[int, Regressions] = {}
     losses: dict[float, float] = {}
     for strength in strengths:
         total, examples = 0.0, 0
         for fold in numbers.tolist():
-            out = folds == fold
+            held_out = folds == fold
             start = models.setdefault(fold, {})  # its fit at the previous strength
-            weight, bias = _fit(features[~out], labels[~out], target, classes, strength, counts[~out], start)
-            total += (counts[out] * _loss(features[out] @ weight.T + bias, labels[out], target)).sum()
-            examples += int(out.sum())
+            weight, bias = _fit(
+                features[~held_out],
+                labels[~held_out],
+                target,
+                classes,
+                strength,
+                sample_weights[~held_out],
+                start,
+            )
+            total += (
+                sample_weights[held_out]
+                * _loss(features[held_out] @ weight.T + bias, labels[held_out], target)
+            ).sum()
+            examples += int(held_out.sum())
         loss = float(total / examples)
         falls = loss < min(losses.values(), default=np.inf)
         losses[strength] = loss
@@ -243,10 +258,10 @@ def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray
     if not TARGETS[target].has_classes:
         return np.square(outputs[:, 0] - labels)
     if TARGETS[target].is_exclusive and labels.ndim == 2:
-        return -(labels * np.maximum(log_softmax(outputs, axis=1), LEAST)).sum(axis=1)
+        return -(labels * np.maximum(log_softmax(outputs, axis=1), MIN_LOG_PROBABILITY)).sum(axis=1)
     if TARGETS[target].is_exclusive:
-        return -np.maximum(log_softmax(outputs, axis=1)[np.arange(len(labels)), labels], LEAST)
-    return -np.maximum(log_expit(np.where(labels == 1, outputs, -outputs)), LEAST)
+        return -np.maximum(log_softmax(outputs, axis=1)[np.arange(len(labels)), labels], MIN_LOG_PROBABILITY)
+    return -np.maximum(log_expit(np.where(labels == 1, outputs, -outputs)), MIN_LOG_PROBABILITY)
 
 
 def _fit(
@@ -255,7 +270,7 @@ def _fit(
     target: Target,
     classes: int,
     strength: float,
-    counts: np.ndarray,
+    sample_weights: np.ndarray,
     models: Regressions | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weight [outputs, features] and bias [outputs] for raw features, of a fit on standardized features.
@@ -270,9 +285,9 @@ def _fit(
             "ignore", message="The number of unique classes is greater", category=UserWarning
         )
         if TARGETS[target].is_exclusive:
-            weight, bias = _fit_classes(standardized, labels, classes, strength, counts, models)
+            weight, bias = _fit_classes(standardized, labels, classes, strength, sample_weights, models)
         elif TARGETS[target].has_several_classes:
-            weight, bias = _fit_each_class(standardized, labels, strength, counts, models)
+            weight, bias = _fit_each_class(standardized, labels, strength, sample_weights, models)
         else:
             weight, bias = _fit_ridge(standardized, labels, strength)
     weight = weight / scales
@@ -295,19 +310,19 @@ def _fit_classes(
     labels: np.ndarray,
     classes: int,
     strength: float,
-    counts: np.ndarray,
+    sample_weights: np.ndarray,
     models: Regressions | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, ABSENT)
+    weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, MISSING_CLASS_LOGIT)
     if labels.ndim == 2:  # one row per example and class with a probability, weighted by it
         rows, row_labels = np.nonzero(labels)
-        features, counts, labels = features[rows], labels[rows, row_labels], row_labels
+        features, sample_weights, labels = features[rows], labels[rows, row_labels], row_labels
     present = np.unique(labels)
     if len(present) == 1:
         bias[present] = 0.0
         return weight, bias
     regression = _regression(0, strength, models)
-    regression.fit(features, labels, sample_weight=counts)
+    regression.fit(features, labels, sample_weight=sample_weights)
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(present) == 2:  # scikit-learn returns the difference of the two classes
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
@@ -320,27 +335,34 @@ def _regression(number: int, strength: float, models: Regressions | None) -> "Lo
     """Return a logistic regression to fit: a new one, or that of the same ``number`` in ``models`` for a warm start."""
     from sklearn.linear_model import LogisticRegression
 
-    fresh = LogisticRegression(max_iter=ITERATIONS, warm_start=models is not None)
-    model = fresh if models is None else models.setdefault(number, fresh)
+    model = None if models is None else models.get(number)
+    if model is None:
+        model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=models is not None)
+    if models is not None:
+        models[number] = model
     return model.set_params(C=strength)
 
 
 def _fit_each_class(
-    features: np.ndarray, labels: np.ndarray, strength: float, counts: np.ndarray, models: Regressions | None
+    features: np.ndarray,
+    labels: np.ndarray,
+    strength: float,
+    sample_weights: np.ndarray,
+    models: Regressions | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
     for index, column in enumerate(labels.T):
         known = ~np.isnan(column)
-        if _is_certain(column):
-            bias[index] = SURE if column[known].any() else -SURE
+        if _is_constant(column):
+            bias[index] = CONSTANT_CLASS_LOGIT if column[known].any() else -CONSTANT_CLASS_LOGIT
             continue
         regression = _regression(index, strength, models)
-        regression.fit(features[known], column[known], sample_weight=counts[known, index])
+        regression.fit(features[known], column[known], sample_weight=sample_weights[known, index])
         weight[index], bias[index] = regression.coef_[0], regression.intercept_[0]
     return weight, bias
 
 
-def _is_certain(column: np.ndarray) -> bool:
+def _is_constant(column: np.ndarray) -> bool:
     """Return whether the known labels of a class are all 1 or all 0."""
     return len(np.unique(column[~np.isnan(column)])) < 2
 

@@ -1,4 +1,4 @@
-"""Logits of a validation split, and the loss on it."""
+"""Logits of a validation split, and the exact loss over it as a metric."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,10 @@ from transformers import EvalPrediction
 
 from hf_finetune.training.callbacks import DivergedError
 
-__all__ = ["finite_logits", "of_logits", "reduce_logits", "with_loss"]
+__all__ = ["add_loss_metric", "reduce_before_metrics", "reduce_logits", "require_finite_logits"]
 
 
-def finite_logits(prediction: Any) -> np.ndarray:
+def require_finite_logits(prediction: Any) -> np.ndarray:
     """Return the logits [examples, classes] of a validation split.
 
     Args:
@@ -35,7 +35,7 @@ def _logits(prediction: Any) -> np.ndarray:
     return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
 
 
-def with_loss(
+def add_loss_metric(
     compute_metrics: Callable[[Any], dict[str, float]],
     loss: Callable[..., torch.Tensor],
     *,
@@ -86,7 +86,7 @@ def reduce_logits(
     return preprocess
 
 
-def of_logits(
+def reduce_before_metrics(
     compute_metrics: Callable[[Any], dict[str, float]],
     preprocess: Callable[[Any, torch.Tensor], torch.Tensor] | None,
 ) -> Callable[[Any], dict[str, float]]:

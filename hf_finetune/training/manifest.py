@@ -43,7 +43,7 @@ class Manifest:
         fingerprints: SHA-256 of the recipe, the data, its classes, the checkpoint and its architecture.
         versions: Library versions by name.
         seed: Seed of the run.
-        determinism: Entry from ``determinism``; empty in runs that predate it.
+        determinism: Reproducibility conditions, see the function ``determinism``; empty in manifests of older versions.
         recipe: Recipe with all defaults written out.
         processes: Number of processes at the start of the run; it determines the number of examples per step.
         pretraining: State, seconds and result of the pretraining before the first stage; empty if there is none or it
@@ -132,7 +132,7 @@ def determinism(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         compiled: Whether torch.compile is used.
         processes: Number of processes that train together.
-        measured: Choices made by measurement, which may differ in another run.
+        measured: Choices made by a benchmark, which may differ in another run.
 
     Returns:
         ``bit_for_bit``, ``provided`` (conditions that must be the same) and ``obstacles`` (reasons against it).

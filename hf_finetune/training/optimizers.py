@@ -13,10 +13,10 @@ from hf_finetune.recipe.schedule import CosineWithRestarts, PolynomialSchedule, 
 
 __all__ = ["check_optimizer", "optimizer_name", "trainer_schedule"]
 
-# The Trainer's names of a recipe's optimizers, where they differ.
 ALIASES = {"adamw": "adamw_torch", "adam": "adamw_torch"}
-# Optimizers that replace the parameter groups by their own, or need the whole model.
+"""The Trainer's names of a recipe's optimizers, where they differ."""
 WITHOUT_GROUPS = ("galore", "lomo", "apollo", "lisa", "layerwise", "muon", "dion", "dummy")
+"""Parts of the names of optimizers that replace the parameter groups by their own, or need the whole model."""
 
 
 def optimizer_name(name: str) -> str:

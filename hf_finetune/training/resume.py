@@ -20,7 +20,7 @@ __all__ = ["MovedCheckpoint", "ResumableEarlyStopping", "failed_evaluations"]
 def failed_evaluations(state: TrainerState, args: TrainingArguments, threshold: float) -> int:
     """Return the number of latest evaluations without improvement, as ``EarlyStoppingCallback`` counts them.
 
-    They are counted from the log alone. The evaluation before the first step is the first one to improve on. While the
+    They are counted from the log alone. The initial evaluation counts as the first best. While the
     metric is undefined (nan), a lower validation loss is an improvement.
 
     Args:

@@ -88,15 +88,15 @@ class RunLock:
 
         The file is renamed before it is compared, because only one of several processes can rename it.
         """
-        aside = self.path.with_name(f".{LOCK}.{os.getpid()}.part")
+        renamed = self.path.with_name(f".{LOCK}.{os.getpid()}.part")
         try:
-            self.path.rename(aside)
+            self.path.rename(renamed)
         except FileNotFoundError:
             return True
-        if read_json_object(aside) != owner:
-            aside.rename(self.path)
+        if read_json_object(renamed) != owner:
+            renamed.rename(self.path)
             return False
-        aside.unlink()
+        renamed.unlink()
         return True
 
 

@@ -35,11 +35,11 @@ from hf_finetune.targets.losses import loss_for
 from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
 from hf_finetune.training.arguments import training_arguments
 from hf_finetune.training.callbacks import InterruptCallback, LogCallback
-from hf_finetune.training.checkpoints import last_checkpoint, rotate, unsafe_checkpoint
+from hf_finetune.training.checkpoints import last_checkpoint, remove_old_checkpoints, unsafe_checkpoint
 from hf_finetune.training.execution import StageExecution, plan_execution
-from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
+from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 from hf_finetune.training.head_fit import fit_head
-from hf_finetune.training.loss import of_logits, reduce_logits, with_loss
+from hf_finetune.training.loss import add_loss_metric, reduce_before_metrics, reduce_logits
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, stage_result
@@ -63,7 +63,7 @@ def train_stage(
     methods: Sequence[Method] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> StageResult:
-    """Train a stage and write its best weights to its folder, under their in-memory names.
+    """Train a stage and write its best weights to its folder, see ``save_weights``.
 
     Args:
         model: Model with the weights of the previous stage. It is changed in place.
@@ -80,7 +80,7 @@ def train_stage(
 
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse; or if
-            a checkpoint holds objects that are not safe to unpickle.
+            a checkpoint contains objects that are not safe to unpickle.
         DivergedError: If the loss, the gradient norm or the logits are not finite.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
@@ -90,25 +90,25 @@ def train_stage(
     if execution.speed.compile == "auto" and not all(method.compiles for method in methods):
         speed = execution.speed.model_copy(update={"compile": False})
         execution = replace(execution, speed=speed)
-    fast = plan_execution(model, stage, data, loss, execution, output)
-    data = _behind(fast, data)
+    stage_execution = plan_execution(model, stage, data, loss, execution, output)
+    data = _use_cached_outputs(stage_execution, data)
     preprocess = reduce_logits(evaluation.reduce, loss)
-    compute = with_loss(evaluation.compute_metrics, loss, reduced=preprocess is not None)
+    compute = add_loss_metric(evaluation.compute_metrics, loss, reduced=preprocess is not None)
     evaluation = replace(evaluation, compute_metrics=compute)
     if solver_of(spec):
-        evaluation = replace(evaluation, compute_metrics=of_logits(compute, preprocess))
-        return _fit(model, stage, data, evaluation, fast, folder, methods)
-    if fast.way.compile:
+        evaluation = replace(evaluation, compute_metrics=reduce_before_metrics(compute, preprocess))
+        return _fit(model, stage, data, evaluation, stage_execution, folder, methods)
+    if stage_execution.way.compile:
         # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
-    if fast.cache is not None:
-        methods = [*methods, PrefixReplay(fast.cache.runner)]
+    if stage_execution.cache is not None:
+        methods = [*methods, PrefixReplay(stage_execution.cache.runner)]
     for method in methods:
         train, collate = method.prepare(model, data.train, data.collate, stage.seed)
         data = replace(data, train=train, collate=collate)
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = training_arguments(stage, fast.way, data, evaluation, output, execution.arguments)
+    arguments = training_arguments(stage, stage_execution.way, data, evaluation, output, execution.arguments)
     stopping = _early_stopping(spec, evaluation.best_metric)
     interrupt = InterruptCallback()
     trainer = SingleStageTrainer(
@@ -135,7 +135,7 @@ def train_stage(
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _go_on(trainer, folder, stopping) if output.resume else None
+    checkpoint = _restore_for_resume(trainer, folder, stopping) if output.resume else None
     try:
         with ExitStack() as stack, detect_lost_process(PartialState()):
             for method in methods:
@@ -145,35 +145,35 @@ def train_stage(
         raise InputError(unsafe_checkpoint(checkpoint or folder)) from error
     finally:
         interrupt.restore()
-    interrupt.stop_if_asked(arguments)
-    unfreeze_modes(model)
+    interrupt.raise_if_interrupted(arguments)
+    release_eval_mode(model)
     if output.keep_optimizer:
         _keep_optimizer(trainer, folder, evaluation.best_metric)
-    _leave(trainer, model, folder)
+    _write_final_weights(trainer, model, folder)
     results = {name: value for method in methods for name, value in method.result(trainer.state).items()}
-    return stage_result(trainer.state, evaluation, fast, results.get("averaged"))
+    return stage_result(trainer.state, evaluation, stage_execution, results.get("averaged"))
 
 
 def _loss(stage: StageSpec, data: StageData, methods: Sequence[Method]) -> Loss:
     """Return the loss of the labels: that of the first method that has one, or else that of the target."""
-    own = (method.base_loss(data.target, stage.label_smoothing) for method in methods)
-    return next(filter(None, own), None) or loss_for(data.target, stage.label_smoothing)
+    replacements = (method.base_loss(data.target, stage.label_smoothing) for method in methods)
+    return next(filter(None, replacements), None) or loss_for(data.target, stage.label_smoothing)
 
 
-def _behind(fast: StageExecution, data: StageData) -> StageData:
+def _use_cached_outputs(stage_execution: StageExecution, data: StageData) -> StageData:
     """Return the data with examples replaced by their cached prefix outputs, if the prefix is cached."""
-    if fast.cache is not None:
-        cache = fast.cache
+    if stage_execution.cache is not None:
+        cache = stage_execution.cache
         return replace(data, train=cache.train, validation=cache.validation, collate=cache.collate)
-    if fast.views is not None:
-        # the stage began with a cache that is no longer possible: keep its versions of the examples
-        return replace(data, train=cycle(data.train, fast.views))
+    if stage_execution.views is not None:
+        # The stage was started with a prefix cache that cannot be used now: cycle through the same versions.
+        return replace(data, train=cycle(data.train, stage_execution.views))
     return data
 
 
-def _leave(trainer: SingleStageTrainer, model: PreTrainedModel, folder: Path) -> None:
+def _write_final_weights(trainer: SingleStageTrainer, model: PreTrainedModel, folder: Path) -> None:
     """Write the final weights of the stage from the main process."""
-    weights = trainer.whole_weights()
+    weights = trainer.gather_full_state_dict()
     if trainer.is_world_process_zero():
         save_weights(model, folder / WEIGHTS, weights)
     trainer.accelerator.wait_for_everyone()
@@ -184,39 +184,50 @@ def _fit(
     stage: PlannedStage,
     data: StageData,
     evaluation: StageEvaluation,
-    fast: StageExecution,
+    stage_execution: StageExecution,
     folder: Path,
     methods: Sequence[Method],
 ) -> StageResult:
     """Fit the head without optimizer steps, and write the weights as ``train_stage`` does."""
     options = {name: value for method in methods for name, value in method.fit_options().items()}
-    fitted = fit_head(model, stage, data, evaluation, fast, options)
-    unfreeze_modes(model)
+    fitted = fit_head(model, stage, data, evaluation, stage_execution, options)
+    release_eval_mode(model)
     if PartialState().is_main_process:
         save_weights(model, folder / WEIGHTS)
     PartialState().wait_for_everyone()
-    epochs = float(fitted.versions)
-    best, metrics, trained = None, fitted.validation, {}
-    if fitted.keeps_start:
-        best, metrics, trained = 0, fitted.start, {**fitted.validation, "step": 0}
+    epochs = float(fitted.versions)  # one pass over the data per augmented version
+    restored = fitted.kept_initial_head
     return StageResult(
-        epochs, 0, best, metrics, fast.way, fast.report, fit=fitted.about, start=fitted.start, trained=trained
+        epochs=epochs,
+        steps=0,
+        best_step=0 if restored else None,
+        validation=fitted.start if restored else fitted.validation,
+        way=stage_execution.way,
+        cache=stage_execution.report,
+        fit=fitted.metadata,
+        start=fitted.start,
+        trained={**fitted.validation, "step": 0} if restored else {},
     )
 
 
 def _early_stopping(stage: StageSpec, best_metric: str | None) -> ResumableEarlyStopping | None:
+    """Return the callback; None without early stopping or without a validation metric."""
     if stage.early_stopping is None or best_metric is None:
         return None
     return ResumableEarlyStopping(stage.early_stopping.patience, stage.early_stopping.threshold)
 
 
-def _go_on(trainer: SingleStageTrainer, folder: Path, stopping: ResumableEarlyStopping | None) -> Path | None:
+def _restore_for_resume(
+    trainer: SingleStageTrainer, folder: Path, stopping: ResumableEarlyStopping | None
+) -> Path | None:
     """Return the checkpoint to resume from, or None, and restore the state that the Trainer does not restore."""
     with main_process_first(PartialState()):
         checkpoint = last_checkpoint(folder)
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
         if state is not None:
-            rotate(folder, state.best_global_step)  # a kill after the last one was sealed leaves older ones
+            remove_old_checkpoints(
+                folder, state.best_global_step
+            )  # a process killed after sealing leaves older checkpoints
     if checkpoint is None or state is None:
         return None
     _check_sharding(checkpoint, trainer.is_fsdp_enabled)
@@ -224,7 +235,8 @@ def _go_on(trainer: SingleStageTrainer, folder: Path, stopping: ResumableEarlySt
     for method in trainer.methods:
         method.load(checkpoint)
     if stopping is not None and stopping.had_stopped(state, trainer.args):
-        trainer.args.max_steps = state.global_step  # it was interrupted after early stopping
+        # Early stopping had already ended this stage: train no further step, only restore the best checkpoint.
+        trainer.args.max_steps = state.global_step
     return checkpoint
 
 
@@ -238,15 +250,15 @@ def _keep_optimizer(trainer: SingleStageTrainer, folder: Path, best_metric: str 
         save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), folder / OPTIMIZER_FILE)
 
 
-def _check_sharding(checkpoint: Path, fsdp: bool) -> None:
+def _check_sharding(checkpoint: Path, uses_fsdp: bool) -> None:
     """Raise ``InputError`` if a checkpoint was written with FSDP and is resumed without it, or the reverse.
 
     The Trainer can load only the kind that it writes.
     """
-    if (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists() != fsdp:
-        way = "without" if fsdp else "with"
-        rule = f"must be used {way} FSDP, as the stage's checkpoints were written {way} it"
-        raise InputError(Problem("--resume", rule, "", f"Launch {way} --use_fsdp, or start a new run."))
+    if (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists() != uses_fsdp:
+        required = "without" if uses_fsdp else "with"
+        rule = f"must be used {required} FSDP, as the stage's checkpoints were written {required} it"
+        raise InputError(Problem("--resume", rule, "", f"Launch {required} --use_fsdp, or start a new run."))
 
 
 class _EpochCallback(TrainerCallback):

@@ -21,8 +21,8 @@ class StageData:
     """Preprocessed examples of a stage.
 
     Attributes:
-        target: ``single_label``, ``multi_label`` or ``regression``; empty if a method of the stage has the
-            loss of the labels.
+        target: ``single_label``, ``multi_label`` or ``regression``; empty if a method of the stage
+            replaces the loss.
         train: Training examples.
         collate: Collate function.
         validation: Validation examples, or None.
@@ -68,12 +68,12 @@ class StageEvaluation:
 
 @dataclass(frozen=True)
 class StageOutput:
-    """Folder of a stage, and what is read from it and left in it.
+    """Output folder of a stage, and options of resuming and saving.
 
     Attributes:
         folder: Folder of the stage.
         resume: Whether to resume from the last checkpoint in ``folder``.
-        keep_optimizer: Whether to leave the optimizer state that belongs to the kept weights, next to them.
+        keep_optimizer: Whether to save the optimizer state of the kept weights for the next stage.
         track: Experiment trackers, as in the Trainer's ``report_to``.
     """
 
@@ -85,12 +85,12 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """Settings of the execution of a stage.
+    """Requested execution of a stage, from which ``plan_execution`` decides its ``StageExecution``.
 
     Attributes:
         speed: Precision, memory format and compilation settings of the recipe.
         cache: Settings of the prefix cache; None computes the frozen prefix in every epoch.
-        arguments: Arguments of the Trainer for all that the stage does not set; None takes the defaults.
+        arguments: User's ``TrainingArguments`` for the fields that a stage does not set; None uses the defaults.
     """
 
     speed: SpeedSpec

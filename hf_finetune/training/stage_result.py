@@ -10,7 +10,7 @@ from hf_finetune.cache.prefix_cache import CacheReport
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.best_epoch import best_entry, evaluations, is_better
 from hf_finetune.training.execution import StageExecution
-from hf_finetune.training.head_fit import fit_line
+from hf_finetune.training.head_fit import format_fit
 from hf_finetune.training.stage_inputs import StageEvaluation
 
 __all__ = ["StageResult", "result_lines", "stage_result"]
@@ -31,7 +31,7 @@ class StageResult:
         way: Execution mode.
         cache: Report of the prefix cache.
         averaged: Whether the kept weights are the running average (EMA) rather than the raw weights; None without EMA.
-        fit: Entry about the fitted head, from ``about_fit``; None if the stage was trained in steps.
+        fit: Entry about the fitted head, from ``fit_metadata``; None if the stage was trained in steps.
         start: Validation metrics of the initial weights; empty if they were not evaluated.
         trained: Validation metrics of the best trained weights, with their ``step``; empty unless the initial weights
             are kept.
@@ -50,32 +50,32 @@ class StageResult:
 
 
 def stage_result(
-    state: TrainerState, judging: StageEvaluation, fast: StageExecution, averaged: bool | None
+    state: TrainerState, evaluation: StageEvaluation, execution: StageExecution, averaged: bool | None
 ) -> StageResult:
     """Return the result of a stage from the state of its Trainer.
 
     Args:
         state: State of the Trainer at the end of the stage.
-        judging: Evaluation settings with the metric that selected the checkpoint.
-        fast: Execution mode and prefix cache of the stage.
+        evaluation: Evaluation settings with the metric that selected the checkpoint.
+        execution: Execution mode and prefix cache of the stage.
         averaged: Whether the running average of the weights is kept, see ``StageResult``.
     """
-    metric = judging.best_metric
+    metric = evaluation.best_metric
     best = state.best_global_step if metric is not None else None
     entries = evaluations(state.log_history)
     metrics = {entry["step"]: _metrics(entry) for entry in entries}
     trained: dict[str, float] = {}
     if metric is not None and best == 0:
         later = [entry for entry in entries if entry["step"] > 0]
-        entry = best_entry(later, metric, greater_is_better=judging.greater_is_better)
+        entry = best_entry(later, metric, greater_is_better=evaluation.greater_is_better)
         trained = {} if entry is None else {**_metrics(entry), "step": entry["step"]}
     return StageResult(
         epochs=round(state.epoch or 0.0, 4),
         steps=state.global_step,
         best_step=best,
         validation=metrics.get(best if best is not None else state.global_step, {}),
-        way=fast.way,
-        cache=fast.report,
+        way=execution.way,
+        cache=execution.report,
         averaged=averaged,
         start=metrics.get(0, {}),
         trained=trained,
@@ -99,7 +99,7 @@ def result_lines(
     if result.fit is not None:
         fitted = result.trained if kept_start else result.validation
         scores = {key: value for key, value in fitted.items() if key != "step"}
-        lines.append(fit_line(stage, result.fit, scores))
+        lines.append(format_fit(stage, result.fit, scores))
     if kept_start:
         lines.append(
             f"Stage {stage}: no epoch improved on the initial weights ({_values(result.start, metric)}; best "

@@ -1,4 +1,4 @@
-"""Save and load the weights of a finished stage, under their in-memory names."""
+"""Save and load the weights of a finished stage, under the names of the model's state dict."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ WEIGHTS = "model.safetensors"
 
 
 def save_weights(model: PreTrainedModel, path: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Write the weights of a model under their in-memory names, atomically.
+    """Write the weights of a model atomically, under the names of its state dict, not those of ``save_pretrained``.
 
     Args:
         model: Model whose weights to write.

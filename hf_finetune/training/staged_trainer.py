@@ -34,7 +34,7 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.targets.model_config import get_target
 from hf_finetune.training.checkpoints import stage_folder
-from hf_finetune.training.loss import with_loss
+from hf_finetune.training.loss import add_loss_metric
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import result_lines
@@ -55,12 +55,12 @@ LABELS = ("labels", "label", "label_ids")
 
 
 class StagedTrainer:
-    """Trainer that trains a model of yours in stages, one after another, as ``run`` does.
+    """Trainer for a transformers model in stages, one after another, as ``run`` does for a recipe.
 
     In each stage exactly the selected parameters are trained: all others are frozen, and their modules stay in eval
     mode. Each stage has its own optimizer, and begins with the best weights of the stage before it. The model is
-    evaluated before the first step and after each epoch of a stage; the weights with the best metric are kept, also
-    those of the start. Without an ``eval_dataset`` the last weights are kept.
+    evaluated before the first step and after each epoch of a stage; the weights with the best metric are kept,
+    including the initial ones. Without an ``eval_dataset`` the last weights are kept.
 
     The loss is that of the labels, by ``model.config.problem_type``: its mean over the whole batch, for any number of
     accumulation steps and processes. Checkpoints are written to ``args.output_dir/stages``.
@@ -149,7 +149,7 @@ class StagedTrainer:
             mappings without an ``eval_dataset``.
 
         Raises:
-            InputError: If the output folder holds stages and training is not resumed, or holds other stages.
+            InputError: If the output folder contains stages and training is not resumed, or contains other stages.
             DivergedError: If the loss, the gradient norm or the logits are not finite.
             KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
 
@@ -163,7 +163,9 @@ class StagedTrainer:
         """
         state, folder = PartialState(), Path(self.args.output_dir)
         pretrained = pretrained_weights(self.model, self.stages, self.plan)
-        metrics = broadcast_from_main(state, lambda: self._finished(folder, resume_from_checkpoint))
+        metrics = broadcast_from_main(
+            state, lambda: self._read_or_create_record(folder, resume_from_checkpoint)
+        )
         if isinstance(metrics, Problem):
             raise InputError(metrics)
         if metrics:
@@ -204,7 +206,7 @@ class StagedTrainer:
             args=_evaluation_arguments(self.args),
             data_collator=self.data_collator,
             compute_loss_func=loss,
-            compute_metrics=with_loss(self.compute_metrics, loss),
+            compute_metrics=add_loss_metric(self.compute_metrics, loss),
         )
         trainer.remove_callback(PrinterCallback)
         metrics: dict[str, float] = trainer.evaluate(dataset)
@@ -242,7 +244,7 @@ class StagedTrainer:
         known = {*inspect.signature(self.model.forward).parameters, *LABELS}
         return dataset.select_columns([name for name in dataset.column_names if name in known])
 
-    def _finished(self, folder: Path, resumes: bool) -> Metrics | Problem:
+    def _read_or_create_record(self, folder: Path, resumes: bool) -> Metrics | Problem:
         """Return the metrics of the stages that are done, or why the folder cannot be used; record new stages."""
         file = folder / "stages" / STAGES
         if not file.is_file():
@@ -253,7 +255,7 @@ class StagedTrainer:
             rule = "must not contain stages of an earlier training"
             return Problem("args.output_dir", rule, str(folder), repair)
         content = json.loads(file.read_text(encoding="utf-8"))
-        if content["stages"] != self._written():
+        if content["stages"] != self._stages_as_json():
             rule = "must contain the same stages to resume"
             return Problem("args.output_dir", rule, str(folder), "Choose another folder.")
         metrics: Metrics = content["metrics"]
@@ -262,10 +264,10 @@ class StagedTrainer:
     def _record(self, folder: Path, metrics: Metrics) -> None:
         (folder / "stages").mkdir(parents=True, exist_ok=True)
         with replacing(folder / "stages" / STAGES) as partial:
-            content = {"stages": self._written(), "metrics": metrics}
+            content = {"stages": self._stages_as_json(), "metrics": metrics}
             partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
-    def _written(self) -> list[dict[str, Any]]:
+    def _stages_as_json(self) -> list[dict[str, Any]]:
         return [stage.model_dump(mode="json") for stage in self.stages]
 
     def _context(self, index: int, folder: Path, pretrained: Any) -> StageContext:
@@ -275,6 +277,7 @@ class StagedTrainer:
         if stage.best is not None and self.eval_dataset is not None:
             best = (stage.best.metric or args.metric_for_best_model or "loss").removeprefix("eval_")
         greater = args.greater_is_better if stage.best is None or stage.best.metric is None else None
+        greater_is_better = bool(greater) if greater is not None else best not in (None, "", "loss")
         previous = self.stages[index - 1].name
         return StageContext(
             PlannedStage(stage, self.plan.stages[index], args.seed + index),
@@ -284,7 +287,7 @@ class StagedTrainer:
             previous=stage_folder(folder, index - 1, previous) if index else folder,
             pretrained=pretrained,
             best_metric=best,
-            greater_is_better=bool(best) and best != "loss" if greater is None else bool(greater),
+            greater_is_better=greater_is_better,
         )
 
     def _task_labels(self) -> TaskLabels:
@@ -301,7 +304,7 @@ class StagedTrainer:
     ) -> dict[str, float]:
         stage, args, best = context.stage.spec, self.args, context.best_metric
         logger.info("Stage %d of %d, %s, begins.", index + 1, len(self.stages), stage.name)
-        following = self.stages[index + 1 : index + 2]
+        next_stage = self.stages[index + 1] if index + 1 < len(self.stages) else None
         speed = SpeedSpec(
             precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
             compile=bool(args.torch_compile),
@@ -320,7 +323,7 @@ class StagedTrainer:
             output=StageOutput(
                 stage_folder(folder, index, stage.name),
                 resumes,
-                any(later.carry_optimizer for later in following),
+                next_stage is not None and next_stage.carry_optimizer,
                 args.report_to,
             ),
             evaluation=StageEvaluation(

@@ -28,14 +28,14 @@ from hf_finetune.methods.base import Method
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.best_epoch import evaluations, is_better, is_undefined
 from hf_finetune.planning.groups import ParameterGroup
-from hf_finetune.training.checkpoints import refusing_broken_state, rotate, seal_checkpoint
+from hf_finetune.training.checkpoints import remove_old_checkpoints, report_broken_state, seal_checkpoint
 from hf_finetune.training.optimizers import trainer_schedule
 
 __all__ = ["SingleStageTrainer"]
 
 logger = logging.getLogger(__name__)
 
-MOMENTUM = 0.9
+SGD_MOMENTUM = 0.9
 
 
 class SingleStageTrainer(Trainer):
@@ -70,16 +70,16 @@ class SingleStageTrainer(Trainer):
         loss = kwargs.pop("compute_loss_func", None)
         for method in self.methods if loss is not None else ():
             loss = method.wrap_loss(loss, target)
-        own = [callback for method in self.methods for callback in method.callbacks()]
-        callbacks = [*own, *(kwargs.pop("callbacks", None) or ())]
+        method_callbacks = [callback for method in self.methods for callback in method.callbacks()]
+        callbacks = [*method_callbacks, *(kwargs.pop("callbacks", None) or ())]
         super().__init__(compute_loss_func=loss, callbacks=callbacks, **kwargs)
         # Many heads accept **kwargs but ignore num_items_in_batch. The Trainer would then treat their mean over the
         # micro-batch as one over the whole batch, and the gradient would grow with the accumulation steps.
         self.model_accepts_loss_kwargs = False
-        self._spare_the_frozen_prefix()
+        self._disable_checkpointing_of_frozen_prefix()
 
-    def _spare_the_frozen_prefix(self) -> None:
-        """Disable activation checkpointing if no parameter of the first layer group is trained.
+    def _disable_checkpointing_of_frozen_prefix(self) -> None:
+        """Disable gradient checkpointing if no parameter of the first layer group is trained.
 
         Otherwise transformers 5.23 makes the output of the embeddings require a gradient, and all frozen layers after
         them are computed twice and backpropagated through.
@@ -119,14 +119,16 @@ class SingleStageTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Return the sampler of the first method that has one, a length-grouped one, or the Trainer's."""
-        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        examples_per_step = (
+            self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        )
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         for method in self.methods:
-            if (sampler := method.sampler(seed, self.lengths, together)) is not None:
+            if (sampler := method.sampler(seed, self.lengths, examples_per_step)) is not None:
                 return sampler
         if self.lengths is None:
             return super()._get_train_sampler(train_dataset)
-        return LengthGroupedSampler(self.lengths, together, seed)
+        return LengthGroupedSampler(self.lengths, examples_per_step, seed)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -142,14 +144,14 @@ class SingleStageTrainer(Trainer):
         """Count the labels of an optimizer step exactly.
 
         transformers 5.23 skips every label equal to -100, even a regression target. On several processes it counts
-        examples twice that fill up the last round of batches.
+        the examples twice that pad the last batches.
         """
         if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
 
         def gather(number: torch.Tensor) -> torch.Tensor:
-            everywhere: torch.Tensor = self.accelerator.gather(number.to(device))
-            return everywhere
+            gathered: torch.Tensor = self.accelerator.gather(number.to(device))
+            return gathered
 
         for method in self.methods:
             if (count := method.loss_denominator(batch_samples, gather)) is not None:
@@ -163,7 +165,7 @@ class SingleStageTrainer(Trainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate the model; after the first step as the methods do."""
+        """Evaluate the model; after the first step through the methods' ``evaluate`` hooks."""
         evaluation = partial(super().evaluation_loop, *args, **kwargs)
         for method in self.methods if self.state.global_step > 0 else ():
             evaluation = partial(method.evaluate, evaluation)
@@ -174,8 +176,8 @@ class SingleStageTrainer(Trainer):
     ) -> dict[str, float]:
         """Evaluate; before the first step also save the initial weights as the best checkpoint so far.
 
-        The Trainer (5.23) passes ``skip_scheduler`` only for ``eval_on_start``, also when a stage is resumed, whose log
-        already has the initial evaluation. The initial evaluation does not change the random state.
+        The Trainer (5.23) passes ``skip_scheduler`` only for ``eval_on_start``. It does so also on resume, where the
+        initial evaluation is already logged; it is skipped then. It does not change the random state.
         """
         if not skip_scheduler:
             return super()._evaluate(trial, ignore_keys_for_eval)
@@ -186,9 +188,9 @@ class SingleStageTrainer(Trainer):
         if self.args.metric_for_best_model is not None:
             self._determine_best_metric(metrics, trial)
             self.state.best_model_checkpoint = str(Path(self.args.output_dir) / "checkpoint-0")
-            had_no_state = self.is_fsdp_enabled and not self.optimizer.state
+            optimizer_had_no_state = self.is_fsdp_enabled and not self.optimizer.state
             self._save_checkpoint(self.model, trial)
-            if had_no_state:
+            if optimizer_had_no_state:
                 # To save an empty state, FSDP (torch 2.15) fills it by a step with learning rate 0, which Adam counts.
                 self.optimizer.state.clear()
         return metrics
@@ -232,7 +234,7 @@ class SingleStageTrainer(Trainer):
         if is_optimizer_factory(optimizer_class):
             raise ValueError(f"{self.args.optim} accepts no parameter groups.")
         if self.args.optim == OptimizerNames.SGD:
-            arguments = {**arguments, "momentum": MOMENTUM}
+            arguments = {**arguments, "momentum": SGD_MOMENTUM}
         groups = self._parameter_groups(trained)
         optimizer: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
         for method in self.methods:
@@ -259,20 +261,20 @@ class SingleStageTrainer(Trainer):
 
         The recipe may have been changed since the checkpoint was written.
         """
-        with refusing_broken_state(checkpoint):
+        with report_broken_state(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None or self.is_deepspeed_enabled:
             return
         scheduler: Any = self.lr_scheduler
         scheduler.base_lrs = [group.lr for group in self.planned_groups]
-        for group, planned, shape in zip(
+        for group, planned, factor_at in zip(
             self.optimizer.param_groups, self.planned_groups, scheduler.lr_lambdas, strict=True
         ):
             group["initial_lr"], group["weight_decay"] = planned.lr, planned.weight_decay
-            group["lr"] = planned.lr * shape(scheduler.last_epoch)
+            group["lr"] = planned.lr * factor_at(scheduler.last_epoch)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        with refusing_broken_state(checkpoint):
+        with report_broken_state(checkpoint):
             super()._load_rng_state(checkpoint)
 
     def create_scheduler(
@@ -326,11 +328,11 @@ class SingleStageTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self.args.output_dir)
             seal_checkpoint(folder / f"checkpoint-{self.state.global_step}")
-            rotate(folder, self.state.best_global_step)
+            remove_old_checkpoints(folder, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
 
-    def whole_weights(self) -> dict[str, torch.Tensor] | None:
-        """Return the weights gathered from all processes if FSDP or DeepSpeed is used, or else None.
+    def gather_full_state_dict(self) -> dict[str, torch.Tensor] | None:
+        """Return the weights gathered from all processes; None without FSDP and DeepSpeed.
 
         A collective call that all processes make.
         """

@@ -8,9 +8,9 @@ from transformers import PreTrainedModel, TrainingArguments
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.class_balance import label_problems
 from hf_finetune.models.defaults import find_defaults
-from hf_finetune.planning.head_fit import settle_fits
+from hf_finetune.planning.head_fit import resolve_head_fits
 from hf_finetune.planning.layers import Layout
-from hf_finetune.planning.rates import fill_depths
+from hf_finetune.planning.rates import fill_selectors
 from hf_finetune.recipe import OptimizerSpec, ScheduleSpec, StageSpec, parse_recipe
 from hf_finetune.recipe.head_fit import head_fit_problems, solver_of
 from hf_finetune.recipe.method_rules import DISTILLATION, PRUNING, RULES
@@ -28,7 +28,7 @@ SCHEDULES = {
     "constant_with_warmup": "constant",
 }
 """Schedule of a stage by ``lr_scheduler_type``."""
-FROM_RUN = (DISTILLATION, PRUNING)
+NEEDS_RUN_FILES = (DISTILLATION, PRUNING)
 """Methods that need the files of a run."""
 
 
@@ -57,17 +57,19 @@ def complete_stages(
     task, target = _task_of(model), get_target(model.config)
     filled = [_with_defaults(stage, args) for stage in stages]
     recipe = parse_recipe({"task": task.name, "model": "model", "data": "data", "stages": filled})
-    deep, _ = fill_depths(recipe.stages, layout, find_defaults(model.config, layout, task.modality))
-    settled, _ = settle_fits(deep, layout, target, examples)
+    with_selectors, _ = fill_selectors(
+        recipe.stages, layout, find_defaults(model.config, layout, task.modality)
+    )
+    resolved, _ = resolve_head_fits(with_selectors, layout, target, examples)
     names = tuple(model.config.id2label.values())
     problems = [
         problem
-        for index, stage in enumerate(settled)
+        for index, stage in enumerate(resolved)
         for problem in _problems(stage, f"stages[{index}]", target, names)
     ]
     if problems:
         raise InputError(problems)
-    return settled
+    return resolved
 
 
 def _task_of(model: PreTrainedModel) -> Task:
@@ -80,10 +82,10 @@ def _task_of(model: PreTrainedModel) -> Task:
 
 
 def _with_defaults(stage: StageSpec, args: TrainingArguments) -> StageSpec:
-    """Return a stage with the fields that it leaves out set by the arguments; those that need steps only if it has."""
+    """Return a stage with its missing fields set by the arguments, those of optimizer steps only if it takes steps."""
     defaults: dict[str, Any] = {"batch_size": args.per_device_train_batch_size}
     if not solver_of(stage):
-        defaults |= _of_steps(args)
+        defaults |= _step_fields(args)
         if stage.epochs is None and stage.max_steps is None:
             if args.max_steps > 0:
                 defaults["max_steps"] = args.max_steps
@@ -93,7 +95,7 @@ def _with_defaults(stage: StageSpec, args: TrainingArguments) -> StageSpec:
     return stage.model_copy(update=changes)
 
 
-def _of_steps(args: TrainingArguments) -> dict[str, Any]:
+def _step_fields(args: TrainingArguments) -> dict[str, Any]:
     schedule = str(args.lr_scheduler_type.value)
     if schedule not in SCHEDULES:
         rule, repair = f"must be {', '.join(SCHEDULES)}", "Or set a schedule in each stage."
@@ -117,7 +119,7 @@ def _problems(stage: StageSpec, place: str, target: str, label_names: Sequence[s
     problems += head_fit_problems(solver_of(stage), target, f"{place}.fit")
     for rules in RULES:
         for field, value in rules.used(stage).items():
-            if rules in FROM_RUN:
+            if rules in NEEDS_RUN_FILES:
                 rule = "must not be set in a StagedTrainer"
                 repair = "Write a recipe, and use hf_finetune.run."
                 problems.append(Problem(f"{place}.{field}", rule, "", repair))

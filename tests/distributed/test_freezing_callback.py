@@ -106,7 +106,7 @@ try:
         trainer.callback_handler.callbacks = [
             one
             for one in trainer.callback_handler.callbacks
-            if not (isinstance(one, FreezingCallback) and one.once)
+            if not (isinstance(one, FreezingCallback) and one.is_single_phase)
         ]
         trainer.train()
 except (RuntimeError, ValueError) as error:

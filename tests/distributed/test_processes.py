@@ -191,7 +191,9 @@ def test_every_process_evaluates_with_the_same_statistics(two):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.stage:with_loss", why="The validation loss counts each example once", by=unchanged
+    "hf_finetune.training.stage:add_loss_metric",
+    why="The validation loss counts each example once",
+    by=unchanged,
 )
 def test_validation_judges_the_weights_that_are_saved(two, squares, timm_checkpoint):
     recipe = image_recipe(squares, timm_checkpoint)

@@ -350,7 +350,9 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_written(
 
 
 def test_a_head_that_takes_every_token_is_refused(tmp_path, recipes, monkeypatch):
-    monkeypatch.setattr("hf_finetune.runs.forward_check.not_linear", lambda *args: "classifier takes tokens")
+    monkeypatch.setattr(
+        "hf_finetune.runs.forward_check.nonlinear_reason", lambda *args: "classifier takes tokens"
+    )
     assert refusal(lambda: quick_run(recipes["text"], tmp_path / "run")) == (
         "stages[0].fit must be gradient unless the head is one linear layer. Got 'logistic_regression'. "
         "In this model, classifier takes tokens."

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.training.checkpoints import is_whole, last_checkpoint
+from hf_finetune.training.checkpoints import is_intact, last_checkpoint
 
 TIMES = ("runtime", "per_second", "seconds")
 STAGES = ("01-head", "02-all")
@@ -391,7 +391,7 @@ def test_a_damaged_checkpoint_is_skipped_although_the_rest_of_it_is_whole(
     ctrl_c(recipe, folder, "02-all", 2, resume=begun(folder, half, "02-all"))
     stage = folder / "stages" / "02-all"
     newest = last_checkpoint(stage)
-    assert (newest.name, is_whole(stage / "checkpoint-2")) == ("checkpoint-3", True)
+    assert (newest.name, is_intact(stage / "checkpoint-2")) == ("checkpoint-3", True)
     file = newest / name
     if damage == "missing":
         file.unlink()

@@ -80,7 +80,7 @@ def test_another_number_of_versions_takes_those_that_are_there(tmp_path, folder,
     assert len(head) >= 2  # the first version of the head's stage, and its validation split
 
 
-@pytest.mark.defends("hf_finetune.cache.store:_is_whole", why="Damaged cache files are not used", by=always)
+@pytest.mark.defends("hf_finetune.cache.store:_is_intact", why="Damaged cache files are not used", by=always)
 def test_what_is_kept_is_read_again_and_what_is_damaged_is_made_anew(
     tmp_path, folder, image_recipe, image_run
 ):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_finetune.cache.micro_batches import PIXELS, iter_micro_batches
+from hf_finetune.cache.micro_batches import MAX_PIXELS, iter_micro_batches
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,8 @@ def test_a_batch_of_images_is_divided_evenly(count, side, expected):
         torch.cat([piece["pixel_values"][:, 0, 0, 0] for piece in pieces]), torch.arange(count).float()
     )
     assert all(
-        len(piece["labels"]) == 1 or len(piece["labels"]) * side * side <= 1.1 * PIXELS for piece in pieces
+        len(piece["labels"]) == 1 or len(piece["labels"]) * side * side <= 1.1 * MAX_PIXELS
+        for piece in pieces
     )
 
 

@@ -59,7 +59,7 @@ def test_rows_can_be_read_when_they_have_been_removed(tmp_path):
     assert torch.equal(store[5][0], rows[5][0])
 
 
-@pytest.mark.defends("hf_finetune.cache.store:_is_whole", by=always, ids=["changed-0.bin"])
+@pytest.mark.defends("hf_finetune.cache.store:_is_intact", by=always, ids=["changed-0.bin"])
 @pytest.mark.parametrize("name", ["0.bin", "1.bin", "offsets.npy", "meta.json"])
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
 def test_a_damaged_file_is_seen(tmp_path, name, damage):

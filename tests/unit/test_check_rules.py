@@ -9,7 +9,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
 from check_rules import LIMITS, PACKAGE, find_all, main
 
-BROKEN = {
+STATE_ERRORS = {
     "names of targets outside targets/": ("data/a.py", 'is_number = target == "regression"\n'),
     "names of tasks, modalities and model inputs outside tasks/": (
         "data/a.py",
@@ -29,7 +29,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("rule", LIMITS)
 def test_a_broken_rule_is_found(tmp_path, rule):
-    name, source = BROKEN[rule]
+    name, source = STATE_ERRORS[rule]
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(source, encoding="utf-8")
     assert [finding.rule for finding in find_all(tmp_path)] == [rule]

@@ -49,7 +49,7 @@ from hf_finetune.targets.top_scores import (
     top_indices,
     unpack_top,
 )
-from hf_finetune.training.loss import of_logits, reduce_logits, with_loss
+from hf_finetune.training.loss import add_loss_metric, reduce_before_metrics, reduce_logits
 
 CLASSES, EXAMPLES = 300, 60
 SCORES = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
@@ -255,7 +255,7 @@ def test_reduced_logits_of_a_stage_give_the_loss_and_metrics_of_whole_ones():
         return compute_metrics(["accuracy", "log_loss"], scored(scores, prediction.label_ids))
 
     loss = loss_for("single_label")
-    compute = of_logits(with_loss(metrics, loss, reduced=True), reduce_logits(reduce, loss))
+    compute = reduce_before_metrics(add_loss_metric(metrics, loss, reduced=True), reduce_logits(reduce, loss))
     found = compute(type("Prediction", (), {"predictions": logits.numpy(), "label_ids": labels.numpy()}))
     scores = probabilities(logits.numpy(), "single_label")
     expected = compute_metrics(["accuracy", "log_loss"], scored(scores, labels.numpy()))

@@ -43,7 +43,7 @@ def one_rate(original, layout, trainable, lr, weight_decay, *factors):
     ids=["timm/test_resnet"],
 )
 @pytest.mark.defends(
-    "hf_finetune.training.freezing:unfreeze_modes",
+    "hf_finetune.training.freezing:release_eval_mode",
     why="A stage puts the modules that it trains back into training mode",
     ids=["timm/test_resnet"],
 )

@@ -17,8 +17,8 @@ from hf_finetune.models.adapters import (
     adapter_kind,
     adapter_names,
     add_adapter,
-    bare_names,
     merge_adapter,
+    names_without_adapter,
     uncalled_layers,
 )
 from hf_finetune.models.export import export_adapter
@@ -192,7 +192,10 @@ def test_an_adapter_changes_no_layer_group(tiny_model, name, kind):
             *(one.name, one.size, one.group, one.is_norm, one.is_bias, one.decays),
         )
     by_name = {parameter.name: parameter for parameter in before.parameters}
-    bare, adapter = bare_names(model), [parameter for parameter in after.parameters if parameter.is_adapter]
+    bare, adapter = (
+        names_without_adapter(model),
+        [parameter for parameter in after.parameters if parameter.is_adapter],
+    )
     assert {parameter.name for parameter in adapter} == adapter_names(model)
     assert all(parameter.group == by_name[bare[parameter.name]].group for parameter in adapter)
     assert after.size == model.num_parameters() == before.size + sum(parameter.size for parameter in adapter)
@@ -212,7 +215,7 @@ def test_weight_decay_spares_what_does_nothing_at_one(tiny_model, kind):
 def test_selectors_mean_what_they_mean_without_an_adapter(tiny_model, name, kind):
     plain, model = adapted(tiny_model, name, kind)
     before, after = read_layout(plain), read_layout(model)
-    bare, adapter = bare_names(model), adapter_names(model)
+    bare, adapter = names_without_adapter(model), adapter_names(model)
     for selector in ("head", "last:1", "layers[0]", "norms", "biases", "/bias$/", ["head", "norms"]):
         chosen = select(after, selector)
         assert adapter.isdisjoint(chosen)

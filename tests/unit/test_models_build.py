@@ -83,7 +83,7 @@ def test_the_head_for_the_same_labels_is_kept(tmp_path, tiny_model, name):
 
 
 @pytest.mark.defends(
-    "hf_finetune.models.build:_initialise", why="A head for other labels is initialized again", ids=["bert"]
+    "hf_finetune.models.build:_reinitialize", why="A head for other labels is initialized again", ids=["bert"]
 )
 @pytest.mark.parametrize("name", ["bert", "vit", "timm/test_resnet", "roberta"])
 def test_the_head_for_as_many_other_labels_is_replaced(tmp_path, tiny_model, name):
@@ -126,7 +126,7 @@ def test_a_timm_head_has_the_size_of_the_labels(tmp_path, tiny_model, architectu
 
 
 @pytest.mark.defends(
-    "hf_finetune.models.checkpoint_weights:account_for_weights",
+    "hf_finetune.models.checkpoint_weights:check_loaded_weights",
     why="Every weight of a checkpoint is accounted for",
 )
 def test_a_missing_backbone_weight_is_an_error_unless_it_is_allowed(tmp_path, tiny_model):
@@ -157,7 +157,7 @@ def test_many_missing_weights_are_counted(tmp_path, tiny_model):
     )
 
 
-@pytest.mark.defends("hf_finetune.models.checkpoint_weights:account_for_weights")
+@pytest.mark.defends("hf_finetune.models.checkpoint_weights:check_loaded_weights")
 def test_a_weight_that_belongs_to_no_layer_is_an_error(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
     change_weights(tmp_path, lambda weights: weights.update({"bert.adapter.weight": torch.ones(2)}))
@@ -170,7 +170,7 @@ def test_a_weight_that_belongs_to_no_layer_is_an_error(tmp_path, tiny_model):
     assert build(tmp_path, NAMES, allow_missing=["adapter"]).notes == ()
 
 
-@pytest.mark.defends("hf_finetune.models.checkpoint_weights:account_for_weights")
+@pytest.mark.defends("hf_finetune.models.checkpoint_weights:check_loaded_weights")
 def test_a_backbone_weight_of_another_shape_is_an_error(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
     name = "bert.embeddings.word_embeddings.weight"

@@ -13,13 +13,13 @@ from transformers.models.auto.modeling_auto import (
 
 from hf_finetune.models.defaults import FALLBACKS, TABLE, find_defaults
 from hf_finetune.planning.layers import Layout
-from hf_finetune.planning.rates import RATES_OF_PARTS
+from hf_finetune.planning.rates import PARAMETER_EFFICIENT_RATES
 from hf_finetune.planning.selectors import LAST
 from hf_finetune.tasks import MODALITIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "rates.md"
 ROWS = (*TABLE, *FALLBACKS.values())
-PARTS = tuple(RATES_OF_PARTS.values())
+PARTS = tuple(PARAMETER_EFFICIENT_RATES.values())
 KIND = re.compile(r"measured here|stated|scaled|convention")
 CITATION = re.compile(r"(?:et al\.|& \w+) (?:19|20)\d\d|[\w-]+/[\w.-]+, [\w./-]+")
 

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, read_config
-from hf_finetune.models.checkpoint_weights import refuse_not_finite
+from hf_finetune.models.checkpoint_weights import check_finite_weights
 from hf_finetune.tasks import TASKS
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -57,7 +57,7 @@ def test_several_tensors_are_counted(tiny_model):
     for name in (QUERY, "bert.embeddings.LayerNorm.bias"):
         spoil(model, name, float("nan"))
     with pytest.raises(InputError) as error:
-        refuse_not_finite("some/model", model)
+        check_finite_weights("some/model", model)
     assert str(error.value) == (
         "model.path must contain finite weights. Got nan in bert.embeddings.LayerNorm.bias, and in 1 more weight. "
         f"{REPAIR}"
@@ -68,10 +68,10 @@ def test_statistics_of_batches_count_and_masks_do_not(tiny_model):
     model = tiny_model("resnet")
     name = next(name for name, _ in model.named_buffers() if name.endswith("running_mean"))
     spoil(model, name, float("-inf"))
-    refuse_not_finite("some/model", model)
+    check_finite_weights("some/model", model)
     spoil(model, name, float("nan"))
     with pytest.raises(InputError, match=f"nan in {name}"):
-        refuse_not_finite("some/model", model)
+        check_finite_weights("some/model", model)
 
 
 def test_a_head_that_is_replaced_may_be_broken(tmp_path, tiny_model):
@@ -86,4 +86,4 @@ def test_enormous_finite_weights_are_no_fault(tiny_model):
     model = tiny_model("bert")
     with torch.no_grad():
         model.get_parameter(QUERY).fill_(3e38)
-    refuse_not_finite("some/model", model)
+    check_finite_weights("some/model", model)

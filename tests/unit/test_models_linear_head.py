@@ -8,7 +8,7 @@ from torch import nn
 from hf_finetune.errors import InputError
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.layout import read_layout
-from hf_finetune.models.linear_head import not_linear, set_linear, taking_inputs
+from hf_finetune.models.linear_head import nonlinear_reason, record_inputs, set_linear
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import StageSpec
 
@@ -38,9 +38,9 @@ def test_weights_for_what_the_head_takes_make_those_logits(tiny_model, name):
     head, batch = head_names(model), batch_of(model)
     stage = build_plan(read_layout(model), [FIT]).stages[0]
     assert list(stage.trainable) == head and stage.steps == 0
-    assert not_linear(model, head, batch) == ""
+    assert nonlinear_reason(model, head, batch) == ""
     layer = model.get_submodule(head[0].rpartition(".")[0])
-    with torch.no_grad(), taking_inputs(layer) as found:
+    with torch.no_grad(), record_inputs(layer) as found:
         model.eval()(**batch)
     random = np.random.default_rng(0)
     weight, bias = random.normal(size=(3, found[0].shape[1])), random.normal(size=3)
@@ -98,4 +98,6 @@ class Wrapped(nn.Module):
     ],
 )
 def test_why_logits_are_no_linear_function_of_what_the_head_takes(kind, reason):
-    assert not_linear(Wrapped(kind), ["head.weight", "head.bias"], {"values": torch.rand(2, 4)}) == reason
+    assert (
+        nonlinear_reason(Wrapped(kind), ["head.weight", "head.bias"], {"values": torch.rand(2, 4)}) == reason
+    )

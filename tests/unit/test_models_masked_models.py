@@ -10,7 +10,7 @@ from hf_finetune.models.masked_models import (
     backbone_weights,
     build_masked_model,
     load_backbone,
-    recount_statistics,
+    recompute_batch_norm_statistics,
 )
 from hf_finetune.tasks.image.masked_model import MaskedImageModel
 from hf_finetune.tasks.image.masking import pixel_loss
@@ -164,7 +164,9 @@ def test_the_statistics_of_norms_are_those_of_the_inputs_as_they_are(tiny_model)
     first = norms[0]
     seen = []
     handle = first.register_forward_pre_hook(lambda module, args: seen.append(args[0].mean(dim=(0, 2, 3))))
-    assert recount_statistics(model, iter({"pixel_values": one} for one in batches)) == len(norms)
+    assert recompute_batch_norm_statistics(model, iter({"pixel_values": one} for one in batches)) == len(
+        norms
+    )
     handle.remove()
     torch.testing.assert_close(first.running_mean, torch.stack(seen).mean(dim=0))
     assert all(norm.momentum is not None and not norm.training for norm in norms)
@@ -176,4 +178,4 @@ def test_a_model_without_batch_norms_needs_no_inputs(tiny_model):
         raise AssertionError("nothing is computed")
         yield
 
-    assert recount_statistics(tiny_model("vit"), batches()) == 0
+    assert recompute_batch_norm_statistics(tiny_model("vit"), batches()) == 0

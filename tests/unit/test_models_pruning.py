@@ -11,7 +11,7 @@ from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.pruning import (
     NO_WIDTH,
-    NotNarrowedError,
+    CannotNarrowError,
     narrow_config,
     narrow_model,
     narrow_weights,
@@ -107,7 +107,7 @@ def test_of_equal_neurons_the_first_ones_stay():
 )
 def test_what_is_no_narrower_feed_forward_layer_is_refused(shapes):
     weights = {"layer.0.up.weight": torch.ones(4, 2), "layer.0.down.weight": torch.ones(2, 4)}
-    with pytest.raises(NotNarrowedError, match=NO_WIDTH):
+    with pytest.raises(CannotNarrowError, match=NO_WIDTH):
         narrow_weights(weights, shapes)
 
 
@@ -161,7 +161,7 @@ def test_the_layer_groups_stay_and_only_sizes_change(tiny_model, name):
 
 @pytest.mark.parametrize("name", WITHOUT_WIDTH)
 def test_a_model_without_such_a_width_is_refused(tiny_model, name):
-    with pytest.raises(NotNarrowedError, match=NO_WIDTH):
+    with pytest.raises(CannotNarrowError, match=NO_WIDTH):
         narrow_model(tiny_model(name), 0.3)
 
 
@@ -172,7 +172,7 @@ def test_widths_are_multiples_of_eight(tiny_model):
 
 
 def test_too_little_to_take_is_refused(tiny_model):
-    with pytest.raises(NotNarrowedError) as caught:
+    with pytest.raises(CannotNarrowError) as caught:
         narrow_config(tiny_model("bert").config, 0.05)
     assert str(caught.value) == "prune must remove at least 8 of the 32 neurons of a layer"
 
@@ -180,7 +180,7 @@ def test_too_little_to_take_is_refused(tiny_model):
 def test_a_ratio_that_is_a_whole_number_stays_one(tiny_model):
     config = tiny_model("dinov2", mlp_ratio=4).config
     assert narrow_config(config, 0.25).mlp_ratio == 3
-    with pytest.raises(NotNarrowedError) as caught:
+    with pytest.raises(CannotNarrowError) as caught:
         narrow_config(config, 0.3)
     assert str(caught.value) == (
         "prune must be one of 0.25, 0.5, 0.75 for a model whose width is an integer multiple of the hidden size"

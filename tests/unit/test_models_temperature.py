@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.linear_head import divide_head
+from hf_finetune.models.linear_head import fold_temperature_into_head
 
 IMAGES, TEXTS = (
     {"pixel_values": torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)},
@@ -25,7 +25,7 @@ def test_logits_are_divided_and_nothing_else_moves(tiny_model, name, batch):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.no_grad():
         logits = model(**batch).logits
-    assert divide_head(model, head_names(model), 2.5, batch)
+    assert fold_temperature_into_head(model, head_names(model), 2.5, batch)
     with torch.no_grad():
         torch.testing.assert_close(model(**batch).logits, logits / 2.5, rtol=1e-4, atol=1e-6)
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
@@ -36,5 +36,5 @@ def test_a_head_that_is_not_linear_is_left_as_it_is(tiny_model, monkeypatch):
     model = tiny_model("bert").eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.classifier.register_forward_hook(lambda module, args, output: output**3)
-    assert not divide_head(model, head_names(model), 2.0, TEXTS)
+    assert not fold_temperature_into_head(model, head_names(model), 2.0, TEXTS)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
 import mutations
 
-TARGET = "hf_finetune.training.freezing:unfreeze_modes"
+TARGET = "hf_finetune.training.freezing:release_eval_mode"
 
 
 def always(original):
@@ -87,12 +87,12 @@ def test_every_override_of_the_trainer_is_a_defence():
 def test_a_defence_is_replaced_wherever_it_is_imported(monkeypatch):
     from hf_finetune.training import freezing, stage
 
-    original = freezing.unfreeze_modes
+    original = freezing.release_eval_mode
     replace(TARGET, put=monkeypatch.setattr)
-    assert freezing.unfreeze_modes is stage.unfreeze_modes is not original
-    assert freezing.unfreeze_modes() is None
+    assert freezing.release_eval_mode is stage.release_eval_mode is not original
+    assert freezing.release_eval_mode() is None
     monkeypatch.undo()
-    assert freezing.unfreeze_modes is stage.unfreeze_modes is original
+    assert freezing.release_eval_mode is stage.release_eval_mode is original
 
 
 def test_a_removed_method_is_the_inherited_one(monkeypatch):

@@ -11,8 +11,8 @@ from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, WAYS
 from torch import nn
 
 from hf_finetune.performance.autotune import Choice, choose_mode, decide, measure
-from hf_finetune.performance.autotune_history import Measured
-from hf_finetune.performance.execution_modes import ExecutionMode, StepOutputs, time_in_turn
+from hf_finetune.performance.autotune_history import Measurement
+from hf_finetune.performance.execution_modes import ExecutionMode, StepOutputs, time_interleaved
 
 TODAY = date.today().isoformat()
 
@@ -65,7 +65,7 @@ def test_the_fastest_way_is_chosen():
 
 def test_ways_are_timed_in_turn_and_a_far_slower_one_once():
     bench = MadeUpBench({"fp32": 1.0, "fp32 channels_last": 0.4, "bf16": 0.7})
-    found = time_in_turn(bench, [FP32, LAST, BF16], 3)
+    found = time_interleaved(bench, [FP32, LAST, BF16], 3)
     assert bench.steps == ["fp32", "fp32 channels_last", "bf16"] + 2 * ["fp32 channels_last", "bf16"]
     assert found == {FP32: [1.0], LAST: 3 * [0.4], BF16: 3 * [0.7]}
 
@@ -83,9 +83,9 @@ def test_the_fastest_step_of_each_way_counts_and_unsteady_times_are_told():
 
 def test_rounds_end_with_the_time_but_there_are_two():
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.8})
-    time_in_turn(bench, [FP32, BF16], 5, until=0.0)
+    time_interleaved(bench, [FP32, BF16], 5, until=0.0)
     assert len(bench.steps) == 4
-    time_in_turn(bench, [FP32, BF16], 5, until=bench.time + 6.0)
+    time_interleaved(bench, [FP32, BF16], 5, until=bench.time + 6.0)
     assert len(bench.steps) == 4 + 6
 
 
@@ -359,6 +359,6 @@ def test_a_longer_run_measures_what_a_shorter_one_had_no_time_for(subject, tmp_p
 
 def test_a_compiled_way_is_remembered_for_long_runs_only():
     seconds = {"fp32": 1.0, "fp32 channels_last": 0.6, "fp32 channels_last compiled": 0.4}
-    found = Measured(seconds, {}, 8, 70.0, True, TODAY)
+    found = Measurement(seconds, {}, 8, 70.0, True, TODAY)
     assert decide(WAYS + COMPILED, found, size=8, compiles=True).way == COMPILED[1]
     assert decide(WAYS + COMPILED, found, size=8, compiles=False).way == LAST

@@ -11,7 +11,7 @@ from hf_finetune.performance.execution_modes import (
     ExecutionMode,
     benchmark_steps,
     candidate_modes,
-    difference,
+    relative_difference,
 )
 from hf_finetune.training.freezing import freeze_all_but
 
@@ -108,9 +108,9 @@ def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
         one, other = bench.numbers(FP32), bench.numbers(FP32)
         still = bench.numbers(FP32, training=False)
         half = bench.numbers(ExecutionMode("fp16"))
-    assert one.loss == other.loss and difference(one.gradient, other.gradient) == 0
-    assert difference(one.gradient, still.gradient) > 0.1  # without dropout it is another
-    assert 0 < difference(half.gradient, one.gradient) < 0.05  # brought back to scale
+    assert one.loss == other.loss and relative_difference(one.gradient, other.gradient) == 0
+    assert relative_difference(one.gradient, still.gradient) > 0.1  # without dropout it is another
+    assert 0 < relative_difference(half.gradient, one.gradient) < 0.05  # brought back to scale
 
 
 def test_the_numbers_do_not_depend_on_the_steps_before(tiny_model):
@@ -119,15 +119,19 @@ def test_the_numbers_do_not_depend_on_the_steps_before(tiny_model):
         one = bench.numbers(FP32)
         bench.step(BF16_LAST)
         other = bench.numbers(FP32)
-    assert difference([one.logits], [other.logits]) == difference(one.gradient, other.gradient) == 0
+    assert (
+        relative_difference([one.logits], [other.logits])
+        == relative_difference(one.gradient, other.gradient)
+        == 0
+    )
 
 
 def test_a_difference_is_a_share_of_the_norm():
-    assert difference(
+    assert relative_difference(
         [torch.tensor([3.0]), torch.tensor([4.0])], [torch.tensor([3.0]), torch.tensor([0.0])]
     ) == (pytest.approx(4 / 3))
-    assert difference([torch.zeros(2)], [torch.zeros(2)]) == 0
-    assert difference([torch.ones(2)], [torch.zeros(2)]) == float("inf")
+    assert relative_difference([torch.zeros(2)], [torch.zeros(2)]) == 0
+    assert relative_difference([torch.ones(2)], [torch.zeros(2)]) == float("inf")
 
 
 @pytest.mark.parametrize("forward_only", [True, False])

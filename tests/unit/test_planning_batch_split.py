@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_finetune.planning.batch_split import spread_batch
+from hf_finetune.planning.batch_split import split_batch
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from hf_finetune.planning.batch_split import spread_batch
     ],
 )
 def test_a_batch_is_spread_over_another_number_of_processes(given, spread):
-    assert spread_batch(*given) == spread
+    assert split_batch(*given) == spread
 
 
 def test_a_spread_batch_holds_as_many_examples_in_passes_that_are_no_larger():
@@ -31,7 +31,7 @@ def test_a_spread_batch_holds_as_many_examples_in_passes_that_are_no_larger():
             for before in range(1, 5):
                 for after in range(1, 5):
                     whole = size * accumulation * before
-                    found = spread_batch(size, accumulation, before, after)
+                    found = split_batch(size, accumulation, before, after)
                     assert (found is None) == bool(whole % after)
                     if found:
                         assert found[0] * found[1] * after == whole and 1 <= found[0] <= size

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_finetune.planning.head_fit import settle_fits
+from hf_finetune.planning.head_fit import resolve_head_fits
 from hf_finetune.planning.layers import Layout, Parameter
 from hf_finetune.recipe.schema import StageSpec
 
@@ -27,7 +27,7 @@ def stage(**fields):
 )
 def test_one_linear_layer_is_fitted_at_once_and_the_settings_of_steps_go(target, fit):
     given = stage(lr=1e-3, early_stopping=2, schedule="cosine", batch_size=8, balance="class_weights")
-    (settled,), (note,) = settle_fits([given], ONE, target, 100)
+    (settled,), (note,) = resolve_head_fits([given], ONE, target, 100)
     kept = {"name": "head", "train": "head", "batch_size": 8, "balance": "class_weights"}
     assert settled == StageSpec.model_validate({**kept, "fit": fit})
     assert note == f"stages[0].fit is {fit}: the head is one linear layer."
@@ -44,7 +44,7 @@ def test_one_linear_layer_is_fitted_at_once_and_the_settings_of_steps_go(target,
     ],
 )
 def test_any_other_head_is_trained_in_steps(layout, fields, examples, alone, reason):
-    (settled,), (note,) = settle_fits([stage(**fields)], layout, "single_label", examples, alone)
+    (settled,), (note,) = resolve_head_fits([stage(**fields)], layout, "single_label", examples, alone)
     assert settled == stage(
         **fields,
     ).model_copy(update={"fit": "gradient"})
@@ -53,4 +53,4 @@ def test_any_other_head_is_trained_in_steps(layout, fields, examples, alone, rea
 
 def test_other_stages_stay_as_they_are():
     others = [stage(fit="gradient"), StageSpec(train="head", fit="ridge"), stage(train="all", fit="gradient")]
-    assert settle_fits(others, TWO, "regression") == (tuple(others), ())
+    assert resolve_head_fits(others, TWO, "regression") == (tuple(others), ())

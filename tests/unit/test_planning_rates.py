@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 
 from hf_finetune.planning.layers import Layout, Parameter
-from hf_finetune.planning.rates import RATES_OF_PARTS, Defaults, fill_depths, fill_rates, rate_notes
+from hf_finetune.planning.rates import (
+    PARAMETER_EFFICIENT_RATES,
+    Defaults,
+    fill_learning_rates,
+    fill_selectors,
+    rate_notes,
+)
 from hf_finetune.recipe.schema import StageSpec
 
 DEFAULTS = Defaults("Net", 1e-4, 0.8, "a paper", "a paper", head_lr=1e-2, pooling="mean")
@@ -33,20 +39,20 @@ def adapted(kind):
 )
 def test_a_stage_that_leaves_its_depth_open_has_that_of_the_architecture(depth, wanted):
     stages = [stage("head"), stage("auto"), stage("/embed/"), stage("auto", epochs=2)]
-    filled, notes = fill_depths(stages, LAYOUT, replace(DEFAULTS, train=depth))
+    filled, notes = fill_selectors(stages, LAYOUT, replace(DEFAULTS, train=depth))
     assert [one.train for one in filled] == ["head", wanted, "/embed/", wanted]
     assert [one.epochs for one in filled] == [1, 1, 1, 2]
     assert notes == (f"stages[1, 3].train is {wanted}: default of Net.",)
 
 
 def test_a_stage_that_leaves_its_depth_open_trains_the_adapter_where_there_is_one():
-    filled, notes = fill_depths([stage("auto")], adapted("lora"), DEFAULTS)
+    filled, notes = fill_selectors([stage("auto")], adapted("lora"), DEFAULTS)
     assert filled[0].train == "lora" and notes == ("stages[0].train is lora: the model's adapter.",)
 
 
 def test_a_depth_that_is_given_stays():
     stages = (stage("head"), stage("last:1"))
-    assert fill_depths(stages, LAYOUT, DEFAULTS) == (stages, ())
+    assert fill_selectors(stages, LAYOUT, DEFAULTS) == (stages, ())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ def test_a_depth_that_is_given_stays():
     ],
 )
 def test_a_stage_without_a_rate_has_that_of_what_it_trains(train, lr, decay, words):
-    (filled,), (note,) = fill_rates([stage(train)], LAYOUT, DEFAULTS)
+    (filled,), (note,) = fill_learning_rates([stage(train)], LAYOUT, DEFAULTS)
     assert (filled.lr, filled.layer_decay) == (lr, decay)
     and_decay = ", layer_decay 0.8" if decay == 0.8 else ""
     assert note == f"stages[0].lr is {lr:g}{and_decay}: default {words}."
@@ -71,13 +77,13 @@ def test_a_stage_without_a_rate_has_that_of_what_it_trains(train, lr, decay, wor
 @pytest.mark.parametrize(("kind", "lr"), [("lora", 5e-4), ("dora", 3e-4), ("ia3", 3e-3)])
 def test_an_adapter_has_a_rate_of_its_own_unless_the_backbone_is_trained_with_it(kind, lr):
     stages = [stage("adapter"), stage("all")]
-    filled, notes = fill_rates(stages, adapted(kind), DEFAULTS)
+    filled, notes = fill_learning_rates(stages, adapted(kind), DEFAULTS)
     assert [(one.lr, one.layer_decay) for one in filled] == [(lr, 1.0), (1e-4, 0.8)]
-    assert notes[0].endswith(f"for a stage that trains {RATES_OF_PARTS[kind].part}.")
+    assert notes[0].endswith(f"for a stage that trains {PARAMETER_EFFICIENT_RATES[kind].part}.")
 
 
 def test_stages_with_one_rate_are_named_together():
-    _, notes = fill_rates([stage("head"), stage("last:1"), stage("all")], LAYOUT, DEFAULTS)
+    _, notes = fill_learning_rates([stage("head"), stage("last:1"), stage("all")], LAYOUT, DEFAULTS)
     assert [note.split(":")[0] for note in notes] == [
         "stages[0].lr is 0.01",
         "stages[1, 2].lr is 0.0001, layer_decay 0.8",
@@ -86,20 +92,20 @@ def test_stages_with_one_rate_are_named_together():
 
 def test_what_the_recipe_gives_stays():
     given = [stage("all", lr=3e-4), stage("all", lr={"head": 1e-3, "backbone": 1e-4}), stage("head", lr=0.05)]
-    filled, notes = fill_rates(given, LAYOUT, DEFAULTS)
+    filled, notes = fill_learning_rates(given, LAYOUT, DEFAULTS)
     assert [one.lr for one in filled] == [one.lr for one in given]
     assert ([one.layer_decay for one in filled], notes) == ([1.0, 1.0, 1.0], ())
-    (decayed,), (note,) = fill_rates([stage("all", layer_decay=0.5)], LAYOUT, DEFAULTS)
+    (decayed,), (note,) = fill_learning_rates([stage("all", layer_decay=0.5)], LAYOUT, DEFAULTS)
     assert note.startswith("stages[0].lr is 0.0001: default")
     assert (decayed.lr, decayed.layer_decay) == (1e-4, 0.5)
-    (written,), again = fill_rates([decayed], LAYOUT, DEFAULTS)
+    (written,), again = fill_learning_rates([decayed], LAYOUT, DEFAULTS)
     assert (written, again) == (decayed, ())
 
 
 def test_a_head_that_is_fitted_at_once_needs_no_rate_and_a_wrong_selector_is_left_to_the_plan():
     fitted = StageSpec(train="head", fit="logistic_regression")
     wrong = stage("/nothing/")
-    filled, notes = fill_rates([fitted, wrong], LAYOUT, DEFAULTS)
+    filled, notes = fill_learning_rates([fitted, wrong], LAYOUT, DEFAULTS)
     assert ([one.lr for one in filled], notes) == ([None, None], ())
     assert rate_notes([fitted, wrong.model_copy(update={"lr": 9.0})], LAYOUT, DEFAULTS) == ()
 

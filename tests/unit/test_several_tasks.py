@@ -12,7 +12,7 @@ from hf_finetune.data.joint_tasks import MultiTaskDataset, task_columns
 from hf_finetune.methods.class_balance import balanced_loss
 from hf_finetune.methods.task_mixing import FreezeIdleHeads, TaskMixture, TaskSampler, mixed_loss
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.joining import join_tasks, task_heads, weights_of_task
+from hf_finetune.models.joining import extract_task_weights, join_tasks, task_heads
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.task_heads import TaskHeads
 from hf_finetune.recipe import parse_recipe
@@ -175,8 +175,8 @@ def test_a_task_without_examples_in_a_batch_has_a_gradient_of_zero_and_not_none(
     loss = mixed_loss(columns, [balanced_loss("single_label", None)] * 2, None)
     loss((heads(torch.randn(4, 3)),), torch.tensor([[0.0, NAN]] * 4)).backward()
     assert all(parameter.grad is not None for parameter in heads.parameters())
-    assert all(not parameter.grad.any() for parameter in heads.parameters_of("b"))
-    assert all(parameter.grad.any() for parameter in heads.parameters_of("a"))
+    assert all(not parameter.grad.any() for parameter in heads.task_parameters("b"))
+    assert all(parameter.grad.any() for parameter in heads.task_parameters("a"))
 
 
 @pytest.mark.defends(
@@ -301,7 +301,7 @@ def test_a_joined_model_gives_the_logits_of_each_task_and_each_can_be_taken_out_
         assert logits.shape == (3, 8)
         start = 0
         for task, model in alone.items():
-            weights = weights_of_task(joined, task)
+            weights = extract_task_weights(joined, task)
             model.load_state_dict(weights)
             own = model.eval()(**batch).logits
             assert own.abs().sum() > 0

@@ -155,7 +155,7 @@ def test_the_launcher_ends_no_process_that_is_about_to_tell_whom_it_lost(termina
         finally:
             interrupt.restore()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert interrupt.requested and terminated == []
+    assert interrupt.signal_received and terminated == []
 
 
 def test_other_errors_stay_what_they_are():

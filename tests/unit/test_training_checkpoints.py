@@ -7,9 +7,9 @@ import pytest
 from hf_finetune.training.checkpoints import (
     SEAL,
     checkpoint_step,
-    is_whole,
+    is_intact,
     last_checkpoint,
-    rotate,
+    remove_old_checkpoints,
     seal_checkpoint,
 )
 
@@ -71,7 +71,7 @@ def test_a_checkpoint_with_one_bad_file_is_skipped_and_removed(tmp_path, name, d
     else:
         flipped = bytes([content[0] ^ 1]) + content[1:]
         file.write_bytes({"empty": b"", "cut off": content[:-1], "changed": flipped}[damage])
-    assert is_whole(whole) and not is_whole(bad)
+    assert is_intact(whole) and not is_intact(bad)
     assert last_checkpoint(tmp_path) == whole
     assert names(tmp_path) == ["checkpoint-10"]
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_with_one_bad_file_is_skipped_and_removed(tmp_path, name, d
 def test_a_damaged_seal_counts_for_nothing(tmp_path, text):
     path = checkpoint(tmp_path, 10)
     (path / SEAL).write_text(text, encoding="utf-8")
-    assert not is_whole(path)
+    assert not is_intact(path)
 
 
 def test_the_parts_that_several_processes_write_are_sealed_too(tmp_path):
@@ -89,9 +89,9 @@ def test_the_parts_that_several_processes_write_are_sealed_too(tmp_path):
     part.parent.mkdir()
     part.write_bytes(b"shard")
     seal_checkpoint(path)
-    assert is_whole(path)
+    assert is_intact(path)
     part.write_bytes(b"shar")
-    assert not is_whole(path)
+    assert not is_intact(path)
 
 
 def test_a_checkpoint_whose_best_one_is_damaged_is_skipped(tmp_path):
@@ -110,13 +110,13 @@ def test_a_checkpoint_whose_best_one_is_damaged_is_skipped(tmp_path):
 def test_the_newest_and_the_best_checkpoint_stay(tmp_path, best, kept):
     for step in (9, 10, 20, 30):
         checkpoint(tmp_path, step, sealed=False)
-    rotate(tmp_path, best)
+    remove_old_checkpoints(tmp_path, best)
     assert names(tmp_path) == [f"checkpoint-{step}" for step in kept]
-    rotate(tmp_path, best)
+    remove_old_checkpoints(tmp_path, best)
     assert len(names(tmp_path)) == 2
 
 
 def test_a_lone_checkpoint_stays(tmp_path):
     checkpoint(tmp_path, 9)
-    rotate(tmp_path, 9)
+    remove_old_checkpoints(tmp_path, 9)
     assert names(tmp_path) == ["checkpoint-9"]

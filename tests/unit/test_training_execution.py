@@ -69,7 +69,9 @@ def test_what_is_set_stays_while_the_rest_is_measured(tmp_path, tiny_model, meas
     assert options["steps"] == 12 and not options["forward_only"]
 
 
-@pytest.mark.defends("hf_finetune.training.execution:_read", why="A resumed stage keeps its execution mode")
+@pytest.mark.defends(
+    "hf_finetune.training.execution:_read_decision", why="A resumed stage keeps its execution mode"
+)
 def test_a_resumed_stage_computes_as_it_began(tmp_path, tiny_model, measured):
     model = tiny_model(NAME)
     assert decide(model, tmp_path, AUTO).way == measured.way

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_finetune.training.freezing import freeze_all_but, frozen_modules, unfreeze_modes
+from hf_finetune.training.freezing import freeze_all_but, frozen_modules, release_eval_mode
 
 
 class Net(nn.Module):
@@ -74,7 +74,7 @@ def test_a_trained_batch_norm_does_move():
 def test_release_lets_everything_train_again_and_leaves_gradients_alone():
     model = Net()
     freeze_all_but(model, ["fc.weight"])
-    unfreeze_modes(model)
+    release_eval_mode(model)
     model.train()
     assert all(module.training for module in model.modules())
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["fc.weight"]
@@ -93,10 +93,10 @@ def test_a_frozen_model_can_be_copied_and_pickled():
     model = Net()
     freeze_all_but(model, ["fc.weight"])
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        unfreeze_modes(model)
+        release_eval_mode(model)
         other.train()
         assert not other.first[1].training
-        unfreeze_modes(other)
+        release_eval_mode(other)
         other.train()
         assert other.first[1].training
         model.eval()

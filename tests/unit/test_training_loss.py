@@ -6,14 +6,14 @@ from transformers import EvalPrediction
 
 from hf_finetune.runs.tasks import score_tasks
 from hf_finetune.training.callbacks import DivergedError
-from hf_finetune.training.loss import finite_logits
+from hf_finetune.training.loss import require_finite_logits
 
 LOGITS = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32)
 
 
 @pytest.mark.parametrize("given", [LOGITS, (LOGITS, np.zeros(3))])
 def test_logits_are_given_with_or_without_what_a_model_puts_beside_them(given):
-    assert np.array_equal(finite_logits(EvalPrediction(given, np.zeros(2))), LOGITS)
+    assert np.array_equal(require_finite_logits(EvalPrediction(given, np.zeros(2))), LOGITS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -22,7 +22,7 @@ def test_logits_that_are_no_numbers_are_told_as_what_they_are(value):
     wrong = LOGITS.copy()
     wrong[1, 0] = value
     with pytest.raises(DivergedError, match="is not finite"):
-        finite_logits(EvalPrediction(wrong, np.zeros(2)))
+        require_finite_logits(EvalPrediction(wrong, np.zeros(2)))
 
 
 def test_those_of_several_tasks_are_too():

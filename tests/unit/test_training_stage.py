@@ -62,7 +62,7 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path, tiny_model,
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.freezing:unfreeze_modes",
+    "hf_finetune.training.freezing:release_eval_mode",
     why="A model follows `train()` again after its stage",
     by=ignored_in_a_stage,
 )

@@ -132,7 +132,7 @@ def test_trap_04_a_stage_is_frozen_before_its_optimizer_is_made(tmp_path, tiny_m
 
 def skip_single_selector(original, self, model, state):
     """Nothing for a single selector."""
-    if not self.once:
+    if not self.is_single_phase:
         original(self, model, state)
 
 

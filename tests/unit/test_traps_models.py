@@ -212,7 +212,7 @@ def test_trap_21_the_head_has_the_size_of_the_labels(tmp_path, tiny_model):
     assert (model.config.id2label, model.config.label2id) == (names, {name: n for n, name in names.items()})
 
 
-@pytest.mark.defends("hf_finetune.models.export:_mend_timm_config", why="timm loads a saved timm config")
+@pytest.mark.defends("hf_finetune.models.export:_fix_timm_config", why="timm loads a saved timm config")
 def test_trap_22_a_timm_model_loads_in_both_libraries(tmp_path, tiny_model):
     """transformers saves ``model_args: null`` for timm, and timm ``model_args.num_classes`` for transformers."""
     model = tiny_model(RESNET, model_args=None)

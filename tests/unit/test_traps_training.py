@@ -316,7 +316,7 @@ def test_trap_18_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:SingleStageTrainer._spare_the_frozen_prefix",
+    "hf_finetune.training.trainer:SingleStageTrainer._disable_checkpointing_of_frozen_prefix",
     why="Activations of a frozen prefix are not checkpointed",
 )
 def test_trap_24_checkpointed_activations_do_not_reach_into_a_frozen_prefix(tmp_path, tiny_model):
