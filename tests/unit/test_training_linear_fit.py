@@ -9,7 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from hf_finetune.evaluation.metrics import probabilities
-from hf_finetune.training.linear_fit import ABSENT, SURE, assign_folds, fit_linear
+from hf_finetune.training.linear_fit import (
+    CONSTANT_CLASS_LOGIT,
+    MISSING_CLASS_LOGIT,
+    assign_folds,
+    fit_linear,
+)
 
 
 def blobs(classes=3, features=6, each=20, distance=2.0, seed=0):
@@ -131,20 +136,20 @@ def test_a_class_without_examples_is_never_named():
     features, labels = blobs(2)
     found = fit_linear(features, np.where(labels == 1, 3, 0), "single_label", 4, (1.0,))
     assert found.weight[[1, 2]].tolist() == np.zeros((2, 6)).tolist()
-    assert found.bias[[1, 2]].tolist() == [ABSENT, ABSENT]
+    assert found.bias[[1, 2]].tolist() == [MISSING_CLASS_LOGIT, MISSING_CLASS_LOGIT]
     assert set(found(features).argmax(axis=1)) == {0, 3}
     alone = fit_linear(features, np.zeros(len(labels), dtype=np.int64), "single_label", 2, (1.0,))
-    assert alone(features[:1]).tolist() == [[0.0, ABSENT]]
+    assert alone(features[:1]).tolist() == [[0.0, MISSING_CLASS_LOGIT]]
 
 
 def test_of_several_labels_one_that_all_have_or_none_is_settled():
     features, labels = blobs(2)
     several = np.stack([labels, np.ones_like(labels), np.zeros_like(labels)], axis=1)
     found = fit_linear(features, several, "multi_label", 3, (1.0,))
-    assert found(features)[:, 1:].tolist() == [[SURE, -SURE]] * len(labels)
+    assert found(features)[:, 1:].tolist() == [[CONSTANT_CLASS_LOGIT, -CONSTANT_CLASS_LOGIT]] * len(labels)
     assert ((found(features)[:, 0] > 0) == (labels == 1)).mean() > 0.95
-    shifted = fit_linear(features, several, "multi_label", 3, (1.0,), logit_adjustments=(0.5, 30.0, -30.0))
-    assert shifted.bias.tolist() == [found.bias[0] - 0.5, SURE, -SURE]
+    shifted = fit_linear(features, several, "multi_label", 3, (1.0,), shifts=(0.5, 30.0, -30.0))
+    assert shifted.bias.tolist() == [found.bias[0] - 0.5, CONSTANT_CLASS_LOGIT, -CONSTANT_CLASS_LOGIT]
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label", "regression"])
