@@ -10,7 +10,7 @@ from hf_finetune.errors import MOST_SHOWN, Problem, listed, quoted
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.reading import flat_labels
-from hf_finetune.tasks import modality_of
+from hf_finetune.tasks import find_modality
 
 __all__ = [
     "check_class_counts",
@@ -33,7 +33,7 @@ def check_readable(
     Returns:
         The splits (without those rows if ``skip``), notes on dropped rows and on how files are read, and problems.
     """
-    modality = modality_of(next(iter(tables.values())).dataset.column_names)
+    modality = find_modality(next(iter(tables.values())).dataset.column_names)
     usable, faulty_rows, check = {}, [], modality.check()
     for split, table in tables.items():
         faults = check.faults(table.dataset, table.ids)

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Features, Value
 from hf_finetune.data.label_form import LabelForm, parse_label_form
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.tasks import MODALITIES, Modality
-from hf_finetune.tasks.columns import only_one
+from hf_finetune.tasks.columns import choose_only_candidate
 
 __all__ = ["Columns", "find_columns", "find_inputs", "resolved_columns"]
 
@@ -177,7 +177,7 @@ def _find_label(
     candidates = [name for name in features if name.lower() in _LABEL_NAMES and name not in taken]
     if not candidates:
         candidates = [n for n in features if isinstance(features[n], ClassLabel) and n not in taken]
-    return only_one("label", "labels", candidates, features)
+    return choose_only_candidate("label", "labels", candidates, features)
 
 
 def _no_such_column(place: str, name: str, features: Features) -> Problem:

@@ -114,7 +114,7 @@ def choose_columns(
             used[optional] = optional
         return used, notes
     second = named.get(optional) or next(
-        (name for name in (optional, *modality.partners(used[main])) if name in candidates), None
+        (name for name in (optional, *modality.second_column_names(used[main])) if name in candidates), None
     )
     if second is not None and second != used[main]:
         reason = f"because the model was trained on single {modality.plural}"

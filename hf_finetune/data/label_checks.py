@@ -11,7 +11,7 @@ from hf_finetune.data.tables import Table
 from hf_finetune.errors import listed, quoted
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import flat_labels
-from hf_finetune.tasks import modality_of
+from hf_finetune.tasks import find_modality
 
 __all__ = ["merge_variants", "normalize_name", "note_contradictions", "note_variants", "spellings"]
 
@@ -118,7 +118,7 @@ def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
         labels = [_comparable(label) for label in table.labels]
         conflicts = [group for group in rows.values() if len({labels[row] for row in group}) > 1]
         if conflicts:
-            kind = modality_of(table.dataset.column_names).plural
+            kind = find_modality(table.dataset.column_names).plural
             count = sum(map(len, conflicts))
             shown = listed((_format_group(table, group) for group in conflicts), most=5)
             notes.append(

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from hf_finetune.tasks.seeded_augmentation import seed_of, set_epoch
+from hf_finetune.tasks.seeded_augmentation import derive_seed, set_epoch
 
 __all__ = ["TARGET", "PairedCollate", "PairedExamples"]
 
@@ -46,7 +46,7 @@ class PairedExamples(torch.utils.data.Dataset):
         """Return the index of the target input that is paired with an example in this epoch."""
         repetition, position = divmod(index, len(self.target))
         if (self.epoch, repetition) not in self._orders:
-            seed = seed_of(self.seed, self.epoch, repetition)
+            seed = derive_seed(self.seed, self.epoch, repetition)
             order = torch.randperm(len(self.target), generator=torch.Generator().manual_seed(seed))
             self._orders[self.epoch, repetition] = order.tolist()
         return self._orders[self.epoch, repetition][position]

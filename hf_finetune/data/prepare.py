@@ -34,7 +34,7 @@ from hf_finetune.data.targets import Targets, resolve_targets
 from hf_finetune.errors import InputError, Problem, listed, quoted
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
-from hf_finetune.tasks import Modality, modality_of
+from hf_finetune.tasks import Modality, find_modality
 
 __all__ = ["LabeledData", "Pool", "prepare_data"]
 
@@ -274,7 +274,7 @@ def _read_tables(
                 notes.append(f"The {split} split has no labels, so it counts as missing.")
             else:
                 tables[split] = table
-    modality = modality_of(used.inputs)
+    modality = find_modality(used.inputs)
     column = used.inputs[modality.main_column]
     if (
         modality.opens_files

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from hf_finetune.tasks.seeded_augmentation import seed_of
+from hf_finetune.tasks.seeded_augmentation import derive_seed
 
 __all__ = ["generator_of", "sample_with_cycling", "shuffle_by_length"]
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:
     """Return the random generator for sampling in an epoch."""
-    return torch.Generator().manual_seed(seed_of(seed, epoch))
+    return torch.Generator().manual_seed(derive_seed(seed, epoch))
 
 
 def sample_with_cycling(members: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -18,7 +18,7 @@ from hf_finetune.data.split_names import SPLITS
 from hf_finetune.errors import InputError, Problem, quoted
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN, Target, read_labels, training_labels
-from hf_finetune.tasks import Modality, modality_of
+from hf_finetune.tasks import Modality, find_modality
 
 __all__ = [
     "ROW_VALUES",
@@ -241,7 +241,7 @@ def read_table(
         weights = tuple(dataset[columns.weight][:])
     groups = tuple(dataset[columns.group][:]) if columns.group is not None else None
     notes: list[str] = []
-    modality = modality_of(columns.inputs)
+    modality = find_modality(columns.inputs)
     inputs = dataset.select_columns(list(columns.input_columns()))
     inputs = inputs.rename_columns({name: role for role, name in columns.inputs.items() if name is not None})
     paths: list[str | None] = [None] * len(dataset) if files is None else list(files)
@@ -280,7 +280,7 @@ def is_unlabeled(table: Table) -> bool:
 
 def hash_rows(table: Table) -> Table:
     """Return the table with ``contents`` and ``keys``. Each file is read once, and none is decoded."""
-    contents, keys = modality_of(table.dataset.column_names).hashes(table.dataset)
+    contents, keys = find_modality(table.dataset.column_names).hashes(table.dataset)
     return replace(table, contents=tuple(contents), keys=tuple(keys))
 
 
@@ -290,4 +290,4 @@ def content_keys(dataset: Dataset) -> tuple[str | None, ...]:
     Args:
         dataset: Split with the columns of ``LabeledData``.
     """
-    return tuple(modality_of(dataset.column_names).hashes(dataset)[1])
+    return tuple(find_modality(dataset.column_names).hashes(dataset)[1])

@@ -105,7 +105,7 @@ def synthetic_data(
         pair: Whether optional columns are filled too.
     """
     rng = random.Random(0)
-    examples = modality.made_up(EXAMPLES, rng, length=words, pair=pair)
+    examples = modality.synthetic_examples(EXAMPLES, rng, length=words, pair=pair)
     types = modality.features()
     columns: dict[str, list[Any]] = {"id": [f"made-up:{index}" for index in range(EXAMPLES)], **examples}
     features = {"id": Value("string"), **{name: types[name] for name in examples}}

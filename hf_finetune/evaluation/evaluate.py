@@ -22,7 +22,7 @@ from hf_finetune.targets.labels import Target
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, keep_top, needs_reduction, stack_top
-from hf_finetune.tasks import modality_of
+from hf_finetune.tasks import find_modality
 from hf_finetune.tasks.examples import Remarks
 
 __all__ = ["EvaluationResult", "evaluate_model", "model_examples"]
@@ -180,7 +180,7 @@ def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:
         dataset: Data with the columns of a modality.
         limit: Number of examples to yield, from the first on; None yields all.
     """
-    modality = modality_of(dataset.column_names)
+    modality = find_modality(dataset.column_names)
     # select columns first: every operation on a dataset copies its features, with the names of all classes
     plain = dataset.select_columns(modality.columns_in(dataset.column_names)).with_format(None)
     for row in islice(plain, limit):

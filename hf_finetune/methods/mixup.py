@@ -10,8 +10,8 @@ from torchvision.transforms import v2
 from hf_finetune.methods.base import Method, StageContext
 from hf_finetune.recipe.method_rules import MIXUP
 from hf_finetune.targets.losses import valid_labels
-from hf_finetune.tasks import modality_of
-from hf_finetune.tasks.seeded_augmentation import seed_of
+from hf_finetune.tasks import find_modality
+from hf_finetune.tasks.seeded_augmentation import derive_seed
 
 __all__ = ["BatchMixer", "label_probabilities"]
 
@@ -74,7 +74,7 @@ class BatchMixer(Method):
             process: Index of the process.
         """
         for index, batch in enumerate(batches):
-            yield self.mix(batch, seed_of(self.seed, step, index, process))
+            yield self.mix(batch, derive_seed(self.seed, step, index, process))
 
     def mix(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
         """Return a batch with mixed images, and with class probabilities [batch, classes] as labels.
@@ -83,7 +83,7 @@ class BatchMixer(Method):
             batch: Images [batch, channels, height, width] and ``labels`` [batch].
             seed: Random seed.
         """
-        name = modality_of(batch).main_input
+        name = find_modality(batch).main_input
         labels = label_probabilities(batch["labels"], self.classes)
         rng_state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)  # used by torchvision

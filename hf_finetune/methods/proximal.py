@@ -19,7 +19,7 @@ from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.planning.stages import Plan
 from hf_finetune.recipe.method_rules import GRADIENT_NOISE, PROXIMAL
 from hf_finetune.recipe.schema import StageSpec
-from hf_finetune.tasks.seeded_augmentation import seed_of
+from hf_finetune.tasks.seeded_augmentation import derive_seed
 
 __all__ = [
     "GradientNoise",
@@ -231,7 +231,7 @@ class GradientNoise(CallbackMethod):
         step = state.global_step
         parameters = _optimizer_parameters(kwargs["optimizer"], self.groups)
         gradients = [weight.grad for _, weight, _ in parameters if weight.grad is not None]
-        add_noise(gradients, noise_variance(self.eta, step), seed_of(self.seed, step))
+        add_noise(gradients, noise_variance(self.eta, step), derive_seed(self.seed, step))
 
 
 def _optimizer_parameters(

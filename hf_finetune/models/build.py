@@ -223,7 +223,7 @@ def load_processor(
         raise (refused or InputError(processor_problem(path, modality, error))) from error
     if modality.has_tokens:
         check_tokenizer("model.path", path, revision=revision, trust_remote_code=trust_remote_code)
-    if modality.is_empty(processor):
+    if modality.is_default_processor(processor):
         raise InputError(processor_problem(path, modality))
     if missing := modality.complete_processor(processor):
         raise InputError(Problem("model.path", f"must have {missing}", repr(path)))

@@ -172,7 +172,7 @@ def check_head_pooling(model: PreTrainedModel, modality: Modality) -> None:
         InputError: If the pooling is ``cls`` and the model has no class token that attends to the other tokens.
     """
     pools = [head.pool for head in _heads(model) if head.pool is not None]
-    reason = modality.unfit_pooling(model, pools[0].kind) if pools else None
+    reason = modality.pooling_objection(model, pools[0].kind) if pools else None
     if reason is not None:
         raise head_error(model.config, reason)
 

@@ -137,7 +137,7 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
         try:
             dataset = load_labeled(model_or_run, classifier)
             examples = tuple(
-                classifier.modality.page_values(example, folder / f"example-{number}")
+                classifier.modality.demo_values(example, folder / f"example-{number}")
                 for number, example in enumerate(model_examples(dataset, MAX_EXAMPLES))
             )
         except InputError as error:
@@ -220,7 +220,7 @@ def _build_single_tab(gradio: Any, page: Page) -> None:
     has_classes = TARGETS[page.classifier.target].has_classes
     with gradio.Row():
         with gradio.Column():
-            fields = page.modality.page_fields(gradio, pair=page.pairs)
+            fields = page.modality.demo_components(gradio, pair=page.pairs)
             button = gradio.Button("Classify", variant="primary")
         with gradio.Column():
             if has_classes:

@@ -24,8 +24,8 @@ from hf_finetune.publishing.exported_pipeline import (
     ExportedPipeline,
     example_inputs,
     export_metadata,
+    get_processor,
     model_inputs,
-    processor_of,
 )
 from hf_finetune.publishing.graph_export import (
     ONNX_FILE,
@@ -207,7 +207,7 @@ def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data
 def _copy_config(model_or_run: str | Path, classifier: Classifier, folder: Path) -> None:
     """Write the config with the label map, and the preprocessing, as the files that transformers reads."""
     source = resolve_model_dir(model_or_run)
-    processor_of(classifier).save_pretrained(folder)
+    get_processor(classifier).save_pretrained(folder)
     config = classifier.pipe.model.config
     if isinstance(source, Path) and not is_given(config):
         shutil.copyfile(source / "config.json", folder / "config.json")

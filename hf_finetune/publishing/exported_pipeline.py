@@ -22,7 +22,6 @@ __all__ = [
     "export_metadata",
     "load_exported_classifier",
     "model_inputs",
-    "processor_of",
 ]
 
 METADATA = ("task", "target", "labels", "logit_temperature", "decision_thresholds", "preprocessing")
@@ -55,7 +54,7 @@ class ExportedPipeline:
 
 def model_inputs(classifier: Classifier) -> Preprocess:
     """Return a function that preprocesses a batch of examples exactly as the transformers pipeline does."""
-    return classifier.modality.batch_inputs(processor_of(classifier))
+    return classifier.modality.batch_inputs(get_processor(classifier))
 
 
 def example_inputs(classifier: Classifier) -> Batch:
@@ -75,14 +74,14 @@ def export_metadata(classifier: Classifier) -> dict[str, str]:
         "labels": list(classifier.label_names),
         "logit_temperature": classifier.temperature,
         "decision_thresholds": classifier.thresholds,
-        "preprocessing": classifier.modality.describe_processor(processor_of(classifier)),
+        "preprocessing": classifier.modality.describe_processor(get_processor(classifier)),
     }
     return {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in values.items()}
 
 
-def processor_of(classifier: Classifier) -> Any:
+def get_processor(classifier: Classifier) -> Any:
     """Return the preprocessor of a classifier's pipeline."""
-    return classifier.modality.processor_of(classifier.pipe)
+    return classifier.modality.get_processor(classifier.pipe)
 
 
 def load_exported_classifier(

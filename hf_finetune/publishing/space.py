@@ -15,7 +15,7 @@ from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolv
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import CODE
-from hf_finetune.publishing.exported_pipeline import processor_of
+from hf_finetune.publishing.exported_pipeline import get_processor
 from hf_finetune.targets import TARGETS
 
 __all__ = ["write_space"]
@@ -91,7 +91,7 @@ def _settings(classifier: Classifier, title: str, model: str | None, pairs: bool
         "classes": list(classifier.label_names),
         "temperature": classifier.temperature,
         "code_of_head": is_given(classifier.pipe.model.config),
-        **classifier.modality.space_settings(processor_of(classifier), pair=pairs),
+        **classifier.modality.space_settings(get_processor(classifier), pair=pairs),
     }
 
 

@@ -84,9 +84,7 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
         {"preset": preset_or_fields} if isinstance(preset_or_fields, str) else as_mapping(preset_or_fields)
     )
     for other_modality in other_modalities:
-        repair = (
-            f"It applies to {other_modality.plural}; for {modality.plural}, use {modality.augment_words}."
-        )
+        repair = f"It applies to {other_modality.plural}; for {modality.plural}, use {modality.augment_description}."
         for name in other_modality.augment_fields.model_fields:
             if augment.get(name) and augment[name] != "none":
                 place = (

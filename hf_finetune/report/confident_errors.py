@@ -12,7 +12,7 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.targets.reading import flat_labels
 from hf_finetune.targets.top_scores import confidences
 from hf_finetune.targets.unknown_labels import fill_unknown
-from hf_finetune.tasks import modality_of
+from hf_finetune.tasks import find_modality
 
 __all__ = ["describe_data", "find_mistakes"]
 
@@ -37,7 +37,7 @@ def find_mistakes(
     wrong, confidence = _wrong(predictions, decisions)
     count = min(MAX_EXAMPLES, int(wrong.sum()))
     order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[:count]
-    modality, kind = modality_of(dataset.column_names), TARGETS[predictions.target]
+    modality, kind = find_modality(dataset.column_names), TARGETS[predictions.target]
     return [
         {
             "id": predictions.ids[row],

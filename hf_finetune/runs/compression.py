@@ -17,7 +17,7 @@ from hf_finetune.publishing.parity import median_milliseconds
 from hf_finetune.recipe.method_rules import DISTILLATION
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import load_stage_weights
-from hf_finetune.tasks import Inputs, modality_of
+from hf_finetune.tasks import Inputs, find_modality
 
 __all__ = ["compare_sizes", "measure_size"]
 
@@ -164,7 +164,7 @@ def _example(inputs: Inputs) -> dict[str, torch.Tensor]:
 
 def _describe_example(example: Batch) -> str:
     """Return the size of an example: ``224 x 224 pixels`` or ``38 tokens``."""
-    return modality_of(example).size_words(example)
+    return find_modality(example).format_size(example)
 
 
 def _stage_names(prepared: PreparedRun, indices: list[int]) -> str:

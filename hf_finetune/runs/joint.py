@@ -14,7 +14,7 @@ from hf_finetune.recipe import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 from hf_finetune.targets.metric import MetricSettings
-from hf_finetune.tasks import modality_of
+from hf_finetune.tasks import find_modality
 
 __all__ = [
     "MEAN",
@@ -119,7 +119,7 @@ def _cross_task_leakage_notes(data_by_task: Mapping[str, LabeledData]) -> list[s
         for other_name, trained_on in data_by_task.items():
             if name == other_name or evaluated.test is None:
                 continue
-            modality = modality_of(evaluated.test.column_names)
+            modality = find_modality(evaluated.test.column_names)
             known = set(modality.hashes(trained_on.train)[0])
             count = sum(content in known for content in modality.hashes(evaluated.test)[0])
             if count:

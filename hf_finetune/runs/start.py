@@ -118,7 +118,7 @@ def _load_teacher(spec: TeacherSpec, place: str, prepared: PreparedRun) -> Teach
     else:
         order = [teacher_classes.index(name) for name in student_classes]
     modality = prepared.task.modality
-    if not modality.same_inputs(modality.processor_of(classifier.pipe), prepared.processor):
+    if not modality.same_preprocessing(modality.get_processor(classifier.pipe), prepared.processor):
         value = "different preprocessing"
         repair = "Choose a teacher with the same tokenizer, or the same image size and normalization."
         raise InputError(Problem(place, "must use the same preprocessing as the model", value, repair))

@@ -1,6 +1,6 @@
-"""Modalities and tasks, one folder for each modality, and everything that depends on them."""
+"""Modalities (kinds of model inputs) and tasks (a modality with an auto class); registers the built-in ones."""
 
-from hf_finetune.tasks.base import MODALITIES, TASKS, Task, modality_of, spatial_input, token_count
+from hf_finetune.tasks.base import MODALITIES, TASKS, Task, find_modality, spatial_input, token_count
 from hf_finetune.tasks.examples import Inputs
 from hf_finetune.tasks.image import IMAGE_CLASSIFICATION
 from hf_finetune.tasks.modality import Modality
@@ -12,7 +12,7 @@ __all__ = [
     "Inputs",
     "Modality",
     "Task",
-    "modality_of",
+    "find_modality",
     "register",
     "spatial_input",
     "token_count",
@@ -23,7 +23,7 @@ def register(task: Task) -> None:
     """Add a task, and its modality unless another task has added it.
 
     Raises:
-        ValueError: If the name of the task is taken, or that of its modality by another modality.
+        ValueError: If the name of the task, or of its modality, is already registered for another object.
     """
     if task.modality not in MODALITIES.values():
         MODALITIES.add(task.modality)

@@ -8,7 +8,7 @@ from hf_finetune.fields.registry import Registry
 from hf_finetune.tasks.examples import Inputs, Splits
 from hf_finetune.tasks.modality import Modality
 
-__all__ = ["MODALITIES", "TASKS", "Task", "modality_of", "spatial_input", "token_count"]
+__all__ = ["MODALITIES", "TASKS", "Task", "find_modality", "spatial_input", "token_count"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Task:
         title: Name in model cards.
         modality: Kind of input.
         auto_model: Name of the auto class of transformers.
-        suffix: Ending of the names of its architectures.
+        suffix: Suffix of the class names of its models, such as ``ForImageClassification``.
     """
 
     name: str
@@ -58,7 +58,7 @@ TASKS: Registry[Task] = Registry("task")
 """All tasks, by name."""
 
 
-def modality_of(names: Iterable[str]) -> Modality:
+def find_modality(names: Iterable[str]) -> Modality:
     """Return the modality of a dataset or of a batch.
 
     Args:

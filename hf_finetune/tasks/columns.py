@@ -9,7 +9,7 @@ from hf_finetune.errors import MOST_SHOWN, Problem, quoted
 if TYPE_CHECKING:
     from datasets import Features
 
-__all__ = ["ColumnRole", "is_string", "only_one", "usual_columns"]
+__all__ = ["ColumnRole", "choose_only_candidate", "find_columns_by_name", "is_string"]
 
 _STRINGS = ("string", "large_string")
 
@@ -20,7 +20,7 @@ class ColumnRole:
 
     Attributes:
         name: Name of the role in ``data.columns``, and of the column in loaded data.
-        plural: What the column holds, for messages: ``images``.
+        plural: Noun for the content of the column, for messages: ``images``.
         rule: Rule for its type, for messages: ``must contain strings``.
         usual_names: Lower-case column names by which the column is recognized.
         accepts: Function that returns whether the feature type of a column fits.
@@ -37,14 +37,14 @@ class ColumnRole:
     optional: bool = False
 
 
-def only_one(
+def choose_only_candidate(
     role: str, plural: str, candidates: Sequence[str], features: "Features"
 ) -> tuple[str | None, list[Problem]]:
     """Return the candidate with the name of the role, or the only candidate; else a problem.
 
     Args:
         role: Role of the column, as in ``data.columns``.
-        plural: What the column holds, for messages.
+        plural: Noun for the content of the column, for messages.
         candidates: Columns that may have the role.
         features: All columns of the data and their types.
     """
@@ -62,7 +62,7 @@ def only_one(
     return None, [Problem(place, f"must be set, because no column looks like {plural}", column_list, repair)]
 
 
-def usual_columns(
+def find_columns_by_name(
     roles: Sequence[ColumnRole],
     features: "Features",
     named: Mapping[str, str],
@@ -74,21 +74,21 @@ def usual_columns(
         roles: Columns of an example.
         features: Columns of the data and their types.
         named: Columns that the user named, by role.
-        taken: Columns that are used otherwise.
+        taken: Columns with another role, such as label or group.
 
     Returns:
         Column of each role, and problems.
     """
-    main, *others = roles
-    columns: dict[str, str | None] = {role.name: named.get(role.name) for role in others}
+    main, *optional = roles
+    columns: dict[str, str | None] = {role.name: named.get(role.name) for role in optional}
     if main.name in named:
         return {main.name: named[main.name], **columns}, []
     usable = [name for name in features if main.accepts(features[name]) and name not in taken]
     candidates = [name for name in usable if name.lower() in main.usual_names]
-    column, problems = only_one(main.name, main.plural, candidates or usable, features)
+    column, problems = choose_only_candidate(main.name, main.plural, candidates or usable, features)
     return {main.name: column, **columns}, problems
 
 
 def is_string(feature: Any) -> bool:
-    """Return whether a column holds strings."""
+    """Return whether a column contains strings."""
     return getattr(feature, "dtype", None) in _STRINGS and type(feature).__name__ == "Value"

@@ -1,4 +1,4 @@
-"""Forms of examples between a modality and the code that uses it: model inputs, masked, decoded, previewed."""
+"""Interfaces between a modality and its callers: model inputs, masked inputs, decoded examples, preview rows."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Inputs:
     Attributes:
         train: Training split, augmented.
         validation: Validation split, prepared as for inference; None if there is none.
-        collate: Collate function, which also does all work that need not be done per example.
+        collate: Collate function; it also does the work per batch, such as normalization.
         lengths: Number of tokens of each training example, for batches of similar lengths; None for random batches.
         truncations: Truncation statistics by task; a single task has the name "".
     """
@@ -88,7 +88,7 @@ class MaskedInputs:
         collate: Collate function.
         loss: Loss function of outputs, labels and ``num_items_in_batch``.
         lengths: Number of tokens of each example, for batches of similar lengths; None for random batches.
-        unmasked: The same examples without masks, for the running statistics of norms; None if they are not needed.
+        unmasked: The same examples without masks, to recompute BatchNorm statistics; None if they are not needed.
         auto_model: Auto class of transformers that loads the checkpoint with its pretraining head; None if there is
             none, so that the classifier is wrapped.
         wrap: Function of a classifier and a seed that returns a model to train in its place; None with ``auto_model``.
@@ -149,7 +149,7 @@ class PreviewRow:
 
 
 class ExampleError(ValueError):
-    """Raised for an example that cannot be read; the message says what it is instead, such as ``an empty file``."""
+    """Raised for an example that cannot be read; the message describes its content, such as ``an empty file``."""
 
 
 class Remarks:

@@ -64,7 +64,7 @@ def masked_loss(
     Unmasked positions are ignored, and the loss of a step without masked positions is 0.
 
     Args:
-        loss_sum: Function of logits, labels and the mask of the labels that count, which returns the summed loss.
+        loss_sum: Function of logits, labels and the mask of the known labels, which returns the summed loss.
     """
 
     def loss(

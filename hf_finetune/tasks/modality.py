@@ -24,19 +24,19 @@ __all__ = ["Modality"]
 
 
 class Modality(Presentation):
-    """Kind of input of a model.
+    """A modality: a kind of model input (image, text), with its columns, preprocessing, checks and pages.
 
     Attributes:
         is_spatial: Whether an input is a grid of values of a fixed size, as an image is.
         has_tokens: Whether an input is a sequence of token ids of any length.
-        opens_files: Whether an example is a file that is opened when it is needed; otherwise files are read as text.
+        opens_files: Whether an example is a file that is opened at each access (an image); False for a text.
         processor_class: Class of transformers that loads the preprocessor of a checkpoint.
-        processor_slot: Argument and attribute of ``transformers.pipeline`` for it, such as ``tokenizer``.
+        processor_argument: Argument of ``transformers.pipeline`` that takes the preprocessor, such as ``tokenizer``.
         processor_files: Checkpoint files that configure the preprocessor, the most common first.
         data_fields: Fields of ``data`` in recipes that concern this modality only.
         augment_fields: Fields of ``data.augment`` that concern this modality only.
-        augment_words: These fields in words, for messages.
-        no_augmentation: Values of these fields that disable augmentation.
+        augment_description: Description of ``augment_fields``, for messages.
+        no_augmentation: Values of ``augment_fields`` that disable augmentation.
         packages: Packages besides torch and transformers that the preprocessor needs.
     """
 
@@ -44,18 +44,18 @@ class Modality(Presentation):
     has_tokens: ClassVar[bool] = False
     opens_files: ClassVar[bool] = False
     processor_class: ClassVar[str]
-    processor_slot: ClassVar[str]
+    processor_argument: ClassVar[str]
     processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
     data_fields: ClassVar[type[Part]] = Part
     augment_fields: ClassVar[type[Part]] = Part
-    augment_words: ClassVar[str] = "none"
+    augment_description: ClassVar[str] = "none"
     no_augmentation: ClassVar[Mapping[str, Any]] = {}
     packages: ClassVar[tuple[str, ...]] = ()
 
     @property
     def processor_noun(self) -> str:
         """Noun for the preprocessor with its article, such as ``a tokenizer``."""
-        return f"a {self.processor_slot.replace('_', ' ')}"
+        return f"a {self.processor_argument.replace('_', ' ')}"
 
     def field_problems(self, augment: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield the problems between the fields of ``data.augment``.
@@ -75,26 +75,26 @@ class Modality(Presentation):
         Args:
             features: Columns of the data and their types.
             named: Columns that the user named, by role.
-            taken: Columns that are used otherwise.
+            taken: Columns with another role, such as label or group.
 
         Returns:
             Column of each role (None for an optional role without one), and problems.
         """
-        from hf_finetune.tasks.columns import usual_columns
+        from hf_finetune.tasks.columns import find_columns_by_name
 
-        return usual_columns(self.roles, features, named, taken)
+        return find_columns_by_name(self.roles, features, named, taken)
 
     def unreadable_files(self, place: str, files: Iterable[Any]) -> list[Problem]:
-        """Return a problem for files that hold examples in a format that cannot be read.
+        """Return a problem for files with examples in a format that cannot be read.
 
         Args:
-            place: Place of the problems.
+            place: Location of the problems.
             files: Paths of all files in a folder.
         """
         return []
 
-    def partners(self, name: str) -> tuple[str, ...]:
-        """Return the usual names of the optional column, by the name of the main column."""
+    def second_column_names(self, name: str) -> tuple[str, ...]:
+        """Return the usual names of the optional column that belongs to a main column of this name."""
         return ()
 
     # Stored examples
@@ -104,7 +104,7 @@ class Modality(Presentation):
         """Return the feature type of each role in loaded data.
 
         Args:
-            decode: Whether a row holds the example itself; otherwise its file, where the modality opens files.
+            decode: Whether rows contain the decoded example; False gives the path or the bytes of its file.
         """
 
     def check(self) -> ExampleCheck:
@@ -141,12 +141,14 @@ class Modality(Presentation):
         return [] if lengths is None else [max(range(len(lengths)), key=lengths.__getitem__)]
 
     @abstractmethod
-    def made_up(self, count: int, chance: Any, *, length: int = 16, pair: bool = False) -> dict[str, Any]:
-        """Return made-up examples, for checks without data.
+    def synthetic_examples(
+        self, count: int, rng: Any, *, length: int = 16, pair: bool = False
+    ) -> dict[str, Any]:
+        """Return synthetic examples, for checks without data.
 
         Args:
             count: Number of examples.
-            chance: Instance of ``random.Random``.
+            rng: Instance of ``random.Random``.
             length: Length of the longest example, if the modality has lengths, in words.
             pair: Whether optional columns are filled too.
 
@@ -164,20 +166,20 @@ class Modality(Presentation):
         """
         self.dummy(processor)
 
-    def is_empty(self, processor: Any) -> bool:
-        """Return whether a preprocessor was built although the files of the checkpoint lack it."""
+    def is_default_processor(self, processor: Any) -> bool:
+        """Return whether transformers built a default preprocessor because the checkpoint has no files for it."""
         return False
 
     def complete_processor(self, processor: Any) -> str | None:
-        """Set what a preprocessor lacks, such as a padding token, in place.
+        """Fill in missing settings of a preprocessor, such as a padding token, in place.
 
         Returns:
-            What the checkpoint must have and lacks, such as ``a tokenizer with a padding token``; None if nothing.
+            Description of the missing part, such as ``a tokenizer with a padding token``; None if nothing is missing.
         """
         return None
 
     def complete_config(self, config: "PreTrainedConfig") -> None:
-        """Set what the config of a loaded model lacks, such as the id of the padding token, in place."""
+        """Fill in missing settings of a loaded model's config, such as the id of the padding token, in place."""
 
     def configure(
         self,
@@ -202,15 +204,15 @@ class Modality(Presentation):
         """
         return ()
 
-    def same_inputs(self, processor: Any, other: Any) -> bool:
+    def same_preprocessing(self, first: Any, second: Any) -> bool:
         """Return whether two preprocessors make the same model inputs of an example."""
         import torch
 
-        inputs, others = (self.dummy(each)[self.main_input] for each in (processor, other))
-        return inputs.shape == others.shape and torch.equal(inputs, others)
+        first_input, second_input = self.dummy(first)[self.main_input], self.dummy(second)[self.main_input]
+        return first_input.shape == second_input.shape and torch.equal(first_input, second_input)
 
-    def unfit_pooling(self, model: "nn.Module", pooling: str) -> str | None:
-        """Return the reason why a model has no position that a pooling reads; None if it has.
+    def pooling_objection(self, model: "nn.Module", pooling: str) -> str | None:
+        """Return the reason why a pooling cannot be used with a model; None if it can.
 
         Args:
             model: Model on any device.
@@ -270,7 +272,7 @@ class Modality(Presentation):
         """Return how decoded examples are stored, so that each is decoded once; None if that saves nothing.
 
         Args:
-            examples: Examples of a split, as ``prepare`` returns them without their random seeds.
+            examples: Examples of a split: the dataset inside the ``SeededExamples`` that ``prepare`` returns.
         """
         return None
 
@@ -282,11 +284,11 @@ class Modality(Presentation):
 
     def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:
         """Return the arguments of ``transformers.pipeline`` besides task and model."""
-        return {self.processor_slot: processor}
+        return {self.processor_argument: processor}
 
-    def processor_of(self, pipe: Any) -> Any:
+    def get_processor(self, pipe: Any) -> Any:
         """Return the preprocessor of a pipeline of transformers."""
-        return getattr(pipe, self.processor_slot)
+        return getattr(pipe, self.processor_argument)
 
     @abstractmethod
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
@@ -308,7 +310,7 @@ class Modality(Presentation):
         return collate_inputs(pipe, preprocess(pipe, examples, size))
 
     def is_unreadable(self, name: str) -> bool:
-        """Return whether a file, by its suffix, holds an example in a format that must be converted first."""
+        """Return whether a file, by its suffix, contains an example in a format that must be converted first."""
         return False
 
     @abstractmethod
@@ -320,10 +322,10 @@ class Modality(Presentation):
                 of a file.
 
         Returns:
-            The example as ``pipeline_input`` returns it, and facts for ``remarks`` on how it was read, or None.
+            The example as ``pipeline_input`` returns it, and metadata for ``Remarks.add``, or None.
 
         Raises:
-            ExampleError: If the cells hold no example.
+            ExampleError: If the cells contain no example.
             Exception: Any exception that a decoder raises for a damaged file.
         """
 
@@ -347,10 +349,10 @@ class Modality(Presentation):
         """
 
     def tracing_examples(self) -> list[Any]:
-        """Return two examples to trace a model with; torch would treat a batch size of 1 as a constant."""
-        columns = self.made_up(2, Random(0))
+        """Return two examples to trace a model with; ``torch.export`` specializes a batch size of 1."""
+        columns = self.synthetic_examples(2, Random(0))
         return [self.pipeline_input({name: columns[name][row] for name in columns}) for row in range(2)]
 
     def describe_processor(self, processor: Any) -> dict[str, Any]:
-        """Return the settings of a preprocessor, as JSON values, from which its computation can be repeated."""
+        """Return the settings of a preprocessor as JSON values, for the metadata of exported models."""
         return dict(processor.to_dict())

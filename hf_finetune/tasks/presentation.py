@@ -1,4 +1,4 @@
-"""Names, words and pages of a modality: how it is called, and how its examples are shown."""
+"""Names, nouns for messages, and pages of a modality."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +63,7 @@ class Presentation(ABC):
 
     @property
     def readable(self) -> str:
-        """Words for what a row must hold, such as ``a readable image``."""
+        """Noun for the required content of a row, such as ``a readable image``."""
         return f"a readable {self.name}"
 
     @property
@@ -76,7 +76,7 @@ class Presentation(ABC):
         """Noun for several such files, such as ``pictures``."""
         return f"{self.file_noun}s"
 
-    def size_words(self, batch: Mapping[str, Any]) -> str:
+    def format_size(self, batch: Mapping[str, Any]) -> str:
         """Return the size of the examples of a batch in words, such as ``38 tokens``."""
         return " x ".join(map(str, batch[self.main_input].shape[1:]))
 
@@ -106,7 +106,7 @@ class Presentation(ABC):
 
     def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
         """Return the model inputs of an example in a form that ``write_preview`` shows."""
-        return self.size_words({self.main_input: inputs[self.main_input][None]})
+        return self.format_size({self.main_input: inputs[self.main_input][None]})
 
     # Pages
 
@@ -122,7 +122,7 @@ class Presentation(ABC):
         """
         return f'"{self.file_noun}{min(self.suffixes, default="")}"'
 
-    def page_fields(self, gradio: Any, *, pair: bool) -> list[Any]:
+    def demo_components(self, gradio: Any, *, pair: bool) -> list[Any]:
         """Return the gradio components in which the user enters an example, one for each column.
 
         Args:
@@ -132,8 +132,8 @@ class Presentation(ABC):
         return [gradio.File(type="filepath", label=self.file_noun.capitalize())]
 
     @abstractmethod
-    def page_values(self, example: Any, path: Path) -> dict[str, str]:
-        """Return an example, as ``pipeline_input`` returns it, as the value of each of the ``page_fields``.
+    def demo_values(self, example: Any, path: Path) -> dict[str, str]:
+        """Return an example, as ``pipeline_input`` returns it, as the value of each of the ``demo_components``.
 
         Args:
             example: The example.
@@ -146,5 +146,10 @@ class Presentation(ABC):
         return Path(__file__).with_name("space_fields.py")
 
     def space_settings(self, processor: Any, *, pair: bool) -> dict[str, Any]:
-        """Return the settings that ``space_code`` reads; the arguments are those of other methods."""
+        """Return the settings that ``space_code`` reads.
+
+        Args:
+            processor: Preprocessor of the model.
+            pair: Whether examples have the optional column.
+        """
         return {}

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-__all__ = ["SeededExamples", "cycle", "seed_of", "set_epoch"]
+__all__ = ["SeededExamples", "cycle", "derive_seed", "set_epoch"]
 
 
-def seed_of(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """Return a seed derived from several integers, the same in every process."""
     return hash(numbers) & 0x7FFF_FFFF_FFFF_FFFF
 
@@ -46,7 +46,7 @@ class SeededExamples(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         before = torch.get_rng_state()
-        torch.default_generator.manual_seed(seed_of(self.seed, self.epoch, index))
+        torch.default_generator.manual_seed(derive_seed(self.seed, self.epoch, index))
         try:
             return self.dataset[index]
         finally:

@@ -77,7 +77,7 @@ class ReadCheck:
             self.read(dataset[index])
         except FileNotFoundError:
             return "no such file"
-        except Exception as error:  # damaged files raise anything
+        except Exception as error:  # decoders raise exceptions of any class for damaged files
             return f"a damaged file ({type(error).__name__}: {error})"
         return None
 

@@ -67,7 +67,7 @@ def write_data(folder, modality, target, names):
         ``data`` of a recipe, and the examples as ``predict`` takes them.
     """
     chance = random.Random(0)
-    columns = modality.made_up(EXAMPLES, chance)
+    columns = modality.synthetic_examples(EXAMPLES, chance)
     labels = target.label_array(
         [target.synthetic_label(chance, len(names)) for _ in range(EXAMPLES)], len(names)
     )
@@ -78,7 +78,7 @@ def write_data(folder, modality, target, names):
         row = {name: values[index] for name, values in columns.items()}
         place = folder / (label if as_folders else "examples")
         place.mkdir(parents=True, exist_ok=True)
-        rows.append(modality.page_values(modality.pipeline_input(row), place / f"{index:02d}"))
+        rows.append(modality.demo_values(modality.pipeline_input(row), place / f"{index:02d}"))
     inputs = tuple(row[modality.main_column] for row in rows)
     if as_folders:
         return {"path": str(folder)}, inputs

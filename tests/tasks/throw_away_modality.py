@@ -58,13 +58,13 @@ class Sound(Modality):
     model_inputs = ("input_values", "attention_mask")
     opens_files = True
     processor_class = "AutoFeatureExtractor"
-    processor_slot = "feature_extractor"
+    processor_argument = "feature_extractor"
     suffixes = frozenset({".wav"})
 
     def features(self, *, decode=True):
         return {"audio": Recording(decode=decode)}
 
-    def made_up(self, count, chance, *, length=16, pair=False):
+    def synthetic_examples(self, count, chance, *, length=16, pair=False):
         times = np.arange(SAMPLES, dtype=np.float32) / RATE
         return {"audio": [np.sin(2 * np.pi * chance.uniform(200, 2000) * times) / 2 for _ in range(count)]}
 
@@ -90,7 +90,7 @@ class Sound(Modality):
 
         return prepare
 
-    def page_values(self, example, path):
+    def demo_values(self, example, path):
         file = path.with_suffix(".wav")
         file.write_bytes(wave_bytes(example))
         return {"audio": str(file)}

@@ -23,7 +23,12 @@ from hf_finetune.data.prepare import LabeledData
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks import MODALITIES, TASKS, Inputs
 from hf_finetune.tasks.image import decoding
-from hf_finetune.tasks.image.transforms import ImageTransform, TransformedImages, needed_edge, train_transform
+from hf_finetune.tasks.image.transforms import (
+    ImageTransform,
+    TransformedImages,
+    min_edge_for_crops,
+    train_transform,
+)
 from hf_finetune.tasks.seeded_augmentation import SeededExamples
 
 DISHES = Path(__file__).parents[2] / "examples/data/dishes/test.parquet"
@@ -123,13 +128,13 @@ def test_much_larger_images_are_kept_small(tmp_path):
     inputs = inputs_of(data)
     kept, _ = once(inputs, tmp_path)
     assert_same(kept, inputs)
-    edge = needed_edge("standard", SIZE)
+    edge = min_edge_for_crops("standard", SIZE)
     rows = [kept.train.dataset.rows[index]["image"] for index in range(2)]
     assert rows[0].size == (round(LARGE[0] * edge / LARGE[1]), edge) and rows[1].size == (90, 70)
     transform = train_transform("light", SIZE, (0.5,) * 3)
     one, other = (
         SeededExamples(TransformedImages(data, ImageTransform(transform, edge=size)), 0)
-        for size in (needed_edge("light", SIZE), None)
+        for size in (min_edge_for_crops("light", SIZE), None)
     )
     difference = one[0]["pixel_values"].int() - other[0]["pixel_values"].int()
     assert 0 < difference.abs().float().mean() < 4

@@ -9,13 +9,13 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from hf_finetune.tasks.image.augment import (
-    SHIFTS,
+    SEEDS_PRESET_RANGES,
     TRANSFORMS,
     KerasAffine,
-    augmented_edge,
+    build_augmentation,
     check_transforms,
     keras_matrix,
-    varying_transform,
+    pre_resize_edge,
     warp,
 )
 from hf_finetune.tasks.image.transforms import train_transform
@@ -32,7 +32,7 @@ def noise(width=50, height=40, seed=0):
 
 
 def transform(preset=None, erase=None, transforms=()):
-    return varying_transform(preset, erase, transforms, SIZE, MEAN)
+    return build_augmentation(preset, erase, transforms, SIZE, MEAN)
 
 
 def drawn(made, seed, image=None):
@@ -41,7 +41,7 @@ def drawn(made, seed, image=None):
 
 
 def test_the_numbers_of_the_preset_seeds():
-    assert SHIFTS == {"angle": 20.0, "shift": 0.2, "shear": 0.2, "zoom": 0.2}
+    assert SEEDS_PRESET_RANGES == {"angle": 20.0, "shift": 0.2, "shear": 0.2, "zoom": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_six_numbers_are_drawn_for_the_preset_seeds_each_in_its_unit(monkeypatch
     image = v2.functional.pil_to_tensor(noise(24, 24))
     degrees, shear, half_the_largest_down, left = 20.0, 0.2, 0.1, -0.2
     matrix = keras_matrix(math.radians(degrees), (half_the_largest_down, left), shear, (0.8, 1.2))
-    assert torch.equal(KerasAffine(**SHIFTS)(image), warp(image, matrix))
+    assert torch.equal(KerasAffine(**SEEDS_PRESET_RANGES)(image), warp(image, matrix))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_transforms_can_be_sent_to_another_process(preset):
     [("light", (), 420), ("seeds", (), 448), ("trivial", (), 532), (None, (), 532), (None, (OF_TIMM,), 1344)],
 )
 def test_how_far_images_are_reduced_first(preset, named, edge):
-    assert augmented_edge(preset, named, 224) == edge
+    assert pre_resize_edge(preset, named, 224) == edge
 
 
 def test_every_name_can_be_made_and_varies_an_image():

@@ -14,10 +14,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hf_finetune.tasks.image import files as image_files
-from hf_finetune.tasks.image.feature import PictureFeature
-from hf_finetune.tasks.image.files import PictureError, PictureFacts, read_picture
-from hf_finetune.tasks.image.large_images import KeptPictures, PixelBudget
-from hf_finetune.tasks.image.notes import PictureNotes
+from hf_finetune.tasks.image.feature import RgbImageFeature
+from hf_finetune.tasks.image.files import ImageError, ImageFacts, read_image
+from hf_finetune.tasks.image.large_images import PixelBudget, ReducedImageCache
+from hf_finetune.tasks.image.notes import ImageNotes
 
 
 def encoded(image, kind="PNG", **options):
@@ -37,25 +37,25 @@ def png_that_says_it_has(width, height):
 @pytest.fixture
 def small_limit(monkeypatch):
     """Let a picture be large from 10,000 pixels on."""
-    kept = KeptPictures()
+    kept = ReducedImageCache()
     monkeypatch.setattr(image_files, "LARGE_PIXELS", 10_000)
     monkeypatch.setattr(image_files, "LARGE_EDGE", 40)
-    monkeypatch.setattr(image_files, "kept_pictures", lambda: kept)
+    monkeypatch.setattr(image_files, "reduced_image_cache", lambda: kept)
     return kept
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_of_several_frames_the_first_is_taken_and_told(kind):
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
-    image, facts = read_picture(encoded(first, kind, save_all=True, append_images=[second]))
+    image, facts = read_image(encoded(first, kind, save_all=True, append_images=[second]))
     assert np.allclose(image.getpixel((4, 4)), (255, 0, 0), atol=3)
     assert facts.has_frames
-    assert not read_picture(encoded(first, kind))[1].has_frames
+    assert not read_image(encoded(first, kind))[1].has_frames
 
 
 def test_the_ending_of_a_file_does_not_matter(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(Image.new("RGB", (8, 8), "red")))
-    assert read_picture(tmp_path / "a.jpg")[0].getpixel((0, 0)) == (255, 0, 0)
+    assert read_image(tmp_path / "a.jpg")[0].getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("size", [3_000_000, 70_000_000])
@@ -63,7 +63,7 @@ def test_text_in_a_png_is_left_out(size):
     """Pillow refuses a file with so much text, as programs that generate pictures write it."""
     info = PngInfo()
     info.add_text("workflow", "x" * size, zip=size < 10_000_000)
-    image, _ = read_picture(encoded(Image.new("RGB", (8, 8), "red"), pnginfo=info))
+    image, _ = read_image(encoded(Image.new("RGB", (8, 8), "red"), pnginfo=info))
     assert image.getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -86,14 +86,14 @@ def test_text_in_a_png_is_left_out(size):
 def test_what_is_no_picture_is_told(data, words):
     if b"heic" in data and "HEIF" in image_files.IMAGE_FORMATS:
         pytest.skip("pillow-heif is installed")
-    with pytest.raises(PictureError) as error:
-        read_picture(data)
+    with pytest.raises(ImageError) as error:
+        read_image(data)
     assert str(error.value).startswith(words)
 
 
 def test_a_picture_beyond_the_limit_is_refused_with_its_size_and_what_to_do():
-    with pytest.raises(PictureError) as error:
-        read_picture(png_that_says_it_has(40_000, 30_000))
+    with pytest.raises(ImageError) as error:
+        read_image(png_that_says_it_has(40_000, 30_000))
     assert str(error.value) == (
         "an image of 1,200 megapixels; at most 179 megapixels are supported. Cut it into tiles or reduce it first, "
         "for example with `vips thumbnail FILE small.png 4096`"
@@ -109,8 +109,8 @@ def test_a_large_picture_is_decoded_once_and_reduced(kind, small_limit, monkeypa
     (tmp_path / "a").write_bytes(encoded(image, kind, exif=exif))
     decoded = []
     monkeypatch.setattr(image_files, "convert", lambda *given: decoded.append(1) or CONVERT(*given))
-    first, facts = read_picture(tmp_path / "a")
-    again, _ = read_picture(tmp_path / "a")
+    first, facts = read_image(tmp_path / "a")
+    again, _ = read_image(tmp_path / "a")
     assert (first.size, again.tobytes() == first.tobytes(), len(decoded)) == ((40, 80), True, 1)
     assert sorted(facts.reduced_from) == [200, 400]
     assert max(first.getpixel((38, 2))) < 50
@@ -125,7 +125,7 @@ def test_a_changed_file_is_read_again(small_limit, tmp_path):
     for color in ("red", "blue"):
         Image.new("RGB", (400, 200), color).save(tmp_path / "a.bmp")
         assert (
-            read_picture(tmp_path / "a.bmp")[0].getcolors()[0][1]
+            read_image(tmp_path / "a.bmp")[0].getcolors()[0][1]
             == {"red": (255, 0, 0), "blue": (0, 0, 255)}[color]
         )
 
@@ -134,7 +134,7 @@ def test_rows_of_a_dataset_are_read_alike(small_limit, tmp_path):
     deep = Image.fromarray(np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16))
     deep.save(tmp_path / "a.tif")
     rows = [{"path": str(tmp_path / "a.tif"), "bytes": None}, {"path": None, "bytes": encoded(deep)}]
-    dataset = Dataset.from_dict({"image": rows}).cast_column("image", PictureFeature())
+    dataset = Dataset.from_dict({"image": rows}).cast_column("image", RgbImageFeature())
     for row in dataset.select([0, 1]).add_column("id", ["a", "b"]):
         assert (row["image"].mode, row["image"].getextrema()[0]) == ("RGB", (0, 255))
 
@@ -145,7 +145,7 @@ def test_few_pixels_are_decoded_at_a_time():
 
     def decode(pixels):
         barrier.wait(10)
-        with budget.of(pixels):
+        with budget.reserve(pixels):
             with lock:
                 running[0] += pixels
                 most[0] = max(most[0], running[0])
@@ -170,12 +170,12 @@ from datasets import Dataset
 from PIL import Image
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.tasks.image import stored
-from hf_finetune.tasks.image.feature import PictureFeature
+from hf_finetune.tasks.image.feature import RgbImageFeature
 
 stored._THREADS = 8
 Image.MAX_IMAGE_PIXELS = 30_000_000  # so that Pillow would warn of each
 files = sorted(map(str, Path(sys.argv[1]).iterdir()))
-dataset = Dataset.from_dict({"image": files}).cast_column("image", PictureFeature())
+dataset = Dataset.from_dict({"image": files}).cast_column("image", RgbImageFeature())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 check = stored.ImageCheck()
 faults = check.faults(dataset, files)
@@ -202,16 +202,16 @@ def test_the_memory_for_large_pictures_does_not_grow_with_their_number(tmp_path)
 
 
 def test_notes():
-    notes = PictureNotes()
+    notes = ImageNotes()
     assert notes.sentences() == []
     twelve = image_files.convert(Image.fromarray(np.array([[0, 4000]], np.uint16)))[1]
     holes = image_files.convert(Image.fromarray(np.array([[0, 1, np.nan]], np.float32)))[1]
     for name, facts in [
-        ("plain.png", PictureFacts()),
-        ("a.tif", PictureFacts(twelve)),
-        ("b.tif", PictureFacts(holes)),
-        ("c.gif", PictureFacts(has_frames=True)),
-        *((f"{number}.png", PictureFacts(reduced_from=(13000, 12000))) for number in range(10)),
+        ("plain.png", ImageFacts()),
+        ("a.tif", ImageFacts(twelve)),
+        ("b.tif", ImageFacts(holes)),
+        ("c.gif", ImageFacts(has_frames=True)),
+        *((f"{number}.png", ImageFacts(reduced_from=(13000, 12000))) for number in range(10)),
     ]:
         notes.add(name, facts)
     assert notes.sentences() == [

@@ -8,7 +8,7 @@ from PIL import Image, ImageFile
 
 from hf_finetune.tasks.image.formats import (
     IMAGE_FORMATS,
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     conversion_of,
     sniffed_conversion,
     unreadable_problems,
@@ -30,20 +30,20 @@ def test_what_pillow_decodes_is_a_picture():
         ".ppm",
         ".tga",
     }
-    assert common | {".mpo", ".qoi", ".psd", ".ico", ".apng", ".pfm"} <= PICTURE_SUFFIXES
+    assert common | {".mpo", ".qoi", ".psd", ".ico", ".apng", ".pfm"} <= IMAGE_SUFFIXES
     readable = {
         suffix
         for suffix, name in Image.registered_extensions().items()
         if name in Image.OPEN and name in IMAGE_FORMATS
     }
-    assert readable <= PICTURE_SUFFIXES
+    assert readable <= IMAGE_SUFFIXES
 
 
 @pytest.mark.parametrize(
     "suffix", [".eps", ".ps", ".pdf", ".mpg", ".wmf", ".h5", ".grib", ".bufr", ".iim", ".mp4"]
 )
 def test_programs_documents_videos_and_stubs_are_no_pictures(suffix):
-    assert suffix not in PICTURE_SUFFIXES
+    assert suffix not in IMAGE_SUFFIXES
 
 
 def test_no_format_needs_another_program():
@@ -91,13 +91,13 @@ def test_raw_files_beside_their_jpeg_and_videos_beside_pictures_are_no_problem()
     assert [problem.value for problem in unreadable_problems("a", [Path("a/1.MOV")])] == ["'1.MOV'"]
 
 
-@pytest.mark.skipif(".heic" in PICTURE_SUFFIXES, reason="pillow-heif is installed")
+@pytest.mark.skipif(".heic" in IMAGE_SUFFIXES, reason="pillow-heif is installed")
 def test_heic_without_its_extra_names_the_extra():
     (problem,) = unreadable_problems("bird", [Path("bird/IMG_1.HEIC")])
     assert "pip install 'hf-finetune[heif]'" in problem.repair
 
 
-@pytest.mark.skipif(".heic" not in PICTURE_SUFFIXES, reason="pillow-heif is not installed")
+@pytest.mark.skipif(".heic" not in IMAGE_SUFFIXES, reason="pillow-heif is not installed")
 def test_heic_with_its_extra_is_a_picture():
     assert unreadable_problems("bird", [Path("bird/IMG_1.HEIC")]) == []
     assert "HEIF" in IMAGE_FORMATS

@@ -15,7 +15,7 @@ from hf_finetune.tasks.image.transforms import (
     ImageTransform,
     NormalizingCollate,
     TransformedImages,
-    needed_edge,
+    min_edge_for_crops,
     processor_transform,
     shrink,
     to_rgb,
@@ -226,7 +226,7 @@ def test_batches_of_floats_and_batches_without_images_are_left_as_they_are():
 @pytest.mark.parametrize(("augment", "edge"), [("light", 240), ("standard", 304), ("strong", 304)])
 def test_no_crop_of_the_needed_edge_is_enlarged(augment, edge):
     """Before the margin it is 128 * sqrt(1.25 / 0.8) = 160, or 128 * sqrt(1.25 / 0.5) = 202.4."""
-    assert needed_edge(augment, 128) == edge
+    assert min_edge_for_crops(augment, 128) == edge
     steps = train_transform(augment, 128, MEAN).transforms
     (crop,) = (step for step in steps if isinstance(step, v2.RandomResizedCrop))
     bare = round(edge / 1.5)

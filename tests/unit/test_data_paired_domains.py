@@ -15,16 +15,16 @@ def rows(count, start=0, labels=True):
     return [{"value": start + index, **({"labels": index % 2} if labels else {})} for index in range(count)]
 
 
-def partners(paired):
+def second_column_names(paired):
     return [paired[index][TARGET]["value"] for index in range(len(paired))]
 
 
 def test_each_input_comes_as_often_as_any_other_or_once_more():
     paired = PairedExamples(rows(10), rows(4, 100, labels=False), seed=3)
     assert len(paired) == 10
-    counts = Counter(partners(paired))
+    counts = Counter(second_column_names(paired))
     assert sorted(counts) == [100, 101, 102, 103] and sorted(counts.values()) == [2, 2, 3, 3]
-    assert len(set(partners(PairedExamples(rows(3), rows(8, 100, labels=False), seed=3)))) == 3
+    assert len(set(second_column_names(PairedExamples(rows(3), rows(8, 100, labels=False), seed=3)))) == 3
 
 
 @pytest.mark.defends(
@@ -33,14 +33,14 @@ def test_each_input_comes_as_often_as_any_other_or_once_more():
 )
 def test_the_input_depends_on_seed_epoch_and_example_and_on_nothing_else():
     one, other = (PairedExamples(rows(9), rows(5, 100, labels=False), seed=3) for _ in range(2))
-    first = partners(one)
+    first = second_column_names(one)
     torch.rand(3)
     assert [other[index][TARGET]["value"] for index in reversed(range(9))] == first[::-1]
     set_epoch(one, 1)
-    assert partners(one) != first
+    assert second_column_names(one) != first
     set_epoch(one, 0)
-    assert partners(one) == first
-    assert partners(PairedExamples(rows(9), rows(5, 100, labels=False), seed=4)) != first
+    assert second_column_names(one) == first
+    assert second_column_names(PairedExamples(rows(9), rows(5, 100, labels=False), seed=4)) != first
 
 
 @pytest.mark.defends("hf_finetune.data.paired_domains:PairedExamples.set_epoch")
@@ -57,7 +57,7 @@ def test_a_batch_holds_the_labelled_examples_first_and_labels_of_them_only():
 
     paired = PairedExamples(rows(3), rows(4, 100, labels=False), seed=0)
     batch = PairedCollate(collate)([paired[0], paired[2]])
-    assert batch["value"].tolist() == [0, 2, *(partners(paired)[index] for index in (0, 2))]
+    assert batch["value"].tolist() == [0, 2, *(second_column_names(paired)[index] for index in (0, 2))]
     assert batch["labels"].tolist() == [0, 0]
     plain = PairedCollate(collate)(rows(3))
     assert plain["value"].tolist() == [0, 1, 2] and plain["labels"].tolist() == [0, 1, 0]

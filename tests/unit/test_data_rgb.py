@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
-from hf_finetune.tasks.image.rgb import PictureError, convert, reduce_to, shrink, to_rgb
+from hf_finetune.tasks.image.rgb import ImageError, convert, reduce_to, shrink, to_rgb
 
 CT, WIDER = "-1024..3071 (Hounsfield units of a CT)", "-4096..4095 (13 bits, signed)"
 ITSELF = "its own lowest to its highest value"
@@ -83,8 +83,8 @@ def test_values_that_are_not_numbers():
     values[0, :3] = np.nan, np.inf, -np.inf
     image, facts = convert(through_file(Image.fromarray(values)))
     assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 255, 0]
-    assert facts.not_numbers
-    with pytest.raises(PictureError, match="only NaN values"):
+    assert facts.has_nan
+    with pytest.raises(ImageError, match="only NaN values"):
         to_rgb(Image.fromarray(np.full((4, 4), np.nan, np.float32)))
 
 
@@ -104,7 +104,7 @@ def test_the_order_of_bytes_does_not_matter(mode):
 def test_colors_of_12_bits_in_16_are_refused():
     """Pillow keeps the higher 8 bits, which hold next to nothing."""
     values = np.random.default_rng(0).integers(0, 4096, (8, 8, 3))
-    with pytest.raises(PictureError, match=r"only the lower 12 bits.*Save it with 8 bits"):
+    with pytest.raises(ImageError, match=r"only the lower 12 bits.*Save it with 8 bits"):
         to_rgb(Image.open(io.BytesIO(png_of_16_bit_colors(values))))
     whole = to_rgb(Image.open(io.BytesIO(png_of_16_bit_colors(values * 16))))
     assert np.asarray(whole).max() > 200

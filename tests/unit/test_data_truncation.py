@@ -12,8 +12,8 @@ from hf_finetune.evaluation.predictor import compute_logits, load_classifier, lo
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.planner import plan
 from hf_finetune.runs.run import run
-from hf_finetune.tasks.text.tokenization import CUT, tokenize
-from hf_finetune.tasks.text.truncation import CutTexts, Truncation, cut_examples
+from hf_finetune.tasks.text.tokenization import TRUNCATED, tokenize
+from hf_finetune.tasks.text.truncation import Truncation, TruncationCounter, find_truncated
 
 
 class PythonTokenizer:
@@ -39,18 +39,18 @@ class PythonTokenizer:
 )
 def test_what_loses_tokens_is_marked(columns, length, expected, side):
     marked = tokenize(texts(**columns), tokenizer(), length, side, cut=True)
-    assert marked[CUT][:] == expected
-    assert CUT not in tokenize(texts(**columns), tokenizer(), length, side).column_names
+    assert marked[TRUNCATED][:] == expected
+    assert TRUNCATED not in tokenize(texts(**columns), tokenizer(), length, side).column_names
     slow, batch = PythonTokenizer(), list(columns.values())
     encoded = slow(*batch, truncation=True, max_length=length)
-    assert cut_examples(encoded, slow, batch, length) == expected
+    assert find_truncated(encoded, slow, batch, length) == expected
 
 
 def test_a_tokenizer_that_does_not_tell_gets_only_full_examples_again():
     slow, batch = PythonTokenizer(), [["one two three", "one two", "one"]]
     encoded = slow(*batch, truncation=True, max_length=4)
     slow.requested.clear()
-    cut_examples(encoded, slow, batch, 4)
+    find_truncated(encoded, slow, batch, 4)
     assert slow.requested == [("one two three",), ("one two",)]
 
 
@@ -146,7 +146,7 @@ def test_a_run_keeps_the_note_and_its_evaluation_counts_too(tmp_path, caplog):
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_predicting_counts_the_texts_that_are_cut(tmp_path, batch_size):
     classifier = load_classifier(save_bert(tmp_path), batch_size=batch_size)
-    cut = CutTexts()
+    cut = TruncationCounter()
     examples = ["good " * 14, "bad", "good " * 15, {"text": "good " * 9, "text_pair": "bad " * 9}]
     logits = [row for batch in logit_batches(classifier, examples, cut) for row in batch]
     assert np.stack(logits) == pytest.approx(np.stack(list(compute_logits(classifier, examples))))
@@ -156,7 +156,7 @@ def test_predicting_counts_the_texts_that_are_cut(tmp_path, batch_size):
 
 
 def test_nothing_is_said_where_no_text_is_cut(tmp_path):
-    cut = CutTexts()
+    cut = TruncationCounter()
     list(logit_batches(load_classifier(save_bert(tmp_path)), ["good", "bad"], cut))
     assert cut.sentences() == []
 

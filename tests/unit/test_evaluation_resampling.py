@@ -18,7 +18,7 @@ from hf_finetune.targets.scored_examples import ScoredExamples
 EXAMPLES = 23
 
 
-def made_up(target, classes, thresholds=None):
+def synthetic_examples(target, classes, thresholds=None):
     """Return examples whose scores are right more often than not."""
     return ScoredExamples(*drawn(target, classes), target, thresholds, settings=settings_of(classes))
 
@@ -64,7 +64,7 @@ CASES = [
 
 @pytest.mark.parametrize(("target", "classes", "name"), CASES)
 def test_each_resample_has_the_metric_of_its_examples(target, classes, name):
-    examples = made_up(target, classes)
+    examples = synthetic_examples(target, classes)
     indices, counts = counts_of(40)
     found = statistic(metric_for(name, examples), examples)(counts)
     alone = [compute_metrics([name], examples[row])[name] for row in indices]
@@ -72,7 +72,7 @@ def test_each_resample_has_the_metric_of_its_examples(target, classes, name):
 
 
 def test_resamples_may_have_any_number_of_examples():
-    examples = made_up("single_label", 3)
+    examples = synthetic_examples("single_label", 3)
     counts = counts_of(30)[1] * np.random.default_rng(0).integers(0, 3, EXAMPLES)
     for name in ("accuracy", "f1_macro", "cohen_kappa_linear", "roc_auc"):
         found = statistic(metric_for(name, examples), examples)(counts)
@@ -82,7 +82,7 @@ def test_resamples_may_have_any_number_of_examples():
 
 
 def test_thresholds_count_as_in_the_metrics():
-    examples = made_up("multi_label", 4, thresholds=(0.2, 0.4, 0.6, 0.8))
+    examples = synthetic_examples("multi_label", 4, thresholds=(0.2, 0.4, 0.6, 0.8))
     indices, counts = counts_of(5)
     for name in ("f1_macro", "exact_match", "roc_auc", "recall:class 3"):
         found = statistic(metric_for(name, examples), examples)(counts)
@@ -91,13 +91,13 @@ def test_thresholds_count_as_in_the_metrics():
 
 
 def test_metrics_that_are_means_have_a_value_for_each_example():
-    examples = made_up("single_label", 3)
+    examples = synthetic_examples("single_label", 3)
     for name in ("accuracy", "top_2_accuracy", "log_loss", "expected_cost"):
         values = metric_for(name, examples).per_example(examples)
         whole = compute_metrics([name], examples)[name]
         assert values.shape == (EXAMPLES,) and values.mean() == pytest.approx(whole)
     assert metric_for("f1_macro", examples).per_example is None
-    assert metric_for("rmse", made_up("regression", 1)).per_example is None
+    assert metric_for("rmse", synthetic_examples("regression", 1)).per_example is None
 
 
 def test_what_is_usually_asked_for_is_computed_at_once():

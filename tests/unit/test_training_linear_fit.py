@@ -148,7 +148,7 @@ def test_of_several_labels_one_that_all_have_or_none_is_settled():
     found = fit_linear(features, several, "multi_label", 3, (1.0,))
     assert found(features)[:, 1:].tolist() == [[CONSTANT_CLASS_LOGIT, -CONSTANT_CLASS_LOGIT]] * len(labels)
     assert ((found(features)[:, 0] > 0) == (labels == 1)).mean() > 0.95
-    shifted = fit_linear(features, several, "multi_label", 3, (1.0,), shifts=(0.5, 30.0, -30.0))
+    shifted = fit_linear(features, several, "multi_label", 3, (1.0,), logit_adjustments=(0.5, 30.0, -30.0))
     assert shifted.bias.tolist() == [found.bias[0] - 0.5, CONSTANT_CLASS_LOGIT, -CONSTANT_CLASS_LOGIT]
 
 

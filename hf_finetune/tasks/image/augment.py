@@ -16,13 +16,28 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
 from hf_finetune.errors import Problem, nearest
-from hf_finetune.tasks.image.transforms import Size, Transform, edges, needed_edge, to_rgb, train_transform
+from hf_finetune.tasks.image.transforms import (
+    Size,
+    Transform,
+    edges,
+    min_edge_for_crops,
+    to_rgb,
+    train_transform,
+)
 
-__all__ = ["SHIFTS", "TRANSFORMS", "augmented_edge", "check_transforms", "keras_matrix", "varying_transform"]
+__all__ = [
+    "SEEDS_PRESET_RANGES",
+    "TRANSFORMS",
+    "build_augmentation",
+    "check_transforms",
+    "keras_matrix",
+    "pre_resize_edge",
+]
 
-Named = Sequence[tuple[str, Mapping[str, Any]]]
+TransformList = Sequence[tuple[str, Mapping[str, Any]]]
+"""Name and arguments of each transform."""
 
-OF_TORCHVISION = (
+TORCHVISION_TRANSFORMS = (
     "AugMix",
     "CenterCrop",
     "ColorJitter",
@@ -53,7 +68,7 @@ OF_TORCHVISION = (
     "Resize",
     "TrivialAugmentWide",
 )
-OF_TIMM: dict[str, Callable[..., Any]] = {
+TIMM_TRANSFORMS: dict[str, Callable[..., Any]] = {
     "RandomCropOrPad": timm_transforms.RandomCropOrPad,
     "RandomResizedCropAndInterpolation": timm_transforms.RandomResizedCropAndInterpolation,
     "augment_and_mix_transform": auto_augment.augment_and_mix_transform,
@@ -61,26 +76,26 @@ OF_TIMM: dict[str, Callable[..., Any]] = {
     "rand_augment_transform": auto_augment.rand_augment_transform,
 }
 TRANSFORMS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(v2, name) for name in OF_TORCHVISION},
-    **OF_TIMM,
+    **{name: getattr(v2, name) for name in TORCHVISION_TRANSFORMS},
+    **TIMM_TRANSFORMS,
 }
 """Transforms that a recipe can use, by name. No other name is ever looked up."""
 
 # Parameters that a recipe cannot set: they do not augment a single image, or take objects that YAML cannot express.
-NOT_OURS = ("hparams", "inplace", "transforms")
-ON_TENSORS = ("RandomErasing",)
-ANY_SIZE = 224
+EXCLUDED_ARGUMENTS = ("hparams", "inplace", "transforms")
+TENSOR_TRANSFORMS = ("RandomErasing",)
+CHECK_SIZE = 224
 """Input size, in pixels, used in place of the model's while transforms are only checked."""
 
-SHIFTS = {"angle": 20.0, "shift": 0.2, "shear": 0.2, "zoom": 0.2}
+SEEDS_PRESET_RANGES = {"angle": 20.0, "shift": 0.2, "shear": 0.2, "zoom": 0.2}
 """Ranges of the preset ``seeds``: angle in degrees, shift as a fraction of the edges, shear in radians, zoom as a
 fraction of the size."""
-LARGEST = 6.0
+PRE_RESIZE_FACTOR = 6.0
 """Factor of the model's input size to which the shorter edge of an image is reduced before the recipe's transforms.
 It is large enough that even torchvision's smallest crop, 0.08 of the area, is hardly enlarged."""
 
 
-def check_transforms(transforms: Named) -> list[Problem]:
+def check_transforms(transforms: TransformList) -> list[Problem]:
     """Check the names and arguments of transforms by constructing each of them.
 
     Args:
@@ -91,27 +106,36 @@ def check_transforms(transforms: Named) -> list[Problem]:
     """
     problems = []
     for index, (name, arguments) in enumerate(transforms):
-        here = f"data.augment.transforms[{index}]"
+        location = f"data.augment.transforms[{index}]"
         if name not in TRANSFORMS:
             rule = "must be a supported transform of torchvision or timm for single images"
-            problems.append(Problem(f"{here}.name", rule, repr(name), nearest(name, sorted(TRANSFORMS))))
+            problems.append(Problem(f"{location}.name", rule, repr(name), nearest(name, sorted(TRANSFORMS))))
             continue
-        known = [word for word in inspect.signature(TRANSFORMS[name]).parameters if word not in NOT_OURS]
-        unknown = [word for word in arguments if word not in known]
-        for word in unknown:
+        known = [
+            argument
+            for argument in inspect.signature(TRANSFORMS[name]).parameters
+            if argument not in EXCLUDED_ARGUMENTS
+        ]
+        unknown = [argument for argument in arguments if argument not in known]
+        for argument in unknown:
             rule = f"must be an argument of {name}"
-            problems.append(Problem(f"{here}.args.{word}", rule, repr(arguments[word]), nearest(word, known)))
+            problems.append(
+                Problem(
+                    f"{location}.args.{argument}", rule, repr(arguments[argument]), nearest(argument, known)
+                )
+            )
         if unknown:
             continue
         try:
-            _make(name, arguments, ANY_SIZE, (0.5, 0.5, 0.5))
+            _make(name, arguments, CHECK_SIZE, (0.5, 0.5, 0.5))
         except (TypeError, ValueError, AssertionError, KeyError) as error:
             message = " ".join(str(error).split()) or type(error).__name__
             value = (
-                ", ".join(f"{word}: {argument!r}" for word, argument in arguments.items()) or "no arguments"
+                ", ".join(f"{argument}: {argument!r}" for argument, argument in arguments.items())
+                or "no arguments"
             )
             repair = f"Error: {message.rstrip('.')}."
-            problems.append(Problem(here, f"must be valid arguments of {name}", value, repair))
+            problems.append(Problem(location, f"must be valid arguments of {name}", value, repair))
     return problems
 
 
@@ -121,14 +145,16 @@ def _make(name: str, arguments: Mapping[str, Any], size: Size, mean: Sequence[fl
     parameter = inspect.signature(TRANSFORMS[name]).parameters.get("size")
     if parameter is not None and parameter.default is inspect.Parameter.empty:
         resolved.setdefault("size", edges(size))
-    if name in OF_TORCHVISION and isinstance(resolved.get("interpolation"), str):
+    if name in TORCHVISION_TRANSFORMS and isinstance(resolved.get("interpolation"), str):
         resolved["interpolation"] = InterpolationMode(resolved["interpolation"])
-    resolved = {word: list(value) if isinstance(value, tuple) else value for word, value in resolved.items()}
+    resolved = {
+        argument: list(value) if isinstance(value, tuple) else value for argument, value in resolved.items()
+    }
     if "hparams" in inspect.signature(TRANSFORMS[name]).parameters:
         gray = tuple(round(255 * channel) for channel in mean)
         resolved["hparams"] = {"translate_const": int(min(edges(size)) * 0.45), "img_mean": gray}
     transform = TRANSFORMS[name](**resolved)
-    return SeededByTorch(transform) if name in OF_TIMM else transform
+    return SeededByTorch(transform) if name in TIMM_TRANSFORMS else transform
 
 
 @dataclass(frozen=True)
@@ -156,33 +182,33 @@ class SeededByTorch:
             np.random.set_state(numpy_state)
 
 
-def augmented_edge(preset: str | None, transforms: Named, size: Size) -> int:
+def pre_resize_edge(preset: str | None, transforms: TransformList, size: Size) -> int:
     """Return the length, in pixels, to which a training image's shorter edge is reduced before augmentation.
 
     Args:
-        preset: As in ``varying_transform``.
-        transforms: As in ``varying_transform``.
+        preset: As in ``build_augmentation``.
+        transforms: As in ``build_augmentation``.
         size: Height and width of the model's input, in pixels; one number for a square.
 
     Returns:
         Length of the shorter edge.
     """
     if transforms:
-        return math.ceil(LARGEST * max(edges(size)))
+        return math.ceil(PRE_RESIZE_FACTOR * max(edges(size)))
     if preset == "seeds":
         return 2 * max(edges(size))
-    return needed_edge(_base(preset), max(edges(size)))
+    return min_edge_for_crops(_crop_preset(preset), max(edges(size)))
 
 
-def _base(preset: str | None) -> Any:
+def _crop_preset(preset: str | None) -> Any:
     """Return the preset whose crop settings a preset uses."""
     return "standard" if preset in (None, "trivial", "randaugment") else preset
 
 
-def varying_transform(
+def build_augmentation(
     preset: str | None,
     erase: float | None,
-    transforms: Named,
+    transforms: TransformList,
     size: Size,
     mean: Sequence[float],
     interpolation: str = "bicubic",
@@ -207,10 +233,12 @@ def varying_transform(
     Source: Mueller & Hutter 2021 (TrivialAugment), Cubuk et al. 2020 (RandAugment), Zhong et al. 2020 (erasing).
     """
     if preset in ("light", "standard", "strong") or (preset is None and not transforms):
-        preset_transform = train_transform(_base(preset), size, mean, interpolation)
-        if not erase and (preset != "strong" or erase is None):
+        preset_transform: Any = train_transform(_crop_preset(preset), size, mean, interpolation)
+        keeps_erasing = erase is None or (erase == 0 and preset != "strong")
+        if keeps_erasing:
             return preset_transform
-        steps = [step for step in preset_transform.transforms if not isinstance(step, v2.RandomErasing)][:-1]  # type: ignore[attr-defined]
+        replaced = (v2.RandomErasing, v2.ToPureTensor)  # appended again below
+        steps = [step for step in preset_transform.transforms if not isinstance(step, replaced)]
     else:
         steps = [to_rgb, *_steps(preset, transforms, size, mean, InterpolationMode(interpolation))]
     if erase:
@@ -219,13 +247,13 @@ def varying_transform(
 
 
 def _steps(
-    preset: str | None, transforms: Named, size: Size, mean: Sequence[float], mode: InterpolationMode
+    preset: str | None, transforms: TransformList, size: Size, mean: Sequence[float], mode: InterpolationMode
 ) -> list[Any]:
     """Return the steps that turn an RGB image into a uint8 tensor [3, height, width]."""
     gray = [round(255 * channel) for channel in mean]
     if preset == "seeds":
-        squeeze = v2.Resize(edges(size), interpolation=mode)
-        return [squeeze, v2.ToImage(), KerasAffine(**SHIFTS), v2.RandomHorizontalFlip()]
+        resize = v2.Resize(edges(size), interpolation=mode)
+        return [resize, v2.ToImage(), KerasAffine(**SEEDS_PRESET_RANGES), v2.RandomHorizontalFlip()]
     if preset in ("trivial", "randaugment"):
         crop = v2.RandomResizedCrop(edges(size), scale=(0.5, 1.0), ratio=(0.8, 1.25), interpolation=mode)
         policy = {"trivial": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}[preset]
@@ -233,15 +261,15 @@ def _steps(
         return [crop, v2.RandomHorizontalFlip(), vary, v2.ToImage()]
     steps: list[Any] = []
     for name, arguments in transforms:
-        if name in ON_TENSORS:
+        if name in TENSOR_TRANSFORMS:
             steps += [v2.ToImage(), _make(name, arguments, size, mean), v2.ToPILImage()]
         else:
             steps.append(_make(name, arguments, size, mean))
-    return [*steps, Fitted(size, mode), v2.ToImage()]
+    return [*steps, ResizeToInput(size, mode), v2.ToImage()]
 
 
 @dataclass(frozen=True)
-class Fitted:
+class ResizeToInput:
     """Transform that resizes an image to the model's input size without keeping the aspect ratio.
 
     Attributes:
@@ -283,12 +311,12 @@ class KerasAffine:
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Transform a uint8 image [3, height, width] with six random numbers."""
-        angle, down, right, shear, tall, wide = (2 * torch.rand(6) - 1).tolist()
+        angle, down, right, shear, zoom_y, zoom_x = (2 * torch.rand(6) - 1).tolist()
         matrix = keras_matrix(
             angle * math.radians(self.angle),
             (down * self.shift, right * self.shift),
             shear * self.shear,
-            (1 + tall * self.zoom, 1 + wide * self.zoom),
+            (1 + zoom_y * self.zoom, 1 + zoom_x * self.zoom),
         )
         return warp(image, matrix)
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from hf_finetune.tasks.image.stored import map_images
 from hf_finetune.tasks.image.transforms import ImageTransform, TransformedImages, one_thread
 
-__all__ = ["DecodedImages", "FinishedImages", "ImageForm"]
+__all__ = ["DecodedImages", "PreprocessedImages", "StoredImages"]
 
 
 class DecodedImages(Dataset):
@@ -33,7 +33,7 @@ class DecodedImages(Dataset):
         return {**self.rows[index], "image": Image.fromarray(pixels.view(*shape.tolist(), 3).numpy())}
 
 
-class FinishedImages(Dataset):
+class PreprocessedImages(Dataset):
     """Dataset whose model inputs are read from a store.
 
     Args:
@@ -53,8 +53,8 @@ class FinishedImages(Dataset):
         return {"pixel_values": self.store[index][0], **{name: values[0] for name, values in labels.items()}}
 
 
-class ImageForm:
-    """Stored form of images: before random transforms upright, in RGB and reduced if large; else as model inputs.
+class StoredImages:
+    """Cached form of images: model inputs, or before random transforms upright 8-bit RGB pixels, reduced if large.
 
     Args:
         images: Images to store.
@@ -76,9 +76,9 @@ class ImageForm:
     def __len__(self) -> int:
         return len(self.images)
 
-    def select(self, rows: Sequence[int]) -> "ImageForm":
+    def select(self, rows: Sequence[int]) -> "StoredImages":
         """Return the form of some of the images."""
-        return ImageForm(TransformedImages(self.images.rows.select(rows), self.transform))
+        return StoredImages(TransformedImages(self.images.rows.select(rows), self.transform))
 
     def source(self) -> TransformedImages:
         """Return the images, decoded at each access."""
@@ -109,5 +109,5 @@ class ImageForm:
         names = [name for name in self.images.rows.column_names if name != "image"]
         rows = self.images.rows.select_columns(names)
         if self.transform.fixed:
-            return FinishedImages(rows, store, self.transform)
+            return PreprocessedImages(rows, store, self.transform)
         return TransformedImages(DecodedImages(rows, store), self.transform)

@@ -17,16 +17,16 @@ from PIL import Image, UnidentifiedImageError
 from hf_finetune.errors import shortened
 from hf_finetune.files import can_be_path
 from hf_finetune.tasks.image.formats import IMAGE_FORMATS, sniffed_conversion
-from hf_finetune.tasks.image.large_images import PixelBudget, kept_pictures
-from hf_finetune.tasks.image.rgb import PictureError, ValueRange, convert, reduce_to
+from hf_finetune.tasks.image.large_images import PixelBudget, reduced_image_cache
+from hf_finetune.tasks.image.rgb import ImageError, ValueRange, convert, reduce_to
 
 __all__ = [
     "LARGE_EDGE",
     "LARGE_PIXELS",
+    "ImageError",
+    "ImageFacts",
     "NoImageError",
-    "PictureError",
-    "PictureFacts",
-    "read_picture",
+    "read_image",
     "source_of",
 ]
 
@@ -53,7 +53,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 
 Source = Path | bytes
 
-_DECODING = PixelBudget(_PIXELS_AT_ONCE)
+_PIXEL_BUDGET = PixelBudget(_PIXELS_AT_ONCE)
 
 
 class NoImageError(ValueError):
@@ -61,7 +61,7 @@ class NoImageError(ValueError):
 
 
 @dataclass(frozen=True)
-class PictureFacts:
+class ImageFacts:
     """Facts about reading an image that the user should know.
 
     Attributes:
@@ -80,7 +80,7 @@ def source_of(image: Mapping[str, Any] | None) -> Source:
 
     Raises:
         NoImageError: If the row has no image.
-        FileNotFoundError: If its path is a text that is no valid path.
+        FileNotFoundError: If its path is not a valid path.
     """
     if image is None or (image["bytes"] is None and image["path"] is None):
         raise NoImageError
@@ -91,7 +91,7 @@ def source_of(image: Mapping[str, Any] | None) -> Source:
     return Path(image["path"])
 
 
-def read_picture(source: Source) -> tuple[Image.Image, PictureFacts]:
+def read_image(source: Source) -> tuple[Image.Image, ImageFacts]:
     """Read the first frame or page of an image, upright and in 8-bit RGB.
 
     A large image is decoded once per process; the reduced image is cached in a temporary folder.
@@ -104,7 +104,7 @@ def read_picture(source: Source) -> tuple[Image.Image, PictureFacts]:
 
     Raises:
         OSError: If the file cannot be read, or is damaged.
-        PictureError: If the file is empty, of an unknown format, or larger than Pillow's limit, or if ``to_rgb`` fails.
+        ImageError: If the file is empty, of an unknown format, or larger than Pillow's limit, or if ``to_rgb`` fails.
         Exception: Any exception that Pillow's decoders raise for a damaged file.
     """
     try:
@@ -115,29 +115,29 @@ def read_picture(source: Source) -> tuple[Image.Image, PictureFacts]:
         return _read(_without_text(source if isinstance(source, bytes) else source.read_bytes()))
 
 
-def _read(source: Source) -> tuple[Image.Image, PictureFacts]:
+def _read(source: Source) -> tuple[Image.Image, ImageFacts]:
     with _open(source) as opened:
         width, height = opened.size
         if width * height <= LARGE_PIXELS:
-            with _DECODING.of(width * height):
+            with _PIXEL_BUDGET.reserve(width * height):
                 image, values = convert(opened)
-                return image, PictureFacts(values, _has_frames(opened))
+                return image, ImageFacts(values, _has_frames(opened))
         key = _key(source)
-        return kept_pictures().read(key) or _read_large(opened, key)
+        return reduced_image_cache().read(key) or _read_large(opened, key)
 
 
-def _read_large(opened: Image.Image, key: str) -> tuple[Image.Image, PictureFacts]:
+def _read_large(opened: Image.Image, key: str) -> tuple[Image.Image, ImageFacts]:
     width, height = opened.size
-    with _DECODING.of(width * height):
-        stored_picture = kept_pictures().read(key)  # another thread may have read it in the meantime
-        if stored_picture is not None:
-            return stored_picture
+    with _PIXEL_BUDGET.reserve(width * height):
+        cached_image = reduced_image_cache().read(key)  # another thread may have read it in the meantime
+        if cached_image is not None:
+            return cached_image
         scale = LARGE_EDGE / min(width, height)
         opened.draft(None, (ceil(width * scale), ceil(height * scale)))  # decodes a JPEG at reduced scale
         reduced, values = convert(opened, max(1, min(opened.size) // (2 * LARGE_EDGE)))
         image = reduce_to(reduced, LARGE_EDGE)
-        facts = PictureFacts(values, _has_frames(opened), (width, height))
-        kept_pictures().write(key, image, facts)
+        facts = ImageFacts(values, _has_frames(opened), (width, height))
+        reduced_image_cache().write(key, image, facts)
         return image, facts
 
 
@@ -150,7 +150,7 @@ def _open(source: Source) -> Iterator[Image.Image]:
     """Open an image lazily: only its header is read.
 
     Raises:
-        PictureError: If the file is not an image in a supported format, or has too many pixels.
+        ImageError: If the file is not an image in a supported format, or has too many pixels.
     """
     try:
         with Image.open(
@@ -158,17 +158,17 @@ def _open(source: Source) -> Iterator[Image.Image]:
         ) as opened:
             yield opened
     except Image.DecompressionBombError as error:
-        raise PictureError(_too_many_pixels(error)) from error
+        raise ImageError(_too_many_pixels(error)) from error
     except UnidentifiedImageError as error:
-        raise PictureError(_unknown_format(source)) from error
+        raise ImageError(_unknown_format(source)) from error
 
 
 def _too_many_pixels(error: Image.DecompressionBombError) -> str:
     """Rephrase Pillow's message, which begins with 'Image size (200000000 pixels)', and add advice."""
     pixels = int(next(word for word in str(error).replace("(", "").split() if word.isdigit()))
-    most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     return (
-        f"an image of {pixels / 1e6:,.0f} megapixels; at most {most / 1e6:,.0f} megapixels are supported. "
+        f"an image of {pixels / 1e6:,.0f} megapixels; at most {limit / 1e6:,.0f} megapixels are supported. "
         "Cut it into tiles or reduce it first, for example with `vips thumbnail FILE small.png 4096`"
     )
 

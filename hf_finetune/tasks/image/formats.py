@@ -1,7 +1,7 @@
 """Supported image formats, and advice on converting files of other formats.
 
 A format is supported if Pillow, or an installed plug-in registered with Pillow, decodes it on every system without an
-external program. ``PICTURE_SUFFIXES`` are the suffixes that Pillow registers for these formats.
+external program. ``IMAGE_SUFFIXES`` are the suffixes that Pillow registers for these formats.
 """
 
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ from hf_finetune.errors import Problem, quoted
 
 __all__ = [
     "IMAGE_FORMATS",
-    "PICTURE_SUFFIXES",
+    "IMAGE_SUFFIXES",
     "conversion_of",
-    "is_unreadable_picture",
+    "is_unreadable_image",
     "sniffed_conversion",
     "unreadable_problems",
 ]
@@ -25,7 +25,7 @@ HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")
 
 # Formats that Pillow opens but that are not supported here: EPS is a program, which Pillow runs with Ghostscript; for
 # MPEG it reads only the size; IPTC is a metadata record.
-_NO_PICTURES = frozenset({"EPS", "IPTC", "MPEG"})
+_NOT_IMAGES = frozenset({"EPS", "IPTC", "MPEG"})
 _COMMON = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are recognized in files without a known suffix."""
 # Pillow opens these as JPEG, because their first image is one.
@@ -97,7 +97,7 @@ def _readable_formats() -> tuple[str, ...]:
     return tuple(
         name
         for name, (factory, _) in Image.OPEN.items()
-        if name not in _NO_PICTURES
+        if name not in _NOT_IMAGES
         and not (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile))
     )
 
@@ -110,7 +110,7 @@ if find_spec("pillow_heif") is not None:
 IMAGE_FORMATS = _readable_formats()
 """Pillow's names of the supported formats. Files are recognized by content, whatever their suffix."""
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     suffix
     for suffix, name in Image.registered_extensions().items()
     if name in IMAGE_FORMATS or name in _OPENED_AS_JPEG
@@ -121,12 +121,12 @@ PICTURE_SUFFIXES = frozenset(
 def conversion_of(name: str) -> str | None:
     """Return advice on converting a file to a supported format, by its suffix; None if unknown or not needed."""
     name = name.lower()
-    if Path(name).suffix in PICTURE_SUFFIXES:
+    if Path(name).suffix in IMAGE_SUFFIXES:
         return None
     return next((repair for suffixes, repair in _REPAIRS.items() if name.endswith(suffixes)), None)
 
 
-def is_unreadable_picture(name: str) -> bool:
+def is_unreadable_image(name: str) -> bool:
     """Return whether a file is an image, and not a video, that must be converted first, by its suffix."""
     return conversion_of(name) not in (None, _VIDEO_REPAIR)
 
@@ -153,8 +153,8 @@ def sniffed_conversion(head: bytes) -> tuple[str, str] | None:
 def _sniffed_format(file: Path) -> str | None:
     """Return the image format of a file by its content, if it is one of the common formats; else None."""
     try:
-        with Image.open(file, formats=_COMMON) as picture:
-            return picture.format
+        with Image.open(file, formats=_COMMON) as image:
+            return image.format
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
@@ -162,25 +162,29 @@ def _sniffed_format(file: Path) -> str | None:
 def unreadable_problems(place: str, files: Iterable[Path]) -> list[Problem]:
     """Return a problem for each kind of image in a folder that cannot be read and would be skipped.
 
-    Camera raw files next to a JPEG of the same name are no problem, and neither are videos next to images.
+    Camera raw files next to a JPEG of the same name are not a problem, and neither are videos next to images.
 
     Args:
         place: Name of the folder in the messages.
         files: All files of one class folder.
     """
-    every = list(files)
-    pictures = {file.stem for file in every if file.suffix.lower() in PICTURE_SUFFIXES}
+    all_files = list(files)
+    image_stems = {file.stem for file in all_files if file.suffix.lower() in IMAGE_SUFFIXES}
     by_repair: dict[str, list[str]] = {}
-    without_ending: dict[str, str] = {}
-    for file in every:
+    without_suffix: dict[str, str] = {}
+    for file in all_files:
         repair = conversion_of(file.name)
-        if repair is not None and file.stem not in pictures and not (pictures and repair == _VIDEO_REPAIR):
+        if (
+            repair is not None
+            and file.stem not in image_stems
+            and not (image_stems and repair == _VIDEO_REPAIR)
+        ):
             by_repair.setdefault(repair, []).append(file.name)
-        elif repair is None and not pictures and (kind := _sniffed_format(file)) is not None:
-            without_ending.setdefault(file.name, kind.lower())
-    if without_ending:
-        name, kind = next(iter(without_ending.items()))
-        repair = f"Add the suffix of the format to the file names, for example '{name}.{kind}'."
-        by_repair[repair] = list(without_ending)
+        elif repair is None and not image_stems and (image_format := _sniffed_format(file)) is not None:
+            without_suffix.setdefault(file.name, image_format.lower())
+    if without_suffix:
+        name, image_format = next(iter(without_suffix.items()))
+        repair = f"Add the suffix of the format to the file names, for example '{name}.{image_format}'."
+        by_repair[repair] = list(without_suffix)
     rule = "must contain images in supported formats"
     return [Problem(place, rule, quoted(names), repair) for repair, names in by_repair.items()]

@@ -7,7 +7,7 @@ from transformers import default_data_collator
 
 from hf_finetune.targets.labels import class_count
 from hf_finetune.tasks.examples import Inputs, Splits
-from hf_finetune.tasks.image.augment import augmented_edge, varying_transform
+from hf_finetune.tasks.image.augment import build_augmentation, pre_resize_edge
 from hf_finetune.tasks.image.transforms import (
     ImageTransform,
     NormalizingCollate,
@@ -22,7 +22,7 @@ __all__ = ["prepare_images"]
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
-def prepare_images(splits: Splits, processor: Any, data: Any, seed: int, *, varied: bool) -> Inputs:
+def prepare_images(splits: Splits, processor: Any, data: Any, seed: int, *, augmented: bool) -> Inputs:
     """Return augmented training images, and validation images prepared exactly as for inference.
 
     Args:
@@ -30,21 +30,23 @@ def prepare_images(splits: Splits, processor: Any, data: Any, seed: int, *, vari
         processor: Image processor.
         data: ``data`` of the recipe.
         seed: Seed of the run.
-        varied: Whether training images are augmented.
+        augmented: Whether training images are augmented.
     """
     classes = class_count(splits.train.features)
-    plain = ImageTransform(processor_transform(processor), classes, fixed=True)
-    train, collate = replace(plain, training=True), default_data_collator
-    if varied:
-        preset, named = data.augment.preset, data.augment.transform_list()
-        size, mean, std, interpolation = _pixels(processor)
-        transform = varying_transform(preset, data.augment.erase, named, size, mean, interpolation)
-        edge = augmented_edge(preset, named, size)
+    eval_transform = ImageTransform(processor_transform(processor), classes, fixed=True)
+    train, collate = replace(eval_transform, training=True), default_data_collator
+    if augmented:
+        preset, transform_list = data.augment.preset, data.augment.transform_list()
+        size, mean, std, interpolation = _normalization_settings(processor)
+        transform = build_augmentation(preset, data.augment.erase, transform_list, size, mean, interpolation)
+        edge = pre_resize_edge(preset, transform_list, size)
         train = ImageTransform(transform, classes, edge=edge, training=True)
         collate = NormalizingCollate(default_data_collator, mean, std)
     return Inputs(
         train=SeededExamples(TransformedImages(splits.train, train), seed),
-        validation=None if splits.validation is None else TransformedImages(splits.validation, plain),
+        validation=None
+        if splits.validation is None
+        else TransformedImages(splits.validation, eval_transform),
         collate=collate,
     )
 
@@ -53,7 +55,7 @@ def _size(height: int, width: int) -> Size:
     return height if height == width else (height, width)
 
 
-def _pixels(processor: Any) -> tuple[Size, tuple[float, ...], tuple[float, ...], str]:
+def _normalization_settings(processor: Any) -> tuple[Size, tuple[float, ...], tuple[float, ...], str]:
     """Return the image size, channel means, channel standard deviations and interpolation of a processor."""
     timm_config = getattr(processor, "data_config", None)
     if timm_config is not None:

@@ -11,29 +11,29 @@ from typing import Any
 
 from PIL import Image
 
-__all__ = ["KeptPictures", "PixelBudget", "kept_pictures"]
+__all__ = ["PixelBudget", "ReducedImageCache", "reduced_image_cache"]
 
-_KEPT_BYTES = 2 * 2**30
+_MAX_BYTES = 2 * 2**30
 
 
 class PixelBudget:
     """Limit on the total number of pixels that threads decode at the same time.
 
     Attributes:
-        most: Limit in pixels. A larger image is decoded alone.
+        limit: Limit in pixels. A larger image is decoded alone.
         used: Pixels of the images that are currently being decoded.
     """
 
-    def __init__(self, most: int):
-        self.most = most
+    def __init__(self, limit: int):
+        self.limit = limit
         self.used = 0
         self._changed = Condition()
 
     @contextmanager
-    def of(self, pixels: int) -> Iterator[None]:
+    def reserve(self, pixels: int) -> Iterator[None]:
         """Wait until an image fits into the budget, and reserve its pixels for the body of the ``with`` statement."""
         with self._changed:
-            self._changed.wait_for(lambda: self.used == 0 or self.used + pixels <= self.most)
+            self._changed.wait_for(lambda: self.used == 0 or self.used + pixels <= self.limit)
             self.used += pixels
         try:
             yield
@@ -43,7 +43,7 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
-class KeptPictures:
+class ReducedImageCache:
     """Cache of reduced images, as PNG files in a temporary folder that is removed when the process exits.
 
     Attributes:
@@ -72,7 +72,7 @@ class KeptPictures:
 
     def write(self, key: str, image: Image.Image, facts: Any) -> None:
         """Add an image to the cache, unless the files already exceed 2 GiB."""
-        if self.bytes > _KEPT_BYTES:
+        if self.bytes > _MAX_BYTES:
             return
         file = self.folder / f"{key}.png"
         try:
@@ -84,6 +84,6 @@ class KeptPictures:
 
 
 @cache
-def kept_pictures() -> KeptPictures:
+def reduced_image_cache() -> ReducedImageCache:
     """Return the cache of this process."""
-    return KeptPictures()
+    return ReducedImageCache()

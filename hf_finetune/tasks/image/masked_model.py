@@ -20,8 +20,8 @@ class MaskedImageModel(WrappedClassifier):
 
     Each position of the last feature map, or each token, predicts the pixels of its part of the image.
 
-    Source: Xie et al. 2022, SimMIM: A Simple Framework for Masked Image Modeling. There a learned token replaces masked
-    patches after the embedding of a ViT; here masked pixels have the mean color, which works for any network
+    Source: Xie et al. 2022, SimMIM: A Simple Framework for Masked Image Modeling. SimMIM replaces
+    masked patches by a learned token after the embedding; here masked pixels have the mean color, for any network
     (Li et al. 2022, A2MIM).
     """
 
@@ -62,20 +62,20 @@ class MaskedImageModel(WrappedClassifier):
         if timm_model is not None:
             output = timm_model.forward_features(pixel_values)
             prefix: Any = getattr(timm_model, "num_prefix_tokens", None)
-            return _as_map(output, timm_model.num_features, prefix)
-        return _as_map(self.classifier.base_model(pixel_values=pixel_values)[0])
+            return _to_feature_map(output, timm_model.num_features, prefix)
+        return _to_feature_map(self.classifier.base_model(pixel_values=pixel_values)[0])
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> ModelOutput:
         """Return the predicted pixels [batch, 3, height, width] as ``logits``."""
         size = pixel_values.shape[2:]
-        places = self.decoder(self.features(pixel_values).movedim(1, -1)).movedim(-1, 1)
-        pixels = functional.pixel_shuffle(places, self.stride)
+        patches = self.decoder(self.features(pixel_values).movedim(1, -1)).movedim(-1, 1)
+        pixels = functional.pixel_shuffle(patches, self.stride)
         if pixels.shape[2:] != size:
             pixels = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
         return ModelOutput(logits=pixels)
 
 
-def _as_map(found: Any, channels: Any = None, prefix_tokens: int | None = None) -> torch.Tensor:
+def _to_feature_map(features: Any, channels: Any = None, prefix_tokens: int | None = None) -> torch.Tensor:
     """Return features as a map [batch, channels, rows, columns].
 
     They are a map with channels first, or last if ``channels`` is their number; or tokens [batch, tokens, channels] of
@@ -84,13 +84,13 @@ def _as_map(found: Any, channels: Any = None, prefix_tokens: int | None = None) 
     Raises:
         InputError: If the features do not form a grid.
     """
-    if isinstance(found, torch.Tensor) and found.ndim == 4:
-        is_last = channels is not None and found.shape[1] != channels and found.shape[-1] == channels
-        return found.movedim(-1, 1) if is_last else found
-    if isinstance(found, torch.Tensor) and found.ndim == 3:
-        edge = math.isqrt(found.shape[1] - (prefix_tokens or 0))
-        tokens = found[:, found.shape[1] - edge**2 :]
-        if edge > 0 and (prefix_tokens is None or edge**2 + prefix_tokens == found.shape[1]):
+    if isinstance(features, torch.Tensor) and features.ndim == 4:
+        is_last = channels is not None and features.shape[1] != channels and features.shape[-1] == channels
+        return features.movedim(-1, 1) if is_last else features
+    if isinstance(features, torch.Tensor) and features.ndim == 3:
+        edge = math.isqrt(features.shape[1] - (prefix_tokens or 0))
+        tokens = features[:, features.shape[1] - edge**2 :]
+        if edge > 0 and (prefix_tokens is None or edge**2 + prefix_tokens == features.shape[1]):
             return tokens.transpose(1, 2).unflatten(2, (edge, edge))
     value, repair = "'continue_pretraining'", "The features of this architecture do not form a grid."
     raise InputError(Problem("domain_adaptation.method", "must be coral or dann", value, repair))

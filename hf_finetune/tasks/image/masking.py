@@ -17,11 +17,10 @@ __all__ = ["MASKED_SHARE", "MaskedPixels", "PatchMask", "masked_images", "patch_
 
 MASKED_SHARE = 0.6
 """Default share of an image that is masked. Source: Xie et al. 2022, SimMIM, table 1."""
-PATCH, LEAST = 32, 4
-"""Edge length of a mask patch in pixels, as in SimMIM, and the least number of patches along an image's edge.
-
-Patches are smaller if fewer than 4 would fit along the shorter edge.
-"""
+PATCH_SIZE = 32
+"""Edge length of a mask patch in pixels, as in SimMIM."""
+MIN_PATCHES = 4
+"""Minimum number of patches along the shorter edge of an image; patches are smaller if fewer would fit."""
 
 
 def patch_grid(height: int, width: int) -> tuple[int, int]:
@@ -31,7 +30,9 @@ def patch_grid(height: int, width: int) -> tuple[int, int]:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
     """
-    patch = next(size for size in (PATCH, 16, 8, 4, 2, 1) if min(height, width) >= LEAST * size or size == 1)
+    patch = next(
+        size for size in (PATCH_SIZE, 16, 8, 4, 2, 1) if min(height, width) >= MIN_PATCHES * size or size == 1
+    )
     return max(round(height / patch), 1), max(round(width / patch), 1)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import Problem, shown
-from hf_finetune.tasks.columns import ColumnRole, is_string, only_one
+from hf_finetune.tasks.columns import ColumnRole, choose_only_candidate, is_string
 from hf_finetune.tasks.examples import (
     DecodedForm,
     ExampleCheck,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Image"]
 
-_NAMES = (
+_USUAL_COLUMN_NAMES = (
     "image", "img", "picture", "photo", "file", "file_name", "filename", "path",
     "file_path", "filepath", "image_path", "image_file", "img_path",
 )  # fmt: skip
@@ -55,7 +55,7 @@ class Image(Modality):
             "image",
             "images",
             "must contain images, file paths or the bytes of image files",
-            _NAMES,
+            _USUAL_COLUMN_NAMES,
             _holds_images,
             "Column of the images or of their paths; null = inferred.",
         ),
@@ -64,20 +64,20 @@ class Image(Modality):
     is_spatial: ClassVar[bool] = True
     opens_files: ClassVar[bool] = True
     processor_class: ClassVar[str] = "AutoImageProcessor"
-    processor_slot: ClassVar[str] = "image_processor"
+    processor_argument: ClassVar[str] = "image_processor"
     processor_noun = "an image processor"
     data_fields: ClassVar[type[ImageFields]] = ImageFields
     augment_fields: ClassVar[type[ImageAugmentFields]] = ImageAugmentFields
-    augment_words: ClassVar[str] = "a preset, erase and transforms"
+    augment_description: ClassVar[str] = "a preset, erase and transforms"
     no_augmentation: ClassVar[Mapping[str, Any]] = {"preset": "none"}
     packages: ClassVar[tuple[str, ...]] = ("torchvision",)
 
     @property
     def suffixes(self) -> frozenset[str]:
         """Lower-case suffixes of image files."""
-        from hf_finetune.tasks.image.formats import PICTURE_SUFFIXES
+        from hf_finetune.tasks.image.formats import IMAGE_SUFFIXES
 
-        return PICTURE_SUFFIXES
+        return IMAGE_SUFFIXES
 
     def field_problems(self, augment: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield the problems between the preset and the fields that take its place or depend on it."""
@@ -94,7 +94,7 @@ class Image(Modality):
     def find_columns(
         self, features: "Features", named: Mapping[str, str], taken: Sequence[str | None]
     ) -> tuple[dict[str, str | None], list[Problem]]:
-        """Find the image column: named, of an image type, of a usual name, or the only one that is no string."""
+        """Find the image column: named, of an image type, of a usual name, or the only column without strings."""
         if "image" in named:
             return {"image": named["image"]}, []
         from datasets import Image as ImageFeature
@@ -102,10 +102,10 @@ class Image(Modality):
         usable = [name for name in features if _holds_images(features[name]) and name not in taken]
         candidates = [name for name in usable if isinstance(features[name], ImageFeature)]
         if not candidates:
-            candidates = [name for name in usable if name.lower() in _NAMES]
+            candidates = [name for name in usable if name.lower() in _USUAL_COLUMN_NAMES]
         if not candidates:
             candidates = [name for name in usable if not is_string(features[name])]
-        column, problems = only_one("image", "images", candidates, features)
+        column, problems = choose_only_candidate("image", "images", candidates, features)
         return {"image": column}, problems
 
     def unreadable_files(self, place: str, files: Iterable[Any]) -> list[Problem]:
@@ -116,9 +116,9 @@ class Image(Modality):
 
     def features(self, *, decode: bool = True) -> dict[str, Any]:
         """Return the feature type of the image column."""
-        from hf_finetune.tasks.image.feature import PictureFeature
+        from hf_finetune.tasks.image.feature import RgbImageFeature
 
-        return {"image": PictureFeature(decode=decode)}
+        return {"image": RgbImageFeature(decode=decode)}
 
     def check(self) -> ExampleCheck:
         """Return a check that decodes each image once."""
@@ -132,11 +132,13 @@ class Image(Modality):
 
         return extreme_images(dataset)
 
-    def made_up(self, count: int, chance: Any, *, length: int = 16, pair: bool = False) -> dict[str, Any]:
+    def synthetic_examples(
+        self, count: int, rng: Any, *, length: int = 16, pair: bool = False
+    ) -> dict[str, Any]:
         """Return noise images of 64 x 64 pixels."""
         from PIL import Image as Pixels
 
-        images = [Pixels.frombytes("RGB", (64, 64), chance.randbytes(3 * 64 * 64)) for _ in range(count)]
+        images = [Pixels.frombytes("RGB", (64, 64), rng.randbytes(3 * 64 * 64)) for _ in range(count)]
         return {"image": images}
 
     def check_processor(self, processor: Any) -> None:
@@ -158,8 +160,8 @@ class Image(Modality):
         set_image_size(processor, config, data.image_size, data.crop_pct)
         return ()
 
-    def unfit_pooling(self, model: Any, pooling: str) -> str | None:
-        """Return a reason for pooling a class token that the model lacks."""
+    def pooling_objection(self, model: Any, pooling: str) -> str | None:
+        """Return a reason if a class token is to be pooled that the model does not have; else None."""
         if pooling == "cls" and not any(name.endswith("cls_token") for name, _ in model.named_parameters()):
             return "it has no class token"
         return None
@@ -172,16 +174,16 @@ class Image(Modality):
         """Return augmented training images, and validation images prepared exactly as for inference."""
         from hf_finetune.tasks.image.inputs import prepare_images
 
-        return prepare_images(splits, processor, data, seed, varied=self.varies(data.augment))
+        return prepare_images(splits, processor, data, seed, augmented=self.varies(data.augment))
 
     def decoded_form(self, examples: Any) -> DecodedForm | None:
         """Return how decoded images are stored."""
-        from hf_finetune.tasks.image.decoding import ImageForm
+        from hf_finetune.tasks.image.decoding import StoredImages
         from hf_finetune.tasks.image.transforms import TransformedImages
 
-        return ImageForm(examples) if isinstance(examples, TransformedImages) else None
+        return StoredImages(examples) if isinstance(examples, TransformedImages) else None
 
-    def size_words(self, batch: Mapping[str, Any]) -> str:
+    def format_size(self, batch: Mapping[str, Any]) -> str:
         """Return height and width of the images of a batch."""
         height, width = batch["pixel_values"].shape[-2:]
         return f"{height} x {width} pixels"
@@ -203,9 +205,9 @@ class Image(Modality):
 
     def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
         """Return the augmented image."""
-        from hf_finetune.tasks.image.preview import as_picture
+        from hf_finetune.tasks.image.preview import to_image
 
-        return as_picture(inputs["pixel_values"])
+        return to_image(inputs["pixel_values"])
 
     def save_tiny_checkpoint(self, folder: Path) -> None:
         """Write a tiny ResNet of timm."""
@@ -229,21 +231,21 @@ class Image(Modality):
 
     def is_unreadable(self, name: str) -> bool:
         """Return whether a file is an image in a format that must be converted first."""
-        from hf_finetune.tasks.image.formats import is_unreadable_picture
+        from hf_finetune.tasks.image.formats import is_unreadable_image
 
-        return is_unreadable_picture(name)
+        return is_unreadable_image(name)
 
     def read_example(self, cells: Mapping[str, Any]) -> tuple[Any, Any]:
         """Decode an image as in training: upright, on a white background, in RGB."""
-        from hf_finetune.tasks.image.files import read_picture
+        from hf_finetune.tasks.image.files import read_image
 
-        return read_picture(cells["image"])
+        return read_image(cells["image"])
 
     def remarks(self) -> Remarks:
         """Return a new collector of remarks on conversions of images."""
-        from hf_finetune.tasks.image.notes import PictureNotes
+        from hf_finetune.tasks.image.notes import ImageNotes
 
-        return PictureNotes()
+        return ImageNotes()
 
     def batch_inputs(self, processor: Any) -> "Callable[[Sequence[Any]], dict[str, torch.Tensor]]":
         """Return a function from RGB images to pixels."""
@@ -267,12 +269,12 @@ class Image(Modality):
         """Return the name of an image file."""
         return '"photo.jpg"'
 
-    def page_fields(self, gradio: Any, *, pair: bool) -> list[Any]:
+    def demo_components(self, gradio: Any, *, pair: bool) -> list[Any]:
         """Return a field for an image file."""
         sources = ["upload", "clipboard"]
         return [gradio.Image(type="filepath", image_mode=None, label="Picture", sources=sources, height=320)]
 
-    def page_values(self, example: Any, path: Path) -> dict[str, str]:
+    def demo_values(self, example: Any, path: Path) -> dict[str, str]:
         """Save the image as a PNG file, and return its path."""
         file = path.with_suffix(".png")
         example.save(file)

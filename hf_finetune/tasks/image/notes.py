@@ -4,23 +4,23 @@ from dataclasses import dataclass, field
 
 from hf_finetune.errors import listed
 from hf_finetune.tasks.examples import Remarks
-from hf_finetune.tasks.image.files import LARGE_EDGE, PictureFacts
+from hf_finetune.tasks.image.files import LARGE_EDGE, ImageFacts
 
-__all__ = ["PictureNotes"]
+__all__ = ["ImageNotes"]
 
-_MOST_NAMES = 8
+_MAX_NAMES = 8
 
 
 @dataclass
 class _Names:
-    """First names of a kind, at most ``_MOST_NAMES``, and the number of all."""
+    """First names of a kind, at most ``_MAX_NAMES``, and the number of all."""
 
     first: list[str] = field(default_factory=list)
     count: int = 0
 
     def add(self, name: str) -> None:
         self.count += 1
-        if len(self.first) < _MOST_NAMES:
+        if len(self.first) < _MAX_NAMES:
             self.first.append(name)
 
     def __str__(self) -> str:
@@ -28,18 +28,18 @@ class _Names:
         return listed(self.first) + (f" and {more} more" if more else "")
 
 
-class PictureNotes(Remarks):
+class ImageNotes(Remarks):
     """Collector of conversions of images, in constant memory."""
 
     def __init__(self) -> None:
         self._scaled: dict[str, _Names] = {}
         self._not_numbers, self._frames, self._large = _Names(), _Names(), _Names()
 
-    def add(self, name: str, facts: PictureFacts) -> None:
+    def add(self, name: str, facts: ImageFacts) -> None:
         """Record the facts of one image."""
         if facts.values is not None:
             self._scaled.setdefault(facts.values.name, _Names()).add(repr(name))
-            if facts.values.not_numbers:
+            if facts.values.has_nan:
                 self._not_numbers.add(repr(name))
         if facts.has_frames:
             self._frames.add(repr(name))

@@ -10,17 +10,21 @@ from PIL import Image, ImageDraw, ImageFont
 from hf_finetune.tasks.examples import PreviewRow
 from hf_finetune.tasks.image.rgb import to_rgb
 
-__all__ = ["as_picture", "contact_sheet", "thumbnail"]
+__all__ = ["contact_sheet", "thumbnail", "to_image"]
 
-CELL, GAP, LINE = 160, 8, 18
-"""Sizes of the contact sheet, in pixels."""
+CELL = 160
+"""Edge of an image on the contact sheet, in pixels."""
+GAP = 8
+"""Space between images, in pixels."""
+LINE = 18
+"""Height of a line of text, in pixels."""
 EDGE = 200
 """Longer edge of a thumbnail, in pixels."""
-LONGEST = 22
+MAX_LABEL_CHARACTERS = 22
 """Maximum number of characters of a label on the contact sheet."""
 
 
-def as_picture(pixels: torch.Tensor) -> Image.Image:
+def to_image(pixels: torch.Tensor) -> Image.Image:
     """Return a model input [3, height, width] as an image; normalized values are rescaled to the range 0 to 255."""
     if pixels.dtype != torch.uint8:
         low, high = pixels.amin(), pixels.amax()
@@ -44,7 +48,11 @@ def contact_sheet(rows: Sequence[PreviewRow]) -> Image.Image:
         draw.text((GAP + column * (CELL + GAP), GAP), title, fill="black", font=font)
     for number, row in enumerate(rows):
         top = GAP + LINE + number * height
-        label = row.label if len(row.label) <= LONGEST else f"{row.label[: LONGEST - 1]}…"
+        label = (
+            row.label
+            if len(row.label) <= MAX_LABEL_CHARACTERS
+            else f"{row.label[: MAX_LABEL_CHARACTERS - 1]}…"
+        )
         draw.text((GAP, top + CELL), label, fill="black", font=font)
         for column, image in enumerate([row.original, *row.versions]):
             small = image.copy()

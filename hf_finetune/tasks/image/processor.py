@@ -51,12 +51,14 @@ def _set_size(processor: Any, size: int | None, crop_pct: float | None) -> None:
             raise InputError(Problem("data.crop_pct", rule, f"{crop_pct:g}"))
         processor.size = {"height": size, "width": size}
         return
-    old = crop["height"] if crop else edge
-    new = size or old
+    old_edge = crop["height"] if crop else edge
+    new_edge = size or old_edge
     if hasattr(processor, "crop_pct"):  # ConvNeXt and PoolFormer scale the shorter edge by it themselves
-        processor.size = {"shortest_edge": new}
+        processor.size = {"shortest_edge": new_edge}
         processor.crop_pct = crop_pct or processor.crop_pct
     else:
-        processor.size = {"shortest_edge": int(new / crop_pct) if crop_pct else round(edge * new / old)}
+        processor.size = {
+            "shortest_edge": int(new_edge / crop_pct) if crop_pct else round(edge * new_edge / old_edge)
+        }
     if crop:
-        processor.crop_size = {"height": new, "width": new}
+        processor.crop_size = {"height": new_edge, "width": new_edge}

@@ -9,11 +9,12 @@ from PIL import ExifTags, Image, ImageCms
 
 from hf_finetune.tasks.examples import ExampleError
 
-__all__ = ["PictureError", "ValueRange", "convert", "reduce_to", "shrink", "to_rgb"]
+__all__ = ["ImageError", "ValueRange", "convert", "reduce_to", "shrink", "to_rgb"]
 
 _MUCH_LARGER = 1.5  # multiple of the target edge; below it, shrinking saves little and only blurs
 _STRIP_PIXELS = 2**21  # converted at a time, to limit the memory for copies of the image
-_LEAST_FILLED = 16  # of 256 gray levels; an image that would fill fewer is scaled by its own extremes
+# Minimum number of the 256 gray levels that an image must use; otherwise it is scaled from its own minimum and maximum.
+_MIN_GRAY_LEVELS = 16
 _SLACK = 0.1  # fraction of a float range by which values may exceed it, as interpolation overshoots
 
 _FRACTIONS = ((0.0, 1.0), (-1.0, 1.0))
@@ -43,7 +44,7 @@ _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Keys of ``Image.info`` in which Pillow looks for an orientation."""
 
 
-class PictureError(ExampleError):
+class ImageError(ExampleError):
     """Raised for a file that is not a usable image; the message describes the file and a fix."""
 
 
@@ -56,16 +57,16 @@ class ValueRange:
         high: Value that becomes 255 (white).
         name: Description of the range.
         inverted: Whether black and white are swapped.
-        not_numbers: Whether the image contains nan, which is replaced by ``low``.
+        has_nan: Whether the image contains nan, which is replaced by ``low``.
     """
 
     low: float
     high: float
     name: str
     inverted: bool = False
-    not_numbers: bool = False
+    has_nan: bool = False
 
-    def to_grey(self, image: Image.Image) -> Image.Image:
+    def to_gray(self, image: Image.Image) -> Image.Image:
         """Return the image in mode L, with its values scaled and rounded."""
         values = np.asarray(image).astype(np.float64)
         values = np.nan_to_num(values, copy=False, nan=self.low, posinf=self.high, neginf=self.low)
@@ -83,7 +84,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
             grayscale of more than 8 bits or floats, which is scaled as described at ``convert``.
 
     Raises:
-        PictureError: If no value is a number, or if 16-bit colors use only the low bits, which Pillow cuts off.
+        ImageError: If no value is a number, or if 16-bit colors use only the low bits, which Pillow cuts off.
     """
     return convert(image)[0]
 
@@ -104,12 +105,12 @@ def convert(image: Image.Image, factor: int = 1) -> tuple[Image.Image, ValueRang
         The image in RGB, and the range; the range is None for 8-bit images.
 
     Raises:
-        PictureError: In the cases of ``to_rgb``.
+        ImageError: In the cases of ``to_rgb``.
     """
     high_bytes_only = _has_colors_of_16_bits(image)
     image.load()
-    if high_bytes_only and max(high for _, high in image.getextrema()[:3]) < _LEAST_FILLED:  # type: ignore[misc]
-        raise PictureError(
+    if high_bytes_only and max(high for _, high in image.getextrema()[:3]) < _MIN_GRAY_LEVELS:  # type: ignore[misc]
+        raise ImageError(
             "a 16-bit color image that uses only the lower 12 bits: Pillow keeps the upper 8 bits, which are all 0. "
             "Save it with 8 bits, scaled from 0..4095"
         )
@@ -118,18 +119,18 @@ def convert(image: Image.Image, factor: int = 1) -> tuple[Image.Image, ValueRang
         return _upright(image, image), None
     result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     for top, strip in _strips(image, factor):
-        converted = values.to_grey(strip).convert("RGB") if values is not None else _to_rgb(strip)
+        converted = values.to_gray(strip).convert("RGB") if values is not None else _to_rgb(strip)
         result.paste(converted.reduce(factor) if factor > 1 else converted, (0, top // factor))
     return _upright(image, result), values
 
 
 def _value_range(image: Image.Image) -> ValueRange:
-    low, high, not_numbers = _extent(image)
+    low, high, has_nan = _extent(image)
     inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     named = _common_range(low, high, image.mode == "F")
     if named is None:
         named = (low, max(high, low + 1), "its own lowest to its highest value")
-    return ValueRange(*named, inverted, not_numbers)
+    return ValueRange(*named, inverted, has_nan)
 
 
 def _common_range(low: float, high: float, fractions: bool) -> tuple[float, float, str] | None:
@@ -139,27 +140,29 @@ def _common_range(low: float, high: float, fractions: bool) -> tuple[float, floa
         (lowest, highest, f"{lowest}..{highest} ({name})", 0.0) for lowest, highest, name in _INTEGERS
     ]
     for lowest, highest, name, slack in candidates:
-        beyond = slack * (highest - lowest)
-        if lowest - beyond <= low and high <= highest + beyond and (low < 0 or lowest == 0):
-            filled = (high - low) * 256 / (highest - lowest)
-            return (lowest, highest, name) if high == low or filled >= _LEAST_FILLED else None
+        tolerance = slack * (highest - lowest)
+        contains_values = lowest - tolerance <= low and high <= highest + tolerance
+        has_needed_sign = low < 0 or lowest == 0
+        if contains_values and has_needed_sign:
+            gray_levels = (high - low) * 256 / (highest - lowest)
+            return (lowest, highest, name) if high == low or gray_levels >= _MIN_GRAY_LEVELS else None
     return None
 
 
 def _extent(image: Image.Image) -> tuple[float, float, bool]:
     """Return the lowest and the highest finite value, and whether any value is nan."""
-    lows, highs, not_numbers = [], [], False
+    lows, highs, has_nan = [], [], False
     for _, strip in _strips(image):
         values = np.asarray(strip)
         if image.mode == "F":
-            not_numbers = not_numbers or bool(np.isnan(values).any())
+            has_nan = has_nan or bool(np.isnan(values).any())
             values = values[np.isfinite(values)]
         if values.size:
             lows.append(float(values.min()))
             highs.append(float(values.max()))
     if not lows:
-        raise PictureError("an image that contains only NaN values. Save it again from its source")
-    return min(lows), max(highs), not_numbers
+        raise ImageError("an image that contains only NaN values. Save it again from its source")
+    return min(lows), max(highs), has_nan
 
 
 def _has_colors_of_16_bits(image: Image.Image) -> bool:

@@ -1,4 +1,4 @@
-"""Images of a dataset as they are stored, undecoded: their hashes, their sizes, and those that cannot be read."""
+"""Checks and sizes of the undecoded images of a dataset."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -8,13 +8,13 @@ import numpy as np
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
 
-from hf_finetune.tasks.image.files import NoImageError, PictureError, PictureFacts, read_picture, source_of
-from hf_finetune.tasks.image.notes import PictureNotes
+from hf_finetune.tasks.image.files import ImageError, ImageFacts, NoImageError, read_image, source_of
+from hf_finetune.tasks.image.notes import ImageNotes
 from hf_finetune.tasks.stored import map_files
 
 __all__ = ["ImageCheck", "extreme_images", "map_images"]
 
-LOOKED_AT = 1000
+MAX_HEADERS_READ = 1000
 """Largest number of images whose headers are read; of larger splits, evenly spaced images are sampled."""
 
 Result = TypeVar("Result")
@@ -29,7 +29,7 @@ class ImageCheck:
     """Check that images can be read: each is decoded once, as in training."""
 
     def __init__(self) -> None:
-        self.pictures = PictureNotes()
+        self.pictures = ImageNotes()
 
     def faults(self, dataset: Dataset, ids: Sequence[str]) -> list[str | None]:
         """Return the reason why each image cannot be read; None if it can.
@@ -50,16 +50,16 @@ class ImageCheck:
         return self.pictures.sentences()
 
 
-def _inspect(image: dict[str, Any] | None) -> tuple[str | None, PictureFacts | None]:
+def _inspect(image: dict[str, Any] | None) -> tuple[str | None, ImageFacts | None]:
     try:
-        return None, read_picture(source_of(image))[1]
+        return None, read_image(source_of(image))[1]
     except FileNotFoundError:
         return "no such file", None
     except NoImageError:
         return "no image in this row", None
-    except PictureError as error:
+    except ImageError as error:
         return str(error), None
-    except Exception as error:  # damaged files raise anything, from struct.error to SyntaxError
+    except Exception as error:  # decoders raise exceptions of any class for damaged files
         return f"a damaged file ({type(error).__name__}: {error})", None
 
 
@@ -74,16 +74,18 @@ def extreme_images(dataset: Dataset) -> list[int]:
     Returns:
         Distinct row indices, at most three; empty if no image size can be read.
     """
-    rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), LOOKED_AT)).astype(int)).tolist()
+    rows = np.unique(
+        np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_HEADERS_READ)).astype(int)
+    ).tolist()
     stored = dataset.select_columns(["image"]).cast_column("image", Image(decode=False)).with_format(None)
     sizes = [(row, _size(stored[row]["image"])) for row in rows]
-    known = [(row, *size) for row, size in sizes if size is not None]
+    known = {row: size for row, size in sizes if size is not None}
     if not known:
         return []
-    largest = max(known, key=lambda one: one[1] * one[2])
-    widest = max(known, key=lambda one: one[1] / one[2])
-    tallest = max(known, key=lambda one: one[2] / one[1])
-    return list(dict.fromkeys(one[0] for one in (largest, widest, tallest)))
+    largest = max(known, key=lambda row: known[row][0] * known[row][1])
+    widest = max(known, key=lambda row: known[row][0] / known[row][1])
+    tallest = max(known, key=lambda row: known[row][1] / known[row][0])
+    return list(dict.fromkeys([largest, widest, tallest]))
 
 
 def _size(image: Any) -> tuple[int, int] | None:

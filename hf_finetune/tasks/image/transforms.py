@@ -24,7 +24,7 @@ __all__ = [
     "Size",
     "TransformedImages",
     "edges",
-    "needed_edge",
+    "min_edge_for_crops",
     "one_thread",
     "processed_images",
     "processor_transform",
@@ -34,18 +34,19 @@ __all__ = [
 ]
 
 Augmentation = Literal["light", "standard", "strong"]
+"""Presets of ``train_transform``."""
 Transform = Callable[[Image.Image], torch.Tensor]
 Size = int | tuple[int, int]
 """Edge of a square, or height and width, in pixels."""
 
 _JITTER = {"standard": 0.2, "strong": 0.4}  # brightness, contrast and saturation; a tenth of it for hue
-_WIDEST = 1.25  # largest aspect ratio of a crop, wide or tall
+_MAX_ASPECT_RATIO = 1.25  # largest aspect ratio of a crop, wide or tall
 # An image that is reduced first is resampled twice. With edges 1.5 times as long as the smallest crop needs, the result
 # differs from that of a single resampling by half a gray level on average (noise with the spectrum of photographs).
-_MARGIN = 1.5
+_RESIZE_MARGIN = 1.5
 
 
-def needed_edge(augment: Augmentation, size: int) -> int:
+def min_edge_for_crops(augment: Augmentation, size: int) -> int:
     """Compute the shorter edge that a training image needs so that random crops lose no resolution.
 
     A crop has a fraction ``s`` of the image's area and an aspect ratio ``r``. The image's area is at least the square
@@ -59,10 +60,10 @@ def needed_edge(augment: Augmentation, size: int) -> int:
     Returns:
         Length in pixels.
     """
-    return math.ceil(size * math.sqrt(_WIDEST / _smallest(augment)) * _MARGIN)
+    return math.ceil(size * math.sqrt(_MAX_ASPECT_RATIO / _min_crop_area(augment)) * _RESIZE_MARGIN)
 
 
-def _smallest(augment: Augmentation) -> float:
+def _min_crop_area(augment: Augmentation) -> float:
     """Return the smallest fraction of an image's area that a random crop has."""
     return 0.8 if augment == "light" else 0.5
 
@@ -92,7 +93,7 @@ def train_transform(
         normalizes.
     """
     mode = InterpolationMode(interpolation)
-    scale, ratio = (_smallest(augment), 1.0), (1 / _WIDEST, _WIDEST)
+    scale, ratio = (_min_crop_area(augment), 1.0), (1 / _MAX_ASPECT_RATIO, _MAX_ASPECT_RATIO)
     crop = v2.RandomResizedCrop(edges(size), scale=scale, ratio=ratio, interpolation=mode)
     steps: list[Any] = [to_rgb, crop, v2.RandomHorizontalFlip()]
     if augment in _JITTER:

@@ -23,7 +23,7 @@ class TextNoise:
         mask: Probability that a token is replaced by the mask token, in [0, 1).
         drop: Probability that a word is removed, in [0, 1). An example that would lose all words keeps all of them.
         mask_id: Id of the mask token; unused if ``mask`` is 0.
-        kept: Ids of tokens that are never changed.
+        protected_ids: Ids of tokens that are never changed.
 
     Source: Bowman et al. 2016 and Dai & Le 2015, word dropout; the mask is that of BERT (Devlin et al. 2019).
     """
@@ -31,7 +31,7 @@ class TextNoise:
     mask: float
     drop: float
     mask_id: int
-    kept: frozenset[int]
+    protected_ids: frozenset[int]
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
         """Return an augmented copy of a tokenized example, without the column of word numbers.
@@ -40,28 +40,33 @@ class TextNoise:
         """
         augmented = {name: value for name, value in example.items() if name != WORDS}
         ids, words = list(example["input_ids"]), list(example[WORDS])
-        free = [word >= 0 and token not in self.kept for token, word in zip(ids, words, strict=True)]
-        stays = self._staying(words, free)
+        changeable = [
+            word >= 0 and token not in self.protected_ids for token, word in zip(ids, words, strict=True)
+        ]
+        kept = self._keep_mask(words, changeable)
         for name, value in augmented.items():
             if isinstance(value, list) and len(value) == len(ids) and name != "labels":
-                augmented[name] = [item for item, stay in zip(value, stays, strict=True) if stay]
+                augmented[name] = [item for item, keep in zip(value, kept, strict=True) if keep]
         if self.mask:
-            hidden = (torch.rand(len(ids)) < self.mask).tolist()
+            masked = (torch.rand(len(ids)) < self.mask).tolist()
             augmented["input_ids"] = [
-                self.mask_id if is_free and hide else token
-                for token, is_free, hide, stay in zip(ids, free, hidden, stays, strict=True)
-                if stay
+                self.mask_id if is_changeable and is_masked else token
+                for token, is_changeable, is_masked, keep in zip(ids, changeable, masked, kept, strict=True)
+                if keep
             ]
         return augmented
 
-    def _staying(self, words: list[int], free: list[bool]) -> list[bool]:
-        """Return for each token whether it stays; tokens of the same word stay or go together."""
+    def _keep_mask(self, words: list[int], changeable: list[bool]) -> list[bool]:
+        """Return for each token whether it is kept; tokens of the same word are kept or dropped together."""
         if not self.drop:
             return [True] * len(words)
-        left_out = (torch.rand(max(words, default=-1) + 1) < self.drop).tolist()
-        stays = [not (is_free and left_out[word]) for word, is_free in zip(words, free, strict=True)]
-        if any(stay and is_free for stay, is_free in zip(stays, free, strict=True)):
-            return stays
+        dropped_words = (torch.rand(max(words, default=-1) + 1) < self.drop).tolist()
+        kept = [
+            not (is_changeable and dropped_words[word])
+            for word, is_changeable in zip(words, changeable, strict=True)
+        ]
+        if any(keep and is_changeable for keep, is_changeable in zip(kept, changeable, strict=True)):
+            return kept
         return [True] * len(words)
 
 

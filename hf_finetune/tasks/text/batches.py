@@ -6,7 +6,7 @@ from typing import Any
 
 from hf_finetune.tasks.examples import Remarks
 from hf_finetune.tasks.pipelines import collate_inputs
-from hf_finetune.tasks.text.truncation import CutTexts, cut_examples
+from hf_finetune.tasks.text.truncation import TruncationCounter, find_truncated
 
 __all__ = ["tokenized_batch"]
 
@@ -33,18 +33,18 @@ def tokenized_batch(pipe: Any, examples: Iterator[Any], size: int, remarks: Rema
     if len({"text_pair" in example for example in columns}) > 1:
         inputs = [pipe.preprocess(dict(texts), **pipe._preprocess_params) for texts in columns]
         for example, encoding in zip(columns, inputs, strict=True):
-            _count_cut(pipe, encoding, [example], remarks)
+            _count_truncated(pipe, encoding, [example], remarks)
         return collate_inputs(pipe, inputs)
     batch = {name: [example[name] for example in columns] for name in columns[0]}
     inputs = pipe.preprocess({**batch, "padding": len(columns) > 1}, **pipe._preprocess_params)
-    _count_cut(pipe, inputs, columns, remarks)
+    _count_truncated(pipe, inputs, columns, remarks)
     return inputs
 
 
-def _count_cut(
+def _count_truncated(
     pipe: Any, inputs: Any, examples: Sequence[Mapping[str, str]], remarks: Remarks | None
 ) -> None:
-    if isinstance(remarks, CutTexts):
+    if isinstance(remarks, TruncationCounter):
         texts = list(zip(*(example.values() for example in examples), strict=True))
-        cut = cut_examples(inputs, pipe.tokenizer, texts, pipe.tokenizer.model_max_length)
+        cut = find_truncated(inputs, pipe.tokenizer, texts, pipe.tokenizer.model_max_length)
         remarks.add_batch(cut, pipe.tokenizer)

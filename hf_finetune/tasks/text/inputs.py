@@ -11,7 +11,7 @@ from hf_finetune.tasks.seeded_augmentation import SeededExamples
 from hf_finetune.tasks.text.augment import AugmentedTexts, text_noise
 from hf_finetune.tasks.text.stored import text_columns, text_lengths
 from hf_finetune.tasks.text.tokenization import (
-    CUT,
+    TRUNCATED,
     checkpoint_limit,
     count_tokens,
     pad_right,
@@ -28,7 +28,7 @@ __all__ = ["configure_tokenizer", "prepare_texts"]
 
 # Tokenizer attribute with the limit of the checkpoint, because model_max_length is set to the recipe's length.
 _LIMIT = "checkpoint_max_length"
-_PADDED_RIGHT = (
+_PADDING_SIDE_NOTE = (
     "padding_side of the tokenizer was changed from left to right, also in the saved model: the model has absolute "
     "position embeddings, so with left padding predictions would depend on the batch."
 )
@@ -58,10 +58,10 @@ def configure_tokenizer(
     text_noise(tokenizer, data.augment.mask, data.augment.drop)
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    return (_PADDED_RIGHT,) if pad_right(tokenizer, positions) else ()
+    return (_PADDING_SIDE_NOTE,) if pad_right(tokenizer, positions) else ()
 
 
-def prepare_texts(splits: Splits, processor: Any, data: Any, seed: int, *, varied: bool) -> Inputs:
+def prepare_texts(splits: Splits, processor: Any, data: Any, seed: int, *, augmented: bool) -> Inputs:
     """Return inputs that are tokenized once; batches contain texts of similar length, padded to the longest.
 
     Args:
@@ -69,21 +69,21 @@ def prepare_texts(splits: Splits, processor: Any, data: Any, seed: int, *, varie
         processor: Tokenizer.
         data: ``data`` of the recipe.
         seed: Seed of the run.
-        varied: Whether training texts are augmented.
+        augmented: Whether training texts are augmented.
     """
 
     def encode(split: "Dataset", words: bool = False, training: bool = False) -> "Dataset":
         length, side = data.max_length, data.truncation_side
         return tokenize(split, processor, length, side, words=words, training=training, cut=True)
 
-    texts, tokenized = {"train": splits.train}, {"train": encode(splits.train, varied, training=True)}
+    texts, tokenized = {"train": splits.train}, {"train": encode(splits.train, augmented, training=True)}
     if splits.validation is not None:
         texts["validation"], tokenized["validation"] = splits.validation, encode(splits.validation)
     truncation = _truncation(texts, tokenized, processor, data)
-    inputs = {split: rows.remove_columns(CUT) for split, rows in tokenized.items()}
+    inputs = {split: rows.remove_columns(TRUNCATED) for split, rows in tokenized.items()}
     train: Any = inputs["train"]
     lengths = count_tokens(train) if data.group_by_length else None
-    if varied:
+    if augmented:
         noise = text_noise(processor, data.augment.mask, data.augment.drop)
         train = SeededExamples(AugmentedTexts(train, noise), seed)
     collate = DataCollatorWithPadding(processor)
@@ -94,16 +94,17 @@ def _truncation(
     texts: "Mapping[str, Dataset]", tokenized: "Mapping[str, Dataset]", processor: Any, data: Any
 ) -> Truncation:
     """Return the truncation statistics of the splits. Only the longest truncated example is tokenized again."""
-    cut = {split: np.asarray(rows[CUT][:], dtype=bool) for split, rows in tokenized.items()}
-    longest, characters = tuple[str, ...](), 0
+    cut = {split: np.asarray(rows[TRUNCATED][:], dtype=bool) for split, rows in tokenized.items()}
+    longest_texts: tuple[str, ...] = ()
+    max_characters = 0
     for split, flags in cut.items():
         lengths = np.where(flags, text_lengths(texts[split]), 0)
         row = int(lengths.argmax()) if len(lengths) else 0
-        if len(lengths) and lengths[row] > characters:
+        if len(lengths) and lengths[row] > max_characters:
             example = texts[split][row]
-            longest = tuple(example[name] for name in text_columns(list(example)))
-            characters = int(lengths[row])
-    tokens = len(processor(*longest, verbose=False)["input_ids"]) if longest else 0
+            longest_texts = tuple(example[name] for name in text_columns(list(example)))
+            max_characters = int(lengths[row])
+    tokens = len(processor(*longest_texts, verbose=False)["input_ids"]) if longest_texts else 0
     return Truncation(
         *(cut, tokens, resolve_max_length(processor, data.max_length), data.truncation_side),
         limit=getattr(processor, _LIMIT, checkpoint_limit(processor)),

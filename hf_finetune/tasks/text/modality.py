@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import Problem
-from hf_finetune.tasks.columns import ColumnRole, is_string, only_one
+from hf_finetune.tasks.columns import ColumnRole, choose_only_candidate, is_string
 from hf_finetune.tasks.examples import ExampleCheck, ExampleError, Inputs, MaskedInputs, Remarks, Splits
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.text.fields import TextAugmentFields, TextFields
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Text"]
 
-_NAMES = (
+_USUAL_COLUMN_NAMES = (
     "text", "sentence", "review", "content", "comment", "message", "tweet",
     "document", "body", "question", "title",
 )  # fmt: skip
@@ -27,7 +27,7 @@ _PAIR_NAMES = (
     ("question1", "question2"), ("question", "sentence"), ("question", "answer"), ("question", "context"),
     ("question", "passage"), ("query", "document"), ("query", "passage"),
 )  # fmt: skip
-_LETTERS = 600  # of a text in a report
+_MAX_REPORT_CHARACTERS = 600
 _WORDS = ("good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", "a")
 
 
@@ -38,7 +38,7 @@ class Text(Modality):
     readable = "text"
     roles: ClassVar[tuple[ColumnRole, ...]] = (
         ColumnRole(
-            *("text", "texts", "must contain strings", _NAMES, is_string),
+            *("text", "texts", "must contain strings", _USUAL_COLUMN_NAMES, is_string),
             "Column of the texts; null = inferred.",
         ),
         ColumnRole(
@@ -50,11 +50,11 @@ class Text(Modality):
     model_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "token_type_ids")
     has_tokens: ClassVar[bool] = True
     processor_class: ClassVar[str] = "AutoTokenizer"
-    processor_slot: ClassVar[str] = "tokenizer"
+    processor_argument: ClassVar[str] = "tokenizer"
     processor_files = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
     data_fields: ClassVar[type[TextFields]] = TextFields
     augment_fields: ClassVar[type[TextAugmentFields]] = TextAugmentFields
-    augment_words: ClassVar[str] = "mask and drop"
+    augment_description: ClassVar[str] = "mask and drop"
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -71,13 +71,13 @@ class Text(Modality):
         pairs = [pair for pair in _PAIR_NAMES if pair[0] in usable and pair[1] in usable]
         if len(pairs) == 1:
             return dict(zip(self.columns, pairs[0], strict=True)), []
-        candidates = [name for name in usable if name.lower() in _NAMES]
+        candidates = [name for name in usable if name.lower() in _USUAL_COLUMN_NAMES]
         if not candidates and len(usable) == 1:
             candidates = usable
-        column, problems = only_one("text", "texts", candidates, features)
+        column, problems = choose_only_candidate("text", "texts", candidates, features)
         return {"text": column, "text_pair": None}, problems
 
-    def partners(self, name: str) -> tuple[str, ...]:
+    def second_column_names(self, name: str) -> tuple[str, ...]:
         """Return the usual names of the second column of a pair, by the name of the first."""
         return tuple(second for first, second in _PAIR_NAMES if first == name)
 
@@ -107,26 +107,30 @@ class Text(Modality):
 
         return [int(np.argmax(lengths if lengths is not None else text_lengths(dataset)))]
 
-    def made_up(self, count: int, chance: Any, *, length: int = 16, pair: bool = False) -> dict[str, Any]:
+    def synthetic_examples(
+        self, count: int, rng: Any, *, length: int = 16, pair: bool = False
+    ) -> dict[str, Any]:
         """Return texts of common words; the first is the longest, the others have at least a fourth of its words."""
         columns = {}
         for column in self.columns if pair else self.columns[:1]:
-            lengths = [length, *(chance.randint(max(length // 4, 1), length) for _ in range(count - 1))]
-            columns[column] = [" ".join(chance.choices(_WORDS, k=words)) for words in lengths]
+            lengths = [length, *(rng.randint(max(length // 4, 1), length) for _ in range(count - 1))]
+            columns[column] = [" ".join(rng.choices(_WORDS, k=words)) for words in lengths]
         return columns
 
     def check_processor(self, processor: Any) -> None:
         """Check the length limit of a tokenizer."""
-        limit, fewest = processor.model_max_length, processor.num_special_tokens_to_add() + 1
-        if limit < fewest or int(limit) != limit:
-            raise ValueError(f"model_max_length must be a whole number of at least {fewest}, not {limit!r}")
+        limit, min_length = processor.model_max_length, processor.num_special_tokens_to_add() + 1
+        if limit < min_length or int(limit) != limit:
+            raise ValueError(
+                f"model_max_length must be a whole number of at least {min_length}, not {limit!r}"
+            )
 
-    def is_empty(self, processor: Any) -> bool:
+    def is_default_processor(self, processor: Any) -> bool:
         """Return whether a tokenizer has no vocabulary: transformers builds one if its files are missing."""
         return len(processor) <= len(processor.all_special_ids)
 
     def complete_processor(self, processor: Any) -> str | None:
-        """Take the end-of-text token as the padding token if there is none."""
+        """Use the EOS token as padding token if there is none."""
         if processor.pad_token is None:
             if processor.eos_token is None:
                 return "a tokenizer with a padding token"
@@ -134,7 +138,7 @@ class Text(Modality):
         return None
 
     def complete_config(self, config: "PreTrainedConfig") -> None:
-        """Take the end-of-text token as the padding token if the config has none."""
+        """Use the EOS token as padding token if the config has none."""
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = getattr(config, "eos_token_id", None)
 
@@ -157,12 +161,12 @@ class Text(Modality):
 
         return configure_tokenizer(processor, config, data, skeleton())
 
-    def same_inputs(self, processor: Any, other: Any) -> bool:
+    def same_preprocessing(self, first: Any, second: Any) -> bool:
         """Return whether both tokenizers have the same vocabulary."""
-        return bool(processor.get_vocab() == other.get_vocab())
+        return bool(first.get_vocab() == second.get_vocab())
 
-    def unfit_pooling(self, model: Any, pooling: str) -> str | None:
-        """Return a reason for pooling the first token of a model that reads from left to right."""
+    def pooling_objection(self, model: Any, pooling: str) -> str | None:
+        """Return a reason if the first token of a causal model is to be pooled; else None."""
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
         if pooling == "cls" and model.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
@@ -173,18 +177,18 @@ class Text(Modality):
         """Return inputs that are tokenized once; batches contain texts of similar length, padded to the longest."""
         from hf_finetune.tasks.text.inputs import prepare_texts
 
-        return prepare_texts(splits, processor, data, seed, varied=self.varies(data.augment))
+        return prepare_texts(splits, processor, data, seed, augmented=self.varies(data.augment))
 
     def dummy(self, processor: Any) -> "dict[str, torch.Tensor]":
         """Return a batch of one short text."""
         return dict(processor("a", return_tensors="pt"))
 
-    def size_words(self, batch: Mapping[str, Any]) -> str:
+    def format_size(self, batch: Mapping[str, Any]) -> str:
         """Return the number of tokens of the texts of a batch."""
         return f"{batch['input_ids'].shape[1]} tokens"
 
     def preview_example(self, row: Mapping[str, Any]) -> Any:
-        """Return the text, or both texts of a pair on lines of their own."""
+        """Return the text, or both texts of a pair, each on its own line."""
         return "\n".join(row[name] for name in self.columns_in(row))
 
     def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
@@ -236,9 +240,9 @@ class Text(Modality):
 
     def remarks(self) -> Remarks:
         """Return a new counter of truncated texts."""
-        from hf_finetune.tasks.text.truncation import CutTexts
+        from hf_finetune.tasks.text.truncation import TruncationCounter
 
-        return CutTexts()
+        return TruncationCounter()
 
     def makes_batches(self, processor: Any) -> bool:
         """Return whether the tokenizer has a padding token."""
@@ -268,18 +272,22 @@ class Text(Modality):
     def show(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return the beginning of the texts."""
         text = "\n\n".join(row[name] for name in self.columns_in(row) if row[name])
-        return {"text": text if len(text) <= _LETTERS else f"{text[: _LETTERS - 3]}..."}
+        return {
+            "text": text
+            if len(text) <= _MAX_REPORT_CHARACTERS
+            else f"{text[: _MAX_REPORT_CHARACTERS - 3]}..."
+        }
 
     def example_code(self, *, pair: bool) -> str:
         """Return a text, or a dictionary of both texts of a pair."""
         return '{"text": "some text", "text_pair": "its second text"}' if pair else '"some text"'
 
-    def page_fields(self, gradio: Any, *, pair: bool) -> list[Any]:
+    def demo_components(self, gradio: Any, *, pair: bool) -> list[Any]:
         """Return a field for each text."""
         labels = ["Text", "Second text"] if pair else ["Text"]
         return [gradio.Textbox(label=label, lines=4 if pair else 6) for label in labels]
 
-    def page_values(self, example: Any, path: Path) -> dict[str, str]:
+    def demo_values(self, example: Any, path: Path) -> dict[str, str]:
         """Return the texts."""
         return {name: str(text) for name, text in example.items()}
 

@@ -1,4 +1,4 @@
-"""Texts of a dataset: their hashes, their lengths, and those that are empty."""
+"""Hashes, lengths and checks of the texts of a dataset."""
 
 import hashlib
 import unicodedata
@@ -37,7 +37,7 @@ def hash_texts(dataset: "Dataset") -> tuple[list[str], list[str | None]]:
     keys: list[str | None] = []
     for texts in _texts(dataset):
         exact.append(_hash_texts(texts, lambda text: text))
-        keys.append(_hash_texts(texts, _normalise) if any(texts) else None)
+        keys.append(_hash_texts(texts, _normalize) if any(texts) else None)
     return exact, keys
 
 
@@ -83,5 +83,5 @@ def _hash_texts(texts: Sequence[str | None], form: Callable[[str], str]) -> str:
     return digest.hexdigest()
 
 
-def _normalise(text: str) -> str:
+def _normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())

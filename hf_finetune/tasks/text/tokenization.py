@@ -13,13 +13,13 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.targets.labels import class_count, encode_batch
 from hf_finetune.tasks.text.augment import WORDS
-from hf_finetune.tasks.text.truncation import cut_examples
+from hf_finetune.tasks.text.truncation import find_truncated
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = [
-    "CUT",
+    "TRUNCATED",
     "checkpoint_limit",
     "count_tokens",
     "pad_right",
@@ -29,7 +29,7 @@ __all__ = [
     "tokenized_texts",
 ]
 
-CUT = "is_cut"
+TRUNCATED = "is_cut"
 """Column of ``tokenize``: whether an example was truncated."""
 
 # A tokenizer without a limit has a huge model_max_length (transformers' VERY_LARGE_INTEGER is 1e30).
@@ -38,7 +38,7 @@ _LENGTH_WITHOUT_LIMIT = 512
 
 # Names of absolute position embeddings in the architectures of transformers. Embeddings of relative distances
 # (relative_attention_bias, distance_embedding, rel_embeddings) and layouts (x_position_embeddings) set no limit.
-_TABLE = re.compile(
+_POSITION_EMBEDDING = re.compile(
     r"(^|\.)((char_)?position_embeddings?|position_embeds?|positions_embed|embed_positions|pos_embeddings?|wpe)$"
 )
 
@@ -56,10 +56,10 @@ def resolve_max_length(
     Raises:
         InputError: If ``max_length`` is above the checkpoint's limit, or leaves no token for the text.
     """
-    fewest = tokenizer.num_special_tokens_to_add() + 1
+    min_length = tokenizer.num_special_tokens_to_add() + 1
     limit = checkpoint_limit(tokenizer, positions)
-    if max_length is not None and max_length < fewest:
-        rule = f"must be at least {fewest}: {fewest - 1} special tokens and one of the text"
+    if max_length is not None and max_length < min_length:
+        rule = f"must be at least {min_length}: {min_length - 1} special tokens and one of the text"
         raise InputError(Problem("data.max_length", rule, str(max_length)))
     if limit is None:
         return _LENGTH_WITHOUT_LIMIT if max_length is None else max_length
@@ -130,7 +130,7 @@ def tokenize(
         words: Whether to add the column ``words``, the word number of each token, -1 for special tokens. A tokenizer
             that is not fast does not report words: each token is then a word.
         training: Whether ``labels`` include the weights and probabilities for the loss.
-        cut: Whether to add the column ``CUT``.
+        cut: Whether to add the column ``TRUNCATED``.
 
     Returns:
         Output of the tokenizer (``input_ids``, ``attention_mask``, ...) and ``labels``. It is in memory, so that a run
@@ -140,20 +140,21 @@ def tokenize(
         InputError: If ``max_length`` is above the checkpoint's limit, or leaves no token for the text.
     """
     length = resolve_max_length(tokenizer, max_length)
-    cutter = copy.deepcopy(tokenizer)
-    cutter.truncation_side = truncation_side
+    truncating_tokenizer = copy.deepcopy(tokenizer)
+    truncating_tokenizer.truncation_side = truncation_side
     classes = class_count(dataset.features)
 
     def encode(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         texts = [batch[name] for name in ("text", "text_pair") if name in batch]
-        encoding = cutter(*texts, truncation=True, max_length=length, padding=False)
+        encoding = truncating_tokenizer(*texts, truncation=True, max_length=length, padding=False)
         encoded = dict(encoding)
         if words:
             encoded[WORDS] = [
-                _words(encoding, index, cutter, ids) for index, ids in enumerate(encoded["input_ids"])
+                _word_numbers(encoding, index, truncating_tokenizer, ids)
+                for index, ids in enumerate(encoded["input_ids"])
             ]
         if cut:
-            encoded[CUT] = cut_examples(encoding, cutter, texts, length)
+            encoded[TRUNCATED] = find_truncated(encoding, truncating_tokenizer, texts, length)
         if "label" in batch:
             encoded["labels"] = encode_batch(batch, classes, training=training)
         return encoded
@@ -183,10 +184,12 @@ def tokenized_texts(
     return prepare
 
 
-def _words(found: Any, index: int, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+def _word_numbers(
+    encoding: Any, index: int, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]
+) -> list[int]:
     """Return the word number of each token of an example; a pair's second text continues the numbers of the first."""
     if tokenizer.is_fast:
-        keys = list(zip(found.sequence_ids(index), found.word_ids(index), strict=True))
+        keys = list(zip(encoding.sequence_ids(index), encoding.word_ids(index), strict=True))
     else:
         special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
         keys = [(0, None if is_special else place) for place, is_special in enumerate(special)]
@@ -206,13 +209,15 @@ def position_limit(model: PreTrainedModel) -> int | None:
     limits = [
         table.weight.shape[0] - _first_position(table)
         for name, table in model.named_modules()
-        if _TABLE.search(name) and isinstance(getattr(table, "weight", None), torch.Tensor)
+        if _POSITION_EMBEDDING.search(name) and isinstance(getattr(table, "weight", None), torch.Tensor)
     ]
     if not limits:
         return None
-    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    configured_limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     # Nystroemformer, YOSO and MRA have two more rows than positions
-    return min([*limits, stated] if isinstance(stated, int) and stated > 0 else limits)
+    return min(
+        [*limits, configured_limit] if isinstance(configured_limit, int) and configured_limit > 0 else limits
+    )
 
 
 def _first_position(table: nn.Module) -> int:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_finetune.tasks.examples import Remarks
 
-__all__ = ["CutTexts", "Truncation", "cut_examples"]
+__all__ = ["Truncation", "TruncationCounter", "find_truncated"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class Truncation:
 
     def _repair(self) -> str:
         opposite, part = ("left", "end") if self.side == "right" else ("right", "beginning")
-        turn = f"data.truncation_side: {opposite} if the {part} of a text matters more"
+        side_hint = f"data.truncation_side: {opposite} if the {part} of a text matters more"
         if self.limit is None:
-            return f"Increase data.max_length, or {turn}."
+            return f"Increase data.max_length, or {side_hint}."
         if self.length < self.limit:
-            return f"Increase data.max_length, at most to the checkpoint's {self.limit:,}, or {turn}."
-        return f"The checkpoint accepts no more tokens; set {turn}."
+            return f"Increase data.max_length, at most to the checkpoint's {self.limit:,}, or {side_hint}."
+        return f"The checkpoint accepts no more tokens; set {side_hint}."
 
 
-class CutTexts(Remarks):
+class TruncationCounter(Remarks):
     """Counter of texts that are truncated during the predictions of a trained model.
 
     Attributes:
@@ -102,7 +102,7 @@ class CutTexts(Remarks):
         ]
 
 
-def cut_examples(
+def find_truncated(
     encoded: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], length: int
 ) -> list[bool]:
     """Return whether each example of a batch was truncated by the tokenizer.
