@@ -7,7 +7,7 @@ from functools import cached_property
 __all__ = ["HEAD", "Layout", "Parameter", "assign_groups"]
 
 HEAD = "head"
-"""Name of the last layer group."""
+"""Title of the last layer group."""
 
 
 @dataclass(frozen=True)

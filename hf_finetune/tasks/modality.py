@@ -29,7 +29,7 @@ class Modality(Presentation):
     Attributes:
         is_spatial: Whether an input is a grid of values of a fixed size, as an image is.
         has_tokens: Whether an input is a sequence of token ids of any length.
-        opens_files: Whether an example is a file that is opened at each access (an image); False for a text.
+        opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         processor_class: Class of transformers that loads the preprocessor of a checkpoint.
         processor_argument: Argument of ``transformers.pipeline`` that takes the preprocessor, such as ``tokenizer``.
         processor_files: Checkpoint files that configure the preprocessor, the most common first.

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 TransformList = Sequence[tuple[str, Mapping[str, Any]]]
-"""Name and arguments of each transform."""
+"""Transforms as (name, arguments) pairs."""
 
 TORCHVISION_TRANSFORMS = (
     "AugMix",
