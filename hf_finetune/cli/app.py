@@ -159,7 +159,7 @@ def plan_command(
 ) -> None:
     """Check a recipe, its data and checkpoint; print parameters, learning rates and estimated time of each stage."""
     from hf_finetune.cli.display import quiet_libraries
-    from hf_finetune.cli.tables import print_plan
+    from hf_finetune.cli.plan_table import print_plan
 
     loaded = _load(recipe, overrides, trust_remote_code)
     quiet_libraries(err)

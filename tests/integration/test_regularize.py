@@ -11,7 +11,7 @@ from run_helpers import Stop, log_of, quick_run, refusal, tiny_image_recipe, wei
 from safetensors.torch import load_file
 from test_prefix_cache import assert_same, cached, reports
 
-from hf_finetune.cli.tables import print_plan
+from hf_finetune.cli.plan_table import print_plan
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.estimates import describe_prefix_caches
 from hf_finetune.runs.prepare import plan

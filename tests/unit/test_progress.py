@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from hf_finetune.cli.display import LINE_SECONDS, RunDisplay, StageClock
-from hf_finetune.cli.tables import _group_rows
+from hf_finetune.cli.plan_table import _group_rows
 from hf_finetune.errors import format_seconds
 from hf_finetune.planning.groups import ParameterGroup
 

@@ -1,0 +1,192 @@
+"""Tables of the plan of a recipe."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hf_finetune.errors import counted, format_seconds, listed, quoted
+from hf_finetune.planning.schedules import draw_schedule
+from hf_finetune.recipe.head_fit import solver_of
+from hf_finetune.recipe.schedule import PolynomialSchedule, ScheduleSpec, SchedulesSpec
+from hf_finetune.recipe.yaml_text import write_yaml
+
+if TYPE_CHECKING:
+    from hf_finetune.data.prepare import LabeledData
+    from hf_finetune.planning.layers import Layout
+    from hf_finetune.planning.stages import StagePlan
+    from hf_finetune.recipe import CompressSpec, Recipe, StageSpec
+    from hf_finetune.runs.prepared import PlanReport
+
+ROWS_AT_AN_END = 4
+"""Number of layer groups that are printed at each end of a long table."""
+
+__all__ = ["print_plan"]
+
+
+def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen: "Sequence[str]") -> None:
+    """Print the plan of each stage: trained layers, learning rates, duration, and caching of frozen layers.
+
+    Args:
+        console: Console to print to.
+        recipe: Recipe as given.
+        report: Plan of its stages.
+        frozen: Sentence on the prefix cache of each stage, from ``describe_prefix_caches``.
+    """
+    layout = report.plan.layout
+    groups = (
+        f"{layout.backbone_groups} layer groups (numbered from the input) and the head, from {layout.source}"
+    )
+    console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
+    numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
+    console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
+    if report.prepared is not None:
+        for name, task in report.prepared.tasks.items():
+            _print_data(console, task.data, name)
+    if recipe.strategy is not None:
+        fields = [_non_default_fields(stage) for stage in report.recipe.stages]
+        console.print(f"The strategy {recipe.strategy.name} expands to these stages:\n", markup=False)
+        console.print(write_yaml({"stages": fields}), markup=False)
+    stages = zip(report.recipe.stages, report.plan.stages, frozen, strict=True)
+    for index, (stage, planned, sentence) in enumerate(stages):
+        _print_stage(console, index, stage, planned, layout)
+        if sentence:
+            console.print(sentence, markup=False)
+        if report.seconds:
+            time = format_seconds(report.seconds[index])
+            console.print(
+                f"estimated time: up to {time} on this machine, from a few timed steps", markup=False
+            )
+    if report.notes:
+        console.print()
+    for note in report.notes:
+        console.print(note, markup=False)
+
+
+def _print_stage(
+    console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
+) -> None:
+    if solver_of(stage):
+        _print_closed_form_stage(console, index, stage, planned)
+        return
+    steps = "steps unknown" if planned.steps is None else counted(planned.steps, "step")
+    epochs = "epochs unknown" if planned.epochs is None else counted(planned.epochs, "epoch")
+    title = f"Stage {index + 1}, {planned.name}: train {planned.train}"
+    table = Table(title=title, title_justify="left", box=None)
+    for heading in ("layers", "parameters", "lr", "weight decay"):
+        table.add_column(heading, justify="left" if heading == "layers" else "right")
+    for row in _group_rows(planned):
+        table.add_row(*row)
+    console.print()
+    console.print(table)
+    if stage.compress is not None:
+        console.print(_compression(stage.compress), markup=False)
+    for line in _rates(planned):
+        console.print(line, markup=False)
+    warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
+    restored = f"; restores the optimizer state of {len(planned.carried)} tensors"
+    balance = _balance(stage)
+    regular = (
+        f"; regularize: {stage.regularize.active_fields_text}" if stage.regularize.active_fields_text else ""
+    )
+    console.print(
+        f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
+        f"{warmup} warmup steps; {stage.optimizer.name}{restored if planned.carried else ''}"
+        f"{balance}{regular}; "
+        f"{len(planned.frozen_batch_norms)} of {len(layout.batch_norms)} BatchNorm layers frozen",
+        markup=False,
+    )
+
+
+def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
+    """Return layers, parameters, learning rate and weight decay of each group; of many, the first and the last ones."""
+    merged: dict[tuple[str, float], list[Any]] = {}
+    for group in planned.groups:
+        merged.setdefault((group.layers, group.lr), []).append(group)
+    rows = []
+    for (layers, rate), groups in merged.items():
+        decays = dict.fromkeys(f"{group.weight_decay:g}" for group in groups)
+        rows.append((layers, sum(group.size for group in groups), rate, " / ".join(decays)))
+    written = [(layers, f"{size:,}", f"{rate:.3g}", decay) for layers, size, rate, decay in rows]
+    left_out = rows[ROWS_AT_AN_END:-ROWS_AT_AN_END]
+    if len(left_out) < 2:
+        return written
+    first, last = left_out[0], left_out[-1]
+    size = sum(row[1] for row in left_out)
+    between = (f"... {len(left_out)} more", f"{size:,}", f"{first[2]:.3g} to {last[2]:.3g}", first[3])
+    return [*written[:ROWS_AT_AN_END], between, *written[-ROWS_AT_AN_END:]]
+
+
+def _print_data(console: Console, data: "LabeledData", task: str) -> None:
+    """Print the sizes of the splits and the classes of a task, whose name is empty in a single-task run."""
+    splits = {"training": data.train, "validation": data.validation, "test": data.test}
+    sizes = [f"{len(split):,} {title}" for title, split in splits.items() if split is not None]
+    names = data.label_names
+    classes = f"; {len(names):,} classes: {quoted(names)}" if len(names) > 1 else ""
+    name = f" of {task}" if task else ""
+    console.print(f"Data{name}: {listed(sizes)} examples{classes}", markup=False)
+
+
+def _print_closed_form_stage(console: Console, index: int, stage: "StageSpec", planned: "StagePlan") -> None:
+    console.print(f"\nStage {index + 1}, {planned.name}: fit {planned.train}", markup=False)
+    if stage.compress is not None:
+        console.print(_compression(stage.compress), markup=False)
+    how = stage.fit.replace("_", " ")
+    console.print(
+        f"fits {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on frozen features, without "
+        "optimizer steps; its regularization strength is chosen by cross-validation on the training split"
+        f"{_balance(stage)}",
+        markup=False,
+    )
+
+
+def _balance(stage: "StageSpec") -> str:
+    return f"; balance: {stage.balance.method}" if stage.balance.method != "none" else ""
+
+
+def _compression(spec: "CompressSpec") -> str:
+    if spec.method == "structured":
+        return f"first removes {spec.prune:.3g} of the neurons of each feed-forward layer"
+    return f"first sets {spec.prune:.3g} of the backbone's linear and convolution weights to 0 and keeps them at 0"
+
+
+def _non_default_fields(stage: "StageSpec") -> dict[str, Any]:
+    """Return the fields of a stage that differ from their defaults, with the shorthands of recipe files."""
+    fields = stage.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(stage.schedule, SchedulesSpec):
+        by_part = {"head": stage.schedule.head, "backbone": stage.schedule.backbone}
+        fields["schedule"] = {
+            part: {"name": schedule.name, **parameters}
+            if (parameters := _schedule_parameters(schedule))
+            else schedule.name
+            for part, schedule in by_part.items()
+        }
+    return fields
+
+
+def _schedule_parameters(schedule: ScheduleSpec) -> dict[str, Any]:
+    """Return the parameters of a schedule that differ from their defaults."""
+    return schedule.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+
+
+def _rates(planned: "StagePlan") -> list[str]:
+    """Return a line per schedule: its layer groups, and a drawing of the rate over the steps if these are known."""
+    layers: dict[ScheduleSpec, list[str]] = {}
+    for group in planned.groups:
+        layers.setdefault(group.schedule, []).append(group.layers)
+    lines = []
+    for schedule, names in layers.items():
+        line = f"learning rate of {' to '.join(dict.fromkeys((names[0], names[-1])))}: {_schedule(schedule)}"
+        if planned.steps and planned.warmup_steps is not None:
+            line += f", over the steps: {draw_schedule(schedule, planned.steps, planned.warmup_steps)}"
+        lines.append(line)
+    return lines
+
+
+def _schedule(schedule: ScheduleSpec) -> str:
+    if isinstance(schedule, PolynomialSchedule):
+        return f"polynomial {schedule.power:g}"
+    return ", ".join(
+        [schedule.name, *(f"{name} {value}" for name, value in _schedule_parameters(schedule).items())]
+    )
