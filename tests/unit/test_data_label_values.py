@@ -44,7 +44,7 @@ BY_COMMA = {"name": "tags", "separator": ","}
 )
 def test_cells_whose_parts_recur_as_labels_are_asked_about(cells, separator):
     found = likely_separator(cells)
-    assert (found.separator, found.sure) == (separator, True)
+    assert (found.separator, found.is_certain) == (separator, True)
     text = error(cells)
     assert f'columns: {{label: {{name: tags, separator: "{separator}"}}}}' in text
     assert "set data.target: single_label" in text

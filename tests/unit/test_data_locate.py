@@ -24,7 +24,7 @@ def test_other_names_of_validation(name):
 def test_class_folders(tmp_path):
     touch(tmp_path, "soup/1.png", "cake/2.JPG", "cake/.hidden")
     found = locate(str(tmp_path), MODALITIES["image"])
-    assert (found.kind, found.root, dict(found.parts), found.notes) == (
+    assert (found.kind, found.root, dict(found.sources), found.notes) == (
         "class_folders",
         tmp_path,
         {"train": (tmp_path,)},
@@ -37,7 +37,7 @@ def test_class_folders_below_split_folders(tmp_path):
         tmp_path, "train/soup/1.png", "train/cake/2.png", "val/soup/3.png", "extra/soup/4.png", "test/5.png"
     )
     found = locate(str(tmp_path), MODALITIES["image"])
-    assert dict(found.parts) == {"train": (tmp_path / "train",), "validation": (tmp_path / "val",)}
+    assert dict(found.sources) == {"train": (tmp_path / "train",), "validation": (tmp_path / "val",)}
     assert found.notes == (
         "test/ has no class folders, so the test split counts as missing.",
         "Folders not named after a split were not read: 'extra'.",
@@ -85,7 +85,7 @@ def test_files_named_after_splits(tmp_path):
     touch(tmp_path, *names)
     found = locate(str(tmp_path), MODALITIES["text"])
     assert found.kind == "files"
-    assert dict(found.parts) == {
+    assert dict(found.sources) == {
         "train": (tmp_path / names[0], tmp_path / names[1]),
         "validation": (tmp_path / names[2],),
     }
@@ -103,7 +103,7 @@ def test_a_single_file_of_any_name_is_train(tmp_path):
     touch(tmp_path, "reviews.jsonl")
     for path in (tmp_path, tmp_path / "reviews.jsonl"):
         found = locate(str(path), MODALITIES["text"])
-        assert (found.root, dict(found.parts)) == (tmp_path, {"train": (tmp_path / "reviews.jsonl",)})
+        assert (found.root, dict(found.sources)) == (tmp_path, {"train": (tmp_path / "reviews.jsonl",)})
 
 
 def test_a_table_beside_its_folder_of_pictures(tmp_path):
@@ -111,7 +111,7 @@ def test_a_table_beside_its_folder_of_pictures(tmp_path):
     assert dict(locate(str(tmp_path), MODALITIES["image"]).sources) == {"train": (tmp_path / "labels.csv",)}
     touch(tmp_path, "more/3.png")  # two folders are classes
     found = locate(str(tmp_path), MODALITIES["image"])
-    assert dict(found.parts) == {"train": (tmp_path,)}
+    assert dict(found.sources) == {"train": (tmp_path,)}
     assert found.notes == (
         "Files next to the class folders were not read: 'labels.csv'. To read one of them instead, set "
         "data.path to it.",

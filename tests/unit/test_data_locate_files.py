@@ -16,7 +16,7 @@ def located(folder, *names):
     for name in names:
         (folder / name).write_text(TABLE)
     found = locate(str(folder), MODALITIES["text"])
-    return {split: [file.name for file in files] for split, files in found.parts.items()}, found.notes
+    return {split: [file.name for file in files] for split, files in found.sources.items()}, found.notes
 
 
 def test_a_plain_name_comes_before_others_that_hold_it(tmp_path):

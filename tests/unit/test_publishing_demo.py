@@ -39,7 +39,7 @@ def texts(tmp_path):
 def test_one_picture_gets_what_predict_says(tmp_path, images):
     file = picture(tmp_path / "soup.png", 90)
     (expected,) = predict(images.classifier, [file])
-    found = images.one(file)
+    found = images.predict_one(file)
     assert (found.label, found.scores) == (expected.label, expected.scores)
     assert images.modality.opens_files
     assert images.title == "vit"
@@ -47,33 +47,33 @@ def test_one_picture_gets_what_predict_says(tmp_path, images):
 
 def test_one_text_gets_what_predict_says(texts):
     (expected,) = predict(texts.classifier, ["a very boring film"])
-    assert texts.one("a very boring film").scores == expected.scores
+    assert texts.predict_one("a very boring film").scores == expected.scores
     assert not texts.modality.opens_files
 
 
 @pytest.mark.parametrize("content", [None, "", "  \n"])
 def test_nothing_to_predict_is_told(texts, images, content):
-    assert texts.one(content).error == "The text is empty."
+    assert texts.predict_one(content).error == "The text is empty."
     if content is None or content == "":
-        assert images.one(content).error == "There is no image."
+        assert images.predict_one(content).error == "There is no image."
 
 
 def test_what_is_no_picture_is_told(tmp_path, images):
     file = tmp_path / "soup.png"
     file.write_text("no picture", encoding="utf-8")
-    assert images.one(str(file)).error.startswith("The image cannot be read.")
+    assert images.predict_one(str(file)).error.startswith("The image cannot be read.")
 
 
 def test_many_pictures_become_a_csv(tmp_path, images):
     files = [picture(tmp_path / "a.png", 10), str(tmp_path / "b.png"), picture(tmp_path / "c.png", 200)]
     (tmp_path / "b.png").write_text("no picture", encoding="utf-8")
-    path, rows, failed = images.many(files)
+    path, rows, failed = images.predict_files(files)
     assert (rows, failed) == (3, 1)
     assert path.name == "predictions.csv"
     found = rows_of(path)
     assert [row["id"] for row in found] == ["a.png", "b.png", "c.png"]
     assert found[1]["error"].startswith("The image cannot be read.")
-    expected = images.one(files[0])
+    expected = images.predict_one(files[0])
     assert found[0]["prediction"] == expected.label
     assert float(found[0]["probability:soup"]) == pytest.approx(expected.scores["soup"], rel=1e-4)
 
@@ -82,7 +82,7 @@ def test_a_table_cannot_name_pictures_of_this_machine(tmp_path, images):
     picture(tmp_path / "private.png", 10)
     table = tmp_path / "table.csv"
     table.write_text("image\nprivate.png\n", encoding="utf-8")
-    path, rows, failed = images.many([str(table)])
+    path, rows, failed = images.predict_files([str(table)])
     assert (rows, failed) == (1, 1)
     assert rows_of(path)[0]["error"].startswith("The image cannot be read.")
 
@@ -94,25 +94,25 @@ def test_many_texts_become_a_csv_that_names_no_folder(tmp_path, texts):
     lines.write_text("great\n", encoding="utf-8")
     other = tmp_path / "notes.doc"
     other.write_text("good", encoding="utf-8")
-    path, rows, failed = texts.many([table, lines, other])
+    path, rows, failed = texts.predict_files([table, lines, other])
     found = rows_of(path)
     assert rows == len(found)
     assert failed == len([row for row in found if row["error"]])
     by_name = {row["id"]: row for row in found}
-    assert by_name["reviews.csv:0"]["prediction"] == texts.one("good film").label
-    assert by_name["more.txt:1"]["prediction"] == texts.one("great").label
+    assert by_name["reviews.csv:0"]["prediction"] == texts.predict_one("good film").label
+    assert by_name["more.txt:1"]["prediction"] == texts.predict_one("great").label
     assert "must be a text, or a file of texts" in by_name["notes.doc"]["error"]
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
 
 
 def test_no_files_are_told(texts):
     with pytest.raises(InputError, match="Files must be chosen first"):
-        texts.many([])
+        texts.predict_files([])
 
 
 def test_two_tables_do_not_overwrite_each_other(tmp_path, images):
     file = picture(tmp_path / "a.png", 10)
-    assert images.many([file])[0] != images.many([file])[0]
+    assert images.predict_files([file])[0] != images.predict_files([file])[0]
 
 
 def test_a_checkpoint_has_no_examples(images):
@@ -122,7 +122,7 @@ def test_a_checkpoint_has_no_examples(images):
 def test_the_port_and_the_extra_are_asked_for_first(monkeypatch, tmp_path):
     monkeypatch.setitem(demo.require_extra.__globals__["EXTRAS"], "demo", ("no_such_module",))
     with pytest.raises(InputError) as caught:
-        demo.serve(tmp_path, port=0, opened=print)
+        demo.serve(tmp_path, port=0, on_ready=print)
     assert str(caught.value) == (
         "hf-finetune demo needs packages that are not installed: 'no_such_module'. "
         "Run pip install 'hf-finetune[demo]'."

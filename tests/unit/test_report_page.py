@@ -306,7 +306,7 @@ def test_of_many_classes_those_that_are_confused_have_names():
     assert not any("class" in text for text in letters(whole.svg))
     confused = confused_classes(record.predictions.labels, answers, MANY)
     assert confused.title == "The 2 most confused classes"
-    assert confused.about.startswith("3 of the 3 errors are among these classes.")
+    assert confused.caption.startswith("3 of the 3 errors are among these classes.")
     assert [text for text in letters(confused.svg) if text.isdigit()] == ["3", "3"]
     assert confused_classes(record.predictions.labels, record.predictions.labels, MANY) is None
 
