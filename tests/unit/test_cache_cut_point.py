@@ -164,7 +164,7 @@ def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
             raise ValueError("Each example must contain at least one <eos> token.")
 
     probes = ({"input_ids": torch.ones(2, 3)}, {"input_ids": torch.ones(1, 2)})
-    with pytest.raises(CacheUnavailableError, match="cannot process a shortened text"):
+    with pytest.raises(CacheUnavailableError, match="a test forward pass of the model failed"):
         find_cut(Refuses(), ["weight"], probes)
 
 

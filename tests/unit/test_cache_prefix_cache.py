@@ -104,12 +104,12 @@ def test_processes_share_the_parts_and_give_the_rows_of_one(tmp_path, model, mon
         for name in ("one", "two")
     )
     versions = [Version(examples, f"rows-{view}", view) for view in range(2)]
-    alone.make(versions)
-    shared.make(versions, 0, 2)
+    alone.write_missing(versions)
+    shared.write_missing(versions, 0, 2)
     first = {path.name for path in (tmp_path / "two").iterdir() if path.is_dir()}
-    assert shared.missing(versions) == versions
-    shared.make(versions, 1, 2)
-    assert shared.missing(versions) == []
+    assert shared.incomplete_versions(versions) == versions
+    shared.write_missing(versions, 1, 2)
+    assert shared.incomplete_versions(versions) == []
     assert (
         len(first) == 5 and len({path.name for path in (tmp_path / "two").iterdir() if path.is_dir()}) == 10
     )
@@ -167,7 +167,7 @@ class Wrong(PrefixRunner):
 def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, settings):
     examples, settings = Versions(model, 9), replace(settings, views=1)
     expected = [keep(model, examples, settings).train[index][PREFIX][0] for index in range(9)]
-    cut = keep(model, examples, settings).entry.cut
+    cut = keep(model, examples, settings).runner.cut
     for name, entry in (("right", PrefixRunner(model, cut)), ("wrong", Wrong(model, cut)), ("missing", None)):
         kept = keep(model, examples, settings, shared=SharedRows(entry, name, 0))
         assert all(torch.equal(kept.train[index][PREFIX][0], expected[index]) for index in range(9)), name

@@ -47,12 +47,12 @@ class ImageAugmentFields(Part):
 
     preset: Literal["none", "light", "standard", "strong", "seeds", "trivial", "randaugment"] | None = Field(
         default=None,
-        description="Augmentation of images: light = small crops and flips; standard = random crops of at least "
-        "half of the area, flips and color jitter; strong = more color jitter, grayscale for a fifth of the "
-        "images, and random erasing for a fourth of them; seeds = rotation by up to 20 "
-        "degrees, shifts, shear and zoom of up to 0.2, and flips, filled with the nearest pixel (as "
-        "Keras' ImageDataGenerator); trivial = TrivialAugment (Mueller & Hutter 2021); randaugment = "
-        "RandAugment (Cubuk et al. 2020); null = standard, unless transforms are given.",
+        description="Augmentation of images: none = no augmentation; light = small crops and flips; standard = "
+        "crops to at least half of the area, flips and color jitter; strong = standard with stronger color "
+        "jitter, grayscale with probability 0.2 and random erasing with probability 0.25; seeds = that of "
+        "Keras' ImageDataGenerator: rotation by up to 20 degrees, shifts, shear and zoom of up to 0.2, and "
+        "flips, filled with the nearest pixel; trivial = TrivialAugment (Mueller & Hutter 2021); randaugment = "
+        "RandAugment (Cubuk et al. 2020); null = standard, unless transforms are set.",
     )
     erase: float | None = Field(
         default=None,
