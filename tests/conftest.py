@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import wraps
 from pathlib import Path
 from unittest.mock import patch
 
@@ -33,7 +34,9 @@ import timm  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from PIL import Image  # noqa: E402
+from timm.layers import weight_init  # noqa: E402
 from transformers import TimmWrapperConfig  # noqa: E402
+from transformers.initialization import TORCH_INIT_FUNCTIONS  # noqa: E402
 
 datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
@@ -89,6 +92,26 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv("HF_FINETUNE_CACHE", str(tmp_path_factory.mktemp("kept")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_values_on_meta():
+    """Skip the initialization of weights on the meta device, which writes nothing and takes most of the time."""
+    wrapped = {name: _unless_meta(initialize) for name, initialize in TORCH_INIT_FUNCTIONS.items()}
+    with (
+        patch.multiple(torch.nn.init, **wrapped),
+        patch.dict(TORCH_INIT_FUNCTIONS, wrapped),
+        patch.object(weight_init, "_trunc_normal_", _unless_meta(weight_init._trunc_normal_)),
+    ):
+        yield
+
+
+def _unless_meta(initialize):
+    @wraps(initialize)
+    def initialize_values(tensor, *arguments, **options):
+        return tensor if tensor.is_meta else initialize(tensor, *arguments, **options)
+
+    return initialize_values
 
 
 @pytest.fixture(scope="session")

@@ -46,9 +46,10 @@ def adapted(tiny_model, name, kind="lora", seed=0, **options):
 def shaken(model):
     """Give the adapter and the head other weights, as training would."""
     torch.manual_seed(1)
+    changed = {*adapter_names(model), *head_names(model)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name in adapter_names(model) or name in head_names(model):
+            if name in changed:
                 parameter += 0.2 * torch.randn_like(parameter)
     return model
 
