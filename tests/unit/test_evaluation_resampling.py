@@ -65,7 +65,7 @@ CASES = [
 @pytest.mark.parametrize(("target", "classes", "name"), CASES)
 def test_each_resample_has_the_metric_of_its_examples(target, classes, name):
     examples = synthetic_examples(target, classes)
-    indices, counts = counts_of(40)
+    indices, counts = counts_of(8)
     found = statistic(metric_for(name, examples), examples)(counts)
     alone = [compute_metrics([name], examples[row])[name] for row in indices]
     np.testing.assert_allclose(found, alone, rtol=1e-9, atol=1e-12)
@@ -73,7 +73,7 @@ def test_each_resample_has_the_metric_of_its_examples(target, classes, name):
 
 def test_resamples_may_have_any_number_of_examples():
     examples = synthetic_examples("single_label", 3)
-    counts = counts_of(30)[1] * np.random.default_rng(0).integers(0, 3, EXAMPLES)
+    counts = counts_of(12)[1] * np.random.default_rng(0).integers(0, 3, EXAMPLES)
     for name in ("accuracy", "f1_macro", "cohen_kappa_linear", "roc_auc"):
         found = statistic(metric_for(name, examples), examples)(counts)
         rows = [np.repeat(np.arange(EXAMPLES), row.astype(int)) for row in counts]

@@ -128,6 +128,11 @@ def test_a_tag_of_python_runs_nothing(tmp_path, recipe, tag):
 # regular expressions
 
 
+@pytest.fixture
+def short_timeout(monkeypatch):
+    monkeypatch.setattr("hf_finetune.fields.patterns.SECONDS", 0.1)
+
+
 @pytest.mark.parametrize(
     ("pattern", "rule"),
     [
@@ -147,19 +152,19 @@ def test_a_pattern_finds_what_re_finds():
     assert list(find_matches(r"layer\.\d\.|bias$", names)) == names[:2]
 
 
-def test_a_slow_pattern_of_a_stage_is_stopped(bert_checkpoint, reviews):
+def test_a_slow_pattern_of_a_stage_is_stopped(short_timeout, bert_checkpoint, reviews):
     stage = {"name": "slow", "train": f"/{SLOW}/", "epochs": 1, "lr": 0.1}
     assert refusal(plan, text_recipe(str(bert_checkpoint), reviews, stages=[stage])) == (
         f"stages[0].train {TIMELY}. Got '/{SLOW}/'."
     )
 
 
-def test_a_slow_pattern_of_an_adapter_is_stopped(bert_checkpoint, reviews):
+def test_a_slow_pattern_of_an_adapter_is_stopped(short_timeout, bert_checkpoint, reviews):
     model = {"path": str(bert_checkpoint), "adapter": {"type": "lora", "target": f"/{SLOW}/"}}
     assert refusal(plan, text_recipe(model, reviews)) == f"model.adapter.target {TIMELY}. Got '/{SLOW}/'."
 
 
-def test_a_slow_pattern_of_weight_names_is_stopped(tmp_path, bert_checkpoint):
+def test_a_slow_pattern_of_weight_names_is_stopped(short_timeout, tmp_path, bert_checkpoint):
     folder = tmp_path / "bert"
     shutil.copytree(bert_checkpoint, folder)
     weights = load_file(folder / "model.safetensors")
@@ -172,7 +177,7 @@ def test_a_slow_pattern_of_weight_names_is_stopped(tmp_path, bert_checkpoint):
     assert message == f"model.allow_missing[0] {TIMELY}. Got {SLOW!r}."
 
 
-def test_a_slow_pattern_of_file_names_is_stopped():
+def test_a_slow_pattern_of_file_names_is_stopped(short_timeout):
     pattern = "(?P<label>a|a)*$^"
     message = refusal(labels_from_names, ["a" * 60 + ".jpg"], pattern)
     assert message == f"data.columns.label.pattern {TIMELY}. Got {pattern!r}."
