@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart assets test bench check clean
+.PHONY: help quickstart assets test test-fast bench check clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 quickstart: $(VENV)/.installed ## install, fetch the checkpoint, train and evaluate the dish recogniser
 	$(BIN)/python tools/assets.py --only efficientnet-lite0
@@ -20,6 +20,9 @@ assets: $(VENV)/.installed ## fetch every checkpoint and data set of the example
 test: $(VENV)/.installed-dev ## install, fetch the assets and run every test
 	$(BIN)/python tools/assets.py
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test-fast: $(VENV)/.installed-dev ## install and run the unit tests but the slow ones, offline and without the assets
+	$(BIN)/python -m pytest tests/unit -m "not slow and not network" -n auto --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.installed-bench ## run the benchmarks, which takes more than an hour, and write benchmarks/RESULTS.md
 	$(BIN)/python tools/assets.py

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -72,6 +73,7 @@ def kept(tmp_path) -> Path:
     return tmp_path / "kept"
 
 
+@pytest.mark.slow
 def test_a_wheel_is_fetched_once(wheel, kept, monkeypatch):
     place = fetch(described(wheel), kept)
     assert place == kept / wheel.name
@@ -82,6 +84,7 @@ def test_a_wheel_is_fetched_once(wheel, kept, monkeypatch):
     assert fetch(described(wheel), kept) == place
 
 
+@pytest.mark.slow
 def test_a_damaged_archive_is_fetched_anew(wheel, kept, capsys):
     kept.mkdir()
     (kept / wheel.name).write_bytes(wheel.read_bytes()[:-1])
@@ -89,6 +92,7 @@ def test_a_damaged_archive_is_fetched_anew(wheel, kept, capsys):
     assert "is damaged: fetching it anew" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relative", [False, True])
 def test_setup_py_of_a_source_distribution_never_runs(index, kept, tmp_path, monkeypatch, relative):
     monkeypatch.chdir(tmp_path)
@@ -116,6 +120,7 @@ def test_a_source_distribution_is_not_fetched_when_another_backend_would_run(ind
     assert list(kept.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_archive_with_another_hash_is_refused_and_not_kept(wheel, kept):
     expected = hashlib.sha256(b"something else").hexdigest()
     with pytest.raises(AssetError) as caught:
@@ -306,6 +311,7 @@ def copied(wheel):
     return assets.Asset("copied", described(wheel), copy)
 
 
+@pytest.mark.slow
 def test_a_finished_asset_is_left_alone_and_a_damaged_one_made_anew(copied, wheel, tmp_path):
     to = tmp_path / "to"
     place = assets.make(copied, to)
@@ -340,6 +346,8 @@ def test_a_failure_leaves_nothing_half_written(wheel, tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(assets, "ASSETS", {"demo": assets.Asset("demo", described(wheel), fail)})
     to = tmp_path / "to"
+    (to / "archives").mkdir(parents=True)
+    shutil.copy(wheel, to / "archives")
     assert assets.main(["--only", "demo", "--to", str(to)]) == code
     assert capsys.readouterr().err == message
     assert [path.name for path in to.iterdir()] == ["archives"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from stage_helpers import Examples, collate, differing, state_of
-from test_invariants import ARCHITECTURES
+from test_invariants import EVERY_ARCHITECTURE
 from torch import nn
 
 from hf_finetune.cache.call_recording import compute_logits
@@ -42,7 +42,7 @@ def frozen(model, train):
 
 
 @pytest.mark.parametrize("train", ["head", "last:1", "last:2", "norms"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@EVERY_ARCHITECTURE
 def test_the_prefix_passes_by_and_all_results_are_the_same(tiny_model, name, train):
     model, trainable = frozen(tiny_model(name), train)
     batches = probes(model)

@@ -186,6 +186,7 @@ print(set(faults), len(check.notes()), (resource.getrusage(resource.RUSAGE_SELF)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units")
 def test_the_memory_for_large_pictures_does_not_grow_with_their_number(tmp_path):
     """Each of 40 megapixels takes 160 MB where it is decoded; 8 threads would hold all of them, and copies."""

@@ -132,6 +132,7 @@ def test_a_plan_without_cut_texts_says_nothing_of_them(tmp_path):
     assert not any("tokens are truncated" in note for note in plan(recipe(tmp_path, rows(2))).notes)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_note_and_its_evaluation_counts_too(tmp_path, caplog):
     caplog.set_level("INFO", "hf_finetune")
     run(recipe(tmp_path, rows(20)), tmp_path / "run")

@@ -24,8 +24,9 @@ def scored(labels, scores, groups=None, target="single_label"):
     return ScoredExamples(labels, scores, target, groups=group_indices(groups))
 
 
-def test_an_interval_holds_the_metric_and_is_the_same_again():
-    examples = drawn(np.random.default_rng(0), 80)
+def test_an_interval_holds_the_metric_and_is_the_same_again(monkeypatch):
+    monkeypatch.setattr("hf_finetune.evaluation.intervals.SLOW_RESAMPLES", 50)
+    examples = drawn(np.random.default_rng(0), 60)
     names = ["accuracy", "f1_macro", "log_loss", "roc_auc"]
     once, again = (intervals(names, examples, seed=0) for _ in range(2))
     other = intervals(names[:-1], examples, seed=1)
@@ -59,6 +60,7 @@ def test_a_single_example_and_what_is_undefined_have_none():
     assert intervals(["spearman"], amounts, seed=0) == {"spearman": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "f1_macro"])
 def test_intervals_cover_the_truth_as_often_as_they_say(name):
     truth = compute_metrics([name], drawn(np.random.default_rng(1), 200_000))[name]
@@ -81,6 +83,7 @@ def drawn_in_groups(chance, groups=GROUPS):
     return scored(labels, probabilities(logits, "single_label"), [f"group {row}" for row in rows])
 
 
+@pytest.mark.slow
 def test_intervals_of_grouped_examples_are_wider_and_cover_the_truth():
     """As often as they say, within what 200 trials can tell; intervals that ignore the groups do not."""
     truth = compute_metrics(["accuracy"], drawn_in_groups(np.random.default_rng(10_000), 20_000))["accuracy"]

@@ -20,6 +20,10 @@ ARCHITECTURES = [
     *("vit", "deit", "dinov2", "swin", "resnet", "convnext"),
     *("bert", "distilbert", "roberta", "albert", "deberta-v2", "modernbert", "gpt2", "electra"),
 ]
+EVERY_ARCHITECTURE = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "timm/inception_v3")) for name in ARCHITECTURES],
+)
 STAGES = ["head", "last:1", "norms", "all"]
 # Weights of pretraining that no classifier computes with: no stage can move them.
 UNUSED = {"dinov2": {"dinov2.embeddings.mask_token"}}
@@ -53,7 +57,7 @@ def one_rate(original, layout, trainable, lr, weight_decay, *factors):
     by=one_rate,
     ids=["vit"],
 )
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@EVERY_ARCHITECTURE
 def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path, tiny_model, name):
     model = with_dropout(tiny_model(name))
     layout = read_layout(model)
@@ -103,7 +107,7 @@ def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path
     by=mean_loss,
     ids=["vit"],
 )
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@EVERY_ARCHITECTURE
 def test_the_gradient_of_every_stage_is_that_of_its_whole_batch(tmp_path, tiny_model, name, monkeypatch):
     """Accumulated over three micro-batches, of which the last is smaller."""
     monkeypatch.setattr(_BatchNorm, "train", lambda self, mode=True: nn.Module.train(self, False))
@@ -134,7 +138,7 @@ def test_the_gradient_of_every_stage_is_that_of_its_whole_batch(tmp_path, tiny_m
     by=only_with_parameters,
     ids=["bert"],
 )
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@EVERY_ARCHITECTURE
 def test_what_stands_before_the_first_trained_layer_gives_the_same_each_time(tiny_model, name):
     """Dropout and stochastic depth are off there, wherever the architecture registers them."""
     model = with_dropout(tiny_model(name))

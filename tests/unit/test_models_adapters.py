@@ -317,6 +317,7 @@ def load_adapter(model, folder):
         return PeftModel.from_pretrained(model, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "name", ["bert", "roberta", "modernbert", "gpt2", "vit", "resnet", *(f"timm/test_{one}" for one in TIMM)]

@@ -72,6 +72,7 @@ def test_the_families_are_all_here():
     assert len(TRANSFORMERS) > 140
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FAMILIES.values()))
 def test_every_family_of_timm_has_layer_groups_and_a_head(name):
     layout = check(timm_skeleton(name))
@@ -83,6 +84,7 @@ def test_every_family_of_timm_has_layer_groups_and_a_head(name):
     assert "head" not in layout.note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TRANSFORMERS)
 def test_every_classifier_of_transformers_has_layer_groups_and_a_head(kind):
     layout = check(transformers_skeleton(kind))

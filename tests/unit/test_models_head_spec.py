@@ -1,6 +1,7 @@
 """Other heads on every family: built, saved, and loaded by plain transformers."""
 
 import json
+from functools import cache
 
 import pytest
 import timm
@@ -53,28 +54,37 @@ def models(checkpoints):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory, models):
-    """Give the folders of all models, their logits, and those of a process without hf_finetune."""
-    folders = {pair: tmp_path_factory.mktemp("model") for pair in models}
-    expected = {pair: export(model, folders[pair]) for pair, model in models.items()}
-    asked = {"|".join(pair): (folder, modality(pair[0])) for pair, folder in folders.items()}
-    found = logits_elsewhere(asked, tmp_path_factory.mktemp("found") / "logits.pt")
-    return folders, expected, {pair: found["|".join(pair)] for pair in models}
+def exported(tmp_path_factory, models):
+    """Return the function that saves a model, once, and returns its folder and its logits."""
+
+    @cache
+    def save_once(name, head):
+        folder = tmp_path_factory.mktemp("model")
+        return folder, export(models[name, head].eval(), folder)
+
+    return save_once
 
 
-def alike(found, expected):
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, exported):
+    """Return the logits of all saved models in a process without hf_finetune."""
+    asked = {"|".join(pair): (exported(*pair)[0], modality(pair[0])) for pair in SOUND}
+    logits = logits_elsewhere(asked, tmp_path_factory.mktemp("found") / "logits.pt")
+    return {pair: logits["|".join(pair)] for pair in SOUND}
+
+
+def alike(logits, expected):
     """Compare logits but for rounding: weights that lie elsewhere in memory may be summed up in another order."""
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", SOUND, ids="-".join)
-def test_plain_transformers_loads_it_from_one_file_and_its_logits_are_the_same(saved, pair):
-    folders, expected, found = saved
-    alike(found[pair], expected[pair])
-    assert [file.name for file in folders[pair].glob("*.py")] == [CODE.name]
-    assert "hf_finetune" not in (folders[pair] / CODE.name).read_text(encoding="utf-8").replace(
-        "hf-finetune", ""
-    )
+def test_plain_transformers_loads_it_from_one_file_and_its_logits_are_the_same(exported, found, pair):
+    folder, expected = exported(*pair)
+    alike(found[pair], expected)
+    assert [file.name for file in folder.glob("*.py")] == [CODE.name]
+    assert "hf_finetune" not in (folder / CODE.name).read_text(encoding="utf-8").replace("hf-finetune", "")
 
 
 @pytest.mark.parametrize("pair", SOUND, ids="-".join)
@@ -143,23 +153,23 @@ def test_a_new_head_follows_from_the_seed_and_not_from_the_architecture(checkpoi
     assert one.classifier.pool.query.tolist() == [[0.0] * 16]
 
 
-def test_a_checkpoint_with_such_a_head_is_a_checkpoint_again(saved, checkpoints):
+def test_a_checkpoint_with_such_a_head_is_a_checkpoint_again(exported):
     """With the same labels the head is kept, with others it is new; a linear head takes its place."""
-    folders, expected, _ = saved
     for name in ("bert", "timm/test_resnet"):
         kind = modality(name)
-        again = built(folders[name, "mlp"], kind, HEADS["mlp"])
+        folder, expected = exported(name, "mlp")
+        again = built(folder, kind, HEADS["mlp"])
         with torch.no_grad():
-            alike(again(**batch_of(again)).logits, expected[name, "mlp"])
-        other = built(folders[name, "mlp"], kind, HEADS["mlp"], ["x", "y"])
+            alike(again(**batch_of(again)).logits, expected)
+        other = built(folder, kind, HEADS["mlp"], ["x", "y"])
         assert other(**batch_of(other)).logits.shape == (2, 2)
-        linear = built(folders[name, "mlp"], kind, None)
+        linear = built(folder, kind, None)
         assert not any(isinstance(module, ClassificationHead) for module in linear.modules())
         assert not (hasattr(linear.config, "auto_map") or hasattr(linear.config, "classification_head"))
 
 
-def test_without_trust_no_code_is_run_and_nobody_takes_it_for_a_plain_model(saved):
-    folder = saved[0]["bert", "mlp"]
+def test_without_trust_no_code_is_run_and_nobody_takes_it_for_a_plain_model(exported):
+    folder = exported("bert", "mlp")[0]
     with pytest.raises(ValueError, match="custom code which must be executed"):
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -171,22 +181,22 @@ def test_without_trust_no_code_is_run_and_nobody_takes_it_for_a_plain_model(save
     }
 
 
-def test_what_was_loaded_can_be_saved_again(saved, tmp_path):
-    folder = saved[0]["bert", "mlp"]
+def test_what_was_loaded_can_be_saved_again(exported, tmp_path):
+    folder = exported("bert", "mlp")[0]
     model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
     model.save_pretrained(tmp_path / "again")
     for name in ("config.json", CODE.name):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_plain_models_stay_plain_beside_it(saved, checkpoints):
-    AutoModelForSequenceClassification.from_pretrained(saved[0]["bert", "mlp"], trust_remote_code=True)
+def test_plain_models_stay_plain_beside_it(exported, checkpoints):
+    AutoModelForSequenceClassification.from_pretrained(exported("bert", "mlp")[0], trust_remote_code=True)
     plain = AutoModelForSequenceClassification.from_pretrained(checkpoints["bert"], trust_remote_code=True)
     assert type(plain).__module__ == "transformers.models.bert.modeling_bert"
 
 
-def test_a_file_that_is_not_this_versions_is_told_and_not_run(saved, tmp_path, caplog):
-    folder = saved[0]["bert", "mlp"]
+def test_a_file_that_is_not_this_versions_is_told_and_not_run(exported, tmp_path, caplog):
+    folder = exported("bert", "mlp")[0]
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     (tmp_path / CODE.name).write_text("raise RuntimeError", encoding="utf-8")
     assert load_config(tmp_path).model_type == "bert"
@@ -241,6 +251,7 @@ def test_timms_own_hidden_layer_is_not_taken_where_two_shares_are_dropped(checkp
     assert rates == (set() if native else {0.3})
 
 
+@pytest.mark.slow
 def test_timms_own_stays_a_model_of_timm(checkpoints, tmp_path):
     head = {"type": "mlp", "pool": None, "hidden": [9], "activation": None, "dropout": 0.0}
     model = built(checkpoints["timm/test_convnext"], "image", head)

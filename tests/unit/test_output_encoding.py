@@ -17,6 +17,7 @@ def environment(place):
     return {key: value for key, value in os.environ.items() if key != "PYTHONIOENCODING"} | PLACES[place]
 
 
+@pytest.mark.slow
 def test_a_message_with_any_characters_reaches_a_pipe(tmp_path):
     command = [sys.executable, "-m", "hf_finetune", "recipes", "show", "寿司.yaml"]
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment("cp1252"), timeout=60)
@@ -24,6 +25,7 @@ def test_a_message_with_any_characters_reaches_a_pipe(tmp_path):
     assert "寿司.yaml must exist." in done.stderr.decode("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_recipe_with_any_characters_is_shown_whole(tmp_path, place):
     (tmp_path / "r.yaml").write_text("# 寿司, żurek, 🍣\n", encoding="utf-8")

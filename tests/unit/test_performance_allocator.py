@@ -52,6 +52,7 @@ def watch(**environment):
     return kept == "True", int(inside), int(given_back), int(afterwards)
 
 
+@pytest.mark.slow
 @on_glibc
 def test_freed_memory_is_kept_only_while_steps_run():
     kept, inside, given_back, afterwards = watch()
@@ -61,6 +62,7 @@ def test_freed_memory_is_kept_only_while_steps_run():
     assert afterwards >= BLOCKS * PAGES  # each block comes from the kernel again, and goes back to it
 
 
+@pytest.mark.slow
 @on_glibc
 def test_who_has_chosen_is_obeyed():
     kept, inside, _, _ = watch(MALLOC_TRIM_THRESHOLD_="131072")

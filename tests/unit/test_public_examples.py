@@ -41,11 +41,13 @@ def documented():
 
 
 EXAMPLES = {name: text for name, text in documented() if ">>>" in text}
+WHOLE_RUNS = {"Predictor", "Predictor.predict", "RunResult", "evaluate", "run"}
+"""The examples that train a run or read a finished one."""
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, reviews, squares, timm_checkpoint, tiny_model, tiny_tokenizer):
-    """Give a folder with checkpoints, data, recipes and a finished run."""
+    """Give a folder with checkpoints, data and recipes."""
     folder = tmp_path_factory.mktemp("examples")
     tiny_model("bert", num_labels=2).save_pretrained(folder / "bert")
     tiny_tokenizer(folder / "bert")
@@ -56,12 +58,21 @@ def workplace(tmp_path_factory, reviews, squares, timm_checkpoint, tiny_model, t
     (folder / "reviews.yaml").write_text(REVIEWS, encoding="utf-8")
     photos = PHOTOS.replace("MODEL", str(timm_checkpoint)).replace("DATA", str(squares))
     (folder / "photos.yaml").write_text(photos, encoding="utf-8")
-    run(load_recipe(folder / "reviews.yaml"), folder / "runs" / "reviews")
     return folder
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_docstring_runs(name, workplace, monkeypatch, tiny_model):
+@pytest.fixture(scope="module")
+def finished(workplace):
+    """Finish a run in the folder."""
+    run(load_recipe(workplace / "reviews.yaml"), workplace / "runs" / "reviews")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in WHOLE_RUNS)) for name in EXAMPLES]
+)
+def test_the_example_of_a_docstring_runs(name, request, workplace, monkeypatch, tiny_model):
+    if name in WHOLE_RUNS:
+        request.getfixturevalue("finished")
     monkeypatch.chdir(workplace)
     test = doctest.DocTestParser().get_doctest(EXAMPLES[name], of_texts(tiny_model), name, None, 0)
     said = []
@@ -69,6 +80,8 @@ def test_the_example_of_a_docstring_runs(name, workplace, monkeypatch, tiny_mode
     assert runner.run(test, out=said.append).failed == 0, "".join(said)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize(
     ("page", "count", "names"), [("README.md", 2, "of_images"), ("docs/python.md", 5, "of_texts")]
 )

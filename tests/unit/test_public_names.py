@@ -27,6 +27,7 @@ assert same is stages.build_plan is hf_finetune.build_plan
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [

@@ -129,6 +129,7 @@ def test_the_port_and_the_extra_are_asked_for_first(monkeypatch, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [save_vit, save_timm, save_bert])
 def test_the_page_is_laid_out(tmp_path, save):
     pytest.importorskip("gradio")

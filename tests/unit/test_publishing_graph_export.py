@@ -29,6 +29,7 @@ from hf_finetune.publishing.graph_export import (
 )
 from hf_finetune.publishing.quantize import quantize_int8
 
+pytestmark = pytest.mark.slow
 IMAGES = [Image.fromarray(np.full((40, 30 + 9 * each, 3), 60 * each, np.uint8)) for each in range(5)]
 TEXTS = ["good", "a very boring film", "not bad " * 100, "great plot", "the film"]
 

@@ -361,6 +361,7 @@ def test_a_runs_metrics_are_gated_when_it_is_evaluated_again(tmp_path, reviews, 
     assert canary.ran
 
 
+@pytest.mark.slow
 def test_an_exported_program_is_loaded_only_when_allowed(tmp_path, canary):
     folder = save_bert(tmp_path / "model")
     classifier = load_classifier(folder)

@@ -40,6 +40,7 @@ def test_a_model_with_absolute_positions_is_padded_at_the_right(tmp_path):
     assert logits(tmp_path, 3) == pytest.approx(logits(tmp_path, 1), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_what_is_saved_pads_at_the_right(name, tmp_path, caplog, tiny_model, tiny_tokenizer):
     caplog.set_level("INFO", "hf_finetune")

@@ -121,6 +121,7 @@ def test_a_single_selector_freezes_before_the_optimizer_is_made(tmp_path, tiny_m
     assert snapshots.changes() == [names | buffers]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_phase_it_was_in(tmp_path, tiny_model):
     """Trap 16: a callback's state is not restored; the phase must follow from the Trainer's."""
     whole = tiny_model("timm/test_resnet")

@@ -69,6 +69,7 @@ def test_every_group_has_its_rate_and_its_schedule(tmp_path, tiny_model):
     assert watch.rates[0]["conv1"] == pytest.approx(1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm/test_resnet", "bert"])
 def test_with_an_optimizer_of_ones_own_a_resumed_run_ends_as_if_it_had_not_stopped(
     tmp_path, tiny_model, name

@@ -248,6 +248,7 @@ class StopAt(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_a_schedule_for_each_group_resumes_bit_for_bit(tmp_path, tiny_model, step):
     options = {

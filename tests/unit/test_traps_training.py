@@ -360,6 +360,7 @@ class Compiles(TrainerCallback):
 @pytest.mark.defends(
     "torch.compiler:reset", why="Each stage begins with an empty compiler cache", by=ignored_in_a_stage
 )
+@pytest.mark.slow
 def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, monkeypatch):
     """Whatever is trained anew is compiled anew, and behind a number of times no longer at all."""
     monkeypatch.setattr(
