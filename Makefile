@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart assets test test-fast bench check clean
+.PHONY: help quickstart assets test test-fast bench check docs clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -38,6 +38,11 @@ check: $(VENV)/.installed-dev ## lint, format, types, the order of imports, docs
 	$(BIN)/python tools/check_rules.py
 	$(BIN)/python tools/check_api.py
 	$(BIN)/python tools/recipe_tables.py --check
+
+docs: $(VENV)/.installed-dev ## write the generated tables of docs/ and README.md again
+	$(BIN)/python tools/recipe_tables.py
+	$(BIN)/python tools/bad_inputs_table.py
+	$(BIN)/python tools/mutations.py --page
 
 clean: ## remove .venv, the assets and all caches; runs/ stays
 	rm -rf $(VENV) assets build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
