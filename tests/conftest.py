@@ -1,4 +1,4 @@
-"""What every test shares: no network, a cache of its own, deprecations as errors, tiny models and tiny data."""
+"""Shared by all tests: no network, an empty cache, deprecations as errors, tiny models and tiny data."""
 
 import gc
 import logging
@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from unittest.mock import patch
 
-# Read when the libraries are imported, so they are set before that.
+# Set before the libraries are imported, which read these.
 CACHE = tempfile.TemporaryDirectory(prefix="hf-finetune-tests-")
 os.environ.update(
     HF_HOME=CACHE.name,
@@ -20,12 +20,12 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_UPDATE_DOWNLOAD_COUNTS="0",
-    OMP_NUM_THREADS="1",  # on models this small more threads only get in each other's way, and change the last bit
+    OMP_NUM_THREADS="1",  # More threads slow such small models down, and change the last bit of the results.
     TOKENIZERS_PARALLELISM="false",
 )
 TESTS = Path(__file__).parent
 for beside in ("unit", "distributed"):
-    sys.path.insert(0, str(TESTS / beside))  # so that tests find the helpers beside them
+    sys.path.insert(0, str(TESTS / beside))  # so that tests can import the helper modules
 
 import datasets  # noqa: E402
 import pytest  # noqa: E402
@@ -48,7 +48,7 @@ WORDS = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", 
 
 
 def pytest_configure(config):
-    # A shell ignores SIGINT for what it runs in the background, and all that the tests start would inherit that.
+    # A shell ignores SIGINT for its background processes, and all processes of the tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for category in DEPRECATIONS:
         config.addinivalue_line("filterwarnings", f"error::{category}:{WATCHED}")
@@ -71,7 +71,7 @@ def pytest_runtest_teardown(item):
 
 
 class _ErrorOnDeprecation(logging.Handler):
-    """transformers and accelerate log most deprecations and do not warn of them."""
+    """Turn deprecations that transformers and accelerate log, instead of warning, into errors."""
 
     def emit(self, record):
         text = record.getMessage()
@@ -81,14 +81,14 @@ class _ErrorOnDeprecation(logging.Handler):
 
 @pytest.fixture(scope="module", autouse=True)
 def short_collections():
-    """Spare the garbage collector what is there for good: accelerate has it look at everything in each stage."""
+    """Freeze the imported objects, so that the garbage collection of accelerate in each stage skips them."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory):
-    """Keep what frozen layers give to one module: where another's is found, a run uses it, and reports so."""
+    """Use a separate cache for each module: a run that finds the cache of another test reports that it uses it."""
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv("HF_FINETUNE_CACHE", str(tmp_path_factory.mktemp("kept")))
         yield
@@ -116,7 +116,7 @@ def _unless_meta(initialize):
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory):
-    """Give a folder with 12 squares of each of three colours, no two alike."""
+    """Return a folder with 12 different squares of each of three colors."""
     folder = tmp_path_factory.mktemp("squares")
     for name, colour in COLORS.items():
         (folder / name).mkdir()
@@ -128,7 +128,7 @@ def squares(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory):
-    """Give a csv of 40 short texts of two classes, no two alike."""
+    """Return a csv of 40 different short texts of two classes."""
     lines = ["text,label"]
     for index in range(20):
         tail = f"the {WORDS[index % 10]} {WORDS[index // 2]} film"
@@ -143,7 +143,7 @@ def reviews(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def timm_checkpoint(tmp_path_factory):
-    """Give a saved TimmWrapper ResNet of 0.4 million weights, with BatchNorm, for images of 32 pixels."""
+    """Return a saved TimmWrapper ResNet of 0.4 million weights, with BatchNorm, for images of 32 pixels."""
     folder = tmp_path_factory.mktemp("timm")
     make_model("timm/test_resnet").save_pretrained(folder)
     return folder
@@ -151,7 +151,7 @@ def timm_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bert_checkpoint(tmp_path_factory):
-    """Give a saved two-layer BERT with dropout, and its tokenizer of a dozen words."""
+    """Return a saved two-layer BERT with dropout, and its tokenizer of a dozen words."""
     folder = tmp_path_factory.mktemp("bert")
     make_model("bert", hidden_dropout_prob=0.1).save_pretrained(folder)
     save_tokenizer(folder)
@@ -160,13 +160,13 @@ def bert_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_model():
-    """Give the maker of tiny models with random weights, by name."""
+    """Return the function that makes tiny models with random weights, by name."""
     return make_model
 
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
-    """Give what writes a tokenizer of a dozen words into a folder."""
+    """Return the function that writes a tokenizer of a dozen words into a folder."""
     return save_tokenizer
 
 
@@ -179,7 +179,7 @@ def save_tokenizer(folder):
 
 
 def make_model(name, **changes):
-    """Make a classifier of an architecture, at most a few thousand weights but for timm's.
+    """Return a classifier of an architecture: a few thousand weights, more for timm models.
 
     Args:
         name: ``bert``, ``vit``, ..., or ``timm/ARCHITECTURE``.
@@ -208,9 +208,9 @@ def _timm_model(architecture, changes):
         for patched in _thinner(architecture):
             stack.enter_context(patched)
         model = transformers.TimmWrapperForImageClassification(config)
-    for (
-        module
-    ) in model.modules():  # as new, timm's give features of size 1e-5, whose gradients are lost to rounding
+    for module in (
+        model.modules()
+    ):  # timm's initialization gives features of about 1e-5, whose gradients are lost to rounding
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             torch.nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, torch.nn.BatchNorm2d):
@@ -219,11 +219,11 @@ def _timm_model(architecture, changes):
 
 
 def _thinner(architecture):
-    """Give the patches under which timm makes an architecture whose width is no argument with few channels."""
+    """Return patches that reduce the channels of a timm architecture whose width is no argument."""
     if architecture.startswith("vgg"):
         return [patch.dict(timm.models.vgg.cfgs, {"vgg11": [8, "M", 8, "M", 16, 16, "M"]})]
     if architecture == "inception_v3":
-        module = sys.modules["timm.models.inception_v3"]  # as an attribute, the name is the function's
+        module = sys.modules["timm.models.inception_v3"]  # a parameter of the function would shadow the name
 
         def conv(channels, features, make=module.ConvNormAct, **options):
             return make(max(channels // 8, 3), features // 8, **options)
@@ -238,7 +238,7 @@ def _thinner(architecture):
     return []
 
 
-# What makes a real architecture of timm tiny.
+# Arguments that make a timm architecture tiny.
 TIMM_ARGUMENTS = {
     "vgg11": {"mlp_ratio": 0.01},
     "vgg11_bn": {"mlp_ratio": 0.01},
@@ -254,7 +254,7 @@ LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TOKENS = {"vocab_size": 15, "max_position_embeddings": 24, "pad_token_id": 0}
 PIXELS = {"image_size": 32, "patch_size": 16}
-# What transformers calls each, and its config. No dropout, so that gradients can be compared.
+# Config of each architecture. No dropout, so that gradients can be compared.
 ARCHITECTURES = {
     "bert": ("Bert", {**LAYERS, **NO_DROPOUT, **TOKENS}),
     "roberta": ("Roberta", {**LAYERS, **NO_DROPOUT, **TOKENS}),

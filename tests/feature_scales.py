@@ -1,4 +1,4 @@
-"""How features are scaled for a fit, as a transformer of scikit-learn."""
+"""A scaler of features for a linear fit, as a transformer of scikit-learn."""
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
@@ -7,7 +7,7 @@ __all__ = ["MedianScaler"]
 
 
 class MedianScaler(StandardScaler):
-    """Standardises, but divides no feature by less than half of the features' deviations are."""
+    """Standardizes, but divides no feature by less than the median of all standard deviations."""
 
     def fit(self, X, y=None, sample_weight=None):
         super().fit(X, y, sample_weight)

@@ -1,4 +1,4 @@
-"""The command line in a process that is forked from the tests' own, which spares it the seconds of its imports."""
+"""The command line in a process that is forked from the tests' own, which saves the seconds of its imports."""
 
 import os
 import signal
@@ -26,12 +26,12 @@ def forked_cli(*arguments, cwd=None, stdin=None):
 
 
 class ForkedCli:
-    """A command of ``hf-finetune`` that has begun.
+    """A running command of ``hf-finetune``.
 
-    Environment variables are those of the tests; what libraries made of them when they were imported is too.
+    It has the environment variables of the tests, as libraries read them when they were imported.
 
     Args:
-        arguments: Those of the command line.
+        arguments: Arguments of the command.
         cwd: The working directory.
         stdin: The file descriptor that is its standard input; None lets it read nothing.
     """
@@ -45,7 +45,7 @@ class ForkedCli:
             _be_command(self.words, stdin, self.written, cwd)
 
     def wait(self):
-        """Wait for its end.
+        """Wait for the end of the command.
 
         Returns:
             A ``subprocess.CompletedProcess`` with exit code, ``stdout`` and ``stderr``.
@@ -57,7 +57,7 @@ class ForkedCli:
 
 
 def _be_command(words, stdin, written, cwd):
-    """Be the command line, and end with the process: nothing of the tests' own goes on in it."""
+    """Run the command line, and exit without the cleanup of the tests."""
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)

@@ -1,4 +1,4 @@
-"""A stage for each way to balance classes, each schedule and each regulariser: one run goes through all of them."""
+"""A stage for each way of class balancing, each schedule and each regularization: one run trains all of them."""
 
 __all__ = [
     "BALANCES",
@@ -50,9 +50,9 @@ OF_IMAGES = {
 
 
 def regular_stages(regularizers, **common):
-    """Give a stage for each, with smoothed labels and decay, which train the last layer group and all in turn.
+    """Return a stage for each, with smoothed labels and weight decay, training the last layer group and all in turn.
 
-    What is best is judged by the loss.
+    The best epoch is chosen by the loss.
     """
     return [
         {
@@ -70,7 +70,7 @@ def regular_stages(regularizers, **common):
 
 
 def kit_stages(**common):
-    """Give a stage for each, which all train the head and every other one what is below it too."""
+    """Return a stage for each; all train the head, and every other one trains the layers below it too."""
     pairs = zip(BALANCES.items(), SCHEDULES, strict=True)
     return [
         {
@@ -86,7 +86,7 @@ def kit_stages(**common):
 
 
 def skewed_reviews(reviews, path):
-    """Write 27 of the reviews, 20 good ones and 7 bad ones, to a csv."""
+    """Write 27 of the reviews, 20 positive and 7 negative, to a csv."""
     header, *lines = reviews.read_text(encoding="utf-8").splitlines()
     bad = [line for line in lines if line.endswith(",bad")]
     kept = [line for line in lines if line not in bad[7:]]

@@ -8,7 +8,7 @@ COMMON = {"epochs": 2.0, "batch_size": 4}
 
 
 def squares_by_shade(squares, path):
-    """Write a csv that tells dark squares from bright ones, and is of 24 of the 36 only."""
+    """Write a csv of 24 of the 36 squares, labelled dark or bright."""
     files = sorted(squares.rglob("*.png"))
     kept = [file for index, file in enumerate(files) if index % 3]
     rows = [f"{file},{'dark' if int(file.stem) < 6 else 'bright'}" for file in kept]
@@ -30,7 +30,7 @@ def texts_by_length(path, labels="amount"):
 
 
 def image_recipe(squares, shades, checkpoint, **changes):
-    """Give two stages for two tasks on squares, augmented."""
+    """Return two stages for two tasks on squares, augmented."""
     kind = "image-classification"
     content = {
         "task": "multi-task",
@@ -61,7 +61,7 @@ def image_recipe(squares, shades, checkpoint, **changes):
 
 
 def text_recipe(reviews, words, checkpoint, **changes):
-    """Give two stages for two tasks on texts, one of classes and one of amounts, with dropout and accumulation."""
+    """Return two stages for a classification and a regression of texts, with dropout and accumulation."""
     kind = "text-classification"
     content = {
         "task": "multi-task",

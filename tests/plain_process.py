@@ -1,7 +1,7 @@
 """Programs that must do without hf_finetune, forked from one process that has imported torch and transformers.
 
-``python tests/plain_process.py`` is that process. It never imports hf_finetune, and spares each program the seconds of
-the imports. It reads a request in JSON per line of its input, and answers with the exit code.
+``python tests/plain_process.py`` is that process. It never imports hf_finetune, and saves each program
+the seconds of the imports. It reads a request in JSON per line of its input, and answers with the exit code.
 """
 
 import atexit
@@ -22,7 +22,7 @@ def run_plain(code, *arguments, cwd=None, stdin=""):
 
     Args:
         code: The program.
-        arguments: Those behind ``sys.argv[0]``.
+        arguments: Arguments after ``sys.argv[0]``.
         cwd: The working directory; None is that of the tests.
         stdin: What it reads from its standard input.
 
@@ -55,7 +55,7 @@ def _parent():
 
 
 def _fork_programs():
-    """Import what most programs need, and fork one for each request."""
+    """Import the libraries of most programs, and fork a process for each request."""
     import timm  # noqa: F401
     import torch  # noqa: F401
     from transformers import (  # noqa: F401
@@ -79,7 +79,7 @@ def _fork_programs():
 
 
 def _be_program(code, arguments, cwd, folder, environment):
-    """Run one program, and end with it."""
+    """Run one program, and exit."""
     status = 1
     try:
         for number, name in enumerate(("in", "out", "err")):

@@ -1,4 +1,4 @@
-"""Ways to vary images, each with another head, and a recipe for them."""
+"""Augmentations of images, each with another head, and a recipe for them."""
 
 from hf_finetune.recipe import parse_recipe
 
@@ -23,7 +23,7 @@ VARIED = {
 
 
 def varied_recipe(squares, checkpoint, name, batch_size):
-    """Give two stages on squares that are varied, without anything drawn but that."""
+    """Return two stages on squares with an augmentation and no other random numbers."""
     augment, head = VARIED[name]
     common = {"epochs": 2.0, "batch_size": batch_size, "optimizer": "sgd", "best": None}
     return parse_recipe(

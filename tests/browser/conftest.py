@@ -1,6 +1,6 @@
-"""Headless Chromium for the tests of this folder: the machine's own, driven by playwright, which downloads none.
+"""Headless Chromium for the tests of this folder: the installed one, driven by playwright, which downloads none.
 
-Where there is none, tests/unit/test_report_page.py reads the report, and test_publishing_demo.py calls the page.
+Without it, tests/unit/test_report_page.py reads the report, and test_publishing_demo.py calls the page.
 """
 
 import shutil
@@ -30,7 +30,7 @@ def chromium():
             "a page can only be looked at in a browser, and Chromium is not installed (apt-get install chromium)"
         )
     with playwright.sync_playwright() as started:
-        # As root, and in most containers, Chromium cannot make its sandbox; it opens pages of the tests only.
+        # As root, and in most containers, Chromium cannot create its sandbox; it opens pages of the tests only.
         browser = started.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
@@ -40,7 +40,7 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, request):
-    """Give a function that opens a new page, and what that page asked for and complained of.
+    """Return a function that opens a new page, and returns it with its requests and errors.
 
     The function takes an address and options of a browser context: ``color_scheme``, ``viewport``.
     """

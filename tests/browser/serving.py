@@ -1,4 +1,4 @@
-"""Programs that serve a page to this machine, started for a test and ended after it."""
+"""Programs that serve a page on this machine, started for a test and stopped after it."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def served(words, folder, log):
-    """Start a program, give the address that it prints, and end it by Ctrl-C.
+    """Start a program, yield the address that it prints, and stop it with Ctrl-C.
 
     Args:
         words: The program and its arguments.

@@ -1,6 +1,6 @@
-"""``hf-finetune demo`` and the Space that it writes, clicked through in Chromium.
+"""``hf-finetune demo`` and the Space that it writes, tested in Chromium.
 
-What the page computes is tested without a browser in ``tests/unit/test_publishing_demo.py``,
+The function of the page is tested without a browser in ``tests/unit/test_publishing_demo.py``,
 ``tests/unit/test_publishing_space.py`` and ``tests/integration/test_demo.py``.
 """
 
@@ -41,13 +41,13 @@ def image_run(tmp_path_factory, squares, timm_checkpoint):
 
 @pytest.fixture(scope="module")
 def text_page(chromium, gradio, text_run, tmp_path_factory):
-    """Serve the page of a text run and give its address."""
+    """Serve the page of a text run and return its address."""
     yield from _demo(text_run, tmp_path_factory.mktemp("text-page"))
 
 
 @pytest.fixture(scope="module")
 def image_page(chromium, gradio, image_run, tmp_path_factory):
-    """Serve the page of an image run and give its address."""
+    """Serve the page of an image run and return its address."""
     yield from _demo(image_run, tmp_path_factory.mktemp("image-page"))
 
 
@@ -58,7 +58,7 @@ def _demo(folder, beside):
 
 
 def shown_probabilities(page):
-    """Read the bars: class and per cent."""
+    """Return the bars as pairs of class and percentage."""
     page.get_by_test_id("label-output-value").wait_for()
     rows = page.locator("[data-testid$=-confidence-set]")
     return {
@@ -73,7 +73,7 @@ def expected_probabilities(model, content):
 
 
 def download(page, folder):
-    """Take the table that the page offers and read it."""
+    """Download the table that the page offers and read it."""
     with page.expect_download() as begun:
         page.locator("a[download='predictions.csv']").click()
     begun.value.save_as(folder / "predictions.csv")

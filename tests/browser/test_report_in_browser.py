@@ -1,4 +1,4 @@
-"""The report in Chromium: what it asks for, how it fits, how it sorts, and what axe says of it.
+"""The report in Chromium: requests, layout, sorting and accessibility (axe).
 
 Its structure is tested without a browser in ``tests/unit/test_report_page.py``.
 """
@@ -25,7 +25,7 @@ RECORDS = {
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Write a report of each kind and give their folder."""
+    """Write a report of each kind and return their folder."""
     folder = tmp_path_factory.mktemp("reports")
     for name, options in RECORDS.items():
         record = make_record(**options)

@@ -1,4 +1,4 @@
-"""What two processes must have in common with one, but for rounding."""
+"""Comparison of a run on two processes with one on a single process, up to rounding."""
 
 from functools import cache
 
@@ -14,21 +14,21 @@ __all__ = ["assert_logged_alike", "assert_trained_alike", "each_on_two", "run_al
 
 
 def run_alone(folders, recipe):
-    """Run a recipe in this process, and give its run directory."""
+    """Run a recipe in this process, and return its run directory."""
     folder = folders.mktemp("alone") / "run"
     run(recipe, folder)
     return folder
 
 
 def run_on_two(folders, recipe):
-    """Run a recipe on two processes, and give what ``spread`` gave."""
+    """Run a recipe on two processes, and return the result of ``spread``."""
     done = spread(folders.mktemp("two"), recipe, 2)
     assert done.code == 0, done.err[-4000:]
     return done
 
 
 def each_on_two(folders, recipe):
-    """Give what runs the recipe of a name on two processes, each name once.
+    """Return a function that runs the recipe of a name on two processes, once per name.
 
     Args:
         folders: Makes folders.
@@ -38,9 +38,9 @@ def each_on_two(folders, recipe):
 
 
 def assert_trained_alike(alone, two, stage, *, rtol, atol):
-    """Compare the weights of a stage: of both processes bit for bit, and with those of one.
+    """Check that the weights of a stage are equal on both processes, and close to those of one process.
 
-    The sums are the same ones in another order; rounding is all that differs, and it grows from step to step.
+    Sums in another order differ by rounding, which grows from step to step.
 
     Args:
         alone: Run directory of one process.

@@ -21,7 +21,7 @@ from hf_finetune.distributed import destroying_process_group, start_processes
 
 EXAMPLES = 5  # three of them on the first process and two on the second
 WEIGHTED = "bert"
-"""Architecture that is trained on weighted labels as well, in two forward passes per step."""
+"""Architecture that is also trained on weighted labels, in two forward passes per step."""
 
 
 class WholeGradient(TrainerCallback):

@@ -1,6 +1,6 @@
-"""Runs on several processes of the CPU, and what each of them writes down.
+"""Runs on several processes of the CPU, and the notes that each process writes.
 
-``launch`` goes through ``accelerate launch``, as a person would; ``spread`` forks the processes from this one, which
+``launch`` goes through ``accelerate launch``, as users do; ``spread`` forks the processes from this one, which
 spares them most of the time: the imports.
 """
 
@@ -58,7 +58,7 @@ class Launched:
         return load_file(self.folder / "ranks" / f"{stage}-{moment}-{rank}.safetensors")
 
     def notes(self, stage, rank):
-        """Read what a process noted of a stage: the examples of each step, mode of modules, buffers when evaluated."""
+        """Read the notes of a process: examples of each step, modes of modules, buffers during evaluation."""
         return json.loads((self.folder / "ranks" / f"{stage}-{rank}.json").read_text(encoding="utf-8"))
 
     def manifest(self):
@@ -94,7 +94,7 @@ def spread(folder, recipe, processes, *, mode="ddp", resume=False, event=None, e
 
 
 def fork(folder, processes, work, *, mode="ddp", ends_others=False):
-    """Let processes that are forked from this one do some work, with the environment that the launcher would give them.
+    """Run a function in forked processes, with the environment variables that the launcher would set.
 
     Args:
         folder: Where they work.
@@ -128,7 +128,7 @@ def fork(folder, processes, work, *, mode="ddp", ends_others=False):
 
 
 def fork_script(folder, script, *arguments, make_model, processes=2):
-    """Let a script run in forked processes, with DDP, as ``fork`` does.
+    """Run a script in forked processes with DDP, as ``fork`` does.
 
     Args:
         folder: Where they work.
@@ -147,14 +147,14 @@ def fork_script(folder, script, *arguments, make_model, processes=2):
 
 
 class ForkedProcess:
-    """Stand in for a ``subprocess.Popen`` that runs a function in a fork of this process, which spares the imports.
+    """Replacement of ``subprocess.Popen`` that runs a function in a fork of this process, which saves the imports.
 
     Attributes:
         returncode: Its exit code, negative where a signal ended it; None as long as it runs.
     """
 
     def __init__(self, work, environment, stdout):
-        """Start it.
+        """Start the process.
 
         Args:
             work: What it does.
@@ -174,7 +174,7 @@ class ForkedProcess:
         return self.returncode
 
     def kill(self):
-        """End it, if it still runs."""
+        """Kill the process, if it still runs."""
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
 
@@ -186,7 +186,7 @@ class ForkedProcess:
 
 
 def _be_work(work, environment, stdout):
-    """Do the work of a ``ForkedProcess``, and end with it."""
+    """Run the function of a ``ForkedProcess``, and exit without the cleanup of the tests."""
     code = 1
     try:
         for number in (1, 2):
@@ -205,7 +205,7 @@ def _be_work(work, environment, stdout):
 
 
 def _be_process(folder, rank, work):
-    """Do the work of one process, and end: nothing of the tests' own goes on in it."""
+    """Run the function of one process, and exit without the cleanup of the tests."""
     code = 1
     try:
         os.chdir(folder)
@@ -224,7 +224,7 @@ def _be_process(folder, rank, work):
 
 
 def _wait(children, ends_others):
-    """Wait for all of them, and return the first exit code that is not 0; what takes too long is killed."""
+    """Wait for all processes, kill those that exceed the time limit, and return the first exit code that is not 0."""
     code, deadline, left = 0, monotonic() + SECONDS, list(children)
     while left:
         for child in left[:]:

@@ -1,6 +1,6 @@
-"""A DeepSpeed config passes through: ZeRO divides optimiser or model, and what a stage says is trained is trained.
+"""A DeepSpeed config is passed through: ZeRO shards optimizer or model, and exactly the declared parameters train.
 
-Where DeepSpeed is not installed, tests/unit/test_start_processes.py tests what is done for it without it.
+Where DeepSpeed is not installed, tests/unit/test_start_processes.py covers its support.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""The doctor's two processes, and the whole command on tiny models."""
+"""The doctor's check on two processes, and the whole command on tiny models."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def command(folder):
 
 @pytest.fixture
 def forked_workers(monkeypatch):
-    """Fork the two processes of the check from that which starts them, and so spare their imports."""
+    """Fork the two processes of the check, which saves their imports."""
 
     def start(command, *, env, stdin, stdout, stderr):
         assert command[1:-1] == ["-P", "-m", "hf_finetune.doctor.worker"]
@@ -71,7 +71,7 @@ def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(
         "A tiny text model with random weights: text-classification, 6,082 parameters",
     ]
     assert lines[-1].endswith(" s: 14 passed, 2 skipped.")
-    assert list(tmp_path.glob("hf-finetune-*")) == []  # torch keeps a cache of its own in there
+    assert list(tmp_path.glob("hf-finetune-*")) == []  # torch writes its own cache there
 
 
 def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path):
@@ -83,17 +83,17 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path):
         rest, errors = running.communicate(timeout=120)
     assert line.startswith("pass     weights")
     assert (running.returncode, errors) == (130, ""), rest
-    assert list(tmp_path.glob("hf-finetune-*")) == []  # torch keeps a cache of its own in there
+    assert list(tmp_path.glob("hf-finetune-*")) == []  # torch writes its own cache there
 
 
 @pytest.fixture
 def helpers_on_the_path(monkeypatch):
-    """Let the processes find what the models of these tests refer to."""
+    """Add the helpers of these tests to the search path of the processes."""
     monkeypatch.syspath_prepend(str(HELPERS))
 
 
 def test_processes_that_drift_apart_fail(tmp_path, bert_checkpoint, helpers_on_the_path):
-    """These two processes are not forked, but started as the command starts them."""
+    """These two processes are not forked, but started as by the command."""
     subject = make_subject("text", bert_checkpoint)
     subject.model.register_forward_pre_hook(drift_apart)
     found = check_two_processes(subject, tmp_path)

@@ -1,4 +1,4 @@
-"""The freezing callback alone, on a stock Trainer, on two processes."""
+"""The freezing callback with a stock Trainer, on two processes."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from launching import fork_script
 from safetensors.torch import load_file
 from test_launch import same
 
-# Each process writes down its weights, or what it was told.
+# Each process writes its weights, or its error message.
 SCRIPT = """
 import sys
 from itertools import pairwise
@@ -133,7 +133,7 @@ def straight(folder, run):
 
 @pytest.fixture(scope="module")
 def run(folder, tiny_model):
-    """Run the script in processes that are forked from this one."""
+    """Run the script in forked processes."""
 
     def run(way, place, processes=2):
         place.mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ def weights(folder, name, rank):
 
 
 def test_the_processes_stay_bit_equal_through_all_phases_and_each_moves_what_it_trains(straight):
-    """Trap 9: thawed in a callback behind the wrap, the ranks of a stock run diverge in silence."""
+    """Trap 9: after unfreezing in a callback, the ranks of a stock DDP run diverge silently."""
     states = []
     for epoch in range(4):
         first, second = (weights(straight, f"epoch-{epoch}", rank) for rank in (0, 1))
@@ -160,7 +160,7 @@ def test_the_processes_stay_bit_equal_through_all_phases_and_each_moves_what_it_
     ]
     head = {"classifier.weight", "classifier.bias"}
     assert moved[0] == head
-    # a key's bias has no gradient but rounding
+    # the gradient of a key's bias is only rounding
     last = {name for name in states[0] if ".layer.1." in name or "pooler" in name} | head
     assert moved[1] - last == set() and {name for name in last - moved[1] if "key.bias" not in name} == set()
     assert {name for name in states[0].keys() - moved[2] if "key.bias" not in name} == set()

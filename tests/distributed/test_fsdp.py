@@ -1,4 +1,4 @@
-"""FSDP 2 on the CPU: the model is divided among processes, and every promise holds as it does without."""
+"""FSDP 2 on the CPU: with a sharded model, all guarantees hold as without FSDP."""
 
 import shutil
 
@@ -57,7 +57,7 @@ def test_exactly_the_planned_parameters_move(sharded, recipe):
             before, after = sharded.weights(stage, rank, "before"), sharded.weights(stage, rank)
             moved = set(same(before, after))
             assert moved <= set(planned.trainable)
-            # attention does not see a key's bias: its gradient is nothing but rounding
+            # attention does not depend on a key's bias: its gradient is only rounding
             assert {name for name in set(planned.trainable) - moved if "key.bias" not in name} == set()
             assert sum(sharded.notes(stage, rank)["groups"]) == planned.trainable_size
     assert same(sharded.weights("02-all", 0), sharded.weights("02-all", 1)) == []

@@ -1,4 +1,4 @@
-"""On two processes the gradient of every stage is that of one process for the same examples, on every architecture."""
+"""On two processes the gradient of every stage equals that of one process, on every architecture."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs on several processes that are interrupted: what the others say, and how the run goes on."""
+"""Interrupted runs on several processes: messages of the other processes, and resuming."""
 
 import json
 import shutil
@@ -17,14 +17,14 @@ from hf_finetune.runs.run import run
 
 STAGES = ("01-head", "02-all")
 # torchelastic looks every 0.1 seconds, tells the others to end, and kills them after 30 seconds; the rest is start-up.
-# Without us a process waits 30 minutes for one that is stuck.
+# Without the package a process waits 30 minutes for one that is stuck.
 SECONDS_TO_END = 180
 
 
 def recipe_with_best(reviews, checkpoint, batch_size):
-    """Return a recipe of 29 texts in steps of 6 on two processes of 3; the best checkpoint goes on.
+    """Return a recipe of 29 texts in steps of 6 on two processes of 3; each stage continues from its best checkpoint.
 
-    The rate is one at which both stages improve on the weights with which they begin.
+    The learning rate lets both stages improve on their initial weights.
     """
     content = text_recipe(reviews, checkpoint, batch_size, best={"metric": "loss"}).model_dump(mode="json")
     content["stages"][1]["lr"] = 0.01
@@ -44,7 +44,7 @@ def close(one, other):
 
 
 def assert_learns_alike(one, other):
-    """Compare two runs of two stages, but for rounding."""
+    """Compare two runs of two stages, up to rounding."""
     assert [stage["best_step"] for stage in metrics_of(one)["stages"]] == [10, 10], "both learn something"
     for stage in STAGES:
         close(stage_weights(one, stage), stage_weights(other, stage))
@@ -70,7 +70,7 @@ def alone(tmp_path_factory, reviews, bert_checkpoint):
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory, reviews, bert_checkpoint):
-    """Give a run on two processes, the second of which dies in the second epoch of the second stage."""
+    """Return a run on two processes, the second of which dies in the second epoch of the second stage."""
     event = {"rank": 1, "stage": "all", "step": 7, "how": "exit"}
     folder = tmp_path_factory.mktemp("ended")
     return launch(folder, recipe_with_best(reviews, bert_checkpoint, 3), 2, event=event)
@@ -78,7 +78,7 @@ def ended(tmp_path_factory, reviews, bert_checkpoint):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, reviews, bert_checkpoint):
-    """Give the same run without a death."""
+    """Return the same run without a failure."""
     done = spread(tmp_path_factory.mktemp("straight"), recipe_with_best(reviews, bert_checkpoint, 3), 2)
     assert done.code == 0, done.err[-4000:]
     return done
@@ -122,7 +122,7 @@ def test_the_same_number_of_processes_goes_on_bit_for_bit(
 
 
 def test_one_process_goes_on_where_two_were(ended, alone, tmp_path, reviews, bert_checkpoint):
-    """The batch of a step stays the same; only the order of the sums is another."""
+    """The batch size of a step stays the same; only the order of the sums differs."""
     shutil.copytree(ended.folder / "run", tmp_path / "run")
     run(recipe_with_best(reviews, bert_checkpoint, 3), tmp_path / "run", resume=True)
     close(stage_weights(alone, "02-all"), stage_weights(tmp_path, "02-all"))
@@ -156,7 +156,7 @@ def test_two_processes_go_on_where_one_was(alone, tmp_path, reviews, bert_checkp
 
 
 def test_two_processes_go_on_where_one_of_three_failed(tmp_path, alone, reviews, bert_checkpoint):
-    """An exception this time. 2 examples on each of three processes are 3 on each of two."""
+    """Here by an exception. 2 examples on each of three processes are 3 on each of two."""
     recipe = recipe_with_best(reviews, bert_checkpoint, 2)
     event = {"rank": 2, "stage": "head", "step": 7, "how": "raise"}
     failed = spread(tmp_path, recipe, 3, event=event)
@@ -201,7 +201,7 @@ def test_ctrl_c_on_one_process_stops_all_with_a_checkpoint(tmp_path, alone, revi
 def test_two_processes_go_on_bit_for_bit_in_the_middle_of_a_later_epoch(
     tmp_path, straight, reviews, bert_checkpoint
 ):
-    """accelerate 1.15 tells the epoch to no sampler behind what skips the batches that were done."""
+    """accelerate 1.15 does not pass the epoch to a sampler once it skips the completed batches."""
     event = {"rank": 1, "stage": "all", "step": 7, "how": "ctrl-c"}
     recipe = recipe_with_best(reviews, bert_checkpoint, 3)
     assert spread(tmp_path, recipe, 2, event=event).code != 0
@@ -214,7 +214,7 @@ def test_two_processes_go_on_bit_for_bit_in_the_middle_of_a_later_epoch(
 
 
 def test_a_batch_that_does_not_divide_is_refused(ended, tmp_path, reviews, bert_checkpoint, monkeypatch):
-    """Two processes of 3 examples are no whole number on four."""
+    """Two processes of 3 examples do not divide evenly among four."""
     shutil.copytree(ended.folder / "run", tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     manifest["processes"] = 1

@@ -1,4 +1,4 @@
-"""Ways to balance classes, and schedules: two processes learn what one learns, and go on as if not interrupted."""
+"""Class balancing and schedules: two processes train as one does, and resume exactly."""
 
 import shutil
 
@@ -16,7 +16,7 @@ STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory, reviews, bert_checkpoint):
-    """Give the recipe for one process, and for two of which each takes half of every forward pass."""
+    """Return the recipe for one process, and for two, each of which takes half of every forward pass."""
     table = skewed_reviews(reviews, tmp_path_factory.mktemp("skewed") / "reviews.csv")
 
     def recipe(batch_size):

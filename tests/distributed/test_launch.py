@@ -26,7 +26,7 @@ LAUNCH = [
 ]
 SECONDS = 120
 
-# Every process writes down its weights at the end of each stage.
+# Every process writes its weights at the end of each stage.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -55,7 +55,7 @@ sys.stdout.write(f"metrics: {bool(result.metrics)}\\n")  # in one piece: two pro
 
 @pytest.fixture(scope="module")
 def recipe(timm_checkpoint, squares):
-    """Give two stages on 24 images: 3 per process and step, so that the last batch of each epoch is whole."""
+    """Return two stages on 24 images: 3 per process and step, so that the last batch of each epoch is full."""
     common = {"epochs": 2.0, "batch_size": 3, "optimizer": "sgd"}
     return parse_recipe(
         {
@@ -102,7 +102,7 @@ def same(one, other):
 
 
 def test_both_processes_end_each_stage_with_the_same_weights(launched):
-    """Trap 9: in a stock DDP run the ranks diverge in silence when layers thaw after the wrap."""
+    """Trap 9: in a stock DDP run the ranks diverge silently after layers are unfrozen."""
     ranks = launched[0] / "ranks"
     assert sorted(path.name for path in ranks.iterdir()) == [
         f"{stage}-{rank}.safetensors" for stage in ("01-head", "02-all") for rank in (0, 1)
@@ -187,6 +187,6 @@ def test_the_command_line_runs_on_two_processes(recipe, tmp_path, tiny_model):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["state"] == "done"
     assert [stage["result"]["steps"] for stage in manifest["stages"]] == [1, 1]
-    # The Trainer of transformers 5.23 makes every process but the first talkative, unless told otherwise: it would
-    # report the head that does not fit.
+    # The Trainer of transformers 5.23 raises the log level of every process but the first, unless it is set: it would
+    # report the head whose shape does not match.
     assert "[transformers]" not in done.stdout + done.stderr

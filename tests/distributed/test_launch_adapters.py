@@ -1,4 +1,4 @@
-"""Adapter stages on two processes: in step with each other, and with one process."""
+"""Adapter stages on two processes: equal weights on both, and the same as on one process."""
 
 import torch
 from launching import spread

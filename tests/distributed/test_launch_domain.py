@@ -1,4 +1,4 @@
-"""Another domain on two processes: in step with each other and with one process, and interrupted."""
+"""Domain adaptation on two processes: equal weights on both, the same as on one process, and resumed."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ PRETRAINING = "00-pretraining"
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """Give 13 unlabelled texts."""
+    """Return 13 unlabelled texts."""
     path = tmp_path_factory.mktemp("films") / "films.csv"
     texts = [f"the plot {'fine ' * (index % 4)}{index} a film" for index in range(13)]
     path.write_text("\n".join(["text", *texts]) + "\n", encoding="utf-8")
@@ -29,14 +29,12 @@ def films(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipes(reviews, bert_checkpoint, films):
-    """Give the recipe of a method for one process, and for two of which each takes half of every forward pass."""
+    """Return the recipe of a method for one process, and for two, each of which takes half of every forward pass."""
 
     def recipe(method, batch_size):
         content = text_recipe(reviews, bert_checkpoint, batch_size).model_dump(mode="json")
         for stage in content["stages"]:
-            stage["optimizer"] = (
-                "sgd"  # AdamW would make much of the rounding of gradients that are almost nothing
-            )
+            stage["optimizer"] = "sgd"  # AdamW would amplify the rounding of gradients that are almost 0
         content["domain_adaptation"] = {"target": str(films), "method": method}
         if method == "continue_pretraining":
             content["domain_adaptation"] |= {

@@ -1,4 +1,4 @@
-"""What each process draws or decides for itself: dropout, stochastic depth, and whether a stage is to end early."""
+"""Random and local decisions of each process: dropout, stochastic depth, and early stopping."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from hf_finetune.runs.run import run
 
 @pytest.fixture(scope="module")
 def dropping(tmp_path_factory, squares, tiny_model):
-    """Give a recipe for two processes, of a ViT that drops values and layers."""
+    """Return a recipe for two processes, of a ViT with dropout and stochastic depth."""
     folder = tmp_path_factory.mktemp("vit")
     tiny_model("timm/test_vit").save_pretrained(folder)
     return parse_recipe(
@@ -41,7 +41,7 @@ def test_processes_that_drop_stay_in_step_and_go_on_bit_for_bit(tmp_path, droppi
 
 
 def test_two_processes_stop_early_where_one_does(tmp_path, reviews, bert_checkpoint):
-    """Two epochs without improvement on the weights with which the stage begins."""
+    """Two epochs without improvement on the initial weights of the stage."""
 
     def recipe(batch_size):
         stage = {"train": "head", "epochs": 6.0, "lr": 1e-6, "batch_size": batch_size}

@@ -1,4 +1,4 @@
-"""A head that is fitted on two processes: the first fits, both have it, and the stage behind it trains on."""
+"""A fitted head on two processes: the first one fits, both have it, and the next stage trains it further."""
 
 import csv
 

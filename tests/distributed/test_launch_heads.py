@@ -1,4 +1,4 @@
-"""Another head and varied examples on two processes: in step with each other, and with one process."""
+"""Other heads and augmentation on two processes: equal weights on both, and the same as on one process."""
 
 import pytest
 from launching import spread
@@ -18,16 +18,14 @@ HEADS = {
 
 @pytest.fixture(scope="module")
 def recipes(reviews, bert_checkpoint):
-    """Give the recipe of a head with a number of examples for each process and step."""
+    """Return the recipe of a head with a number of examples for each process and step."""
 
     def get(name, batch_size):
         content = text_recipe(reviews, bert_checkpoint, batch_size).model_dump(mode="json")
         content["model"]["head"] = HEADS[name]
         content["data"]["augment"] = {"mask": 0.2, "drop": 0.2}
         for stage in content["stages"]:
-            stage["optimizer"] = (
-                "sgd"  # AdamW would make much of the rounding of gradients that are almost nothing
-            )
+            stage["optimizer"] = "sgd"  # AdamW would amplify the rounding of gradients that are almost 0
         return parse_recipe(content)
 
     return get

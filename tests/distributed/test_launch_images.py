@@ -1,4 +1,4 @@
-"""On images: classes balanced, schedules, a fitted head, other domains, several tasks; as one process, and resumed."""
+"""Images on two processes: class balancing, schedules, fitted head, domains, several tasks; as on one, and resumed."""
 
 import shutil
 
@@ -20,7 +20,7 @@ NAMES = ("kit", "fit", "own-mlp", "coral", "dann", "continue_pretraining", "task
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory, tiny_model):
-    """Give models without a BatchNorm, of which two processes would see other batches than one."""
+    """Return models without BatchNorm, whose statistics would depend on the number of processes."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in ("test_vit", "test_convnext"):
         tiny_model(f"timm/{name}").save_pretrained(folder / name)
@@ -29,7 +29,7 @@ def checkpoints(tmp_path_factory, tiny_model):
 
 @pytest.fixture(scope="module")
 def skewed(tmp_path_factory, squares):
-    """Give a csv of the squares without five of the red ones."""
+    """Return a csv of the squares without five of the red ones."""
     path = tmp_path_factory.mktemp("skewed") / "squares.csv"
     files = [file for file in sorted(squares.rglob("*.png")) if file.parent.name != "red" or file.stem > "04"]
     path.write_text("\n".join(["image,label", *(f"{file},{file.parent.name}" for file in files), ""]))
@@ -47,7 +47,7 @@ def unlabelled(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory, squares, checkpoints, skewed, unlabelled):
-    """Give the recipe of a name with a number of examples for each process and step."""
+    """Return the recipe of a name with a number of examples for each process and step."""
     shades = squares_by_shade(squares, tmp_path_factory.mktemp("shades") / "shades.csv")
 
     def get(name, batch_size):
@@ -101,7 +101,7 @@ def twos(tmp_path_factory, recipes):
 
 
 def weights(folder):
-    """Read the model of each stage."""
+    """Read the weights of each stage."""
     stages = sorted((folder / "run" / "stages").glob("*/model.safetensors"))
     return {path.parent.name: load_file(path) for path in stages}
 

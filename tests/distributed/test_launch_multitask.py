@@ -1,4 +1,4 @@
-"""Several tasks in one model: two processes learn what one learns, and go on as if not interrupted."""
+"""Several tasks in one model: two processes train as one does, and resume exactly."""
 
 import shutil
 
@@ -15,7 +15,7 @@ STAGES = ["01-head", "02-all", "03-one"]
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory, reviews, bert_checkpoint):
-    """Give the recipe for one process, and for two of which each takes half of every forward pass.
+    """Return the recipe for one process, and for two, each of which takes half of every forward pass.
 
     42 examples in steps of 8: the last step has two, one on each process.
     """

@@ -1,6 +1,6 @@
-"""Several processes behind a prefix cache, which the first one writes: the same results as without one.
+"""Several processes with a prefix cache, which the first one writes: the same results as without.
 
-Not the same bits: convolutions and matrix products add up in another order in batches of another size, and the last
+Not bit for bit: convolutions and matrix products add up in another order in batches of another size, and the last
 ones of an epoch are smaller.
 """
 
@@ -16,7 +16,7 @@ STAGES = ("01-head", "02-all")
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, squares, timm_checkpoint):
-    """Give a run on two processes without a cache and one with it."""
+    """Return a run on two processes without a cache and one with it."""
     content = image_recipe(squares, timm_checkpoint).model_dump(mode="json")
     content["stages"][1]["train"] = "last:2"
     plain = parse_recipe(content)

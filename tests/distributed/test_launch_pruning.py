@@ -1,4 +1,4 @@
-"""Two processes that prune: both make the same smaller model, and keep the same weights at 0."""
+"""Pruning on two processes: both make the same smaller model, and keep the same weights at 0."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Regularisers: two processes learn what one learns, stay alike, and go on as if not interrupted."""
+"""Regularization: two processes train as one does, keep equal weights, and resume exactly."""
 
 import shutil
 
@@ -18,9 +18,9 @@ IMAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(OF_IMAGES)]
 
 @pytest.fixture(scope="module")
 def texts(reviews, bert_checkpoint):
-    """Give the recipe for one process, and for two of which each takes half of every forward pass.
+    """Return the recipe for one process, and for two, each of which takes half of every forward pass.
 
-    With SGD: the bias of a key has no gradient but for rounding, which Adam would make as large as any.
+    With SGD: the gradient of a key's bias is only rounding, which Adam would amplify.
     """
 
     def recipe(batch_size):
@@ -44,7 +44,7 @@ def texts(reviews, bert_checkpoint):
 
 @pytest.fixture(scope="module")
 def images(squares, timm_checkpoint):
-    """Give a recipe for two processes with an odd number of examples, so that one gets a filler."""
+    """Return a recipe for two processes with an odd number of examples, so that one gets a filler."""
     return parse_recipe(
         {
             "task": "image-classification",
@@ -80,7 +80,7 @@ def test_loss_gradient_and_evaluations_are_those_of_one_process(alone, two, stag
 
 
 def test_two_processes_mix_alike_and_go_on_bit_for_bit(tmp_path, images):
-    """Each mixes its own batches; the statistics of BatchNorms, and their average, are the first one's."""
+    """Each process mixes its own batches; BatchNorm statistics, and their average, are those of the first one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = spread(whole, images, 2)
     assert done.code == 0, done.err[-4000:]

@@ -1,4 +1,4 @@
-"""Ways to vary images, and heads, on two processes: in step with each other and with one process, and resumed."""
+"""Augmentations and heads on two processes: equal weights on both, the same as on one process, and resumed."""
 
 import shutil
 from functools import partial
@@ -15,7 +15,7 @@ from hf_finetune.runs.run import run
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_model):
-    """Give a ViT: a BatchNorm of two processes would see other batches than that of one."""
+    """Return a ViT: BatchNorm statistics would depend on the number of processes."""
     folder = tmp_path_factory.mktemp("vit")
     tiny_model("timm/test_vit").save_pretrained(folder)
     return folder

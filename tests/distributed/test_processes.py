@@ -1,4 +1,4 @@
-"""Several processes: in step with each other, in step with one process, and every example counted once."""
+"""Several processes: equal weights, the same as on one process, and every example counted once."""
 
 import json
 
@@ -21,7 +21,7 @@ STAGES = ("01-head", "02-all")
 
 
 def text_recipe(reviews, checkpoint, batch_size, **changes):
-    """Give 29 texts, without dropout, and a validation split of 5: neither comes out even on 2 or 3 processes."""
+    """Return a recipe of 29 texts without dropout, and 5 for validation: neither divides by 2 or 3 processes."""
     common = {"epochs": 2.0, "batch_size": batch_size, "best": None, **changes}
     return parse_recipe(
         {
@@ -48,7 +48,7 @@ def values(log, name):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory, reviews, bert_checkpoint):
-    """Give a run on three processes, 3 examples each; in the last step of an epoch nothing is left for the third."""
+    """Return a run on three processes, 3 examples each; the last step of an epoch has no example for the third."""
     done = spread(tmp_path_factory.mktemp("three"), text_recipe(reviews, bert_checkpoint, 3), 3)
     assert done.code == 0, done.err[-4000:]
     return done
@@ -56,7 +56,7 @@ def three(tmp_path_factory, reviews, bert_checkpoint):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, reviews, bert_checkpoint):
-    """Give a run in this process, with the same examples in each step."""
+    """Return a run in this process, with the same examples in each step."""
     recipe = text_recipe(reviews, bert_checkpoint, 9)
     folder = tmp_path_factory.mktemp("alone") / "run"
     return recipe, folder, run(recipe, folder)
@@ -76,12 +76,12 @@ def test_three_processes_move_exactly_what_is_planned(three, alone):
             before, after = three.weights(stage, rank, "before"), three.weights(stage, rank)
             moved = {name for name in before if not torch.equal(before[name], after[name])}
             assert moved <= set(planned.trainable)
-            # attention does not see a key's bias: its gradient is nothing but rounding
+            # attention does not depend on a key's bias: its gradient is only rounding
             assert {name for name in set(planned.trainable) - moved if "key.bias" not in name} == set()
 
 
 def test_three_processes_learn_what_one_learns(three, alone):
-    """The sums are the same ones in another order; rounding is all that differs, and it grows from step to step."""
+    """Sums in another order differ by rounding, which grows from step to step."""
     for stage in STAGES:
         one, other = (
             load_file(folder / "stages" / stage / "model.safetensors")
@@ -163,7 +163,7 @@ def image_recipe(squares, checkpoint):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, squares, timm_checkpoint):
-    """Give a run on two processes whose BatchNorms move: 25 images in steps of 10, 10 and 5; 5 for validation."""
+    """Return a run on two processes whose BatchNorms train: 25 images in steps of 10, 10 and 5; 5 for validation."""
     done = spread(tmp_path_factory.mktemp("two"), image_recipe(squares, timm_checkpoint), 2)
     assert done.code == 0, done.err[-4000:]
     return done

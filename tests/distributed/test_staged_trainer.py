@@ -1,4 +1,4 @@
-"""``StagedTrainer`` on two processes: both end with the same weights, those of one process but for rounding."""
+"""``StagedTrainer`` on two processes: both end with the same weights, equal to those of one process up to rounding."""
 
 import json
 

@@ -1,6 +1,6 @@
-"""Traps 9 and 10, on two processes on the CPU: layers that thaw under DDP and under FSDP.
+"""Traps 9 and 10, on two processes on the CPU: layers that are unfrozen under DDP and under FSDP.
 
-Two forked processes run every scenario of ``trap_scenarios.py``. Where what is said of the stock libraries fails, they
+Two forked processes run every scenario of ``trap_scenarios.py``. If an assertion about the stock libraries fails, they
 have changed, and the defence may no longer be needed.
 """
 
@@ -37,7 +37,7 @@ def differing(one, other):
 
 
 def test_trap_09_processes_agree_after_layers_have_thawed(folder, tiny_model):
-    """DDP reduces the gradients of what required one when it was made, and of nothing else, in silence."""
+    """DDP reduces the gradients of parameters that required one when it was created, and silently skips all others."""
     model = tiny_model("vit")
     head, backbone = set(head_names(model)), dict(model.named_parameters()).keys() - set(head_names(model))
     for name in ("thawed", "twice"):
@@ -51,7 +51,7 @@ def test_trap_09_processes_agree_after_layers_have_thawed(folder, tiny_model):
 
 
 def test_trap_10_a_sharded_model_is_frozen_and_thawed(folder, tiny_model):
-    """FSDP1 wants all of a module frozen, or nothing; FSDP2 does as it is told, and so does the freezing on it."""
+    """FSDP1 requires a module to be frozen completely or not at all; FSDP2 does not, and freezing works with it."""
     for rank in (0, 1):
         assert "uniform `requires_grad`" in (folder / f"fsdp1-{rank}.txt").read_text(encoding="utf-8")
 

@@ -25,18 +25,18 @@ STEPS = {"per_device_train_batch_size": 2, "num_train_epochs": 2}
 
 
 def make():
-    """A model without BatchNorm, whose statistics are those of each process's own examples."""
+    """Return a model without BatchNorm, whose statistics would differ between processes."""
     return make_model("vit")
 
 
 def keep(name, model):
-    """Write what this process has, under the scenario's name."""
+    """Write the weights of this process, under the scenario's name."""
     state = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
     save_file(state, FOLDER / f"{name}-{distributed.get_rank()}.safetensors")
 
 
 def thawed_in_a_callback():
-    """The optimiser holds all; DDP was made while the backbone was frozen, and does not reduce its gradients."""
+    """The optimizer holds all parameters; DDP was created with a frozen backbone, and does not reduce its gradients."""
     model = make()
     freeze_flags(model, head_names(model))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -45,7 +45,7 @@ def thawed_in_a_callback():
 
 
 def trained_twice():
-    """The second ``train()`` has an optimiser of its own, but the DDP of the first."""
+    """The second ``train()`` has a new optimizer, but the DDP of the first."""
     model = make()
     freeze_flags(model, head_names(model))
     trainer = stock_trainer(model, FOLDER / "b", **STEPS)
@@ -81,7 +81,7 @@ def fsdp1():
 
 
 def fsdp2():
-    """Freeze and thaw a model that is sharded already, one step each."""
+    """Freeze and unfreeze a model that is already sharded, one step each."""
     model = make()
     batch = collate([Examples(model, 4)[2 * distributed.get_rank() + index] for index in range(2)])
     labels = batch.pop("labels")

@@ -1,4 +1,4 @@
-"""What each process of a launch does in these tests: the run, and notes of what happened in it."""
+"""The run of each process of a launch in these tests, with notes of its events."""
 
 import hashlib
 import json
@@ -22,11 +22,11 @@ sys.path.append(str(Path(__file__).parents[1]))
 from removals import replace_as_launched
 
 torch.set_num_threads(1)
-page.figures_of = lambda record: []  # of the report, which these tests do not look at
+page.figures_of = lambda record: []  # of the report, which these tests do not read
 
 
 class Notes(TrainerCallback):
-    """Keep the weights before and after each stage, and of each step the gradient norm and the examples."""
+    """Record the weights before and after each stage, and the gradient norm and the examples of each step."""
 
     def __init__(self, event):
         self.event = event
@@ -106,10 +106,10 @@ def whole(value):
 
 
 def work(resume, event):
-    """Run the recipe of this folder, or go on with it, and write down what happens.
+    """Run or resume the recipe of this folder, and write notes.
 
     Args:
-        resume: Whether to go on.
+        resume: Whether to resume.
         event: What happens to one of the processes; None if nothing does.
     """
     with destroying_process_group():

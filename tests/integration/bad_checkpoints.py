@@ -10,7 +10,7 @@ __all__ = ["CASES"]
 
 
 def _broken(name: str) -> Callable[[dict], dict]:
-    """Make one value of a tensor nan."""
+    """Set one value of a tensor to nan."""
 
     def change(tensors: dict) -> dict:
         tensors[name].view(-1)[3] = float("nan")

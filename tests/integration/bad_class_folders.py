@@ -1,4 +1,4 @@
-"""Bad inputs: folders of pictures, links, metadata files, and paths of pictures in tables."""
+"""Bad inputs: folders of images, links, metadata files, and paths of images in tables."""
 
 from bad_input_case import Case
 from bad_input_steps import Step, copy, do, rows, write
@@ -9,12 +9,12 @@ PATTERN = "\"data.columns.label={from: name, pattern: '^(soup)\\.'}\""
 
 
 def link(path: str, target: str) -> Step:
-    """Make a link."""
+    """Create a link."""
     return lambda folder: (folder / path).symlink_to(target)
 
 
 def pictures(*names: str) -> Step:
-    """Write pictures, no two alike, below ``pictures``."""
+    """Write different images below ``pictures``."""
     sources = [f"photos/{kind}/{number}.png" for number in range(6) for kind in ("cake", "soup", "tea")]
     return do(*(copy(source, f"pictures/{name}") for source, name in zip(sources, names, strict=False)))
 

@@ -1,4 +1,4 @@
-"""Bad inputs: another domain that a model is to get used to."""
+"""Bad inputs: domain adaptation."""
 
 from bad_input_case import RECIPE, TEXT_RECIPE, Case
 from bad_input_steps import copy, do, rows, write
@@ -7,7 +7,7 @@ __all__ = ["CASES"]
 
 
 def adapting(recipe: str, fields: str, train: str = "head") -> str:
-    """Write a recipe that adapts, whose stage trains something."""
+    """Write a recipe with domain adaptation and a stage."""
     return recipe.replace("train: head", f"train: {train}") + f"domain_adaptation: {{{fields}}}\n"
 
 

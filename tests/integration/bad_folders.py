@@ -20,7 +20,7 @@ DIVERGING = (
 
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size in bytes: writing on fails in the middle, as on a full disk."""
+    """Limit the size of files in bytes: a longer write fails in the middle, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -31,7 +31,7 @@ def largest_file(size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unwritable(name: str) -> Iterator[None]:
-    """Say of the folders of a name that they cannot be written to; root can write to any, whatever its mode."""
+    """Report the folders of a name as not writable; root can write to any, whatever its mode."""
     ask = os.access
 
     def access(path: str | os.PathLike[str], mode: int, **options: Any) -> bool:

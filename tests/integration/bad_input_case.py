@@ -1,4 +1,4 @@
-"""Cases of invalid input, each a command and its error message; and the folder in which they are run."""
+"""A bad input, its command, the expected message, and the folder in which the command runs."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ COLORS = {"cake": (200, 150, 90), "soup": (60, 160, 40), "tea": (120, 60, 20)}
 
 
 def nothing(folder: Path) -> None:
-    """Leave the room as it is."""
+    """Leave the folder as it is."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Ways to spoil a room, each a function of its folder."""
+"""Steps that spoil a folder, each a function of its path."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ Step = Callable[[Path], None]
 
 
 def do(*steps: Step) -> Step:
-    """One after another."""
+    """Run several steps in order."""
 
     def step(folder: Path) -> None:
         for each in steps:
@@ -55,7 +55,7 @@ def workbook(path: str, *lines: Sequence[object], formats: Mapping[str, str] | N
 
 
 def text(path: str, form: str) -> Step:
-    """Write a file anew: ``{}`` is what it held."""
+    """Rewrite a file: ``{}`` is its old content."""
     return lambda folder: write(path, form.format((folder / path).read_text(encoding="utf-8")))(folder)
 
 
@@ -72,7 +72,7 @@ def change(path: str, old: str, new: str) -> Step:
 
 
 def copy(source: str, target: str) -> Step:
-    """Copy a file, or a folder with all that is in it."""
+    """Copy a file, or a folder with its content."""
 
     def step(folder: Path) -> None:
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def copy(source: str, target: str) -> Step:
 
 
 def delete(*paths: str) -> Step:
-    """Remove files, or folders with all that is in them."""
+    """Delete files, or folders with their content."""
 
     def step(folder: Path) -> None:
         for path in paths:
@@ -92,7 +92,7 @@ def delete(*paths: str) -> Step:
 
 
 def cut(path: str, size: int) -> Step:
-    """Keep the first bytes of a file: a download that broke off."""
+    """Keep the first bytes of a file, as after an interrupted download."""
     return lambda folder: write(path, (folder / path).read_bytes()[:size])(folder)
 
 

@@ -1,4 +1,4 @@
-"""Bad inputs: labels in another form than they are read in, contradictory settings, and weights."""
+"""Bad inputs: labels in an unexpected form, contradictory settings, and weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ RUN = "run text.yaml --output-dir out data.path=./rows.csv "
 
 
 def rows(header: str, *cells: str) -> Callable[[Path], None]:
-    """Write a table of 24 texts whose further cells are taken in turn."""
+    """Write a table of 24 texts whose other columns repeat the given cells."""
 
     def write(folder: Path) -> None:
         lines = [
@@ -24,7 +24,7 @@ def rows(header: str, *cells: str) -> Callable[[Path], None]:
 
 
 def one_class_in_validation(folder: Path) -> None:
-    """Give a validation split of one class."""
+    """Write a validation split of one class."""
     for split, labels in {"train": ("ham", "spam"), "validation": ("ham",), "test": ("ham", "spam")}.items():
         lines = [f"{split} {number},{labels[number % len(labels)]}" for number in range(8)]
         (folder / "d").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Bad inputs: what goes beyond the limits of a checkpoint."""
+"""Bad inputs: settings and inputs beyond the limits of a checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Bad inputs: what is to be evaluated or predicted, and commands that do not exist."""
+"""Bad inputs: models and inputs of ``evaluate`` and ``predict``, and commands that do not exist."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ __all__ = ["CASES"]
 
 
 def edited(pattern: str):
-    """Change the files of pictures, and nothing that is to be seen."""
+    """Change the files of images, but not their pixels."""
 
     def step(folder: Path) -> None:
         for file in sorted((folder / "photos").glob(pattern)):

@@ -1,4 +1,4 @@
-"""Bad inputs: pictures that cannot be read, or that would be read wrongly."""
+"""Bad inputs: images that cannot be read, or that would be read wrongly."""
 
 import struct
 import zlib
@@ -14,7 +14,7 @@ REPAIR = "Replace or remove it, or set data.on_error: skip."
 
 
 def png(width: int, height: int, bits: int, color: int, rows: bytes) -> bytes:
-    """Write a PNG file of any kind, in chunks as its specification has it."""
+    """Write a PNG file of any kind, in chunks as in its specification."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -24,7 +24,7 @@ def png(width: int, height: int, bits: int, color: int, rows: bytes) -> bytes:
 
 
 def class_of(suffix: str):
-    """Give the files of a class another ending."""
+    """Change the file extension of a class."""
 
     def prepare(folder: Path) -> None:
         for file in (folder / "photos" / "cake").iterdir():
@@ -34,17 +34,17 @@ def class_of(suffix: str):
 
 
 def picture(data: bytes):
-    """Replace a picture."""
+    """Replace an image."""
     return lambda folder: (folder / "photos" / "cake" / "0.png").write_bytes(data)
 
 
 def array(values: np.ndarray):
-    """Replace a picture by a TIFF file of these values."""
+    """Replace an image by a TIFF file of these values."""
     return lambda folder: Image.fromarray(values).save(folder / "photos" / "cake" / "0.png", "TIFF")
 
 
 def beside_soup(name: str):
-    """Put a file that is no picture into a folder to predict."""
+    """Put a file that is no image into a folder to predict."""
     return lambda folder: (folder / "photos" / "soup" / name).write_text("<svg xmlns='x'/>")
 
 

@@ -1,4 +1,4 @@
-"""Bad inputs that are wrong in several ways: all of them are told in one round. And paths that can only be local."""
+"""Bad inputs with several errors, which are all reported together, and paths that can only be local."""
 
 from bad_input_case import Case
 from bad_input_steps import do, write

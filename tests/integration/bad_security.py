@@ -1,4 +1,4 @@
-"""Bad inputs: recipes, checkpoints and metrics that would run code, or take for ever."""
+"""Bad inputs: recipes, checkpoints and metrics that would run code, or would not terminate."""
 
 from bad_input_case import Case
 from security_helpers import Canary, change_json
@@ -9,19 +9,19 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\
 
 
 def with_script(folder):
-    """Put a metric's script into the room."""
+    """Put a metric's script into the folder."""
     Canary(folder / "it-ran").script(folder / "share" / "share.py")
 
 
 def with_code(folder):
-    """Have the checkpoint need code that lies beside it."""
+    """Let the checkpoint require the code next to it."""
     Canary(folder / "it-ran").script(folder / "vit" / "modeling_own.py")
     auto_map = {"AutoConfig": "modeling_own.OwnConfig"}
     change_json(folder / "vit" / "config.json", model_type="own_vit", auto_map=auto_map)
 
 
 def with_aliases(folder):
-    """Put aliases of aliases before the recipe."""
+    """Put nested YAML aliases before the recipe."""
     path = folder / "recipe.yaml"
     path.write_text(BOMB + path.read_text(encoding="utf-8"), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Bad inputs: what only the data or the checkpoint can tell of a recipe: selectors, optimizers, metrics."""
+"""Bad inputs: errors that depend on the data or the checkpoint, in selectors, optimizers and metrics."""
 
 from bad_input_case import Case
 from bad_input_steps import config, write

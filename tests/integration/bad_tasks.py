@@ -26,7 +26,7 @@ SIZES = do(
     ),
     write("tasks.yaml", TASKS),
 )
-"""A good recipe of two tasks, and the data of the second one."""
+"""A valid recipe of two tasks, and the data of the second one."""
 
 CASES = [
     Case(

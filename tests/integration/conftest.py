@@ -20,13 +20,13 @@ def text_recipe(reviews, bert_checkpoint):
 
 @pytest.fixture(scope="session")
 def image_run(tmp_path_factory, image_recipe):
-    """Return a recipe of images and its finished run, with all that a run measures."""
+    """Return a recipe of images and its finished run, with all evaluations."""
     recipe = image_recipe(evaluation={})
     return recipe, run(recipe, tmp_path_factory.mktemp("image") / "run")
 
 
 @pytest.fixture(scope="session")
 def text_run(tmp_path_factory, text_recipe):
-    """Return a recipe of texts and its finished run, with all that a run measures."""
+    """Return a recipe of texts and its finished run, with all evaluations."""
     recipe = text_recipe(evaluation={})
     return recipe, run(recipe, tmp_path_factory.mktemp("text") / "run")

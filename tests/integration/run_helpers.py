@@ -1,4 +1,4 @@
-"""Whole runs on tiny models: what is seen of them, how they are stopped, and how two are compared."""
+"""Whole runs on tiny models: how they are recorded, stopped and compared."""
 
 import json
 import os
@@ -17,14 +17,14 @@ from hf_finetune.report import page
 from hf_finetune.runs.run import run
 from hf_finetune.training.checkpoints import last_checkpoint
 
-# What a run may take a different time for.
+# Entries of the metrics that hold durations.
 TIMES = ("runtime", "per_second", "seconds")
 NO_PROBE = {"linear_probe": None}
-"""Of a tiny recipe: the baseline on frozen features takes a quarter of its run. ``evaluation={}`` has it."""
+"""Evaluation of a tiny recipe without the frozen-feature baseline, which takes a quarter of its run."""
 
 
 def quick_run(recipe, folder=None, **options):
-    """Run as ``run`` does, but draw no figures: they take a fifth of a tiny run, and few tests look at them."""
+    """Run as ``run`` does, but without figures: they take a fifth of a tiny run, and few tests need them."""
     with patch.object(page, "figures_of", lambda record: []):
         return run(recipe, folder, **options)
 
@@ -75,12 +75,12 @@ def with_stages(recipe, *changes):
 
 
 def first_epoch_is_best(metrics, best, *args, **kwargs):
-    """Stand in for ``is_better``: the first epoch improves on the start, and the others do not."""
+    """Replacement of ``is_better`` by which only the first epoch improves on the initial weights."""
     return best is None or metrics["epoch"] == 1.0
 
 
 class Record(TrainerCallback):
-    """Keep the model's state around each stage, and what its optimiser held."""
+    """Record the model's state around each stage, and the parameters in the optimizer."""
 
     def __init__(self):
         self.before, self.after, self.groups, self.modes = [], [], [], []
@@ -156,7 +156,7 @@ def metrics_of(folder):
 
 
 def log_of(folder, stage):
-    """Read a stage's log, but for the summary of the last ``train()`` call, which counts its own steps."""
+    """Read a stage's log without the summary of the last ``train()`` call, which counts its own steps."""
     lines = (folder / "stages" / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [without_times(json.loads(line)) for line in lines]
     return [entry for entry in entries if "train_loss" not in entry]
@@ -171,7 +171,7 @@ def assert_equal_runs(one, other):
     assert tables[0] == tables[1]
     for stage in ("01-head", "02-all"):
         assert log_of(one, stage) == log_of(other, stage)
-        # these have been trained, also where the weights with which the stage begins are better
+        # the epochs that were trained, even if the initial weights of the stage are better
         last, other_last = (last_checkpoint(folder / "stages" / stage) for folder in (one, other))
         assert last.name == other_last.name != "checkpoint-0"
         ends = [load_file(checkpoint / "model.safetensors") for checkpoint in (last, other_last)]

@@ -1,4 +1,4 @@
-"""Whole runs with adapters on tiny models: what moves, what an interruption changes, and what is left."""
+"""Whole runs with adapters on tiny models: trained parameters, resuming, and the saved model."""
 
 import json
 
@@ -30,7 +30,7 @@ STEPS = {"epochs": None, "max_steps": 3, "batch_size": 4, "lr": 0.02}
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory, tiny_model, bert_checkpoint):
-    """Give the maker of a checkpoint's folder, by the model's name."""
+    """Return a function that returns the folder of a checkpoint, by the model's name."""
     made = {"bert": bert_checkpoint}
 
     def make(name):
@@ -46,12 +46,16 @@ def checkpoints(tmp_path_factory, tiny_model, bert_checkpoint):
 
 @pytest.fixture(scope="session")
 def recipe_of(checkpoints, reviews, squares):
-    """Give the maker of a recipe for one of the models: an adapter, or none, and stages by their selectors."""
+    """Return a function that makes a recipe for a model: an adapter, or none, and stages by their selectors."""
 
     def make(name, adapter, *selectors, **common):
         text = name == "bert"
         data = {"path": str(reviews if text else squares), "split": {"validation": 0.17, "test": 0.17}}
-        fields = {**STEPS, "best": None, **common}  # what moves is to be seen, be it for the better or not
+        fields = {
+            **STEPS,
+            "best": None,
+            **common,
+        }  # changes must be visible, even if they do not improve the model
         return parse_recipe(
             {
                 "task": "text-classification" if text else "image-classification",
@@ -86,13 +90,15 @@ def logits_of(model, name):
 
 def unmerged(recipe, folder, name, stage):
     """Build the model of a stage again, with its adapter."""
-    model = loaded(name, folder / "model")  # its labels, on the head of which the stage's weights are put
+    model = loaded(
+        name, folder / "model"
+    )  # its own labels; the weights of the stage are loaded into its head
     add_adapter(model, head_names(model), recipe.model.adapter)
     load_weights(model, folder / "stages" / stage / "model.safetensors")
     return model
 
 
-# --- What moves -------------------------------------------------------------------------------------------------
+# --- Trained parameters -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "biases"])
@@ -111,7 +117,7 @@ def test_a_stage_moves_exactly_what_is_planned_and_the_model_left_is_plain(tmp_p
         kind == "biases" and name == "timm/test_resnet"
     )  # its BatchNorms are trained then
     assert moved - statistics <= trainable
-    # attention does not see a key's bias: its gradient is nothing but rounding
+    # attention does not depend on a key's bias: its gradient is only rounding
     assert {
         other for other in trainable - moved if "key.bias" not in other and "qkv.bias" not in other
     } == set()
@@ -138,7 +144,7 @@ def test_a_stage_moves_exactly_what_is_planned_and_the_model_left_is_plain(tmp_p
     merged = loaded(name, result.folder / "model")
     assert adapted_layers(merged) == {}
     assert_alike(logits_of(merged, name), expected)
-    if name in ("timm/test_resnet", "timm/test_convnext"):  # of a ViT timm resamples the position embedding
+    if name in ("timm/test_resnet", "timm/test_convnext"):  # timm resamples the position embedding of a ViT
         plain = timm.create_model(f"local-dir:{result.folder / 'model'}", pretrained=True).eval()
         with torch.no_grad():
             expected = logits_of(realign_weights(merged), name)
@@ -219,7 +225,7 @@ def test_the_saved_recipe_names_the_adapter_and_runs_again(tmp_path, whole):
     assert changed(load_file(folder / file), load_file(tmp_path / "again" / file)) == set()
 
 
-# --- What is left -----------------------------------------------------------------------------------------------
+# --- The saved model -----------------------------------------------------------------------------------------------
 
 ALONE = """
 import sys

@@ -1,4 +1,4 @@
-"""Resuming with something else: refused, naming what; with ``--allow-changes`` it goes on, and says so."""
+"""Resuming with changes: an error that lists them, or with ``--allow-changes`` a warning."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from hf_finetune.runs.changes import Changes
 
 
 class Stop(TrainerCallback):
-    """Stop as a second Ctrl-C does, after a step of a stage; keep the rates and losses of each step."""
+    """Stop like a second Ctrl-C after a step of a stage; record the rates and losses of each step."""
 
     def __init__(self, stage=None, step=None):
         self.stage, self.step, self.steps, self.rates = stage, step, [], []
@@ -53,8 +53,7 @@ def recipe_in(place):
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, reviews, bert_checkpoint):
-    """Return a folder with data, a checkpoint and a run that was killed in its last epoch, and a copy of "
-    "all that."""
+    """Return a folder with data, a checkpoint and a run that was killed in its last epoch, and a copy of it."""
     place = tmp_path_factory.mktemp("place")
     shutil.copy(reviews, place / "reviews.csv")
     shutil.copytree(bert_checkpoint, place / "bert")
@@ -65,7 +64,7 @@ def original(tmp_path_factory, reviews, bert_checkpoint):
 
 @pytest.fixture
 def place(original):
-    """Return the folder with data and checkpoint alone; a run knows its path, so all tests have the same."""
+    """Return the folder with data and checkpoint alone, at the same path for all tests, because the run knows it."""
     folder, copy = original
     shutil.rmtree(folder)
     return shutil.copytree(copy, folder, ignore=shutil.ignore_patterns("run"))
@@ -104,7 +103,7 @@ def log_of(folder, stage):
 
 
 def allow(recipe, folder, caplog):
-    """Go on with a changed recipe. Give the announcement, and the steps that were trained."""
+    """Resume with a changed recipe. Return the announcement, and the steps that were trained."""
     steps = Stop()
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
         quick_run(recipe, folder, resume=True, allow_changes=True, callbacks=[steps])
@@ -131,7 +130,7 @@ def test_every_changed_field_is_named_with_both_values(interrupted, recipe):
         *("stages.0.optimizer.args={eps: 1e-6}", "metrics=[accuracy, f1_macro]", "seed=1"),
     )
     found = refusal(other, interrupted)
-    # another seed cuts other splits
+    # another seed gives other splits
     assert found == (
         "The recipe has changed since the run started: "
         "stages.0.optimizer.args.eps: (not set) -> 1e-06; stages.0.batch_size: 8 -> 4; "
@@ -209,7 +208,7 @@ def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message)
     assert refusal(other, interrupted, allow_changes=True) == (
         f"{message}Finished stages cannot be renamed, moved or removed; start a new run."
     )
-    # and nobody is told to allow it
+    # and no message suggests to allow it
     assert "--allow-changes" not in refusal(other, interrupted)
 
 
@@ -251,7 +250,7 @@ def test_steps_that_are_done_are_not_taken_back(interrupted, recipe):
 
 
 def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
-    """The optimiser and schedule of a checkpoint bring their old rates."""
+    """The optimizer and schedule of a checkpoint contain the old rates."""
     other = changed(recipe, "stages.1.lr=0.02", "stages.1.epochs=3.0", "stages.1.schedule=cosine")
     said, steps = allow(other, interrupted, caplog)
     assert said == (
@@ -263,7 +262,7 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
     straight = [0.005 * (1 - step / 8) for step in range(4)]
     bent = [0.02 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(4, 12)]
     assert logged == pytest.approx([*straight, *bent], rel=1e-9, abs=1e-12)
-    # the new one from the first on, although the checkpoint's scheduler has the old one
+    # the new one from the first step, although the checkpoint's scheduler has the old one
     state = torch.load(interrupted / "stages" / "02-all" / "checkpoint-12" / "optimizer.pt")
     assert {group["initial_lr"] for group in state["param_groups"]} == {0.02}
 
@@ -305,7 +304,7 @@ def test_what_changed_is_written_down(interrupted, recipe, caplog):
     ]
     assert same == ["data", "classes", "checkpoint", "architecture"]
     assert load_recipe(interrupted / "recipe.yaml") == other
-    # from now on this is the run's recipe
+    # from here on this is the run's recipe
     quick_run(other, interrupted, resume=True)
     assert "stages.1.lr: 0.02 -> 0.005" in refusal(recipe, interrupted)
 

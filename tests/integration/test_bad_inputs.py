@@ -1,4 +1,4 @@
-"""Every bad input ends in its message and its exit code, and leaves nothing half-written."""
+"""Every bad input ends with its message and exit code, and leaves no incomplete files."""
 
 import json
 import tempfile
@@ -84,6 +84,6 @@ def test_the_table_in_the_documents_has_every_case():
 
 
 def message_cell(message):
-    """As the table shows it: the lines of a message below each other."""
+    """Return a message as a cell of the table: its lines below each other."""
     escaped = message.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
     return "<br>".join(line.strip() for line in escaped.splitlines() if line.strip())

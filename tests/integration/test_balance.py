@@ -1,4 +1,4 @@
-"""Runs that balance their classes: what a stage is told belongs to the examples that it trains on."""
+"""Class balancing in runs: the settings of a stage depend on its training examples."""
 
 import json
 
@@ -12,7 +12,7 @@ from hf_finetune.recipe import parse_recipe
 
 @pytest.fixture
 def told(monkeypatch):
-    """Keep what each stage is told, and train nothing less for it."""
+    """Record the settings of each stage, which trains as usual."""
     calls = []
 
     def train_stage(*arguments, **options):
@@ -40,7 +40,7 @@ def test_the_sampler_knows_the_class_of_each_example(tmp_path, told, reviews, be
 
 
 def test_weights_of_several_labels_are_counted_among_the_examples(tmp_path, told, bert_checkpoint):
-    """Of every six examples three belong to a, two to b and one to c."""
+    """Of every six examples three have label a, two b and one c."""
     labels = [["a"], ["a", "b"], ["a", "b", "c"], [], [], []]
     words = ("good", "great", "fine", "bad", "poor", "dull")
     rows = [

@@ -1,4 +1,4 @@
-"""The baseline on frozen features: fitted to unaugmented examples, its penalty chosen by cross-validation."""
+"""The baseline on frozen features: fitted to examples without augmentation, its penalty by cross-validation."""
 
 import json
 
@@ -34,7 +34,7 @@ def with_augment(recipe, preset):
 
 
 def features_by_hand(recipe, layer):
-    """Compute the head's input of each training and test example, prepared as inference does, without any cache."""
+    """Compute the head's input of each training and test example, prepared as for inference, without a cache."""
     prepared = ready_for(recipe)
     model, processor = load_pretrained(prepared).model.eval(), prepared.processor
     found, rows = [], {}
@@ -76,7 +76,7 @@ def test_features_report_and_baseline_are_one_function(tmp_path, squares, timm_c
 
 
 def test_examples_of_one_group_are_in_one_fold_of_the_cross_validation(tmp_path, bert_checkpoint):
-    """Two copies of each text, each a group of noise: a fold that split them would find their labels by heart."""
+    """Two copies of each text of noise are a group: a fold that split them would know the labels of its test examples."""
     table = tmp_path / "data.csv"
     words = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot"]
     generator = np.random.default_rng(0)

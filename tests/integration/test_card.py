@@ -1,4 +1,4 @@
-"""The model card: what the Hub reads of it, what a person does, and that its recipe repeats the run."""
+"""The model card: its metadata, its text, and its recipe, which repeats the run."""
 
 import json
 import logging
@@ -57,7 +57,7 @@ def test_the_recipe_of_the_card_repeats_the_run(done, tmp_path, monkeypatch):
 
 
 def with_paths(done, folder, **paths):
-    """Copy a run, as if its recipe had named these."""
+    """Copy a run, and replace the paths in its recipe."""
     shutil.copytree(done.folder, folder)
     content = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     for part, path in paths.items():

@@ -1,4 +1,4 @@
-"""Columns that training inferred are those of everything that is done with its model, also of a copy of the folder."""
+"""Columns that training inferred are used by all commands on its model, also on a copy of its folder."""
 
 import json
 import shutil

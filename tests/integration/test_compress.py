@@ -1,4 +1,4 @@
-"""A stage that prunes, in whole runs: what others load, what moves, what is told, and what goes on after a stop."""
+"""Pruning in whole runs: the saved model, the trained weights, messages, and resuming."""
 
 import json
 
@@ -50,7 +50,7 @@ def size_of(model):
 
 @pytest.fixture(scope="module")
 def narrow_run(tmp_path_factory, text_recipe):
-    """Give a run whose second stage takes half of the neurons, with all that was seen of it."""
+    """Return a run whose second stage removes half of the neurons, and the record of it."""
     recipe, record = with_stages(text_recipe(), {}, {"compress": 0.5}), Record()
     folder = tmp_path_factory.mktemp("narrow") / "run"
     return recipe, quick_run(recipe, folder, callbacks=[record]), record
@@ -58,7 +58,7 @@ def narrow_run(tmp_path_factory, text_recipe):
 
 @pytest.fixture(scope="module")
 def sparse_recipe(text_recipe):
-    """Give three stages: the second one prunes weights, the third one trains on."""
+    """Return three stages: the second one prunes weights, the third one continues training."""
     content = with_stages(text_recipe(), {}, {"compress": HALF}).model_dump(mode="json")
     last = {**content["stages"][1], "name": "last", "compress": None, "lr": 0.01, "optimizer": "sgd"}
     return parse_recipe({**content, "stages": [*content["stages"], last]})
@@ -141,15 +141,15 @@ def test_stages_may_prune_one_after_the_other_and_the_first_one_too(tmp_path, te
     recipe = with_stages(text_recipe(), {"compress": 0.25}, {"compress": 0.5})
     folder = quick_run(recipe, tmp_path / "run").folder
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
-    assert model.config.intermediate_size == 16  # half of 24 is 12, and the multiple of 8 next to it 16
+    assert model.config.intermediate_size == 16  # half of 24 is 12, and the nearest multiple of 8 is 16
     found = content_of(folder)["compression"]
-    assert found["before"]["metrics"] == {}  # nothing had been trained
+    assert found["before"]["metrics"] == {}  # no stage had trained yet
     assert found["stage"] == "head, all"
     assert found["before"]["parameters"] > found["after"]["parameters"] == size_of(model)
 
 
 def test_frozen_layers_are_kept_as_they_are_behind_the_pruning(tmp_path, text_recipe, monkeypatch):
-    """Two runs with other fractions share a cache folder, and not what is kept in it."""
+    """Two runs with other fractions use the same cache folder, but not the same entries."""
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
     recipes = [
         with_stages(
@@ -185,7 +185,7 @@ def test_pruned_weights_are_zero_to_the_end_and_no_others(sparse_run, tmp_path):
     for name in first:
         assert torch.equal(record.before[1][name] == 0, second[name] == 0) or name not in pruned
         assert torch.equal(second[name] == 0, last[name] == 0) or name not in pruned
-    assert changed(second, last) >= pruned  # the others moved
+    assert changed(second, last) >= pruned  # the others changed
 
 
 def test_a_stage_that_freezes_pruned_weights_leaves_them_alone(tmp_path, text_recipe):
@@ -206,7 +206,7 @@ def test_a_network_of_convolutions_is_pruned(tmp_path, image_recipe):
     AutoModelForImageClassification.from_pretrained(folder / "model")
 
 
-# --- After a stop -----------------------------------------------------------------------------------------------
+# --- Resuming -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("moment", ["begin", "save"])
@@ -250,7 +250,7 @@ def test_a_pruning_that_is_under_way_begins_anew_with_another(tmp_path, narrow_r
     assert changed(weights_of(tmp_path / "run"), weights_of(tmp_path / "straight")) == set()
 
 
-# --- What is told -----------------------------------------------------------------------------------------------
+# --- Messages -----------------------------------------------------------------------------------------------
 
 
 def test_metrics_report_and_card_say_what_it_gained_and_cost(narrow_run):
@@ -264,7 +264,7 @@ def test_metrics_report_and_card_say_what_it_gained_and_cost(narrow_run):
     assert after["metrics"] == {name: content["test"][name] for name in ("accuracy", "f1_macro")}
     assert set(before["metrics"]) == set(after["metrics"])
     assert before["bytes"] - after["bytes"] == 4 * (before["parameters"] - after["parameters"]) > 0
-    # Of each token and layer, 16 neurons less, with 16 weights in and 16 out.
+    # For each token and layer, 16 neurons less, with 16 weights in and 16 out.
     tokens = int(found["example"].split()[0])
     assert before["macs"] - after["macs"] == 2 * tokens * 16 * (16 + 16)
     assert before["milliseconds"] > 0 and after["milliseconds"] > 0

@@ -1,4 +1,4 @@
-"""``hf-finetune demo`` of a whole run: its test split gives the examples, and its Space says the same."""
+"""``hf-finetune demo`` of a whole run: examples from its test split, and the same answers in its Space."""
 
 import shutil
 from pathlib import Path

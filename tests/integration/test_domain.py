@@ -1,4 +1,4 @@
-"""Another domain in whole runs: what each method changes, what it leaves, how it goes on, and what is refused."""
+"""Domain adaptation in whole runs: trained parameters of each method, resuming, and errors."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ PRETRAINING = "00-pretraining"
 
 @pytest.fixture(scope="session")
 def targets(tmp_path_factory):
-    """Give a folder of ten unlabelled images, and a csv of 13 texts with labels that are not read."""
+    """Return a folder of ten unlabelled images, and a csv of 13 texts with labels that are not read."""
     folder = tmp_path_factory.mktemp("targets")
     (folder / "images").mkdir()
     for index in range(10):
@@ -59,7 +59,7 @@ def targets(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def adapted(targets, squares, reviews, timm_checkpoint, bert_checkpoint):
-    """Give the maker of a tiny recipe for images or texts with a method."""
+    """Return a function that makes a tiny recipe for images or texts with a method."""
 
     def make(kind, method, **changes):
         tiny = partial(tiny_image_recipe, squares, timm_checkpoint)
@@ -68,14 +68,16 @@ def adapted(targets, squares, reviews, timm_checkpoint, bert_checkpoint):
         fields = METHODS[method] if method else {}
         domain = {**fields, "target": targets[kind]} if method else None
         recipe = tiny(**{"domain_adaptation": domain, "evaluation": {"linear_probe": None}, **changes})
-        return with_stages(recipe, *[{"best": None}] * 2)  # what moves is to be seen, for the better or not
+        return with_stages(
+            recipe, *[{"best": None}] * 2
+        )  # changes must be visible, even if they do not improve the model
 
     return make
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, adapted):
-    """Give the finished run of each kind and method, made once, with what a callback saw of it."""
+    """Return the finished run of each modality and method, run once, and the record of a callback."""
     made = {}
 
     def get(kind, method):
@@ -138,7 +140,9 @@ def test_the_pretraining_is_a_stage_of_its_own_and_the_first_one_begins_with_its
     assert len(backbone) > 10 and same.isdisjoint(
         name for name, value in backbone.items() if value.is_floating_point() and value.ndim > 1
     )
-    assert {name for name in first if name not in backbone} <= same  # the head is as new as it was
+    assert {
+        name for name in first if name not in backbone
+    } <= same  # the head is still the newly initialized one
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])

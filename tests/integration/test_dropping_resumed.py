@@ -1,4 +1,4 @@
-"""Dropout and stochastic depth that a recipe sets: a run that is interrupted draws on where it was."""
+"""Dropout and stochastic depth of a recipe: an interrupted run continues with the same random numbers."""
 
 import pytest
 from run_helpers import (
@@ -17,7 +17,7 @@ from hf_finetune.recipe import parse_recipe
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory, squares, reviews, tiny_model, bert_checkpoint):
-    """Give the maker of a recipe for images or texts with such fields of the model."""
+    """Return a function that makes a recipe for images or texts with such fields of the model."""
     vit = tmp_path_factory.mktemp("vit")
     tiny_model("timm/test_vit").save_pretrained(vit)
     tiny = {
@@ -29,7 +29,7 @@ def recipes(tmp_path_factory, squares, reviews, tiny_model, bert_checkpoint):
         content = tiny[kind].model_dump(mode="json")
         content["model"].update(fields)
         for stage in content["stages"]:
-            stage["best"] = None  # what training ends with, whether it is better or not
+            stage["best"] = None  # the trained weights, even if they are not better
         return parse_recipe(content)
 
     return make

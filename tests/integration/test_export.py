@@ -1,4 +1,4 @@
-"""``hf-finetune export``: a whole run goes out, and says there what it says here."""
+"""``hf-finetune export`` of whole runs: the exported model gives the same answers."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A head that is fitted to what the frozen layers give: it alone moves, the model is plain, and runs go on with it."""
+"""A head that is fitted to frozen features: only it changes, the saved model is a plain one, and runs resume."""
 
 import json
 
@@ -64,14 +64,14 @@ def with_stages(recipe, *stages, **changes):
 
 
 def examples_of(recipe, split):
-    """Give the pretrained model and what it takes of a split, as the run prepares it."""
+    """Return the pretrained model and its inputs of a split, as the run prepares them."""
     prepared = prepare_with_data(recipe, load_data(recipe))
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     return load_pretrained(prepared).model.eval(), inputs, getattr(inputs, split)
 
 
 def features_of(recipe, split, layer):
-    """Give what the head takes of each example by itself, without any cache, and the labels."""
+    """Return the head's input of each example, computed alone and without a cache, and the labels."""
     model, inputs, examples = examples_of(recipe, split)
     rows, labels, found = [], [], []
     handle = model.get_submodule(layer).register_forward_pre_hook(lambda module, args: found.append(args[0]))
@@ -186,7 +186,7 @@ def test_augmented_images_are_seen_in_two_versions_or_as_many_as_are_asked_for(t
         assert (entry["epochs"], entry["prefix_cache"]["views"]) == (float(views), views)
 
 
-# --- Further stages, and interruptions ----------------------------------------------------------------------------
+# --- Further stages and resuming ----------------------------------------------------------------------------
 
 
 def test_a_stage_behind_it_begins_with_the_fitted_head(tmp_path, recipes, done):
@@ -229,7 +229,7 @@ def test_a_run_that_is_interrupted_during_the_fit_ends_the_same(
 
 
 def test_a_run_that_is_killed_behind_the_fit_ends_the_same(tmp_path, recipes, done, monkeypatch):
-    """The weights are there, and the manifest does not say so yet."""
+    """The weights are saved, but the manifest does not list them yet."""
 
     def killed(*args, **options):
         raise KeyboardInterrupt
@@ -256,12 +256,12 @@ def test_a_run_that_is_interrupted_in_the_stage_behind_it_does_not_fit_again(
     assert log_of(whole, "02-all") == log_of(tmp_path / "run", "02-all")
 
 
-# --- Other labels, and what is refused ------------------------------------------------------------------------------
+# --- Other labels and errors ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
-    """Give a jsonl of texts with several labels each, and one of texts with an amount."""
+    """Return a jsonl of texts with several labels each, and one of texts with a continuous target."""
     folder = tmp_path_factory.mktemp("kinds")
     words = ["good", "great", "fine", "bad", "poor", "dull"]
     several, amounts = [], []

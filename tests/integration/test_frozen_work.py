@@ -1,4 +1,4 @@
-"""What ``plan`` says of frozen work, and what ``run`` then does."""
+"""The forecast of ``plan`` on frozen layers, and the execution by ``run``."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A run whose examples come in groups: intervals by groups, metrics asked for, and tests against its baselines."""
+"""A run on grouped examples: intervals by groups, requested metrics, and tests against its baselines."""
 
 import json
 

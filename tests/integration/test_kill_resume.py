@@ -1,6 +1,6 @@
-"""A run that is killed, at any step or in the middle of any file, ends as if it had not been: bit for bit.
+"""A run that is killed, at any step or in the middle of any file, ends as without the interruption: bit for bit.
 
-Most kills are SIGKILLs in a forked process, which spares the imports; nothing of Python runs after them.
+Most kills are SIGKILLs in a forked process, which saves the imports; nothing of Python runs after them.
 """
 
 import json
@@ -38,7 +38,7 @@ kills = {"SIGKILL": 0, "SIGINT": 0, "damage": 0}
 
 
 def image_recipe(squares, checkpoint, workers=0):
-    """Give 24 images in 2 steps an epoch, augmented, with BatchNorms that move."""
+    """Return a recipe of 24 images in 2 steps an epoch, augmented, with BatchNorms that train."""
     common = {"epochs": 2.0, "batch_size": 12, "optimizer": "sgd"}
     return parse_recipe(
         {
@@ -61,7 +61,7 @@ def image_recipe(squares, checkpoint, workers=0):
 
 
 def text_recipe(reviews, checkpoint):
-    """Give 28 texts in 2 steps an epoch, of two forward passes each, with dropout and early stopping."""
+    """Return a recipe of 28 texts in 2 steps an epoch of two forward passes each, with dropout and early stopping."""
     common = {"epochs": 2.0, "batch_size": 8, "accumulation": 2, "warmup": 1, "early_stopping": 2}
     return parse_recipe(
         {
@@ -79,7 +79,7 @@ def text_recipe(reviews, checkpoint):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, squares, reviews, timm_checkpoint, bert_checkpoint):
-    """Give both recipes, what their uninterrupted runs leave, and their folders as the second stage begins.
+    """Return both recipes, the contents of their uninterrupted runs, and their folders at the start of the second stage.
 
     Print the number of kills at the end.
     """
@@ -94,11 +94,11 @@ def straight(tmp_path_factory, squares, reviews, timm_checkpoint, bert_checkpoin
     print("\nkilled and resumed:", kills)
 
 
-# --- What is compared -------------------------------------------------------------------------------------------
+# --- Comparison -------------------------------------------------------------------------------------------
 
 
 def contents(folder):
-    """Read all that a run leaves but for times: weights, optimiser states, metrics, predictions and logs."""
+    """Read all files of a run without times: weights, optimizer states, metrics, predictions and logs."""
     return {
         "model": load_file(folder / "model" / "model.safetensors"),
         "predictions": (folder / "predictions.parquet").read_bytes(),
@@ -111,7 +111,7 @@ def contents(folder):
 def files_of(folder):
     """Return the names of all files, without the step of the checkpoint that a stage has besides its last one.
 
-    Where the last one is the best, that is the one before it, which Ctrl-C may have added in the middle of an epoch.
+    If the last one is the best, the other is the one before it, which Ctrl-C may have added in mid-epoch.
     """
     last = [str(last_checkpoint(folder / "stages" / stage).relative_to(folder)) for stage in STAGES]
     names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
@@ -133,7 +133,7 @@ def contents_of_stage(folder):
         "last weights": load_file(last / "model.safetensors"),
         **{name: torch.load(last / name, weights_only=False) for name in states},
         "history": history(json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))),
-        # but for the summary of the last ``train()``, which counts its own steps
+        # without the summary of the last ``train()``, which counts its own steps
         "log": [without_times(json.loads(line)) for line in lines if "train_loss" not in line],
     }
 
@@ -152,7 +152,7 @@ def without_times(value):
 
 
 def differences(one, other, place=""):
-    """Name the places where two nests of mappings, lists and tensors are not bit-equal."""
+    """Return the places where two nests of mappings, lists and tensors are not bit-equal."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if one.dtype == other.dtype and torch.equal(one, other) else [place]
     if isinstance(one, dict) and isinstance(other, dict):
@@ -167,7 +167,7 @@ def differences(one, other, place=""):
 
 
 def resume_and_compare(recipe, folder, expected, stage="02-all"):
-    """Go on to the end, or to that of the first stage, which is all that the second one knows of."""
+    """Resume to the end, or to the end of the first stage, to which the expected contents of the second belong."""
     if stage == "01-head":
         run_to_the_second_stage(recipe, folder, resume=True)
         assert differences(contents_of_stage(folder / "stages" / stage), expected[stage]) == []
@@ -188,7 +188,7 @@ def run_to_the_second_stage(recipe, folder, **options):
 
 
 def begun(folder, half, stage):
-    """Lay a run in place whose first stage is done, if it is the second one that is to be killed."""
+    """Copy a run whose first stage is complete, if the second one is to be killed."""
     if stage == "02-all":
         shutil.copytree(half, folder)
     return stage == "02-all"
@@ -227,7 +227,7 @@ def run_until_killed(recipe, folder, *, resume=False, callbacks=(), patch=None):
 
 
 class At(TrainerCallback):
-    """Do something in the middle of a step, when its gradients are there and the optimiser has not used them."""
+    """Run an action in the middle of a step, between its backward pass and its optimizer step."""
 
     def __init__(self, stage, step, action):
         self.stage, self.step, self.action = stage, step, action
@@ -253,7 +253,7 @@ def test_ctrl_c_at_any_step(tmp_path, straight, kind, stage, step):
     recipe, expected, half = straight[kind]
     folder = tmp_path / "run"
     ctrl_c(recipe, folder, stage, step, resume=begun(folder, half, stage))
-    # the step that was interrupted is done, and kept
+    # the step that was interrupted is completed and saved
     assert last_checkpoint(folder / "stages" / stage).name == f"checkpoint-{step + 1}"
     resume_and_compare(recipe, folder, expected, stage)
 
@@ -282,7 +282,7 @@ def test_killed_with_data_loader_processes(tmp_path, straight, squares, timm_che
 
 @pytest.mark.parametrize("step", [6])
 def test_the_command_line_killed_from_outside(tmp_path, straight, step):
-    """No fork here: a process of its own, killed by another one as soon as its log has so many lines."""
+    """Without a fork: another process kills it as soon as its log has a number of lines."""
     recipe, expected, _ = straight["text"]
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     command = [sys.executable, "-m", "hf_finetune", "run", "recipe.yaml", "--output-dir", "run"]
@@ -303,7 +303,7 @@ def test_the_command_line_killed_from_outside(tmp_path, straight, step):
 
 
 def on_call(owner, name, number, before=die):
-    """Die in the so-and-so-many-th call of a function. ``before`` gets its arguments."""
+    """Die in a given call of a function. ``before`` gets its arguments."""
     calls, original = [], getattr(owner, name)
 
     def patched(*args, **kwargs):
@@ -317,7 +317,7 @@ def on_call(owner, name, number, before=die):
 
 
 def half_of(original, where):
-    """Do what a function does, and cut the file that it wrote in two."""
+    """Call a function, and truncate the file that it wrote to half."""
 
     def act(*args, **kwargs):
         original(*args, **kwargs)
@@ -371,7 +371,7 @@ MOMENTS = dict(moments())
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at_a_moment(tmp_path, straight, moment):
-    """Each stage is the same code; between them and behind the last there is more."""
+    """The stages share their code; between them and after the last one there is more."""
     recipe, expected, half = straight["text"]
     folder = tmp_path / "run"
     stage = "01-head" if moment == "between the stages" else "02-all"
@@ -385,7 +385,7 @@ def test_killed_at_a_moment(tmp_path, straight, moment):
 def test_a_damaged_checkpoint_is_skipped_although_the_rest_of_it_is_whole(
     tmp_path, straight, name, damage, caplog
 ):
-    """What a power cut leaves when the disk was behind."""
+    """The result of a power failure before the disk was synchronized."""
     recipe, expected, half = straight["text"]
     folder = tmp_path / "run"
     ctrl_c(recipe, folder, "02-all", 2, resume=begun(folder, half, "02-all"))

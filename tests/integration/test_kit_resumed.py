@@ -1,4 +1,4 @@
-"""Ways to balance classes, and schedules: a run that is interrupted in every stage ends as it would, bit for bit."""
+"""Class balancing and schedules: a run that is interrupted in every stage ends the same, bit for bit."""
 
 import json
 
@@ -15,7 +15,7 @@ STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory, reviews, squares, bert_checkpoint, timm_checkpoint):
-    """Give a recipe for texts, with accumulation and dropout, and one for images, augmented, with frozen work kept."""
+    """Return a recipe for texts, with accumulation and dropout, and one for images, augmented, with a prefix cache."""
     table = skewed_reviews(reviews, tmp_path_factory.mktemp("skewed") / "reviews.csv")
     texts = kit_stages(epochs=2.0, batch_size=2, accumulation=2, best=None)
     images = kit_stages(epochs=2.0, batch_size=4, optimizer="sgd", best=None)

@@ -33,7 +33,7 @@ def recipe_of(checkpoint, data, stages, **fields):
 
 @pytest.fixture(scope="module")
 def soft(tmp_path_factory, bert_checkpoint):
-    """Give a recipe for probabilities of two classes and weights, with accumulation, smoothing and class weights."""
+    """Return a recipe for probabilities of two classes and weights, with accumulation, smoothing and class weights."""
     folder = tmp_path_factory.mktemp("soft")
 
     def row(number):

@@ -1,4 +1,4 @@
-"""Runs of several tasks: what they leave, what they move, how they are stopped, and what looks at one task only."""
+"""Runs of several tasks: saved models, trained parameters, resuming, and commands for one task only."""
 
 import json
 import re
@@ -49,14 +49,14 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, squares, timm_checkpoint):
-    """Give a maker of recipes for colour and shade of squares."""
+    """Return a function that makes recipes for color and shade of squares."""
     shades = squares_by_shade(squares, tmp_path_factory.mktemp("shades") / "shades.csv")
     return lambda **changes: image_recipe(squares, shades, timm_checkpoint, **changes)
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory, reviews, bert_checkpoint):
-    """Give a maker of recipes for a class and an amount of texts."""
+    """Return a function that makes recipes for a class and a continuous target of texts."""
     words = texts_by_length(tmp_path_factory.mktemp("words") / "words.csv")
     return lambda **changes: text_recipe(reviews, words, bert_checkpoint, **changes)
 
@@ -74,7 +74,7 @@ def text_run(tmp_path_factory, texts):
 
 
 def pipeline_alone(task, model, inputs):
-    """Let transformers alone predict, where hf_finetune cannot be imported."""
+    """Predict with transformers alone, where hf_finetune cannot be imported."""
     done = run_plain(ALONE, task, model, json.dumps(inputs), cwd="/")
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -172,7 +172,7 @@ def test_each_stage_moves_what_is_planned_and_nothing_else(kind, image_run, text
     for index, stage in enumerate(planned.stages):
         moved = changed(record.before[index], record.after[index])
         assert moved - buffers <= set(stage.trainable)
-        # attention does not see a key's bias: its gradient is nothing but rounding
+        # attention does not depend on a key's bias: its gradient is only rounding
         assert {name for name in set(stage.trainable) - moved if "key.bias" not in name} == set()
     heads = {name for name in planned.stages[0].trainable if ".task_" in name or ".log_variance_" in name}
     assert len(heads) == (4 if kind == "image" else 6)
@@ -220,7 +220,7 @@ def test_an_interrupted_run_ends_as_one_straight_through_bit_for_bit(
 
 
 def test_frozen_work_that_is_kept_changes_nothing(tmp_path, images):
-    """The features of each task's examples are kept, and the batches are those of any other run."""
+    """The features of each task's examples are cached, and the batches are those of any other run."""
     found = {}
     for views, kept in (("kept", {"views": 1}), ("computed", None)):
         recipe = images(data={"augment": "none"}, speed={"prefix_cache": kept})

@@ -1,4 +1,4 @@
-"""Runs of several tasks with what else a recipe can say: regularisation, and slices of the test splits."""
+"""Runs of several tasks with other fields of a recipe: regularization, and slices of the test splits."""
 
 import csv
 
@@ -15,7 +15,7 @@ STYLES = ("flat", "round")
 
 @pytest.fixture(scope="module")
 def styled(tmp_path_factory, reviews):
-    """Give both tables of the tasks with a column of styles."""
+    """Return both tables of the tasks with a column of styles."""
     folder = tmp_path_factory.mktemp("styled")
     words = texts_by_length(folder / "words.csv")
     found = []
@@ -32,7 +32,7 @@ def styled(tmp_path_factory, reviews):
 
 @pytest.fixture(scope="module")
 def recipe(styled, bert_checkpoint):
-    """Give a recipe with all of it."""
+    """Return a recipe with all of these fields."""
     plain = text_recipe(*styled, bert_checkpoint)
     stages = [stage.model_dump(mode="json") | {"regularize": STRENGTHS} for stage in plain.stages]
     return text_recipe(*styled, bert_checkpoint, stages=stages, evaluation={"slices": ["style"], **NO_PROBE})
@@ -49,7 +49,7 @@ def weights_of(folder, stage):
 
 def test_weights_of_head_and_backbone_become_exact_zeros_and_the_average_is_judged(whole):
     last = max((whole / "stages" / "02-all").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
-    weights = load_file(last / "model.safetensors")  # what goes on may be their average
+    weights = load_file(last / "model.safetensors")  # the averaged weights may be the ones that are kept
     shared = "bert.encoder.layer.1.attention.self.query.weight"
     for name in ("classifier.task_type.weight", shared):
         assert (weights[name] == 0).any()

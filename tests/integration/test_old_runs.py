@@ -1,4 +1,4 @@
-"""Run directories of version 0.1.0 stay usable: evaluated, predicted with, reported, and resumed to the same end.
+"""Run directories of version 0.1.0 stay usable by evaluate, predict and report, and resume to the same end.
 
 The archive was written before the folders of the package were rearranged: a finished run of one task, a finished run of
 two tasks, and a run that was killed in its second stage, with the recipe of the first.
@@ -24,7 +24,7 @@ ARCHIVE = Path(__file__).parents[1] / "data" / "runs-0.1.0.tar.gz"
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Unpack the archive, and go to its folder: the paths in the recipes are relative."""
+    """Unpack the archive, and change to its folder: the paths in the recipes are relative."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Whole runs under another head, with training examples that are varied: resumed, judged, published, shown."""
+"""Whole runs with other heads and augmented training examples: resumed, evaluated, published and shown."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A run whose data has changed since is judged by its own examples, found by their contents, or not at all."""
+"""A run whose data has changed is evaluated on its own examples, located by content hashes, or not at all."""
 
 import logging
 import random
@@ -40,7 +40,7 @@ def own(run, split=None):
 
 
 def told(caplog, run, split=None):
-    """Return the texts of a run's split, and what was said of them."""
+    """Return the texts of a run's split, and the messages about them."""
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
         found = own(run, split)

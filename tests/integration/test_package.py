@@ -1,4 +1,4 @@
-"""What a person gets who installs the built wheel, and what importing costs."""
+"""The installed wheel, and the cost of imports."""
 
 import ast
 import site
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Build the wheel and put it into an empty environment that sees the dependencies but not the checkout."""
+    """Build the wheel and install it into an empty environment that has the dependencies but not the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT], check=True, capture_output=True
@@ -42,7 +42,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         capture_output=True,
         text=True,
     ).stdout.strip()
-    # A .pth entry adds a folder without reading the .pth files in it, so an editable install there stays unseen.
+    # A .pth entry adds a folder without reading the .pth files in it, which hides an editable install there.
     Path(packages, "dependencies.pth").write_text(f"{folder / 'site'}\n{site.getsitepackages()[0]}\n")
     empty = folder / "empty"
     empty.mkdir()

@@ -32,7 +32,7 @@ def recipe_of_texts(reviews, bert_checkpoint):
 
 @pytest.fixture(scope="module")
 def useless_pooler(tmp_path_factory, bert_checkpoint):
-    """Return a checkpoint whose pooled first token says nothing, as if nothing had trained it."""
+    """Return a checkpoint whose pooled first token is constant, as if it had not been trained."""
     folder = tmp_path_factory.mktemp("useless") / "bert"
     shutil.copytree(bert_checkpoint, folder)
     weights = load_file(folder / "model.safetensors")
@@ -65,7 +65,7 @@ def test_the_pooling_of_texts_is_chosen_by_cross_validation(
     assert needs in (folder / "model" / "README.md").read_text(encoding="utf-8")
     loaded = AutoModelForSequenceClassification.from_pretrained(folder / "model", trust_remote_code=True)
     assert type(loaded.classifier).__name__ == "ClassificationHead"
-    # a run that is resumed goes on with what it chose, by the recipe as it was given
+    # a resumed run keeps the chosen pooling, with the recipe as given
     stopped = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_finetune.runs.finish.finish_model", Mock(side_effect=KeyboardInterrupt))

@@ -1,4 +1,4 @@
-"""Runs behind a prefix cache: the same weights as without one, and what is kept is kept safely."""
+"""Runs with a prefix cache: the same weights as without, and cache entries that are safe."""
 
 import json
 import re

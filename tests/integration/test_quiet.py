@@ -1,4 +1,4 @@
-"""A run from Python prints nothing that its caller did not ask for."""
+"""A run from Python prints nothing by default."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Runs with regularisers: towards which weights, behind which cache, with which workers, on which labels."""
+"""Runs with regularization: target weights, prefix cache, workers, and kinds of labels."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def distance(weights, start):
-    """Give how far weights are from others at most, over what both have below the head."""
+    """Return the largest difference of two sets of weights, over the parameters below the head that both have."""
     names = [name for name in weights if name in start and "classifier" not in name]
     assert len(names) > 30
     return max((weights[name] - start[name]).abs().max().item() for name in names)
@@ -33,7 +33,7 @@ def distance(weights, start):
 def test_l2_sp_pulls_to_the_checkpoint_and_not_to_where_the_stage_began(
     tmp_path, text_recipe, bert_checkpoint, interrupted
 ):
-    """A resume, in which the stage's start is all that the folder has, finds the checkpoint's weights again."""
+    """A resumed run, whose folder has the initial weights of the stage only, loads the checkpoint's weights again."""
     last = {"train": "all", "best": None}
     recipe = with_stages(text_recipe(), last, {**last, "regularize": {"l2_sp": 1e7}})
     if interrupted:
@@ -76,7 +76,7 @@ def test_any_number_of_workers_mixes_alike(tmp_path, squares, timm_checkpoint):
 
 @pytest.mark.parametrize("several", [False, True], ids=["single_label", "multi_label"])
 def test_mixed_labels_leave_the_config_as_it_is(tmp_path, squares, timm_checkpoint, several):
-    """transformers would take shares of classes for several labels, and write that down."""
+    """transformers would set the config to several labels for probabilities of classes."""
     table = tmp_path / "squares.jsonl"
     rows = [
         {"image": str(path), "label": [path.parent.name, "even"[: 4 * (int(path.stem) % 2)] or "odd"]}

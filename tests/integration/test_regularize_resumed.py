@@ -1,4 +1,4 @@
-"""Regularisers: a run that is interrupted in every stage ends as it would, bit for bit; and what it says of itself."""
+"""Regularization: a run that is interrupted in every stage ends the same, bit for bit; and its messages."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ NAMES = {"text": list(OF_TEXTS), "image": list(OF_IMAGES)}
 
 @pytest.fixture(scope="module")
 def recipes(reviews, squares, bert_checkpoint, timm_checkpoint):
-    """Give a recipe for texts, with accumulation and dropout, and one for images, augmented, with frozen work kept."""
+    """Return a recipe for texts, with accumulation and dropout, and one for images, augmented, with a prefix cache."""
     texts = regular_stages(OF_TEXTS, epochs=2.0, batch_size=3, accumulation=2)
     kept = {"prefix_cache": {"views": 2}}
     images = regular_stages(OF_IMAGES, epochs=2.0, batch_size=3, accumulation=2, optimizer="sgd")
@@ -59,7 +59,7 @@ def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipe
         )
         assert changed(one, other) == changed(last, other_last) == set()
         assert log_of(whole, stage) == log_of(parts, stage)
-        # the stage trains, whether that makes the model better or not
+        # the stage must train, whether that improves the model or not
         assert before is None or any(not torch.equal(last[name], before[name]) for name in last)
         before = one
     for one, other in zip(*(each["stages"] for each in results), strict=True):

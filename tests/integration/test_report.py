@@ -1,4 +1,4 @@
-"""The report of a run: one file that needs nothing else, in which text of the data stays text."""
+"""The report of a run: one self-contained file, in which text of the data is escaped."""
 
 import json
 import re
@@ -15,7 +15,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 class Page(HTMLParser):
-    """What a page holds, element by element."""
+    """Elements of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -34,7 +34,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory, image_run, text_run):
-    """Give copies of an image run and a text run, with their reports."""
+    """Return copies of an image run and a text run, with their reports."""
     folder = tmp_path_factory.mktemp("reports")
     for name, (_, done) in (("image", image_run), ("text", text_run)):
         shutil.copytree(done.folder, folder / name)

@@ -1,4 +1,4 @@
-"""What a run says of itself: intervals, baselines, calibration, folds; and that the test split is for the end."""
+"""Results of a run: intervals, baselines, calibration, folds; and the test split is used at the end only."""
 
 import json
 from dataclasses import replace
@@ -89,7 +89,7 @@ def test_thresholds_are_chosen_on_validation_and_heeded_by_predict(tmp_path, ber
 
 
 def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, monkeypatch):
-    """Other test labels change the test metrics, and nothing that was trained, chosen or fitted."""
+    """Other test labels change the test metrics, but no training, choice or fit."""
     from hf_finetune.runs import run as run_module
 
     real = run_module.prepare_run
@@ -175,7 +175,7 @@ def test_folds_share_what_frozen_layers_give(tmp_path, image_recipe, monkeypatch
 
 
 def test_curves_are_shown_live(tmp_path, text_recipe):
-    """TensorBoard writes beside the stage's log, and nothing that is trained is another for it."""
+    """TensorBoard writes next to the stage's log, and the training does not depend on it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     quick_run(text_recipe(), tmp_path / "quiet")

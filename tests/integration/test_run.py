@@ -1,4 +1,4 @@
-"""Whole runs on tiny models and tiny data: what moves, and what is saved."""
+"""Whole runs on tiny models and tiny data: trained parameters and saved files."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan
 
-# --- What moves -------------------------------------------------------------------------------------------------
+# --- Trained parameters -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
@@ -40,7 +40,7 @@ def test_each_stage_moves_exactly_what_is_planned(tmp_path, request, kind):
             name for name in moved - trainable if name.rpartition(".")[2].startswith(("running", "num_b"))
         }
         assert moved - statistics <= trainable
-        # attention does not see a key's bias: its gradient is nothing but rounding
+        # attention does not depend on a key's bias: its gradient is only rounding
         assert {name for name in trainable - moved if "key.bias" not in name} == set()
         moving = {name.rpartition(".")[0] for name in trainable}
         assert {name.rpartition(".")[0] for name in statistics} <= moving
@@ -63,14 +63,14 @@ def test_nothing_of_the_backbone_moves_in_the_head_stage(tmp_path, image_recipe)
 
 
 def test_dropout_of_a_frozen_prefix_is_off(tmp_path, text_recipe):
-    """Trap 8: otherwise the frozen prefix gives another output each time."""
+    """Trap 8: otherwise the output of the frozen prefix is random."""
     record = Record()
     quick_run(text_recipe(), tmp_path / "run", callbacks=[record])
     assert record.modes[0] == {"", "classifier"}
     assert {"bert.embeddings.dropout", "bert.encoder.layer.0.output.dropout", "dropout"} <= record.modes[1]
 
 
-# --- What is saved ----------------------------------------------------------------------------------------------
+# --- Saved files ----------------------------------------------------------------------------------------------
 
 
 def test_an_image_model_loads_in_transformers_and_in_timm(image_run, squares):

@@ -1,4 +1,4 @@
-"""What a run refuses, leaving nothing behind; and what its plan says."""
+"""Errors of a run, which leaves no files then; and the output of its plan."""
 
 import shutil
 
@@ -22,7 +22,7 @@ from hf_finetune.runs.prepare import plan
 from hf_finetune.runs.run import run
 from hf_finetune.training.callbacks import DivergedError
 
-# --- What is refused, and leaves nothing behind -----------------------------------------------------------------
+# --- Errors, after which no files are left -----------------------------------------------------------------
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path, text_recipe):
@@ -44,7 +44,7 @@ def test_a_folder_inside_a_file_is_refused(tmp_path, text_recipe):
 
 
 class SecondWriter(TrainerCallback):
-    """Try to begin, and to resume, a run in the directory of the run that calls this."""
+    """Try to begin, and to resume, a run in the directory of the calling run."""
 
     def __init__(self, recipe, folder):
         self.recipe, self.folder, self.answers = recipe, folder, []

@@ -1,4 +1,4 @@
-"""Whole runs that are interrupted: what an interruption changes, which is nothing."""
+"""Whole runs that are interrupted and resumed end the same."""
 
 import json
 import shutil
@@ -84,7 +84,7 @@ def test_an_interrupt_in_the_last_step_of_an_epoch_skips_no_evaluation(tmp_path,
 
 @pytest.mark.parametrize("step", [4, 5])
 def test_an_interrupt_between_two_logs_changes_none_of_them(tmp_path, text_recipe, step):
-    """The Trainer starts its mean of the loss anew when it resumes."""
+    """The Trainer resets its mean of the loss when it resumes."""
     recipe = with_stages(text_recipe(), *[{"batch_size": 1, "accumulation": 2, "epochs": 1.0}] * 2)
     assert plan(recipe).plan.stages[0].steps >= 10
     quick_run(recipe, tmp_path / "whole")
@@ -123,7 +123,7 @@ def test_an_interrupted_run_with_a_data_loader_process_ends_the_same(tmp_path, q
 )
 @pytest.mark.parametrize("stop", [("head", 8, "save"), ("head", 12, "save"), ("head", 9, "ctrl-c")])
 def test_early_stopping_counts_on_after_an_interruption(tmp_path, text_recipe, stop):
-    """Trap 16: transformers 5.23 restores no state of a callback unless it is told to."""
+    """Trap 16: transformers 5.23 restores the state of a callback only on request."""
     endless = {"epochs": 6.0, "lr": 1e-6, "early_stopping": {"patience": 3, "threshold": 0.5}}
     recipe = with_stages(text_recipe(), endless, {"epochs": None, "max_steps": 1})
     whole = quick_run(recipe, tmp_path / "whole").metrics["stages"][0]
@@ -134,7 +134,7 @@ def test_early_stopping_counts_on_after_an_interruption(tmp_path, text_recipe, s
 
 
 def test_early_stopping_starts_anew_in_each_stage(tmp_path, text_recipe):
-    """Trap 17: a best metric carried over a transition would stop the next stage in its first dip."""
+    """Trap 17: the best metric of the previous stage would stop the next one in its first dip."""
     endless = {"epochs": 6.0, "lr": 1e-6, "early_stopping": {"patience": 2, "threshold": 0.5}}
     stages = quick_run(with_stages(text_recipe(), endless, endless), tmp_path / "run").metrics["stages"]
     assert [entry["steps"] for entry in stages] == [8, 8]
@@ -161,7 +161,7 @@ def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, text_recipe, monkeyp
     interrupt(recipe, tmp_path / "old", Stop("all", 8, "save"))
     (tmp_path / "old").rename(tmp_path / "new")
     quick_run(recipe, tmp_path / "new", resume=True)
-    # neither the last one, nor the start
+    # neither the last epoch, nor the start
     assert json.loads((tmp_path / "new" / "metrics.json").read_text())["stages"][1]["best_step"] == 4
     assert_equal_runs(tmp_path / "whole", tmp_path / "new")
 

@@ -1,4 +1,4 @@
-"""A run directory that somebody sent is resumed without unpickling anything but tensors and plain values."""
+"""A run directory of unknown origin is resumed by unpickling only tensors and plain values."""
 
 import pickle
 import shutil

@@ -1,4 +1,4 @@
-"""Runs that are judged by columns of their data: metrics, predictions, report, card, and another evaluation."""
+"""Slices by columns of the data: metrics, predictions, report, card, and another evaluation."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ STYLES = ("flat", "round", "")
 
 @pytest.fixture(scope="module")
 def styled(tmp_path_factory, reviews):
-    """Give the reviews with a style, a year, and a test split in which a style is new."""
+    """Return the reviews with a style, a year, and a test split with an additional style."""
     folder = tmp_path_factory.mktemp("styled")
     _, *lines = reviews.read_text(encoding="utf-8").splitlines()
     for split, chosen in (("train", lines[:28]), ("test", lines[28:])):

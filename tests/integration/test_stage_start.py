@@ -1,4 +1,4 @@
-"""A stage that makes the model worse gives back the weights with which it began, and says so."""
+"""A stage that makes the model worse restores its initial weights, and reports it."""
 
 import json
 import logging
@@ -96,7 +96,7 @@ def test_without_a_choice_a_worse_end_is_told(tmp_path, recipe, caplog):
 
 
 def test_an_interrupted_stage_still_knows_its_start(tmp_path, recipe, straight, stopped):
-    """Also where the run was moved."""
+    """Also after the run was moved."""
     shutil.copytree(stopped, tmp_path / "moved")
     quick_run(with_last(recipe), tmp_path / "moved", resume=True)
     assert without_times(stage_of(tmp_path / "moved")) == without_times(stage_of(straight))
@@ -125,7 +125,7 @@ def test_a_stage_begun_by_an_older_version_goes_on_without_its_start(tmp_path, r
 
 
 def test_a_fitted_head_that_is_worse_than_the_one_before_is_not_taken(tmp_path, recipe, monkeypatch):
-    """The fit is spoiled: its labels are turned round."""
+    """The fit is spoiled by inverted labels."""
     fit = head_fit.fit_linear
     monkeypatch.setattr(head_fit, "fit_linear", lambda x, y, *args, **kwargs: fit(x, 1 - y, *args, **kwargs))
     content = recipe.model_dump(mode="json")

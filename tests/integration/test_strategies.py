@@ -1,5 +1,4 @@
-"""What a recipe can say about stages as a whole: a strategy, rates and schedules by group, and a carried "
-"optimizer."""
+"""Settings of several stages: a strategy, rates and schedules by group, and a carried optimizer."""
 
 import io
 import json
@@ -133,7 +132,7 @@ def test_what_is_wrong_with_a_strategy_is_said_once(tmp_path, content):
 
 
 class Moments(TrainerCallback):
-    """Keep the optimizer's state before the first step of each stage, and behind each step."""
+    """Record the optimizer's state before the first step of each stage, and after each step."""
 
     def __init__(self):
         self.first, self.steps = [], []
@@ -167,7 +166,7 @@ def stages(content, *changes):
 
 @pytest.mark.parametrize("best", ["last", "earlier"])
 def test_the_moments_are_those_of_the_weights_that_go_on(tmp_path, content, best, monkeypatch):
-    """Also where an earlier checkpoint was the best, whose weights alone the Trainer restores."""
+    """Also after an earlier checkpoint was the best, of which the Trainer restores only the weights."""
     if best == "earlier":
         monkeypatch.setattr("hf_finetune.training.trainer.is_better", first_epoch_is_best)
     first = {"best": "accuracy"} if best == "earlier" else {"best": None}

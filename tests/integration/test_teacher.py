@@ -1,4 +1,4 @@
-"""A stage with a teacher, in whole runs: what it changes, and what is refused before anything is written."""
+"""A stage with a teacher, in whole runs: its effect, and errors before any file is written."""
 
 import json
 import shutil

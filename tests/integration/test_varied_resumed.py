@@ -1,4 +1,4 @@
-"""Ways to vary images, and heads: a run that is interrupted ends as it would, bit for bit."""
+"""Augmentations and heads: a run that is interrupted ends the same, bit for bit."""
 
 import pytest
 from run_helpers import Stop, assert_equal_runs, interrupt, quick_run

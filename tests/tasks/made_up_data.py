@@ -1,4 +1,4 @@
-"""Made-up labelled data of any task and kind of labels, on disk in the form that users have."""
+"""Generated labelled data of any task and kind of labels, on disk in the formats that users have."""
 
 import csv
 import random
@@ -33,7 +33,7 @@ class Case:
 
 
 def make_case(folder, task, target):
-    """Write a tiny checkpoint and made-up data, and return them with their recipe.
+    """Write a tiny checkpoint and generated data, and return them with their recipe.
 
     Args:
         folder: Empty folder.
@@ -61,7 +61,7 @@ def make_case(folder, task, target):
 
 
 def write_data(folder, modality, target, names):
-    """Write made-up examples, as class folders where a file is an example with one class, else as a csv.
+    """Write generated examples, as class folders if an example is a file with one class, else as a csv.
 
     Returns:
         ``data`` of a recipe, and the examples as ``predict`` takes them.

@@ -1,7 +1,7 @@
-"""What every registered task does, with every kind of labels that makes sense: one suite for all of them.
+"""Conformance of every registered task with every compatible kind of labels: one suite for all.
 
-A new modality, task or kind of labels is tested here without another line. Each pair of a task and a kind of labels is
-run once; what does not depend on the kind of labels is tested with the first kind only.
+A new modality, task or kind of labels is tested here automatically. Each pair of a task and a kind of labels is
+run once; tests that do not depend on the kind of labels run with the first kind only.
 """
 
 import json
@@ -35,7 +35,7 @@ STATISTICS = re.compile(r"\.(running_\w+|num_batches_tracked)$")
 
 
 class Runs:
-    """Runs of the cases, each made when it is first asked for."""
+    """Runs of the cases, each made on first use."""
 
     def __init__(self, factory):
         self.factory, self.cases, self.runs = factory, {}, {}
@@ -98,7 +98,7 @@ def test_a_stage_trains_exactly_what_it_declares(runs, task, target):
     assert changed(record.after[0], record.before[1]) == set()
 
 
-# --- What a run leaves ------------------------------------------------------------------------------------------
+# --- Files of a run ------------------------------------------------------------------------------------------
 
 
 @each_pair
@@ -159,7 +159,7 @@ def test_it_has_a_model_card(runs, task, target):
     assert task.modality.example_code(pair=False) in card
 
 
-# --- What does not depend on the kind of labels ---------------------------------------------------------------
+# --- Independent of the kind of labels ---------------------------------------------------------------
 
 
 @each_task

@@ -1,4 +1,4 @@
-"""A modality, a task and a kind of labels that the package does not have work once they are registered."""
+"""A modality, a task and a kind of labels outside the package work once they are registered."""
 
 import math
 import os
@@ -91,7 +91,7 @@ def test_a_new_kind_of_labels_resists_what_is_made_for_another_loss(case):
 
 
 def test_a_new_modality_passes_the_conformance_suite():
-    """It runs in a process of its own, because recipes have the fields of the modalities that are known by then."""
+    """In its own process, because the fields of recipes depend on the modalities that are known at import."""
     here = Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-p", "throw_away_modality", "-p", "no:cacheprovider"]
     command += [str(here / "test_conformance.py"), "-k", "audio and not doctor and not onnx"]

@@ -1,6 +1,6 @@
-"""A modality and a task that the package does not have: recordings in WAV files, for a Wav2Vec2.
+"""A modality and a task outside the package: recordings in WAV files, for a Wav2Vec2.
 
-``pytest -p throw_away_modality`` imports it before anything of the package, as a program would that brings its own.
+``pytest -p throw_away_modality`` imports it before anything of the package, as a program with its own modality would.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""A kind of labels that the package does not have: counts, with a Poisson loss and a metric of their own."""
+"""A kind of labels outside the package: counts, with a Poisson loss and its own metric."""
 
 import numpy as np
 from torch.nn import functional
