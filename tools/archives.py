@@ -36,7 +36,7 @@ def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
 
 
 class AssetError(Exception):
-    """An asset cannot be had; the message says why and what to do."""
+    """An asset is not available; the message gives the reason and a fix."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def sha256(path: Path) -> str:
 
 
 def fetch(archive: Archive, folder: Path) -> Path:
-    """Return the archive's place in the folder, after fetching it unless it is there already, undamaged.
+    """Return the archive's path in the folder; download it unless it exists there undamaged.
 
     Args:
-        archive: What to fetch.
+        archive: Archive to download.
         folder: Where archives are kept. Made if missing. The archive appears in it whole or not at all.
     Raises:
         AssetError: If pip cannot fetch it, or what came is not what was asked for.
@@ -85,7 +85,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
 
 
 def _download(archive: Archive, scratch: Path) -> Path:
-    """Download the archive into the scratch folder and return its place there, its SHA-256 checked."""
+    """Download the archive into the scratch folder and return its path, after checking its SHA-256."""
     requirements = scratch / "requirements.txt"
     requirements.write_text(f"{archive.name}=={archive.version} --hash=sha256:{archive.sha256}\n")
     command = [
@@ -103,7 +103,7 @@ def _download(archive: Archive, scratch: Path) -> Path:
         command += ["--only-binary", ":all:"]
     else:
         command += ["--no-binary", ":all:", "--no-build-isolation"]
-        environment["PIP_USE_PEP517"] = "1"  # else pip before 25.3 runs setup.py itself, asking no backend
+        environment["PIP_USE_PEP517"] = "1"  # pip before 25.3 would run setup.py without a backend
         environment["PYTHONPATH"] = str(_write_inert_backend(archive, scratch.resolve()))
         _check_inert_backend(environment, scratch.resolve())
     finished = subprocess.run(
@@ -124,7 +124,7 @@ def _download(archive: Archive, scratch: Path) -> Path:
 
 
 def _write_inert_backend(archive: Archive, scratch: Path) -> Path:
-    """Write the stand-in for setuptools and return the folder to put on the module search path."""
+    """Write the stand-in for setuptools and return the folder to add to the module search path."""
     package = scratch / "inert" / "setuptools"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -133,7 +133,7 @@ def _write_inert_backend(archive: Archive, scratch: Path) -> Path:
 
 
 def _check_inert_backend(environment: dict[str, str], scratch: Path) -> None:
-    """Refuse to go on unless Python, started in another folder as pip starts it, finds the stand-in."""
+    """Raise an error unless Python, started in another folder as pip starts it, imports the stand-in."""
     command = [sys.executable, "-P", "-c", "import setuptools.build_meta as backend; print(backend.__file__)"]
     finished = subprocess.run(
         command, env=environment, cwd=scratch.anchor, stdout=subprocess.PIPE, text=True, check=False

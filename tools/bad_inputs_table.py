@@ -30,7 +30,7 @@ def main() -> None:
     """Run every case, and write the page."""
     sys.path[:0] = [str(ROOT / "tests" / "unit"), str(ROOT / "tests" / "integration")]
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory(prefix="bad-inputs-") as scratch:
-        # Read when the libraries are imported: an empty cache, and no network.
+        # Set before the libraries are imported, which read these: an empty cache, and no network.
         os.environ |= {
             "HF_HOME": cache,
             "HF_DATASETS_CACHE": f"{cache}/datasets",
@@ -64,7 +64,7 @@ def table(scratch: Path) -> str:
 
 
 def _cell(message: str) -> str:
-    """Return a message as the content of a table cell, with line breaks and escaped markup."""
+    """Return a message as a cell of the table, without markup and with its lines below each other."""
     escaped = message.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
     return "<br>".join(line.strip() for line in escaped.splitlines() if line.strip())
 

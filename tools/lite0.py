@@ -110,7 +110,7 @@ def _config(model: EfficientNet) -> str:
     Left out are `model_args`, as timm 1.0.31 cannot read the null that transformers 5.23 writes, and
     `label_names`: transformers knows ImageNet's, and would save these even with a model that has new labels.
     """
-    elsewhere = {"url", "hf_hub_id", "tag", "custom_load", "num_classes"}  # of timm's own copy of the weights
+    elsewhere = {"url", "hf_hub_id", "tag", "custom_load", "num_classes"}  # in timm's own copy of the weights
     preprocessing = {key: value for key, value in model.pretrained_cfg.items() if key not in elsewhere}
     config = {
         "model_type": "timm_wrapper",
@@ -124,7 +124,7 @@ def _config(model: EfficientNet) -> str:
 
 @torch.inference_mode()
 def _check_reloading(plain: EfficientNet, folder: Path) -> None:
-    """Load the folder as a person would and compare logits, bit for bit, on a random image."""
+    """Load the folder as users do and compare logits, bit for bit, on a random image."""
     image = torch.rand(1, *plain.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
     expected = plain(image)
     AutoImageProcessor.from_pretrained(folder)

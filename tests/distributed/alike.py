@@ -31,8 +31,8 @@ def each_on_two(folders, recipe):
     """Return a function that runs the recipe of a name on two processes, once per name.
 
     Args:
-        folders: Makes folders.
-        recipe: Gives the recipe of a name.
+        folders: Factory of temporary folders.
+        recipe: Function that returns the recipe of a name.
     """
     return cache(lambda name: run_on_two(folders, recipe(name)))
 
@@ -44,10 +44,10 @@ def assert_trained_alike(alone, two, stage, *, rtol, atol):
 
     Args:
         alone: Run directory of one process.
-        two: What ``launch`` gave.
+        two: Result of ``launch``.
         stage: The stage's folder.
         rtol: As for ``torch.testing.assert_close``.
-        atol: The same.
+        atol: As for ``torch.testing.assert_close``.
     """
     first, second = (two.weights(stage, rank) for rank in range(2))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []

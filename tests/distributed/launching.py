@@ -42,10 +42,10 @@ class Launched:
     """A launch that has ended.
 
     Attributes:
-        folder: Where it ran; the run is in ``run``, what the processes wrote down in ``ranks``.
+        folder: Its folder, with the run in ``run``, and the notes of the processes in ``ranks``.
         code: Its exit code.
         err: Its standard error.
-        seconds: How long it took.
+        seconds: Its duration.
     """
 
     folder: Path
@@ -72,9 +72,9 @@ def spread(folder, recipe, processes, *, mode="ddp", resume=False, event=None, e
     """Run a recipe on several processes that are forked from this one.
 
     Args:
-        folder: Where to; it holds a run to be resumed, or nothing.
+        folder: Empty folder, or one with a run to resume.
         recipe: The recipe.
-        processes: Their number.
+        processes: Number of processes.
         mode: ``ddp`` or ``fsdp``.
         resume: Whether to resume.
         event: What happens to one of them: ``{"rank": 1, "stage": "all", "step": 3, "how": "exit"}``.
@@ -97,9 +97,9 @@ def fork(folder, processes, work, *, mode="ddp", ends_others=False):
     """Run a function in forked processes, with the environment variables that the launcher would set.
 
     Args:
-        folder: Where they work.
-        processes: Their number; one alone gets no place among several.
-        work: What each does.
+        folder: Working directory.
+        processes: Number of processes; a single one is not distributed.
+        work: Function that each runs.
         mode: ``ddp`` or ``fsdp``.
         ends_others: Whether the first process that fails ends the others, as the launcher does.
 
@@ -131,11 +131,11 @@ def fork_script(folder, script, *arguments, make_model, processes=2):
     """Run a script in forked processes with DDP, as ``fork`` does.
 
     Args:
-        folder: Where they work.
+        folder: Working directory.
         script: Its path.
         arguments: Its arguments.
-        make_model: What the script imports from the tests' conftest.
-        processes: Their number.
+        make_model: Replacement of the function of the tests' conftest, for the script.
+        processes: Number of processes.
     """
 
     def work():
@@ -157,7 +157,7 @@ class ForkedProcess:
         """Start the process.
 
         Args:
-            work: What it does.
+            work: Function that it runs.
             environment: Its environment variables.
             stdout: The file that takes its standard output and standard error.
         """
@@ -246,9 +246,9 @@ def launch(folder, recipe, processes, *, mode="ddp", resume=False, event=None, e
     """Run a recipe on several processes, in a folder that holds a run to be resumed or nothing.
 
     Args:
-        folder: Where to.
+        folder: Output folder.
         recipe: The recipe.
-        processes: Their number.
+        processes: Number of processes.
         mode: ``ddp``, ``fsdp``, or ``deepspeed`` with a ``deepspeed.json`` in the folder.
         resume: Whether to resume.
         event: What happens to one of them: ``{"rank": 1, "stage": "all", "step": 3, "how": "exit"}``.

@@ -1,4 +1,4 @@
-"""A hub on this machine for the real client, and finished runs to publish there."""
+"""A Hub on this machine for the real client, and finished runs to publish there."""
 
 import time
 
@@ -13,7 +13,7 @@ from huggingface_hub.utils import close_session
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """Serve a hub, and point the client to it: in this process, and through the environment in those it starts."""
+    """Serve a Hub, and configure the client for it: in this process, and through the environment in child processes."""
     home = tmp_path / "hf-home"
     with serving() as app:
         environment = {
@@ -56,7 +56,7 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """Wait for nothing, and give the list of seconds that would have been waited."""
+    """Return the list of seconds that the package would have waited; it does not wait."""
     seconds = []
     monkeypatch.setattr(time, "sleep", seconds.append)
     return seconds
@@ -64,5 +64,5 @@ def waits(monkeypatch):
 
 @pytest.fixture
 def finished(tmp_path, bert_checkpoint):
-    """Give the folder of a finished run, with all that must not be published in it."""
+    """Return the folder of a finished run that also contains files that must not be published."""
     return make_run(tmp_path / "runs" / "reviews", bert_checkpoint)

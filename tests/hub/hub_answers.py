@@ -1,4 +1,4 @@
-"""What the hub of the tests answers with, and how it refuses: with the headers that the client goes by."""
+"""Answers and errors of the test Hub, with the headers that the client reads."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer; a body that is no bytes goes out as JSON."""
+    """An answer; a body other than bytes is sent as JSON."""
 
     status: int = 200
     body: object = b""
@@ -25,7 +25,7 @@ class Answer:
 
 
 class Refusal(Exception):
-    """An answer that ends the work on a request."""
+    """An answer that ends the processing of a request."""
 
     def __init__(self, status, message, code="", **headers):
         super().__init__(message)
@@ -36,7 +36,7 @@ class Refusal(Exception):
 
 
 def no_repo(known):
-    """Refuse a repository that is not there or may not be seen: 401 to strangers, so that they learn nothing."""
+    """Return the error for a missing or private repository: 401 for anonymous users, who must not learn more."""
     if known:
         return Refusal(404, "Repository not found", "RepoNotFound")
     return Refusal(401, "Repository not found", "RepoNotFound")
@@ -51,10 +51,10 @@ def no_entry(path, commit):
 
 
 def user_of(hub, request, needed=False):
-    """Give who asks; None is a stranger.
+    """Return the user of a request; None if anonymous.
 
     Raises:
-        Refusal: If the token is of nobody, or if there must be one.
+        Refusal: If the token is unknown, or missing but required.
     """
     given = request.headers.get("authorization", "")
     token = given.removeprefix("Bearer ")
@@ -68,7 +68,7 @@ def user_of(hub, request, needed=False):
 
 
 def repo_for(hub, request, kind, name, write=False):
-    """Give a repository to who may see it, or write to it."""
+    """Return a repository to a user who may see it, or write to it."""
     user = user_of(hub, request, needed=write)
     repo = hub.repos.get((kind, name))
     owner = user is not None and user.owns(name.partition("/")[0])
@@ -83,7 +83,7 @@ def repo_for(hub, request, kind, name, write=False):
 
 
 def readable_files(hub, request, kind, name):
-    """Give a repository to who may read its files, which of a gated one are a few."""
+    """Return a repository to a user who may read its files; of a gated one only a few files are readable."""
     repo = repo_for(hub, request, kind, name)
     user = user_of(hub, request)
     if repo.gated and not (user and user.owns(name.partition("/")[0])):

@@ -1,4 +1,4 @@
-"""The hub of the tests as an ASGI application: requests in, faults, answers out."""
+"""The test Hub as an ASGI application: requests, faults, answers."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ PIECE = 65536
 
 @dataclass(frozen=True)
 class Request:
-    """A request. In its path a slash that belongs to a name is still written %2F."""
+    """A request. A slash within a name is still written %2F in its path."""
 
     method: str
     path: str
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass
 class App:
-    """The application. Its state is plain objects, so that a test can look at them and change them."""
+    """The application. Its state is plain objects, so that a test can inspect and change them."""
 
     state: Hub = field(default_factory=Hub)
     faults: Faults = field(default_factory=Faults)

@@ -1,4 +1,4 @@
-"""Faults that a test switches on: what the hub of the tests then does instead of its work."""
+"""Faults of the test Hub that a test switches on."""
 
 import re
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Fault:
-    """What goes wrong with requests of one method whose path matches.
+    """A fault of requests of one method whose path matches.
 
     Attributes:
         method: GET, POST, ...
         path: Regular expression that is searched in the decoded path.
-        status: Of the answer; 0 where the fault is none of an answer.
-        message: What the answer says.
-        headers: Of the answer.
-        cut: ``before`` the body is read, in its ``middle``, or ``after`` the work is done, with no answer to it.
+        status: Status of the answer; 0 if the fault is not an answer.
+        message: Message of the answer.
+        headers: Headers of the answer.
+        cut: ``before`` the body is read, in its ``middle``, or ``after`` the work is done, without an answer.
         slow: Seconds to wait before each piece of the body is read.
         times: How many requests it hits; None is all.
         hits: How many it has hit.
@@ -40,7 +40,7 @@ class Fault:
 
 
 class Faults(list):
-    """The faults that are switched on."""
+    """The active faults."""
 
     def add(self, method, path, status=0, **fields):
         self.append(Fault(method, path, status, **fields))

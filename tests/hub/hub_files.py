@@ -1,4 +1,4 @@
-"""The hub of the tests, its files: downloads with ETag and range, and uploads of large files in one or more parts."""
+"""Files of the test Hub: downloads with ETag and range, and uploads of large files in one or more parts."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ LFS = "application/vnd.git-lfs+json"
 
 
 def resolve(hub, request, name, revision, path, kind=None):
-    """Give a file. A large one comes from elsewhere, and its ETag and size are told on the way there."""
+    """Return a file. A large one is redirected to another address, with its ETag and size in the redirect."""
     kind = kind or "models"
     if (kind, name) in hub.moved:
         prefix = "" if kind == "models" else f"{kind}/"
@@ -45,7 +45,7 @@ def cdn(hub, request, oid):
 
 
 def _content(request, content, headers):
-    """Give all of it, or the range that is asked for."""
+    """Return the content, or the requested range of it."""
     asked = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
     if not asked:
         return Answer(200, content, headers)
@@ -60,7 +60,7 @@ def _content(request, content, headers):
 
 
 def batch(hub, request, name, kind=None):
-    """Say where each large file goes: nowhere if it is here, in one piece, or in parts."""
+    """Return the upload actions of large files: none if present, one request, or several parts."""
     repo_for(hub, request, kind or "models", name, write=True)
     asked = request.json()
     if asked["operation"] != "upload" or asked["hash_algo"] != "sha256":
@@ -110,7 +110,7 @@ def store_part(hub, request, oid, number):
 
 
 def complete(hub, request, oid):
-    """Put the parts together in the order that the client names, each by its number and ETag."""
+    """Join the parts in the order of the client, each by its number and ETag."""
     asked = request.json()
     pieces = []
     for part in asked["parts"]:

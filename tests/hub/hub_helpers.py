@@ -1,4 +1,4 @@
-"""Finished runs without the time to train them, and what of them a hub has received."""
+"""Finished runs without training, and the requests that a Hub has received."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ def recipe_of(model, data, **changes):
 
 
 def make_run(folder, checkpoint, **changes):
-    """Write what a finished run looks like, its weights those of a checkpoint."""
+    """Write the files of a finished run with the weights of a checkpoint."""
     model = folder / "model"
     shutil.copytree(checkpoint, model)
     (model / "README.md").write_text(CARD, encoding="utf-8")
@@ -66,14 +66,14 @@ def set_state(folder, **changes):
 
 
 def refused(function, *arguments, **options):
-    """Give the whole text of the InputError that a call must end with."""
+    """Return the text of the InputError that a call must raise."""
     with pytest.raises(InputError) as caught:
         function(*arguments, **options)
     return str(caught.value)
 
 
 def received(app):
-    """Give all that came in but for the headers, and beside it what was written in base64 there."""
+    """Return the bodies of all requests, and the decoded base64 in them."""
     pieces = []
     for seen in app.state.seen:
         pieces += [f"{seen.method} {unquote(seen.path)}?{unquote(seen.query)}".encode(), seen.body]
@@ -92,7 +92,7 @@ def _decoded(line):
 
 
 def python(code, *arguments, check=True):
-    """Run a program in a new process, where every library reads the environment afresh."""
+    """Run a program in a new process, where every library reads the environment again."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert not check or done.returncode == 0, done.stdout + done.stderr
@@ -100,14 +100,14 @@ def python(code, *arguments, check=True):
 
 
 def cli(*arguments, check=True, **options):
-    """Run the command line in a process of its own, whose client talks to the hub of the tests."""
+    """Run the command line in its own process, whose client uses the test Hub."""
     done = forked_cli(*arguments, **options)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def on_two_processes(folder, *arguments):
-    """Run the command line on two processes that work in a folder."""
+    """Run the command line on two processes in a folder."""
 
     def command():
         sys.argv = ["hf-finetune", *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""The hub of the tests, its API: who am I, repositories, branches, tags, trees, and commits."""
+"""API of the test Hub: users, repositories, branches, tags, trees, and commits."""
 
 import base64
 import json
@@ -49,7 +49,7 @@ def create(hub, request):
 
 
 def validate_yaml(hub, request):
-    """Check the metadata at the head of a card as far as it can be checked without the Hub's own tables."""
+    """Check the metadata of a card as far as possible without the Hub's own tables."""
     text = request.json()["content"].replace("\r\n", "\n")
     errors, warnings = [], []
     if not text.startswith("---\n"):
@@ -108,7 +108,7 @@ def _card(commit):
 
 
 def _pipeline_tag(commit):
-    """Tell from the config, as the Hub does, what a model is for."""
+    """Return the pipeline tag of a model from its config, as the Hub does."""
     if "config.json" not in commit.files:
         return None
     names = " ".join(json.loads(commit.files["config.json"].content).get("architectures") or [])
@@ -168,7 +168,7 @@ def tree(hub, request, kind, name, revision, path=""):
 
 
 def _entries(commit, below=""):
-    """List the files and folders of a commit below a folder."""
+    """Return the files and folders of a commit below a folder."""
     prefix = f"{below}/" if below else ""
     entries = {}
     for path, file in sorted(commit.files.items()):
@@ -235,7 +235,7 @@ def branch(hub, request, kind, name, branch):
 
 
 def tag(hub, request, kind, name, revision):
-    """Make a tag on a revision, or remove the tag that stands in its place."""
+    """Create a tag on a revision, or delete one."""
     repo = repo_for(hub, request, kind, name, write=True)
     if request.method == "DELETE":
         if repo.tags.pop(revision, None) is None:
@@ -249,7 +249,7 @@ def tag(hub, request, kind, name, revision):
 
 
 def preupload(hub, request, kind, name, revision):
-    """Say of each file whether it goes into git or to the large files, and what is in its place now."""
+    """Return for each file whether it is uploaded to git or as a large file, and its current content id."""
     commit = commit_for(repo_for(hub, request, kind, name, write=True), revision)
     found = []
     for file in request.json()["files"]:
@@ -263,7 +263,7 @@ def preupload(hub, request, kind, name, revision):
 
 
 def commit(hub, request, kind, name, revision):
-    """Make one commit of all lines, or none."""
+    """Commit all lines, or none."""
     repo = repo_for(hub, request, kind, name, write=True)
     if revision not in repo.branches:
         raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")

@@ -1,4 +1,4 @@
-"""The hub of the tests, served over HTTP on this machine."""
+"""The test Hub, served over HTTP on this machine."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ READ_TOKEN = "hf_" + "readtoken" * 4
 
 @contextmanager
 def serving():
-    """Serve a new hub with one user, who has a token to write and one to read, until the block ends."""
+    """Serve a new Hub with one user, who has a token to write and one to read, until the block ends."""
     app = App()
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What the hub of the tests knows: repositories with their commits, large files, users and their tokens."""
+"""State of the test Hub: repositories with their commits, large files, users and their tokens."""
 
 import hashlib
 import secrets
@@ -19,7 +19,7 @@ def now():
 
 
 def blob_id(content):
-    """Give the name that git has for a file's content."""
+    """Return git's name of a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
@@ -29,7 +29,7 @@ def goes_to_lfs(path, size, sample):
 
 @dataclass(frozen=True)
 class File:
-    """A file of a commit: its content, and whether only a pointer to it is in git."""
+    """A file of a commit: its content, and whether git has only a pointer to it."""
 
     content: bytes
     large: bool = False
@@ -85,7 +85,7 @@ class Repo:
         return self.commits[self.branches["main"]]
 
     def resolve(self, revision):
-        """Find the commit that a branch, a tag, a ref or the beginning of a commit's name stands for."""
+        """Return the commit of a branch, tag, ref or prefix of a commit's name."""
         short = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
         oid = self.branches.get(short) or self.tags.get(short)
         if oid is None and len(revision) >= 7:
@@ -118,7 +118,7 @@ class User:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came in."""
+    """A received request."""
 
     method: str
     path: str
@@ -129,7 +129,7 @@ class Seen:
 
 @dataclass
 class Hub:
-    """The state of the hub, and what it was asked.
+    """The state of the Hub, and its requests.
 
     Attributes:
         url: Its address.
@@ -157,7 +157,7 @@ class Hub:
     one_name_for_all: bool = False
 
     def add_repo(self, name, kind="models", files=None, **options):
-        """Put a repository there, with its files in one commit; names of large ones are told by their ending."""
+        """Add a repository with its files in one commit; large ones are recognized by their extension."""
         repo = self.repos[kind, name] = Repo(kind, name, **options)
         if files:
             made = {

@@ -1,4 +1,4 @@
-"""The hub of the tests speaks what the real client speaks: each call of it that the package's ways lead to."""
+"""The test Hub supports the real client: each client call that the package uses."""
 
 import hashlib
 from pathlib import Path
@@ -32,7 +32,7 @@ def api(hub):
 
 @pytest.fixture
 def filled(hub):
-    """Give a repository with a small and a large file, and one in a folder."""
+    """Return a repository with a small and a large file, and one in a folder."""
     files = {"config.json": b'{"a": 1}\n', "model.safetensors": WEIGHTS, "more/notes.txt": b"notes\n"}
     return hub.state.add_repo("me/filled", files=files)
 
@@ -43,7 +43,7 @@ def status_of(error, function, *arguments, **options):
     return caught.value.response.status_code
 
 
-# --- Who may what -----------------------------------------------------------------------------------------------
+# --- Permissions ----------------------------------------------------------------------------------------------
 
 
 def test_the_client_learns_who_it_is(hub, api):
@@ -131,7 +131,7 @@ def test_a_folder_is_uploaded_in_one_commit(hub, api, tmp_path):
     assert [seen.method for seen in hub.state.requests(containing="/store/")] == ["PUT"]
     assert len(hub.state.requests("POST", "info/lfs/verify")) == 1
     assert not any("authorization" in seen.headers for seen in hub.state.requests(containing="/store/"))
-    # what is there already is neither sent nor committed
+    # files that exist already are neither sent nor committed
     again = api.upload_folder(repo_id="me/new", folder_path=tmp_path / "folder", commit_message="again")
     assert again.oid == done.oid and len(repo.commits) == 2
     assert len(hub.state.requests(containing="/store/")) == 1

@@ -1,4 +1,4 @@
-"""A finished run is published, others load it, and a second time only what has changed is sent."""
+"""A finished run is published, others load it, and another upload sends only the changes."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def change(run, name, text):
     (run / "model" / name).write_text(text, encoding="utf-8")
 
 
-# --- What arrives -----------------------------------------------------------------------------------------------
+# --- Published files -----------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_published_in_one_commit_and_others_load_it(hub, finished):
@@ -143,7 +143,7 @@ def test_a_tag_alone_makes_no_commit(hub, finished):
     assert not done.created_commit and repo.tags == {"v1": repo.head.oid} and len(repo.commits) == 2
 
 
-# --- A second time ----------------------------------------------------------------------------------------------
+# --- Publishing again ----------------------------------------------------------------------------------------------
 
 
 def test_the_second_time_only_what_has_changed_is_sent(hub, finished):
@@ -168,7 +168,7 @@ def test_nothing_has_changed(hub, finished):
 
 
 def test_weights_of_another_shape_do_not_stay_beside_the_new_ones(hub, finished):
-    """A file of the model before would be loaded in the place of the new ones."""
+    """A file of the previous model would be loaded instead of the new ones."""
     files = {
         "model-00001-of-00001.safetensors": b"old",
         "vocab.txt": b"old",
@@ -197,7 +197,7 @@ def test_somebody_elses_commit_in_between_is_not_lost(hub, finished, waits):
     assert repo.head.title == "somebody else"
 
 
-# --- What is refused before anything is asked -------------------------------------------------------------------
+# --- Errors before any request -------------------------------------------------------------------
 
 
 def test_a_run_that_is_not_finished(hub, finished):

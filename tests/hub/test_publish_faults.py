@@ -1,4 +1,4 @@
-"""What a person is told when the Hub refuses or fails, and that nothing is half published then."""
+"""Messages for refusals and failures of the Hub, after which nothing is published incompletely."""
 
 import pytest
 from hub_helpers import cli, refused
@@ -20,7 +20,7 @@ def is_unpublished(app):
     return repo is None or set(repo.head.files) == {".gitattributes"}
 
 
-# --- Tokens and rights ------------------------------------------------------------------------------------------
+# --- Tokens and permissions ------------------------------------------------------------------------------------------
 
 
 def test_no_token(hub, finished, monkeypatch):
@@ -87,7 +87,7 @@ def test_a_dataset_of_the_same_name_is_no_obstacle_where_kinds_are_apart(hub, fi
     assert not is_unpublished(hub)
 
 
-# --- Room -------------------------------------------------------------------------------------------------------
+# --- Storage -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_file_over_the_limit_for_large_files(hub, finished):
     assert is_unpublished(hub) and not hub.state.requests("PUT")
 
 
-# --- Another one's changes --------------------------------------------------------------------------------------
+# --- Concurrent changes --------------------------------------------------------------------------------------
 
 
 def test_a_conflict(hub, finished, waits):
@@ -136,7 +136,7 @@ def test_a_conflict(hub, finished, waits):
     assert is_unpublished(hub) and waits == []
 
 
-# --- Trouble that passes ----------------------------------------------------------------------------------------
+# --- Temporary failures ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_nobody_waits_for_an_hour(hub, finished, waits):
 )
 @pytest.mark.parametrize("cut", ["", "before", "middle", "after"])
 def test_trouble_that_passes_is_sat_out(hub, finished, waits, method, where, cut):
-    """Also when the work was done, and only the answer was lost."""
+    """Also if the request succeeded, and only its answer was lost."""
     if where in ("/refs", "/tree/"):
         hub.state.add_repo("me/reviews", private=True)
     if cut == "middle" and method == "GET":
@@ -240,7 +240,7 @@ def test_a_tag_that_cannot_be_set_leaves_the_model_published(hub, finished, wait
     assert not publish_to(finished, tag="v1").created_commit and repo.tags == {"v1": repo.head.oid}
 
 
-# --- No Hub at all ----------------------------------------------------------------------------------------------
+# --- Without a Hub ----------------------------------------------------------------------------------------------
 
 
 def test_offline(hub, finished, monkeypatch):

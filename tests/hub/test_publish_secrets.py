@@ -1,4 +1,4 @@
-"""Tokens and paths of this machine never leave it: planted ones are found, named, and not among what was sent."""
+"""Tokens and paths of this machine are never published: planted ones are reported, and not uploaded."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_the_header_of_weights_is_read_too(hub, finished):
 
 
 def test_what_is_planted_where_nothing_is_published_is_not_sent(hub, finished, monkeypatch):
-    """Not refused either: these files stay where they are."""
+    """It is no error either: these files are not published."""
     monkeypatch.setenv("MY_KEY", SECRET)
     planted = f"{SECRET} {finished} {Path.home()}"
     inside = [
@@ -106,7 +106,7 @@ def test_what_is_planted_where_nothing_is_published_is_not_sent(hub, finished, m
 
 
 def test_all_that_arrives_is_searched_by_these_tests(hub, finished):
-    """What the search below the other tests sees: names, small files in base64, and weights."""
+    """The search of the other tests covers names, small files in base64, and weights."""
     publish(plan_publication(finished, "me/reviews"))
     arrived = received(hub)
     assert (finished / "model" / "config.json").read_bytes() in arrived

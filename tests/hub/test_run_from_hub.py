@@ -1,4 +1,4 @@
-"""Whole runs whose model and data have names on the Hub, published at their end, and fine-tuned further."""
+"""Whole runs on a model and data from the Hub, published at their end, and fine-tuned further."""
 
 import json
 
@@ -13,7 +13,7 @@ from hf_finetune.runs.cross_validation import _recipe_of_fold
 
 @pytest.fixture
 def stocked(hub, bert_checkpoint, reviews):
-    """Put a tiny model and tiny data on the hub, both private."""
+    """Put a tiny model and tiny data on the Hub, both private."""
     files = {path.name: path.read_bytes() for path in bert_checkpoint.iterdir()}
     hub.state.add_repo("me/tiny", private=True, files=files)
     hub.state.add_repo("me/reviews", "datasets", private=True, files={"train.csv": reviews.read_bytes()})
@@ -21,7 +21,7 @@ def stocked(hub, bert_checkpoint, reviews):
 
 
 def write_recipe(path, model="me/tiny", **changes):
-    """Write a recipe as a person does."""
+    """Write a recipe."""
     content = {
         "task": "text-classification",
         "model": model,
@@ -64,8 +64,8 @@ def test_model_and_data_from_the_hub_and_the_result_back_to_it(stocked, tmp_path
         "me/reviews",
         None,
     )
-    # what is published is where the next recipe begins
-    stages = [{**STAGE, "best": None}]  # what training ends with, whether it is better or not
+    # the published model is the checkpoint of the next recipe
+    stages = [{**STAGE, "best": None}]  # the trained weights, even if they are not better
     further = write_recipe(tmp_path / "second.yaml", "me/first", stages=stages, publish="me/second")
     cli("run", further, "--output-dir", tmp_path / "further")
     before = load_file(run / "model" / "model.safetensors")

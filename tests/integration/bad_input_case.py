@@ -45,7 +45,7 @@ def nothing(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A bad input.
+    """A bad input and the expected outcome.
 
     Attributes:
         title: Unique title of the case, for the table.
@@ -68,12 +68,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did.
+    """Result of a command.
 
     Attributes:
         code: The exit code.
         message: Standard error, without the spaces that pad its lines.
-        written: Files and folders that are new, gone or changed, by their path below the room's folder.
+        written: Files and folders that are new, deleted or changed, by their path below the folder.
     """
 
     code: int
@@ -82,12 +82,12 @@ class Outcome:
 
 
 class Room:
-    """A folder with a good recipe for images and one for texts, their data, two checkpoints and a finished run.
+    """A folder with a recipe for images and one for texts, their data, two checkpoints and a finished run.
 
-    Every case has it anew, at the same path: the run's recipe names its data by the whole path.
+    Every case gets a fresh copy at the same path, because the run's recipe has absolute paths of its data.
 
     Args:
-        parent: Where it is built.
+        parent: Folder in which it is created.
     """
 
     def __init__(self, parent: Path):
@@ -112,12 +112,12 @@ class Room:
         shutil.copytree(self.folder, self.original)
 
     def reset(self) -> None:
-        """Make everything as it was."""
+        """Restore the original content."""
         shutil.rmtree(self.folder)
         shutil.copytree(self.original, self.folder)
 
     def outcome(self, case: Case) -> Outcome:
-        """Run a case in a fresh room."""
+        """Run a case in a fresh folder."""
         self.reset()
         with contextlib.chdir(self.folder):
             case.prepare(self.folder)
@@ -164,7 +164,7 @@ def _contents(folder: Path) -> dict[str, bytes | None]:
 
 @contextlib.contextmanager
 def _library_logs_to(stream: io.StringIO):
-    """Send to a stream what libraries log to the standard error of when they were imported."""
+    """Redirect logs of libraries from the standard error of their import to a stream."""
     loggers = [logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict)]
     handlers = [one for logger in loggers for one in logger.handlers if type(one) is logging.StreamHandler]
     streams = [handler.setStream(stream) for handler in handlers]

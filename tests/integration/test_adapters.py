@@ -51,11 +51,7 @@ def recipe_of(checkpoints, reviews, squares):
     def make(name, adapter, *selectors, **common):
         text = name == "bert"
         data = {"path": str(reviews if text else squares), "split": {"validation": 0.17, "test": 0.17}}
-        fields = {
-            **STEPS,
-            "best": None,
-            **common,
-        }  # changes must be visible, even if they do not improve the model
+        fields = {**STEPS, "best": None, **common}  # any change must be visible
         return parse_recipe(
             {
                 "task": "text-classification" if text else "image-classification",
@@ -90,15 +86,13 @@ def logits_of(model, name):
 
 def unmerged(recipe, folder, name, stage):
     """Build the model of a stage again, with its adapter."""
-    model = loaded(
-        name, folder / "model"
-    )  # its own labels; the weights of the stage are loaded into its head
+    model = loaded(name, folder / "model")  # the weights of the stage are loaded below
     add_adapter(model, head_names(model), recipe.model.adapter)
     load_weights(model, folder / "stages" / stage / "model.safetensors")
     return model
 
 
-# --- Trained parameters -------------------------------------------------------------------------------------------------
+# --- Trained parameters -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "biases"])

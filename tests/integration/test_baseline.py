@@ -76,7 +76,7 @@ def test_features_report_and_baseline_are_one_function(tmp_path, squares, timm_c
 
 
 def test_examples_of_one_group_are_in_one_fold_of_the_cross_validation(tmp_path, bert_checkpoint):
-    """Two copies of each text of noise are a group: a fold that split them would know the labels of its test examples."""
+    """Two copies of each text of noise are a group: a fold that splits them would know the labels of its test part."""
     table = tmp_path / "data.csv"
     words = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot"]
     generator = np.random.default_rng(0)

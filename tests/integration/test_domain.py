@@ -68,9 +68,7 @@ def adapted(targets, squares, reviews, timm_checkpoint, bert_checkpoint):
         fields = METHODS[method] if method else {}
         domain = {**fields, "target": targets[kind]} if method else None
         recipe = tiny(**{"domain_adaptation": domain, "evaluation": {"linear_probe": None}, **changes})
-        return with_stages(
-            recipe, *[{"best": None}] * 2
-        )  # changes must be visible, even if they do not improve the model
+        return with_stages(recipe, *[{"best": None}] * 2)  # any change must be visible
 
     return make
 
@@ -140,9 +138,7 @@ def test_the_pretraining_is_a_stage_of_its_own_and_the_first_one_begins_with_its
     assert len(backbone) > 10 and same.isdisjoint(
         name for name, value in backbone.items() if value.is_floating_point() and value.ndim > 1
     )
-    assert {
-        name for name in first if name not in backbone
-    } <= same  # the head is still the newly initialized one
+    assert {name for name in first if name not in backbone} <= same  # the head is newly initialized
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])

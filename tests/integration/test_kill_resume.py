@@ -79,7 +79,7 @@ def text_recipe(reviews, checkpoint):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, squares, reviews, timm_checkpoint, bert_checkpoint):
-    """Return both recipes, the contents of their uninterrupted runs, and their folders at the start of the second stage.
+    """Return both recipes, the contents of their uninterrupted runs, and their folders before the second stage.
 
     Print the number of kills at the end.
     """

@@ -24,7 +24,7 @@ from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan
 
-# --- Trained parameters -------------------------------------------------------------------------------------------------
+# --- Trained parameters -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])

@@ -1,4 +1,4 @@
-"""Subjects for the tests of the doctor: tiny checkpoints under recipes whose data is not at hand."""
+"""Check targets for the tests of the doctor: tiny checkpoints with recipes without data."""
 
 import os
 
@@ -21,13 +21,13 @@ def make_subject(task, checkpoint, **changes):
 
 
 def drift_apart(module, inputs):
-    """Stand in for a model whose processes disagree. Lives in a module, so that it can be sent to them."""
+    """Replace a model by one whose processes disagree. In a module, so that it can be pickled."""
     parameter = next(module.parameters())
     parameter.data.add_(1e-3 * int(os.environ.get("RANK", "0")))
 
 
 def scale_under_autocast(module, inputs, outputs):
-    """Stand in for a model that half precision ruins."""
+    """Replace a model by one that half precision breaks."""
     import torch
 
     if torch.is_autocast_enabled("cpu"):
@@ -36,5 +36,5 @@ def scale_under_autocast(module, inputs, outputs):
 
 
 def fail(module, inputs):
-    """Stand in for a model that breaks."""
+    """Replace a model by one that fails."""
     raise RuntimeError("no such luck")

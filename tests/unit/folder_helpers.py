@@ -1,4 +1,4 @@
-"""Data in folders, for tests: how it is written, and what is read of it."""
+"""Data in folders for tests: written, and its labels read."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tiny classifiers under other heads, saved, and loaded again by a process that has no hf_finetune."""
+"""Tiny classifiers with other heads, saved, and loaded by a process without hf_finetune."""
 
 import json
 
@@ -39,14 +39,14 @@ torch.save(found, sys.argv[1])
 
 
 class NoProcessor:
-    """Stands in for a processor, of which nothing is to be saved."""
+    """Processor without files."""
 
     def save_pretrained(self, folder):
         pass
 
 
 def batch_of(model):
-    """Make two inputs; of the texts the second is shorter."""
+    """Return two inputs; the second text is shorter."""
     generator = torch.Generator().manual_seed(0)
     if model.main_input_name == "pixel_values":
         return {"pixel_values": torch.randn(2, 3, 32, 32, generator=generator)}
@@ -56,7 +56,7 @@ def batch_of(model):
 
 
 def save(model, folder):
-    """Save a classifier as a checkpoint whose labels are others than those that are wanted of it."""
+    """Save a classifier as a checkpoint whose labels differ from the requested ones."""
     model.config.id2label = dict(enumerate(["a", "b", "c"]))
     model.config.label2id = {name: index for index, name in enumerate(["a", "b", "c"])}
     model.save_pretrained(folder)
@@ -64,7 +64,7 @@ def save(model, folder):
 
 
 def built(folder, modality, head, names=NAMES):
-    """Build a classifier of a checkpoint."""
+    """Build a classifier from a checkpoint."""
     config = read_config(str(folder), names, "single_label")
     set_head(config, head)
     return build_model(
@@ -75,7 +75,7 @@ def built(folder, modality, head, names=NAMES):
 
 
 def export(model, folder):
-    """Save a finished model, and the inputs that it is tried with; give its logits of them."""
+    """Export a finished model and example inputs; return its logits of them."""
     export_model(model, NoProcessor(), folder)
     torch.save(batch_of(model), folder / "batch.pt")
     with torch.no_grad():
@@ -83,10 +83,10 @@ def export(model, folder):
 
 
 def logits_elsewhere(folders, output):
-    """Load models in a process that cannot import hf_finetune, and give their logits.
+    """Load models in a process that cannot import hf_finetune, and return their logits.
 
     Args:
-        folders: By name, the folder and the modality.
+        folders: Folder and modality by name.
         output: A file for the process to write.
     """
     asked = {name: (str(folder), kind) for name, (folder, kind) in folders.items()}

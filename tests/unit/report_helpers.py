@@ -1,4 +1,4 @@
-"""Finished runs as a report reads them, made up: any number of classes, any target, any text."""
+"""Records of finished runs for reports, with any number of classes, target and text."""
 
 from dataclasses import replace
 
@@ -16,12 +16,12 @@ STEPS = 60
 
 
 def make_record(target="single_label", names=("cake", "soup", "tea"), examples=240, skill=2.0, **changes):
-    """Make a run whose classes are called so and whose model is about so good; ``changes`` are fields of it.
+    """Return a run with the given class names and model quality; ``changes`` are fields of it.
 
     Args:
         target: ``single_label``, ``multi_label`` or ``regression``.
         names: The classes.
-        examples: Of the test split.
+        examples: Number of test examples.
         skill: How much greater the logit of the right class is; 50 has no mistake.
     """
     predictions = _predictions(target, tuple(names), examples, skill)

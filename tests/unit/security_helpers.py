@@ -1,4 +1,4 @@
-"""Inputs that would write a file if any code in them ran, and what shows that they did or did not."""
+"""Inputs that write a file if code in them runs, and checks for that file."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ class Canary:
 
     @property
     def code(self) -> str:
-        """One line of Python that writes the file."""
+        """Return one line of Python that writes the file."""
         return f"open({str(self.path)!r}, 'w').close()"
 
     def script(self, path: Path, content: str = "") -> Path:
@@ -81,7 +81,7 @@ def change_json(path: Path, **changes) -> None:
 
 
 def save_own_model(folder: Path, canary: Canary) -> Path:
-    """Save a text classifier that transformers loads only with the code beside it."""
+    """Save a text classifier that transformers loads only with the code next to it."""
     save_bert(folder)
     canary.script(folder / "modeling_own.py", MODEL)
     auto_map = {
@@ -94,7 +94,7 @@ def save_own_model(folder: Path, canary: Canary) -> Path:
 
 
 def save_own_tokenizer(folder: Path, canary: Canary) -> Path:
-    """Save a text classifier whose tokenizer transformers loads only with the code beside it."""
+    """Save a text classifier whose tokenizer transformers loads only with the code next to it."""
     save_bert(folder)
     canary.script(folder / "tokenization_own.py", TOKENIZER)
     change_json(
@@ -106,7 +106,7 @@ def save_own_tokenizer(folder: Path, canary: Canary) -> Path:
 
 
 def save_own_processor(folder: Path, canary: Canary) -> Path:
-    """Save an image classifier whose processor transformers loads only with the code beside it."""
+    """Save an image classifier whose processor transformers loads only with the code next to it."""
     save_vit(folder)
     canary.script(folder / "processing_own.py", PROCESSOR)
     change_json(

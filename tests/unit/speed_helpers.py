@@ -1,4 +1,4 @@
-"""Ways to compute, and batches to compute with."""
+"""Execution modes and batches for their tests."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Real stages on tiny models: examples, and what can be seen of the training from outside the package."""
+"""Stages on tiny models: examples, and records of the training from outside the package."""
 
 import inspect
 
@@ -33,8 +33,8 @@ class Examples(torch.utils.data.Dataset):
     """Random pixels, or random tokens of one length, with labels of three classes.
 
     Args:
-        model: The model that they are for.
-        count: How many.
+        model: Model that takes them.
+        count: Number of examples.
     """
 
     def __init__(self, model, count):
@@ -66,13 +66,13 @@ def state_of(model):
 
 
 def differing(one, other):
-    """Name the tensors that are not bit for bit the same in two states."""
+    """Return the names of the tensors that are not bit-equal in two states."""
     assert one.keys() == other.keys()
     return {name for name, value in one.items() if not torch.equal(value, other[name])}
 
 
 class StageWatch(TrainerCallback):
-    """What one stage did.
+    """Record of one stage.
 
     Attributes:
         before, after: Every parameter and buffer when training began and ended.
@@ -116,7 +116,7 @@ class StageWatch(TrainerCallback):
 
 
 class WholeBatch(TrainerCallback):
-    """At each optimiser step, take the gradient of the mean cross-entropy over all of its examples at once.
+    """At each optimizer step, compute the gradient of the mean cross-entropy over all of its examples at once.
 
     Args:
         model: The model, without dropout, its BatchNorms in eval mode: they see a micro-batch only.
@@ -129,7 +129,7 @@ class WholeBatch(TrainerCallback):
         self.model, self.waiting, self.pairs = model, [], []
 
     def collate(self, examples):
-        """Make a micro-batch, and keep what it was made of."""
+        """Return a micro-batch, and record its examples."""
         self.waiting += examples
         return collate(examples)
 
@@ -171,17 +171,17 @@ def train_stages(
     """Train a model in stages of two steps, as a run does.
 
     Args:
-        model: The model.
+        model: Model.
         folder: Where the stages write.
-        selectors: What each stage trains.
+        selectors: Selector of each stage.
         data: Training examples; eight unless given.
         validation: Validation examples.
         compute_metrics: Metrics on them.
-        best_metric: Which of them chooses the checkpoint; more is better.
+        best_metric: Metric that chooses the checkpoint; higher is better.
         callbacks: Further callbacks of each stage.
         collator: Makes a batch.
         speed: Precision, layout and compilation.
-        watched: Whether to look at what each stage does, which takes time.
+        watched: Whether to record each stage, which takes time.
         pretrained: Weights of the checkpoint, for l2_sp.
         changes: Fields of each stage.
 
@@ -217,13 +217,13 @@ def train_stages(
 
 
 def freeze_flags(model, trainable):
-    """Freeze as most tutorials do: flags, and nothing else."""
+    """Freeze as most tutorials do, by ``requires_grad`` alone."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trainable)
 
 
 class Thaw(TrainerCallback):
-    """What one would write first: flip ``requires_grad`` when the second epoch begins."""
+    """The obvious callback: set ``requires_grad`` when the second epoch begins."""
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         if state.epoch and state.epoch >= 1:
@@ -231,15 +231,15 @@ class Thaw(TrainerCallback):
 
 
 def stock_trainer(model, folder, callbacks=(), *, data=None, make=Trainer, **options):
-    """Make a Trainer as a person would: SGD for 2 epochs of two steps, nothing saved.
+    """Return a Trainer: SGD for 2 epochs of two steps, nothing saved.
 
     Args:
         model: The model; or a function that makes one, which is passed as ``model_init``.
         folder: Its output directory.
         callbacks: Its callbacks.
         data: Training examples; eight unless given.
-        make: Makes it.
-        options: Of ``TrainingArguments``, or of the Trainer itself.
+        make: Class of the Trainer.
+        options: Arguments of ``TrainingArguments``, or of the Trainer itself.
     """
     made = (
         {"model_init": model}
@@ -275,6 +275,6 @@ def stock_trainer(model, folder, callbacks=(), *, data=None, make=Trainer, **opt
 
 
 def optimizer_names(trainer):
-    """Name the parameters that a Trainer's optimiser holds, group by group."""
+    """Return the names of the parameters in a Trainer's optimizer, by group."""
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     return [[names[id(p)] for p in group["params"]] for group in trainer.optimizer.param_groups]

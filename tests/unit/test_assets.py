@@ -1,4 +1,4 @@
-"""Archives are fetched whole and never executed; assets are made whole or not at all."""
+"""Archives are downloaded completely and never executed; assets are made completely or not at all."""
 
 import csv
 import hashlib
@@ -23,7 +23,7 @@ import archives
 import lite0
 from archives import Archive, AssetError, fetch, sha256
 
-# not an import statement: the linter would sort it by whether a folder of that name has been made
+# not an import statement: the linter would sort it depending on whether a folder of that name exists
 assets = importlib.import_module("assets")
 
 METADATA = "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"
@@ -45,7 +45,7 @@ def described(path: Path, digest: str | None = None) -> Archive:
 
 @pytest.fixture
 def index(tmp_path, monkeypatch) -> Path:
-    """A folder that pip takes for the only package index."""
+    """A folder that pip uses as the only package index."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
@@ -160,7 +160,7 @@ def test_the_modules_of_the_published_weights():
 
 @pytest.fixture
 def published() -> dict[str, torch.Tensor]:
-    """Random weights under the published names."""
+    """Random weights with the published names."""
     torch.manual_seed(0)
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     for name, buffer in model.named_buffers():
@@ -303,7 +303,7 @@ def test_the_reviews_are_read_from_the_archive_within(tmp_path, kind, make):
 
 @pytest.fixture
 def copied(wheel):
-    """An asset that is its archive's copy."""
+    """An asset that is a copy of its archive."""
 
     def copy(source, folder, archive):
         (folder / "copy").write_bytes(source.read_bytes())
@@ -317,7 +317,7 @@ def test_a_finished_asset_is_left_alone_and_a_damaged_one_made_anew(copied, whee
     place = assets.make(copied, to)
     assert (place / "copy").read_bytes() == wheel.read_bytes()
     written = (place / "copy").stat().st_mtime_ns
-    (to / "archives" / wheel.name).unlink()  # a finished asset needs it no more
+    (to / "archives" / wheel.name).unlink()  # a finished asset no longer needs it
     wheel.rename(tmp_path / wheel.name)
     assert assets.make(copied, to) == place
     assert (place / "copy").stat().st_mtime_ns == written

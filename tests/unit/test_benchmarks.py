@@ -1,4 +1,4 @@
-"""The figures and the page of the benchmarks, and what each contender is told. Nothing is trained, nothing is timed."""
+"""Figures and page of the benchmarks, and the work of each contender. No training and no timing."""
 
 import json
 import sys
@@ -127,7 +127,7 @@ def test_an_unknown_name_is_refused(capsys):
 
 
 class FakeInputs:
-    """Names what would be made."""
+    """Returns the names of inputs without making them."""
 
     def dishes(self, train=None, evaluation=None):
         return f"dishes {train} {evaluation}"

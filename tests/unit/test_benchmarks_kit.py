@@ -1,4 +1,4 @@
-"""The kit's benchmark: what it trains on, what it compares, and its page."""
+"""The kit's benchmark: its data, its comparisons, and its page."""
 
 import collections
 import os
@@ -142,7 +142,7 @@ def test_a_setting_that_is_right_where_the_other_is_not_is_better():
     rows = [effect("b", seed, [1] * 80 + [0] * 20) for seed in range(3)]
     found = compare(rows, others)
     assert (found.mean, found.difference) == pytest.approx((0.8, 0.2))
-    # 100 examples of which 20 count 1: the deviation of their mean is sqrt(0.2 x 0.8 / 100) = 0.04
+    # 100 examples, 20 of which count 1: the deviation of their mean is sqrt(0.2 x 0.8 / 100) = 0.04
     assert found.interval == pytest.approx((0.2 - 1.96 * 0.04, 0.2 + 1.96 * 0.04), abs=0.01)
     assert found.verdict == "better" and compare(others, rows).verdict == "worse"
     rows[0] = effect("b", 0, [1] * 90 + [0] * 10)
@@ -181,9 +181,9 @@ def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
         for setting, seconds, peak in ((first, 10.0, 2**30), (second, 15.25, 2**29))
         for seed in range(2)
     ]
-    costs.append(Cost(group, third, 0, "d", "2 CPU cores", 20.0, None))  # beside 10.0 of the same seed
+    costs.append(Cost(group, third, 0, "d", "2 CPU cores", 20.0, None))  # against 10.0 with the same seed
     costs += [Cost(group, third, 1, "d", "64 CPU cores", 1.0, None)]
-    costs += [Cost(group, third, 2, "d", "2 CPU cores", 1.0, None)]  # of which there is none to compare with
+    costs += [Cost(group, third, 2, "d", "2 CPU cores", 1.0, None)]  # without a counterpart
     text = render(Results(tuple(effects), tuple(costs)))
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     assert lines[0] == f"| `{first}` | 0.500 |  |  | reference | 10.5 s | 1,024 MiB |"
@@ -200,7 +200,7 @@ def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
     )
     assert "1,000 reviews" not in render(
         Results(tuple(effects[:-1]), tuple(costs))
-    )  # not measured to the end
+    )  # not measured completely
 
 
 @pytest.mark.slow
@@ -232,14 +232,14 @@ def test_an_unknown_group_is_told(capsys):
 
 
 def found(seconds):
-    """Give the answer of a run that finds two of three test examples."""
+    """Return the answer of a run with two of three test examples correct."""
     test = {"accuracy": 2 / 3, "balanced_accuracy": 0.75}
     return {"seconds": seconds, "peak_bytes": 2**30, "test": test, "labels": [0, 0, 1], "right": [1, 0, 1]}
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Let runs take no time, and give what was asked for."""
+    """Replace runs by instant ones, and return the list of requested runs."""
     asked = []
 
     def run_child(module, work, *, threads=None):
@@ -279,7 +279,7 @@ def test_runs_at_a_time_have_cores_of_their_own_and_as_many_each(tmp_path, asked
     assert {(cores, threads) for *_, cores, threads in asked} <= {((1, 2), 2), ((5, 7), 2)}
     assert {row.machine for row in rows.costs} == {"2 CPU cores each, 2 runs at a time"}
     assert shares(3) == [[1], [2], [5]] and shares(1) == [[1, 2, 5, 7]]
-    # of the test examples two are of one class and one of the other
+    # two test examples are of one class and one of the other
     assert {(row.value, row.weights) for row in rows.effects} == {(0.75, (0.75, 0.75, 1.5))}
 
 

@@ -1,4 +1,4 @@
-"""What the kit's page says of sources and tests: the tests exist, and use the option."""
+"""Sources and tests on the kit's page: the tests exist, and use the option."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ TESTS = ROOT / "tests"
 
 
 def text_of(file):
-    """Give the text of a test, and of what it takes its stages and runs from."""
+    """Return the text of a test, and of the fixtures and helpers that it uses."""
     text = (TESTS / file).read_text(encoding="utf-8")
     for helper in re.findall(r"^from (\w+) import", text, re.MULTILINE):
         for path in (TESTS / f"{helper}.py", (TESTS / file).parent / f"{helper}.py"):
@@ -39,7 +39,7 @@ def test_the_tests_that_are_named_exist_and_use_the_option(proof):
 def test_no_option_is_left_out():
     words = {proof.word for proof in PROOFS}
     assert words >= set(RegularizeSpec.model_fields)
-    assert words >= set(ScheduleSpec.options()) - {"linear"}  # what everything else is tested with
+    assert words >= set(ScheduleSpec.options()) - {"linear"}  # the default, which all other tests cover
     assert words >= set(BalanceSpec.options()) - {"none"}
     assert words >= {"weight_decay", "label_smoothing", "early_stopping", "dropout", "drop_path"}
     assert words >= {"mlp", "cosine", "cls", "mean", "attention", "logistic_regression", "ridge"}

@@ -1,4 +1,4 @@
-"""The small sets: how they are cut, what is run on them, and their page."""
+"""The small data sets: their splits, their runs, and their page."""
 
 import collections
 import csv
@@ -139,7 +139,7 @@ def test_the_page_has_the_defaults_on_the_test_splits_and_every_setting_on_the_v
     rows = [row(seed=0), row(seed=1, right=(1, 1, 1, 1)), row("nature", right=(0, 0), features=(0, 0))]
     rows += [row(setting=setting, trained=0.25, trained_loss=1.5, seconds=3.0) for setting in OTHERS]
     rows += [row("nature", setting) for setting in OTHERS]
-    rows += [row("stamps")]  # not measured to the end
+    rows += [row("stamps")]  # not measured completely
     text = render(rows)
     assert "| setting | *food* (1) | *nature* (1) | mean | kept | loss | time |" in text
     assert "| *food* | 20 | 4 | 4 |" in text.replace(SETS["food"].about + " | ", "")
@@ -159,7 +159,7 @@ def test_the_page_in_the_documents_is_that_of_the_rows():
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Let runs take no time, and give what was asked for."""
+    """Replace runs by instant ones, and return the list of requested runs."""
     asked = []
 
     def run_child(module, work, *, threads=None):

@@ -1,4 +1,4 @@
-"""The frozen prefix is found, passed by, and gives the same bits, on every architecture and at several depths."""
+"""The frozen prefix is located, skipped, and gives the same bits, on every architecture and at several depths."""
 
 import copy
 from dataclasses import replace
@@ -17,7 +17,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
 from hf_finetune.training.freezing import freeze_all_but
 
-# ALBERT's one layer is at every depth, so that nothing is frozen below the last.
+# ALBERT's one layer is at every depth, so no layer below the last one is frozen.
 WHOLE = {("albert", "last:2")}
 
 
@@ -105,7 +105,7 @@ def test_a_model_that_is_trained_from_the_first_layer_on_has_no_prefix(tiny_mode
 
 
 class Wayward(nn.Module):
-    """A backbone whose output goes to the head past the boundary too, or is drawn at random."""
+    """A backbone whose output bypasses the boundary to the head, or is random."""
 
     main_input_name = "pixel_values"
 
@@ -174,7 +174,7 @@ def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
         ("bert", "mean", "classifier.layers", ("examples", 16)),
         ("bert", "cls", "classifier.layers", ("examples", 16)),
         ("bert", "attention", "classifier", ("examples", "tokens", 16)),  # its weights are trained
-        ("roberta", None, "classifier", ("examples", "tokens", 16)),  # behind the first token is a dropout
+        ("roberta", None, "classifier", ("examples", "tokens", 16)),  # a dropout follows the first token
         ("bert", None, "classifier", ("examples", 16)),
     ],
 )

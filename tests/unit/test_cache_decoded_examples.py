@@ -1,4 +1,4 @@
-"""Images decoded once: the same bits as without, and what is kept is kept safely, or the run goes on without it."""
+"""Images decoded once: the same bits as without the cache, which is safe, and otherwise not used."""
 
 import errno
 import io
@@ -55,7 +55,7 @@ def once(inputs, folder, **changes):
 
 
 def assert_same(one, other, epochs=(0, 1)):
-    """Compare the splits of two inputs in several epochs, bit for bit. Gives all of the training images."""
+    """Compare the splits of two inputs in several epochs, bit for bit. Return all training images."""
     seen = []
     for epoch in epochs:
         for inputs in (one, other):
@@ -84,7 +84,7 @@ def images_of(images, labels=None, feature=None):
 
 
 def turned():
-    """Give a JPEG that its camera held upside down."""
+    """Return a JPEG of a camera that was held upside down."""
     exif, buffer = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
     noise(40, 30, seed=9).save(buffer, "JPEG", exif=exif)

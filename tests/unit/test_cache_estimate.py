@@ -1,4 +1,4 @@
-"""What a plan says of frozen work is what a run keeps."""
+"""The cache that a plan estimates is the cache of the run."""
 
 import pytest
 import torch

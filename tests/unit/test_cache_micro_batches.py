@@ -1,4 +1,4 @@
-"""Batches of images are computed in pieces on the CPU: all of them, in their order, and no piece too large."""
+"""Batches of images are computed in micro-batches on the CPU: completely, in order, and none too large."""
 
 import pytest
 import torch

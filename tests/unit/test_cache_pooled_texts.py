@@ -1,4 +1,4 @@
-"""Texts pooled in several ways: values by hand, what is compared, and that padding has no part in it."""
+"""Texts pooled in several ways: values by hand, comparison of poolings, and no effect of padding."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is kept of a frozen prefix: how many versions, in which parts, by whom, and when it pays."""
+"""The prefix cache: number of versions, parts of entries, their processes, and when it is worthwhile."""
 
 from dataclasses import replace
 
@@ -195,7 +195,7 @@ def test_nothing_is_kept_where_little_time_is_saved(model, settings, monkeypatch
 
 
 def test_a_machine_that_pauses_does_not_pass_for_a_slow_model(model, settings, monkeypatch):
-    """A batch takes 0.004 s, but for one that takes 30; to write and to read takes no time."""
+    """A batch takes 0.004 s, except one of 30 s; writing and reading take no time."""
     clock = iter([0.0, 0.004, 30.004, 30.008])
     monkeypatch.setattr(writer, "perf_counter", lambda: next(clock, 30.008))
     with pytest.raises(CacheUnavailableError, match="caching would save less than 2 s"):

@@ -1,4 +1,4 @@
-"""Rows in files: read as they were written, in any order and any process; damage is seen, and old ones are removed."""
+"""Rows in files: read as written, in any order and any process; damage is detected, and old entries are removed."""
 
 import os
 import pickle
@@ -100,7 +100,7 @@ def test_the_least_recently_used_is_removed_first(tmp_path):
 
 
 def test_the_parts_of_a_version_are_listed_and_removed_together(tmp_path):
-    for name in ("one.0-7", "one.7-14", "two-00"):  # a number is what older versions wrote
+    for name in ("one.0-7", "one.7-14", "two-00"):  # older versions wrote a number
         write(tmp_path / name, rows_of(torch.float32), about=name[:3])
     os.utime(tmp_path / "one.0-7", (1e9, 1e9))
     os.utime(tmp_path / "two-00", (1.1e9, 1.1e9))

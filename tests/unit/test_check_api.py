@@ -1,4 +1,4 @@
-"""What ``tools/check_api.py`` checks: sections of docstrings, examples and entries in the documentation."""
+"""The checks of ``tools/check_api.py``: sections of docstrings, examples and entries in the documentation."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The rules that ``tools/check_rules.py`` checks: each is broken by a small package, and kept by this one."""
+"""The rules of ``tools/check_rules.py``: each is broken by a small package, and kept by this one."""
 
 import sys
 from pathlib import Path

@@ -72,7 +72,7 @@ def test_a_quarter_turn_and_nothing_at_all():
     image = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8).expand(3, 2, 2)
     assert warp(image, keras_matrix(0.0, (0.0, 0.0), 0.0, (1.0, 1.0)))[0].tolist() == [[1, 2], [3, 4]]
     turned = warp(image, keras_matrix(math.pi / 2, (0.0, 0.0), 0.0, (1.0, 1.0)))[0]
-    # row r and column c, from the centre, was row -c and column r: the first corner was that below it
+    # row r and column c, from the center, was row -c and column r: the first corner was that below it
     assert turned.tolist() == [[3, 1], [4, 2]]
 
 

@@ -1,4 +1,4 @@
-"""Files in folders: every layout reads all files that are there, with their labels, or says which it does not."""
+"""Files in folders: every layout reads all files with their labels, or reports which it does not read."""
 
 import os
 from collections import Counter
@@ -144,7 +144,7 @@ def test_links_in_a_circle_are_refused(tmp_path, target):
     touch(tmp_path / "data", "cat/1.png", "dog/1.png")
     link(tmp_path / "data/cat/again", Path(target))
     where = os.path.realpath(tmp_path / "data/cat" / target)
-    if target == "../..":  # comes back only below: the data is not in its own class folder
+    if target == "../..":  # only this link leads back: the data is not in its own class folder
         touch(tmp_path, "data/more.png")
     said = refusal(tmp_path / "data", nested="join")
     assert "must not be a link to one of its parent folders. Got a link to '" in said
@@ -153,7 +153,7 @@ def test_links_in_a_circle_are_refused(tmp_path, target):
 
 def test_links_that_lead_nowhere(tmp_path):
     touch(tmp_path, "cat/1.png", "dog/1.png")
-    link(tmp_path / "dog/2.png", Path("nothing.png"))  # told with the files that cannot be read
+    link(tmp_path / "dog/2.png", Path("nothing.png"))  # reported with the unreadable files
     assert ("train", "dog/2.png") in labels_of(images(tmp_path))
     link(tmp_path / "bird", tmp_path / "nothing")
     link(tmp_path / "round", tmp_path / "round")
@@ -250,7 +250,7 @@ def test_a_wrapped_table_and_a_wrapped_saved_dataset(tmp_path):
     assert len(texts(tmp_path / "saved").splits["train"]) == 1
 
 
-# --- Names, and files that are left aside --------------------------------------------------------------------------
+# --- Names, and files that are not read ----------------------------------------------------------------------------
 
 
 def test_names_of_every_kind(tmp_path):

@@ -1,4 +1,4 @@
-"""Short hashes of inputs: kept, read again, and counted."""
+"""Short hashes of inputs: saved, loaded, and counted."""
 
 import numpy as np
 from datasets import Dataset

@@ -1,4 +1,4 @@
-"""What several processes share: each example once, fillers that do not count, exact counts of labels."""
+"""Sampling for several processes: each example once, fillers that do not count, exact counts of labels."""
 
 import math
 
@@ -56,7 +56,7 @@ def test_a_step_holds_the_same_examples_on_any_number_of_processes():
 
 
 def padded(order, lengths, size):
-    """Count the tokens of all batches, padding included."""
+    """Return the number of tokens of all batches, including padding."""
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     return sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
 
@@ -117,7 +117,7 @@ class Numbers(torch.utils.data.Dataset):
 
 
 def loaders(labels, batch_size, processes, wrap=True):
-    """Make the loader of each process as the Trainer does: ours, or accelerate's own."""
+    """Return the loader of each process as the Trainer makes it: ours, or accelerate's own."""
     for process in range(processes):
         if wrap:
             sampler = RandomSampler(range(len(labels)))
@@ -148,7 +148,7 @@ def test_accelerate_gives_each_process_its_own_batches_in_an_order_that_all_agre
 
 
 def test_accelerate_alone_still_counts_some_examples_twice():
-    """When this fails, accelerate deals uneven epochs exactly, and ``DistributedBatchSampler`` can go."""
+    """When this fails, accelerate distributes uneven epochs exactly, and ``DistributedBatchSampler`` can be removed."""
     seen = [
         index for loader in loaders(range(7), 2, 2, wrap=False) for batch in loader for index in batch["x"]
     ]
@@ -177,7 +177,7 @@ def test_beyond_the_end_examples_come_again_without_their_labels(labels, filler)
 
 
 def test_an_amount_of_minus_100_counts():
-    """transformers 5.23 leaves it out of the number that the loss is divided by."""
+    """transformers 5.23 does not count it in the number of labels that divides the loss."""
     assert valid_labels(torch.tensor([-100.0, 3.0, math.nan])).tolist() == [True, True, False]
     assert valid_labels(torch.tensor([-100, 3])).tolist() == [False, True]
 
@@ -217,7 +217,7 @@ def test_a_filler_changes_neither_loss_nor_gradient(target, labels, filler):
     why="The labels of a step are counted exactly: targets of -100 count, padding does not",
 )
 def test_the_trainer_counts_amounts_exactly(tmp_path, tiny_model):
-    """The stock Trainer leaves out every label that is -100, an amount too, and counts what is missing."""
+    """The stock Trainer ignores every label of -100, also a continuous one, and counts missing values."""
     options = TrainingArguments(output_dir=str(tmp_path), report_to="none")
     trainer = SingleStageTrainer(
         groups=(), compute_loss_func=loss_for("regression"), model=tiny_model("bert"), args=options

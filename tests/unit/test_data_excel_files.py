@@ -1,4 +1,4 @@
-"""Excel workbooks: what their cells show, as text."""
+"""Excel workbooks: the displayed values of their cells, as text."""
 
 from datetime import date, datetime
 

@@ -1,4 +1,4 @@
-"""Folders next to metadata files, tables and archives: what each of them says, and which is used."""
+"""Folders next to metadata files, tables and archives: the labels in each, and which one is used."""
 
 from collections import Counter
 
@@ -47,7 +47,7 @@ def test_pictures_that_metadata_does_not_list_and_the_other_way_round(tmp_path):
     assert labels_of(source) == {
         ("train", "train/0.png"): "cat",
         ("train", "train/9.png"): "dog",
-    }  # told as unreadable
+    }  # reported as unreadable
     assert source.notes == (
         "test/ has no class folders, so the test split counts as missing.",
         "train: images that no metadata file lists were not read: '1.png', 'deep/2.png'.",

@@ -1,4 +1,4 @@
-"""Picture files: what is read of them, what is told, and how much memory it takes."""
+"""Image files: pixels that are read, messages, and memory use."""
 
 import io
 import struct
@@ -60,7 +60,7 @@ def test_the_ending_of_a_file_does_not_matter(tmp_path):
 
 @pytest.mark.parametrize("size", [3_000_000, 70_000_000])
 def test_text_in_a_png_is_left_out(size):
-    """Pillow refuses a file with so much text, as programs that generate pictures write it."""
+    """Pillow refuses a file with so much text, which image generators write."""
     info = PngInfo()
     info.add_text("workflow", "x" * size, zip=size < 10_000_000)
     image, _ = read_image(encoded(Image.new("RGB", (8, 8), "red"), pnginfo=info))
@@ -103,7 +103,7 @@ def test_a_picture_beyond_the_limit_is_refused_with_its_size_and_what_to_do():
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_a_large_picture_is_decoded_once_and_reduced(kind, small_limit, monkeypatch, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned to the right
+    exif[0x0112] = 6  # to be rotated clockwise
     image = Image.new("RGB", (400, 200), "white")
     image.paste((0, 0, 0), (0, 0, 80, 80))
     (tmp_path / "a").write_bytes(encoded(image, kind, exif=exif))
@@ -189,7 +189,7 @@ print(set(faults), len(check.notes()), (resource.getrusage(resource.RUSAGE_SELF)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units")
 def test_the_memory_for_large_pictures_does_not_grow_with_their_number(tmp_path):
-    """Each of 40 megapixels takes 160 MB where it is decoded; 8 threads would hold all of them, and copies."""
+    """Each of 40 megapixels takes 160 MB once decoded; 8 threads would hold all of them, and copies."""
     for number in range(5):
         Image.new("RGBA" if number % 2 else "RGB", (8000, 5000)).save(
             tmp_path / f"{number}.png", compress_level=1

@@ -1,4 +1,4 @@
-"""Which files are pictures, and what is said of files that have to be converted first."""
+"""Which files are images, and the message for files that have to be converted first."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Paths of pictures in tables, as other programs and systems write them."""
+"""Paths of images in tables, as other programs and systems write them."""
 
 import base64
 import itertools

@@ -34,7 +34,7 @@ def pixel(image, x=0, y=0):
 
 
 def through_file(image, kind="PNG", **options):
-    """Write an image and read it back, as it comes from a person's disk."""
+    """Write an image and read it back, as a user's file is read."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return Image.open(io.BytesIO(buffer.getvalue()))
@@ -161,7 +161,7 @@ def test_only_stronger_presets_touch_colours():
 
 
 def one_by_one(augment):
-    """Compose a preset that scales and normalises each image by itself."""
+    """Return a preset that scales and normalizes each image separately."""
     jitter = {"light": 0.0, "standard": 0.2, "strong": 0.4}[augment]
     return v2.Compose(
         [
@@ -184,7 +184,7 @@ def one_by_one(augment):
 
 
 def both_ways(augment, count=24):
-    """Give a batch, and the same images augmented and normalised one by one."""
+    """Return a batch, and the same images augmented and normalized one by one."""
     transform, reference = train_transform(augment, 24, MEAN), one_by_one(augment)
     images = [noise(40 + index, 30, seed=index) for index in range(count)]
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""JSON files in all the forms that pandas writes, and what else is called .json."""
+"""JSON files in all forms that pandas writes, and other files called .json."""
 
 import json
 
@@ -130,7 +130,7 @@ def test_classes_that_a_file_lists_name_the_numbers_of_its_rows(tmp_path):
 @pytest.mark.parametrize(
     "beside, label",
     [
-        ({"metainfo": {"classes": ["a", "b"]}}, 2),  # no place in the list
+        ({"metainfo": {"classes": ["a", "b"]}}, 2),  # no position in the list
         ({"metainfo": {"classes": ["a", "a"]}}, 1),
         ({"classes": ["a", "b"]}, 0.5),
         ({"version": 1}, 1),

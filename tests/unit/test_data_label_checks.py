@@ -127,7 +127,7 @@ def test_rows_are_left_out_without_the_images_being_written_anew(tmp_path):
 
 
 def test_damaged_rows_do_not_take_a_class_out_of_a_split(tmp_path):
-    """Three examples of a class, of which two are damaged: too few for three splits once they are left out."""
+    """Three examples of a class, two of which are damaged: too few for three splits without the damaged ones."""
     rows = [*ROWS, ("rare one", "rare"), ("", "rare"), (" ", "rare")]
     path = write(tmp_path / "r.csv", rows)
     with pytest.raises(InputError, match=r"Each class must have at least 3 examples.*Got 'rare': 1\."):

@@ -1,4 +1,4 @@
-"""Labels in every form that tables have: separated cells, list literals, a column or a place for each class."""
+"""Labels in every form of tables: separated cells, list literals, a column or a position for each class."""
 
 import pytest
 

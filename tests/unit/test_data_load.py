@@ -27,7 +27,7 @@ def picture(path, color="red"):
 
 
 def test_class_folders_keep_their_labels_and_paths(tmp_path):
-    root = tmp_path / "food [new]"  # characters that a pattern of file names would take for its own
+    root = tmp_path / "food [new]"  # characters that a file pattern would interpret
     picture(root / "soup" / "1.png")
     picture(root / "cake" / "2.png")
     picture(root / "cake" / "3.JPG")
@@ -154,7 +154,7 @@ def test_a_full_disk_is_no_wrong_input(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """Stands for the Hub: gives or raises what it is told to, and keeps what it was asked."""
+    """Fake of the Hub: returns or raises prepared results, and records its calls."""
     monkeypatch.chdir(tmp_path)
     asked = {}
 

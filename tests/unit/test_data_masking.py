@@ -1,4 +1,4 @@
-"""Masks: which tokens and pixels, what they become, and the loss of filling them in."""
+"""Masking: which tokens and pixels, their replacement, and the reconstruction loss."""
 
 import math
 
@@ -133,7 +133,7 @@ def test_masked_pixels_become_the_mean_colour_and_are_what_is_asked_for():
 
 
 def test_the_loss_of_pixels_is_that_of_simmim():
-    """(|x - x'| * mask).sum() / mask.sum() / channels, as in its code, but for the 1e-5 there."""
+    """(|x - x'| * mask).sum() / mask.sum() / channels, as in its code without the 1e-5 there."""
     chance = torch.Generator().manual_seed(0)
     wanted, made = (torch.randn(2, 3, 8, 8, generator=chance) for _ in range(2))
     mask = torch.rand(2, 1, 8, 8, generator=chance) < 0.6

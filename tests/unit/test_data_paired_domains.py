@@ -1,4 +1,4 @@
-"""Examples with an input of another domain beside them: which, in which epoch, and in one batch."""
+"""Examples paired with an input of another domain: which one, in which epoch, and in one batch."""
 
 from collections import Counter
 

@@ -28,7 +28,7 @@ def png(number):
 
 
 def write_pictures(root, classes, count, start=0):
-    """Write ``count`` different pictures for each class."""
+    """Write ``count`` different images for each class."""
     for index, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for row in range(count):
@@ -129,7 +129,7 @@ def test_a_saved_dataset_of_images(tmp_path):
     data = prepare(tmp_path / "saved", "image", validation=0)
     assert sizes(data) == (4, None, 2)
     assert data.label_names == ("a", "b")
-    assert sorted((tmp_path / "saved").iterdir()) == before  # nothing is left beside a person's data
+    assert sorted((tmp_path / "saved").iterdir()) == before  # no file is left next to the user's data
 
 
 def test_texts_and_pairs(tmp_path):

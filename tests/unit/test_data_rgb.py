@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits, of fractions and of rare modes: scaled by one rule for each kind, or refused."""
+"""Images of more than 8 bits, of floats and of rare modes: scaled by one rule for each kind, or an error."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ ITSELF = "its own lowest to its highest value"
 
 
 def ramp(low, high, kind="float32"):
-    """Make a picture whose values rise evenly from its first to its last pixel."""
+    """Return an image whose values rise evenly from its first to its last pixel."""
     return Image.fromarray(np.linspace(low, high, 4096).reshape(64, 64).astype(kind))
 
 
@@ -26,7 +26,7 @@ def through_file(image, kind="TIFF", **options):
 
 
 def png_of_16_bit_colors(values):
-    """Write a PNG, which Pillow cannot do at 16 bits in color."""
+    """Return a PNG of 16-bit colors, which Pillow cannot write."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -68,7 +68,7 @@ def test_the_narrowest_common_range_that_holds_all_values(low, high, kind, name,
     assert (values.name, image.mode) == (name, "RGB")
     assert (shown.min(), shown.max()) == (black, white)
     grey = shown[..., 0].ravel().astype(int)
-    assert (np.diff(grey) >= 0).all()  # and what is brighter stays brighter
+    assert (np.diff(grey) >= 0).all()  # and brighter pixels stay brighter
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_lab_comes_out_in_its_colors():
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "1", "CMYK", "I;16", "F"])
 def test_averaging_while_converting_is_averaging_afterwards(mode, monkeypatch):
-    """And strips change nothing: here they are of three rows, where the last one has two."""
+    """Strips change nothing: here they have three rows, and the last one two."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (50, 40, 3), dtype=np.uint8))
     if mode in ("I;16", "F"):

@@ -1,4 +1,4 @@
-"""Augmentation follows from the seed, the epoch and the example, and from nothing else."""
+"""Augmentation depends only on the seed, the epoch and the example."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Columns that are carried beside the examples, from every form of data."""
+"""Columns that accompany the examples, from every data format."""
 
 import json
 
@@ -33,7 +33,7 @@ def rows(count=12):
 
 @pytest.fixture(params=["csv", "jsonl", "parquet", "saved"])
 def table(request, tmp_path):
-    """Give the path of the same rows in each form."""
+    """Return the path of the same rows in each format."""
     found, path = rows(), tmp_path / f"data.{request.param}"
     if request.param == "csv":
         lines = [",".join("" if value is None else str(value) for value in row.values()) for row in found]
@@ -142,7 +142,7 @@ def test_a_column_that_holds_texts_in_one_split_does_in_all_and_splits_can_be_jo
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Give two class folders of three pictures in each of two split folders."""
+    """Return two class folders of three images in each of two split folders."""
     for split in ("train", "test"):
         for place, name in enumerate(("cake", "soup")):
             folder = tmp_path / "photos" / split / name

@@ -24,7 +24,7 @@ def noise(mask=0.0, drop=0.0):
 
 
 def draws(numbers):
-    """Give a stand-in for torch.rand that gives these numbers in their order."""
+    """Return a replacement of torch.rand that returns these numbers in order."""
     left = list(numbers)
 
     def rand(size):

@@ -17,7 +17,7 @@ from hf_finetune.tasks.text.truncation import Truncation, TruncationCounter, fin
 
 
 class PythonTokenizer:
-    """A tokenizer that does not tell what it cut, as those that are written in Python."""
+    """A tokenizer that does not report truncation, like those written in Python."""
 
     def __init__(self):
         self.fast = tokenizer()

@@ -1,4 +1,4 @@
-"""Inputs without labels: every form that labelled data has, a folder of images, and what is wrong with them."""
+"""Inputs without labels: every format of labelled data, a folder of images, and their errors."""
 
 import pytest
 from datasets import Dataset, DatasetDict

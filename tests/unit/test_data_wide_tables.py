@@ -1,4 +1,4 @@
-"""Tables of many columns cost as many steps over the whole data as tables of few."""
+"""Tables of many columns take as many passes over the data as tables of few."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The doctor on the checkpoint: every weight accounted for, saved and loaded as it was."""
+"""The doctor's checks of the checkpoint: every weight is accounted for, and survives saving and loading."""
 
 import re
 import shutil
@@ -111,7 +111,7 @@ def test_what_is_saved_is_loaded_by_transformers_and_by_timm(tmp_path, image, te
 
 
 def test_a_model_that_timm_cannot_load_fails(tmp_path, image, monkeypatch):
-    """Take the defence away: as the wrapper itself saves, timm does not find its names."""
+    """Without the defence: timm does not find the weights under the names that the wrapper saves."""
 
     def stock(model, processor, folder):
         model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""``hf-finetune doctor``: the table, the exit codes, and that a check that breaks off is a row."""
+"""``hf-finetune doctor``: the table, the exit codes, and a row for a check that fails with an exception."""
 
 import io
 import re

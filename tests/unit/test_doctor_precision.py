@@ -1,4 +1,4 @@
-"""The doctor on precision: the fastest way that computes the same loss is suggested."""
+"""The doctor's checks of precision: the fastest mode that computes the same loss is suggested."""
 
 import re
 

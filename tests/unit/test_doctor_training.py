@@ -1,4 +1,4 @@
-"""The doctor on training: it passes on what the package does, and fails once a defence is taken away."""
+"""The doctor's checks of training: they pass with the package, and fail once a defence is removed."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_modules_left_in_train_mode_fail(tmp_path, image, monkeypatch):
 
 
 def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
-    """Trap 1 the other way round: the stock optimiser takes all that requires a gradient."""
+    """Trap 1 in reverse: the stock optimizer holds all parameters that require a gradient."""
     monkeypatch.setattr("hf_finetune.training.stage.freeze_all_but", lambda model, names: None)
     monkeypatch.setattr(SingleStageTrainer, "create_optimizer", transformers.Trainer.create_optimizer)
     found = check_stage(subject, 0, tmp_path)
@@ -95,7 +95,7 @@ def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
 
 @pytest.fixture
 def change_first_group(monkeypatch):
-    """Give what changes the first parameter group of every optimizer that is made."""
+    """Return a function that changes the first parameter group of every new optimizer."""
     planned = SingleStageTrainer.create_optimizer
 
     def changing(change):

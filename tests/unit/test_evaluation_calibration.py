@@ -1,4 +1,4 @@
-"""Calibration error, the reliability curve, the temperature, thresholds: against values worked out by hand."""
+"""Calibration error, reliability curve, temperature and thresholds, against values computed by hand."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hf_finetune.targets.class_metrics import cross_entropy_per_example
 
 
 def test_the_error_of_two_bins_by_hand():
-    # 0.9 confident and 2 of 4 right: a gap of 0.4 for four of six; 0.6 confident and all right: 0.4 for two of six.
+    # Confidence 0.9 and 2 of 4 right: a gap of 0.4 for four of six; 0.6 and all right: 0.4 for two of six.
     scores = np.array([[0.9, 0.1]] * 4 + [[0.4, 0.6]] * 2)
     labels = np.array([0, 0, 1, 1, 1, 1])
     assert calibration_error(scores, labels, bins=10) == pytest.approx(0.4)
@@ -60,7 +60,7 @@ def test_the_temperature_of_answers_that_are_all_right_or_all_wrong(wrong, expec
 @pytest.mark.parametrize("target", ["single_label", "multi_label"])
 def test_the_temperature_of_many_classes_is_the_best_one(target):
     chance = np.random.default_rng(0)
-    logits = 3 * chance.normal(size=(300, 900))  # more than are computed at once
+    logits = 3 * chance.normal(size=(300, 900))  # more than one chunk
     if target == "single_label":
         labels = np.where(chance.random(300) < 0.5, logits.argmax(axis=1), chance.integers(0, 900, 300))
     else:

@@ -1,4 +1,4 @@
-"""Two runs on the same test examples: which differences are no luck, and what cannot be compared."""
+"""Two runs on the same test examples: significant differences, and runs that cannot be compared."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ NAMES = ("bread", "soup", "stew")
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Give a maker of runs whose predictions are right with a probability."""
+    """Return a function that makes runs whose predictions are right with a probability."""
 
     def make(name, right, *, ids=None, label_names=NAMES, count=200, seed=0, groups=None):
         labels = np.random.default_rng(0).integers(0, 3, count)
@@ -107,7 +107,7 @@ def test_the_verdict_says_above_below_or_that_it_cannot_tell(make_run, capsys):
 
 
 def test_few_examples_that_differ_do_not_decide():
-    """Four of a hundred, all in one direction: the bootstrap alone would be sure, McNemar's test is not."""
+    """Four of a hundred, all in one direction: significant by the bootstrap alone, but not by McNemar's test."""
     labels = np.zeros(100, dtype=np.int64)
     other = ScoredExamples(labels, np.eye(2)[labels], "single_label")
     first = replace(other, scores=other.scores.copy())

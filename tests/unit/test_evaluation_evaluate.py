@@ -47,7 +47,7 @@ def dataset_of(name, values, feature, target, names=None, **more):
 
 
 def images(tmp_path):
-    """One picture of each kind that must be brought to RGB."""
+    """Return one image of each mode that must be converted to RGB."""
     generator = np.random.default_rng(0)
     paths = []
     for index, mode in enumerate(("RGB", "RGBA", "L", "P", "CMYK")):

@@ -1,4 +1,4 @@
-"""Tables to predict are read as those of training."""
+"""Tables for prediction are read like those of training."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: seeded, around the metric, and as often around the truth as they say."""
+"""Bootstrap intervals: seeded, around the metric, and with the declared coverage."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ CLASSES = 4
 
 
 def drawn(chance, examples, strength=1.5):
-    """Draw examples whose scores are right about three times of four."""
+    """Return examples with correct scores three times of four."""
     labels = chance.integers(0, CLASSES, examples)
     logits = chance.normal(size=(examples, CLASSES)) + strength * np.eye(CLASSES)[labels]
     return scored(labels, probabilities(logits, "single_label"))
@@ -75,7 +75,7 @@ GROUPS, MEMBERS = 40, 5
 
 
 def drawn_in_groups(chance, groups=GROUPS):
-    """Return examples in groups: each group is of one class, and as hard as a whole."""
+    """Return examples in groups: the examples of a group share class and difficulty."""
     rows = np.repeat(np.arange(groups), MEMBERS)
     labels = chance.integers(0, CLASSES, groups)[rows]
     strength = 1.5 + chance.normal(0, 1.5, groups)[rows]
@@ -85,7 +85,7 @@ def drawn_in_groups(chance, groups=GROUPS):
 
 @pytest.mark.slow
 def test_intervals_of_grouped_examples_are_wider_and_cover_the_truth():
-    """As often as they say, within what 200 trials can tell; intervals that ignore the groups do not."""
+    """Coverage within the precision of 200 trials; intervals that ignore the groups cover less."""
     truth = compute_metrics(["accuracy"], drawn_in_groups(np.random.default_rng(10_000), 20_000))["accuracy"]
     trials, held, ignored = 200, 0, 0
     for seed in range(trials):
@@ -119,7 +119,7 @@ def test_where_all_are_right_the_binomial_law_counts_groups():
 
 
 def test_groups_of_unequal_size_are_drawn_whole():
-    """One large group holds all that is wrong: whether it is drawn decides."""
+    """One large group contains all errors, so the metric depends on whether it is drawn."""
     labels = np.zeros(40, dtype=np.int64)
     scores = np.eye(2)[np.array([0] * 20 + [1] * 20)]
     groups = [str(row) for row in range(20)] + ["large"] * 20

@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand, and the names they go by."""
+"""Metrics against values computed by hand, and their names."""
 
 import math
 import warnings
@@ -67,7 +67,7 @@ def test_single_label_by_hand():
             "top5_accuracy": 1.0,
             # Class 0: 0.7 and 0.1 against 0.3 and 0.8 win one pair of four. Class 1: 0.6 and 0.1 win two.
             "roc_auc": (1 / 4 + 2 / 4) / 2,
-            # Of the examples ranked by class 0 its own are second and last; by class 1, first and last.
+            # Of the examples ranked by class 0, its own are second and last; by class 1, first and last.
             "mean_average_precision": ((1 / 2 + 2 / 4) / 2 + (1 / 1 + 2 / 4) / 2) / 2,
             "log_loss": -(math.log(0.7) + math.log(0.1) + math.log(0.6) + math.log(0.1)) / 4,
         }
@@ -118,7 +118,7 @@ def test_multi_label_by_hand():
             "recall_weighted": (3 * 2 / 3 + 1) / 4,
             "f1_weighted": (3 * 4 / 5 + 2 / 3) / 4,
             "exact_match": 1 / 3,
-            "roc_auc": 1.0,  # class 1 alone has both kinds of example
+            "roc_auc": 1.0,  # only class 1 has examples of both kinds
             "mean_average_precision": 1.0,  # class 2 has no example
             "log_loss": -sum(map(math.log, chosen)) / 9,
         }
@@ -347,7 +347,7 @@ def test_metrics_that_are_slow_for_thousands_of_classes_are_computed_on_request_
     chance = np.random.default_rng(0)
     labels, scores = chance.integers(0, 100_000, 4), chance.dirichlet(np.ones(100_000), 4)
     found = compute("single_label", scores, labels, ["matthews_correlation", "cohen_kappa_linear"])
-    assert all(abs(value) < 1 for value in found.values())  # no table of classes by classes is made
+    assert all(abs(value) < 1 for value in found.values())  # no confusion matrix is made
 
 
 SCRIPT = """
@@ -368,7 +368,7 @@ class Share(evaluate.Metric):
 
 @pytest.fixture
 def script(tmp_path):
-    """Write a metric script of one's own."""
+    """Write a metric script."""
 
     def write(name, result):
         path = tmp_path / f"{name}.py"

@@ -61,7 +61,7 @@ def weighted_error(examples):
 
 @pytest.fixture(autouse=True)
 def received(monkeypatch):
-    """Register the metrics, and return what two further ones receive."""
+    """Register the metrics, and return the inputs of two further ones."""
     received = {"repeated": [], "weighted": []}
 
     def spy(name):

@@ -40,7 +40,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three pictures at two depths, a text file, and a damaged picture."""
+    """Three images at two depths, a text file, and a damaged image."""
     folder = tmp_path / "photos"
     (folder / "deep" / "er").mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -309,7 +309,7 @@ def test_tables_of_images(images, photos, tmp_path):
 
 def test_a_damaged_row_ends_its_table_and_nothing_else(texts, tmp_path):
     file = tmp_path / "reviews.jsonl"
-    # Two chunks of ten megabytes: the damage lies in the second.
+    # Two chunks of ten megabytes: the damage is in the second.
     line = json.dumps({"text": "good film", "filler": "x" * 1_000_000})
     file.write_text("\n".join([line] * 15) + '\n{"text":\n')
     found = list(predict(texts, [str(file), "bad"]))

@@ -1,4 +1,4 @@
-"""Columns of the tables that a model predicts: those of training, those given, and those that its config names."""
+"""Columns of the tables for prediction: those of training, those given, and those in the model's config."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Inputs that cannot be predicted: every one is told at once, with its repair."""
+"""Inputs that cannot be predicted: all are reported at once, with a fix."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Finding a finished model and loading it as a pipeline."""
+"""Locating a finished model and loading it as a pipeline."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Metrics of many resamples at once are those of scikit-learn, resample by resample."""
+"""Metrics of many resamples at once equal those of scikit-learn, resample by resample."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""When a validation split is called too small to tell epochs apart, and in what words."""
+"""When a validation split is reported as too small to compare epochs, and the message."""
 
 import pytest
 from scipy.stats import binomtest

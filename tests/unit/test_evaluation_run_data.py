@@ -1,4 +1,4 @@
-"""The examples of a run are found again in data that has changed: pure functions on hashes and small tables."""
+"""The examples of a run are located in data that has changed: pure functions on hashes and small tables."""
 
 import json
 from types import SimpleNamespace
@@ -30,8 +30,8 @@ def hashes(letters):
         ("eabcdf", [3, 4], 2),
         ("abd", [2], 0),
         ("ab", [], 0),
-        ("abccd", [2, 4], 1),  # a further copy of what is tested
-        ("aabcd", [3, 4], 1),  # and of what is trained on
+        ("abccd", [2, 4], 1),  # a further copy of a test example
+        ("aabcd", [3, 4], 1),  # and of a training example
     ],
 )
 def test_examples_are_matched_by_their_contents(there, rows, new):
@@ -46,7 +46,7 @@ def test_copies_within_a_split_are_all_found():
 
 
 class Case:
-    """A table that a run was made of, and what it kept; no model is trained."""
+    """The table of a run, and the files of the run; no model is trained."""
 
     def __init__(self, folder, rows, header="text,label", **data):
         self.path, self.run = folder / "rows.csv", folder / "run"
@@ -62,7 +62,7 @@ class Case:
         )
 
     def keep(self):
-        """Load the data, and write what a run keeps of it."""
+        """Load the data, and write the data files of a run."""
         self.data = load_data(self.recipe)
         write_hashes(self.run / "examples.npz", self.data.hashes)
         manifest = {"stages": [], "fingerprints": {"data": self.data.fingerprint}, "versions": {}, "seed": 0}
@@ -72,7 +72,7 @@ class Case:
         self.path.write_text("\n".join([self.header, *rows]) + "\n", encoding="utf-8")
 
     def found(self, rows, split="test"):
-        """Return the inputs and labels of a split in other rows, and what is said of them."""
+        """Return the inputs and labels of a split in other rows, and the messages."""
         self.write(rows)
         found = load_run_split(self.run, self.recipe, self.model, split)
         return labelled(found.dataset), found.changed

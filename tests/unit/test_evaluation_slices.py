@@ -1,4 +1,4 @@
-"""How good a model is by the values of a column: by hand."""
+"""Metrics by the values of a column, computed by hand."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from hf_finetune.report.slices import slice_tables, slices_verdict
 
 
 def found(right, labels=None):
-    """Give what a model said of examples of two classes, of which it has these right."""
+    """Return predictions for examples of two classes, of which the given ones are correct."""
     labels = np.arange(len(right)) % 2 if labels is None else labels
     answers = np.where(right, labels, 1 - labels)
     scores = np.where(answers[:, None] == np.arange(2), 0.8, 0.2)

@@ -1,4 +1,4 @@
-"""The highest probabilities in place of all: the same metrics, and files that stay small."""
+"""The highest probabilities instead of all: the same metrics, and smaller files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Metrics without a value, or with one that says nothing: why that is so."""
+"""Metrics that are undefined or uninformative: the reported reason."""
 
 import math
 from types import SimpleNamespace

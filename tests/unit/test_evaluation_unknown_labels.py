@@ -1,4 +1,4 @@
-"""Multi-label data of which some labels are unknown: what a model says of those has no effect on anything."""
+"""Multi-label data with unknown labels: the outputs for those have no effect."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
-"""The first promise, on every family: what a stage says is trained is trained, and nothing else moves.
+"""The central guarantee, on every family: a stage trains exactly the parameters that it declares.
 
-Each model goes through four stages of ``train_stage``, as a run does. What is expected is read off the model's modules
-and parameters here, and not taken from the package's own idea of what is frozen.
+Each model is trained in four stages of ``train_stage``, as in a run. The expected values come from the model's modules
+and parameters here, not from the package.
 """
 
 import pytest
@@ -25,7 +25,7 @@ EVERY_ARCHITECTURE = pytest.mark.parametrize(
     [pytest.param(name, marks=[pytest.mark.slow] * (name == "timm/inception_v3")) for name in ARCHITECTURES],
 )
 STAGES = ["head", "last:1", "norms", "all"]
-# Weights of pretraining that no classifier computes with: no stage can move them.
+# Pretrained weights that no classifier uses: no stage can change them.
 UNUSED = {"dinov2": {"dinov2.embeddings.mask_token"}}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -64,11 +64,11 @@ def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path
     initial = state_of(model)
     stages, seen = train_stages(model, tmp_path, STAGES)
     for before, watch in zip([initial, *(watch.after for watch in seen)], seen, strict=False):
-        assert differing(before, watch.before) == set()  # nor does anything move between two stages
+        assert differing(before, watch.before) == set()  # nor does anything change between two stages
     for planned, watch in zip(stages, seen, strict=True):
         trained = set(planned.trainable)
 
-        # the optimiser: each trained parameter once, at the rate of its depth
+        # the optimizer: each trained parameter once, at the rate of its depth
         settings = {parameter: (rate, decay) for names, rate, decay in watch.groups for parameter in names}
         assert sum(len(names) for names, _, _ in watch.groups) == len(settings)
         assert settings == {
@@ -80,7 +80,7 @@ def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path
             if parameter.name in trained
         }
 
-        # what moved: all that is trained, the statistics of the trained BatchNorms, and nothing else, bit for bit
+        # what changed: exactly the trained parameters and the statistics of the trained BatchNorms, bit for bit
         owners = {parameter.rpartition(".")[0] for parameter in trained}
         norms = {name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
         assert set(planned.frozen_batch_norms) == norms - owners
@@ -88,7 +88,7 @@ def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path
         assert changed - trained == {f"{norm}.{buffer}" for norm in norms & owners for buffer in STATISTICS}
         assert trained - changed == trained - watch.moved_by_gradient == trained & UNUSED.get(name, set())
 
-        # the mode: a module that holds nothing trained, and all that is in it, computed in eval
+        # the mode: a module without trained parameters, and all its children, ran in eval mode
         frozen = {
             path
             for path, module in model.named_modules()
@@ -152,7 +152,7 @@ def test_what_stands_before_the_first_trained_layer_gives_the_same_each_time(tin
 
 
 def with_dropout(model, rate=0.2):
-    """Set every dropout and stochastic depth that the architecture has."""
+    """Set every dropout and stochastic depth of the architecture."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
@@ -166,7 +166,7 @@ def _is_in(path, module):
 
 
 def _input_of_first(model, trained, batch):
-    """Give the input of whichever module of trained parameters alone computes first."""
+    """Return the input of the first module that computes with trained parameters only."""
     whole = [
         path
         for path, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""The hooks of methods: the Trainer calls each of them, in the order of the methods, and knows no method by name."""
+"""The hooks of methods: the Trainer calls each of them, in the order of the methods, and names no method."""
 
 import inspect
 from functools import partial

@@ -11,7 +11,7 @@ from hf_finetune.models.layout import head_names
 
 
 class FirstStep(TrainerCallback):
-    """Keep the optimizer's state by parameter name as it is before the first step."""
+    """Record the optimizer's state by parameter name before the first step."""
 
     state = None
 

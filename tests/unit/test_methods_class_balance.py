@@ -1,4 +1,4 @@
-"""Classes of different sizes: weights, losses and draws, by hand or against the reference implementation."""
+"""Class imbalance: weights, losses and sampling, by hand or against the reference implementation."""
 
 import collections
 import math
@@ -152,7 +152,7 @@ def test_the_weights_of_several_labels_are_torchs_pos_weight():
 
 
 def test_the_focal_loss_by_hand():
-    """p = 3/4 of what is right: (1/4)^2 x -log(3/4)."""
+    """p = 3/4 of the correct class: (1/4)^2 x -log(3/4)."""
     logits = torch.tensor([[math.log(3.0), 0.0]])
     loss = balanced_loss("single_label", ClassBalance(gamma=2.0))
     assert loss((logits,), torch.tensor([0])).item() == pytest.approx(-math.log(0.75) / 16, rel=1e-5)
@@ -182,7 +182,7 @@ def test_the_focal_loss_of_shares_is_the_share_of_each_class():
 
 
 def test_the_focal_loss_of_no_example_is_nothing():
-    """Of several tasks one may have no example in a batch."""
+    """With several tasks, a batch may have no example of one."""
     loss = balanced_loss("single_label", ClassBalance(gamma=2.0))
     assert loss((torch.zeros(0, 3),), torch.zeros(0, dtype=torch.long), 4) == 0.0
 
@@ -312,7 +312,7 @@ def test_the_gradient_does_not_depend_on_the_accumulation(tmp_path, tiny_model, 
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
-# --- Draws ------------------------------------------------------------------------------------------------------
+# --- Sampling ------------------------------------------------------------------------------------------------------
 
 SKEWED = [0] * 40 + [1] * 9 + [2] * 1
 

@@ -1,4 +1,4 @@
-"""Ways to balance classes that labels cannot give: told before anything is trained."""
+"""Class balancing that the labels do not allow: reported before training."""
 
 import pytest
 

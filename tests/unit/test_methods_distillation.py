@@ -1,4 +1,4 @@
-"""Learning from a teacher: the loss by hand, and a Trainer that asks the teacher about each batch."""
+"""Distillation: the loss by hand, and a Trainer that runs the teacher on each batch."""
 
 import math
 from functools import partial
@@ -18,7 +18,7 @@ from hf_finetune.training.trainer import SingleStageTrainer
 
 
 def told(logits, temperature=2.0, weight=0.25):
-    """Make a teacher that has said these logits."""
+    """Return a teacher with these logits."""
     teacher = Teacher(torch.nn.Linear(1, 1), [0, 1], temperature, weight)
     teacher.logits = torch.tensor(logits)
     return teacher
@@ -55,7 +55,7 @@ def test_the_gradient_keeps_its_size_at_a_high_temperature():
     student = torch.tensor([[0.3, -0.1, 0.0]], requires_grad=True)
     wanted = torch.tensor([[0.0, 0.2, -0.4]])
     distillation_loss(student, wanted, "single_label", 1000.0).sum().backward()
-    # Hinton et al.: at a high temperature it is the difference of the logits, each about its mean, by classes.
+    # Hinton et al.: at a high temperature it is the difference of the centered logits, divided by the classes.
     centred = [(each - each.mean()) / 3 for each in (student.detach()[0], wanted[0])]
     assert student.grad[0].tolist() == pytest.approx((centred[0] - centred[1]).tolist(), rel=1e-2)
 
@@ -111,7 +111,7 @@ def test_a_teacher_answers_in_the_students_order_and_learns_nothing(tiny_model):
 
 
 def test_a_trainer_asks_the_teacher_in_training_only(tmp_path, tiny_model):
-    """With the whole weight on a teacher of other weights, one step goes where its answers are, whatever the labels."""
+    """With weight 1 on a teacher of other weights, one step moves towards its outputs, whatever the labels."""
     student, master = tiny_model("bert"), tiny_model("bert")
     with torch.no_grad():
         master.classifier.weight.mul_(-20)

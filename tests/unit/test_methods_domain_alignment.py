@@ -1,4 +1,4 @@
-"""Features that are alike in two domains: each loss by hand, and the same over micro-batches and resumes."""
+"""Domain alignment: each loss by hand, and the same over micro-batches and after resuming."""
 
 import math
 from types import SimpleNamespace
@@ -146,7 +146,7 @@ def prepared_alignment(model, method, weight, seed):
 
 
 def micro_batches(model, alignment, labels, sources, targets, sizes, progress):
-    """Give the gradient of the model and of the judge over a step of micro-batches, and the added value."""
+    """Return the gradients of model and domain classifier over a step of micro-batches, and the added loss."""
     model.zero_grad()
     alignment.on_step_begin(ALONE, TrainerState(global_step=progress, max_steps=10), None)
     loss = aligned_loss(loss_for("single_label"), alignment)
@@ -190,7 +190,7 @@ def test_coral_of_a_step_is_the_mean_of_its_micro_batches_by_their_sizes(tiny_mo
 
 @pytest.mark.defends("hf_finetune.methods.domain_alignment:reverse_gradient", by=unchanged)
 def test_the_gradient_below_the_head_is_the_reversed_one_of_the_judge(tiny_model):
-    """By hand: that of the labels, less strength x weight x that of the domain loss."""
+    """By hand: the gradient of the labels minus strength x weight x the gradient of the domain loss."""
     model = tiny_model("vit")
     labels, sources, targets = torch.tensor([0, 1]), images(2, 1), images(2, 2) + 1
     alignment = alignment_of(model, "dann", weight=0.5)
@@ -259,7 +259,7 @@ def test_other_labels_weigh_each_micro_batch_by_its_share(tiny_model, target):
 
 
 def train_judge(alignment, state, **optimizer):
-    """Do what the Trainer does with callbacks around a step of its optimizer."""
+    """Call the callbacks around a step of the optimizer as the Trainer does."""
     given = SimpleNamespace(**{"step_was_skipped": False, "scaler": None, **optimizer})
     alignment.on_pre_optimizer_step(ALONE, state, None, optimizer=given)
     alignment.on_optimizer_step(ALONE, state, None, optimizer=given)

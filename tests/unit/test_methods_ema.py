@@ -1,4 +1,4 @@
-"""The running average of a stage's weights: by hand, against torch's, and which of the two goes on."""
+"""The exponential moving average of weights: by hand, against torch's, and the choice between both."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ def test_the_first_steps_leave_less_of_the_average():
 def test_the_average_is_torchs():
     model = nn.Linear(4, 3)
     theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8))
-    theirs.update_parameters(model)  # the first time it takes the weights as they are
+    theirs.update_parameters(model)  # the first update copies the weights
     ours = {name: value.detach().clone() for name, value in model.named_parameters()}
     for _ in range(5):
         with torch.no_grad():
@@ -37,7 +37,7 @@ def test_the_average_is_torchs():
 
 
 class Steps(TrainerCallback):
-    """Keep the model's state when training begins and behind each step."""
+    """Record the model's state when training begins and after each step."""
 
     def __init__(self):
         self.states = []
@@ -101,7 +101,7 @@ def metrics_of(found):
 
 @pytest.fixture
 def averaging():
-    """Give an average of one weight, which is 2 where the weight is 1, and the model."""
+    """Return the average of one weight, which is 2 if the weight is 1, and the model."""
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(1.0)
@@ -178,7 +178,7 @@ def test_a_step_that_the_scaler_left_out_is_not_averaged(averaging):
 
 
 class Scores:
-    """Metrics that say what they are told to, evaluation by evaluation: of the weights, of their average, ..."""
+    """Metrics with given values, evaluation by evaluation: of the weights, of their average, ..."""
 
     def __init__(self, *values):
         self.values = list(values)
@@ -210,7 +210,7 @@ def test_what_was_best_goes_on(tmp_path, tiny_model, scores, step, kept):
         ["all"],
         callbacks=[steps],
         validation=Examples(model, 4),
-        compute_metrics=Scores(0.0, *scores),  # the first is that of the weights it begins with
+        compute_metrics=Scores(0.0, *scores),  # the first one is of the initial weights
         best_metric="accuracy",
         epochs=2.0,
         regularize={"ema": 0.5},

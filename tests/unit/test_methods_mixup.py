@@ -1,4 +1,4 @@
-"""Mixup and cutmix: images and labels in one share, drawn from seed, step, batch and process alone."""
+"""Mixup and cutmix: the same share for images and labels, drawn from seed, step, batch and process only."""
 
 import json
 import math
@@ -101,7 +101,7 @@ def test_the_batch_that_is_given_stays_as_it_is():
 )
 @pytest.mark.parametrize("regularize", [{"mixup": 0.5}, {"cutmix": 1.0}], ids=["mixup", "cutmix"])
 def test_the_loss_of_a_stage_is_the_mean_over_its_mixed_examples(tmp_path, tiny_model, regularize):
-    """Of two micro-batches of unlike size; and the config does not take shares for several labels."""
+    """With two micro-batches of different size; the config is not set to several labels."""
     model, batches, logits = tiny_model("timm/test_resnet"), [], []
     model.register_forward_hook(lambda module, inputs, output: logits.append(output.logits.detach()))
 

@@ -1,4 +1,4 @@
-"""The pulls on weights behind a step, and the noise on the gradient before it: by hand, and in real stages."""
+"""Shrinkage of weights after a step, and noise on the gradient before it: by hand, and in real stages."""
 
 from types import SimpleNamespace
 
@@ -61,7 +61,7 @@ def test_for_a_small_rate_the_pull_is_the_step_of_the_papers_gradient():
 
 @pytest.fixture
 def step():
-    """Give an optimizer of two parameters at the rate 0.5, each with a gradient, and a third one without."""
+    """Return an optimizer of two parameters at the rate 0.5, each with a gradient, and a third one without."""
     weights = [nn.Parameter(torch.tensor([1.0, -0.1])) for _ in range(3)]
     for weight in weights[:2]:
         weight.grad = torch.zeros(2)
@@ -80,7 +80,7 @@ def test_each_pull_reaches_its_own_weights_at_the_rate_of_the_step(step):
     callback.on_optimizer_step(None, None, None, optimizer=optimizer)
     assert one.tolist() == pytest.approx([0.8, 0.0]) and one[1] == 0
     assert other.tolist() == pytest.approx([0.5, 0.4])
-    assert unused.tolist() == pytest.approx([1.0, -0.1])  # the optimizer passes over it too
+    assert unused.tolist() == pytest.approx([1.0, -0.1])  # the optimizer skips it too
 
 
 def ignore_skipped(original, self, args, state, control, **kwargs):
@@ -122,7 +122,7 @@ def shrink_all(original, self, args, state, control, **kwargs):
 )
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
 def test_l1_makes_what_decays_exactly_zero_and_touches_nothing_else(tmp_path, tiny_model, name):
-    """So strong a pull takes all of a weight off; norms and biases keep theirs, and what is frozen does too."""
+    """So strong a penalty removes a weight completely; norms, biases and frozen parameters keep theirs."""
     model = tiny_model(name)
     (planned, _), (watch, _) = train_stages(
         model, tmp_path, ["last:1", "norms"], regularize={"l1": 1e6}, **SGD
@@ -139,7 +139,7 @@ def test_l1_makes_what_decays_exactly_zero_and_touches_nothing_else(tmp_path, ti
 def test_l2_sp_pulls_what_is_trained_below_the_head_to_the_checkpoint_and_nothing_else(
     tmp_path, tiny_model, name
 ):
-    """Even where it has a start for every parameter, frozen ones among them."""
+    """Even if it has an initial value for every parameter, including frozen ones."""
     model = tiny_model(name)
     layout = read_layout(model)
     first = {each.name for each in layout.parameters if each.group == layout.backbone_groups}
@@ -221,7 +221,7 @@ def test_the_noise_is_normal_and_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("clip", [None, 1e-6])
 def test_the_noise_of_a_stage_by_hand(tmp_path, tiny_model, clip):
-    """One step of plain SGD with noise differs from one without by rate x noise, behind clipping."""
+    """One step of plain SGD with noise differs from one without by rate x noise, after clipping."""
     plain, noisy = tiny_model("timm/test_resnet"), tiny_model("timm/test_resnet")
     options = {**SGD, "max_steps": 1, "clip": clip, "weight_decay": 0.0}
     (planned,), _ = train_stages(plain, tmp_path / "plain", ["last:1"], **options)

@@ -1,4 +1,4 @@
-"""R-Drop: the disagreement of two passes is the published code's, and parts of a batch add up to it."""
+"""R-Drop: the divergence of two passes equals the published code's, and parts of a batch add up."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ MEMBERS = torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [float("na
 
 
 def published(one, other):
-    """Give the divergence as in the README of the authors' repository: the mean of both ``kl_div`` sums."""
+    """Return the divergence as in the README of the authors' repository: the mean of both ``kl_div`` sums."""
     p_loss = functional.kl_div(
         functional.log_softmax(one, dim=-1), functional.softmax(other, dim=-1), reduction="none"
     )
@@ -58,7 +58,7 @@ def test_the_disagreement_by_hand():
 )
 @pytest.mark.parametrize(("target", "labels"), [("single_label", CLASSES), ("multi_label", MEMBERS)])
 def test_parts_of_a_batch_add_up_to_it(target, labels):
-    """However it is cut, and without the labels of fillers."""
+    """In any division, and without the labels of fillers."""
     loss, factor = loss_for(target), 2.5
     twice = r_drop_loss(loss, factor, target)
     known = labels != -100 if target == "single_label" else ~labels.isnan()
@@ -96,7 +96,7 @@ def with_dropout(model, rate):
 
 @pytest.mark.defends("hf_finetune.methods.r_drop:r_drop_loss", by=mean_loss)
 def test_a_stage_adds_the_disagreement_of_its_two_passes(tmp_path, tiny_model, caplog):
-    """The loss in the log, over two micro-batches, is that of the logits that the model gave."""
+    """The loss in the log, over two micro-batches, equals that of the logits of the model."""
     model, seen = with_dropout(tiny_model("bert"), 0.3), []
     model.register_forward_hook(
         lambda module, inputs, output: seen.append(output.logits.detach()) if module.training else None

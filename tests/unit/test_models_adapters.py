@@ -1,4 +1,4 @@
-"""Adapters on tiny models: where they go, what the plan makes of them, and that they merge away without a trace."""
+"""Adapters on tiny models: placement, plan, and merging without a trace."""
 
 # ruff: noqa: E501 (error texts are tested whole)
 
@@ -36,7 +36,7 @@ LARGE = ["timm/resnet18", "timm/vgg11_bn", "timm/inception_v3", "timm/swin_tiny_
 
 
 def adapted(tiny_model, name, kind="lora", seed=0, **options):
-    """Make a model, once without and once with an adapter that changes its output."""
+    """Return a model twice, without and with an adapter that changes its output."""
     plain, model = tiny_model(name), tiny_model(name)
     rank = {} if kind == "ia3" else {"r": 2}
     add_adapter(model, head_names(model), AdapterSpec(type=kind, **rank, **options), seed)
@@ -44,7 +44,7 @@ def adapted(tiny_model, name, kind="lora", seed=0, **options):
 
 
 def shaken(model):
-    """Give the adapter and the head other weights, as training would."""
+    """Change the weights of the adapter and the head, as training would."""
     torch.manual_seed(1)
     changed = {*adapter_names(model), *head_names(model)}
     with torch.no_grad():
@@ -70,7 +70,7 @@ def assert_alike(logits, expected):
     torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
-# --- Where they go ----------------------------------------------------------------------------------------------
+# --- Placement ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_layer_whose_weight_is_read_past_its_adapter_is_found(tiny_model):
     assert not any(layer._forward_hooks for layer in adapted_layers(model).values())
 
 
-# --- What the plan makes of them --------------------------------------------------------------------------------
+# --- Plan --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -255,7 +255,7 @@ def test_an_adapter_that_the_model_lacks_is_an_error(tiny_model, kind, selector,
 
 
 def test_no_wrapper_holds_a_second_copy_of_the_head(tiny_model):
-    """Trap 33: of a head in peft's ``modules_to_save`` a blanket unfreeze would train the unused original too."""
+    """Trap 33: unfreezing a head in peft's ``modules_to_save`` completely would also train the unused original."""
     plain, model = adapted(tiny_model, "bert")
     assert type(model) is type(plain)
     assert head_names(model) == head_names(plain)
@@ -268,7 +268,7 @@ def test_no_wrapper_holds_a_second_copy_of_the_head(tiny_model):
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("selector", ["head", "lora", "last:1", "all"])
 def test_the_dropout_of_an_adapter_acts_just_when_the_adapter_is_trained(tiny_model, kind, selector):
-    """peft 0.21 registers it before the adapter's weights: in the first layer it would count to the frozen prefix."""
+    """peft 0.21 registers it before the adapter's weights: in the first layer it would belong to the frozen prefix."""
     _, model = adapted(tiny_model, "bert", kind, dropout=0.5)
     freeze_all_but(model, select(read_layout(model), kind if selector == "lora" else selector))
     model.train()

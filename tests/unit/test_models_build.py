@@ -1,4 +1,4 @@
-"""A checkpoint becomes a classifier for other labels, and every weight of it is accounted for."""
+"""A checkpoint becomes a classifier for other labels, and each of its weights is accounted for."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def same(one, other):
 
 
 def saved(model, folder, names=NAMES):
-    """Save a model whose config names its labels; give its weights as they were."""
+    """Save a model whose config names its labels; return its weights."""
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
     model.save_pretrained(folder)
@@ -115,7 +115,7 @@ def test_a_new_head_follows_from_the_seed(tmp_path, tiny_model):
 
 @pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
 def test_a_timm_head_has_the_size_of_the_labels(tmp_path, tiny_model, architecture):
-    """Trap 21: transformers 5.23 makes a head of 1000 classes of a timm config with id2label but no num_labels."""
+    """Trap 21: transformers 5.23 makes a head of 1000 classes from a timm config with id2label but no num_labels."""
     saved(tiny_model(f"timm/{architecture}", num_labels=1000), tmp_path, [f"n{i}" for i in range(1000)])
     built = build(tmp_path, NAMES, "image")
     assert built.notes == ("The checkpoint's head (1000 labels) is replaced by a new one (3).",)
@@ -310,7 +310,7 @@ def test_stochastic_depth_reaches_the_model_and_grows_to_the_last_block(tmp_path
     assert rates == sorted(rates) and 0 < rates[-1] <= 0.35
     assert (
         rates[-1] == pytest.approx(0.35) or name == "timm/test_efficientnet"
-    )  # whose rate ends behind its blocks
+    )  # whose drop path rate ends after its blocks
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_stochastic_depth_for_an_architecture_without_it_is_an_error(tmp_path, t
 
 
 def test_dropout_that_a_timm_architecture_does_not_take_is_an_error(tmp_path, tiny_model, monkeypatch):
-    """timm passes arguments on to the architecture, which says so in a TypeError."""
+    """timm passes arguments to the architecture, which raises a TypeError."""
     saved(tiny_model("timm/test_resnet"), tmp_path)
 
     def create_model(name, **arguments):

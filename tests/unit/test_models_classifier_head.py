@@ -1,4 +1,4 @@
-"""What a head computes, by hand."""
+"""Outputs of heads, computed by hand."""
 
 import math
 

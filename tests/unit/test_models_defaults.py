@@ -1,4 +1,4 @@
-"""The table of default rates by architecture, and the page that shows it."""
+"""The table of default rates by architecture, and its page."""
 
 import re
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_an_image_model_of_transformers_is_found_by_its_type_and_an_unknown_one_
 
 
 def cells(row):
-    """Return the lines of the page's two tables that show a row."""
+    """Return the lines of the page's two tables that contain a row."""
     names = ", ".join(f"`{name}`" for name in row.model_types)
     up_to = "" if row.narrowest == row.widest else "up to "
     names += f" (hidden size {up_to}{row.widest})" if row.widest else ""

@@ -1,4 +1,4 @@
-"""What is saved loads in plain transformers and plain timm, with the same logits."""
+"""Saved models load in plain transformers and plain timm, with the same logits."""
 
 import json
 
@@ -72,7 +72,7 @@ def test_a_timm_classifier_loads_both_ways(tmp_path, timm_checkpoint, dropout):
 
 
 def test_a_timm_config_without_arguments_loads_both_ways(tmp_path, tiny_model):
-    """Trap 22, from a checkpoint whose config says nothing of ``model_args``."""
+    """Trap 22, from a checkpoint whose config has no ``model_args``."""
     model = tiny_model("timm/test_resnet", model_args=None)
     model.save_pretrained(tmp_path / "first")
     export_model(model, load_processor(str(tmp_path / "first"), MODALITIES["image"]), tmp_path / "model")
@@ -82,10 +82,10 @@ def test_a_timm_config_without_arguments_loads_both_ways(tmp_path, tiny_model):
 
 
 def test_a_timm_model_with_positions_for_images_of_another_size_loads_both_ways(tmp_path):
-    """timm would resize the table of positions to the config's size, and compute with another one."""
+    """timm would resize the position embeddings to the config's size, and compute with others."""
     torch.manual_seed(0)
     known = timm.get_pretrained_cfg("test_vit").to_dict()
-    del known["fixed_input_size"]  # as configs have it that name no size to make the model for
+    del known["fixed_input_size"]  # as in configs that set no image size
     config = TimmWrapperConfig(architecture="test_vit", pretrained_cfg=known, num_labels=4)
     model = TimmWrapperForImageClassification(config).eval()
     model.save_pretrained(tmp_path / "checkpoint")
@@ -135,7 +135,7 @@ def test_everybody_may_read_what_is_saved(tmp_path, timm_checkpoint):
 
 
 def test_the_image_size_of_a_timm_checkpoint_is_set_for_training_too(timm_checkpoint):
-    """The processor of transformers 5.23 reads the size once, when it is made: the config alone is too late."""
+    """The processor of transformers 5.23 reads the size once, at its creation: changing only the config is too late."""
     config = read_config(str(timm_checkpoint), LABELS, "single_label")
     processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     set_image_size(processor, config, 48)
@@ -161,7 +161,7 @@ def test_the_image_size_of_a_checkpoint_that_crops_keeps_its_crop_fraction():
 
 
 def test_the_crop_of_a_timm_checkpoint_is_set(timm_checkpoint):
-    """The border of a picture is kept at 1 and cut off at 0.5, for whoever loads the saved config too."""
+    """The border of an image is kept at 1 and cut off at 0.5, also by other loaders of the saved config."""
     config = read_config(str(timm_checkpoint), LABELS, "single_label")
     processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     seen = {}

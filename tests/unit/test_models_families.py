@@ -26,7 +26,7 @@ KINDS = {
     **dict.fromkeys(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "image-classification"),
     **dict.fromkeys(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, "text-classification"),
 }
-# Their default config is of no model, they need a package of their own, or (shieldgemma2) they have no head.
+# Without a usable default config, with an additional package, or (shieldgemma2) without a head.
 WITHOUT_DEFAULT = {
     "cohere_compass_text",
     "dinat",
@@ -54,7 +54,7 @@ def transformers_skeleton(kind):
 
 
 def check(model):
-    """Check what holds of every layout, and give it."""
+    """Check the properties of every layout, and return it."""
     layout = read_layout(model)
     assert layout.names() == tuple(name for name, _ in model.named_parameters())
     assert sorted({parameter.group for parameter in layout.parameters}) == list(range(len(layout.groups)))
@@ -134,7 +134,7 @@ def test_a_timm_model_without_a_group_matcher_is_grouped_by_its_blocks_and_that_
 
 
 def test_a_checkpoint_of_several_classifiers_says_which_it_is_of():
-    """DeiT has one with a teacher's head; the first is taken where the checkpoint is of neither."""
+    """DeiT has one with a teacher's head; the first one is used if the checkpoint declares neither."""
     config = CONFIG_MAPPING["deit"](num_labels=LABELS)
     assert (
         type(build_skeleton(config, TASKS["image-classification"])).__name__ == "DeiTForImageClassification"
@@ -169,7 +169,7 @@ class Block(nn.Module):
 
 
 class Unknown(nn.Module):
-    """A model of nobody's: no list of layers, no base model."""
+    """A model without a list of layers or a base model."""
 
     def __init__(self):
         super().__init__()

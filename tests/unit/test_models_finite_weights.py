@@ -1,4 +1,4 @@
-"""Weights of a checkpoint that are no numbers are named before anything trains."""
+"""Weights of a checkpoint that are not finite are reported before training."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def spoil(model, name, value):
     ("value", "word"), [(float("nan"), "nan"), (float("inf"), "inf"), (float("-inf"), "inf")]
 )
 def test_the_tensor_and_its_file_are_named(value, word, tmp_path, tiny_model):
-    model = tiny_model("bert").bert  # whose names lack what the classifier puts before them
+    model = tiny_model("bert").bert  # their names lack the prefix of the classifier
     spoil(model, QUERY.removeprefix("bert."), value)
     model.save_pretrained(tmp_path)
     with pytest.raises(InputError) as error:

@@ -1,4 +1,4 @@
-"""Parameter groups for an optimizer of one's own."""
+"""Parameter groups for a user's optimizer."""
 
 import pytest
 import timm

@@ -149,7 +149,7 @@ def test_a_new_head_follows_from_the_seed_and_not_from_the_architecture(checkpoi
     one, other = (built(checkpoints["bert"], "text", HEADS["attention"]) for _ in range(2))
     assert all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
     first = one.classifier.layers[0].weight
-    assert first.abs().max() <= 1 / 4 and first.std() > 0.1  # torch's own for 16 inputs; BERT's would be 0.02
+    assert first.abs().max() <= 1 / 4 and first.std() > 0.1  # torch's for 16 inputs; BERT's would be 0.02
     assert one.classifier.pool.query.tolist() == [[0.0] * 16]
 
 

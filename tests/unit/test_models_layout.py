@@ -1,4 +1,4 @@
-"""Layer groups, norms and what decays, read from the structure of every architecture."""
+"""Layer groups, norms and weight decay, read from the structure of every architecture."""
 
 import pytest
 import torch
@@ -116,7 +116,7 @@ def test_every_parameter_is_in_one_group_and_the_head_is_the_last(on_meta, name)
 
 @pytest.mark.parametrize("name", ALL)
 def test_weight_decay_spares_norms_biases_and_tokens(on_meta, name):
-    """Trap 19: transformers 5.23 spares LayerNorms and names only, and ignores timm's no_weight_decay()."""
+    """Trap 19: transformers 5.23 exempts only LayerNorms and names, and ignores timm's no_weight_decay()."""
     model = on_meta(name)
     parameters = dict(model.named_parameters())
     layout = read_layout(model)
@@ -150,7 +150,7 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_norm_is_known_as_one(on_meta, name):
-    """timm 1.0.31's BatchNormAct2d is a BatchNorm2d that holds its activation as a child."""
+    """timm 1.0.31's BatchNormAct2d is a BatchNorm2d with its activation as a child."""
     model = on_meta(name)
     expected = {
         f"{prefix}.{own}"

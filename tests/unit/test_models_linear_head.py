@@ -1,4 +1,4 @@
-"""Which heads are one linear layer, and their weights put in place."""
+"""Which heads are one linear layer, and how their weights are set."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_a_head_of_several_layers_or_without_a_bias_is_refused(tiny_model, name,
 
 
 class Wrapped(nn.Module):
-    """A classifier that does something else with what its head takes or gives."""
+    """A classifier that transforms the input or output of its head."""
 
     def __init__(self, kind):
         super().__init__()

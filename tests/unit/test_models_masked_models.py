@@ -1,4 +1,4 @@
-"""Models that fill in what is masked: around any backbone, and what the classifier takes over."""
+"""Models that reconstruct masked inputs: around any backbone, and the weights that the classifier takes over."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from hf_finetune.tasks.image.masked_model import MaskedImageModel
 from hf_finetune.tasks.image.masking import pixel_loss
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-# Edge of the square that each place of the last feature map, or each token, fills in, in pixels.
+# Edge in pixels of the square that each position of the last feature map, or each token, reconstructs.
 STRIDES = {
     "vit": 16,
     "deit": 16,

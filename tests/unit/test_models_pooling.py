@@ -1,4 +1,4 @@
-"""The pooling that suits a checkpoint: declared by it, or of its architecture."""
+"""The pooling of a checkpoint: as declared by it, or by its architecture."""
 
 import json
 
@@ -56,7 +56,7 @@ def test_what_a_checkpoint_declares(tmp_path, content, expected):
         ("bert", 32, None, DefaultPooling("own", OWN)),
         ("bert", 384, "cls", DefaultPooling("cls", "from the checkpoint's 1_Pooling/config.json")),
         ("bert", 384, "max", DefaultPooling("own", OWN)),
-        ("squeezebert", 768, "mean", DefaultPooling("own", OWN)),  # a head of this package does not go on it
+        ("squeezebert", 768, "mean", DefaultPooling("own", OWN)),  # it cannot have a head of this package
         ("bert", 768, None, DefaultPooling("own", OWN)),
         ("bert", 768, "mean", DefaultPooling("mean", "from the checkpoint's 1_Pooling/config.json")),
         ("gpt2", None, None, DefaultPooling("own", OWN)),

@@ -1,4 +1,4 @@
-"""Pruning: which neurons go, what a narrower model says, and which weights become 0."""
+"""Pruning: the removed neurons, the config of a narrower model, and the weights that become 0."""
 
 from collections import defaultdict
 
@@ -39,7 +39,7 @@ def logits_of(model, name):
 
 
 def places_of(model, narrow):
-    """List for each block the weights and dimensions in which two models differ."""
+    """Return for each block the weights and dimensions in which two models differ."""
     shapes = {name: value.shape for name, value in narrow.state_dict().items()}
     blocks = defaultdict(list)
     for name, value in model.state_dict().items():
@@ -51,14 +51,14 @@ def places_of(model, narrow):
     return blocks
 
 
-# --- Which neurons go -------------------------------------------------------------------------------------------
+# --- Choice of neurons -------------------------------------------------------------------------------------------
 
 
 def test_the_neurons_stay_whose_weights_in_and_out_are_largest():
     # The norms of the weights in are 5, 1, 2 and 10, of those out 0.1, 5, 1 and 1: the products 0.5, 5, 2 and 10.
     weights = {
         "layer.0.up.weight": torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0], [6.0, 8.0]]),
-        "layer.0.up.bias": torch.tensor([9.0, 0.1, 9.0, 0.3]),  # biases have no say
+        "layer.0.up.bias": torch.tensor([9.0, 0.1, 9.0, 0.3]),  # biases do not count
         "layer.0.down.weight": torch.tensor([[0.1, 3.0, 0.0, 0.0], [0.0, 4.0, 1.0, 1.0]]),
         "layer.0.down.bias": torch.tensor([1.0, 2.0]),
     }
@@ -97,7 +97,7 @@ def test_of_equal_neurons_the_first_ones_stay():
 @pytest.mark.parametrize(
     "shapes",
     [
-        {"layer.0.up.weight": (4, 2), "layer.0.down.weight": (2, 4)},  # nothing is cut
+        {"layer.0.up.weight": (4, 2), "layer.0.down.weight": (2, 4)},  # no pruning
         {"layer.0.up.weight": (2, 2), "layer.0.down.weight": (2, 4)},  # in and not out
         {"layer.0.up.weight": (6, 2), "layer.0.down.weight": (2, 6)},  # wider
         {"layer.0.up.weight": (2, 2), "layer.0.down.weight": (2, 3)},  # two widths

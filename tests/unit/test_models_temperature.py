@@ -1,4 +1,4 @@
-"""A temperature in the head: plain transformers gives the probabilities, and no answer changes."""
+"""A temperature in the head: plain transformers returns calibrated probabilities, and no decision changes."""
 
 import pytest
 import torch

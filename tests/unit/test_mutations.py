@@ -39,7 +39,7 @@ def defends(*arguments, **options):
 
 
 def test_the_page_lists_the_declared_defences_whose_code_and_tests_exist(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # of the conftest that is imported again
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # from the conftest that is imported again
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         page = pool.submit(mutations.page).result()
     assert mutations.PAGE.read_text(encoding="utf-8") == page

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PLACES = {
-    "cp1252": {"PYTHONIOENCODING": "cp1252"},  # Windows writes so into files
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},  # Windows writes files so
     "ascii": {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
 }
 

@@ -1,4 +1,4 @@
-"""Paths of recipes and commands that no file can have are told as such, not by errors of the system."""
+"""Paths of recipes and commands that are too long for the file system are reported as such."""
 
 from pathlib import Path
 

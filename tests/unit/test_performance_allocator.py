@@ -1,4 +1,4 @@
-"""Memory that a step frees is kept for the next one, unless the user has chosen, and given back at the end."""
+"""Memory that a step frees is reused by the next one, unless the user decides otherwise, and released at the end."""
 
 import os
 import subprocess
@@ -9,12 +9,12 @@ import pytest
 
 from hf_finetune.performance import allocator
 
-# Elsewhere there is nothing to keep: the last test shows on any system that nothing is done there.
+# Elsewhere the allocator has no such setting: the last test shows on any system that nothing is changed there.
 on_glibc = pytest.mark.skipif(
     allocator._c_library() is None, reason="mallopt and malloc_trim are glibc's; this C library has neither"
 )
 BLOCKS = 15
-PAGES = 64 * 2**20 // 4096  # of a block of 64 MiB, which glibc never keeps by itself
+PAGES = 64 * 2**20 // 4096  # of a block of 64 MiB, which glibc always releases by default
 # Large blocks are filled and freed in turn, as the activations of a step are. The first is not counted.
 WATCH = f"""
 import resource
@@ -59,7 +59,7 @@ def test_freed_memory_is_kept_only_while_steps_run():
     assert kept
     assert inside < PAGES
     assert given_back > 0.9 * PAGES
-    assert afterwards >= BLOCKS * PAGES  # each block comes from the kernel again, and goes back to it
+    assert afterwards >= BLOCKS * PAGES  # the kernel provides each block again, and gets it back
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_freed_memory_is_kept_only_while_steps_run():
 def test_who_has_chosen_is_obeyed():
     kept, inside, _, _ = watch(MALLOC_TRIM_THRESHOLD_="131072")
     assert not kept
-    assert inside >= BLOCKS * PAGES  # each block is cleared anew, page by page
+    assert inside >= BLOCKS * PAGES  # each block is cleared again, page by page
 
 
 def test_it_is_kept_until_the_last_user_is_done(monkeypatch):

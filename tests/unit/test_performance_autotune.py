@@ -1,4 +1,4 @@
-"""The way to compute is chosen by measuring: here durations are made up, so that they decide, not the machine."""
+"""The execution mode is chosen by benchmarks, here with given durations that do not depend on the machine."""
 
 import json
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ TODAY = date.today().isoformat()
 
 
 class MadeUpBench:
-    """Takes made-up times, and computes made-up numbers. Times of compiled ways are those of later steps."""
+    """Benchmark with given durations and outputs. Times of compiled modes are those of later steps."""
 
     device = CPU
 
@@ -165,7 +165,7 @@ def test_a_reference_set_by_hand_is_compared_with_fp32():
 
 
 class Cancelling(nn.Module):
-    """Subtracts nearly equal big numbers, of which bf16 keeps nothing; or does so in the gradient only."""
+    """Subtracts nearly equal large numbers, which bf16 cannot represent; or does so in the gradient only."""
 
     def __init__(self, big=1e4):
         super().__init__()
@@ -227,7 +227,7 @@ def test_a_gradient_that_bf16_ruins_is_found():
 
 
 class MadeUpClock:
-    """Tells a time that only forward passes move: a long way in fp32, a short one under autocast."""
+    """A clock that only forward passes advance: much in fp32, little under autocast."""
 
     def __init__(self, model, fp32=1.0, bf16=0.5):
         self.time, self.passes = 0.0, []
@@ -244,7 +244,7 @@ class MadeUpClock:
 
 @pytest.fixture
 def subject(tiny_model):
-    """Give what a choice is made of: a model whose bf16 takes half the time of fp32, by its own clock."""
+    """Return the inputs of a choice: a model that is twice as fast in bf16, by its own clock."""
     model = tiny_model("bert")
     return {
         "model": model,
@@ -301,7 +301,7 @@ def test_what_was_measured_is_remembered(subject, tmp_path):
 
 def test_what_was_measured_on_a_busy_machine_is_not_remembered(subject, tmp_path):
     clock = subject["clock"]
-    busy = {**subject, "clock": lambda: clock() ** 2}  # ever slower
+    busy = {**subject, "clock": lambda: clock() ** 2}  # slower and slower
     found = choose_mode(**busy, steps=1000, notes_file=tmp_path / "speed.json")
     assert "timings varied, so they are not saved" in found.reason
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Ways to compute: which suit a model, what they compute, and that measuring leaves nothing behind."""
+"""Execution modes: which of them suit a model, their outputs, and that benchmarks have no side effects."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def test_the_ways_that_suit_a_model_are_listed(tiny_model, monkeypatch):
 
 
 def all_of(model):
-    """Give all that a measurement could move."""
+    """Return all state that a benchmark could change."""
     state = {name: (value.clone(), value.stride()) for name, value in model.state_dict().items()}
     flags = [weight.requires_grad for weight in model.parameters()]
     places = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]

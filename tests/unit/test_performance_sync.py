@@ -1,4 +1,4 @@
-"""How often a step waits for numbers of the device: not more often than the stock Trainer does."""
+"""How often a step waits for values of the device: not more often than the stock Trainer does."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ READS = ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal")
 
 
 class Reads(TorchDispatchMode):
-    """Count the operations after which Python knows a number of a tensor; on a GPU each of them waits for it."""
+    """Count the operations that read a value of a tensor in Python; on a GPU each of them waits for it."""
 
     count = 0
 

@@ -1,4 +1,4 @@
-"""A step's examples on another number of processes."""
+"""Division of a step's examples among another number of processes."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_a_spread_batch_holds_as_many_examples_in_passes_that_are_no_larger():
                     assert (found is None) == bool(whole % after)
                     if found:
                         assert found[0] * found[1] * after == whole and 1 <= found[0] <= size
-                        # and in as few passes as can be
+                        # and in as few passes as possible
                         assert not [
                             passes
                             for passes in range(1, found[1])

@@ -1,4 +1,4 @@
-"""Which of two evaluations is better: the leading metric, then the loss, and what is undefined last."""
+"""The better of two evaluations: by the metric, then the loss; undefined values are last."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ def entry(score, loss, step=0):
         ((0.8, 2.0), (0.7, 1.0), False, False),
         ((0.7, 0.9), (0.7, 1.0), True, True),  # a tie is broken by the loss
         ((0.7, 0.9), (0.7, 1.0), False, True),
-        ((0.7, 1.0), (0.7, 1.0), True, False),  # of two alike, the earlier
+        ((0.7, 1.0), (0.7, 1.0), True, False),  # equal: the earlier
         ((NAN, 0.9), (NAN, 1.0), True, True),  # undefined: the loss decides
         ((NAN, 1.1), (NAN, 1.0), True, False),
         ((0.0, 9.0), (NAN, 1.0), True, True),
@@ -71,7 +71,7 @@ def test_a_stage_that_is_worse_than_its_start_says_so_in_one_line():
     why="The loss breaks ties and replaces an undefined metric",
 )
 def test_a_metric_that_is_undefined_is_told_at_once_and_the_loss_decides(tmp_path, tiny_model, caplog):
-    """Such as a rank correlation with predictions that are all alike: only the run itself can find that out."""
+    """For example a rank correlation of constant predictions, which only the run itself can detect."""
     model = tiny_model("bert")
     caplog.set_level(logging.WARNING, "hf_finetune")
     train_stages(

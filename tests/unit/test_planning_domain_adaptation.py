@@ -1,4 +1,4 @@
-"""Which stages adapt to another domain, and which rules hold between the fields."""
+"""Which stages have domain adaptation, and the rules between its fields."""
 
 import pytest
 

@@ -86,7 +86,7 @@ def test_a_name_that_the_model_does_not_have_is_an_error():
 
 
 def even_mults(start, stop, n):
-    """fastai's, as in its fastcore and fastai 2.7; for one group it gives the second value."""
+    """The formula of fastcore and fastai 2.7; for one group it gives the second value."""
     if n == 1:
         return [stop]
     step = (stop / start) ** (1 / (n - 1))

@@ -1,4 +1,4 @@
-"""Whether a stage with ``fit: auto`` fits its head at once."""
+"""Whether a stage with ``fit: auto`` fits its head in closed form."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which layer group each parameter name falls into."""
+"""The layer group of each parameter name."""
 
 from hf_finetune.planning.layers import Layout, Parameter, assign_groups
 

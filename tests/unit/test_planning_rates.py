@@ -1,4 +1,4 @@
-"""Rates that a recipe leaves out, and rates that are far from the default."""
+"""Default learning rates, and rates that are far from the default."""
 
 from dataclasses import replace
 

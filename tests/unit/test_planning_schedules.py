@@ -1,4 +1,4 @@
-"""The schedules' factors against those of transformers and torch, or by hand, step by step; and how they are drawn."""
+"""Factors of the schedules against transformers and torch, or by hand, step by step; and their plots."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def shape(name, **fields):
 
 
 def rates_of(make, steps):
-    """Step through a scheduler of a library whose peak rate is 1."""
+    """Return the rates of a library's scheduler with peak rate 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
     scheduler = make(optimizer)
     rates = []
@@ -91,7 +91,7 @@ def test_step_by_hand():
 @pytest.mark.parametrize("steps", [2, 3, 7, 20, 101])
 @pytest.mark.parametrize("start", [0.25, 0.3, 0.6])
 def test_one_cycle_is_that_of_torch(start, steps):
-    """Of 0.25 x 4 steps torch 2.15 would divide by 0: that is no case here."""
+    """torch 2.15 would divide by 0 for 0.25 x 4 steps, which is no case here."""
 
     def make(optimizer):
         return OneCycleLR(
@@ -99,7 +99,7 @@ def test_one_cycle_is_that_of_torch(start, steps):
         )
 
     schedule = shape("one_cycle", pct_start=start, div_factor=10.0, final_div_factor=100.0)
-    # torch refuses to step behind the last one
+    # torch raises an error after the last step
     assert factors(schedule, steps)[:-1] == pytest.approx(rates_of(make, steps - 1), rel=1e-12)
     assert schedule.rate_factor(steps - 1, steps) == pytest.approx(1e-3)
     assert schedule.rate_factor(steps + 5, steps) == pytest.approx(1e-3)

@@ -1,4 +1,4 @@
-"""The words of ``train:``, on a layout of four layers without a model."""
+"""The selectors of ``train:``, on a layout of four layers without a model."""
 
 import pytest
 

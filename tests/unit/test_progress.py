@@ -1,4 +1,4 @@
-"""What a stage writes where there is no bar, and how `plan` shortens long tables."""
+"""Output of a stage without a progress bar, and how `plan` shortens long tables."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from hf_finetune.planning.groups import ParameterGroup
 
 
 class Time:
-    """A clock that a test moves."""
+    """A clock that a test advances."""
 
     def __init__(self):
         self.seconds = 100.0
@@ -100,7 +100,7 @@ def display(tmp_path, monkeypatch):
 
 
 def steps(callback, evaluates, count=4, epochs=2):
-    """Let a callback see a stage of some steps."""
+    """Call a callback for some steps of a stage."""
     args = SimpleNamespace(output_dir="run/stages/01-head", eval_strategy="epoch" if evaluates else "no")
     state = SimpleNamespace(max_steps=count, global_step=0, epoch=0.0, num_train_epochs=epochs)
     callback.on_train_begin(args, state, None)

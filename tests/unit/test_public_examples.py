@@ -47,7 +47,7 @@ WHOLE_RUNS = {"Predictor", "Predictor.predict", "RunResult", "evaluate", "run"}
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, reviews, squares, timm_checkpoint, tiny_model, tiny_tokenizer):
-    """Give a folder with checkpoints, data and recipes."""
+    """Return a folder with checkpoints, data, recipes and a finished run."""
     folder = tmp_path_factory.mktemp("examples")
     tiny_model("bert", num_labels=2).save_pretrained(folder / "bert")
     tiny_tokenizer(folder / "bert")
@@ -98,14 +98,14 @@ def test_the_code_of_the_documentation_runs(
 
 
 def of_texts(tiny_model):
-    """Give what examples call ``model``, ``train_data`` and ``validation_data``."""
+    """Return the variables ``model``, ``train_data`` and ``validation_data`` of the examples."""
     model = tiny_model("bert")
     examples = list(Examples(model, 8))
     return {"model": model, "train_data": examples, "validation_data": examples}
 
 
 def of_images(tiny_model, squares):
-    """Give what the README takes from examples/freezing_callback.py, with a tiny model and squares."""
+    """Return the variables that the README uses from examples/freezing_callback.py, with a tiny model and squares."""
     processor = ViTImageProcessor(size={"height": 32, "width": 32})
     paths = sorted(squares.glob("*/*.png"))
     classes = sorted({path.parent.name for path in paths})

@@ -1,4 +1,4 @@
-"""The public names, in whichever order they are imported."""
+"""The public names, imported in any order."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 import hf_finetune
-import hf_finetune.runs.run  # with all that it needs, which forks then have too
+import hf_finetune.runs.run  # with all dependencies, so that forked processes have them
 
 CHECK = """
 import inspect
@@ -48,7 +48,7 @@ def test_a_fork_says_what_is_wrong(tmp_path):
 
 
 def said_by_a_fork(code, said):
-    """Run code where nothing of the package is imported, but all that it needs; give the error that it ends with."""
+    """Run code in a fork with the dependencies but not the package imported; return the error that it ends with."""
     said.touch()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""What the page does, without the page: one example, many files, examples of the test split."""
+"""The functions of the page, without a browser: one example, many files, examples of the test split."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What feeds an exported model feeds it as the pipeline of transformers feeds the model."""
+"""Inputs of an exported model equal those of the pipeline of transformers."""
 
 import json
 
@@ -28,7 +28,7 @@ TEXTS = [
 
 
 def through_inputs(folder, batch_size):
-    """Give the pipeline's own model what our inputs make."""
+    """Call the pipeline's own model with our inputs."""
     classifier = load_classifier(folder)
     model = classifier.pipe.model
 
@@ -67,7 +67,7 @@ def test_what_reads_the_logits_travels_along(tmp_path):
     metadata = export_metadata(load_classifier(folder))
     assert set(metadata) == set(METADATA)
     assert all(isinstance(value, str) for value in metadata.values())
-    # The config beside an exported model is not asked: the file itself says it all.
+    # The config next to an exported model is not read: the file itself contains it.
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     found = load_exported_classifier(folder, metadata, lambda batch: np.array([[2.0, 0.0, -2.0]]), 8)
     assert (found.task, found.target) == ("text-classification", "multi_label")

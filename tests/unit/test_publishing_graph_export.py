@@ -1,4 +1,4 @@
-"""Graphs of classifiers give the logits of the pipeline, for any number of examples and texts of any length."""
+"""Exported graphs give the logits of the pipeline, for any number of examples and texts of any length."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ TEXTS = ["good", "a very boring film", "not bad " * 100, "great plot", "the film
 
 
 def save_reviews(folder):
-    """Save a classifier of texts, one of whose labels is not ASCII."""
+    """Save a text classifier with one label that is not ASCII."""
     return save_bert(folder, ("dull", "süß"))
 
 
@@ -48,7 +48,7 @@ def needs_onnx():
 
 
 def written(folder, kind):
-    """Write a graph into the model's own folder, which holds the processor that is needed beside it."""
+    """Write a graph into the model's own folder, which contains the processor that is needed too."""
     classifier = load_classifier(folder)
     modality, model = classifier.modality, classifier.pipe.model.eval()
     batch = example_inputs(classifier)
@@ -62,7 +62,7 @@ def written(folder, kind):
 
 @pytest.fixture(scope="module")
 def copy_onnx(tmp_path_factory):
-    """Return what copies a model with its ONNX file, which takes seconds to write and is written once for each."""
+    """Return a function that copies a model with its ONNX file, which is slow to write and written once for each."""
     needs_onnx()
 
     @cache
@@ -83,7 +83,7 @@ def test_logits_are_the_pipelines(tmp_path, request, save, examples, kind):
         load = partial(load_program_classifier, trust_remote_code=True)
         written(save(folder), kind)
     expected = np.stack(list(compute_logits(load_classifier(folder), examples)))
-    (folder / "model.safetensors").unlink()  # the graph holds the weights itself
+    (folder / "model.safetensors").unlink()  # the graph contains the weights itself
     for batch_size in (1, 3, 5):
         found = np.stack(list(compute_logits(load(folder, batch_size=batch_size), examples)))
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
@@ -129,7 +129,7 @@ def test_int8_is_smaller_in_kind_and_says_nearly_the_same(tmp_path, copy_onnx, s
 
 
 class Chooses(torch.nn.Module):
-    """Take a way that depends on the values, which no graph can."""
+    """Branches on the values, which a graph cannot represent."""
 
     def __init__(self, model):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A missing package of an extra is told before anything is computed, with the command that installs it."""
+"""A missing package of an extra is reported before any computation, with the command that installs it."""
 
 import sys
 

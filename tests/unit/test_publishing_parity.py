@@ -1,4 +1,4 @@
-"""What is said of a model and of what was made of it."""
+"""Comparison of a model with its exported version."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ DATA = Dataset.from_dict(
 
 
 def says(logits, target="single_label", thresholds=None, names=NAMES):
-    """Make a classifier that says of the text "2" what the third row of logits says."""
+    """Return a classifier that gives the third row of logits for the text "2"."""
     rows = np.asarray(logits, dtype=np.float32)
     pipe = ExportedPipeline(
         prepare=lambda texts: np.array([int(text["text"]) for text in texts]),

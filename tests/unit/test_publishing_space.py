@@ -1,4 +1,4 @@
-"""A folder for a Space: plain transformers says there what ``predict`` says here."""
+"""The folder of a Space: plain transformers gives the same answers there as ``predict``."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ from hf_finetune.publishing.space import write_space
 
 
 def stand_in():
-    """Make a module that has what app.py asks of gradio, for where gradio is not installed."""
+    """Return a module with the parts of gradio that app.py uses, for when gradio is not installed."""
 
     class Error(Exception):
         pass

@@ -1,4 +1,4 @@
-"""What README.md and its neighbours say exists: recipes, files, commands, options, targets and code."""
+"""README.md and related pages: their recipes, files, commands, options, targets and code exist."""
 
 import re
 from collections.abc import Mapping
@@ -32,13 +32,13 @@ PLACEHOLDERS = ("NAME", "DEST", "RECIPE", "./")
 
 
 def blocks(text, language):
-    """Give the fenced blocks of a language, without the indent that they have inside a list."""
+    """Return the fenced blocks of a language, without the indent that they have inside a list."""
     found = [match[2] for match in FENCE.finditer(text) if match[1] == language]
     return [re.sub(r"^ {3}" if block.startswith("   ") else r"^", "", block, flags=re.M) for block in found]
 
 
 def command_tree(command):
-    """Give the options of every command, by its words: ``recipes copy``."""
+    """Return the options of every command, by its words: ``recipes copy``."""
     subcommands = getattr(command, "commands", None)
     if not isinstance(subcommands, Mapping):
         return {"": {option for parameter in command.params for option in parameter.opts}}
@@ -79,7 +79,7 @@ def test_links_and_named_files_exist(name):
 
 
 def anchors(document, path):
-    """Give what the headings of a page are called in links to it, as GitHub calls them."""
+    """Return the anchors of the headings of a page, as GitHub forms them."""
     page = document.parent / path if path else document
     headings = HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -133,7 +133,7 @@ def test_the_callback_block_is_a_part_of_the_example():
 
 
 def reached(wanted, lines):
-    """Go on through the lines until the one that is wanted, or, for an import, one that imports as much."""
+    """Consume the lines up to the given one, or, for an import, one that imports as much."""
     if wanted.startswith("from "):
         module, _, names = wanted.partition(" import ")
         return any(

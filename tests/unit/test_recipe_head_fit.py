@@ -1,4 +1,4 @@
-"""Stages that fit their head: which fields they have, and what is said of the others."""
+"""Stages that fit their head: their fields, and the messages for other fields."""
 
 import pytest
 
@@ -99,7 +99,7 @@ def test_the_strategy_writes_a_stage_of_sgd_for_many_epochs():
         recipe(strategy={"name": "features", "classifier": "sgd", "optimizer": "adamw", "lr": None})
     )
     (stage,) = write_stages(usual.strategy, 3)
-    assert (stage.optimizer.name, stage.lr) == ("adamw", 1e-2)  # given, though it is what stages have too
+    assert (stage.optimizer.name, stage.lr) == ("adamw", 1e-2)  # set to the default of other stages
     left_out = parse_recipe(recipe(strategy={"name": "features", "classifier": "sgd"}))
     again = parse_recipe(left_out.model_dump(mode="json"))
     assert write_stages(again.strategy, 3) == write_stages(left_out.strategy, 3) == short

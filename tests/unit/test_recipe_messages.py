@@ -1,4 +1,4 @@
-"""What is said about recipes that are wrong: whole texts, all errors at once, no wording of pydantic's."""
+"""Error messages of recipes: complete texts, all errors at once, and no wording of pydantic."""
 
 # ruff: noqa: E501 (error texts are tested whole)
 
@@ -34,7 +34,7 @@ def text(**changes):
 
 
 def stage(**changes):
-    """A recipe whose second stage is wrong; None takes a field away."""
+    """Return a recipe whose second stage is wrong; None removes a field."""
     fields = {**STAGE, "train": "all", **changes}
     return image(stages=[STAGE, {name: value for name, value in fields.items() if value is not None}])
 

@@ -1,4 +1,4 @@
-"""The rules of the methods: each field has one owner, and a conflict counts from both sides."""
+"""The rules of the methods: each field has one owner, and a conflict is reported from both sides."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The first look at a recipe: wrong fields and missing paths together, without torch and without the network."""
+"""The first check of a recipe: wrong fields and missing paths together, without torch and without the network."""
 
 import subprocess
 import sys
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_recipe_has_nothing_to_check(folder):
         ("/models/bert", True),
         ("~/bert", True),
         ("runs/photos/model", True),
-        ("bert/nothing", True),  # its first folder is here
+        ("bert/nothing", True),  # its first folder exists
         ("assets/nothing", True),  # made by a command of this project
         ("reviews.csv", True),
         ("data/reviews.jsonl.gz", True),

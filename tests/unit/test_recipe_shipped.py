@@ -58,7 +58,7 @@ def is_kind(value, kind):
 
 
 def complaints(value, schema, root, place="recipe"):
-    """Check a value against the part of JSON Schema that pydantic writes for recipes."""
+    """Return the violations of the part of JSON Schema that pydantic writes for recipes."""
     assert schema.keys() <= KEYWORDS, f"teach this function {schema.keys() - KEYWORDS}"
     if "$ref" in schema:
         yield from complaints(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root, place)
@@ -128,7 +128,7 @@ def test_its_head_gives_the_command_and_the_measured_score_or_why_there_is_none(
     head = "\n".join(lines[: next(index for index, line in enumerate(lines) if not line.startswith("#"))])
     assert re.search(rf"hf-finetune run (recipes/)?{name}(\.yaml)?\b", head)
     assert re.search(r"Test (accuracy|error): (not measured yet; \S|depends on your data; \S|0\.\d)", head)
-    assert not re.search(r"@\w+@", head)  # a place that is still to be filled in
+    assert not re.search(r"@\w+@", head)  # a placeholder that the user must fill in
     assert len(lines) < 40
 
 

@@ -1,4 +1,4 @@
-"""What is said of another domain that a model was adapted to."""
+"""The report on domain adaptation."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a report is made of, for every kind of run; how it looks and behaves is tested in a browser."""
+"""Content of a report for every kind of run; layout and behavior are tested in a browser."""
 
 import base64
 import hashlib
@@ -186,7 +186,7 @@ def test_bars_are_drawn_for_shares_only():
 
 
 def kept_tests(**found):
-    """Return what a run keeps of its paired tests: for each baseline, difference, interval and verdict."""
+    """Return the paired tests of a run: for each baseline, difference, interval and verdict."""
     return {
         baseline: {"accuracy": {"difference": apart, "interval": ends, "p_value": 0.01, "verdict": word}}
         for baseline, (apart, ends, word) in found.items()

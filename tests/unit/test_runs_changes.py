@@ -1,4 +1,4 @@
-"""Changes of a recipe when a run is resumed that an older version began."""
+"""Changes of a recipe when a run of an older version is resumed."""
 
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ def recipe(head="linear", adapter=None, **fields):
 
 
 def begun_by_an_older_version(made, **fields):
-    """Return the manifest of a run, in whose recipe the parts also have fields of other alternatives."""
+    """Return the manifest of a run in whose recipe the parts also have fields of other alternatives."""
     content = made.model_dump(mode="json")
     content["model"]["head"] |= HEAD
     if content["model"]["adapter"] is not None:

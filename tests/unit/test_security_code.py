@@ -77,7 +77,7 @@ def test_a_metric_script_runs_only_when_allowed(tmp_path, monkeypatch, bert_chec
     assert not (tmp_path / "run").exists()
     plan(recipe, trust_remote_code=True)
     assert canary.ran
-    assert refused(plan, recipe) == message  # one permission is not a lasting one
+    assert refused(plan, recipe) == message  # a permission is not permanent
 
 
 @pytest.mark.parametrize("name", ["share.py", "share", "../work/share", "{}/share", "./share/share.py"])
@@ -143,7 +143,7 @@ def test_code_of_a_model_runs_only_when_allowed(tmp_path, reviews, canary):
     with pytest.raises(
         InputError, match="must be a checkpoint from which transformers can build a text classifier"
     ):
-        plan(recipe, trust_remote_code=True)  # its config is read, and its class is none that can be trained
+        plan(recipe, trust_remote_code=True)  # its config is read, but its class cannot be trained
     assert canary.ran
 
 
@@ -304,12 +304,12 @@ def test_code_of_a_teacher_runs_only_when_allowed(tmp_path, bert_checkpoint, rev
     assert canary.ran
 
 
-# a finished run, and what is made of it
+# a finished run, and its exports
 
 
 @pytest.fixture
 def foreign_run(tmp_path, reviews, canary):
-    """A run directory whose recipe grants itself what its model's folder needs."""
+    """Return a run directory whose recipe declares the permission that its model's folder needs."""
     folder = tmp_path / "run"
     save_own_model(folder / "model", canary)
     recipe = text_recipe({"path": str(folder / "model"), "trust_remote_code": True}, reviews)
@@ -382,7 +382,7 @@ def test_an_exported_program_is_loaded_only_when_allowed(tmp_path, canary):
 
 
 def _plant(program, canary):
-    """Put a pickle that runs code in the place of a program's example inputs."""
+    """Replace a program's example inputs by a pickle that runs code."""
     with zipfile.ZipFile(program) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     (name,) = [name for name in members if "sample_inputs" in name]

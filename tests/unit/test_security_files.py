@@ -1,4 +1,4 @@
-"""Foreign files are read and never run: weights, settings, data; and what is written of them runs nowhere else."""
+"""Foreign files are read and never run: weights, settings, data; and their content runs nowhere else."""
 
 import csv
 import io
@@ -226,7 +226,7 @@ def test_a_picture_that_says_it_has_billions_of_pixels_is_not_decoded(tmp_path):
     assert read_file(MODALITIES["image"], "bomb.png", tmp_path / "bomb.png").error
 
 
-# what is written
+# output files
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A recipe of a stranger costs bounded time and runs nothing, however it is written."""
+"""A recipe of unknown origin takes bounded time and runs no code, however it is written."""
 
 import shutil
 import time
@@ -33,7 +33,7 @@ ALIASED = f"must contain at most {MAX_VALUES:,} values, with those of aliases (*
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Return the writer of a recipe file that holds a text besides its own fields."""
+    """Return a function that writes a recipe file with the given text besides its own fields."""
 
     def write(text):
         path = tmp_path / "recipe.yaml"

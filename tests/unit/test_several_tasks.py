@@ -1,4 +1,4 @@
-"""Several tasks in one model: shares of an epoch, labels, the loss, the heads, and what a step moves."""
+"""Several tasks in one model: shares of an epoch, labels, the loss, the heads, and the parameters of a step."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Processes: what is refused before they start, which layers are divided, and errors in plain words."""
+"""Processes: errors before they start, the sharded layers, and error messages."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_a_deepspeed_config_that_takes_schedule_or_weights_away_is_refused(monke
 
 
 def test_the_optimizer_of_a_deepspeed_config_gets_the_planned_groups(tmp_path, tiny_model):
-    """The Trainer puts this stand-in in its place when the config names an optimizer, with all parameters alike."""
+    """The Trainer uses this placeholder when the config names an optimizer, with all parameters in one group."""
     model = tiny_model("bert")
     trainer = make_trainer(
         model, tmp_path, 4, train="last:1", groups={"layer_decay": 0.5, "weight_decay": 0.1}
@@ -73,7 +73,7 @@ def test_the_optimizer_of_a_deepspeed_config_gets_the_planned_groups(tmp_path, t
 
 
 def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch):
-    """Under ZeRO-3 transformers would divide it while it loads, and leave empty tensors for our weights."""
+    """Under ZeRO-3 transformers would shard it while loading, and leave empty tensors for our weights."""
 
     class Config:
         def is_zero3(self):
@@ -112,7 +112,7 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
     ],
 )
 def test_layers_are_divided_and_nothing_that_holds_the_word_embeddings(tiny_model, name, expected):
-    """accelerate 1.15 takes ``BertEmbeddings`` too, divides its word embeddings twice, and fails."""
+    """accelerate 1.15 includes ``BertEmbeddings``, shards its word embeddings twice, and fails."""
     assert layer_classes(tiny_model(name)) == expected
 
 
@@ -137,7 +137,7 @@ def test_a_lost_process_is_named(message):
 
 @pytest.fixture
 def terminated():
-    """Give a list of the SIGTERM that came; whoever listens at the end is replaced by who listened before."""
+    """Return the list of received SIGTERM signals; the previous handler is restored at the end."""
     came = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     yield came

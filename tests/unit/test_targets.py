@@ -1,4 +1,4 @@
-"""Kinds of labels: scores, decisions, label arrays and losses fit together, and no other kind is accepted."""
+"""Kinds of labels: scores, decisions, label arrays and losses match, and no other kind is accepted."""
 
 import numpy as np
 import pytest

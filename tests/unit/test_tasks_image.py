@@ -35,7 +35,7 @@ def test_images_come_in_the_sizes_of_the_recipe(squares, timm_checkpoint, fields
 
 
 def test_inference_alone_says_what_images_without_augmentation_are(squares, timm_checkpoint):
-    """Augmented images become floats in their batch, on the processor's scale; others are what it made of them."""
+    """Augmented images become floats in their batch, on the processor's scale; the processor converts the others."""
     data = prepare_data(str(squares), modality=MODALITIES["image"], validation=0.2, test=0.2)
     processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     plain, light = (
@@ -51,7 +51,7 @@ def test_inference_alone_says_what_images_without_augmentation_are(squares, timm
         batch = inputs.collate([examples[index] for index in range(4)])
         assert torch.equal(batch["pixel_values"], expected)
         assert batch["labels"].tolist() == rows["label"][:4]
-    # the squares are of one colour each, which neither crop nor mirror changes
+    # each square has one color, which neither crop nor mirror changes
     batch = light.collate([light.train[index] for index in range(4)])["pixel_values"]
     assert light.train[0]["pixel_values"].dtype == torch.uint8
     expected = torch.stack([plain.train[index]["pixel_values"] for index in range(4)])

@@ -1,5 +1,4 @@
-"""The answer to a text does not depend on the batch that it is in: padding is at the right, or the person "
-"is told."""
+"""The answer to a text does not depend on its batch: padding is on the right, or the user is warned."""
 
 from types import SimpleNamespace
 
@@ -88,7 +87,7 @@ def test_a_model_without_absolute_positions_keeps_its_side(tmp_path, tiny_tokeni
 
 @pytest.fixture
 def padded(tmp_path, tiny_tokenizer):
-    """Give what makes a run of texts that are padded at a side."""
+    """Return a function that makes a run of texts that are padded on a side."""
     tiny_tokenizer(tmp_path)
 
     def make(side):

@@ -1,4 +1,4 @@
-"""What the Trainer is told of a stage."""
+"""Arguments of the Trainer for a stage."""
 
 from stage_helpers import collate
 from transformers import TrainingArguments
@@ -20,7 +20,7 @@ class TwoGPUs(TrainingArguments):
 
 
 def test_of_several_gpus_one_process_uses_one(tmp_path, tiny_model, monkeypatch, caplog):
-    """The Trainer of transformers 5.23 would wrap the model in DataParallel, unasked, and multiply its loss."""
+    """The Trainer of transformers 5.23 would wrap the model in DataParallel by default, and multiply its loss."""
     caplog.set_level("INFO")
     monkeypatch.setattr(arguments, "TrainingArguments", TwoGPUs)
     stage = StageSpec.model_validate(

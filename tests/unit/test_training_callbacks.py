@@ -1,4 +1,4 @@
-"""The callbacks alone, on a stock Trainer."""
+"""The callbacks with a stock Trainer."""
 
 import json
 import math
@@ -33,7 +33,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class Snapshots(TrainerCallback):
-    """Keep the state of the model at the start and at the end of each epoch."""
+    """Record the state of the model at the start and at the end of each epoch."""
 
     def __init__(self):
         self.states = []
@@ -86,14 +86,14 @@ def stock(model, folder, callbacks, epochs=2, optimizers=(None, None), **options
 
 @pytest.mark.parametrize("name", ["timm/test_resnet", "resnet", "vit"])
 def test_each_epoch_moves_what_its_phase_trains_and_nothing_else(tmp_path, tiny_model, name):
-    """Traps 1, 2 and 7: flipping requires_grad later trains nothing, and frozen BatchNorms drift."""
+    """Traps 1, 2 and 7: setting requires_grad later trains nothing, and frozen BatchNorms drift."""
     model = tiny_model(name)
     snapshots = Snapshots()
     stock(model, tmp_path, [FreezingCallback({0: "head", 2: "all"}), snapshots], epochs=3).train()
     first, second, third = snapshots.changes()
     assert first == second == set(head_names(model))
     expected = set(model.state_dict()) - {"vit.embeddings.mask_token"}
-    # a key's bias has no gradient in attention: the softmax does not see it
+    # a key's bias has no gradient in attention: the softmax does not depend on it
     assert {
         name for name in expected - third if "key.bias" not in name and "k_proj.bias" not in name
     } == set()
@@ -109,7 +109,7 @@ def test_a_phase_can_freeze_again(tmp_path, tiny_model):
 
 
 def test_a_single_selector_freezes_before_the_optimizer_is_made(tmp_path, tiny_model):
-    """Trap 4: on_init_end has the model while the optimiser is still None."""
+    """Trap 4: on_init_end has the model while the optimizer is still None."""
     model = tiny_model("timm/test_resnet")
     snapshots = Snapshots()
     trainer = stock(model, tmp_path, [FreezingCallback("last:1"), snapshots], epochs=1)

@@ -1,4 +1,4 @@
-"""Checkpoints: which are whole, which is the last to go on from, and which stay."""
+"""Checkpoints: which are complete, which is used to resume, and which are kept."""
 
 import json
 
@@ -95,7 +95,7 @@ def test_the_parts_that_several_processes_write_are_sealed_too(tmp_path):
 
 
 def test_a_checkpoint_whose_best_one_is_damaged_is_skipped(tmp_path):
-    """The Trainer would warn, and keep the last weights for the best."""
+    """The Trainer would warn, and take the last weights for the best."""
     first, best, newest = (checkpoint(tmp_path, step, min(step, 8)) for step in (4, 8, 12))
     assert last_checkpoint(tmp_path) == newest
     (best / "model.safetensors").write_bytes(b"")

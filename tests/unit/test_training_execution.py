@@ -1,4 +1,4 @@
-"""How a stage computes: what is set, what is measured, and that a resumed stage goes on as it began."""
+"""Execution of a stage: settings, benchmarks, and a resumed stage that keeps its mode."""
 
 import json
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Let measuring give a way, and count how often it is asked for."""
+    """Replace the benchmark by a given mode, and count its calls."""
     seen = SimpleNamespace(way=ExecutionMode("bf16", "channels_last"), calls=[])
 
     def choose(model, batch, loss, trainable, candidates, **options):

@@ -1,4 +1,4 @@
-"""Freezing: no gradient, and nothing that a frozen module keeps beside its parameters moves."""
+"""Freezing: no gradient, and no change of the buffers of a frozen module."""
 
 import copy
 import pickle
@@ -58,7 +58,7 @@ def test_frozen_batch_norm_and_dropout_do_not_act():
     inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
     outputs = [model.train()(inputs) for _ in range(4)]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    # no parameter stands between the frozen prefix and the head but dropout, which is off before the head too
+    # between the frozen prefix and the head is no parameter but dropout, which is off before the head too
     assert all(torch.equal(output, outputs[0]) for output in outputs)
 
 
@@ -111,7 +111,7 @@ def test_a_frozen_model_can_be_copied_and_pickled():
     ],
 )
 def test_what_cannot_be_trained_is_an_error(trainable, message):
-    """Trap 6: with everything frozen the Trainer fails at backward with a raw RuntimeError."""
+    """Trap 6: with everything frozen the Trainer fails in the backward pass with an obscure RuntimeError."""
     model = Net()
     with pytest.raises(ValueError) as caught:
         freeze_all_but(model, trainable)

@@ -1,4 +1,4 @@
-"""The freezing callback alone, with an optimizer and schedules of one's own, and what misuse is told."""
+"""The freezing callback with a user's optimizer and schedules, and its error messages."""
 
 import pytest
 import torch
@@ -11,11 +11,11 @@ from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.planning.selectors import select
 
 PHASES = {0: "head", 1: "last:1", 2: "all"}
-STEPS = 6  # 8 pictures in batches of 4, for 3 epochs
+STEPS = 6  # 8 images in batches of 4, for 3 epochs
 
 
 def own_optimizer(model, kind=torch.optim.AdamW):
-    """Make an optimizer with rates by layer, and a schedule for the head that differs from the backbone's."""
+    """Return an optimizer with rates by layer, and a schedule of the head that differs from the backbone's."""
     options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
     groups = parameter_groups(model, lr={"head": 0.01, "backbone": [1e-4, 1e-3]}, weight_decay=0.1)
     optimizer = kind(groups, **options)
@@ -46,7 +46,7 @@ def test_frozen_parameters_stay_bitwise_under_decay_and_momentum_also_after_they
 
 
 def test_a_gradient_of_zeros_that_something_left_behind_moves_nothing(tmp_path, tiny_model):
-    """torch's AdamW decays, and SGD with momentum moves, whatever has a gradient, were it of zeros."""
+    """torch's AdamW decays, and SGD with momentum changes, every parameter with a gradient, even of zeros."""
 
     class LeaveZeros(TrainerCallback):
         def on_epoch_end(self, args, state, control, **kwargs):
@@ -114,7 +114,7 @@ class Texts(torch.utils.data.Dataset):
 
 
 def test_a_callback_that_is_added_later_freezes_all_the_same(tmp_path, tiny_model):
-    """Trap 4: without on_init_end the stock optimizer holds everything; what is frozen has no gradient in it."""
+    """Trap 4: without on_init_end the stock optimizer holds all parameters; the frozen ones have no gradient."""
     for phases in ("head", {0: "head"}):
         model, snapshots = tiny_model("timm/test_resnet"), Snapshots()
         trainer = stock(model, tmp_path, [snapshots], epochs=1)
@@ -124,7 +124,7 @@ def test_a_callback_that_is_added_later_freezes_all_the_same(tmp_path, tiny_mode
 
 
 def test_a_model_that_is_built_anew_is_frozen_too(tmp_path, tiny_model):
-    """Trap 5: with model_init the Trainer builds a model per train(), behind on_init_end."""
+    """Trap 5: with model_init the Trainer builds a model per train(), after on_init_end."""
     snapshots = Snapshots()
     trainer = Trainer(
         model_init=lambda: tiny_model("timm/test_resnet"),
@@ -162,7 +162,7 @@ def test_epochs_are_whole_numbers(epoch):
 
 
 def test_resuming_with_other_weights_than_were_saved_is_an_error(tmp_path, tiny_model):
-    """Trap 14: when this fails, transformers reloads what it saves, and the check can go."""
+    """Trap 14: when this fails, transformers reloads its checkpoints correctly, and the check can be removed."""
     options = {"save_strategy": "steps", "save_steps": 1}
     with pytest.raises(KeyboardInterrupt):
         stock(

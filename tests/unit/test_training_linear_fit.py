@@ -1,4 +1,4 @@
-"""A linear layer fitted at once: values by hand, and scikit-learn's own."""
+"""A linear layer fitted in closed form: values by hand, and those of scikit-learn."""
 
 import warnings
 
@@ -18,7 +18,7 @@ from hf_finetune.training.linear_fit import (
 
 
 def blobs(classes=3, features=6, each=20, distance=2.0, seed=0):
-    """Draw points around a centre for each class; the features differ in mean and scale."""
+    """Return points around a center for each class; the features differ in mean and scale."""
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), each)
     centres = distance * random.normal(size=(classes, features))
@@ -27,7 +27,7 @@ def blobs(classes=3, features=6, each=20, distance=2.0, seed=0):
 
 
 def test_a_ridge_regression_by_hand():
-    """Standardised, x = 0, 2 is z = -1, 1 and y = 5, 9 is -2, 2 about 7: w = 4 / (2 + alpha), and y = 7 + w z."""
+    """Standardized, x = 0, 2 is z = -1, 1 and y = 5, 9 is -2, 2 about 7: w = 4 / (2 + alpha), and y = 7 + w z."""
     found = fit_linear(np.array([[0.0], [2.0]]), np.array([5.0, 9.0]), "regression", 1, (0.5,))
     assert found.strength == 0.5
     assert found.weight == pytest.approx(np.array([[4 / (2 + 2)]]))
@@ -82,7 +82,7 @@ def test_of_several_labels_members_have_the_weight_of_their_class():
 
 
 def test_what_is_added_in_the_loss_is_taken_from_the_bias():
-    """The loss sees bias + shift, for which it is least where the bias was without one."""
+    """The loss uses bias + shift, and is least at the bias of a fit without shift."""
     features, labels = blobs(3, distance=0.5)
     plain = fit_linear(features, labels, "single_label", 3, (0.3,))
     found = fit_linear(features, labels, "single_label", 3, (0.3,), logit_adjustments=[-2.0, -1.0, 0.5])
@@ -91,7 +91,7 @@ def test_what_is_added_in_the_loss_is_taken_from_the_bias():
 
 
 def test_the_strength_is_chosen_by_what_counts():
-    """Five times the loss beside the same penalty is five times C."""
+    """Five times the loss with the same penalty equals five times C."""
     features, labels = blobs(2, each=12, distance=0.5)
     folds = np.arange(len(labels)) % 3
     found = fit_linear(features, labels, "single_label", 2, (1e-2, 1.0), folds, class_weights=[5.0, 5.0])
@@ -113,7 +113,7 @@ def test_a_feature_that_never_changes_has_no_say():
 @pytest.mark.parametrize("deviation", [1e-3, 1e-17, 4e-33])
 @pytest.mark.parametrize("target", ["single_label", "multi_label", "regression"])
 def test_a_feature_that_hardly_varies_gets_no_larger_weight_than_others(target, deviation):
-    """A sentence encoder has one of deviation 4e-33: what trains behind the fit would get infinite gradients."""
+    """A sentence encoder has one of deviation 4e-33, which would cause infinite gradients in the next stage."""
     features, labels = blobs(features=6, each=40)
     several = labels[:, None] == np.arange(3)
     of = {"single_label": labels, "multi_label": several.astype(int), "regression": labels * 1.0}[target]
@@ -173,7 +173,7 @@ def test_the_strength_is_the_one_of_the_least_loss_on_what_is_held_out(target):
         by_hand[strength] = total / len(classes)
     tried = list(found.losses)
     assert tried == list(strengths[: len(tried)])
-    # what is only compared is computed roughly
+    # candidates are compared with less precision
     assert list(found.losses.values()) == pytest.approx([by_hand[each] for each in tried], rel=0.02)
     assert found.strength == min(tried, key=found.losses.get)
     grew = [found.losses[tried[place]] > found.losses[tried[place - 1]] for place in range(1, len(tried))]

@@ -1,4 +1,4 @@
-"""What a stage is judged by on its validation split."""
+"""The validation loss of a stage."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_logits_are_given_with_or_without_what_a_model_puts_beside_them(given):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_logits_that_are_no_numbers_are_told_as_what_they_are(value):
-    """Not as a mistake in the input, which a metric would call them."""
+    """Not as an error in the input, as a metric would report."""
     wrong = LOGITS.copy()
     wrong[1, 0] = value
     with pytest.raises(DivergedError, match="is not finite"):

@@ -1,4 +1,4 @@
-"""A stage's files: its folder, and weights that are whole or not there."""
+"""A stage's files: its folder, and weights that are complete or absent."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_a_model_follows_train_again_when_its_stage_is_over(tmp_path, tiny_model
 
 
 class Noted(Examples):
-    """Examples that note in which order they were drawn, and in which epoch they were told to be then."""
+    """Examples that record in which order they were drawn, and the epoch that was set."""
 
     def __init__(self, model, count):
         super().__init__(model, count)
@@ -114,7 +114,7 @@ def test_the_order_of_the_examples_follows_from_the_seed(tmp_path, tiny_model):
 
 
 def test_examples_are_drawn_in_the_epoch_that_it_is(tmp_path, tiny_model):
-    """Else each would be augmented alike in all epochs."""
+    """Otherwise each would have the same augmentation in all epochs."""
     model = tiny_model("bert")
     data = Noted(model, 8)
     train_stages(model, tmp_path, ["head", "all"], data=data, epochs=3.0)

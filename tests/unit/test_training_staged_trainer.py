@@ -1,4 +1,4 @@
-"""Stages on a model and examples of one's own, on tiny models."""
+"""Stages on a user's model and examples, on tiny models."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def make(model, folder, stages=STAGES, *, evaluates=True, callbacks=(), data=Non
 
 
 class Watch(TrainerCallback):
-    """Keep the arguments and what changed in each stage."""
+    """Record the arguments and the changed parameters of each stage."""
 
     def __init__(self, model):
         self.model, self.stages, self.arguments, self.changed = model, [], [], []

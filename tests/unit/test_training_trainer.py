@@ -1,4 +1,4 @@
-"""The Trainer of a stage, on tiny models: optimiser, schedule, loss and checkpoints."""
+"""The Trainer of a stage, on tiny models: optimizer, schedule, loss and checkpoints."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from hf_finetune.training.trainer import SingleStageTrainer
 
 
 class Watch(TrainerCallback):
-    """Keep the gradient norm and the rates of each step."""
+    """Record the gradient norm and the rates of each step."""
 
     def __init__(self):
         self.norms, self.rates = [], []
@@ -42,7 +42,7 @@ def make_trainer(
     callbacks=(),
     **options,
 ):
-    """Give the trainer of one stage. ``examples`` is a data set, or how many to make up."""
+    """Return the trainer of one stage. ``examples`` is a dataset, or a number of examples to generate."""
     layout = read_layout(model)
     trainable = select(layout, train)
     freeze_all_but(model, trainable)
@@ -71,7 +71,7 @@ def make_trainer(
 
 
 def norms(name, model, folder, count, batch_size, accumulation):
-    """Give the gradient norm of one optimiser step. BatchNorms are kept in eval: they see a micro-batch only."""
+    """Return the gradient norm of one optimizer step. BatchNorms stay in eval mode: they see a micro-batch only."""
     watch = Watch()
     layout = read_layout(model)
     train = [f"/^{parameter.name}$/" for parameter in layout.parameters if not parameter.is_norm]
@@ -95,7 +95,7 @@ MODELS = ["bert", "distilbert", "roberta", "deberta-v2", "modernbert", "resnet",
 @pytest.mark.parametrize("count", [8, 7], ids=["even", "uneven last micro-batch"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_gradient_does_not_depend_on_the_accumulation(tmp_path, tiny_model, name, count):
-    """Trap 11: in transformers 5.23 BERT's and others' is 4 times as large at accumulation 4."""
+    """Trap 11: in transformers 5.23, gradients of BERT and others are 4 times as large with accumulation 4."""
     whole = norms(name, tiny_model(name), tmp_path / "whole", count, 8, 1)
     parts = norms(name, tiny_model(name), tmp_path / "parts", count, 2, 4)
     assert len(whole) == len(parts) == 1
@@ -136,7 +136,7 @@ def test_a_last_step_with_fewer_micro_batches_weighs_its_examples_alike(tmp_path
 def test_the_optimizer_holds_exactly_what_is_trained_as_planned(
     tmp_path, tiny_model, name, train, layer_decay
 ):
-    """Traps 1, 2, 4 and 19: the stock optimiser misses what is thawed later, and decays timm's exceptions."""
+    """Traps 1, 2, 4 and 19: the stock optimizer misses layers unfrozen later, and decays timm's exceptions."""
     model = tiny_model(name)
     planned = {"lr": 0.02, "weight_decay": 0.05, "layer_decay": layer_decay}
     trainer = make_trainer(model, tmp_path, 4, train=train, groups=planned)
@@ -290,7 +290,7 @@ def test_a_checkpoint_reloads_bit_for_bit(tmp_path, tiny_model, name):
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "swin"])
 def test_the_stock_trainer_still_reloads_wrong_weights(tmp_path, tiny_model, name):
-    """Trap 14: when this fails, transformers is mended and ``SingleStageTrainer._save`` can go."""
+    """Trap 14: when this fails, transformers is fixed and ``SingleStageTrainer._save`` can be removed."""
     model = tiny_model(name)
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none")
     trainer = Trainer(model=model, args=arguments, train_dataset=Examples(model, 4))
@@ -382,7 +382,7 @@ def test_other_optimizers_and_arguments_are_refused(name, arguments, message):
     "hf_finetune.training.trainer:SingleStageTrainer._save_checkpoint", why="A complete checkpoint is sealed"
 )
 def test_the_checkpoints_of_the_trainer_are_sealed(tmp_path, tiny_model):
-    """So that a resume tells a whole one from one that was cut off: see ``training/checkpoints.py``."""
+    """So that a resume recognizes incomplete ones: see ``training/checkpoints.py``."""
     options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "per_device_train_batch_size": 4}
     make_trainer(tiny_model("bert"), tmp_path, 8, **options).train()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"

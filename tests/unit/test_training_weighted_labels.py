@@ -1,4 +1,4 @@
-"""Weights and probabilities in the loss of single-label data: exact, however a step is divided."""
+"""Weights and probabilities in the loss of single-label data: exact for any division of a step."""
 
 import pytest
 import torch

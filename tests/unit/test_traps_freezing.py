@@ -1,6 +1,6 @@
-"""Traps 1 to 8: freezing, the optimiser, BatchNorm and dropout.
+"""Traps 1 to 8: freezing, the optimizer, BatchNorm and dropout.
 
-Each test first springs the trap on the stock libraries, then shows that the package's defence holds. Where the first
+Each test first shows the error of the stock libraries, then that the package's defence works. If the first
 half fails, the libraries have changed, and the defence may no longer be needed.
 """
 
@@ -39,7 +39,7 @@ def parameters_that_differ(model, before):
     why="Phases change at the declared epochs",
 )
 def test_trap_01_layers_that_thaw_later_are_trained(tmp_path, tiny_model):
-    """``create_optimizer`` takes only what requires a gradient when training begins."""
+    """``create_optimizer`` includes only parameters that require a gradient when training begins."""
     model = tiny_model(RESNET)
     freeze_flags(model, HEAD)
     before = state_of(model)
@@ -54,7 +54,7 @@ def test_trap_01_layers_that_thaw_later_are_trained(tmp_path, tiny_model):
 
 
 def test_trap_02_each_stage_has_an_optimizer_of_its_own(tmp_path, tiny_model):
-    """A second ``train()`` of the same Trainer keeps the optimiser of the first."""
+    """A second ``train()`` of the same Trainer keeps the optimizer of the first."""
     model = tiny_model(RESNET)
     freeze_flags(model, HEAD)
     trainer = stock_trainer(model, tmp_path / "stock")
@@ -71,7 +71,7 @@ def test_trap_02_each_stage_has_an_optimizer_of_its_own(tmp_path, tiny_model):
 
 
 def test_trap_03_phases_never_add_a_parameter_group(tmp_path, tiny_model):
-    """``add_param_group`` in a callback breaks the scheduler; with it mended, the checkpoint cannot be resumed."""
+    """``add_param_group`` in a callback breaks the scheduler; with that fixed, the checkpoint cannot be resumed."""
 
     class AddGroup(TrainerCallback):
         def on_epoch_begin(self, args, state, control, **kwargs):
@@ -110,7 +110,7 @@ def test_trap_03_phases_never_add_a_parameter_group(tmp_path, tiny_model):
     why="A model is frozen before its optimizer is created",
 )
 def test_trap_04_a_stage_is_frozen_before_its_optimizer_is_made(tmp_path, tiny_model):
-    """``on_init_end`` has the model while there is no optimiser; at ``on_train_begin`` there is one already."""
+    """``on_init_end`` has the model before there is an optimizer; at ``on_train_begin`` it exists already."""
 
     class Moments(TrainerCallback):
         def __init__(self):
@@ -142,7 +142,7 @@ def skip_single_selector(original, self, model, state):
     by=skip_single_selector,
 )
 def test_trap_05_a_model_that_is_made_anew_for_each_trial_is_frozen_too(tmp_path, tiny_model):
-    """With ``model_init`` the Trainer makes a new model at each ``train()``, behind ``on_init_end``."""
+    """With ``model_init`` the Trainer creates a new model at each ``train()``, after ``on_init_end``."""
 
     class FreezesOnce(TrainerCallback):
         def on_init_end(self, args, state, control, **kwargs):
@@ -195,7 +195,7 @@ def test_trap_06_a_stage_always_trains_something_and_has_no_empty_group(tmp_path
 
 @pytest.mark.defends("hf_finetune.training.freezing:_StaysInEval.__call__", by=mode_of_the_module)
 def test_trap_07_the_statistics_of_a_frozen_batch_norm_stand(tmp_path, tiny_model):
-    """The Trainer calls ``model.train()`` at every micro-step, behind ``on_step_begin``."""
+    """The Trainer calls ``model.train()`` at every micro-step, after ``on_step_begin``."""
 
     class EvalAtEachStep(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -222,7 +222,7 @@ def test_trap_07_the_statistics_of_a_frozen_batch_norm_stand(tmp_path, tiny_mode
 @pytest.mark.defends("hf_finetune.training.freezing:_StaysInEval.__call__", by=mode_of_the_module)
 @pytest.mark.defends("hf_finetune.training.freezing:frozen_modules", by=only_with_parameters)
 def test_trap_08_a_frozen_prefix_gives_the_same_each_time(tmp_path, tiny_model):
-    """Dropout in frozen layers goes on in a stock Trainer."""
+    """Dropout in frozen layers stays active in a stock Trainer."""
 
     class Same(torch.utils.data.Dataset):
         def __init__(self, model):

@@ -1,6 +1,6 @@
 """Traps 14 and 19 to 23: the names in a checkpoint, weight decay, and timm inside transformers.
 
-Each test first springs the trap on the stock libraries, then shows that the package's defence holds. Where the first
+Each test first shows the error of the stock libraries, then that the package's defence works. If the first
 half fails, the libraries have changed, and the defence may no longer be needed.
 """
 
@@ -36,7 +36,7 @@ PIXELS = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
 
 
 class Scripted:
-    """Metrics as they are written down, one evaluation after the other."""
+    """Metrics with given values, evaluation by evaluation."""
 
     def __init__(self, *values):
         self.values = list(values)
@@ -46,7 +46,7 @@ class Scripted:
 
 
 class AfterEpochs(TrainerCallback):
-    """Keep the model's state at the end of each epoch."""
+    """Record the model's state at the end of each epoch."""
 
     def __init__(self):
         self.states = []
@@ -74,7 +74,7 @@ def names_in_memory(original, model, processor, folder):
 )
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin"])
 def test_trap_14_the_best_checkpoint_is_really_restored(tmp_path, tiny_model, name):
-    """The Trainer saves under the Hub's names and reloads with ``strict=False``: nothing comes back, in silence."""
+    """The Trainer saves under the Hub's names and reloads with ``strict=False``: nothing is restored, silently."""
     model = tiny_model(name)
     data, epochs = Examples(model, 8), AfterEpochs()
     stock_trainer(
@@ -103,7 +103,7 @@ def test_trap_14_the_best_checkpoint_is_really_restored(tmp_path, tiny_model, na
     )
     assert differing(*epochs.states)
     assert differing(state_of(model), epochs.states[0]) == set()
-    # what is published has the names of the Hub nevertheless
+    # the published model has the names of the Hub nevertheless
     export_model(model, ViTImageProcessor(size={"height": 32, "width": 32}), tmp_path / "model")
     model.save_pretrained(tmp_path / "plain")
     assert load_file(tmp_path / "model" / "model.safetensors").keys() == (
@@ -144,7 +144,7 @@ def no_exemptions(original, model, names):
 )
 @pytest.mark.parametrize("name", SPARED)
 def test_trap_19_weight_decay_spares_what_timm_and_the_field_spare(tmp_path, tiny_model, name):
-    """The Trainer spares ``nn.LayerNorm`` and patterns of names, and does not ask ``no_weight_decay()``."""
+    """The Trainer exempts ``nn.LayerNorm`` and patterns of names, but not ``no_weight_decay()``."""
     model = tiny_model(name)
     present = [parameter for parameter in SPARED[name] if parameter in dict(model.named_parameters())]
     assert present == SPARED[name]
@@ -175,7 +175,7 @@ def outside_the_base_model(original, model):
 )
 @pytest.mark.parametrize("name", [RESNET, "timm/test_vit", "timm/test_efficientnet"])
 def test_trap_20_the_head_of_a_timm_model_is_found(tmp_path, tiny_model, name):
-    """The base model of the wrapper holds the head too."""
+    """The base model of the wrapper contains the head too."""
     model = tiny_model(name)
     beside = {id(p) for p in model.parameters()} - {id(p) for p in model.base_model.parameters()}
     assert beside == set()
@@ -237,7 +237,7 @@ def test_trap_22_a_timm_model_loads_in_both_libraries(tmp_path, tiny_model):
 
 @pytest.mark.defends("hf_finetune.tasks.seeded_augmentation:SeededExamples.__getitem__", by=unseeded)
 def test_trap_23_the_processor_of_a_timm_model_is_saved_and_never_augments(tmp_path, tiny_model):
-    """Its ``save_pretrained`` writes nothing, and it prepares training images as those of an evaluation."""
+    """Its ``save_pretrained`` writes nothing, and it prepares training images as for evaluation."""
     tiny_model(RESNET).save_pretrained(tmp_path / "checkpoint")
     config = read_config(str(tmp_path / "checkpoint"), LABELS, "single_label")
     processor = load_processor(str(tmp_path / "checkpoint"), MODALITIES["image"])

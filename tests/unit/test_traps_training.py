@@ -1,6 +1,6 @@
-"""Traps 11 to 18, 24 and 25: loss, states that outlive a stage, logs, checkpointing of activations, compilation.
+"""Traps 11 to 18, 24 and 25: loss, state that outlives a stage, logs, gradient checkpointing, compilation.
 
-Each test first springs the trap on the stock libraries, then shows that the package's defence holds. Where the first
+Each test first shows the error of the stock libraries, then that the package's defence works. If the first
 half fails, the libraries have changed, and the defence may no longer be needed.
 """
 
@@ -44,7 +44,7 @@ ONE_STEP = {"num_train_epochs": 1, "learning_rate": 1e-9}
 
 
 def norm_ratio(tiny_model, folder, name, **options):
-    """Give how many times as large the stock gradient of 8 examples is in 4 micro-batches as in one."""
+    """Return the ratio of the stock gradients of 8 examples in 4 micro-batches and in one."""
     norms = []
     for batch_size, accumulation in ((8, 1), (2, 4)):
         model = tiny_model(name)
@@ -65,7 +65,7 @@ def norm_ratio(tiny_model, folder, name, **options):
 @pytest.mark.defends("hf_finetune.targets.losses:loss_for", by=mean_loss, ids=["bert"])
 @pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "deberta-v2", "modernbert"])
 def test_trap_11_the_gradient_does_not_grow_with_the_accumulation(tmp_path, tiny_model, name):
-    """Heads that take ``**kwargs`` and drop ``num_items_in_batch`` give a mean that is summed, not averaged."""
+    """Heads that take ``**kwargs`` and ignore ``num_items_in_batch`` return a mean, which is summed, not averaged."""
     assert norm_ratio(tiny_model, tmp_path / "stock", name) == pytest.approx(4, rel=1e-3)
     model = tiny_model(name)
     whole = WholeBatch(model)
@@ -90,7 +90,7 @@ def accepting_loss_arguments(original, self, **options):
 )
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_trap_11_a_loss_that_is_left_to_the_model_is_averaged(tmp_path, tiny_model, name):
-    """``SingleStageTrainer`` without a loss of its own knows that the model's is a mean over the micro-batch."""
+    """``SingleStageTrainer`` without its own loss knows that the model's is a mean over the micro-batch."""
 
     def make(**kwargs):
         layout = read_layout(kwargs["model"])
@@ -101,7 +101,7 @@ def test_trap_11_a_loss_that_is_left_to_the_model_is_averaged(tmp_path, tiny_mod
 
 @pytest.mark.defends("hf_finetune.targets.losses:loss_for", by=mean_loss)
 def test_trap_12_a_loss_function_is_divided_by_the_labels_of_the_whole_batch(tmp_path, tiny_model):
-    """The Trainer takes what ``compute_loss_func`` gives for scaled: a mean over the micro-batch is inflated."""
+    """The Trainer assumes that ``compute_loss_func`` returns a scaled loss: a mean over the micro-batch is inflated."""
 
     def mean(outputs, labels, num_items_in_batch=None):
         return functional.cross_entropy(outputs["logits"], labels)
@@ -115,7 +115,7 @@ def test_trap_12_a_loss_function_is_divided_by_the_labels_of_the_whole_batch(tmp
 
 
 class Mixed(torch.utils.data.Dataset):
-    """Examples of two classes each, in shares, as mixup makes them."""
+    """Examples of two classes each with probabilities, as mixup makes them."""
 
     def __init__(self, model, count):
         self.examples = Examples(model, count)
@@ -147,7 +147,7 @@ def count_probabilities(original, *arguments, **options):
 )
 @pytest.mark.parametrize("name", ["vit", "bert", RESNET])
 def test_trap_13_mixed_labels_leave_the_kind_of_task_alone(tmp_path, tiny_model, name):
-    """A model that is given labels of fractions turns its config to ``multi_label_classification``."""
+    """A model that gets probabilities as labels sets its config to ``multi_label_classification``."""
     model = tiny_model(name)
     assert model.config.problem_type is None
     model(**collate([Mixed(model, 2)[0]]))
@@ -174,7 +174,7 @@ def one_folder(original, run, index, name):
     "hf_finetune.training.checkpoints:stage_folder", why="Every stage has its own folder", by=one_folder
 )
 def test_trap_15_a_stage_does_not_see_the_checkpoints_of_another(tmp_path, tiny_model):
-    """``global_step`` begins again with each ``train()``: in one folder the newest checkpoint is another stage's."""
+    """``global_step`` restarts with each ``train()``: in one folder the newest checkpoint is another stage's."""
     options = {"save_strategy": "steps", "save_steps": 1}
     for steps in (4, 2):
         stock_trainer(tiny_model(RESNET), tmp_path / "stock", max_steps=steps, **options).train()
@@ -206,7 +206,7 @@ def count_calls(original, self, model, state):
     by=count_calls,
 )
 def test_trap_16_the_phase_follows_from_the_epoch_and_not_from_memory(tmp_path, tiny_model):
-    """A callback's state does not come back with the checkpoint, not even one that says how it is kept."""
+    """A callback's state is not restored from the checkpoint, even if it declares how to save it."""
 
     class Counts(TrainerCallback, ExportableState):
         def __init__(self, epochs=0):
@@ -231,7 +231,7 @@ def test_trap_16_the_phase_follows_from_the_epoch_and_not_from_memory(tmp_path, 
 
 
 class Scripted:
-    """Metrics as they are written down, one evaluation after the other."""
+    """Metrics with given values, evaluation by evaluation."""
 
     def __init__(self, *values):
         self.values = list(values)
@@ -241,7 +241,7 @@ class Scripted:
 
 
 def test_trap_17_the_best_of_one_stage_is_no_measure_for_the_next(tmp_path, tiny_model):
-    """Within one run the dip behind a transition ends the training, as if it would not get better."""
+    """Within one run the dip after a transition ends the training, as if it could not improve."""
     data = Examples(tiny_model(RESNET), 8)
     stock = stock_trainer(
         tiny_model(RESNET),
@@ -274,7 +274,7 @@ def test_trap_17_the_best_of_one_stage_is_no_measure_for_the_next(tmp_path, tiny
         tmp_path / "ours",
         ["head", "all"],
         validation=data,
-        compute_metrics=Scripted(0.7, 0.8, 0.9, 0.4, 0.5, 0.7),  # each stage is evaluated as it begins, too
+        compute_metrics=Scripted(0.7, 0.8, 0.9, 0.4, 0.5, 0.7),  # each stage is evaluated at its start, too
         best_metric="accuracy",
         callbacks=[bests],
         epochs=2.0,
@@ -296,7 +296,7 @@ def first_rate_only(original, self, *arguments, **options):
     by=first_rate_only,
 )
 def test_trap_18_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
-    """The Trainer logs the rate of the first group alone."""
+    """The Trainer logs the rate of the first group only."""
     model = tiny_model(RESNET)
     groups = [{"params": [p], "lr": 0.1 / (n + 1)} for n, p in enumerate(model.timm_model.fc.parameters())]
     trainer = stock_trainer(model, tmp_path / "stock", optimizers=(torch.optim.SGD(groups), None))
@@ -345,7 +345,7 @@ def test_trap_24_checkpointed_activations_do_not_reach_into_a_frozen_prefix(tmp_
 
 
 class Compiles(TrainerCallback):
-    """Count what was compiled in each stage."""
+    """Count the compilations of each stage."""
 
     def __init__(self):
         self.graphs = []
@@ -362,7 +362,7 @@ class Compiles(TrainerCallback):
 )
 @pytest.mark.slow
 def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, monkeypatch):
-    """Whatever is trained anew is compiled anew, and behind a number of times no longer at all."""
+    """Changing the trained parameters recompiles, and after a number of recompilations nothing is compiled any more."""
     monkeypatch.setattr(
         arguments, "TrainingArguments", partial(TrainingArguments, torch_compile_backend="eager")
     )
@@ -379,7 +379,7 @@ def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, 
                 compiled(**collate([Examples(model, 4)[index] for index in range(4)]))
         torch.compiler.reset()
         compiles = Compiles()
-        for train in stages:  # each on a model of its own, as in a run
+        for train in stages:  # each on its own model, as in a run
             model = tiny_model("bert")
             train_stages(
                 model, tmp_path / train, [train], speed=SpeedSpec(compile=True), callbacks=[compiles]
