@@ -94,7 +94,7 @@ def test_a_text_is_typed_and_classified(visit, text_page, text_run):
     assert only_this_machine(page, text_page)
 
 
-def test_nothing_typed_is_told(visit, text_page):
+def test_without_input_an_error_is_shown(visit, text_page):
     page = visit(text_page)
     page.get_by_role("button", name="Classify", exact=True).click()
     page.get_by_text("The text is empty.").wait_for()

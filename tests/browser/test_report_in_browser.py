@@ -151,7 +151,7 @@ def test_the_table_is_sorted_from_the_keyboard(visit, reports):
     assert column(page, 0) == ["tea", "soup", "cake"]
 
 
-def test_what_was_not_tested_stays_last(visit, tmp_path):
+def test_untested_rows_stay_last(visit, tmp_path):
     record = make_record(names=("cake", "soup", "tea", "unseen"))
     labels = record.predictions.labels
     labels[labels == 3] = 0

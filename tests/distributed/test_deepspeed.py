@@ -66,11 +66,11 @@ def test_exactly_the_planned_parameters_move(divided, alone, recipe):
         before = after
 
 
-def test_it_learns_what_one_process_learns(divided, alone):
+def test_it_trains_as_one_process_does(divided, alone):
     assert_learns_alike(alone, divided.folder)
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, recipe):
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, recipe):
     straight, ended = (
         configure(tmp_path / name, 2) for name in ("straight", "ended") if not (tmp_path / name).mkdir()
     )

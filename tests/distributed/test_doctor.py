@@ -119,7 +119,7 @@ def test_a_gradient_that_is_not_that_of_one_process_fails(
     assert found.measured == f"In {each.format('head')}; in {each.format('all')}."
 
 
-def test_a_process_that_fails_is_told_with_what_it_said(tmp_path, bert_checkpoint, forked_workers):
+def test_a_failed_process_is_reported_with_its_message(tmp_path, bert_checkpoint, forked_workers):
     subject = make_subject("text", bert_checkpoint)
     subject.model.register_forward_pre_hook(fail)
     began = time.monotonic()

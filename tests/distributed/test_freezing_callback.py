@@ -147,7 +147,7 @@ def weights(folder, name, rank):
     return load_file(folder / f"{name}-{rank}.safetensors")
 
 
-def test_the_processes_stay_bit_equal_through_all_phases_and_each_moves_what_it_trains(straight):
+def test_processes_stay_bit_equal_in_all_phases_and_each_phase_changes_its_parameters(straight):
     """Trap 9: after unfreezing in a callback, the ranks of a stock DDP run diverge silently."""
     states = []
     for epoch in range(4):
@@ -166,7 +166,7 @@ def test_the_processes_stay_bit_equal_through_all_phases_and_each_moves_what_it_
     assert {name for name in states[0].keys() - moved[2] if "key.bias" not in name} == set()
 
 
-def test_two_processes_learn_what_one_learns_at_the_same_global_batch(straight, tmp_path, run):
+def test_two_processes_train_as_one_does_at_the_same_global_batch(straight, tmp_path, run):
     code, err = run("straight", tmp_path / "one", processes=1)
     assert code == 0, err[-4000:]
     one, two = weights(tmp_path / "one", "epoch-1", 0), weights(straight, "epoch-1", 0)

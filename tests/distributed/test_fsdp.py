@@ -68,7 +68,7 @@ def test_frozen_modules_stay_in_eval(sharded):
         assert mode == ["", "classifier"]
 
 
-def test_it_learns_what_one_process_learns(sharded, alone):
+def test_it_trains_as_one_process_does(sharded, alone):
     assert_learns_alike(alone, sharded.folder)
 
 
@@ -81,7 +81,7 @@ def test_the_saved_model_is_a_plain_one(sharded):
     assert same(load_file(folder / "model.safetensors"), staged) == []
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(sharded, tmp_path, recipe):
+def test_an_interrupted_run_resumes_bit_for_bit(sharded, tmp_path, recipe):
     event = {"rank": 1, "stage": "all", "step": 7, "how": "exit"}
     ended = spread(tmp_path, recipe, 2, mode="fsdp", event=event)
     assert ended.code != 0

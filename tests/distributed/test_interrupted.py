@@ -87,7 +87,7 @@ def straight(tmp_path_factory, reviews, bert_checkpoint):
 @pytest.mark.defends(
     "hf_finetune.distributed:detect_lost_process", why="A process that lost another reports it", by=no_context
 )
-def test_a_process_that_dies_ends_the_others_and_they_say_so(ended):
+def test_a_dead_process_ends_the_others_which_report_it(ended):
     assert ended.code != 0
     before = ended.err.partition("the event happens")
     assert before[1], ended.err[-4000:]
@@ -109,7 +109,7 @@ def resumed(ended, tmp_path, recipe, processes):
     return done
 
 
-def test_the_same_number_of_processes_goes_on_bit_for_bit(
+def test_the_same_number_of_processes_resumes_bit_for_bit(
     ended, straight, tmp_path, reviews, bert_checkpoint
 ):
     done = resumed(ended, tmp_path, recipe_with_best(reviews, bert_checkpoint, 3), 2)
@@ -121,7 +121,7 @@ def test_the_same_number_of_processes_goes_on_bit_for_bit(
     assert done.metrics()["test"] == straight.metrics()["test"]
 
 
-def test_one_process_goes_on_where_two_were(ended, alone, tmp_path, reviews, bert_checkpoint):
+def test_one_process_resumes_a_run_of_two(ended, alone, tmp_path, reviews, bert_checkpoint):
     """The batch size of a step stays the same; only the order of the sums differs."""
     shutil.copytree(ended.folder / "run", tmp_path / "run")
     run(recipe_with_best(reviews, bert_checkpoint, 3), tmp_path / "run", resume=True)
@@ -138,7 +138,7 @@ def test_one_process_goes_on_where_two_were(ended, alone, tmp_path, reviews, ber
     why="The batch size of a step does not depend on the number of processes",
     by=unchanged,
 )
-def test_two_processes_go_on_where_one_was(alone, tmp_path, reviews, bert_checkpoint):
+def test_two_processes_resume_a_run_of_one(alone, tmp_path, reviews, bert_checkpoint):
     class Stop(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if args.output_dir.endswith("02-all") and state.global_step == 7:
@@ -155,7 +155,7 @@ def test_two_processes_go_on_where_one_was(alone, tmp_path, reviews, bert_checkp
     assert done.manifest()["processes"] == 1
 
 
-def test_two_processes_go_on_where_one_of_three_failed(tmp_path, alone, reviews, bert_checkpoint):
+def test_two_processes_resume_after_one_of_three_failed(tmp_path, alone, reviews, bert_checkpoint):
     """Here by an exception. 2 examples on each of three processes are 3 on each of two."""
     recipe = recipe_with_best(reviews, bert_checkpoint, 2)
     event = {"rank": 2, "stage": "head", "step": 7, "how": "raise"}

@@ -160,7 +160,7 @@ def test_the_metrics_count_each_test_example_once_and_are_the_saved_models(launc
         assert value == (pytest.approx(alone.metrics[name], abs=1e-6) if value is not None else None)
 
 
-def test_two_processes_learn_what_one_learns_with_the_same_global_batch(launched, recipe, tmp_path):
+def test_two_processes_train_as_one_does_with_the_same_global_batch(launched, recipe, tmp_path):
     """Trap 11: on two ranks BERT's gradient is twice as large in transformers 5.23."""
     content = recipe.model_dump(mode="json")
     for stage in content["stages"]:

@@ -87,7 +87,7 @@ def test_two_processes_learn_from_two_domains_what_one_learns(tmp_path, twos, re
         assert not torch.equal(begun[name], value)
 
 
-def test_two_processes_fill_in_what_one_fills_in(tmp_path, twos, recipes):
+def test_two_processes_pretrain_as_one_does(tmp_path, twos, recipes):
     two = twos("continue_pretraining")
     run(recipes("continue_pretraining", 8), tmp_path / "run")
     one, other = (log_of(folder, PRETRAINING) for folder in (tmp_path / "run", two.folder / "run"))
@@ -115,7 +115,7 @@ def test_two_processes_go_on_bit_for_bit(tmp_path, twos, recipes, method, stage,
         assert same(*pair) == []
 
 
-def test_a_pretraining_goes_on_with_as_many_processes_as_it_began_with(tmp_path, recipes):
+def test_pretraining_resumes_only_with_the_same_number_of_processes(tmp_path, recipes):
     recipe = recipes("continue_pretraining", 4)
     event = {"rank": 0, "stage": "pretraining", "step": 8, "how": "exit"}
     ended = spread(tmp_path, recipe, 2, event=event)

@@ -28,7 +28,7 @@ def recipe(reviews, bert_checkpoint):
 
 
 @pytest.mark.parametrize("cache", [{"views": 1}, None])
-def test_two_processes_fit_what_one_fits_and_train_on_from_it(tmp_path, recipe, cache):
+def test_two_processes_fit_the_head_of_one_and_train_it_further(tmp_path, recipe, cache):
     asked = parse_recipe({**recipe.model_dump(mode="json"), "speed": {"prefix_cache": cache}})
     done = spread(tmp_path, asked, 2)
     assert done.code == 0, done.err[-4000:]
@@ -45,7 +45,7 @@ def test_two_processes_fit_what_one_fits_and_train_on_from_it(tmp_path, recipe, 
     assert stages[0]["validation"]["accuracy"] >= 0.5 and stages[1]["steps"] == 4
 
 
-def test_two_processes_fit_amounts_and_judge_slices_as_one_does(tmp_path, bert_checkpoint):
+def test_two_processes_fit_continuous_targets_and_evaluate_slices_as_one_does(tmp_path, bert_checkpoint):
     with texts_by_length(tmp_path / "words.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     with (tmp_path / "styled.csv").open("w", encoding="utf-8", newline="") as file:

@@ -32,7 +32,7 @@ def recipes(reviews, bert_checkpoint):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_two_processes_learn_what_one_learns(tmp_path, recipes, name):
+def test_two_processes_train_as_one_does(tmp_path, recipes, name):
     two = spread(tmp_path / "two", recipes(name, 4), 2)
     assert two.code == 0, two.err[-4000:]
     run(recipes(name, 8), tmp_path / "run")

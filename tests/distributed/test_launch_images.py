@@ -117,7 +117,7 @@ def test_two_processes_end_each_stage_with_the_same_bits(twos, name):
 
 
 @pytest.mark.parametrize("name", ["kit", "fit", "own-mlp", "dann", "tasks"])
-def test_two_processes_learn_what_one_learns(tmp_path, twos, recipes, name):
+def test_two_processes_train_as_one_does(tmp_path, twos, recipes, name):
     run(recipes(name, 6), tmp_path / "run")
     one, other = weights(tmp_path), weights(twos(name).folder)
     assert one.keys() == other.keys() and len(one) == (6 if name == "kit" else 2)
@@ -125,7 +125,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, twos, recipes, name):
         close(expected, other[stage])
 
 
-def test_two_processes_fill_in_what_one_fills_in(tmp_path, twos, recipes):
+def test_two_processes_pretrain_as_one_does(tmp_path, twos, recipes):
     run(recipes("continue_pretraining", 6), tmp_path / "run")
     one, other = (
         log_of(folder, "00-pretraining")

@@ -49,7 +49,7 @@ def two(tmp_path_factory, recipes):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_learn_what_one_learns(alone, two, stage):
+def test_two_processes_train_as_one_does(alone, two, stage):
     assert_trained_alike(alone, two, stage, rtol=1e-3, atol=1e-4)
 
 

@@ -67,7 +67,7 @@ def two(tmp_path_factory, texts):
 
 
 @pytest.mark.parametrize("stage", TEXTS)
-def test_two_processes_learn_what_one_learns(alone, two, stage):
+def test_two_processes_train_as_one_does(alone, two, stage):
     assert_trained_alike(alone, two, stage, rtol=1e-4, atol=1e-6)
 
 

@@ -32,7 +32,7 @@ def twos(tmp_path_factory, recipes):
 
 
 @pytest.mark.parametrize("name", VARIED)
-def test_two_processes_learn_what_one_learns(tmp_path, twos, recipes, name):
+def test_two_processes_train_as_one_does(tmp_path, twos, recipes, name):
     two = twos(name)
     run(recipes(name, 6), tmp_path / "run")
     for stage in STAGES:

@@ -70,7 +70,7 @@ def test_three_processes_end_each_stage_with_the_same_bits(three):
             assert [name for name in first if not torch.equal(first[name], other[name])] == []
 
 
-def test_three_processes_move_exactly_what_is_planned(three, alone):
+def test_three_processes_change_exactly_the_planned_parameters(three, alone):
     for stage, planned in zip(STAGES, plan(alone[0]).plan.stages, strict=True):
         for rank in range(3):
             before, after = three.weights(stage, rank, "before"), three.weights(stage, rank)
@@ -80,7 +80,7 @@ def test_three_processes_move_exactly_what_is_planned(three, alone):
             assert {name for name in set(planned.trainable) - moved if "key.bias" not in name} == set()
 
 
-def test_three_processes_learn_what_one_learns(three, alone):
+def test_three_processes_train_as_one_does(three, alone):
     """Sums in another order differ by rounding, which grows from step to step."""
     for stage in STAGES:
         one, other = (
@@ -195,7 +195,7 @@ def test_every_process_evaluates_with_the_same_statistics(two):
     why="The validation loss counts each example once",
     by=unchanged,
 )
-def test_validation_judges_the_weights_that_are_saved(two, squares, timm_checkpoint):
+def test_validation_evaluates_the_saved_weights(two, squares, timm_checkpoint):
     recipe = image_recipe(squares, timm_checkpoint)
     prepared = prepare_run(recipe, start_processes())
     inputs = prepared.task.prepare(prepared.data, prepared.processor, recipe.data, recipe.seed)

@@ -36,7 +36,7 @@ def differing(one, other):
     return {name for name, value in one.items() if not torch.equal(value, other[name])}
 
 
-def test_trap_09_processes_agree_after_layers_have_thawed(folder, tiny_model):
+def test_trap_09_processes_agree_after_unfreezing(folder, tiny_model):
     """DDP reduces the gradients of parameters that required one when it was created, and silently skips all others."""
     model = tiny_model("vit")
     head, backbone = set(head_names(model)), dict(model.named_parameters()).keys() - set(head_names(model))
@@ -50,7 +50,7 @@ def test_trap_09_processes_agree_after_layers_have_thawed(folder, tiny_model):
         assert head < moved and len(moved & backbone) > len(backbone) / 2
 
 
-def test_trap_10_a_sharded_model_is_frozen_and_thawed(folder, tiny_model):
+def test_trap_10_a_sharded_model_is_frozen_and_unfrozen(folder, tiny_model):
     """FSDP1 requires a module to be frozen completely or not at all; FSDP2 does not, and freezing works with it."""
     for rank in (0, 1):
         assert "uniform `requires_grad`" in (folder / f"fsdp1-{rank}.txt").read_text(encoding="utf-8")

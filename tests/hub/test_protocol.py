@@ -137,7 +137,7 @@ def test_a_folder_is_uploaded_in_one_commit(hub, api, tmp_path):
     assert len(hub.state.requests(containing="/store/")) == 1
 
 
-def test_a_large_file_goes_in_parts(hub, api):
+def test_a_large_file_is_uploaded_in_parts(hub, api):
     hub.state.part_size = 100_000
     api.create_repo("me/new")
     api.upload_file(repo_id="me/new", path_in_repo="model.safetensors", path_or_fileobj=WEIGHTS)
@@ -210,7 +210,7 @@ def test_a_long_tree_comes_in_pages(hub, api):
     assert len(hub.state.requests("GET", "/tree/")) == 3
 
 
-def test_what_is_in_a_repository(hub, api, filled):
+def test_the_content_of_a_repository_is_listed(hub, api, filled):
     found = api.model_info("me/filled", files_metadata=True)
     sizes = {sibling.rfilename: sibling.size for sibling in found.siblings}
     assert sizes["model.safetensors"] == len(WEIGHTS) and found.sha == filled.head.oid
@@ -247,7 +247,7 @@ def test_a_snapshot_and_parts_of_files(hub, filled):
     assert files.glob("me/filled/**/*.txt") == ["me/filled/more/notes.txt"]
 
 
-def test_a_download_goes_on_where_it_was_cut(hub, filled, waits):
+def test_an_interrupted_download_is_resumed(hub, filled, waits):
     cut = hub.faults.add("GET", "/cdn/", cut="before", times=1)
     assert Path(hf_hub_download("me/filled", "model.safetensors")).read_bytes() == WEIGHTS
     assert cut.hits == 1
@@ -256,7 +256,7 @@ def test_a_download_goes_on_where_it_was_cut(hub, filled, waits):
 # --- Faults -----------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_hits_as_often_as_it_is_told(hub, api, filled):
+def test_a_fault_occurs_the_given_number_of_times(hub, api, filled):
     fault = hub.faults.add("GET", "/api/models/me/filled$", 500, message="broken", times=1)
     assert status_of(HfHubHTTPError, api.model_info, "me/filled") == 500
     assert api.model_info("me/filled").sha == filled.head.oid

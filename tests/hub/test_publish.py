@@ -71,7 +71,7 @@ def test_nothing_but_the_model_is_sent(hub, finished):
     assert str(finished.parent).encode() not in arrived
 
 
-def test_the_recipe_goes_without_the_paths_of_this_machine(hub, finished, bert_checkpoint):
+def test_the_published_recipe_has_no_local_paths(hub, finished, bert_checkpoint):
     publish_to(finished, "me/reviews")
     text = hub.state.model("me/reviews").head.files["recipe.yaml"].content.decode()
     assert text.startswith("# Paths that begin with ./ were on a local disk: replace them.\n")
@@ -108,7 +108,7 @@ def test_a_branch_and_a_tag(hub, finished):
     assert [len(json.loads(line)) for line in said.splitlines()] == [3, 3]
 
 
-def test_the_card_says_under_which_name_the_model_is_loaded(hub, finished):
+def test_the_card_names_the_repository_of_the_model(hub, finished):
     line = 'pipeline("text-classification", model="{}")\n'
     change(finished, "README.md", line.format(MODEL_PLACEHOLDER))
     publish_to(finished, "me/reviews")
@@ -146,7 +146,7 @@ def test_a_tag_alone_makes_no_commit(hub, finished):
 # --- Publishing again ----------------------------------------------------------------------------------------------
 
 
-def test_the_second_time_only_what_has_changed_is_sent(hub, finished):
+def test_the_second_upload_sends_only_changed_files(hub, finished):
     publish_to(finished, "me/reviews")
     repo = hub.state.model("me/reviews")
     before = repo.head
@@ -167,7 +167,7 @@ def test_nothing_has_changed(hub, finished):
     assert len(repo.commits) == 2 and len(hub.state.requests("POST")) == seen
 
 
-def test_weights_of_another_shape_do_not_stay_beside_the_new_ones(hub, finished):
+def test_old_weight_files_are_deleted(hub, finished):
     """A file of the previous model would be loaded instead of the new ones."""
     files = {
         "model-00001-of-00001.safetensors": b"old",
@@ -240,7 +240,7 @@ def test_a_name_that_the_hub_cannot_have(hub, finished, name):
     assert not hub.state.seen
 
 
-def test_where_nobody_can_answer_yes_must_be_said(hub, finished):
+def test_without_a_terminal_yes_is_required(hub, finished):
     done = cli("publish", finished, "--to", "me/reviews", check=False)
     assert done.returncode == 2
     assert "--yes is required when stdin is not a terminal." in done.stderr

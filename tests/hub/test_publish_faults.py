@@ -98,7 +98,7 @@ def test_a_dataset_of_the_same_name_is_no_obstacle_where_kinds_are_apart(hub, fi
         (507, "/preupload/", "Storage quota exceeded"),
     ],
 )
-def test_no_room(hub, finished, waits, status, where, message):
+def test_storage_limits_of_the_hub_are_reported(hub, finished, waits, status, where, message):
     hub.faults.add("POST", where, status, message=message)
     assert refused(publish_to, finished) == (
         f"me/reviews must have enough storage for the model. Got {status}, {message}. Nothing was "
@@ -159,7 +159,7 @@ def test_a_hub_that_stays_busy(hub, finished, waits):
     assert waits == [7.0] * (ATTEMPTS - 1) and is_unpublished(hub)
 
 
-def test_a_rate_limit_says_when_it_ends(hub, finished, waits):
+def test_a_rate_limit_is_reported_with_its_end(hub, finished, waits):
     headers = {"RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
     hub.faults.add("POST", "/commit/", 429, message="Too many", headers=headers, times=1)
     publish_to(finished)
@@ -188,7 +188,7 @@ def test_nobody_waits_for_an_hour(hub, finished, waits):
     ],
 )
 @pytest.mark.parametrize("cut", ["", "before", "middle", "after"])
-def test_trouble_that_passes_is_sat_out(hub, finished, waits, method, where, cut):
+def test_temporary_failures_are_retried(hub, finished, waits, method, where, cut):
     """Also if the request succeeded, and only its answer was lost."""
     if where in ("/refs", "/tree/"):
         hub.state.add_repo("me/reviews", private=True)
@@ -261,7 +261,7 @@ def test_no_hub_at_that_address(hub, finished, waits):
 # --- On the command line ----------------------------------------------------------------------------------------
 
 
-def test_the_command_line_says_it_in_one_sentence(hub, finished):
+def test_the_command_line_reports_it_in_one_sentence(hub, finished):
     hub.faults.add("POST", "/repos/create", 403, message="No rights here")
     done = cli("publish", finished, "--to", "me/reviews", "--yes", check=False)
     assert done.returncode == 2

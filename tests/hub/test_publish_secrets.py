@@ -78,7 +78,7 @@ def test_the_header_of_weights_is_read_too(hub, finished):
     assert text.startswith("model.safetensors, line 1 must not contain a local path. Got ")
 
 
-def test_what_is_planted_where_nothing_is_published_is_not_sent(hub, finished, monkeypatch):
+def test_secrets_in_unpublished_files_are_not_uploaded(hub, finished, monkeypatch):
     """It is no error either: these files are not published."""
     monkeypatch.setenv("MY_KEY", SECRET)
     planted = f"{SECRET} {finished} {Path.home()}"
@@ -123,7 +123,7 @@ def test_all_that_arrives_is_searched_by_these_tests(hub, finished):
         "the values 1, true and short",
     ],
 )
-def test_what_only_looks_like_it_is_no_secret(monkeypatch, tmp_path, text):
+def test_text_that_resembles_a_secret_is_accepted(monkeypatch, tmp_path, text):
     monkeypatch.setenv("HOME", "/home/somebody")
     environment = {"A_KEY": "1", "B_TOKEN": "true", "C_SECRET": "short", "MONKEY": "finetune and"}
     content = text.encode()
@@ -152,5 +152,5 @@ def test_a_path_is_found_as_json_writes_it(monkeypatch, tmp_path):
         (".env", False),
     ],
 )
-def test_the_list_of_what_may_go(name, allowed):
+def test_only_listed_files_are_uploaded(name, allowed):
     assert is_allowed(name) == allowed

@@ -122,7 +122,7 @@ def test_only_the_config_of_a_model_that_is_not_there_is_asked_for(stocked, tmp_
 @pytest.mark.parametrize(
     ("name", "repair"), [("reviewz", "Nearest: '{here}/reviews'."), ("me/gone", "It does not exist in")]
 )
-def test_data_that_the_hub_does_not_have_is_told_with_the_other_problems(stocked, tmp_path, name, repair):
+def test_data_missing_on_the_hub_is_reported_with_the_other_problems(stocked, tmp_path, name, repair):
     (tmp_path / "reviews").mkdir()
     recipe = write_recipe(tmp_path / "r.yaml", data={"path": name})
     for command in ("plan", "run"):
@@ -136,7 +136,7 @@ def test_data_that_the_hub_does_not_have_is_told_with_the_other_problems(stocked
 # --- The field of the recipe ------------------------------------------------------------------------------------
 
 
-def test_the_recipe_says_where_to():
+def test_the_recipe_names_the_repository_to_publish_to():
     made = recipe_of("me/tiny", "me/reviews", publish="me/first")
     assert made.publish is not None
     assert (made.publish.to, made.publish.private, made.publish.revision, made.publish.tag) == (

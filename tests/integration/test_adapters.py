@@ -97,7 +97,9 @@ def unmerged(recipe, folder, name, stage):
 
 @pytest.mark.parametrize("kind", [*KINDS, "biases"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_stage_moves_exactly_what_is_planned_and_the_model_left_is_plain(tmp_path, recipe_of, name, kind):
+def test_a_stage_changes_exactly_the_planned_parameters_and_saves_a_plain_model(
+    tmp_path, recipe_of, name, kind
+):
     adapter, selector = (None, ("head", "biases")) if kind == "biases" else (kind, kind)
     recipe = recipe_of(name, adapter, selector)
     record = Record()
@@ -146,7 +148,7 @@ def test_a_stage_moves_exactly_what_is_planned_and_the_model_left_is_plain(tmp_p
 
 
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
-def test_stages_before_and_after_an_adapter_train_what_they_say(tmp_path, recipe_of, name):
+def test_stages_before_and_after_an_adapter_train_what_they_declare(tmp_path, recipe_of, name):
     recipe = recipe_of(name, "lora", "head", "lora", "last:2", "all")
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
@@ -246,7 +248,7 @@ def test_the_model_needs_no_peft(tmp_path, whole):
 
 @pytest.mark.parametrize("name", ["bert", "vit", "timm/test_resnet"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_adapter_alone_is_what_plain_peft_loads(tmp_path, recipe_of, checkpoints, name, kind):
+def test_plain_peft_loads_the_adapter_alone(tmp_path, recipe_of, checkpoints, name, kind):
     recipe = recipe_of(name, {"type": kind, "save": "adapter"}, "head", "adapter")
     folder = quick_run(recipe, tmp_path / "run").folder
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -292,7 +294,7 @@ def test_an_adapter_is_not_saved_alone_where_more_than_it_was_trained(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_the_plan_says_where_the_adapter_is_and_at_which_rate(recipe_of):
+def test_the_plan_shows_the_adapter_and_its_rate(recipe_of):
     recipe = recipe_of("bert", {"type": "lora", "r": 2}, "lora", layer_decay=0.5)
     report = plan(recipe)
     assert report.notes[-1] == "An adapter, lora of rank 2, is in 4 layers: query, value."

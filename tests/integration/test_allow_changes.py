@@ -123,7 +123,7 @@ def no_changes(original, *arguments):
 @pytest.mark.defends(
     "hf_finetune.runs.changes:find_changes", why="A resume keeps recipe, data and checkpoint", by=no_changes
 )
-def test_every_changed_field_is_named_with_both_values(interrupted, recipe):
+def test_every_changed_field_is_reported_with_both_values(interrupted, recipe):
     other = changed(
         recipe,
         *("stages.1.lr=0.02", "stages.0.batch_size=4", "stages.1.train=[head, norms]", "stages.1.clip=null"),
@@ -153,7 +153,7 @@ def test_stages_that_come_or_go_are_named(interrupted, recipe):
 
 
 @pytest.mark.defends("hf_finetune.runs.changes:find_changes", by=no_changes)
-def test_other_data_and_another_checkpoint_are_named(interrupted, recipe, place):
+def test_other_data_and_another_checkpoint_are_reported(interrupted, recipe, place):
     other_data(place)
     other_checkpoint(place)
     assert refusal(recipe, interrupted) == (
@@ -175,7 +175,7 @@ def other_checkpoint(folder):
     save_file(weights, path, {"format": "pt"})
 
 
-def test_an_edited_recipe_in_the_run_directory_is_compared_with_what_was_run(interrupted):
+def test_an_edited_recipe_in_the_run_directory_is_compared_with_the_original(interrupted):
     path = interrupted / "recipe.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("lr: 0.005", "lr: 0.5"), encoding="utf-8")
     assert "stages.1.lr: 0.005 -> 0.5." in refusal(load_recipe(path), interrupted)
@@ -198,7 +198,7 @@ def test_allowing_changes_needs_a_run_to_resume(recipe, place):
         (["new", "head", "all"], "stages[0] must be the finished stage 'head'. Got 'new'. "),
     ],
 )
-def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message):
+def test_finished_stages_are_unchanged(interrupted, recipe, names, message):
     stages = {stage["name"]: stage for stage in recipe.model_dump(mode="json")["stages"]}
     chosen = [
         {**stages.get(name, stages["head"]), "name": name, "lr": 0.01 * (index + 1)}
@@ -283,7 +283,7 @@ def test_the_first_step_after_it_takes_the_new_rate(interrupted, recipe):
     assert steps.rates == pytest.approx([0.02 * (1 - step / 8) for step in range(4, 8)], rel=1e-12)
 
 
-def test_what_changed_is_written_down(interrupted, recipe, caplog):
+def test_changes_are_recorded_in_the_manifest(interrupted, recipe, caplog):
     other = changed(recipe, "stages.1.lr=0.02")
     before = manifest_of(interrupted)
     allow(other, interrupted, caplog)
@@ -326,7 +326,7 @@ def test_an_unchanged_run_is_not_touched_by_allowing_changes(interrupted, recipe
         (["metrics=[f1_macro]"], "metrics: [] -> ['f1_macro']"),
     ],
 )
-def test_what_the_checkpoint_does_not_fit_makes_the_stage_begin_anew(
+def test_changes_that_the_checkpoint_does_not_fit_restart_the_stage(
     interrupted, recipe, caplog, overrides, words
 ):
     said, steps = allow(changed(recipe, *overrides), interrupted, caplog)
@@ -339,7 +339,7 @@ def test_what_the_checkpoint_does_not_fit_makes_the_stage_begin_anew(
     assert [entry["step"] for entry in log_of(interrupted, "02-all")] == [step for _, step in steps]
 
 
-def test_a_smaller_batch_of_more_forward_passes_goes_on(interrupted, recipe, caplog):
+def test_a_smaller_batch_with_more_accumulation_is_resumed(interrupted, recipe, caplog):
     other = changed(recipe, "stages.1.batch_size=4", "stages.1.accumulation=2")
     said, steps = allow(other, interrupted, caplog)
     assert "restarts" not in said
@@ -355,7 +355,7 @@ def test_a_change_for_a_finished_stage_comes_too_late(interrupted, recipe, caplo
     assert steps == [("all", step) for step in range(5, 9)]
 
 
-def test_other_data_makes_the_stage_begin_anew_and_says_what_the_test_is_worth(
+def test_other_data_restarts_the_stage_with_a_warning_about_the_test_split(
     interrupted, recipe, place, caplog
 ):
     other_data(place)

@@ -55,7 +55,7 @@ def test_weights_of_several_labels_are_counted_among_the_examples(tmp_path, told
     assert told[0][1].class_weights == pytest.approx((1.0, 2.0, 5.0))
 
 
-def test_the_sampler_goes_with_what_a_frozen_prefix_gave(tmp_path, told, reviews, bert_checkpoint):
+def test_the_sampler_works_with_a_prefix_cache(tmp_path, told, reviews, bert_checkpoint):
     table = skewed_reviews(reviews, tmp_path / "reviews.csv")
     recipe = tiny_text_recipe(table, bert_checkpoint, speed={"prefix_cache": {"views": 1}})
     changes = [{"epochs": 4.0, "balance": "sampler"}, {"epochs": None, "max_steps": 1}]

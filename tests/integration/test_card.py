@@ -74,7 +74,7 @@ def test_the_licence_of_the_checkpoint_is_carried_over(done, tmp_path):
     assert ModelCard.load(write_card(folder)).data.license == "cc-by-4.0"
 
 
-def test_a_checkpoint_that_says_nothing_of_itself_is_no_trouble(done, tmp_path, monkeypatch, caplog):
+def test_a_checkpoint_without_metadata_is_accepted(done, tmp_path, monkeypatch, caplog):
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     folder = with_paths(done, tmp_path / "run", model=str(checkpoint))

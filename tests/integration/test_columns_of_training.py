@@ -42,7 +42,7 @@ def test_a_model_folder_alone_knows_the_columns(pairs, tmp_path):
     assert evaluate(tmp_path / "copy", data=str(folder / "rows.csv")).seen is None
 
 
-def test_evaluate_says_which_examples_the_run_has_seen(pairs, tmp_path, capsys):
+def test_evaluate_reports_which_examples_the_run_was_trained_on(pairs, tmp_path, capsys):
     done, folder = pairs
     found = evaluate(done.folder, data=str(folder / "rows.csv"), split="train")
     train, validation, test = (

@@ -113,7 +113,7 @@ def test_the_stage_begins_with_the_neurons_that_the_one_before_it_left(narrow_ru
     assert changed(expected, record.before[1]) == set()
 
 
-def test_only_what_is_planned_moves_in_the_recovery_stage(tmp_path, text_recipe):
+def test_only_planned_parameters_change_in_the_recovery_stage(tmp_path, text_recipe):
     recipe = with_stages(text_recipe(), {}, {"compress": 0.5, "train": "last:1", "best": None})
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
@@ -128,7 +128,7 @@ def test_only_what_is_planned_moves_in_the_recovery_stage(tmp_path, text_recipe)
     assert planned.trainable_size == sum(sizes[name] for name in planned.trainable)
 
 
-def test_the_plan_counts_what_is_left(tmp_path, narrow_run):
+def test_the_plan_counts_the_remaining_parameters(tmp_path, narrow_run):
     (tmp_path / "recipe.yaml").write_text(dump_recipe(narrow_run[0]), encoding="utf-8")
     told = CliRunner().invoke(app, ["plan", str(tmp_path / "recipe.yaml")]).output
     before, after = (stage["total_parameters"] for stage in content_of(narrow_run[1].folder)["stages"])
@@ -148,7 +148,7 @@ def test_stages_may_prune_one_after_the_other_and_the_first_one_too(tmp_path, te
     assert found["before"]["parameters"] > found["after"]["parameters"] == size_of(model)
 
 
-def test_frozen_layers_are_kept_as_they_are_behind_the_pruning(tmp_path, text_recipe, monkeypatch):
+def test_frozen_layers_are_cached_after_pruning(tmp_path, text_recipe, monkeypatch):
     """Two runs with other fractions use the same cache folder, but not the same entries."""
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
     recipes = [
@@ -210,7 +210,7 @@ def test_a_network_of_convolutions_is_pruned(tmp_path, image_recipe):
 
 
 @pytest.mark.parametrize("moment", ["begin", "save"])
-def test_a_narrower_model_goes_on_bit_for_bit(tmp_path, narrow_run, moment):
+def test_a_narrower_model_resumes_bit_for_bit(tmp_path, narrow_run, moment):
     recipe, straight, _ = narrow_run
     interrupt(recipe, tmp_path / "run", Stop("all", 4 if moment == "save" else 5, moment))
     quick_run(recipe, tmp_path / "run", resume=True)
@@ -225,7 +225,7 @@ def test_a_stop_before_the_first_checkpoint_prunes_the_same_again(tmp_path, narr
 
 
 @pytest.mark.parametrize("stage", ["all", "last"])
-def test_a_model_with_zeros_goes_on_bit_for_bit(tmp_path, sparse_recipe, sparse_run, stage):
+def test_a_sparse_model_resumes_bit_for_bit(tmp_path, sparse_recipe, sparse_run, stage):
     interrupt(sparse_recipe, tmp_path / "run", Stop(stage, 5, "begin"))
     quick_run(sparse_recipe, tmp_path / "run", resume=True)
     assert_equal_runs(sparse_run[0].folder, tmp_path / "run")
@@ -241,7 +241,7 @@ def test_a_pruning_that_is_done_is_not_changed(tmp_path, sparse_recipe):
     )
 
 
-def test_a_pruning_that_is_under_way_begins_anew_with_another(tmp_path, narrow_run):
+def test_a_stage_restarts_with_another_pruning(tmp_path, narrow_run):
     recipe, _, _ = narrow_run
     interrupt(recipe, tmp_path / "run", Stop("all", 5, "begin"))
     other = with_stages(recipe, {}, {"compress": 0.25})
@@ -253,7 +253,7 @@ def test_a_pruning_that_is_under_way_begins_anew_with_another(tmp_path, narrow_r
 # --- Messages -----------------------------------------------------------------------------------------------
 
 
-def test_metrics_report_and_card_say_what_it_gained_and_cost(narrow_run):
+def test_metrics_report_and_card_show_savings_and_loss_of_accuracy(narrow_run):
     folder = narrow_run[1].folder
     content = content_of(folder)
     found = content["compression"]
@@ -276,14 +276,14 @@ def test_metrics_report_and_card_say_what_it_gained_and_cost(narrow_run):
         assert "the model before pruning and after the run" in text
 
 
-def test_a_run_without_pruning_says_nothing_of_it(text_run):
+def test_a_run_without_pruning_does_not_mention_it(text_run):
     folder = text_run[1].folder
     assert "compression" not in content_of(folder) and "distillation" not in content_of(folder)
     assert "Size and speed" not in (folder / "report.html").read_text(encoding="utf-8")
     assert "Size and speed" not in (folder / "model" / "README.md").read_text(encoding="utf-8")
 
 
-def test_before_and_after_are_judged_alike_when_probabilities_are_corrected(tmp_path, text_recipe):
+def test_original_and_pruned_model_are_compared_without_calibration(tmp_path, text_recipe):
     recipe = text_recipe(evaluation={"calibrate": True}, metrics=["accuracy", "log_loss"])
     folder = quick_run(with_stages(recipe, {}, {"compress": HALF}), tmp_path / "run").folder
     plain = quick_run(
@@ -295,7 +295,7 @@ def test_before_and_after_are_judged_alike_when_probabilities_are_corrected(tmp_
     assert found["test"]["log_loss"] != other["test"]["log_loss"]
 
 
-def test_a_student_is_shown_beside_its_teacher(tmp_path, text_recipe, text_run):
+def test_a_student_is_shown_next_to_its_teacher(tmp_path, text_recipe, text_run):
     recipe = with_stages(text_recipe(), {}, {"compress": 0.5, "teacher": str(text_run[1].folder)})
     folder = quick_run(recipe, tmp_path / "run").folder
     content = content_of(folder)

@@ -90,7 +90,7 @@ def runs(tmp_path_factory, adapted):
 
 @pytest.mark.parametrize("kind", ["image", "text"])
 @pytest.mark.parametrize("method", ["coral", "dann"])
-def test_a_stage_that_aligns_moves_what_it_plans_and_the_head_alone_is_as_without(
+def test_domain_alignment_changes_the_planned_parameters_and_has_no_effect_on_a_head_stage(
     runs, adapted, kind, method
 ):
     folder, result, record = runs(kind, method)
@@ -189,7 +189,7 @@ def test_a_checkpoint_of_dann_holds_the_state_of_the_domain_classifier(runs):
     assert "domain.pt" in seal["files"]
 
 
-def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapted, targets):
+def test_a_run_resumes_only_with_the_same_target_inputs_and_method(tmp_path, adapted, targets):
     recipe = adapted("text", "continue_pretraining")
     with pytest.raises(KeyboardInterrupt):
         quick_run(recipe, tmp_path / "run", callbacks=[Stop("pretraining", 3, "ctrl-c")])
@@ -213,7 +213,7 @@ def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapte
     assert "The data must not change until the pretraining is finished. Start a new run." in told
 
 
-def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
+def test_pretraining_cannot_be_added_after_a_stage_has_begun(tmp_path, adapted):
     with pytest.raises(KeyboardInterrupt):
         quick_run(adapted("text", None), tmp_path / "run", callbacks=[Stop("head", 2, "ctrl-c")])
     recipe = adapted("text", "continue_pretraining")
@@ -224,7 +224,7 @@ def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
     )
 
 
-def test_a_stage_goes_on_with_the_same_inputs_at_another_place(tmp_path, runs, adapted, targets):
+def test_a_stage_resumes_with_the_same_inputs_at_another_path(tmp_path, runs, adapted, targets):
     recipe = adapted("text", "coral")
     with pytest.raises(KeyboardInterrupt):
         quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 3, "ctrl-c")])
@@ -236,7 +236,7 @@ def test_a_stage_goes_on_with_the_same_inputs_at_another_place(tmp_path, runs, a
     assert changed(weights_of(runs("text", "coral")[0]), weights_of(tmp_path / "run")) == set()
 
 
-def test_a_stage_begins_anew_with_another_weight(tmp_path, adapted):
+def test_a_stage_restarts_with_another_weight(tmp_path, adapted):
     recipe = adapted("text", "coral")
     with pytest.raises(KeyboardInterrupt):
         quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 3, "ctrl-c")])
@@ -258,7 +258,7 @@ def test_each_fold_of_a_cross_validation_adapts_too(tmp_path, adapted, method):
             assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["pretraining"]
 
 
-def test_the_plan_says_what_is_done_with_the_other_domain(adapted, targets):
+def test_the_plan_describes_the_domain_adaptation(adapted, targets):
     report = plan(adapted("image", "coral"))
     assert report.notes[-2:] == (
         "Stage head has no domain alignment: it trains only the head.",
@@ -279,9 +279,7 @@ def test_the_plan_says_what_is_done_with_the_other_domain(adapted, targets):
     )
 
 
-def test_the_path_of_the_other_domain_is_looked_up_beside_the_recipe_and_not_given_to_others(
-    tmp_path, adapted
-):
+def test_the_path_of_the_other_domain_is_resolved_next_to_the_recipe_and_not_published(tmp_path, adapted):
     content = adapted("text", "dann").model_dump(mode="json")
     content["domain_adaptation"]["target"] = "films.csv"
     (tmp_path / "films.csv").write_text("text\na film\n", encoding="utf-8")
@@ -306,7 +304,7 @@ def test_the_inputs_of_the_other_domain_count_among_the_data(tmp_path, adapted):
         (None, None),
     ],
 )
-def test_report_and_card_say_that_there_was_another_domain(runs, method, said):
+def test_report_and_card_mention_the_domain_adaptation(runs, method, said):
     folder = runs("text", method)[0]
     for text in ((folder / name).read_text(encoding="utf-8") for name in ("report.html", "model/README.md")):
         assert "another domain" not in text if said is None else said in text
@@ -321,7 +319,7 @@ def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
 
 
 @pytest.mark.parametrize(("kind", "field"), [("image", "mixup"), ("image", "cutmix"), ("text", "r_drop")])
-def test_what_mixes_or_repeats_batches_is_refused_in_a_stage_that_aligns(adapted, kind, field):
+def test_methods_that_mix_or_repeat_batches_are_refused_with_domain_alignment(adapted, kind, field):
     recipe = with_stages(adapted(kind, "coral"), {}, {"regularize": {field: 1.0}})
     assert refusal(lambda: plan(recipe)) == (
         f"stages[1].regularize.{field} must not be set in a stage that uses coral. "

@@ -89,7 +89,7 @@ def test_a_bare_checkpoint_names_its_data_and_its_folder(finished, tmp_path, rev
     assert result.report["examples"] >= 36
 
 
-def test_what_lies_in_a_folder_is_not_lost(tmp_path, text_run):
+def test_existing_files_in_a_folder_are_not_overwritten(tmp_path, text_run):
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "thesis.txt").write_text("all of it", encoding="utf-8")
@@ -113,11 +113,11 @@ def test_what_lies_in_a_folder_is_not_lost(tmp_path, text_run):
         ),
     ],
 )
-def test_choices_that_there_are_not_are_told(tmp_path, choices, expected):
+def test_unknown_choices_are_reported(tmp_path, choices, expected):
     assert refusal(lambda: export(tmp_path, **choices)) == expected
 
 
-def test_without_the_packages_the_command_to_install_them_is_told(monkeypatch, tmp_path, text_run):
+def test_without_the_packages_the_command_to_install_them_is_shown(monkeypatch, tmp_path, text_run):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     told = refusal(lambda: export(text_run[1].folder, output=tmp_path / "out"))
     assert told.startswith("--format onnx needs packages that are not installed: ")
@@ -125,7 +125,7 @@ def test_without_the_packages_the_command_to_install_them_is_told(monkeypatch, t
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_says_something_else_is_not_written(monkeypatch, tmp_path, text_run):
+def test_an_export_with_different_answers_is_not_written(monkeypatch, tmp_path, text_run):
     found = Parity(6, 0.5, 2.0, 1.0, {"accuracy": 1.0}, {"accuracy": 1.0})
     monkeypatch.setattr(room, "compare_models", lambda *models: found)
     message = r"differ by up to 0\.5 from those of the original model \(largest logit: 2\);"
@@ -141,7 +141,7 @@ def test_logits_that_are_no_numbers_are_not_written(monkeypatch, tmp_path, text_
         export(text_run[1].folder, format="torch_export", output=tmp_path / "out")
 
 
-def test_the_command_prints_what_the_file_holds(tmp_path, text_run):
+def test_the_command_describes_the_exported_file(tmp_path, text_run):
     done = forked_cli(
         *("export", text_run[1].folder, "--format", "torch_export", "--output", tmp_path / "out")
     )

@@ -86,9 +86,7 @@ def features_of(recipe, split, layer):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_the_head_is_scikit_learns_on_what_the_frozen_model_gives_and_nothing_else_has_moved(
-    kind, recipes, done
-):
+def test_the_head_equals_scikit_learns_on_frozen_features_and_nothing_else_changes(kind, recipes, done):
     layer, saved = HEADS[kind], load_file(done[kind] / "stages" / "01-head" / "model.safetensors")
     before = load_pretrained(prepare_with_data(recipes[kind], load_data(recipes[kind]))).model.state_dict()
     assert changed({name: before[name] for name in saved}, saved) == {f"{layer}.weight", f"{layer}.bias"}
@@ -129,7 +127,7 @@ def test_a_fitted_head_gives_scarce_classes_their_share(tmp_path, recipes, done,
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_metrics_tell_of_it_and_validation_is_that_of_the_saved_model(kind, recipes, done):
+def test_metrics_describe_the_fit_and_validation_is_of_the_saved_model(kind, recipes, done):
     entry = metrics_of(done[kind])["stages"][0]
     assert (entry["epochs"], entry["steps"], entry["best_step"]) == (1.0, 0, None)
     assert entry["prefix_cache"]["used"] and entry["prefix_cache"]["views"] == 1
@@ -189,7 +187,7 @@ def test_augmented_images_are_seen_in_two_versions_or_as_many_as_are_asked_for(t
 # --- Further stages and resuming ----------------------------------------------------------------------------
 
 
-def test_a_stage_behind_it_begins_with_the_fitted_head(tmp_path, recipes, done):
+def test_the_next_stage_begins_with_the_fitted_head(tmp_path, recipes, done):
     """Linear probing, then fine-tuning."""
     watch = Record()
     folder = quick_run(
@@ -228,7 +226,7 @@ def test_a_run_that_is_interrupted_during_the_fit_ends_the_same(
     same_results(done[kind], tmp_path / "run")
 
 
-def test_a_run_that_is_killed_behind_the_fit_ends_the_same(tmp_path, recipes, done, monkeypatch):
+def test_a_run_that_is_killed_after_the_fit_ends_the_same(tmp_path, recipes, done, monkeypatch):
     """The weights are saved, but the manifest does not list them yet."""
 
     def killed(*args, **options):
@@ -243,9 +241,7 @@ def test_a_run_that_is_killed_behind_the_fit_ends_the_same(tmp_path, recipes, do
 
 
 @pytest.mark.parametrize("stop", [("all", 0, "begin"), ("all", 3, "ctrl-c"), ("all", 7, "save")])
-def test_a_run_that_is_interrupted_in_the_stage_behind_it_does_not_fit_again(
-    tmp_path, recipes, monkeypatch, stop
-):
+def test_a_run_that_is_interrupted_in_the_next_stage_does_not_fit_again(tmp_path, recipes, monkeypatch, stop):
     recipe = with_stages(recipes["text"], FIT, ALL)
     whole = quick_run(recipe, tmp_path / "whole").folder
     with pytest.raises(KeyboardInterrupt):
@@ -338,7 +334,7 @@ def test_several_labels_are_fitted_one_by_one(tmp_path, kinds, bert_checkpoint):
         ),
     ],
 )
-def test_what_cannot_be_fitted_is_refused_before_anything_is_written(
+def test_heads_that_cannot_be_fitted_are_refused_before_any_file_is_written(
     tmp_path, kinds, bert_checkpoint, name, changes, expected
 ):
     if "model" in changes:
@@ -360,7 +356,7 @@ def test_a_head_that_takes_every_token_is_refused(tmp_path, recipes, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
-def test_the_strategy_with_sgd_trains_the_head_on_what_was_kept(tmp_path, recipes):
+def test_the_strategy_with_sgd_trains_the_head_on_cached_features(tmp_path, recipes):
     content = recipes["text"].model_dump(mode="json", exclude={"stages"})
     strategy = {"name": "features", "classifier": "sgd", "epochs": 3, "batch_size": 8}
     folder = quick_run(parse_recipe({**content, "strategy": strategy, "speed": {"prefix_cache": {"views": 1}}}),

@@ -48,7 +48,7 @@ def test_texts(text_recipe):
         (2.0, {"prefix_cache": {"views": 5}}, "5 augmented versions of each example"),
     ],
 )
-def test_the_reason_is_said(image_recipe, epochs, speed, sentence):
+def test_the_reason_is_reported(image_recipe, epochs, speed, sentence):
     assert sentence in said(image_recipe(), epochs, **speed)[0]
 
 
@@ -62,7 +62,7 @@ def test_the_reason_is_said(image_recipe, epochs, speed, sentence):
         ({"name": "gradual_unfreeze", "lr": 1e-3}, {}, False),
     ],
 )
-def test_a_plan_says_that_the_run_chooses_the_pooling_of_texts(text_recipe, strategy, model, is_said):
+def test_a_plan_announces_that_the_run_chooses_the_pooling_of_texts(text_recipe, strategy, model, is_said):
     content = text_recipe().model_dump(mode="json", exclude={"stages"})
     content["model"] |= model
     recipe = parse_recipe({**content, "strategy": strategy})

@@ -103,7 +103,7 @@ def test_images_with_probabilities_are_fitted_and_mixed(tmp_path, squares, timm_
     assert np.isfinite(quick_run(recipe, tmp_path / "run").metrics["test"]["log_loss"])
 
 
-def test_a_column_for_each_class_with_gaps_goes_through_a_run(tmp_path, bert_checkpoint):
+def test_a_run_accepts_a_column_for_each_class_with_missing_labels(tmp_path, bert_checkpoint):
     def row(number):
         return number % 2, ("yes", "no")[number % 3 == 0], "" if number % 4 == 0 else number % 5 == 0
 

@@ -93,7 +93,7 @@ def test_the_model_of_each_task_is_one_that_transformers_alone_loads(image_run, 
             np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_an_exported_model_lies_in_the_run_of_its_task(tmp_path, image_run):
+def test_an_exported_model_is_in_the_run_of_its_task(tmp_path, image_run):
     folder = tmp_path / "run"
     shutil.copytree(image_run[0].folder, folder)
     made = export(folder / "model" / "colour", format="torch_export")
@@ -124,7 +124,7 @@ def test_each_model_loads_from_its_subfolder_and_shares_the_backbone(image_run):
     assert [models[task]["timm_model.fc.bias"].shape for task in models] == [(3,), (2,)]
 
 
-def test_metrics_are_told_for_each_task_and_for_all(image_run):
+def test_metrics_are_reported_for_each_task_and_overall(image_run):
     result = image_run[0]
     metrics = metrics_of(result.folder)
     assert metrics["task"] == "multi-task"
@@ -165,7 +165,7 @@ def test_a_stage_may_choose_by_the_metric_of_one_task(tmp_path, texts):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_each_stage_moves_what_is_planned_and_nothing_else(kind, image_run, text_run, images, texts):
+def test_each_stage_changes_exactly_the_planned_parameters(kind, image_run, text_run, images, texts):
     _, record = image_run if kind == "image" else text_run
     planned = plan(images() if kind == "image" else texts()).plan
     buffers = {name for name in record.before[0] if name not in planned.layout.names()}
@@ -288,7 +288,7 @@ def test_a_run_of_several_tasks_is_refused_where_one_model_is_meant(image_run):
     )
 
 
-def test_the_plan_says_what_an_epoch_holds(tmp_path, texts):
+def test_the_plan_shows_the_examples_of_an_epoch(tmp_path, texts):
     (tmp_path / "recipe.yaml").write_text(dump_recipe(texts()), encoding="utf-8")
     told = CliRunner().invoke(app, ["plan", str(tmp_path / "recipe.yaml")]).output
     assert (
@@ -326,7 +326,7 @@ def test_a_plan_needs_no_data(images):
     )
 
 
-def test_what_is_wrong_with_stages_is_told_without_data_too(images):
+def test_errors_in_stages_are_reported_without_data_too(images):
     content = images().model_dump(mode="json")
     content["tasks"]["shade"]["data"]["path"] = "nobody/has-this"
     content["stages"][0] |= {"optimizer": "adamm", "best": {"metric": "size/accuracy"}, "early_stopping": 2}

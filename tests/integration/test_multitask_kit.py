@@ -47,7 +47,7 @@ def weights_of(folder, stage):
     return load_file(folder / "stages" / stage / "model.safetensors")
 
 
-def test_weights_of_head_and_backbone_become_exact_zeros_and_the_average_is_judged(whole):
+def test_weights_of_head_and_backbone_become_exact_zeros_and_the_average_is_evaluated(whole):
     last = max((whole / "stages" / "02-all").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     weights = load_file(last / "model.safetensors")  # the averaged weights may be the ones that are kept
     shared = "bert.encoder.layer.1.attention.self.query.weight"
@@ -70,7 +70,7 @@ def test_an_interrupted_run_ends_as_one_straight_through_bit_for_bit(
 
 
 @pytest.mark.parametrize("task", ["type", "words"])
-def test_each_task_is_judged_by_slices(task, whole):
+def test_each_task_is_evaluated_by_slices(task, whole):
     found = metrics_of(whole / "tasks" / task)["slices"]["style"]
     assert {row["name"] for row in found["slices"]} == set(STYLES)
     again = evaluate(whole / "model" / task)

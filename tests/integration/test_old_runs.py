@@ -39,7 +39,7 @@ def call(*words):
 
 
 @pytest.mark.parametrize("folder", ["one-task", "several-tasks/tasks/tone", "several-tasks/tasks/length"])
-def test_an_old_run_is_evaluated_as_it_was(runs, folder):
+def test_the_evaluation_of_an_old_run_is_unchanged(runs, folder):
     stored = json.loads((runs / folder / "metrics.json").read_text())["test"]["accuracy"]
     assert evaluate(folder).metrics["accuracy"] == stored
 

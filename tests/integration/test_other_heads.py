@@ -83,7 +83,7 @@ def test_other_heads_of_texts_go_on_as_if_they_had_not_been_interrupted(
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_what_is_varied_changes_what_is_learnt(tmp_path, text, reviews, bert_checkpoint):
+def test_augmentation_changes_the_trained_weights(tmp_path, text, reviews, bert_checkpoint):
     plain = varied(tiny_text_recipe(reviews, bert_checkpoint), POOLED, {})
     assert changed(weights_of(text[1].folder), weights_of(quick_run(plain, tmp_path / "run").folder))
 
@@ -113,7 +113,7 @@ def test_as_many_versions_of_texts_as_epochs_give_the_same_results_as_no_cache(t
     assert changed(other, again) == set()
 
 
-def test_it_is_judged_and_asked_without_running_code_of_its_folder(tmp_path, done):
+def test_it_is_evaluated_and_predicts_without_running_code_of_its_folder(tmp_path, done):
     recipe, result = done
     folder = tmp_path / "run"
     shutil.copytree(result.folder, folder)
@@ -142,7 +142,7 @@ def test_plain_transformers_loads_the_finished_model(tmp_path, done):
         torch.testing.assert_close(found["it"], model(**batch).logits, rtol=1e-5, atol=1e-6)
 
 
-def test_the_card_says_how_it_is_loaded_and_that_is_so(tmp_path, done):
+def test_the_code_of_the_card_loads_the_model(tmp_path, done):
     recipe, result = done
     card = (result.folder / "model" / "README.md").read_text(encoding="utf-8")
     assert f"`{CODE.name}` next to the weights: `trust_remote_code=True` lets it run" in card
@@ -177,7 +177,7 @@ def test_a_space_brings_the_file_and_lets_it_run(tmp_path, done):
     )
 
 
-def test_other_fields_of_a_head_begin_the_stage_anew(tmp_path, text):
+def test_other_fields_of_a_head_restart_the_stage(tmp_path, text):
     recipe, _ = text
     interrupt(recipe, tmp_path / "run", Stop("head", 5, "begin"))
     changed_recipe = parse_recipe(recipe.model_dump(mode="json"), ["model.head.pool=mean"])
@@ -247,7 +247,7 @@ def test_a_run_leaves_the_pooling_to_the_checkpoint(tmp_path, reviews, sentence_
     assert (folder / "model" / CODE.name).is_file()
 
 
-def test_where_a_rate_is_given_the_head_stays_plain_and_the_plan_says_what_would_suit(
+def test_with_an_explicit_rate_the_head_stays_linear_and_the_plan_suggests_another(
     tmp_path, reviews, sentence_encoder
 ):
     recipe = tiny_text_recipe(reviews, sentence_encoder)

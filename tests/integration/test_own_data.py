@@ -106,7 +106,7 @@ def test_examples_that_are_gone_are_counted(texts, caplog):
     assert len(evaluate(run).ids) == 4
 
 
-def test_a_run_is_not_judged_by_other_examples(texts):
+def test_a_run_is_not_evaluated_on_other_examples(texts):
     run, path, test = texts
     write_rows(path, [row for row in ROWS if row.split(",")[0] not in test])
     assert refusal(lambda: evaluate(run)) == (
@@ -170,7 +170,7 @@ def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, ca
     assert f"{len(before) - 1} of {len(before)}; the rest was removed or edited." in note
 
 
-def test_unusable_examples_of_other_data_are_dropped_if_the_recipe_says_so(texts, tmp_path):
+def test_unusable_examples_of_other_data_are_dropped_if_the_recipe_allows_it(texts, tmp_path):
     run, other = texts[0], tmp_path / "other.csv"
     write_rows(other, [*NEW, ",good"])
 

@@ -65,7 +65,7 @@ def test_the_wheel_brings_every_recipe(installed):
     }
 
 
-def test_the_wheel_is_what_runs(installed):
+def test_the_installed_wheel_runs(installed):
     where = _run(installed, "-c", "import hf_finetune; print(hf_finetune.__file__)").strip()
     assert not Path(where).is_relative_to(ROOT)
     assert Path(where).parent.parent.name == "site"
@@ -119,7 +119,7 @@ print(sorted((heavy | {"transformers.trainer"}) & set(sys.modules)))
 """
 
 
-def test_planning_and_predicting_import_only_what_they_need(image_run, tmp_path):
+def test_plan_and_predict_import_only_needed_packages(image_run, tmp_path):
     recipe, result = image_run
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     (picture, *_) = Path(recipe.data.path).rglob("*.png")

@@ -99,7 +99,7 @@ def test_what_is_kept_is_read_again_and_what_is_damaged_is_made_anew(
         assert_same(image_run[1].folder, tmp_path / name)
 
 
-def test_a_run_goes_on_uncached_where_the_disk_or_the_limit_is_too_small(tmp_path, image_recipe, image_run):
+def test_a_run_continues_uncached_if_the_disk_or_the_limit_is_too_small(tmp_path, image_recipe, image_run):
     quick_run(cached(image_recipe(), 2, size_limit=1000), tmp_path / "run")
     assert_same(image_run[1].folder, tmp_path / "run")
     for report in reports(tmp_path / "run"):
@@ -110,16 +110,14 @@ def test_a_run_goes_on_uncached_where_the_disk_or_the_limit_is_too_small(tmp_pat
 
 
 @pytest.mark.parametrize("stop", [("head", 8, "ctrl-c"), ("all", 6, "save"), ("all", 0, "begin")])
-def test_an_interrupted_run_behind_a_cache_ends_as_if_it_had_not_been(
-    tmp_path, image_recipe, image_run, stop
-):
+def test_an_interrupted_run_with_a_cache_ends_the_same(tmp_path, image_recipe, image_run, stop):
     recipe = cached(image_recipe(), 2)
     interrupt(recipe, tmp_path / "run", Stop(*stop))
     quick_run(recipe, tmp_path / "run", resume=True)
     assert_same(image_run[1].folder, tmp_path / "run")
 
 
-def test_the_model_is_what_it_was_when_the_stage_is_over(tmp_path, text_recipe):
+def test_the_model_is_restored_after_the_stage(tmp_path, text_recipe):
     seen = []
 
     class See(TrainerCallback):
@@ -154,7 +152,7 @@ def test_the_cache_is_listed_and_pruned(tmp_path, folder, image_recipe, capsys, 
     assert command("list") == f"0 bytes in {folder}\n"
 
 
-def test_older_rows_make_room_for_new_ones(tmp_path, folder, image_recipe):
+def test_older_cache_entries_are_evicted_for_new_ones(tmp_path, folder, image_recipe):
     quick_run(cached(image_recipe(), 1), tmp_path / "first")
     before = {kept.name for kept in list_cache(folder)}
     size = sum(kept.bytes for kept in list_cache(folder))
@@ -163,9 +161,7 @@ def test_older_rows_make_room_for_new_ones(tmp_path, folder, image_recipe):
     assert not before <= {kept.name for kept in list_cache(folder)}
 
 
-def test_a_resumed_run_that_can_keep_nothing_any_more_goes_on_with_the_same_versions(
-    tmp_path, image_recipe, monkeypatch
-):
+def test_a_resumed_run_without_a_cache_uses_the_same_versions(tmp_path, image_recipe, monkeypatch):
     recipe = cached(image_recipe(), 1)
     quick_run(recipe, tmp_path / "through")
     interrupt(recipe, tmp_path / "run", Stop("head", 8, "ctrl-c"))
@@ -178,7 +174,7 @@ def test_a_resumed_run_that_can_keep_nothing_any_more_goes_on_with_the_same_vers
     assert reports(tmp_path / "run")[0]["reason"].startswith("the outputs cannot be cached: ")
 
 
-def test_a_measured_run_keeps_what_was_chosen(tmp_path, folder, image_recipe):
+def test_a_benchmarked_run_keeps_its_execution_mode(tmp_path, folder, image_recipe):
     content = image_recipe().model_dump(mode="json")
     content["speed"] = "auto"
     quick_run(parse_recipe(content), tmp_path / "run")
@@ -191,7 +187,7 @@ def test_a_measured_run_keeps_what_was_chosen(tmp_path, folder, image_recipe):
     assert "speed.precision is chosen by a benchmark" in manifest["determinism"]["obstacles"]
 
 
-def test_two_runs_at_once_share_what_is_kept(tmp_path, folder, image_recipe, image_run):
+def test_two_runs_at_once_share_cache_entries(tmp_path, folder, image_recipe, image_run):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(dump_recipe(cached(image_recipe(evaluation={}), 2)), encoding="utf-8")
     begun = [ForkedCli("run", recipe, "--output-dir", tmp_path / name) for name in ("one", "two")]

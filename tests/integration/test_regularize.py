@@ -49,7 +49,7 @@ def test_l2_sp_pulls_to_the_checkpoint_and_not_to_where_the_stage_began(
     assert distance(second, start) < 1e-4
 
 
-def test_two_passes_behind_a_cache_are_those_of_the_whole_model(tmp_path, text_recipe):
+def test_two_passes_with_a_cache_equal_those_of_the_whole_model(tmp_path, text_recipe):
     changes = {"train": "last:1", "regularize": {"r_drop": 3.0}}
     recipe = with_stages(text_recipe(), {**changes, "lr": 0.01}, {**changes, "regularize": {"r_drop": 0.5}})
     plain = parse_recipe({**recipe.model_dump(mode="json"), "speed": {"prefix_cache": None}})
@@ -94,7 +94,7 @@ def test_mixed_labels_leave_the_config_as_it_is(tmp_path, squares, timm_checkpoi
     assert len(losses) == 6 and all(0 < loss < 5 for loss in losses)
 
 
-def test_what_divides_the_weights_is_refused(tmp_path, text_recipe, monkeypatch):
+def test_sharded_weights_are_refused(tmp_path, text_recipe, monkeypatch):
     for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
         monkeypatch.setenv(name, value)
     recipe = with_stages(
@@ -108,7 +108,7 @@ def test_what_divides_the_weights_is_refused(tmp_path, text_recipe, monkeypatch)
     ]
 
 
-def test_the_plan_says_what_is_switched_on_and_what_is_not_kept(squares, timm_checkpoint):
+def test_the_plan_lists_regularization_and_uncached_stages(squares, timm_checkpoint):
     recipe = with_stages(
         tiny_image_recipe(squares, timm_checkpoint),
         {},

@@ -73,7 +73,7 @@ def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipe
         assert told.count(line) == 1
 
 
-def test_the_log_and_the_metrics_say_which_weights_went_on(tmp_path, recipes, caplog):
+def test_the_log_and_the_metrics_report_which_weights_were_kept(tmp_path, recipes, caplog):
     stage = regular_stages({"ema": {"ema": 0.8}}, epochs=3.0, batch_size=3)[0]
     recipe = parse_recipe({**recipes["text"].model_dump(mode="json"), "stages": [stage]})
     with caplog.at_level(logging.INFO):
@@ -94,7 +94,7 @@ def test_the_log_and_the_metrics_say_which_weights_went_on(tmp_path, recipes, ca
     assert line in caplog.text
 
 
-def test_without_validation_the_average_goes_on_and_the_run_says_so(tmp_path, recipes, caplog):
+def test_without_validation_the_average_is_kept_and_reported(tmp_path, recipes, caplog):
     content = recipes["text"].model_dump(mode="json")
     content["stages"] = regular_stages({"ema": {"ema": 0.8}}, epochs=1.0, batch_size=3, best=None)
     content["data"]["split"]["validation"] = 0.0

@@ -43,7 +43,7 @@ def reports(tmp_path_factory, image_run, text_run):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_report_tells_what_the_run_found(reports, kind):
+def test_a_report_shows_the_results_of_the_run(reports, kind):
     text = (reports / kind / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     metrics = json.loads((reports / kind / "metrics.json").read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def test_a_report_tells_what_the_run_found(reports, kind):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_report_needs_nothing_else(reports, kind):
+def test_a_report_is_self_contained(reports, kind):
     text = (reports / kind / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert not page.all("link") and not page.all("iframe")
@@ -121,7 +121,7 @@ def test_mistakes_are_shown_with_their_pictures(reports, tmp_path):
     assert confidences == sorted(confidences, reverse=True)
 
 
-def test_what_is_no_finished_run_has_no_report(reports, tmp_path):
+def test_an_unfinished_run_has_no_report(reports, tmp_path):
     with pytest.raises(InputError, match="must be a run directory"):
         write_report(tmp_path)
     folder = shutil.copytree(reports / "text", tmp_path / "run")

@@ -20,7 +20,7 @@ def with_evaluation(recipe, **fields):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_headline_metrics_have_intervals_and_stand_beside_baselines(request, kind):
+def test_primary_metrics_have_intervals_and_baselines(request, kind):
     content = metrics_of(request.getfixturevalue(f"{kind}_run")[1].folder)
     for name in ("accuracy", "f1_macro"):
         low, high = content["test_interval"][name]
@@ -33,7 +33,7 @@ def test_headline_metrics_have_intervals_and_stand_beside_baselines(request, kin
     assert after <= before + 1e-6 and content["calibration"]["applied"] is None
 
 
-def test_the_baseline_finds_what_a_stage_has_kept(tmp_path, image_recipe, monkeypatch):
+def test_the_baseline_uses_the_cache_of_a_stage(tmp_path, image_recipe, monkeypatch):
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
     content = image_recipe(evaluation={}).model_dump(mode="json")
     content["data"]["augment"] = "none"
@@ -158,7 +158,7 @@ def test_a_fold_can_be_run_on_its_own(tmp_path, text_recipe):
     assert metrics_of(tmp_path / "alone")["test"] == metrics_of(place)["test"]
 
 
-def test_folds_share_what_frozen_layers_give(tmp_path, image_recipe, monkeypatch):
+def test_folds_share_cached_outputs_of_frozen_layers(tmp_path, image_recipe, monkeypatch):
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
     content = image_recipe().model_dump(mode="json")
     content["speed"]["prefix_cache"] = {"views": 1}
@@ -194,7 +194,7 @@ def test_curves_are_shown_live(tmp_path, text_recipe):
         assert [each.step for each in shown.Scalars("eval/loss")] == [0, 4, 8]
 
 
-def test_what_is_not_installed_can_show_nothing(tmp_path, text_recipe):
+def test_a_missing_tracker_is_reported(tmp_path, text_recipe):
     told = refusal(lambda: quick_run(text_recipe(track=["tensorbord"]), tmp_path / "run"))
     assert told.startswith("track[0] must be an installed tracker. Got 'tensorbord'. Installed: ")
     assert not (tmp_path / "run").exists()

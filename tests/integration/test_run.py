@@ -28,7 +28,7 @@ from hf_finetune.runs.prepare import plan
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_each_stage_moves_exactly_what_is_planned(tmp_path, request, kind):
+def test_each_stage_changes_exactly_the_planned_parameters(tmp_path, request, kind):
     recipe = with_stages(request.getfixturevalue(f"{kind}_recipe")(), {"best": None}, {"best": None})
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
@@ -109,7 +109,7 @@ def test_the_saved_weights_are_those_of_the_last_stage(request, kind):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_the_best_checkpoint_of_a_stage_is_what_goes_on(request, kind):
+def test_the_next_stage_continues_from_the_best_checkpoint(request, kind):
     recipe, result = request.getfixturevalue(f"{kind}_run")
     for number, (stage, entry) in enumerate(zip(recipe.stages, result.metrics["stages"], strict=True), 1):
         folder = result.folder / "stages" / f"{number:02d}-{stage.name}"
@@ -184,7 +184,7 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_the_manifest_says_that_all_is_done_and_of_what_it_was_made(request, kind):
+def test_the_manifest_records_completion_and_inputs(request, kind):
     recipe, result = request.getfixturevalue(f"{kind}_run")
     manifest = json.loads((result.folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["state"] == "done"
@@ -261,7 +261,7 @@ def test_without_validation_the_last_weights_are_kept(tmp_path, text_recipe):
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", {"name": "polynomial", "power": 2.0}])
-def test_every_schedule_falls_as_it_says_after_its_warmup(tmp_path, text_recipe, schedule):
+def test_every_schedule_decays_as_declared_after_its_warmup(tmp_path, text_recipe, schedule):
     rates = []
 
     class Rates(TrainerCallback):

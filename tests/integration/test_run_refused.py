@@ -69,7 +69,7 @@ def test_a_second_writer_of_a_run_directory_is_refused(tmp_path, text_recipe):
     assert not (tmp_path / "run" / "lock.json").exists()
 
 
-def test_every_problem_of_recipe_and_data_is_told_at_once(tmp_path, text_recipe):
+def test_all_problems_of_recipe_and_data_are_reported_together(tmp_path, text_recipe):
     recipe = with_stages(
         text_recipe(metrics=["acuracy"]),
         {"train": "last:9", "optimizer": "adamww"},
@@ -85,7 +85,7 @@ def test_every_problem_of_recipe_and_data_is_told_at_once(tmp_path, text_recipe)
     assert not (tmp_path / "run").exists()
 
 
-def test_what_needs_a_validation_split_is_refused_without_one(tmp_path, text_recipe):
+def test_options_that_need_a_validation_split_are_refused_without_one(tmp_path, text_recipe):
     content = with_stages(text_recipe(), {"early_stopping": 2}, {"best": "loss"}).model_dump(mode="json")
     content["data"]["split"]["validation"] = 0.0
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
@@ -155,7 +155,7 @@ def test_the_image_size_of_a_timm_checkpoint_is_that_of_training_and_inference(t
     assert pixels.shape == (1, 3, 40, 40)
 
 
-def test_a_run_that_diverges_says_so(tmp_path, text_recipe):
+def test_divergence_is_reported(tmp_path, text_recipe):
     recipe = with_stages(text_recipe(), {"lr": 1e38, "clip": None, "optimizer": "sgd"}, {})
     with pytest.raises(DivergedError) as caught:
         run(recipe, tmp_path / "run")
@@ -167,7 +167,7 @@ def test_a_run_that_diverges_says_so(tmp_path, text_recipe):
 # --- The plan ---------------------------------------------------------------------------------------------------
 
 
-def test_the_plan_says_what_the_run_does_and_writes_nothing(tmp_path, image_run, monkeypatch):
+def test_the_plan_describes_the_run_and_writes_nothing(tmp_path, image_run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe, result = image_run
     report = plan(recipe)
@@ -194,7 +194,7 @@ def test_a_plan_without_the_data_counts_two_labels(text_recipe):
 
 
 @pytest.mark.parametrize("name", ["photoz", "phots", "photo", "Photos"])
-def test_data_with_almost_the_name_of_a_folder_is_told_with_the_other_problems(
+def test_a_misspelled_data_folder_is_reported_with_the_other_problems(
     text_recipe, tmp_path, monkeypatch, name
 ):
     (tmp_path / "photos").mkdir()
@@ -207,7 +207,7 @@ def test_data_with_almost_the_name_of_a_folder_is_told_with_the_other_problems(
     assert f"Got {name!r}. Nearest: '{tmp_path / 'photos'}'." in str(found.value)
 
 
-def test_what_a_recipe_leaves_to_the_checkpoint_is_filled_in_and_told(text_recipe):
+def test_defaults_of_the_checkpoint_are_filled_in_and_reported(text_recipe):
     content = text_recipe().model_dump(mode="json")
     content["data"]["path"] = "nobody/has-this"
     content["model"]["head"] = {"pool": "auto"}

@@ -133,7 +133,7 @@ def test_early_stopping_counts_on_after_an_interruption(tmp_path, text_recipe, s
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_early_stopping_starts_anew_in_each_stage(tmp_path, text_recipe):
+def test_early_stopping_restarts_in_each_stage(tmp_path, text_recipe):
     """Trap 17: the best metric of the previous stage would stop the next one in its first dip."""
     endless = {"epochs": 6.0, "lr": 1e-6, "early_stopping": {"patience": 2, "threshold": 0.5}}
     stages = quick_run(with_stages(text_recipe(), endless, endless), tmp_path / "run").metrics["stages"]
@@ -154,7 +154,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, quick_text):
     "hf_finetune.training.resume:MovedCheckpoint.on_train_begin",
     why="The best checkpoint is found after the run directory was moved",
 )
-def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, text_recipe, monkeypatch):
+def test_a_run_that_was_moved_is_resumed(tmp_path, text_recipe, monkeypatch):
     monkeypatch.setattr("hf_finetune.training.trainer.is_better", first_epoch_is_best)
     recipe = with_stages(text_recipe(), *[{"lr": 1e-5}] * 2)
     quick_run(recipe, tmp_path / "whole")
@@ -188,7 +188,7 @@ def test_a_run_that_was_killed_while_it_evaluated_is_finished(tmp_path, text_run
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
-def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):
+def test_resuming_a_run_that_never_began_is_an_error(tmp_path, text_recipe):
     assert refusal(lambda: quick_run(text_recipe(), tmp_path / "run", resume=True)) == (
         f"{tmp_path / 'run' / 'manifest.json'} must be the manifest of a run. Got no such file. "
         "Start the run without --resume."

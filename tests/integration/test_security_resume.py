@@ -55,7 +55,7 @@ def test_state_of_a_checkpoint_that_would_run_code_is_refused(tmp_path, stopped,
         ("rng_state.pth", {"python": "none"}),
     ],
 )
-def test_state_of_another_form_is_told_with_its_checkpoint(tmp_path, stopped, name, state):
+def test_invalid_state_is_reported_with_its_checkpoint(tmp_path, stopped, name, state):
     recipe, whole = stopped
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)

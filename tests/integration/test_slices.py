@@ -48,7 +48,7 @@ def slices_of(folder):
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["slices"]
 
 
-def test_every_slice_of_the_test_split_is_judged(texts):
+def test_every_slice_of_the_test_split_is_evaluated(texts):
     found, table = slices_of(texts[1]), Dataset.from_parquet(str(texts[1] / "predictions.parquet"))
     styles = {row["name"]: row for row in found["style"]["slices"]}
     assert set(styles) == {"flat", "new", "(missing)"}
@@ -67,7 +67,7 @@ def test_every_slice_of_the_test_split_is_judged(texts):
     assert {row["name"] for row in found["year"]["slices"]} == {"up to 1996.75", "1996.75 to 2003.5"}
 
 
-def test_report_and_card_tell_of_slices(texts):
+def test_report_and_card_show_slices(texts):
     page = (texts[1] / "report.html").read_text(encoding="utf-8")
     assert 'href="#slices"' in page and "By style" in page and "By year" in page
     assert "not in training, too few examples to compare" in page
@@ -118,7 +118,7 @@ def test_slices_of_folds_are_carried(tmp_path, texts):
     assert {row["name"] for row in fold["slices"]["style"]["slices"]} == {"flat", "round", "(missing)"}
 
 
-def test_what_cannot_be_judged_is_refused_before_anything_is_written(tmp_path, texts):
+def test_slices_that_cannot_be_evaluated_are_refused_before_any_file_is_written(tmp_path, texts):
     wrong = with_slices(texts[0], ["stile"])
     assert refusal(lambda: quick_run(wrong, tmp_path / "run")) == (
         "evaluation.slices[0] must be a column of the train split. Got 'stile'. Its columns are 'text', 'label', "

@@ -63,7 +63,7 @@ def assert_start_goes_on(folder, epochs):
     "hf_finetune.training.trainer:SingleStageTrainer._evaluate",
     why="The initial weights of a stage are one of its checkpoints",
 )
-def test_the_start_goes_on_where_training_makes_the_model_worse(straight):
+def test_initial_weights_are_kept_if_training_makes_the_model_worse(straight):
     assert_start_goes_on(straight, epochs=2.0)
 
 
@@ -87,7 +87,7 @@ def test_the_moments_that_are_carried_on_are_those_of_the_start(tmp_path, recipe
     assert all(torch.equal(one[name][key], other[name][key]) for name in one for key in one[name])
 
 
-def test_without_a_choice_a_worse_end_is_told(tmp_path, recipe, caplog):
+def test_without_a_best_metric_a_worse_end_is_reported(tmp_path, recipe, caplog):
     caplog.set_level(logging.INFO, "hf_finetune")
     folder = quick_run(with_last(recipe, best=None), tmp_path / "run").folder
     assert stage_of(folder)["best_step"] is None
@@ -108,7 +108,7 @@ def test_an_interrupted_stage_still_knows_its_start(tmp_path, recipe, straight, 
     assert names == [["checkpoint-0", "checkpoint-14"]] * 2
 
 
-def test_a_stage_begun_by_an_older_version_goes_on_without_its_start(tmp_path, recipe, stopped):
+def test_a_stage_of_an_older_version_resumes_without_its_initial_weights(tmp_path, recipe, stopped):
     """Such a run has no evaluation at step 0, and no checkpoint of it."""
     shutil.copytree(stopped, tmp_path / "run")
     stage = tmp_path / "run" / "stages" / "02-all"

@@ -119,7 +119,7 @@ def test_the_log_has_the_rate_of_every_group(written):
     assert rates["input"] == pytest.approx([0.0, 0.001, 0.00075, 0.00025])
 
 
-def test_what_is_wrong_with_a_strategy_is_said_once(tmp_path, content):
+def test_an_error_in_a_strategy_is_reported_once(tmp_path, content):
     recipe = parse_recipe(
         {**content, "strategy": {"name": "gradual_unfreeze", "optimizer": "adamww", "best": "rmse"}}
     )

@@ -37,7 +37,9 @@ def test_a_stage_with_a_teacher_keeps_nothing_of_its_frozen_layers(tmp_path, ima
     assert str(image_run[1].folder) in written
 
 
-def test_a_run_with_a_teacher_goes_on_bit_for_bit_and_with_no_other_teacher(tmp_path, text_recipe, text_run):
+def test_a_run_with_a_teacher_resumes_bit_for_bit_and_only_with_the_same_teacher(
+    tmp_path, text_recipe, text_run
+):
     master = shutil.copytree(text_run[1].folder, tmp_path / "master")
     recipe = taught(text_recipe(speed=NO_CACHE), master, weight=0.9)
     quick_run(recipe, tmp_path / "straight")
@@ -87,7 +89,7 @@ def test_a_teacher_and_folds_are_refused(tmp_path, text_recipe, text_run):
     )
 
 
-def test_the_path_of_a_teacher_is_looked_up_beside_the_recipe(tmp_path, text_recipe):
+def test_the_path_of_a_teacher_is_resolved_next_to_the_recipe(tmp_path, text_recipe):
     (tmp_path / "large").mkdir()
     found = resolve_paths(taught(text_recipe(), "large"), [tmp_path])
     assert found.stages[1].teacher.path == str(tmp_path / "large")

@@ -78,7 +78,7 @@ def test_a_new_kind_of_labels_is_reported(finished):
     assert "deviance" in (finished.folder / "model" / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_new_kind_of_labels_resists_what_is_made_for_another_loss(case):
+def test_a_new_kind_of_labels_refuses_settings_of_another_loss(case):
     content = case.recipe.model_dump(mode="json")
     content["evaluation"]["calibrate"] = True
     content["stages"][0] = {"name": "head", "train": "head", "fit": "ridge"}

@@ -31,14 +31,14 @@ CURVE = [
 ]
 
 
-def test_medians_and_means_pass_over_what_is_missing():
+def test_medians_and_means_skip_missing_values():
     assert figures.median_of([3.0, None, 1.0, 2.0]) == 2.0
     assert figures.mean_of([None, 1.0, 2.0]) == 1.5
     assert figures.median_of([None]) is None
     assert figures.mean_of([]) is None
 
 
-def test_a_ratio_compares_what_ran_in_the_same_round():
+def test_a_ratio_compares_measurements_of_the_same_round():
     base = [{"round": 0, "seconds": 10.0}, {"round": 1, "seconds": 40.0}, {"round": 2, "seconds": 30.0}]
     other = [{"round": 1, "seconds": 10.0}, {"round": 2, "seconds": 15.0}]
     assert figures.median_ratio(base, other, "seconds") == 3.0
@@ -82,19 +82,19 @@ def test_the_watch_must_be_started():
         watch.Watch().stop()
 
 
-def test_the_answer_of_a_contender_is_found_among_what_libraries_print():
+def test_the_answer_of_a_contender_is_extracted_from_its_output():
     out = f'epoch 1\n{child.MARK}{{"seconds": 1}}\n{child.MARK}{{"seconds": 2}}\nbye\n'
     assert child.find_answer(out) == {"seconds": 2}
     assert child.find_answer("nothing") is None
     assert child.last_lines("a\n\nb = c\n    ^^^\nd\n", 2) == "b = c | d"
 
 
-def test_a_contender_that_fails_says_why():
+def test_a_failing_contender_reports_the_reason():
     with pytest.raises(child.ContenderError, match=r"No module named 'benchmarks\.contenders\.no'"):
         child.run_child("no", {})
 
 
-def test_the_page_can_be_written_anew_without_running_anything(tmp_path, capsys):
+def test_the_page_can_be_written_again_without_running_anything(tmp_path, capsys):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "head.json").write_text(json.dumps(CONTENT), encoding="utf-8")
     assert main(["--only-render", "--output", str(tmp_path)]) == 0
@@ -147,7 +147,7 @@ class FakeInputs:
 
 @pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize("name", suite.BENCHMARKS)
-def test_each_contender_can_be_told_what_to_do(name, quick):
+def test_each_contender_has_a_work_description(name, quick):
     made = suite.BENCHMARKS[name].contenders(FakeInputs(), quick, "cpu")
     assert len({(each.group, each.name) for each in made}) == len(made)
     for each in made:
@@ -294,7 +294,7 @@ def test_memory_is_that_above_the_uncached_process_and_speed_that_of_the_card():
 
 @pytest.mark.parametrize("what", ["evaluation", "prediction"])
 @pytest.mark.parametrize("modality", ["text", "image"])
-def test_many_classes_are_timed_beside_the_forward_pass(
+def test_many_classes_are_timed_next_to_the_forward_pass(
     tmp_path, modality, what, timm_checkpoint, bert_checkpoint
 ):
     (tmp_path / "data").mkdir()

@@ -49,7 +49,7 @@ def test_the_long_tail_falls_by_equal_factors_from_class_to_class(tmp_path):
     assert labels(one, "test") == labels(other, "test") == labels(DISHES, "test")
 
 
-def test_reviews_to_train_on_are_drawn_by_the_seed_and_those_to_judge_by_are_the_same(tmp_path, texts):
+def test_training_reviews_depend_on_the_seed_and_test_reviews_do_not(tmp_path, texts):
     one, other = (data.skewed_reviews(tmp_path / str(seed), seed) for seed in (0, 1))
     assert labels(one, "train") == {"0": 200, "1": 1800}
     assert labels(one, "test") == {"0": 500, "1": 500}
@@ -87,7 +87,7 @@ def test_changes_go_to_every_stage_or_to_the_place_that_is_named():
     assert base == {"data": {}, "stages": [{"lr": 1}, {"lr": 2}]}
 
 
-def test_what_is_adapted_to_has_no_labels_and_is_not_judged(tmp_path, texts):
+def test_the_target_domain_has_no_labels_and_no_metrics(tmp_path, texts):
     for make, column, other in ((data.other_style, "image", "style"), (data.other_reviews, "text", None)):
         folder = make(tmp_path / make.__name__, 0)
         target = parquet.read_table(f"{folder}-unlabelled/train.parquet")
@@ -100,7 +100,7 @@ def test_what_is_adapted_to_has_no_labels_and_is_not_judged(tmp_path, texts):
             assert "fluent" not in set(train[other].to_pylist())
 
 
-def test_tasks_stand_beside_that_of_the_base():
+def test_further_tasks_are_added_to_that_of_the_base():
     base = {"task": "t", "data": {"columns": {}, "split": {}, "image_size": 8}, "stages": []}
     group = Group("", "", data.dishes, base, {"a": {"tasks": {"style": {"data": "{data}/x"}}}})
     assert recipe_of(group, "a", "p", 0) == {
@@ -115,14 +115,14 @@ def test_tasks_stand_beside_that_of_the_base():
     }
 
 
-def test_a_digest_knows_the_recipe_and_not_where_it_lies():
+def test_a_digest_depends_on_the_recipe_and_not_on_its_path():
     recipe = {"model": {"path": str(ROOT / "assets")}, "seed": 0}
     assert digest(recipe) != digest({**recipe, "seed": 1})
     assert digest(recipe) == digest({**recipe, "model": {"path": "/assets"}})
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 137])
-def test_which_examples_are_right_is_read_as_it_was_written(count):
+def test_correct_examples_survive_saving_and_loading(count):
     right = np.random.default_rng(count).random(count) < 0.5
     assert unpack(pack(right), count).tolist() == right.astype(float).tolist()
 
@@ -157,7 +157,7 @@ def test_seeds_that_disagree_leave_the_difference_unseen():
     assert compare(rows, others).verdict == "not significant"
 
 
-def test_examples_count_as_much_as_their_weights_say():
+def test_examples_count_by_their_weights():
     weights = (0.5,) * 60 + (2.0,) * 15
     others = [replace(effect("a", 0, [1] * 60 + [0] * 15), weights=weights, value=0.5)]
     rows = [replace(effect("b", 0, [1] * 75), weights=weights, value=1.0)]
@@ -171,7 +171,7 @@ def test_each_class_weighs_as_much_as_every_other_one():
     assert _equal_classes(np.array([3, 7, 7, 3])) == ()
 
 
-def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
+def test_the_page_has_a_row_with_the_time_of_each_setting():
     group = "features-reviews"
     first, second, third = GROUPS[group].settings
     effects = [effect(first, seed, [1] * 5 + [0] * 5, group) for seed in range(2)]
@@ -215,7 +215,7 @@ def test_the_rows_of_the_page_are_of_the_recipes(texts):
     assert str(ROOT) not in RESULTS.read_text(encoding="utf-8")
 
 
-def test_rows_of_what_is_no_longer_compared_are_left_out(monkeypatch):
+def test_rows_of_removed_settings_are_omitted(monkeypatch):
     run = ("heads-dishes", "head: linear")
     kept = replace(effect("head: linear", 1, [1]), digest=digest_of(*run, 1))
     cost = Cost(*run, 0, digest_of(*run, 0), "2 CPU cores", 1.5, None)
@@ -226,7 +226,7 @@ def test_rows_of_what_is_no_longer_compared_are_left_out(monkeypatch):
     assert current(rows) == Results()  # other examples
 
 
-def test_an_unknown_group_is_told(capsys):
+def test_an_unknown_group_is_reported(capsys):
     assert main(["page", "none"]) == 2
     assert "Unknown: none. Known: balance-dishes, " in capsys.readouterr().err
 
@@ -258,7 +258,7 @@ def measuring(tmp_path, *options):
     return read_results(tmp_path / "kit.json")
 
 
-def test_each_setting_and_seed_runs_once_and_what_is_known_only_if_asked_again(tmp_path, asked, texts):
+def test_each_setting_and_seed_runs_once_and_again_only_on_request(tmp_path, asked, texts):
     rows = measuring(tmp_path, "features-reviews", "--seeds", "2")
     assert len(asked) == len(rows.effects) == len(rows.costs) == 6
     assert {recipe["seed"] for recipe, *_ in asked} == {0, 1}
@@ -291,7 +291,7 @@ def test_each_lane_needs_a_core(asked, capsys, lanes):
 
 
 @pytest.mark.parametrize(("group", "task"), [("tasks-dishes", "dish"), ("tasks-reviews", "film")])
-def test_of_several_tasks_the_bases_own_is_judged(tmp_path, asked, texts, group, task):
+def test_of_several_tasks_the_one_of_the_base_is_evaluated(tmp_path, asked, texts, group, task):
     measuring(tmp_path, group, "--seeds", "1")
     assert sorted(map(str, {task for _, task, *_ in asked})) == ["None", task]
     assert all(
@@ -299,7 +299,7 @@ def test_of_several_tasks_the_bases_own_is_judged(tmp_path, asked, texts, group,
     )
 
 
-def test_sentences_about_products_lie_beside_the_reviews(tmp_path, texts):
+def test_product_reviews_are_next_to_the_movie_reviews(tmp_path, texts):
     folder = data.reviews_and_products(tmp_path / "data", 0)
     assert labels(f"{folder}-products", "train") == {"0": 250, "1": 250}
     assert labels(folder, "train") == {"0": 500, "1": 500} and labels(folder, "test") == {"0": 500, "1": 500}

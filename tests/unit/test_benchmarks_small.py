@@ -109,7 +109,7 @@ def test_a_kind_of_dish_is_what_remains_without_the_word_recipes(category, kind)
     assert sets._kind_of_dish(category) == kind
 
 
-def test_a_package_that_cannot_be_had_is_told_with_the_place_to_put_it(monkeypatch, tmp_path):
+def test_a_package_that_cannot_be_downloaded_is_reported_with_its_path(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(sets.AssetError, match=r"fortunes 1:1\.99\.1-7\.3 could not be downloaded") as caught:
         make("sayings", tmp_path)
@@ -195,7 +195,7 @@ def test_each_setting_and_seed_runs_once(tmp_path, asked):
     assert main(["measure", "food", "--seeds", "2", *files]) == 0 and len(asked) == 2 * settings
 
 
-def test_an_unknown_set_is_told(capsys):
+def test_an_unknown_dataset_is_reported(capsys):
     assert main(["page", "none"]) == 2
     assert capsys.readouterr().err == f"Unknown: none. Known: {', '.join(SETS)}.\n"
 

@@ -134,7 +134,7 @@ class Wayward(nn.Module):
         ("dropout", "the frozen prefix draws random numbers"),
     ],
 )
-def test_a_prefix_that_cannot_be_left_out_is_refused_with_the_reason(way, reason):
+def test_a_prefix_that_cannot_be_skipped_is_refused_with_the_reason(way, reason):
     model = Wayward(way)
     trainable = [name for name, _ in model.named_parameters() if not name.startswith("backbone")]
     freeze_all_but(model, trainable)
@@ -145,7 +145,7 @@ def test_a_prefix_that_cannot_be_left_out_is_refused_with_the_reason(way, reason
 
 
 @pytest.mark.defends("hf_finetune.cache.replay:verify")
-def test_a_cut_that_gives_something_else_is_refused(tiny_model):
+def test_a_cut_point_with_different_outputs_is_refused(tiny_model):
     model, trainable = frozen(tiny_model("bert"), "last:1")
     batches = probes(model)
     cut = find_cut(model, trainable, batches)
@@ -178,7 +178,7 @@ def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
         ("bert", None, "classifier", ("examples", 16)),
     ],
 )
-def test_the_cut_is_behind_a_pooling_that_has_no_weights(tiny_model, name, pool, boundary, sizes):
+def test_the_cut_point_is_after_a_pooling_without_weights(tiny_model, name, pool, boundary, sizes):
     model = tiny_model(name)
     if pool:
         set_head(model.config, {"type": "linear", "pool": pool})

@@ -155,7 +155,7 @@ def test_data_loader_processes_get_the_same(tmp_path, dishes):
     assert_same(pickle.loads(pickle.dumps(kept)), inputs)
 
 
-def test_what_is_kept_is_found_again_even_for_one_pass(tmp_path, dishes):
+def test_existing_cache_entries_are_used_even_for_one_pass(tmp_path, dishes):
     inputs = inputs_of(dishes.select(range(5)), dishes.select(range(5, 9)))
     _, first = once(inputs, tmp_path)
     written = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/0.bin"))]
@@ -170,7 +170,7 @@ def test_what_is_kept_is_found_again_even_for_one_pass(tmp_path, dishes):
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "of others"])
-def test_what_is_damaged_is_made_anew(tmp_path, dishes, damage):
+def test_damaged_cache_entries_are_recomputed(tmp_path, dishes, damage):
     inputs = inputs_of(dishes.select(range(5)))
     once(inputs, tmp_path)
     (kept,) = list_cache(tmp_path)
@@ -197,7 +197,7 @@ def test_too_small_a_limit(tmp_path, dishes):
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_limit_that_leaves_room_for_one_split(tmp_path, dishes):
+def test_a_limit_with_space_for_one_split(tmp_path, dishes):
     inputs = inputs_of(dishes.select(range(5)), dishes.select(range(5, 9)))
     kept, report = once(inputs, tmp_path, size_limit=300_000)
     assert kept.validation is inputs.validation and report.used and report.bytes == 245_840
@@ -207,7 +207,7 @@ def test_a_limit_that_leaves_room_for_one_split(tmp_path, dishes):
     assert_same(kept, inputs)
 
 
-def test_what_is_oldest_makes_room(tmp_path, dishes):
+def test_the_oldest_entries_are_evicted(tmp_path, dishes):
     rows = [(torch.zeros(25_000),)]
     write_rows(
         tmp_path / "old", rows, [RowFormat((25_000,), "float32", False)], {"about": "old", "examples": 1}
@@ -298,7 +298,7 @@ def test_images_are_kept_where_that_is_cheaper(tmp_path, dishes, monkeypatch, pa
     assert len(list_cache(tmp_path)) == used
 
 
-def test_measuring_leaves_nothing_behind_and_draws_no_chance(tmp_path, dishes):
+def test_benchmarks_leave_no_files_and_use_no_random_numbers(tmp_path, dishes):
     inputs = inputs_of(dishes.select(range(20)), dishes.select(range(20, 23)))
     torch.manual_seed(5)
     expected = torch.rand(3)

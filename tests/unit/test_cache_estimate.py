@@ -32,7 +32,7 @@ def test_the_bytes_are_those_that_are_kept(tmp_path, tiny_model, name, train):
     assert 10 * (found.example_bytes + tokens * found.token_bytes) + labels == kept.report.bytes
 
 
-def test_where_nothing_is_frozen_in_front_the_reason_is_said(tiny_model):
+def test_without_a_frozen_prefix_the_reason_is_reported(tiny_model):
     model = tiny_model("timm/test_resnet")
     inputs = {"pixel_values": torch.zeros(1, 3, 32, 32)}
     found = estimate_cache_size(skeleton_of(model), select(read_layout(model), "all"), inputs)

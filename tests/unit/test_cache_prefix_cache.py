@@ -77,7 +77,7 @@ def test_the_number_of_versions(epochs, augmented, views):
     assert choose_views(epochs, augmented=augmented) == views
 
 
-def test_what_keeping_saves():
+def test_time_that_a_cache_saves():
     assert saved_seconds(COST, epochs=5, views=2) == pytest.approx(5 * 0.0095 - 2 * 0.011)
     assert saved_seconds(COST, epochs=2, views=2) < 0
 
@@ -164,7 +164,7 @@ class Wrong(PrefixRunner):
         return tuple(value + 1 for value in super().collect(batch))
 
 
-def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, settings):
+def test_shared_rows_are_used_only_if_they_equal_the_outputs_of_the_prefix(model, settings):
     examples, settings = Versions(model, 9), replace(settings, views=1)
     expected = [keep(model, examples, settings).train[index][PREFIX][0] for index in range(9)]
     cut = keep(model, examples, settings).runner.cut
@@ -202,12 +202,12 @@ def test_a_machine_that_pauses_does_not_pass_for_a_slow_model(model, settings, m
         keep(model, Versions(model, 12), replace(settings, epochs=5))
 
 
-def test_what_is_kept_already_is_used_however_little_it_saves(model, settings):
+def test_existing_entries_are_used_however_little_they_save(model, settings):
     keep(model, Versions(model, 9), settings)
     assert keep(model, Versions(model, 9), replace(settings, epochs=3)).report.used
 
 
-def test_what_is_cached_already_counts_towards_the_size_limit(model, settings):
+def test_existing_entries_count_towards_the_size_limit(model, settings):
     keep(model, Versions(model, 9), settings)
     stored = sum(entry.bytes for entry in list_cache(settings.folder))
     with pytest.raises(CacheUnavailableError, match=f"and the size limit is {stored + 1:,}"):

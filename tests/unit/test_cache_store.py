@@ -75,7 +75,7 @@ def test_a_damaged_file_is_seen(tmp_path, name, damage):
         RowStore(tmp_path / "rows")
 
 
-def test_what_is_interrupted_is_not_there(tmp_path):
+def test_an_interrupted_file_does_not_exist(tmp_path):
     def rows():
         yield from rows_of(torch.float32, 3)
         raise KeyboardInterrupt
@@ -109,7 +109,7 @@ def test_the_parts_of_a_version_are_listed_and_removed_together(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["two-00"]
 
 
-def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(tmp_path):
+def test_files_of_a_killed_writer_are_removed_and_files_in_progress_are_not(tmp_path):
     for name in ("left", "busy"):
         (tmp_path / f".{name}.part").mkdir(parents=True)
     with FileLock(tmp_path / "busy.lock"):
@@ -125,6 +125,6 @@ def test_sizes(text, size):
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "1e9", "3x", "1 GiB"])
-def test_what_is_no_size(text):
+def test_invalid_sizes(text):
     with pytest.raises(InputError, match="--max-size must be a number of bytes"):
         parse_size(text)

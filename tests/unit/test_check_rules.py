@@ -46,7 +46,7 @@ def test_a_broken_rule_is_found(tmp_path, rule):
         ("a.py", '"""Return one of regression."""\n'),
     ],
 )
-def test_what_is_allowed_is_no_finding(tmp_path, name, source):
+def test_accepted_code_has_no_finding(tmp_path, name, source):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(source, encoding="utf-8")
     assert list(find_all(tmp_path)) == []

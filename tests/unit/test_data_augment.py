@@ -60,7 +60,7 @@ def test_the_matrix_of_keras(arguments, matrix):
     assert torch.allclose(keras_matrix(*arguments), expected, atol=1e-6)
 
 
-def test_what_comes_in_from_outside_is_the_nearest_pixel_of_the_edge():
+def test_pixels_from_outside_repeat_the_edge():
     image = torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4).expand(3, 4, 4)
     down = warp(image, keras_matrix(0.0, (0.25, 0.0), 0.0, (1.0, 1.0)))[0].tolist()
     assert down == [[4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [12, 13, 14, 15]]
@@ -87,7 +87,7 @@ def test_six_numbers_are_drawn_for_the_preset_seeds_each_in_its_unit(monkeypatch
 @pytest.mark.parametrize(
     ("preset", "made"), [("trivial", v2.TrivialAugmentWide), ("randaugment", v2.RandAugment)]
 )
-def test_the_presets_of_torchvision_crop_and_mirror_and_do_what_torchvision_does(preset, made):
+def test_the_presets_of_torchvision_crop_and_mirror_as_torchvision_does(preset, made):
     crop = v2.RandomResizedCrop(
         SIZE, scale=(0.5, 1.0), ratio=(0.8, 1.25), interpolation=v2.InterpolationMode.BICUBIC
     )
@@ -115,7 +115,7 @@ def test_all_chance_is_torchs(preset):
 
 
 @pytest.mark.parametrize("preset", ["light", "standard", "strong"])
-def test_the_older_presets_are_what_they_were(preset):
+def test_the_older_presets_are_unchanged(preset):
     older = train_transform(preset, SIZE, MEAN)
     for seed in range(3):
         assert torch.equal(drawn(transform(preset), seed), drawn(older, seed))
@@ -150,7 +150,7 @@ def test_a_list_of_transforms_gets_the_models_size_where_it_names_none():
     assert torch.equal(drawn(made, 7), expected)
 
 
-def test_what_a_list_leaves_in_another_size_is_squeezed_into_the_models():
+def test_images_of_another_size_after_a_list_are_resized_to_the_models():
     made = transform(transforms=[("Grayscale", {"num_output_channels": 1})])
     expected = v2.functional.resize(
         noise().convert("L").convert("RGB"), [SIZE, SIZE], v2.InterpolationMode.BICUBIC
@@ -158,7 +158,7 @@ def test_what_a_list_leaves_in_another_size_is_squeezed_into_the_models():
     assert torch.equal(drawn(made, 0), v2.functional.pil_to_tensor(expected))
 
 
-def test_transforms_of_tensors_and_of_pictures_stand_beside_each_other():
+def test_transforms_of_tensors_and_of_images_are_combined():
     named = [
         ("RandomErasing", {"p": 1.0, "value": 255}),
         ("RandomRotation", {"degrees": (90, 90), "interpolation": "nearest"}),
@@ -222,7 +222,7 @@ def said(*named):
     return [str(problem) for problem in check_transforms(named)]
 
 
-def test_wrong_names_and_arguments_are_told_with_the_nearest():
+def test_wrong_names_and_arguments_are_reported_with_the_nearest():
     assert said(("RandomRotate", {"degrees": 20}), ("os.system", {})) == [
         "data.augment.transforms[0].name must be a supported transform of torchvision or timm for single images. "
         "Got 'RandomRotate'. Nearest: 'RandomRotation'.",

@@ -164,7 +164,7 @@ def test_classes_with_too_few_examples_to_cut():
     assert check_class_counts(table, "single_label", ["a", "b", "c"], {}) == []
 
 
-def test_classes_that_look_like_amounts_are_told_as_such():
+def test_classes_that_look_like_continuous_targets_are_reported():
     table = text_table(["1", "2", "3", "4", "5"], labels=[0, 1, 2, 2, 3])
     hint = "If the labels are continuous values, set data.target: regression. Otherwise "
     for names, amounts in (
@@ -229,7 +229,7 @@ def test_classes_of_one_split_only():
         ("regression", [0.5, 0.5], "two different values", "0.5"),
     ],
 )
-def test_nothing_to_tell_apart(target, labels, rule, value):
+def test_a_single_class_is_refused(target, labels, rule, value):
     names = ["a", "b"] if target == "single_label" else ["a"]
     _, problems = check_labels({"train": text_table(["1", "2"], labels=labels)}, target, names)
     assert lines(problems) == [f"The label column must contain at least {rule} in train. Got {value}."]

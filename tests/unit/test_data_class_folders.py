@@ -109,7 +109,7 @@ def test_a_split_without_labels_in_its_names_counts_as_missing(tmp_path):
 # --- Links ---------------------------------------------------------------------------------------------------------
 
 
-def test_links_are_read_like_what_they_lead_to(tmp_path):
+def test_links_are_read_like_their_targets(tmp_path):
     elsewhere = touch(
         tmp_path / "elsewhere", "bird/1.png", "bird/2.png", "split/cat/5.png", "split/bird/6.png"
     )
@@ -276,7 +276,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
     )
 
 
-def test_what_is_left_aside_is_named(tmp_path):
+def test_skipped_files_are_reported(tmp_path):
     touch(tmp_path, "cat/1.png", "cat/Thumbs.db", "cat/.DS_Store", "cat/._1.png", "cat/desktop.ini", "cat/notes.md",
           "dog/1.png", "dog/.old/2.png", "dog/.3.png", ".git/x", "more/read.me", "pictures.zip")  # fmt: skip
     (tmp_path / "empty").mkdir()

@@ -28,7 +28,7 @@ def error_text(modality, features, named=None, group=None):
         {"picture": STRING, "category": STRING, "notes": STRING},
     ],
 )
-def test_images_are_told_by_type_then_name(features):
+def test_image_columns_are_inferred_by_type_then_name(features):
     columns, notes = find("image", features)
     assert columns == Columns(label="category", inputs={"image": "picture"})
     assert notes == ("Columns inferred: image from 'picture', label from 'category'.",)
@@ -39,7 +39,7 @@ def test_bytes_of_any_name_are_images():
 
 
 @pytest.mark.parametrize("name", ["text", "sentence", "review", "content", "Review"])
-def test_texts_are_told_by_name(name):
+def test_text_columns_are_inferred_by_name(name):
     columns, _ = find("text", {name: STRING, "author": STRING, "label": INT})
     assert tuple(columns.inputs.values()) == (name, None)
 
@@ -52,7 +52,7 @@ def test_the_only_strings_left_are_the_text():
     "pair",
     [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "sentence"), ("text", "text_pair")],
 )
-def test_pairs_are_told_by_name(pair):
+def test_pair_columns_are_inferred_by_name(pair):
     columns, notes = find("text", {pair[0]: STRING, pair[1]: STRING, "label": CLASSES, "idx": INT})
     assert tuple(columns.inputs.values()) == pair
     assert notes == (

@@ -21,7 +21,7 @@ def test_copies_are_found_again_whatever_their_case_and_blanks(tmp_path):
     assert (tmp_path / "examples.npz").stat().st_size < 1000
 
 
-def test_what_is_missing_or_damaged_is_not_known(tmp_path):
+def test_missing_or_damaged_files_have_no_hash(tmp_path):
     assert read_hashes(tmp_path / "none.npz") is None
     (tmp_path / "bad.npz").write_bytes(b"PK not a zip")
     assert read_hashes(tmp_path / "bad.npz") is None

@@ -72,7 +72,7 @@ def test_a_separator_that_is_not_sure_is_asked_for(file):
     assert columns(file, "text^label\na^pos\n", separator="^")["label"] == ["pos"]
 
 
-def test_a_header_with_a_second_separator_is_told_by_the_rows(file):
+def test_a_header_with_a_second_separator_is_resolved_by_the_rows(file):
     content = "text (good, bad)|label\na, b, c|pos\nd|neg\n"
     assert columns(file, content) == {"text (good, bad)": ["a, b, c", "d"], "label": ["pos", "neg"]}
 
@@ -253,7 +253,7 @@ def test_long_texts_and_many_rows_in_little_memory(tmp_path):
     assert peak < 20_000_000  # bytes of Python objects: those of one chunk of rows
 
 
-def test_rows_within_a_cell_whose_quote_is_not_closed_are_told(file):
+def test_rows_within_an_unclosed_quote_are_reported(file):
     rows = [f"{'ab'[i % 2]},text {i}" for i in range(20)]
     rows[3] = rows[3].replace("text", '"text')
     rows[14] += '"'

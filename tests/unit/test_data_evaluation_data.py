@@ -62,7 +62,7 @@ def test_an_unknown_split(tmp_path):
     )
 
 
-def test_unknown_labels_and_empty_texts_are_told_at_once(tmp_path):
+def test_unknown_labels_and_empty_texts_are_reported_together(tmp_path):
     write(tmp_path / "test.jsonl", ("a", "possible"), ("b", "pos"), (" ", "neg"))
     assert error_text(tmp_path) == (
         "Label 'possible' in 'test:0' must be a class of the model. Known: 'neg', 'pos'.\n"
@@ -70,7 +70,7 @@ def test_unknown_labels_and_empty_texts_are_told_at_once(tmp_path):
     )
 
 
-def test_what_was_left_out_is_logged(tmp_path, caplog):
+def test_skipped_files_are_logged(tmp_path, caplog):
     write(tmp_path / "test.jsonl", ("a", "pos"), (" ", "neg"))
     with caplog.at_level(logging.INFO, "hf_finetune"):
         data = load(tmp_path, on_error="skip")

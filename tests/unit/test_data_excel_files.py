@@ -82,14 +82,14 @@ def test_errors_and_numbers_that_are_no_dates_are_named(tmp_path, recwarn):
     assert not recwarn.list
 
 
-def test_other_sheets_are_told(tmp_path):
+def test_other_sheets_are_reported(tmp_path):
     file = write(tmp_path / "r.xlsx", [["text", "label"], ["a", "x"]], notes=[["anything"]], old=[[1]])
     assert read_file(file).notes == (
         "r.xlsx: only the first sheet, 'Sheet', was read; skipped: 'notes', 'old'.",
     )
 
 
-def test_what_is_wrong_is_named(tmp_path):
+def test_errors_are_reported(tmp_path):
     file = tmp_path / "r.xlsx"
     assert problem(write(file, [["text", "label"], ["a", "=UPPER(A2)"], ["b", "x"]])) == (
         "r.xlsx must contain the computed values of its formulas. Got no values in 'B2'. Open the workbook "

@@ -45,7 +45,7 @@ def small_limit(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_of_several_frames_the_first_is_taken_and_told(kind):
+def test_of_several_frames_the_first_is_used_with_a_warning(kind):
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     image, facts = read_image(encoded(first, kind, save_all=True, append_images=[second]))
     assert np.allclose(image.getpixel((4, 4)), (255, 0, 0), atol=3)
@@ -83,7 +83,7 @@ def test_text_in_a_png_is_left_out(size):
         ),
     ],
 )
-def test_what_is_no_picture_is_told(data, words):
+def test_files_that_are_no_images_are_reported(data, words):
     if b"heic" in data and "HEIF" in image_files.IMAGE_FORMATS:
         pytest.skip("pillow-heif is installed")
     with pytest.raises(ImageError) as error:

@@ -15,7 +15,7 @@ from hf_finetune.tasks.image.formats import (
 )
 
 
-def test_what_pillow_decodes_is_a_picture():
+def test_formats_that_pillow_decodes_are_images():
     common = {
         ".jpg",
         ".jpeg",
@@ -63,7 +63,7 @@ def test_the_way_to_convert(name, words):
     assert words in conversion_of(name)
 
 
-def test_nothing_is_said_of_pictures_and_of_unknown_files():
+def test_images_and_unknown_files_have_no_message():
     assert conversion_of("a.avif") is None
     assert conversion_of("notes.txt") is None
 
@@ -85,7 +85,7 @@ def test_a_folder_of_files_that_cannot_be_read_is_a_problem_with_its_repair():
     ]
 
 
-def test_raw_files_beside_their_jpeg_and_videos_beside_pictures_are_no_problem():
+def test_raw_files_with_their_jpeg_and_videos_with_images_are_ignored():
     beside = [Path("a/1.CR2"), Path("a/1.JPG"), Path("a/1.MOV")]
     assert unreadable_problems("a", beside) == []
     assert [problem.value for problem in unreadable_problems("a", [Path("a/1.MOV")])] == ["'1.MOV'"]
@@ -103,7 +103,7 @@ def test_heic_with_its_extra_is_a_picture():
     assert "HEIF" in IMAGE_FORMATS
 
 
-def test_a_folder_whose_pictures_have_no_ending_is_told_and_not_left_out(tmp_path):
+def test_a_folder_of_images_without_extension_is_reported_and_not_skipped(tmp_path):
     for name in ("face1", "face2.normal"):
         Image.new("RGB", (4, 4)).save(tmp_path / name, format="PNG")
     (tmp_path / "notes").write_text("no picture")

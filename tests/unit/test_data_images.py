@@ -200,7 +200,7 @@ def test_a_batch_is_normalised_to_the_bits_of_its_images(augment):
     assert batch.dtype == torch.float32 and torch.equal(batch, expected)
 
 
-def test_what_is_erased_becomes_the_mean_to_within_half_a_grey_level():
+def test_erased_pixels_become_the_mean_to_within_half_a_gray_level():
     batch, expected = both_ways("strong")
     differs = batch != expected
     half = torch.tensor([0.5 / 255 / std for std in STD])[:, None, None]
@@ -276,7 +276,7 @@ def test_sets_of_classes_reach_the_model_as_zeros_and_ones():
     assert [row["labels"] for row in data] == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 
 
-def test_images_beside_a_transform_give_what_a_dataset_with_it_gives():
+def test_images_with_a_separate_transform_equal_a_dataset_with_it():
     data = dataset_of([[0, 2], [], [1]], List(ClassLabel(names=["a", "b", "c"])))
     transform = ImageTransform(PLAIN, classes=3)
     images = TransformedImages(data.add_column("id", ["x", "y", "z"]), transform)

@@ -71,7 +71,7 @@ def test_other_documents_hold_no_table(tmp_path, content):
     assert not contains_no_table(file)
 
 
-def test_what_is_wrong_is_named_by_its_line(tmp_path):
+def test_errors_are_reported_with_their_line(tmp_path):
     assert problem(tmp_path / "r.jsonl", '{"text": "a"}\n{"text": "b}\n') == (
         "r.jsonl must be readable as json. Got Unterminated string starting at in line 2. Write a JSON "
         "object on each line of a jsonl file, or a list of objects in a json file."
@@ -136,7 +136,7 @@ def test_classes_that_a_file_lists_name_the_numbers_of_its_rows(tmp_path):
         ({"version": 1}, 1),
     ],
 )
-def test_what_a_file_holds_besides_its_rows_is_told(tmp_path, beside, label):
+def test_other_content_than_rows_is_reported(tmp_path, beside, label):
     file = tmp_path / "r.json"
     file.write_text(json.dumps({**beside, "data": [{"text": "a", "label": label}]}))
     found = read_file(file)

@@ -61,7 +61,7 @@ def test_spellings_are_grouped_and_merged_to_the_most_frequent():
     assert merge_variants({"test": ["GOOD"]}, known=["Good", "bad"])[0] == {"test": ["Good"]}
 
 
-def test_spellings_are_told_with_the_line_that_merges_them(tmp_path):
+def test_spellings_are_reported_with_the_line_that_merges_them(tmp_path):
     rows = [(text, label.upper() if number < 3 else label) for number, (text, label) in enumerate(ROWS)]
     path = write(tmp_path / "r.csv", rows)
     (note,) = notes(path, "differ only", validation=0, test=0)
@@ -75,7 +75,7 @@ def test_spellings_are_told_with_the_line_that_merges_them(tmp_path):
     assert any("are merged: 'HAM' (2) to 'ham'" in note for note in merged.notes)
 
 
-def test_one_text_with_several_labels_is_told_with_its_rows(tmp_path):
+def test_one_text_with_several_labels_is_reported_with_its_rows(tmp_path):
     rows = [*ROWS, ("Text  0", "spam"), ("text 1", "spam"), ("text 2", "spam")]
     (note,) = notes(write(tmp_path / "r.csv", rows), "different labels")
     assert note == (
@@ -84,7 +84,7 @@ def test_one_text_with_several_labels_is_told_with_its_rows(tmp_path):
     )
 
 
-def test_one_picture_in_two_class_folders_is_told(tmp_path):
+def test_one_image_in_two_class_folders_is_reported(tmp_path):
     for label in ("cat", "dog"):
         (tmp_path / label).mkdir()
         for number in range(8):
@@ -118,7 +118,7 @@ def test_rows_without_a_label_are_left_out_before_the_cut_on_request(tmp_path):
     assert sum(map(len, (data.train, data.validation, data.test))) == 18
 
 
-def test_rows_are_left_out_without_the_images_being_written_anew(tmp_path):
+def test_rows_are_dropped_without_writing_the_images_again(tmp_path):
     rows = [(text, "" if number % 5 == 0 else label) for number, (text, label) in enumerate(ROWS)]
     data = prepare(write(tmp_path / "r.csv", rows), on_error="skip", validation=0, test=0)
     assert data.train._indices is not None  # chosen from the table that was read, and not a copy of it
@@ -148,7 +148,7 @@ def test_a_split_whose_rows_are_all_left_out_is_refused(tmp_path):
         prepare(write(tmp_path / "r.csv", [("", "a"), (" ", "b")]), on_error="skip")
 
 
-def test_weights_stand_in_the_training_labels_and_are_told(tmp_path):
+def test_weights_are_in_the_training_labels_and_reported(tmp_path):
     rows = [(text, label, 1 + number % 3) for number, (text, label) in enumerate(ROWS)]
     path = write(tmp_path / "r.csv", rows, ("text", "label", "w"))
     data = prepare(path, columns={"weight": "w"}, validation=0, test=0)
@@ -185,7 +185,7 @@ def test_weights_are_of_single_label_data_and_some_are_above_0(tmp_path):
         prepare(amounts, columns={"weight": "w"})
 
 
-def test_one_hot_columns_with_gaps_keep_what_is_unknown_through_cuts_and_folds(tmp_path):
+def test_one_hot_columns_with_gaps_keep_unknown_labels_in_splits_and_folds(tmp_path):
     rows = [(f"text {n}", n % 2, "" if n % 5 == 0 else n % 3 % 2) for n in range(30)]
     path = write(tmp_path / "r.csv", rows, ("text", "odd", "third"))
     data = prepare(path, columns={"label": ["odd", "third"]})

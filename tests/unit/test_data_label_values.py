@@ -83,7 +83,7 @@ def test_names_whose_parts_are_no_labels_stay_one_class(cells):
          "road", "water"],
     ],
 )  # fmt: skip
-def test_what_may_be_either_is_told_and_read_as_one_class(cells):
+def test_ambiguous_labels_are_reported_and_read_as_one_class(cells):
     found, text = read(cells)
     assert (found.values["train"], text) == (cells, "")
     assert "each such cell is read as one class. If a cell contains several labels, set" in found.notes[0]
@@ -95,14 +95,14 @@ def test_separated_cells_become_lists_of_classes():
     assert values(["1 2", 2], {"name": "tags", "separator": " "}) == [["1", "2"], ["2"]]
 
 
-def test_an_empty_separated_cell_is_a_missing_label_unless_the_recipe_says_that_no_class_holds():
+def test_an_empty_separated_cell_is_a_missing_label_unless_the_recipe_declares_it_as_no_class():
     assert values(["a", None, " , "], BY_COMMA) == [["a"], None, None]
     found, _ = read(["a,b", None, " , "], {**BY_COMMA, "empty": "none"})
     assert found.values["train"] == [["a", "b"], [], []]
     assert found.notes == ("2 rows have an empty label cell and are read as having none of the classes.",)
 
 
-def test_a_separator_that_no_cell_holds_is_told_and_lists_need_none():
+def test_a_separator_that_no_cell_contains_is_reported_and_lists_need_none():
     assert read(["a", "b"], BY_COMMA)[0].notes == (
         "No label cell contains the separator ',': each has one class.",
     )
@@ -179,7 +179,7 @@ def test_an_empty_one_hot_cell_is_unknown_and_a_row_of_them_has_no_label():
     )
 
 
-def test_one_hot_columns_that_exclude_each_other_are_told_and_can_be_single_label():
+def test_exclusive_one_hot_columns_are_reported_and_can_be_single_label():
     cells = [(1, 0, 0), (0, 0, 1)]
     assert "set data.target: single_label" in read(cells, CLASSES)[0].notes[-1]
     assert values(cells, CLASSES, "single_label") == ["toxic", "insult"]

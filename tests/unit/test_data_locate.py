@@ -106,7 +106,7 @@ def test_a_single_file_of_any_name_is_train(tmp_path):
         assert (found.root, dict(found.sources)) == (tmp_path, {"train": (tmp_path / "reviews.jsonl",)})
 
 
-def test_a_table_beside_its_folder_of_pictures(tmp_path):
+def test_a_table_next_to_its_folder_of_images(tmp_path):
     touch(tmp_path, "labels.csv", "pictures/1.png", "pictures/2.png")
     assert dict(locate(str(tmp_path), MODALITIES["image"]).sources) == {"train": (tmp_path / "labels.csv",)}
     touch(tmp_path, "more/3.png")  # two folders are classes

@@ -109,7 +109,7 @@ def test_a_plain_name_is_not_mixed_with_numbered_ones(tmp_path):
     )
 
 
-def test_several_files_of_a_split_and_missing_ones_are_told(tmp_path):
+def test_several_files_of_a_split_and_missing_ones_are_reported(tmp_path):
     assert located(tmp_path, "train_1.csv", "train_2.csv", "test-00001-of-00002.csv")[1] == (
         "The test split has 1 of 2 parts: 'test-00001-of-00002.csv'.",
         "The train split is read from several files: 'train_1.csv', 'train_2.csv'.",

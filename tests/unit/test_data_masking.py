@@ -34,7 +34,7 @@ def stack(examples):
     return {"pixel_values": torch.stack([one["pixel_values"] for one in examples])}
 
 
-def test_masked_tokens_are_told_and_special_ones_are_never_masked(tokenizer, texts):
+def test_masked_tokens_are_labels_and_special_ones_are_never_masked(tokenizer, texts):
     masked = MaskedExamples(texts, masked_texts(tokenizer, 0.3), seed=0)
     chosen = total = replaced = kept = 0
     for index, text in enumerate(texts):
@@ -105,7 +105,7 @@ def test_the_patches_of_an_image(size, grid):
 
 
 @pytest.mark.defends("hf_finetune.tasks.masked_examples:MaskedExamples.set_epoch", by=nothing)
-def test_so_many_patches_are_masked_others_in_each_epoch_and_the_image_varies_too():
+def test_the_given_share_of_patches_is_masked_differently_in_each_epoch():
     images = SeededExamples([{"pixel_values": torch.rand(3, 32, 32)} for _ in range(4)], seed=0)
     masked = MaskedExamples(images, PatchMask(0.6), seed=0)
     mask = masked[0]["labels"]
@@ -116,7 +116,7 @@ def test_so_many_patches_are_masked_others_in_each_epoch_and_the_image_varies_to
     assert not torch.equal(masked[0]["labels"].nan_to_num(), mask.nan_to_num())
 
 
-def test_masked_pixels_become_the_mean_colour_and_are_what_is_asked_for():
+def test_masked_pixels_become_the_mean_color_and_are_the_targets():
     pixels = torch.arange(3 * 64.0).view(3, 8, 8) + 1
     mask = torch.full((2, 2), math.nan)
     mask[0, 1] = 1.0

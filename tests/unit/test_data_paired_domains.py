@@ -31,7 +31,7 @@ def test_each_input_comes_as_often_as_any_other_or_once_more():
     "hf_finetune.data.paired_domains:PairedExamples.set_epoch",
     why="Each epoch pairs the examples with other inputs of the other domain",
 )
-def test_the_input_depends_on_seed_epoch_and_example_and_on_nothing_else():
+def test_the_input_depends_on_seed_epoch_and_example_only():
     one, other = (PairedExamples(rows(9), rows(5, 100, labels=False), seed=3) for _ in range(2))
     first = second_column_names(one)
     torch.rand(3)
@@ -63,7 +63,7 @@ def test_a_batch_holds_the_labelled_examples_first_and_labels_of_them_only():
     assert plain["value"].tolist() == [0, 1, 2] and plain["labels"].tolist() == [0, 1, 0]
 
 
-def test_a_filler_has_an_input_beside_it_too_and_no_label_that_counts():
+def test_a_filler_has_a_paired_input_but_no_label_that_counts():
     paired = PaddedDataset(PairedExamples(rows(3), rows(4, 100, labels=False), seed=0))
     filler = paired[4]
     assert filler["labels"] == -100 and filler[TARGET] == paired[1][TARGET]

@@ -211,7 +211,7 @@ def test_groups_stay_together_and_the_given_test_split_keeps_out(tmp_path):
     )
 
 
-def test_the_seed_decides_and_nothing_else(tmp_path):
+def test_the_result_depends_on_the_seed_only(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", 100)
     first, again, other = (prepare(path, seed=seed) for seed in (0, 0, 1))
     assert first.test["id"][:] == again.test["id"][:]
@@ -288,7 +288,7 @@ def test_unusable_examples_are_left_out_on_request(tmp_path):
     assert "'a/3.png' was skipped: a file in an unknown format." in data.notes
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_together(tmp_path):
     rows = [{"text": f"text {row}", "label": "ab"[row % 2]} for row in range(10)]
     rows[3]["label"] = None
     rows[4]["text"] = " "

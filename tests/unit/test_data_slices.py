@@ -55,7 +55,7 @@ def test_columns_are_carried_whatever_the_form(table):
     assert data.train["slice:real"][:5] == ["true", "false", "false", "false", "true"]
 
 
-def test_rows_keep_their_values_when_splits_are_cut_and_nothing_else_changes(table):
+def test_rows_keep_their_slice_values_when_splits_are_made(table):
     plain = prepare_data(str(table), modality=MODALITIES["text"], validation=0.25, test=0.25)
     data = prepare_data(str(table), modality=MODALITIES["text"], validation=0.25, test=0.25, slices=["year"])
     assert data.fingerprint == plain.fingerprint
@@ -69,7 +69,7 @@ def test_rows_keep_their_values_when_splits_are_cut_and_nothing_else_changes(tab
         assert list(split["text"]) == list(other["text"]) and "slice:year" not in other.column_names
 
 
-def test_names_of_a_class_label_are_taken_and_what_is_not_a_number_is_missing(tmp_path):
+def test_names_of_a_class_label_are_used_and_nan_is_missing(tmp_path):
     features = Features(
         text=Value("string"), label=Value("string"), kind=ClassLabel(names=["x", "y"]), size=Value("float32")
     )
@@ -87,7 +87,7 @@ def refused(path, **options):
     return str(caught.value)
 
 
-def test_a_column_that_is_not_there_is_told_with_those_that_are(table):
+def test_a_missing_column_is_reported_with_the_existing_ones(table):
     assert refused(table, slices=["year", "stile"]) == (
         "evaluation.slices[1] must be a column of the train split. Got 'stile'. Its columns are 'text', 'label', "
         "'style', 'year', 'real'."
@@ -102,7 +102,7 @@ def test_a_column_of_lists_is_refused(tmp_path):
     )
 
 
-def test_a_column_that_tells_examples_apart_is_refused(tmp_path):
+def test_a_column_with_a_value_for_each_example_is_refused(tmp_path):
     lines = [
         json.dumps({"text": f"t{index}", "label": "ab"[index % 2], "name": f"n{index:02d}"})
         for index in range(60)
@@ -159,7 +159,7 @@ def slices_of(folder, split="train"):
     return dict(zip(found["id"], found["slice:style"], strict=True))
 
 
-def test_metadata_lies_beside_the_class_folders_or_in_one_or_above(pictures):
+def test_metadata_is_next_to_the_class_folders_or_in_one_or_above(pictures):
     (pictures / "train" / "metadata.csv").write_text(
         "file_name,style\ncake/0.png,flat\ncake/1.png,\nsoup/2.png,round\n", encoding="utf-8"
     )

@@ -56,7 +56,7 @@ def test_other_columns_do_not():
     assert divide({"text": ROWS["text"], "part": ROWS["split"]}, "part")[0]["test"] == ["c"]
 
 
-def test_values_that_name_no_split_are_told():
+def test_values_that_name_no_split_are_reported():
     repair = (
         "Known: train, validation (val, valid, dev) and test. Set data.columns.split: null to ignore the "
         "column."

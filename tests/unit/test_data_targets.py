@@ -25,7 +25,7 @@ def error_text(*args, **kwargs):
     return str(error.value)
 
 
-def test_labels_are_read_as_names_and_what_is_missing_as_none():
+def test_labels_are_read_as_names_and_missing_ones_as_none():
     features = Features(
         {"a": ClassLabel(names=["x", "y"]), "b": List(ClassLabel(names=["x", "y"])), "c": Value("string")}
     )

@@ -39,7 +39,7 @@ def test_masked_are_the_tokens_whose_number_is_below_the_probability(monkeypatch
     assert made == {"input_ids": [CLS, MASK, 6, MASK, 8, SEP], "attention_mask": [1] * 6, "labels": 1}
 
 
-def test_a_word_goes_with_all_its_tokens_and_what_belongs_to_them(monkeypatch):
+def test_a_word_is_dropped_with_all_its_tokens_and_their_features(monkeypatch):
     monkeypatch.setattr(torch, "rand", draws([0.1, 0.9, 0.9]))
     made = noise(drop=0.2)({**EXAMPLE, "token_type_ids": [0, 0, 0, 1, 1, 1]})
     assert made == {
@@ -106,7 +106,7 @@ def test_words_are_numbered_through_both_texts_of_a_pair(tokenizer):
     assert WORDS not in tokenize(data, tokenizer).column_names
 
 
-def test_what_stays_of_a_tokenizer(tokenizer):
+def test_tokens_that_are_never_dropped(tokenizer):
     made = text_noise(tokenizer, 0.1, 0.2)
     assert made == TextNoise(0.1, 0.2, MASK, frozenset({0, CLS, SEP, MASK}))
     assert UNK not in made.kept

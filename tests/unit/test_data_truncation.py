@@ -37,7 +37,7 @@ class PythonTokenizer:
         ({"text": ["one", "one"], "text_pair": ["three four five", "two three"]}, 6, [True, False]),
     ],
 )
-def test_what_loses_tokens_is_marked(columns, length, expected, side):
+def test_truncated_texts_are_marked(columns, length, expected, side):
     marked = tokenize(texts(**columns), tokenizer(), length, side, cut=True)
     assert marked[TRUNCATED][:] == expected
     assert TRUNCATED not in tokenize(texts(**columns), tokenizer(), length, side).column_names
@@ -46,7 +46,7 @@ def test_what_loses_tokens_is_marked(columns, length, expected, side):
     assert find_truncated(encoded, slow, batch, length) == expected
 
 
-def test_a_tokenizer_that_does_not_tell_gets_only_full_examples_again():
+def test_a_tokenizer_without_overflow_information_repeats_only_full_examples():
     slow, batch = PythonTokenizer(), [["one two three", "one two", "one"]]
     encoded = slow(*batch, truncation=True, max_length=4)
     slow.requested.clear()
@@ -84,7 +84,7 @@ def truncation(**changes):
         ({"cut": {"train": np.array([False, False])}}, None),
     ],
 )
-def test_the_note_tells_how_many_where_and_what_to_do(changes, note):
+def test_the_note_reports_count_split_and_fix(changes, note):
     assert truncation(**changes).note() == note
 
 
@@ -119,16 +119,16 @@ NOTE = (
 )
 
 
-def test_a_plan_tells_of_cut_texts(tmp_path):
+def test_a_plan_reports_truncated_texts(tmp_path):
     assert NOTE in plan(recipe(tmp_path, rows(20))).notes
 
 
-def test_a_plan_tells_by_how_much_the_length_may_grow(tmp_path):
+def test_a_plan_reports_the_possible_length(tmp_path):
     notes = plan(recipe(tmp_path, rows(5), max_length=6)).notes
     assert any("Increase data.max_length, at most to the checkpoint's 16, or" in note for note in notes)
 
 
-def test_a_plan_without_cut_texts_says_nothing_of_them(tmp_path):
+def test_a_plan_without_truncated_texts_does_not_mention_them(tmp_path):
     assert not any("tokens are truncated" in note for note in plan(recipe(tmp_path, rows(2))).notes)
 
 
@@ -171,7 +171,7 @@ def test_an_evaluation_counts_the_texts_that_are_cut(tmp_path):
     )
 
 
-def test_each_of_several_tasks_tells_of_its_own_texts(tmp_path):
+def test_each_of_several_tasks_reports_its_own_texts(tmp_path):
     checkpoint = save_bert(tmp_path / "bert")
     lines = [f"{text},{label}" for text, label in rows(20)]
     (tmp_path / "long.csv").write_text("\n".join(["text,label", *lines, ""]), encoding="utf-8")

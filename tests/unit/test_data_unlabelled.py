@@ -77,7 +77,7 @@ def test_labels_are_not_read_and_may_be_missing(texts, tmp_path):
     assert load(tmp_path / "other.csv").fingerprint != found.fingerprint
 
 
-def test_of_saved_splits_that_for_training_is_taken_and_that_is_said(tmp_path):
+def test_of_saved_splits_the_training_split_is_used_with_a_warning(tmp_path):
     splits = {name: Dataset.from_dict({"text": [f"of {name}", "b"]}) for name in ("train", "test")}
     DatasetDict(splits).save_to_disk(tmp_path / "saved")
     found = load(tmp_path / "saved")
@@ -102,7 +102,7 @@ def test_a_limit_keeps_the_same_ones_at_every_call(texts):
     assert load(texts, limit=5).dataset["text"][:] == ["a film", "a plot", "no end"]
 
 
-def test_what_cannot_be_used_is_said_of_the_field(tmp_path, pictures):
+def test_unusable_columns_are_reported_at_the_field(tmp_path, pictures):
     assert problem(tmp_path / "nothing.csv").startswith(
         "domain_adaptation.target must be a folder, a data file or a Hub id. Got "
     )
@@ -121,7 +121,7 @@ def test_what_cannot_be_used_is_said_of_the_field(tmp_path, pictures):
     assert "domain_adaptation.target, 2.png must contain a readable image." in problem(pictures, "image")
 
 
-def test_pictures_that_have_to_be_converted_are_told(pictures):
+def test_images_that_have_to_be_converted_are_reported(pictures):
     (pictures / "drawing.svg").write_text("<svg/>")
     assert problem(pictures, "image") == (
         f"{PLACE} must contain images in supported formats. Got 'drawing.svg'. Render these files as PNG, for "

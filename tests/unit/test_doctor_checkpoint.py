@@ -102,7 +102,7 @@ def test_unreadable_weights_are_wrong_input(tmp_path, timm_checkpoint):
         load_check_target(make_recipe("image", tmp_path / "cut"))
 
 
-def test_what_is_saved_is_loaded_by_transformers_and_by_timm(tmp_path, image, text):
+def test_the_checkpoint_is_loaded_by_transformers_and_by_timm(tmp_path, image, text):
     for subject, libraries in ((image, "transformers and by timm"), (text, "transformers")):
         folder = tmp_path / subject.prepared.task.modality.name
         folder.mkdir()

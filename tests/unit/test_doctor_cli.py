@@ -113,7 +113,7 @@ def test_with_a_traceback_asked_for_the_error_is_raised(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("end", [None, ValueError, KeyboardInterrupt])
-def test_what_a_check_writes_is_gone_afterwards(tmp_path, end):
+def test_files_of_a_check_are_removed(tmp_path, end):
     seen = []
 
     def check(folder):
@@ -133,7 +133,7 @@ def test_what_a_check_writes_is_gone_afterwards(tmp_path, end):
 
 
 @pytest.mark.parametrize(("results", "code"), [((GOOD, LEFT_OUT), 0), ((GOOD, BAD), 1)])
-def test_the_exit_code_says_whether_a_check_failed(monkeypatch, capsys, results, code):
+def test_the_exit_code_shows_whether_a_check_failed(monkeypatch, capsys, results, code):
     monkeypatch.setattr(
         check_suite, "check_suites", lambda recipe, folder, **options: [examination(*results)]
     )

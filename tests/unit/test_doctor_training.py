@@ -139,7 +139,7 @@ def test_a_planned_parameter_that_stays_frozen_fails(tmp_path, subject, monkeypa
     assert found.measured == f"Planned, but not changed: {name}."
 
 
-def test_a_parameter_that_the_output_does_not_depend_on_is_told_and_no_failure(tmp_path, bert_checkpoint):
+def test_an_unused_parameter_is_reported_but_no_failure(tmp_path, bert_checkpoint):
     subject = make_subject("text", bert_checkpoint)
     subject.model.bert.register_parameter("spare", torch.nn.Parameter(torch.ones(3)))
     from dataclasses import replace

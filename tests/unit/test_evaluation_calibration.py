@@ -28,7 +28,7 @@ def test_bins_cover_everything_once():
     assert [each.high for each in bins[:-1]] == [each.low for each in bins[1:]]
 
 
-def test_multi_label_data_counts_what_is_said_of_each_class():
+def test_multi_label_data_counts_the_known_labels_of_each_class():
     scores = np.array([[0.9, 0.2], [0.9, 0.2]])
     labels = np.array([[1, 0], [0, 1]])
     held = [each for each in reliability(scores, labels, bins=10) if each.count]

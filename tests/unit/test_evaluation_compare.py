@@ -44,7 +44,7 @@ def make_run(tmp_path):
     return make
 
 
-def test_a_better_run_is_told_from_a_luckier_one(make_run):
+def test_a_significant_difference_is_distinguished_from_chance(make_run):
     good, bad, other = make_run("good", 0.9), make_run("bad", 0.6, seed=1), make_run("other", 0.9, seed=2)
     worse, same = compare_runs([good, bad, other])
     assert (worse.run, worse.examples) == (str(bad), 200)
@@ -55,7 +55,7 @@ def test_a_better_run_is_told_from_a_luckier_one(make_run):
     assert same.differences[0].p_value > 0.05
 
 
-def test_groups_are_resampled_whole_and_said(make_run, capsys):
+def test_groups_are_resampled_as_a_whole_and_reported(make_run, capsys):
     groups = [f"patient {row // 5}" for row in range(200)]
     runs = [make_run("one", 0.8, groups=groups), make_run("two", 0.9, seed=1), make_run("plain", 0.8)]
     (by_group,), (alone,) = compare_runs(runs[:2]), compare_runs([runs[2], runs[1]])
@@ -96,7 +96,7 @@ def test_examples_that_are_only_called_alike_are_counted(make_run, capsys):
     ) in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_verdict_says_above_below_or_that_it_cannot_tell(make_run, capsys):
+def test_the_verdict_is_above_below_or_undecided(make_run, capsys):
     good, bad, other = make_run("good", 0.9), make_run("bad", 0.6, seed=1), make_run("other", 0.9, seed=2)
     worse, same = compare_runs([good, bad, other])
     assert (worse.differences[0].verdict, same.differences[0].verdict) == ("below", "not distinguishable")
@@ -130,7 +130,7 @@ def test_costs_of_a_run_are_compared(make_run):
         compare_runs([two, two], ["expected_cost"])
 
 
-def test_mcnemar_counts_what_only_one_has_right(make_run):
+def test_mcnemar_counts_examples_that_only_one_has_right(make_run):
     good, bad = make_run("good", 1.0), make_run("bad", 0.9, seed=1)
     (found,) = compare_runs([good, bad])
     wrong = round(200 * (1 - found.differences[0].value))
@@ -165,7 +165,7 @@ def test_thresholds_of_a_run_count(tmp_path):
     assert (found.differences[0].first, found.differences[0].value) == (0.0, 1.0)
 
 
-def test_what_cannot_be_compared_is_refused(make_run, tmp_path):
+def test_incomparable_runs_are_refused(make_run, tmp_path):
     one, few = make_run("one", 0.9), make_run("few", 0.9, count=150)
     with pytest.raises(InputError, match="must be at least two runs"):
         compare_runs([one])

@@ -118,7 +118,7 @@ def test_a_format_of_the_dataset_does_no_harm(tmp_path):
     assert evaluate_model(classifier, dataset.with_format("torch")).metrics == plain.metrics
 
 
-def test_other_classes_than_the_models_are_told(tmp_path):
+def test_other_classes_than_the_models_are_reported(tmp_path):
     classifier = load_classifier(save_bert(tmp_path / "model", NAMES["single_label"]))
     dataset = dataset_of("text", TEXTS, Value("string"), "single_label", names=("cake", "soup", "tea"))
     with pytest.raises(InputError) as caught:
@@ -131,7 +131,7 @@ def test_other_classes_than_the_models_are_told(tmp_path):
     assert str(caught.value) == "The data contains no examples."
 
 
-def test_a_diverged_model_is_told(tmp_path):
+def test_a_diverged_model_is_reported(tmp_path):
     classifier = load_classifier(save_bert(tmp_path / "model", NAMES["single_label"]))
     torch.nn.init.constant_(classifier.pipe.model.classifier.bias, torch.nan)
     with pytest.raises(InputError, match="nan or infinity for 5 of 5 examples"):

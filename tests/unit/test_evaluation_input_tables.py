@@ -46,7 +46,7 @@ def test_a_row_of_a_wrong_length_is_an_error_in_its_place(tmp_path):
     ]
 
 
-def test_what_training_was_told_counts_where_nothing_is_certain(tmp_path):
+def test_columns_of_training_are_used_if_inference_is_ambiguous(tmp_path):
     assert items(tmp_path / "a.csv", "text\ncafé\n".encode("cp1252"), encoding="cp1252")[0][1] == "café"
     assert items(tmp_path / "b.csv", "text\ncafé\n", encoding="cp1252")[0][1] == "café"
     assert items(tmp_path / "c.csv", "text,n|id\na,1|x\n", separator=",")[0][1] == "a"

@@ -45,7 +45,7 @@ def test_more_examples_make_it_narrower():
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_where_all_examples_are_alike_the_binomial_law_tells(right):
+def test_for_equal_scores_the_interval_is_binomial(right):
     labels = np.arange(20) % 2
     scores = np.eye(2)[labels if right else 1 - labels]
     exact = binomtest(20 if right else 0, 20).proportion_ci(0.95, "exact")
@@ -54,7 +54,7 @@ def test_where_all_examples_are_alike_the_binomial_law_tells(right):
     assert found[1] - found[0] > 0.1
 
 
-def test_a_single_example_and_what_is_undefined_have_none():
+def test_a_single_example_and_undefined_metrics_have_no_interval():
     assert intervals(["log_loss"], drawn(np.random.default_rng(0), 1), seed=0) == {"log_loss": None}
     amounts = scored(np.ones(5), np.arange(5.0), target="regression")
     assert intervals(["spearman"], amounts, seed=0) == {"spearman": None}
@@ -62,7 +62,7 @@ def test_a_single_example_and_what_is_undefined_have_none():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "f1_macro"])
-def test_intervals_cover_the_truth_as_often_as_they_say(name):
+def test_intervals_have_the_declared_coverage(name):
     truth = compute_metrics([name], drawn(np.random.default_rng(1), 200_000))[name]
     held, trials = 0, 500
     for seed in range(trials):
@@ -127,7 +127,7 @@ def test_groups_of_unequal_size_are_drawn_whole():
     assert low < 0.35 and high == 1.0
 
 
-def test_a_difference_is_told_from_none():
+def test_a_difference_is_distinguished_from_none():
     chance = np.random.default_rng(0)
     examples = drawn(chance, 300)
     scores = examples.scores

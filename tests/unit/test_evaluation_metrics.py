@@ -148,7 +148,7 @@ def test_regression_without_a_spread_has_no_rank_correlation():
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_output_that_is_not_finite_is_told(broken):
+def test_output_that_is_not_finite_is_reported(broken):
     with pytest.raises(InputError) as caught:
         compute("single_label", [[0.5, 0.5], [broken, 0.5]], [0, 1])
     assert str(caught.value) == (
@@ -214,7 +214,7 @@ def test_which_way_is_better():
     assert not greater_is_better("mse")
 
 
-def test_every_unknown_name_is_told():
+def test_every_unknown_name_is_reported():
     with pytest.raises(InputError) as caught:
         check_metric_names(["accuracy", "acuracy", "mae"], "single_label")
     known = ", ".join(map(repr, defined_metrics("single_label")))
@@ -378,14 +378,14 @@ def script(tmp_path):
     return write
 
 
-def test_a_script_of_ones_own_is_computed_beside_the_others(script):
+def test_a_custom_script_is_computed_with_the_other_metrics(script):
     name = script("share", '{"share": right / len(references)}')
     check_metric_names([name], "single_label", trust_remote_code=True)
     found = compute("single_label", SCORES, LABELS, ["accuracy", name])
     assert found == {"accuracy": 0.5, name: 0.5}
 
 
-def test_a_script_that_cannot_be_computed_is_told_before_training(script):
+def test_a_failing_script_is_reported_before_training(script):
     several = script("several", '{"right": right, "wrong": len(references) - right}')
     failing = script("failing", "1 / 0")
     with pytest.raises(InputError) as caught:
@@ -397,7 +397,7 @@ def test_a_script_that_cannot_be_computed_is_told_before_training(script):
     )
 
 
-def test_a_script_that_does_not_load_is_told(tmp_path, script):
+def test_a_script_that_does_not_load_is_reported(tmp_path, script):
     broken = tmp_path / "broken.py"
     broken.write_text("import no_such_package_at_all\n")
     with pytest.raises(InputError) as caught:

@@ -140,7 +140,7 @@ def test_a_folder_is_read_at_any_depth_and_a_damaged_picture_does_not_stop_it(im
     assert (stream.done, stream.failed) == (4, 1)
 
 
-def test_links_in_a_folder_are_followed_and_those_that_lead_nowhere_are_told(images, photos, tmp_path):
+def test_links_in_a_folder_are_followed_and_broken_ones_are_reported(images, photos, tmp_path):
     (photos / "deep").rename(tmp_path / "elsewhere")
     (photos / "deep").symlink_to(tmp_path / "elsewhere")
     (photos / "round").symlink_to(photos)
@@ -165,7 +165,7 @@ def test_a_table_finds_pictures_however_it_writes_their_paths(images, photos):
     )
 
 
-def test_pictures_as_base64_are_told_by_another_name_than_their_content(images, photos):
+def test_base64_images_are_reported_by_a_short_name(images, photos):
     encoded = base64.b64encode((photos / "b.png").read_bytes()).decode()
     assert len(encoded) > 100
     reason = f"The image is base64 or a data URI ({encoded[:100]}...); "
@@ -307,7 +307,7 @@ def test_tables_of_images(images, photos, tmp_path):
     assert found[3].scores == pytest.approx(found[4].scores, abs=1e-6)
 
 
-def test_a_damaged_row_ends_its_table_and_nothing_else(texts, tmp_path):
+def test_a_damaged_row_ends_only_its_table(texts, tmp_path):
     file = tmp_path / "reviews.jsonl"
     # Two chunks of ten megabytes: the damage is in the second.
     line = json.dumps({"text": "good film", "filler": "x" * 1_000_000})
@@ -318,7 +318,7 @@ def test_a_damaged_row_ends_its_table_and_nothing_else(texts, tmp_path):
     assert (found[-1].id, found[-1].error) == ("bad", None)
 
 
-def test_a_model_that_puts_out_nan_is_told(tmp_path):
+def test_a_model_with_nan_outputs_is_reported(tmp_path):
     classifier = load_classifier(save_bert(tmp_path))
     torch.nn.init.constant_(classifier.pipe.model.classifier.bias, torch.nan)
     stream = predict(classifier, ["good"])

@@ -54,7 +54,7 @@ def test_a_row_without_a_second_text_is_no_single_text(tmp_path):
     assert whole.error is None and half.error == "The text is empty."
 
 
-def test_a_model_of_single_texts_says_that_it_leaves_the_second_out(tmp_path, caplog):
+def test_a_model_of_single_texts_warns_that_it_ignores_the_second(tmp_path, caplog):
     memory = {**SINGLE, "text": "premise"}
     with caplog.at_level("INFO"):
         (item,) = items_of(tmp_path, "premise,hypothesis\na,b\n", memory)
@@ -107,7 +107,7 @@ def test_columns_are_named_on_the_command_line():
     ]
 
 
-def test_what_a_config_says_of_columns_is_checked(tmp_path):
+def test_columns_of_a_config_are_checked(tmp_path):
     folder = save_bert(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     for said, read in (

@@ -15,7 +15,7 @@ def problem_of(*args, **kwargs):
     return str(caught.value)
 
 
-def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
+def test_all_unusable_inputs_are_reported_together(tmp_path):
     empty, odd, table, blank = (tmp_path / name for name in ("empty", "a.docx", "t.csv", "blank.csv"))
     empty.mkdir()
     odd.touch()

@@ -84,7 +84,7 @@ def test_parquet_over_several_batches(tmp_path, target, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_an_interrupted_output_leaves_what_was_there(tmp_path, ending):
+def test_an_interrupted_output_leaves_existing_files(tmp_path, ending):
     path = tmp_path / f"p.{ending}"
     path.write_text("before")
     with pytest.raises(KeyboardInterrupt), open_output(path, "regression", ("label",)) as put:
@@ -102,7 +102,7 @@ def test_no_predictions_make_an_empty_file(tmp_path, ending):
         assert [json.loads(line) for line in path.read_text().splitlines()] == []
 
 
-def test_paths_that_cannot_be_written_to_are_told(tmp_path):
+def test_paths_that_cannot_be_written_to_are_reported(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     for name, message in {
         "p.txt": "must end in .csv, .jsonl or .parquet. Got {!r}.",

@@ -17,7 +17,7 @@ IDS = ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize("target", CASES)
-def test_what_is_written_is_read_back(tmp_path, target):
+def test_written_predictions_are_read_back(tmp_path, target):
     names, labels, scores = CASES[target]
     write_predictions(tmp_path / "predictions.parquet", IDS, labels, scores, target, names)
     found = read_predictions(tmp_path / "predictions.parquet")
@@ -76,13 +76,13 @@ def test_what_is_written_is_read_back(tmp_path, target):
         ),
     ],
 )
-def test_columns_are_as_a_person_reads_them(tmp_path, target, rows):
+def test_columns_are_readable(tmp_path, target, rows):
     names, labels, scores = CASES[target]
     write_predictions(tmp_path / "p.parquet", IDS, labels, scores, target, names)
     assert pq.read_table(tmp_path / "p.parquet").to_pylist() == rows
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_existing_files(tmp_path, monkeypatch):
     path = tmp_path / "p.parquet"
     names, labels, scores = CASES["single_label"]
     write_predictions(path, IDS, labels, scores, "single_label", names)

@@ -38,7 +38,7 @@ def test_a_run_a_folder_and_a_hub_id_are_found(tmp_path):
     assert resolve_model_dir("google/vit-base-patch16-224") == "google/vit-base-patch16-224"
 
 
-def test_what_is_no_model_is_told(tmp_path):
+def test_folders_without_a_model_are_reported(tmp_path):
     rule = "must be a checkpoint folder, a run or a Hub id"
     assert error_of(resolve_model_dir, tmp_path) == (
         f"{tmp_path} {rule}. Got a folder with neither config.json nor model/config.json."
@@ -50,7 +50,7 @@ def test_what_is_no_model_is_told(tmp_path):
     assert error_of(resolve_model_dir, missing) == f"{missing} {rule}. Got a path that does not exist."
 
 
-def test_an_unfinished_run_is_told_how_to_go_on(tmp_path):
+def test_an_unfinished_run_is_reported_with_the_command_to_resume(tmp_path):
     (tmp_path / "recipe.yaml").touch()
     assert error_of(resolve_model_dir, tmp_path) == (
         f"{tmp_path} is a run that is not finished. Got no {tmp_path / 'model'}. Finish the run: "
@@ -152,7 +152,7 @@ def test_a_tokenizer_that_cannot_pad_takes_one_text_at_a_time(tmp_path):
     assert len(list(compute_logits(classifier, [{"text": "good film"}, {"text": "bad"}]))) == 2
 
 
-def test_classes_of_one_name_are_told_apart(tmp_path):
+def test_classes_of_one_name_are_distinguished(tmp_path):
     folder = save_vit(tmp_path / "model", ("crane", "soup", "tea"))
     change_config(folder, id2label={"0": "crane", "1": "soup", "2": "crane"})
     classifier = load_classifier(folder)
@@ -161,7 +161,7 @@ def test_classes_of_one_name_are_told_apart(tmp_path):
     assert len(set(logits.tolist())) == 3
 
 
-def test_a_model_for_another_task_is_told(tmp_path):
+def test_a_model_for_another_task_is_reported(tmp_path):
     folder = save_vit(tmp_path / "model")
     assert error_of(load_classifier, folder, task="text-classification") == (
         f"{folder} must be a model for text-classification. Got a model for image-classification."
@@ -173,7 +173,7 @@ def test_a_model_for_another_task_is_told(tmp_path):
     )
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path):
+def test_a_damaged_checkpoint_is_reported(tmp_path):
     folder = save_vit(tmp_path / "model")
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_told(tmp_path):
     )
 
 
-def test_missing_weights_are_told_and_never_drawn_at_random(tmp_path):
+def test_missing_weights_are_reported_and_never_initialized(tmp_path):
     folder = save_vit(tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     del weights["classifier.bias"]

@@ -100,7 +100,7 @@ def test_metrics_that_are_means_have_a_value_for_each_example():
     assert metric_for("rmse", synthetic_examples("regression", 1)).per_example is None
 
 
-def test_what_is_usually_asked_for_is_computed_at_once():
+def test_common_metrics_are_vectorized():
     slow = {"roc_auc", "mean_average_precision", "r2", "spearman"}
     names = {name for target in ("single_label", "multi_label", "regression") for name in all_metrics(target)}
     settings = settings_of(3)

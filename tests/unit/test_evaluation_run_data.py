@@ -99,7 +99,7 @@ def test_unchanged_data_is_cut_as_before(tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_labels_that_were_corrected_are_told_and_used(tmp_path, split):
+def test_corrected_labels_are_reported_and_used(tmp_path, split):
     case = Case(tmp_path, ROWS, split={"validation": 0.2, "test": 0.2, "stratify": False})
     text, label = labelled(getattr(case.data, split))[0]
     other = {"good": "bad", "bad": "good"}[label]
@@ -118,7 +118,7 @@ def test_labels_that_were_corrected_are_told_and_used(tmp_path, split):
     why="A run whose data has changed is evaluated on its own examples",
     by=always,
 )
-def test_rows_that_a_limit_left_out_are_no_test_examples(tmp_path):
+def test_rows_beyond_a_limit_are_no_test_examples(tmp_path):
     case = Case(tmp_path, ROWS, limit=3, split={"validation": 0.2, "test": 0.2})
     before = labelled(case.data.test)
     assert len(before) == 3
@@ -195,7 +195,7 @@ def test_a_split_file_may_grow_and_rows_may_move(tmp_path):
     assert found == before and "all 10. 1 new example is ignored" in changed
 
 
-def test_data_that_cannot_be_used_is_told_as_before(tmp_path):
+def test_unusable_data_is_reported_as_before(tmp_path):
     case = Case(tmp_path, ROWS)
     case.write(["a film,good"] * 3)
     with pytest.raises(InputError) as caught:

@@ -38,13 +38,13 @@ def test_one_class_alone_leaves_some_metrics_undefined():
     )
 
 
-def test_what_is_defined_needs_no_words():
+def test_defined_metrics_have_no_note():
     assert undefined_notes(judged("single_label", [[0.8, 0.2], [0.6, 0.4]], [1, 0])) == ()
     assert undefined_notes(judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[1, 0], [0, 0]])) == ()
     assert undefined_notes(judged("regression", [1, 2, 4], [1.0, 2.5, 2.0], ("label",))) == ()
 
 
-def test_lists_without_a_class_to_tell_apart():
+def test_ranking_metrics_need_two_classes():
     never = judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[0, 0], [0, 0]])
     assert undefined_notes(never) == (
         "roc_auc is undefined: no class has both positive and negative examples.",
@@ -69,7 +69,7 @@ def test_amounts_that_are_all_alike():
     assert undefined_notes(labels)[-1] == "spearman is undefined: all labels are equal."
 
 
-def test_what_needs_all_probabilities_has_no_value_by_the_highest():
+def test_metrics_of_all_probabilities_are_undefined_for_top_scores():
     top = object.__new__(TopScores)
     found = SimpleNamespace(
         metrics={"roc_auc": math.nan, "other": math.nan},
@@ -82,7 +82,7 @@ def test_what_needs_all_probabilities_has_no_value_by_the_highest():
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_command_says_why(monkeypatch, capsys):
+def test_the_command_reports_the_reason(monkeypatch, capsys):
     found = judged("single_label", [[0.8, 0.2], [0.6, 0.4]], [1, 1])
     monkeypatch.setattr(evaluate_run, "evaluate", lambda *_, **__: found)
     app(["evaluate", "run"], standalone_mode=False)

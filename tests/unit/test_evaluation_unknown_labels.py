@@ -61,7 +61,7 @@ def test_resamples_have_the_same_metric(name, monkeypatch):
     assert intervals([name], examples, seed=0)[name] is not None
 
 
-def test_a_class_alone_is_judged_by_its_known_labels():
+def test_a_class_is_evaluated_on_its_known_labels():
     seen = ~np.isnan(PARTLY[:, 1])
     single = compute_metrics(
         ["roc_auc", "log_loss"], scored(PARTLY[seen, 1:2].astype(np.int64), SCORES[seen, 1:2])

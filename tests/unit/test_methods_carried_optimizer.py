@@ -81,7 +81,7 @@ def test_the_state_is_bitwise_that_of_the_stage_before_and_new_parameters_start_
     assert not any(value.any() for value in moments)
 
 
-def test_only_what_is_named_is_read(tmp_path, tiny_model):
+def test_only_listed_files_are_read(tmp_path, tiny_model):
     model = tiny_model("bert")
     trainer = stage(model, tmp_path, "last:1", FirstStep())
     save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), tmp_path / "optimizer.pt")
@@ -115,7 +115,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
         (None, "FileNotFoundError"),
     ],
 )
-def test_a_state_that_is_none_is_told_with_its_file(tmp_path, content, value):
+def test_an_invalid_state_is_reported_with_its_file(tmp_path, content, value):
     path = tmp_path / "optimizer.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)

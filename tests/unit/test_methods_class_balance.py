@@ -181,7 +181,7 @@ def test_the_focal_loss_of_shares_is_the_share_of_each_class():
     torch.testing.assert_close(loss((LOGITS,), hot), loss((LOGITS,), CLASSES))
 
 
-def test_the_focal_loss_of_no_example_is_nothing():
+def test_the_focal_loss_without_examples_is_zero():
     """With several tasks, a batch may have no example of one."""
     loss = balanced_loss("single_label", ClassBalance(gamma=2.0))
     assert loss((torch.zeros(0, 3),), torch.zeros(0, dtype=torch.long), 4) == 0.0
@@ -189,7 +189,7 @@ def test_the_focal_loss_of_no_example_is_nothing():
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label"])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_the_focal_loss_of_what_is_certain_has_a_gradient(target, gamma):
+def test_the_focal_loss_of_certain_predictions_has_a_gradient(target, gamma):
     logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
     labels = torch.tensor([0, 0]) if target == "single_label" else torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     balanced_loss(target, ClassBalance(gamma=gamma))((logits,), labels).backward()
@@ -257,7 +257,7 @@ def test_a_filler_changes_neither_loss_nor_gradient(kind, target, labels, filler
     assert leaf.grad[:3].any() and not leaf.grad[3:].any()
 
 
-def test_a_teacher_has_its_share_beside_a_balanced_loss():
+def test_distillation_is_added_to_a_balanced_loss():
     loss = balanced_loss("single_label", KINDS["weights"])
     teacher = Teacher(torch.nn.Linear(1, 1), [0, 1, 2], 2.0, 0.25)
     teacher.logits = LOGITS
@@ -331,7 +331,7 @@ def test_every_class_is_drawn_equally_often_and_its_examples_in_turn():
 
 
 @pytest.mark.defends("hf_finetune.methods.class_balance:BalancedSampler.set_epoch")
-def test_over_the_epochs_every_example_has_its_turn():
+def test_every_example_is_drawn_over_the_epochs():
     sampler, seen = BalancedSampler(SKEWED, seed=3), set()
     for epoch in range(20):
         sampler.set_epoch(epoch)

@@ -38,6 +38,6 @@ NAMES = ("a", "b", "c")
         ),
     ],
 )
-def test_what_labels_cannot_give_is_refused(fields, target, expected):
+def test_incompatible_labels_are_refused(fields, target, expected):
     stage = StageSpec(train="head", epochs=1, lr=0.1, **fields)
     assert [str(problem) for problem in label_problems(stage, "stages[0]", target, NAMES)] == expected

@@ -46,7 +46,7 @@ def test_the_loss_of_an_amount_is_the_squared_difference():
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label", "regression"])
-def test_whoever_says_the_same_loses_nothing(target):
+def test_equal_predictions_have_zero_divergence(target):
     logits = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
     assert distillation_loss(logits, logits, target, 3.0).abs().max().item() == pytest.approx(0.0, abs=1e-6)
 

@@ -116,7 +116,7 @@ def test_the_heads_input_of_a_decoder_is_that_of_its_logits_whatever_the_padding
     torch.testing.assert_close(*found)
 
 
-def test_a_head_that_is_given_nothing_is_told(tiny_model):
+def test_an_unused_head_is_reported(tiny_model):
     seen = HeadInput(tiny_model("vit"))
     with pytest.raises(InputError, match="Its head receives no feature vector"):
         seen.pop()
@@ -189,7 +189,7 @@ def test_coral_of_a_step_is_the_mean_of_its_micro_batches_by_their_sizes(tiny_mo
 
 
 @pytest.mark.defends("hf_finetune.methods.domain_alignment:reverse_gradient", by=unchanged)
-def test_the_gradient_below_the_head_is_the_reversed_one_of_the_judge(tiny_model):
+def test_the_gradient_below_the_head_is_the_reversed_one_of_the_domain_classifier(tiny_model):
     """By hand: the gradient of the labels minus strength x weight x the gradient of the domain loss."""
     model = tiny_model("vit")
     labels, sources, targets = torch.tensor([0, 1]), images(2, 1), images(2, 2) + 1
@@ -269,7 +269,7 @@ def train_judge(alignment, state, **optimizer):
     "hf_finetune.methods.domain_alignment:DomainAlignment.on_pre_optimizer_step",
     why="The fp16 loss scale is removed from the gradients of the domain classifier",
 )
-def test_in_fp16_the_judge_learns_at_its_own_scale_and_rests_when_the_model_does(tiny_model):
+def test_in_fp16_the_domain_classifier_has_unscaled_gradients_and_skips_steps_with_the_model(tiny_model):
     def judged(scale, **optimizer):
         alignment = alignment_of(tiny_model("vit"), "dann")
         features = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
@@ -290,7 +290,7 @@ def test_in_fp16_the_judge_learns_at_its_own_scale_and_rests_when_the_model_does
     "hf_finetune.methods.domain_alignment:DomainAlignment.load",
     why="The domain classifier continues from a checkpoint",
 )
-def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
+def test_the_domain_classifier_resumes_bit_for_bit(tiny_model, tmp_path):
     def step(alignment, seed):
         state = TrainerState(global_step=seed, max_steps=4)
         alignment.on_step_begin(ALONE, state, None)
@@ -316,7 +316,7 @@ def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("state", [{}, {"judge": {}, "optimizer": {}}, {"judge": 3, "optimizer": None}])
-def test_the_state_of_another_judge_is_told_with_its_file(tiny_model, tmp_path, state):
+def test_the_state_of_another_domain_classifier_is_reported_with_its_file(tiny_model, tmp_path, state):
     torch.save(state, tmp_path / "domain.pt")
     with pytest.raises(InputError) as error:
         alignment_of(tiny_model("vit"), "dann").load(tmp_path)
@@ -326,7 +326,7 @@ def test_the_state_of_another_judge_is_told_with_its_file(tiny_model, tmp_path, 
     )
 
 
-def test_the_judge_draws_nothing_from_the_common_chance_and_passes_over_what_is_not_finite(tiny_model):
+def test_the_domain_classifier_uses_no_global_random_numbers_and_skips_values_that_are_not_finite(tiny_model):
     model = tiny_model("vit")
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -350,7 +350,7 @@ def test_the_judge_draws_nothing_from_the_common_chance_and_passes_over_what_is_
         ),
     ],
 )
-def test_it_is_said_which_share_of_the_loss_coral_was(tiny_model, caplog, weight, said):
+def test_the_share_of_coral_in_the_loss_is_logged(tiny_model, caplog, weight, said):
     caplog.set_level("INFO")
     alignment = alignment_of(tiny_model("vit"), "coral", weight)
     logged = [{"loss": 3.0, "domain_loss": 0.5}, {"eval_loss": 9.0}, {"loss": 1.0, "domain_loss": 0.1}]
@@ -359,7 +359,7 @@ def test_it_is_said_which_share_of_the_loss_coral_was(tiny_model, caplog, weight
     assert caplog.messages[-1] == said
 
 
-def test_the_hooks_are_gone_at_the_end_and_training_mode_is_as_it_was(tiny_model):
+def test_hooks_are_removed_and_the_training_mode_is_restored_at_the_end(tiny_model):
     model = tiny_model("vit").train()
     alignment = alignment_of(model, "coral")
     assert model.training and alignment.classifier is None

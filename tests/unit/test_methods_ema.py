@@ -61,7 +61,7 @@ def parameters_only(original, planned):
     ids=["timm/test_resnet"],
 )
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
-def test_without_validation_the_average_goes_on_and_nothing_frozen_moves(tmp_path, tiny_model, name):
+def test_without_validation_the_average_is_kept_and_frozen_weights_are_unchanged(tmp_path, tiny_model, name):
     model, steps = tiny_model(name), Steps()
     (planned,), (watch,) = train_stages(
         model, tmp_path, ["last:1"], callbacks=[steps], regularize={"ema": 0.5}, max_steps=5
@@ -130,7 +130,7 @@ def keep_average(original, self):
     ("greater", "raw", "averaged", "kept"),
     [(True, 0.5, 0.75, True), (True, 0.75, 0.5, False), (True, 0.5, 0.5, False), (False, 0.5, 0.25, True)],
 )
-def test_the_better_of_the_two_by_the_stages_metric_is_told(averaging, greater, raw, averaged, kept):
+def test_the_better_of_both_by_the_stages_metric_is_reported(averaging, greater, raw, averaged, kept):
     average, model = averaging(greater=greater)
     values = {1.0: raw, 2.0: averaged}
 
@@ -202,7 +202,7 @@ class Scores:
     ("scores", "step", "kept"),
     [((0.5, 0.6, 0.4, 0.5), 2, True), ((0.5, 0.4, 0.6, 0.4), 4, False), ((0.5, 0.4, 0.4, 0.8), 4, True)],
 )
-def test_what_was_best_goes_on(tmp_path, tiny_model, scores, step, kept):
+def test_the_best_score_survives_a_resume(tmp_path, tiny_model, scores, step, kept):
     model, steps = tiny_model("bert"), Steps()
     train_stages(
         model,

@@ -65,7 +65,7 @@ def global_seed(original, self, batch, seed):
     why="Mixed batches depend only on seed, step, batch and process",
     by=global_seed,
 )
-def test_what_is_drawn_depends_on_seed_step_batch_and_process_alone():
+def test_mixing_depends_on_seed_step_batch_and_process_only():
     first = drawn(BatchMixer(1.0, 0.0, 3, seed=7), 3, 0)
     torch.randn(9)
     before = torch.get_rng_state()

@@ -45,7 +45,7 @@ def test_the_pull_back_by_hand():
     assert weight.tolist() == [2.0, 0.0, 1.0]
 
 
-def test_no_pull_goes_past_the_start():
+def test_no_shrinkage_passes_the_initial_weights():
     weight = torch.tensor([3.0, -1.0])
     shrink_towards_start(weight, torch.ones(2), 1e12)
     torch.testing.assert_close(weight, torch.ones(2))
@@ -94,7 +94,7 @@ def ignore_skipped(original, self, args, state, control, **kwargs):
     why="A step that the fp16 gradient scaler skips shrinks nothing",
     by=ignore_skipped,
 )
-def test_a_step_that_the_scaler_left_out_moves_nothing(step):
+def test_a_step_that_the_scaler_skipped_changes_nothing(step):
     optimizer, weights = step
     optimizer.step_was_skipped = True
     callback = ProximalSteps(GROUPS, l1=0.4, l1_names=["a", "b"])
@@ -121,7 +121,7 @@ def shrink_all(original, self, args, state, control, **kwargs):
     ids=["bert", "timm/test_resnet"],
 )
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
-def test_l1_makes_what_decays_exactly_zero_and_touches_nothing_else(tmp_path, tiny_model, name):
+def test_l1_sets_decayed_weights_to_zero_and_leaves_others_unchanged(tmp_path, tiny_model, name):
     """So strong a penalty removes a weight completely; norms, biases and frozen parameters keep theirs."""
     model = tiny_model(name)
     (planned, _), (watch, _) = train_stages(
@@ -136,9 +136,7 @@ def test_l1_makes_what_decays_exactly_zero_and_touches_nothing_else(tmp_path, ti
 
 
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
-def test_l2_sp_pulls_what_is_trained_below_the_head_to_the_checkpoint_and_nothing_else(
-    tmp_path, tiny_model, name
-):
+def test_l2_sp_pulls_exactly_the_trained_weights_below_the_head_to_the_checkpoint(tmp_path, tiny_model, name):
     """Even if it has an initial value for every parameter, including frozen ones."""
     model = tiny_model(name)
     layout = read_layout(model)

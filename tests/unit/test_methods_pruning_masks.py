@@ -52,7 +52,7 @@ def test_without_the_callback_they_would_move(tiny_model, tmp_path):
     assert any((weight[mask] != 0).any() for weight, mask in masked)
 
 
-def test_zeros_are_set_where_the_mask_says():
+def test_weights_outside_the_mask_are_set_to_zero():
     weight = nn.Parameter(torch.tensor([1.0, -2.0, float("nan")]))
     apply_pruning_masks([(weight, torch.tensor([False, True, True]))])
     assert weight.tolist() == [1.0, 0.0, 0.0]

@@ -43,7 +43,7 @@ def test_the_disagreement_of_several_labels_is_that_of_two_classes_each():
     torch.testing.assert_close(found.sum(), published(*pairs))
 
 
-def test_the_disagreement_by_hand():
+def test_the_divergence_by_hand():
     """p = 3/4 and q = 1/2 of the first class: ((3/4 - 1/2) x log(3/2) + (1/4 - 1/2) x log(1/2)) / 2."""
     one, other = torch.tensor([[3.0, 1.0]]).log(), torch.zeros(1, 2)
     expected = (0.25 * torch.tensor(1.5).log() - 0.25 * torch.tensor(0.5).log()) / 2
@@ -95,7 +95,7 @@ def with_dropout(model, rate):
 
 
 @pytest.mark.defends("hf_finetune.methods.r_drop:r_drop_loss", by=mean_loss)
-def test_a_stage_adds_the_disagreement_of_its_two_passes(tmp_path, tiny_model, caplog):
+def test_a_stage_adds_the_divergence_of_its_two_passes(tmp_path, tiny_model, caplog):
     """The loss in the log, over two micro-batches, equals that of the logits of the model."""
     model, seen = with_dropout(tiny_model("bert"), 0.3), []
     model.register_forward_hook(
@@ -130,7 +130,7 @@ def test_a_stage_adds_the_disagreement_of_its_two_passes(tmp_path, tiny_model, c
     assert "R-Drop" not in caplog.text
 
 
-def test_without_dropout_it_changes_nothing_and_says_so(tmp_path, tiny_model, caplog):
+def test_without_dropout_it_changes_nothing_and_warns(tmp_path, tiny_model, caplog):
     states = []
     for number, regularize in enumerate(({}, {"r_drop": 2.0})):
         model = with_dropout(tiny_model("bert"), 0.0)

@@ -86,7 +86,7 @@ def assert_alike(logits, expected):
         ("resnet", "lora", {"convolution"}),
     ],
 )
-def test_auto_takes_what_peft_takes_or_what_holds_most_weights(tiny_model, name, kind, endings):
+def test_auto_selects_the_layers_of_peft_or_those_with_most_weights(tiny_model, name, kind, endings):
     _, model = adapted(tiny_model, name, kind)
     layers = adapted_layers(model)
     assert {layer.rpartition(".")[2] for layer in layers} == endings
@@ -203,7 +203,7 @@ def test_an_adapter_changes_no_layer_group(tiny_model, name, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weight_decay_spares_what_does_nothing_at_one(tiny_model, kind):
+def test_weight_decay_exempts_factors_with_identity_one(tiny_model, kind):
     _, model = adapted(tiny_model, "resnet", kind)
     decays = {parameter.name for parameter in read_layout(model).parameters if parameter.decays}
     own = {name.split(".")[-3 if kind != "ia3" else -2]: name in decays for name in adapter_names(model)}
@@ -213,7 +213,7 @@ def test_weight_decay_spares_what_does_nothing_at_one(tiny_model, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["bert", "vit", "timm/test_vit", "timm/test_resnet", "convnext"])
-def test_selectors_mean_what_they_mean_without_an_adapter(tiny_model, name, kind):
+def test_selectors_have_the_same_meaning_as_without_an_adapter(tiny_model, name, kind):
     plain, model = adapted(tiny_model, name, kind)
     before, after = read_layout(plain), read_layout(model)
     bare, adapter = names_without_adapter(model), adapter_names(model)

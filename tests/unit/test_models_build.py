@@ -59,7 +59,7 @@ def test_a_backbone_without_a_head_gets_a_new_one(tmp_path, tiny_model):
     )
 
 
-def test_a_head_of_another_size_is_replaced_and_says_so(tmp_path, tiny_model):
+def test_a_head_of_another_size_is_replaced_with_a_warning(tmp_path, tiny_model):
     before = saved(tiny_model("bert"), tmp_path)
     built = build(tmp_path, ["bad", "good"])
     assert built.notes == ("The checkpoint's head (3 labels) is replaced by a new one (2).",)
@@ -183,7 +183,7 @@ def test_a_backbone_weight_of_another_shape_is_an_error(tmp_path, tiny_model):
     )
 
 
-def test_a_pretraining_head_is_left_out_and_says_so(tmp_path, tiny_model):
+def test_a_pretraining_head_is_dropped_with_a_warning(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
 
     def pretrained(weights):

@@ -31,7 +31,7 @@ def test_activations(activation, value):
     assert head(torch.tensor([[-2.0]])).item() == pytest.approx(value)
 
 
-def test_what_drops_in_training_is_hidden_layers_only():
+def test_only_hidden_layers_have_dropout():
     head = ClassificationHead(4, 2, type="mlp", hidden=[512], dropout=0.5).train()
     torch.manual_seed(0)
     found = {}
@@ -44,7 +44,7 @@ def test_what_drops_in_training_is_hidden_layers_only():
     assert [type(layer).__name__ for layer in ClassificationHead(4, 2).layers] == ["HeadLinear"]
 
 
-def test_several_hidden_layers_are_one_behind_the_other():
+def test_several_hidden_layers_are_applied_in_sequence():
     head = ClassificationHead(4, 3, type="mlp", hidden=[7, 5])
     assert [tuple(weight.shape) for name, weight in head.named_parameters() if "weight" in name] == [
         (7, 4),

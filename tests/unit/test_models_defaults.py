@@ -43,7 +43,7 @@ SOURCES = [
 
 
 @pytest.mark.parametrize("source", dict.fromkeys(SOURCES), ids=lambda text: text[:40])
-def test_a_source_says_whether_the_value_was_measured_stated_scaled_or_chosen(source):
+def test_a_source_declares_whether_the_value_was_measured_stated_scaled_or_chosen(source):
     kind = KIND.match(source)
     assert kind is not None
     if kind[0] in ("stated", "scaled") and "same place" not in source:

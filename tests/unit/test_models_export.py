@@ -103,7 +103,7 @@ def test_a_timm_model_with_positions_for_images_of_another_size_loads_both_ways(
 
 
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin", "resnet", "convnext"])
-def test_what_is_published_has_the_names_of_the_hub(tmp_path, tiny_model, name):
+def test_published_weights_have_the_names_of_the_hub(tmp_path, tiny_model, name):
     """Trap 14: transformers 5.23 keeps ViT's weights under other names in memory than on the Hub."""
     model = tiny_model(name, num_labels=3)
     export_model(model, square_processor(32), tmp_path / "model")
@@ -129,7 +129,7 @@ def test_a_text_classifier_loads_in_a_pipeline(tmp_path, bert_checkpoint):
     assert scores == pytest.approx({"bad": expected[0].item(), "good": expected[1].item()})
 
 
-def test_everybody_may_read_what_is_saved(tmp_path, timm_checkpoint):
+def test_saved_files_are_readable_by_everybody(tmp_path, timm_checkpoint):
     export_model(*build(timm_checkpoint), tmp_path / "model")
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "model").iterdir()} == {0o644}
 

@@ -101,7 +101,7 @@ def test_every_classifier_of_transformers_has_layer_groups_and_a_head(kind):
         ("perceiver", "perceiver.decoder.decoder.final_layer"),
     ],
 )
-def test_a_head_that_the_architecture_does_not_tell_is_the_last_layer_of_as_many_outputs(kind, head):
+def test_an_undeclared_head_is_the_last_layer_with_as_many_outputs(kind, head):
     model = transformers_skeleton(kind)
     assert find_head(model) == ([f"{head}.weight", f"{head}.bias"], False)
     assert read_layout(model).note == (
@@ -126,14 +126,14 @@ def test_lists_of_the_parts_of_layers_are_read_by_turns():
     assert groups[-5:] == (*(f"transformer.{part}.11" for part in parts), "head")
 
 
-def test_a_timm_model_without_a_group_matcher_is_grouped_by_its_blocks_and_that_is_said():
+def test_a_timm_model_without_a_group_matcher_is_grouped_by_its_blocks_with_a_warning():
     layout = read_layout(timm_skeleton("poolformer_s12"))
     assert layout.groups[:3] == ("stem", "stages.0.blocks.0", "stages.0.blocks.1")
     assert layout.groups[-2:] == ("head.norm", "head")
     assert layout.note == "MetaFormer is not a known architecture: its layer groups are its modules in order."
 
 
-def test_a_checkpoint_of_several_classifiers_says_which_it_is_of():
+def test_a_checkpoint_of_several_classifiers_declares_its_class():
     """DeiT has one with a teacher's head; the first one is used if the checkpoint declares neither."""
     config = CONFIG_MAPPING["deit"](num_labels=LABELS)
     assert (
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_several_classifiers_says_which_it_is_of():
     }
 
 
-def test_what_timm_keeps_in_the_head_before_the_classifier_is_a_layer_group_of_another_name():
+def test_layers_before_the_classifier_in_a_timm_head_are_their_own_layer_group():
     layout = read_layout(timm_skeleton("inception_next_atto"))
     assert layout.groups[-2:] == ("head.fc1", "head")
 
@@ -178,7 +178,7 @@ class Unknown(nn.Module):
         self.fc = nn.Linear(4, 5)
 
 
-def test_an_unknown_architecture_is_grouped_in_module_order_and_that_is_said():
+def test_an_unknown_architecture_is_grouped_in_module_order_with_a_warning():
     with torch.device("meta"):
         layout = read_layout(Unknown())
     assert layout.groups == ("stem", "stage1.0", "stage1.1", "stage2.0", "head")

@@ -88,13 +88,13 @@ def test_models_of_timm_alone_and_of_plain_torch_will_do():
         ({"lr": {"head": -1, "backbone": 0.1}}, "lr.head must be above 0. Got -1."),
     ],
 )
-def test_what_is_said_of_wrong_arguments(tiny_model, arguments, message):
+def test_messages_for_wrong_arguments(tiny_model, arguments, message):
     with pytest.raises(InputError) as caught:
         parameter_groups(tiny_model("bert"), **arguments)
     assert str(caught.value) == message
 
 
-def test_layer_decay_beside_a_rate_for_the_backbone_is_an_error(tiny_model):
+def test_layer_decay_with_a_rate_for_the_backbone_is_an_error(tiny_model):
     with pytest.raises(ValueError) as caught:
         parameter_groups(tiny_model("bert"), lr={"head": 0.1, "backbone": 0.1}, layer_decay=0.9)
     assert str(caught.value) == "layer_decay must be 1 when lr has a rate for the backbone. Got 0.9."

@@ -127,7 +127,7 @@ def test_the_backbone_below_it_can_be_left_out(models, pair):
     ids=["convnext-mean"],
 )
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair in REFUSED], ids="-".join)
-def test_what_an_architecture_has_no_place_for_is_refused_with_the_reason(checkpoints, pair):
+def test_unsupported_heads_are_refused_with_the_reason(checkpoints, pair):
     name, head = pair
     config = read_config(str(checkpoints[name]), ["a", "b"], "single_label")
     set_head(config, HEADS[head])
@@ -220,7 +220,7 @@ def test_a_file_that_is_not_this_versions_is_told_and_not_run(exported, tmp_path
         ({"type": "cosine", "pool": None}, False),
     ],
 )
-def test_timms_own_hidden_layer_is_taken_where_it_is_what_was_asked_for(checkpoints, head, native):
+def test_timms_own_hidden_layer_is_used_if_it_matches_the_request(checkpoints, head, native):
     config = read_config(str(checkpoints["timm/test_convnext"]), ["a", "b"], "single_label")
     set_head(config, head)
     assert config.classification_head["native"] is native
@@ -276,7 +276,7 @@ def test_a_head_is_tried_below_an_adapter_too(checkpoints, name):
     assert {path for path in select(adapted, "lora") if "lora" not in path} == set(select(adapted, "head"))
 
 
-def test_a_config_without_a_head_is_left_as_it_was(checkpoints):
+def test_a_config_without_a_head_is_unchanged(checkpoints):
     config = AutoConfig.from_pretrained(checkpoints["bert"])
     before = config.to_dict()
     set_head(config, None)

@@ -176,7 +176,7 @@ def test_batch_norms_move_in_the_stages_that_train_them(on_meta, name):
     assert list(last.frozen_batch_norms) == below
 
 
-def test_the_source_of_the_groups_is_told(on_meta):
+def test_the_source_of_the_groups_is_reported(on_meta):
     assert read_layout(on_meta("bert")).source == "the layers of bert.encoder.layer"
     assert read_layout(on_meta("timm/test_vit")).source == "timm's group_matcher"
 

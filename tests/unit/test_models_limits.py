@@ -103,7 +103,7 @@ def larger_tokenizer(folder, tiny_tokenizer):
     return tokenizer
 
 
-def test_tokens_without_an_embedding_are_told(tmp_path, tiny_model, tiny_tokenizer):
+def test_tokens_without_an_embedding_are_reported(tmp_path, tiny_model, tiny_tokenizer):
     tokenizer = larger_tokenizer(tmp_path, tiny_tokenizer)
     rows = len(tokenizer) - 4
     tiny_model("bert", vocab_size=rows).save_pretrained(tmp_path)
@@ -145,7 +145,7 @@ def test_a_tokenizer_without_a_padding_token_pads_with_its_end_token(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 4, 12])
-def test_models_of_other_channels_are_told(tiny_model, channels):
+def test_models_of_other_channels_are_reported(tiny_model, channels):
     with pytest.raises(InputError) as caught:
         check_channels(tiny_model("vit", num_channels=channels).config, "ckpt")
     assert str(caught.value).startswith(
@@ -184,7 +184,7 @@ PRETRAINED = [
 
 
 @pytest.mark.parametrize(("modality", "name", "config", "fields", "head"), PRETRAINED)
-def test_the_heads_of_pretraining_are_left_out_and_told(tmp_path, modality, name, config, fields, head):
+def test_pretraining_heads_are_dropped_and_reported(tmp_path, modality, name, config, fields, head):
     make(name, config, **fields).save_pretrained(tmp_path)
     found = read_config(str(tmp_path), NAMES, "single_label")
     notes = build_model(

@@ -33,7 +33,7 @@ def batch_of(model):
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_weights_for_what_the_head_takes_make_those_logits(tiny_model, name):
+def test_set_weights_give_the_logits_of_the_fit(tiny_model, name):
     model = tiny_model(name, **({"size": 96} if "inception" in name else {}))
     head, batch = head_names(model), batch_of(model)
     stage = build_plan(read_layout(model), [FIT]).stages[0]

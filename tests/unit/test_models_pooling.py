@@ -43,7 +43,7 @@ def declare(folder, content):
         (None, None),
     ],
 )
-def test_what_a_checkpoint_declares(tmp_path, content, expected):
+def test_pooling_declared_by_checkpoints(tmp_path, content, expected):
     if content is not None:
         declare(tmp_path, content)
     assert declared_pooling(str(tmp_path)) == expected
@@ -62,9 +62,7 @@ def test_what_a_checkpoint_declares(tmp_path, content, expected):
         ("gpt2", None, None, DefaultPooling("own", OWN)),
     ],
 )
-def test_what_a_checkpoint_declares_goes_before_its_architecture(
-    tmp_path, model_type, width, declared, expected
-):
+def test_a_declared_pooling_overrides_the_architecture(tmp_path, model_type, width, declared, expected):
     if declared:
         mode = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}[declared]
         declare(tmp_path, {f"pooling_mode_{mode}": True})
@@ -73,7 +71,7 @@ def test_what_a_checkpoint_declares_goes_before_its_architecture(
 
 
 @pytest.mark.parametrize("model_type", ["vit", "beit", "resnet"])
-def test_image_models_keep_what_their_own_head_reads(model_type):
+def test_image_models_keep_the_pooling_of_their_head(model_type):
     assert default_pooling(AutoConfig.for_model(model_type), "nobody/has-this").name == "own"
 
 
@@ -83,7 +81,7 @@ def saved(folder, **settings):
     return default_pooling(config, str(folder))
 
 
-def test_a_checkpoint_that_is_a_classifier_keeps_what_its_head_reads(tmp_path):
+def test_a_checkpoint_with_a_classifier_keeps_its_pooling(tmp_path):
     declare(tmp_path, {"pooling_mode_mean_tokens": True})
     assert saved(tmp_path, architectures=["BertModel"]).name == "mean"
     assert saved(tmp_path, architectures=["BertForSequenceClassification"]).name == "own"
@@ -99,7 +97,7 @@ def test_a_checkpoint_that_is_a_classifier_keeps_what_its_head_reads(tmp_path):
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 @pytest.mark.parametrize("model_type", POOLED)
-def test_a_head_of_this_package_goes_on_every_architecture_that_gets_one_unasked(model_type, pool):
+def test_a_head_of_this_package_fits_every_architecture_that_gets_one_by_default(model_type, pool):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     if model_type == "distilbert":
         sizes = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
@@ -140,20 +138,20 @@ NEEDS = "Plain transformers needs trust_remote_code=True for this head; own keep
 
 
 @pytest.mark.parametrize("pool", ["auto", None])
-def test_a_pooling_that_is_left_to_the_checkpoint_is_filled_in_and_told(pool):
+def test_a_default_pooling_is_filled_in_and_reported(pool):
     spec, notes = fill_pooling(head(pool), MEAN, is_left=True, is_chosen=False)
     assert spec == head("mean")
     assert notes == (f"model.head.pool is mean: default of MiniLM. {NEEDS}",)
 
 
-def test_the_architectures_own_pooling_is_told_where_it_was_asked_for():
+def test_the_architectures_own_pooling_is_reported_on_request():
     own = DefaultPooling("own", OWN)
     spec, notes = fill_pooling(head("auto"), own, is_left=True, is_chosen=False)
     assert spec == head("own") and notes == (f"model.head.pool is own: {OWN}.",)
     assert fill_pooling(head(None), own, is_left=True, is_chosen=False) == (head(None), ())
 
 
-def test_where_rates_are_given_the_head_stays_and_is_told_what_would_suit_it():
+def test_with_explicit_rates_the_head_stays_and_a_pooling_is_suggested():
     assert fill_pooling(head(None), MEAN, is_left=False, is_chosen=False) == (
         head(None),
         (
@@ -173,5 +171,5 @@ def test_where_rates_are_given_the_head_stays_and_is_told_what_would_suit_it():
         (None, DefaultPooling("own", OWN), False, False),
     ],
 )
-def test_nothing_is_said_of_a_pooling_that_is_given_or_chosen_or_suits(pool, suits, is_left, is_chosen):
+def test_a_given_chosen_or_suitable_pooling_causes_no_note(pool, suits, is_left, is_chosen):
     assert fill_pooling(head(pool), suits, is_left=is_left, is_chosen=is_chosen) == (head(pool), ())

@@ -105,7 +105,7 @@ def test_of_equal_neurons_the_first_ones_stay():
         {"layer.0.up.weight": (2, 2), "layer.0.out.weight": (2, 2)},  # other names
     ],
 )
-def test_what_is_no_narrower_feed_forward_layer_is_refused(shapes):
+def test_other_shape_differences_than_narrower_feed_forward_layers_are_refused(shapes):
     weights = {"layer.0.up.weight": torch.ones(4, 2), "layer.0.down.weight": torch.ones(2, 4)}
     with pytest.raises(CannotNarrowError, match=NO_WIDTH):
         narrow_weights(weights, shapes)
@@ -115,7 +115,7 @@ def test_what_is_no_narrower_feed_forward_layer_is_refused(shapes):
 
 
 @pytest.mark.parametrize("name", [*TEXTS, *IMAGES])
-def test_a_narrower_model_says_the_same_where_the_neurons_that_went_did_nothing(tiny_model, name):
+def test_removing_inactive_neurons_keeps_the_outputs(tiny_model, name):
     model = tiny_model(name)
     with torch.no_grad():  # the standard deviation of 0.02 that models begin with hides what a layer does
         for parameter in model.parameters():
@@ -140,7 +140,7 @@ def test_a_narrower_model_says_the_same_where_the_neurons_that_went_did_nothing(
 
 
 @pytest.mark.parametrize("name", [*TEXTS, *IMAGES])
-def test_plain_transformers_loads_what_was_pruned(tiny_model, tmp_path, name):
+def test_plain_transformers_loads_a_pruned_model(tiny_model, tmp_path, name):
     narrow = narrow_model(tiny_model(name), 0.5)
     narrow.save_pretrained(tmp_path)
     auto = AutoModelForSequenceClassification if name in TEXTS else AutoModelForImageClassification
@@ -221,7 +221,7 @@ def test_the_smallest_weights_of_all_layers_together_become_zero():
     assert not any(torch.signbit(weight[mask]).any() for weight, mask in pruning_masks(model))
 
 
-def test_what_is_zero_already_counts():
+def test_zero_weights_count_as_pruned():
     model = three_layers()
     zero_smallest(model, 0.25)
     zero_smallest(model, 0.5)

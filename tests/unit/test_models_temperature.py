@@ -20,7 +20,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("name", "batch"), MODELS)
-def test_logits_are_divided_and_nothing_else_moves(tiny_model, name, batch):
+def test_logits_are_divided_and_nothing_else_changes(tiny_model, name, batch):
     model = tiny_model(name).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.no_grad():

@@ -35,7 +35,7 @@ def test_a_recipe_with_any_characters_is_shown_whole(tmp_path, place):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_piped_in_is_read_as_utf8(place):
+def test_piped_input_is_read_as_utf8(place):
     code = (
         "from hf_finetune.cli.display import use_utf8; use_utf8(); import sys; print(ascii(sys.stdin.read()))"
     )

@@ -70,7 +70,7 @@ def test_ways_are_timed_in_turn_and_a_far_slower_one_once():
     assert found == {FP32: [1.0], LAST: 3 * [0.4], BF16: 3 * [0.7]}
 
 
-def test_the_fastest_step_of_each_way_counts_and_unsteady_times_are_told():
+def test_the_fastest_step_of_each_mode_counts_and_unsteady_times_are_reported():
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.8})
     times = iter([1.0, 1.0, 0.9, 0.7, 1.4, 0.7, 0.6, 0.8, 0.7, 0.9, 0.7])
     bench.step = lambda way: next(times)
@@ -188,7 +188,7 @@ def no_objection(original, *arguments):
     ids=["10000.0-True"],
 )
 @pytest.mark.parametrize(("big", "left_out"), [(0.0, False), (1e4, True)])
-def test_a_model_that_bf16_ruins_is_not_computed_in_bf16(big, left_out):
+def test_a_model_that_bf16_breaks_does_not_run_in_bf16(big, left_out):
     torch.manual_seed(0)
     model = Cancelling(big)
     batch = {"pixel_values": torch.randn(8, 12), "labels": torch.arange(8) % 3}
@@ -276,13 +276,13 @@ def test_a_short_run_is_measured_with_fewer_examples_or_not_at_all(subject, step
         )
 
 
-def test_what_is_set_by_hand_is_not_measured(subject):
+def test_explicit_settings_are_not_benchmarked(subject):
     found = choose_mode(**{**subject, "candidates": [BF16]}, steps=1000)
     assert found == Choice(BF16, "bf16: the only candidate")
     assert subject["clock"].passes == []
 
 
-def test_what_was_measured_is_remembered(subject, tmp_path):
+def test_benchmark_results_are_saved(subject, tmp_path):
     notes = tmp_path / "cache" / "speed.json"
     first = choose_mode(**subject, steps=1000, notes_file=notes)
     subject["clock"].passes.clear()
@@ -299,7 +299,7 @@ def test_what_was_measured_is_remembered(subject, tmp_path):
     )
 
 
-def test_what_was_measured_on_a_busy_machine_is_not_remembered(subject, tmp_path):
+def test_benchmark_results_of_a_busy_machine_are_not_saved(subject, tmp_path):
     clock = subject["clock"]
     busy = {**subject, "clock": lambda: clock() ** 2}  # slower and slower
     found = choose_mode(**busy, steps=1000, notes_file=tmp_path / "speed.json")
@@ -316,7 +316,7 @@ def test_what_was_measured_on_a_busy_machine_is_not_remembered(subject, tmp_path
         {"batch": text_batch(16)},
     ],
 )
-def test_what_the_speed_depends_on_is_measured_anew(subject, tmp_path, change):
+def test_a_change_that_affects_the_speed_repeats_the_benchmark(subject, tmp_path, change):
     notes = tmp_path / "speed.json"
     choose_mode(**subject, steps=1000, notes_file=notes)
     assert not choose_mode(**{**subject, **change}, steps=1000, notes_file=notes).remembered
@@ -332,7 +332,7 @@ def test_names_of_labels_do_not_matter(subject, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"KEY": 1}', '{"KEY": {"seconds": {}}}', "\0\xff"])
-def test_a_damaged_file_is_written_anew(subject, tmp_path, damage):
+def test_a_damaged_file_is_written_again(subject, tmp_path, damage):
     notes = tmp_path / "speed.json"
     choose_mode(**subject, steps=1000, notes_file=notes)
     key = next(iter(json.loads(notes.read_text())))
@@ -347,7 +347,7 @@ def test_a_folder_that_cannot_be_written_to_stops_nothing(subject, tmp_path):
     assert found.way == BF16
 
 
-def test_a_longer_run_measures_what_a_shorter_one_had_no_time_for(subject, tmp_path):
+def test_a_longer_run_benchmarks_modes_that_a_shorter_one_skipped(subject, tmp_path):
     notes = tmp_path / "speed.json"
     three = {**subject, "candidates": [FP32, ExecutionMode("fp32", "channels_last"), BF16]}
     short = choose_mode(**three, steps=55, notes_file=notes)

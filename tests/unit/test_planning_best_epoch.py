@@ -50,7 +50,7 @@ def test_the_best_of_a_log_is_found_among_its_evaluations():
     assert best_entry([], "score", greater_is_better=True) is None
 
 
-def test_a_stage_that_is_worse_than_its_start_says_so_in_one_line():
+def test_a_stage_that_is_worse_than_its_start_is_reported_in_one_line():
     start, end = {"accuracy": 0.667, "loss": 0.9}, {"accuracy": 0.608, "loss": 1.1}
     kept = StageResult(8.0, 80, 0, start, None, None, start=start, trained={**end, "step": 30})
     assert result_lines("all", kept, "accuracy", leading="accuracy", greater_is_better=True) == [
@@ -70,7 +70,7 @@ def test_a_stage_that_is_worse_than_its_start_says_so_in_one_line():
     "hf_finetune.training.trainer:SingleStageTrainer._determine_best_metric",
     why="The loss breaks ties and replaces an undefined metric",
 )
-def test_a_metric_that_is_undefined_is_told_at_once_and_the_loss_decides(tmp_path, tiny_model, caplog):
+def test_an_undefined_metric_is_reported_at_once_and_the_loss_decides(tmp_path, tiny_model, caplog):
     """For example a rank correlation of constant predictions, which only the run itself can detect."""
     model = tiny_model("bert")
     caplog.set_level(logging.WARNING, "hf_finetune")

@@ -82,12 +82,12 @@ def test_epochs_and_steps_are_not_both_given():
     )
 
 
-def test_a_recipe_without_another_domain_has_nothing_to_say():
+def test_a_recipe_without_another_domain_has_no_note():
     made = recipe()
     assert domain_notes(made, build_plan(LAYOUT, made.stages, 10).stages, None) == []
 
 
-def test_steps_are_told_where_they_are_given():
+def test_given_steps_are_shown():
     made = recipe(method="continue_pretraining", max_steps=70)
     assert domain_notes(made, (), 9) == [
         "Stage 0, pretraining, before stage 1: everything below the head learns to predict masked tokens in the 9 "

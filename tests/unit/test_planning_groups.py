@@ -107,7 +107,7 @@ def test_one_rate_for_the_backbone_is_that_of_every_layer_group():
     assert layer_rates(2, 0.8, 0.5) == (0.2, 0.4, 0.8)
 
 
-def test_the_rate_of_a_layer_does_not_depend_on_what_else_is_trained():
+def test_the_rate_of_a_layer_does_not_depend_on_the_other_trained_layers():
     rates = RatesSpec(head=0.5, backbone=(0.1, 0.4))
     whole = plan_groups(LAYOUT, LAYOUT.names(), lr=rates)
     assert [(group.layers, group.lr) for group in whole] == [
@@ -120,7 +120,7 @@ def test_the_rate_of_a_layer_does_not_depend_on_what_else_is_trained():
     assert [(group.layers, group.lr) for group in some] == [("head", 0.5), ("layer.0", whole[2].lr)]
 
 
-def test_a_rate_for_the_backbone_leaves_no_room_for_layer_decay():
+def test_a_rate_for_the_backbone_excludes_layer_decay():
     with pytest.raises(ValueError) as caught:
         plan_groups(LAYOUT, ["fc.bias"], lr=RatesSpec(head=0.1, backbone=0.01), layer_decay=0.9)
     assert str(caught.value) == "layer_decay must be 1 when lr has a rate for the backbone. Got 0.9."

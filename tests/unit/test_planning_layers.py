@@ -3,7 +3,7 @@
 from hf_finetune.planning.layers import Layout, Parameter, assign_groups
 
 
-def test_what_lies_between_the_layers_goes_with_the_later_one_and_the_end_with_the_last():
+def test_modules_between_layers_belong_to_the_next_layer_or_else_the_last():
     names = ["stem.w", "body.0.w", "down.w", "body.1.w", "body.1.b", "norm.w", "fc.w"]
     groups, titles = assign_groups(names, ["body.0", "body.1"], ["fc.w"])
     assert titles == ("input", "body.0", "body.1", "head")

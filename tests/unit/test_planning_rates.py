@@ -90,7 +90,7 @@ def test_stages_with_one_rate_are_named_together():
     ]
 
 
-def test_what_the_recipe_gives_stays():
+def test_given_rates_are_kept():
     given = [stage("all", lr=3e-4), stage("all", lr={"head": 1e-3, "backbone": 1e-4}), stage("head", lr=0.05)]
     filled, notes = fill_learning_rates(given, LAYOUT, DEFAULTS)
     assert [one.lr for one in filled] == [one.lr for one in given]
@@ -125,7 +125,7 @@ def test_a_rate_that_is_far_from_the_default_is_pointed_out(train, lr, words):
     assert note.endswith("Remove lr, or choose a value closer to the default, unless this is intended.")
 
 
-def test_the_rates_of_head_and_backbone_are_told_apart():
+def test_rates_of_head_and_backbone_are_reported_separately():
     given = stage("all", lr={"head": 1.0, "backbone": [1e-9, 1e-3]})
     (note,) = rate_notes([given], LAYOUT, DEFAULTS)
     assert note.startswith("stages[0].lr.head is 1, 100 times the default of Net for the head (0.01).")

@@ -63,7 +63,7 @@ def test_warmup_stable_decay_is_that_of_transformers(kind, decay, decay_steps, w
     assert found[warmup : 20 - decay_steps + 1] == [1.0] * (20 - decay_steps + 1 - warmup)
 
 
-def test_a_decay_that_is_longer_than_what_the_warmup_leaves_begins_behind_the_warmup():
+def test_a_decay_longer_than_the_steps_after_the_warmup_begins_after_it():
     found = factors(shape("warmup_stable_decay", decay=50, decay_type="linear"), 10, 2)
     assert found == [0.0, 0.5, *((8 - step) / 8 for step in range(8))]
 
@@ -146,7 +146,7 @@ def test_the_polynomial_is_exact(power):
 @pytest.mark.parametrize(
     "name", ["linear", "cosine", "polynomial", "cosine_with_restarts", "warmup_stable_decay"]
 )
-def test_behind_the_last_step_nothing_moves(name):
+def test_after_the_last_step_the_rate_is_constant(name):
     assert [shape(name).rate_factor(step, 5, 2) for step in (5, 6, 100)] == [0.0, 0.0, 0.0]
 
 

@@ -96,7 +96,7 @@ def test_a_selector_that_means_nothing_is_refused(selector, message):
     assert str(caught.value) == message
 
 
-def test_a_list_tells_all_its_problems_and_where():
+def test_a_list_reports_all_its_problems_with_their_position():
     with pytest.raises(InputError) as caught:
         select(LAYOUT, ["head", "last:9", "layers[9]"], "stages[1].train")
     assert str(caught.value) == (
@@ -106,7 +106,7 @@ def test_a_list_tells_all_its_problems_and_where():
     )
 
 
-def test_a_model_without_norms_says_so():
+def test_a_model_without_norms_is_reported():
     plain = Layout(LAYOUT.parameters[:1] + LAYOUT.parameters[-2:], ("input", "head"))
     with pytest.raises(InputError) as caught:
         select(plain, "norms")

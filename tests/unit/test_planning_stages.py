@@ -27,7 +27,7 @@ def stage(**fields):
     return StageSpec.model_validate({"name": "one", "train": "head", "epochs": 2.0, "lr": 0.1, **fields})
 
 
-def test_a_stage_says_what_it_trains_and_for_how_long():
+def test_a_stage_plans_its_parameters_and_steps():
     plan = build_plan(
         LAYOUT,
         [
@@ -58,7 +58,7 @@ def test_without_the_data_the_steps_are_not_known():
     assert (by_steps.epochs, by_steps.steps, by_steps.warmup_steps) == (None, 8, 3)
 
 
-def test_every_problem_of_every_stage_is_told_with_its_place():
+def test_all_problems_of_all_stages_are_reported_with_their_location():
     with pytest.raises(InputError) as caught:
         build_plan(
             LAYOUT, [stage(train="last:3"), stage(name="two"), stage(name="three"), stage(train="/blok/")]
@@ -72,7 +72,7 @@ def test_every_problem_of_every_stage_is_told_with_its_place():
     )
 
 
-def test_the_optimizer_state_is_carried_of_what_both_stages_train():
+def test_the_optimizer_state_of_common_parameters_is_carried():
     fields = {"carry_optimizer": True}
     stages = [stage(), stage(train="last:1", **fields), stage(train=["head", "norms"], **fields)]
     head, last, norms = build_plan(LAYOUT, stages).stages

@@ -59,7 +59,7 @@ def test_a_page_of_texts_is_escaped():
     assert "<h1>Texts of &lt;x&gt;</h1>" in page
 
 
-def test_the_sheet_shows_what_the_first_epochs_train_on(tmp_path, squares, timm_checkpoint):
+def test_the_sheet_shows_the_examples_of_the_first_epochs(tmp_path, squares, timm_checkpoint):
     made = recipe("image-classification", timm_checkpoint, squares, preset="strong")
     path = preview(made, tmp_path / "sheet.png", examples=3, versions=2)
     first, again = (
@@ -76,7 +76,7 @@ def test_the_sheet_shows_what_the_first_epochs_train_on(tmp_path, squares, timm_
     ]  # blue, green, red: the classes in their order
 
 
-def test_the_command_writes_the_sheet_and_says_where(tmp_path, squares, timm_checkpoint):
+def test_the_command_writes_the_sheet_and_prints_its_path(tmp_path, squares, timm_checkpoint):
     made = recipe("image-classification", timm_checkpoint, squares, preset="seeds")
     (tmp_path / "recipe.yaml").write_text(dump_recipe(made), encoding="utf-8")
     sheet = tmp_path / "sheet.png"
@@ -109,7 +109,7 @@ def test_the_page_shows_tokens_as_the_model_reads_them(tmp_path, reviews, bert_c
         ("text", "no/x.html", "must be in an existing folder. Got 'no/x.html'."),
     ],
 )
-def test_a_wrong_file_is_told_before_anything_is_read(tmp_path, monkeypatch, task, name, told):
+def test_a_wrong_file_is_reported_before_any_file_is_read(tmp_path, monkeypatch, task, name, told):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:
         preview(recipe(f"{task}-classification", "nowhere", "nothing"), Path(name))

@@ -71,7 +71,7 @@ def test_durations(seconds, text):
     assert format_seconds(seconds) == text
 
 
-def test_that_the_hub_does_not_answer_is_said_once():
+def test_a_hub_that_does_not_answer_is_reported_once():
     code = """if True:
         from rich.console import Console
         from hf_finetune.cli.display import quiet_hub

@@ -41,7 +41,7 @@ def test_plan_and_run_can_be_called_whatever_was_imported_before(tmp_path, first
     assert said_by_a_fork(first + CHECK, tmp_path / "said") == ""
 
 
-def test_a_fork_says_what_is_wrong(tmp_path):
+def test_a_fork_reports_its_error(tmp_path):
     assert "no module of that name" in said_by_a_fork(
         "raise ImportError('no module of that name')", tmp_path / "said"
     )

@@ -36,7 +36,7 @@ def texts(tmp_path):
     return prepare_page(save_bert(tmp_path / "model"), tmp_path / "page")
 
 
-def test_one_picture_gets_what_predict_says(tmp_path, images):
+def test_one_image_gets_the_prediction_of_predict(tmp_path, images):
     file = picture(tmp_path / "soup.png", 90)
     (expected,) = predict(images.classifier, [file])
     found = images.predict_one(file)
@@ -45,7 +45,7 @@ def test_one_picture_gets_what_predict_says(tmp_path, images):
     assert images.title == "vit"
 
 
-def test_one_text_gets_what_predict_says(texts):
+def test_one_text_gets_the_prediction_of_predict(texts):
     (expected,) = predict(texts.classifier, ["a very boring film"])
     assert texts.predict_one("a very boring film").scores == expected.scores
     assert not texts.modality.opens_files
@@ -58,7 +58,7 @@ def test_nothing_to_predict_is_told(texts, images, content):
         assert images.predict_one(content).error == "There is no image."
 
 
-def test_what_is_no_picture_is_told(tmp_path, images):
+def test_files_that_are_no_images_are_reported(tmp_path, images):
     file = tmp_path / "soup.png"
     file.write_text("no picture", encoding="utf-8")
     assert images.predict_one(str(file)).error.startswith("The image cannot be read.")
@@ -105,7 +105,7 @@ def test_many_texts_become_a_csv_that_names_no_folder(tmp_path, texts):
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
 
 
-def test_no_files_are_told(texts):
+def test_missing_files_are_reported(texts):
     with pytest.raises(InputError, match="Files must be chosen first"):
         texts.predict_files([])
 

@@ -59,7 +59,7 @@ def test_predict_takes_an_exported_classifier(tmp_path):
         assert one.scores == pytest.approx(other.scores, abs=1e-6)
 
 
-def test_what_reads_the_logits_travels_along(tmp_path):
+def test_postprocessing_settings_are_exported_too(tmp_path):
     folder = save_bert(tmp_path / "model", ("dull", "long", "süß"), "multi_label")
     config = json.loads((folder / "config.json").read_text())
     config |= {"logit_temperature": 2.0, "decision_thresholds": [0.1, 0.5, 0.9]}

@@ -89,7 +89,7 @@ def test_logits_are_the_pipelines(tmp_path, request, save, examples, kind):
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-def test_an_onnx_file_says_what_its_logits_mean(tmp_path, copy_onnx):
+def test_an_onnx_file_has_the_labels_of_its_logits(tmp_path, copy_onnx):
     import onnx
 
     folder = copy_onnx(save_reviews, tmp_path / "model")
@@ -109,7 +109,7 @@ def test_an_onnx_file_says_what_its_logits_mean(tmp_path, copy_onnx):
 
 
 @pytest.mark.parametrize(("save", "examples"), CASES)
-def test_int8_is_smaller_in_kind_and_says_nearly_the_same(tmp_path, copy_onnx, save, examples):
+def test_int8_is_smaller_and_gives_nearly_the_same_logits(tmp_path, copy_onnx, save, examples):
     import onnx
 
     folder = copy_onnx(save, tmp_path / "model")
@@ -141,7 +141,7 @@ class Chooses(torch.nn.Module):
         return self.model(input_ids=inputs["input_ids"])
 
 
-def test_an_architecture_without_a_graph_is_told(tmp_path):
+def test_an_architecture_that_cannot_be_exported_is_reported(tmp_path):
     classifier = load_classifier(save_bert(tmp_path / "model"))
     batch = example_inputs(classifier)
     with pytest.raises(GraphError, match=r"torch\.export cannot write Chooses\."):

@@ -9,7 +9,7 @@ from hf_finetune.publishing.optional_packages import EXTRAS, require_extra
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_missing_packages_are_told_with_the_command(monkeypatch, extra):
+def test_missing_packages_are_reported_with_the_command(monkeypatch, extra):
     for module in EXTRAS[extra]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError) as caught:
@@ -21,6 +21,6 @@ def test_missing_packages_are_told_with_the_command(monkeypatch, extra):
     )
 
 
-def test_packages_that_are_there_are_not_told(monkeypatch):
+def test_installed_packages_are_not_reported(monkeypatch):
     monkeypatch.setitem(EXTRAS, "onnx", ("json", "csv"))
     require_extra("onnx", "--format onnx")

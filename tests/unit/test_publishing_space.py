@@ -76,7 +76,7 @@ def test_texts_get_the_same_scores(tmp_path, monkeypatch, target):
         assert found == pytest.approx(expected.scores, abs=1e-6)
 
 
-def test_nothing_to_classify_is_told(tmp_path, monkeypatch):
+def test_an_empty_folder_is_reported(tmp_path, monkeypatch):
     write_space(save_bert(tmp_path / "model"), tmp_path / "space")
     app = app_of(tmp_path / "space", monkeypatch)
     with pytest.raises(app.gr.Error, match="The text is empty"):
@@ -85,7 +85,7 @@ def test_nothing_to_classify_is_told(tmp_path, monkeypatch):
         app.classify("good", "")
 
 
-def test_the_folder_holds_what_a_space_needs_and_nothing_private(tmp_path):
+def test_the_folder_contains_the_files_of_a_space_and_no_private_ones(tmp_path):
     model = save_timm(tmp_path / "model")
     (model / "README.md").write_text(f"trained in {tmp_path}", encoding="utf-8")
     (model / "optimizer.pt").write_bytes(b"moments")

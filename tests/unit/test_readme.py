@@ -55,7 +55,7 @@ CODE = [(name, code) for name, text in TEXTS.items() for code in blocks(text, "p
 WRITTEN = [(name, line.strip()) for name, text in TEXTS.items() for line in COMMAND.findall(text)]
 
 
-def test_the_patterns_find_what_there_is():
+def test_the_patterns_match_existing_text():
     assert len(RECIPES) >= 6
     assert len(CODE) == 8
     assert len(WRITTEN) >= 20
@@ -118,7 +118,7 @@ def test_overrides_named_in_commands_fit_the_recipe():
 
 
 @pytest.mark.parametrize(("name", "code"), CODE)
-def test_code_compiles_and_takes_what_the_package_gives(name, code):
+def test_code_compiles_and_uses_existing_arguments(name, code):
     compile(code, name, "exec")
     for names in re.findall(r"^from hf_finetune import (.+)$", code, re.MULTILINE):
         assert set(names.split(", ")) <= set(hf_finetune.__all__)

@@ -78,7 +78,7 @@ def test_only_the_head_is_fitted():
     assert complaint(stages=[{"train": "last:1", "fit": "ridge"}]) == expected
 
 
-def test_behind_it_there_is_no_optimizer_to_carry_on_with():
+def test_no_optimizer_state_can_be_carried_from_a_fitted_head():
     said = complaint(stages=[FITTED, {**AFTER, "carry_optimizer": True}])
     assert said == "stages[1].carry_optimizer must not be set after a stage without an optimizer. Got true."
 
@@ -133,7 +133,7 @@ def test_the_strategy_writes_a_stage_of_sgd_for_many_epochs():
         ),
     ],
 )
-def test_what_is_said_of_a_strategy(strategy, expected):
+def test_messages_for_strategies(strategy, expected):
     assert complaint(strategy=strategy) == expected
 
 

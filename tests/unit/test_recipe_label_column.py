@@ -47,7 +47,7 @@ def test_a_name_alone_is_written_as_older_versions_wrote_it():
     assert recipe(FROM_NAMES).model_dump(mode="json")["data"]["columns"]["label"] == FROM_NAMES
 
 
-def test_overrides_reach_the_fields_behind_every_shorthand():
+def test_overrides_reach_the_fields_of_every_shorthand():
     assert recipe("tags", "data.columns.label.separator=;") == recipe({"name": "tags", "separator": ";"})
     assert recipe(None, "data.columns.label.separator=;") == recipe({"separator": ";"})
     assert recipe("tags", "data.columns.label=[a, b]") == recipe(["a", "b"])
@@ -80,7 +80,7 @@ def test_overrides_reach_the_fields_behind_every_shorthand():
          "data.columns.label.seperator must be a known field. Nearest: 'separator'."),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_refused(given, message):
+def test_incompatible_settings_are_refused(given, message):
     with pytest.raises(InputError) as caught:
         recipe(given)
     assert str(caught.value) == message

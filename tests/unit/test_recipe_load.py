@@ -83,7 +83,7 @@ def test_other_words_stay_text(text):
 @pytest.mark.parametrize(
     "text", ["1e5", "2E-3", "yes", "null", "007", "2024-01-31", "layers[8:]", "a: b", "#", "ü"]
 )
-def test_text_that_looks_like_something_else_is_written_so_that_it_stays_text(text):
+def test_text_that_looks_like_another_type_is_quoted(text):
     assert read_yaml(write_yaml({"value": text}), "here") == ({"value": text}, [])
 
 
@@ -107,11 +107,11 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "expected"), BAD, ids=range(len(BAD)))
-def test_what_is_said_of_a_file_that_is_no_recipe(text, expected):
+def test_messages_for_files_that_are_not_recipes(text, expected):
     assert said(write(text)) == expected
 
 
-def test_repeated_keys_are_errors_said_beside_the_others():
+def test_repeated_keys_are_reported_with_the_other_errors():
     text = GOOD + "    lr: 3e-5\nseed: -1\ntask: text-classification\n"
     assert said(write(text)).splitlines() == [
         "mine.yaml, line 11 must not repeat the key 'lr' of line 10. Keep one of them.",
@@ -131,7 +131,7 @@ def test_merge_keys_may_be_overridden():
     assert load_recipe(write(text)).stages[2].epochs == 9
 
 
-def test_bad_overrides_are_said_beside_a_syntax_error():
+def test_bad_overrides_are_reported_with_a_syntax_error():
     assert said(write("a: b: c\n"), ["sede=1"]).splitlines()[1] == (
         "sede=1 must set a known field. Got 'sede'. Nearest: 'seed'."
     )
@@ -198,7 +198,7 @@ def test_local_paths_become_absolute_and_hub_ids_do_not(tmp_path):
     assert load_recipe(write(GOOD)).model.path == "timm/resnet50.a1_in1k"
 
 
-def test_local_paths_are_looked_up_here_and_then_beside_the_recipe(tmp_path):
+def test_local_paths_are_resolved_here_and_then_next_to_the_recipe(tmp_path):
     write(GOOD, "recipes/mine.yaml")
     beside = tmp_path / "recipes" / "photos-of-dishes"
     beside.mkdir()

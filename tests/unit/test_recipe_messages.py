@@ -205,11 +205,11 @@ SINGLE = [
 
 
 @pytest.mark.parametrize(("recipe", "expected"), SINGLE, ids=[expected[:50] for _, expected in SINGLE])
-def test_what_is_said_of_one_mistake(recipe, expected):
+def test_message_for_one_error(recipe, expected):
     assert said(recipe) == expected.splitlines()
 
 
-def test_every_mistake_is_said_at_once():
+def test_all_errors_are_reported_together():
     recipe = {
         "task": "text-classification",
         "model": {"dropout": 2, "pth": "x"},

@@ -86,7 +86,7 @@ def test_stages_can_be_exchanged_for_a_strategy_and_its_fields_changed():
     assert made.strategy.early_stopping.patience == 2
 
 
-def test_an_override_changes_nothing_else():
+def test_an_override_changes_no_other_field():
     expected = parse_recipe(plain()).model_dump()
     expected["stages"][0]["lr"] = 0.5
     given = plain()
@@ -101,7 +101,7 @@ def test_an_alias_in_the_yaml_does_not_spread_an_override():
     assert [stage.lr for stage in changed.stages] == [0.1, 0.2]
 
 
-def test_overrides_apply_in_order_and_mend_what_the_recipe_has_wrong():
+def test_overrides_apply_in_order_and_fix_errors_of_the_recipe():
     broken = copy.deepcopy(plain())
     broken["stages"][0]["lr"] = -1
     made = parse_recipe(broken, ["stages.0.lr=1", "stages.0.lr=2", "model={path: a}", "model.revision=main"])
@@ -131,13 +131,13 @@ BAD = [
 
 
 @pytest.mark.parametrize(("override", "expected"), BAD)
-def test_what_is_said_of_a_bad_override(override, expected):
+def test_messages_for_bad_overrides(override, expected):
     with pytest.raises(InputError) as caught:
         parse_recipe(plain(), [override])
     assert str(caught.value) == expected
 
 
-def test_bad_overrides_are_said_together():
+def test_bad_overrides_are_reported_together():
     with pytest.raises(InputError) as caught:
         parse_recipe(plain(), [override for override, _ in BAD])
     assert sorted(str(problem) for problem in caught.value.problems) == sorted(
@@ -145,7 +145,7 @@ def test_bad_overrides_are_said_together():
     )
 
 
-def test_an_override_that_leads_nowhere_is_said_beside_the_error_that_it_meets():
+def test_an_override_without_a_target_is_reported_with_the_error_in_its_way():
     with pytest.raises(InputError) as caught:
         parse_recipe({**plain(), "data": ["photos"]}, ["data.limit=5"])
     assert [str(problem) for problem in caught.value.problems] == [

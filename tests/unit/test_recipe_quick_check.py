@@ -31,7 +31,7 @@ def test_a_good_recipe_has_no_problems_and_whole_paths(folder):
     assert (recipe.model.path, recipe.data.path) == (str(folder / "bert"), str(folder / "reviews.csv"))
 
 
-def test_fields_values_and_paths_are_told_together(folder):
+def test_fields_values_and_paths_are_reported_together(folder):
     wrong = RECIPE.replace("lr: 1e-3", "lr: 1e-3, lerning_rate: 3").replace("epochs: 2", "epochs: -1")
     (folder / "recipe.yaml").write_text(wrong, encoding="utf-8")
     recipe, problems = check_fields_and_paths("recipe.yaml", ["model=./brt", "data.path=./revews.csv"])

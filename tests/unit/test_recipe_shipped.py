@@ -200,12 +200,12 @@ def test_the_json_schema_accepts_rates_and_schedules_by_group_and_a_strategy(cha
         ({"model": 5}, "recipe.model: 5 fits none of its forms"),
     ],
 )
-def test_the_json_schema_refuses_what_the_reader_refuses(change, expected):
+def test_the_json_schema_and_the_reader_refuse_the_same_recipes(change, expected):
     schema = json_schema()
     assert [*complaints({**SHORT, **change}, schema, schema)] == [expected]
 
 
-def test_the_json_schema_says_what_it_is_and_describes_every_field():
+def test_the_json_schema_has_a_title_and_describes_every_field():
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"] == "hf-finetune recipe"

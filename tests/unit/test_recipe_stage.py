@@ -26,7 +26,7 @@ def test_a_recipe_takes_it():
         parse_recipe({**CONTENT, "stages": [stages[0], stages[0]]})
 
 
-def test_all_its_problems_are_told():
+def test_all_its_problems_are_reported():
     with pytest.raises(InputError) as caught:
         Stage("head", epoch=1, lr=-1)
     assert [str(problem) for problem in caught.value.problems] == [

@@ -47,7 +47,7 @@ def test_each_field_is_in_exactly_one_table(part):
     assert places == dict.fromkeys(places, 1)
 
 
-def test_the_tables_contain_nothing_else():
+def test_the_tables_contain_no_other_fields():
     assert {name for name, _ in DOCUMENTED} <= PARTS.keys()
     assert {OF_RECIPE.get(part.__name__, part.__name__) for part in leaf_parts()} == PARTS.keys()
     assert all(field in own_fields(name) for name, field in DOCUMENTED)

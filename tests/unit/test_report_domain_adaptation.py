@@ -40,5 +40,5 @@ def record(spec, **metrics):
         ),
     ],
 )
-def test_the_sentence_says_what_was_done(spec, metrics, said):
+def test_the_sentence_describes_the_adaptation(spec, metrics, said):
     assert domain_sentence(record(spec, **metrics)) == said

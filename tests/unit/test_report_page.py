@@ -99,12 +99,12 @@ def test_each_kind_of_run_has_its_sections(page):
     assert links == found.headings()
 
 
-def test_no_page_shows_what_is_no_number(page):
+def test_no_page_shows_nan(page):
     _, found = page
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", found.text.split("The recipe, with")[0])
 
 
-def test_names_are_there_once_and_what_is_referred_to_is_there(page):
+def test_ids_are_unique_and_references_exist(page):
     _, found = page
     names = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
     assert len(names) == len(set(names))
@@ -142,7 +142,7 @@ def test_everything_of_the_data_stays_text():
     assert found.text.count(SCRIPT) >= 5
 
 
-def test_the_weakest_class_comes_first_and_what_was_not_tested_last():
+def test_the_weakest_class_is_first_and_untested_ones_are_last():
     record = make_record(names=("cake", "soup", "tea", "never tested"))
     labels = np.where(record.predictions.labels == 3, 0, record.predictions.labels)
     record = replace(record, predictions=replace(record.predictions, labels=labels))
@@ -155,7 +155,7 @@ def test_the_weakest_class_comes_first_and_what_was_not_tested_last():
     assert [row[1] for row in rows[:3]] == sorted(row[1] for row in rows[:3])
 
 
-def test_thresholds_are_told_class_by_class():
+def test_thresholds_are_shown_class_by_class():
     record = make_record("multi_label")
     record.metrics["thresholds"] = {"cake": 0.31, "soup": 0.5, "tea": 0.62}
     rows = [row for row in Page(record, figures=False).rows if row and row[0] in ("class", "cake")]
@@ -205,7 +205,7 @@ def made_of(value, baseline, word, apart):
     return verdict(record)
 
 
-def test_a_verdict_tells_worse_from_better_and_from_what_cannot_be_told():
+def test_a_verdict_is_better_worse_or_undecided():
     worse = made_of(0.589, 0.670, "below", -0.081)
     assert worse == (
         "On 240 test examples the accuracy is 0.589 (95 % confidence interval 0.509 to 0.669), compared with 0.100 "
@@ -236,7 +236,7 @@ def test_of_a_loss_above_is_worse():
     )
 
 
-def test_a_run_from_before_baselines_were_kept_says_so():
+def test_a_run_of_a_version_without_baselines_is_reported():
     assert verdict(make_record()).endswith(
         "This run stored no predictions of its baselines, so the differences cannot be tested for significance."
     )
@@ -273,7 +273,7 @@ def test_stages_follow_each_other_in_time():
     assert second["train"] == "last:3, norms" and second["groups"] == 3
 
 
-def test_rates_are_told_as_the_recipe_has_them():
+def test_rates_are_shown_as_in_the_recipe():
     record = make_record()
     record.recipe["stages"][0]["lr"] = {"head": 1e-2, "backbone": [1e-5, 1e-3]}
     text = re.sub(r"\s+", " ", Page(record, figures=False).text)

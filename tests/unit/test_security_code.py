@@ -164,7 +164,7 @@ def test_a_recipe_declares_that_it_needs_code_and_grants_nothing(tmp_path, revie
     assert not canary.ran
 
 
-def test_a_declaration_without_code_says_so(bert_checkpoint, reviews):
+def test_a_declaration_without_code_is_reported(bert_checkpoint, reviews):
     recipe = text_recipe({"path": str(bert_checkpoint), "trust_remote_code": True}, reviews)
     assert refused(plan, recipe) == (
         "model.trust_remote_code must be combined with --trust-remote-code, which permits the code to run. "
@@ -230,7 +230,7 @@ def test_a_checkpoint_cannot_grant_itself_the_permission(tmp_path, reviews, cana
     assert not canary.ran
 
 
-def test_a_model_that_transformers_knows_is_loaded_without_the_code_beside_it(tmp_path, reviews, canary):
+def test_a_model_that_transformers_knows_is_loaded_without_the_code_next_to_it(tmp_path, reviews, canary):
     folder = save_bert(tmp_path / "known")
     canary.script(folder / "modeling_own.py")
     change_json(

@@ -135,7 +135,7 @@ def test_a_kernel_of_the_hub_is_code(tmp_path, where):
 # data
 
 
-def test_a_script_beside_the_data_is_not_run(tmp_path, canary):
+def test_a_script_next_to_the_data_is_not_run(tmp_path, canary):
     folder = tmp_path / "texts"
     canary.script(folder / "texts.py")
     refused(texts, folder)
@@ -214,7 +214,7 @@ def test_an_archive_under_another_name_is_not_unpacked(tmp_path, canary):
     assert not canary.ran
 
 
-def test_a_picture_that_says_it_has_billions_of_pixels_is_not_decoded(tmp_path):
+def test_an_image_header_with_billions_of_pixels_is_not_decoded(tmp_path):
     def chunk(kind, content):
         return (
             struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -296,7 +296,7 @@ def test_labels_do_not_become_code_of_a_space(tmp_path):
     "hf_finetune.publishing.space:_check_link",
     why="A link to a file outside a checkpoint is not copied into a Space",
 )
-def test_a_link_out_of_a_checkpoint_is_not_published(tmp_path):
+def test_a_link_to_a_file_outside_a_checkpoint_is_not_published(tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("a secret")
     folder = save_bert(tmp_path / "run" / "model")
@@ -311,7 +311,7 @@ def test_a_link_out_of_a_checkpoint_is_not_published(tmp_path):
     assert "vocab.txt" in left and "vocab.txt" not in [upload.name for upload in uploads]
 
 
-def test_the_metadata_of_an_onnx_file_is_json_and_nothing_else():
+def test_the_metadata_of_an_onnx_file_must_be_json():
     described = dict.fromkeys(METADATA, "__import__('os').system('x')")
     with pytest.raises(json.JSONDecodeError):
         load_exported_classifier(None, described, lambda batch: np.zeros(1), 1)

@@ -147,7 +147,7 @@ def test_a_pattern_that_cannot_be_compiled_is_refused(pattern, rule):
     assert str(caught.value) == rule
 
 
-def test_a_pattern_finds_what_re_finds():
+def test_a_pattern_matches_like_re():
     names = ["encoder.layer.0.query.weight", "encoder.layer.11.key.bias", "head.weight"]
     assert list(find_matches(r"layer\.\d\.|bias$", names)) == names[:2]
 

@@ -55,7 +55,7 @@ def test_the_sampler_draws_so_many_of_each_task_and_all_of_a_task_before_any_aga
 @pytest.mark.defends(
     "hf_finetune.methods.task_mixing:TaskSampler.set_epoch", why="Each epoch mixes the tasks differently"
 )
-def test_seed_and_epoch_decide_what_is_drawn_and_nothing_else():
+def test_the_sampling_of_tasks_depends_on_seed_and_epoch_only():
     one, other = TaskSampler((6, 6), (8, 4), seed=5), TaskSampler((6, 6), (8, 4), seed=5)
     torch.manual_seed(1)
     first = list(one)
@@ -183,7 +183,7 @@ def test_a_task_without_examples_in_a_batch_has_a_gradient_of_zero_and_not_none(
     "hf_finetune.methods.task_mixing:FreezeIdleHeads.on_pre_optimizer_step",
     why="A step without examples of a task leaves the head of the task unchanged",
 )
-def test_a_step_without_examples_of_a_task_leaves_its_head_alone_in_spite_of_decay_and_momentum(tmp_path):
+def test_a_step_without_examples_of_a_task_leaves_its_head_unchanged_despite_decay_and_momentum(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(3, 3), TaskHeads({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)}, learns_weights=True)
@@ -253,13 +253,13 @@ SEVERAL = {
         ({"strategy": {"name": "gradual_unfreeze", "teacher": "run"}}, "strategy.teacher"),
     ],
 )
-def test_what_is_of_one_task_is_refused_by_its_place(change, place):
+def test_fields_of_one_task_are_refused_at_the_top_level(change, place):
     assert task_problems(SEVERAL) == []
     assert [problem.place for problem in task_problems({**SEVERAL, **change})] == [place]
     assert task_problems({**SEVERAL, **change, "task": "image-classification"}) == []
 
 
-def test_the_recipe_of_one_task_has_its_data_and_what_all_share():
+def test_the_recipe_of_one_task_has_its_data_and_the_shared_fields():
     shared = {"image_size": 96, "augment": "light"}
     recipe = parse_recipe({**SEVERAL, "data": shared, "metrics": ["accuracy"], "seed": 4})
     alone = recipe.task_recipe("style")

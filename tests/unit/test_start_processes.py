@@ -144,7 +144,7 @@ def terminated():
     signal.signal(signal.SIGTERM, before)
 
 
-def test_the_launcher_ends_no_process_that_is_about_to_tell_whom_it_lost(terminated):
+def test_the_launcher_does_not_end_a_process_that_reports_a_lost_one(terminated):
     interrupt = InterruptCallback()
     with pytest.raises(LostProcessError):
         try:
@@ -158,7 +158,7 @@ def test_the_launcher_ends_no_process_that_is_about_to_tell_whom_it_lost(termina
     assert interrupt.signal_received and terminated == []
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_unchanged():
     several, one = (SimpleNamespace(num_processes=number, process_index=0) for number in (2, 1))
     for state, message in ((several, "shapes do not match"), (one, "Connection closed by peer")):
         with pytest.raises(RuntimeError, match=message) as caught, detect_lost_process(state):

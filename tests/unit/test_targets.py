@@ -72,7 +72,7 @@ def test_an_unknown_target_is_an_error_and_has_no_default_loss():
     assert "ranking" not in TARGETS and len(TARGETS) == 3
 
 
-def test_a_target_cannot_leave_out_what_training_needs():
+def test_a_target_must_implement_the_methods_of_training():
     class Ranking(Target):
         name = "ranking"
 
@@ -90,7 +90,7 @@ def test_exactly_one_kind_recognizes_labels(labels):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_config_tells_the_kind_of_labels(name):
+def test_a_config_determines_the_kind_of_labels(name):
     config = BertConfig(num_labels=3)
     set_target(config, name)
     assert get_target(config) == name
@@ -98,7 +98,7 @@ def test_a_config_tells_the_kind_of_labels(name):
     assert get_target(BertConfig.from_dict(config.to_dict())) == name
 
 
-def test_a_config_names_a_kind_of_labels_that_its_problem_type_does_not_tell():
+def test_a_config_names_a_kind_of_labels_beyond_its_problem_type():
     class Counts(Regression):
         name = "counts"
 

@@ -34,7 +34,7 @@ def test_images_come_in_the_sizes_of_the_recipe(squares, timm_checkpoint, fields
     assert config.pretrained_cfg["crop_pct"] == fields.get("crop_pct", 0.95)
 
 
-def test_inference_alone_says_what_images_without_augmentation_are(squares, timm_checkpoint):
+def test_images_without_augmentation_are_prepared_as_for_inference(squares, timm_checkpoint):
     """Augmented images become floats in their batch, on the processor's scale; the processor converts the others."""
     data = prepare_data(str(squares), modality=MODALITIES["image"], validation=0.2, test=0.2)
     processor = load_processor(str(timm_checkpoint), MODALITIES["image"])

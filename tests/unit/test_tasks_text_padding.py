@@ -41,7 +41,7 @@ def test_a_model_with_absolute_positions_is_padded_at_the_right(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
-def test_what_is_saved_pads_at_the_right(name, tmp_path, caplog, tiny_model, tiny_tokenizer):
+def test_saved_tokenizers_pad_on_the_right(name, tmp_path, caplog, tiny_model, tiny_tokenizer):
     caplog.set_level("INFO", "hf_finetune")
     tiny_model(name, num_labels=2).save_pretrained(tmp_path / "checkpoint")
     tiny_tokenizer(tmp_path / "checkpoint")
@@ -114,7 +114,7 @@ def fnet():
 @pytest.mark.parametrize(
     "name", ["bert", "roberta", "electra", "deberta-v2", "distilbert", "modernbert", "gpt2"]
 )
-def test_models_that_mask_padding_are_not_told_of(name, tiny_model, padded):
+def test_models_that_mask_padding_are_not_reported(name, tiny_model, padded):
     assert padding_notes(tiny_model(name), padded("right")) == []
 
 
@@ -122,12 +122,12 @@ def test_the_last_token_of_all_is_exact_where_padding_is_at_the_left(padded):
     assert padding_notes(xlnet(), padded("left")) == []
 
 
-def test_positions_that_padding_shifts_are_told_of(tiny_model, padded):
+def test_positions_that_padding_shifts_are_reported(tiny_model, padded):
     assert len(padding_notes(tiny_model("bert"), padded("left"))) == 1
 
 
 @pytest.mark.parametrize("make", [xlnet, fnet])
-def test_a_model_whose_answer_depends_on_padding_is_told_of(make, padded):
+def test_a_model_whose_answer_depends_on_padding_is_reported(make, padded):
     (note,) = padding_notes(make(), padded("right"))
     assert note.startswith(
         "The predictions of this model depend on padding: the logits of a short text change by "

@@ -55,13 +55,13 @@ def decide(model, folder, speed, train="last:1", resume=False):
     )
 
 
-def test_what_the_recipe_sets_is_not_measured(tmp_path, tiny_model, measured):
+def test_settings_of_the_recipe_are_not_benchmarked(tmp_path, tiny_model, measured):
     speed = SpeedSpec(precision="bf16", memory_format="channels_last")
     assert decide(tiny_model(NAME), tmp_path, speed).way == ExecutionMode("bf16", "channels_last", False)
     assert measured.calls == []
 
 
-def test_what_is_set_stays_while_the_rest_is_measured(tmp_path, tiny_model, measured):
+def test_explicit_settings_are_kept_while_the_rest_is_benchmarked(tmp_path, tiny_model, measured):
     decide(tiny_model(NAME), tmp_path, AUTO.model_copy(update={"precision": "fp32"}))
     ((candidates, options),) = measured.calls
     assert {way.precision for way in candidates} == {"fp32"}
@@ -81,7 +81,7 @@ def test_a_resumed_stage_computes_as_it_began(tmp_path, tiny_model, measured):
     assert decide(model, tmp_path, AUTO).way == ExecutionMode()
 
 
-def test_a_resumed_stage_that_is_to_compute_otherwise_is_decided_anew(tmp_path, tiny_model, measured):
+def test_a_resumed_stage_with_other_settings_is_benchmarked_again(tmp_path, tiny_model, measured):
     model = tiny_model(NAME)
     decide(model, tmp_path, AUTO)
     speed = AUTO.model_copy(update={"precision": "fp32"})
@@ -90,7 +90,7 @@ def test_a_resumed_stage_that_is_to_compute_otherwise_is_decided_anew(tmp_path, 
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"asked": null}'])
-def test_a_damaged_record_is_decided_anew(tmp_path, tiny_model, measured, content):
+def test_a_damaged_record_is_benchmarked_again(tmp_path, tiny_model, measured, content):
     model = tiny_model(NAME)
     decide(model, tmp_path, AUTO)
     (tmp_path / execution.RECORD).write_text(content)

@@ -80,7 +80,7 @@ def test_release_lets_everything_train_again_and_leaves_gradients_alone():
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["fc.weight"]
 
 
-def test_thawing_undoes_an_earlier_freeze():
+def test_unfreezing_undoes_an_earlier_freeze():
     model = Net()
     freeze_all_but(model, ["fc.weight"])
     freeze_all_but(model, [name for name, _ in model.named_parameters()])
@@ -110,7 +110,7 @@ def test_a_frozen_model_can_be_copied_and_pickled():
         (["fc.wight", "fc.bias"], "trainable must name parameters of the model. Got fc.wight."),
     ],
 )
-def test_what_cannot_be_trained_is_an_error(trainable, message):
+def test_an_untrainable_selection_is_an_error(trainable, message):
     """Trap 6: with everything frozen the Trainer fails in the backward pass with an obscure RuntimeError."""
     model = Net()
     with pytest.raises(ValueError) as caught:

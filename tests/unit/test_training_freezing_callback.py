@@ -45,7 +45,7 @@ def test_frozen_parameters_stay_bitwise_under_decay_and_momentum_also_after_they
     assert snapshots.changes() == [set(head_names(model)), everything, last, everything]
 
 
-def test_a_gradient_of_zeros_that_something_left_behind_moves_nothing(tmp_path, tiny_model):
+def test_a_leftover_gradient_of_zeros_changes_nothing(tmp_path, tiny_model):
     """torch's AdamW decays, and SGD with momentum changes, every parameter with a gradient, even of zeros."""
 
     class LeaveZeros(TrainerCallback):
@@ -71,9 +71,7 @@ def test_every_group_has_its_rate_and_its_schedule(tmp_path, tiny_model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["timm/test_resnet", "bert"])
-def test_with_an_optimizer_of_ones_own_a_resumed_run_ends_as_if_it_had_not_stopped(
-    tmp_path, tiny_model, name
-):
+def test_with_a_custom_optimizer_a_resumed_run_ends_the_same(tmp_path, tiny_model, name):
     """In the middle of each phase and at each border."""
     options = {"epochs": 3, "save_strategy": "steps", "save_steps": 1}
     if name == "bert":
@@ -123,7 +121,7 @@ def test_a_callback_that_is_added_later_freezes_all_the_same(tmp_path, tiny_mode
         assert snapshots.changes() == [set(head_names(model))]
 
 
-def test_a_model_that_is_built_anew_is_frozen_too(tmp_path, tiny_model):
+def test_a_model_that_is_built_again_is_frozen_too(tmp_path, tiny_model):
     """Trap 5: with model_init the Trainer builds a model per train(), after on_init_end."""
     snapshots = Snapshots()
     trainer = Trainer(
@@ -197,7 +195,7 @@ def test_the_repair_for_such_models_resumes_bit_for_bit(tmp_path, tiny_model):
     )
 
 
-def test_the_groups_of_a_selector_are_what_a_single_phase_needs(tmp_path, tiny_model):
+def test_the_groups_of_a_selector_suit_a_single_phase(tmp_path, tiny_model):
     model = tiny_model("timm/test_resnet")
     own = torch.optim.SGD(parameter_groups(model, "last:1", lr=0.1, weight_decay=0.1))
     snapshots = Snapshots()

@@ -81,7 +81,7 @@ def test_of_several_labels_members_have_the_weight_of_their_class():
     assert scores == pytest.approx(pipe.predict_proba(features)[:, 1], abs=1e-9)
 
 
-def test_what_is_added_in_the_loss_is_taken_from_the_bias():
+def test_a_shift_of_the_logits_is_subtracted_from_the_bias():
     """The loss uses bias + shift, and is least at the bias of a fit without shift."""
     features, labels = blobs(3, distance=0.5)
     plain = fit_linear(features, labels, "single_label", 3, (0.3,))
@@ -90,7 +90,7 @@ def test_what_is_added_in_the_loss_is_taken_from_the_bias():
     assert plain.bias - found.bias == pytest.approx([-2.0, -1.0, 0.5])
 
 
-def test_the_strength_is_chosen_by_what_counts():
+def test_the_strength_is_chosen_with_weighted_examples():
     """Five times the loss with the same penalty equals five times C."""
     features, labels = blobs(2, each=12, distance=0.5)
     folds = np.arange(len(labels)) % 3
@@ -102,7 +102,7 @@ def test_the_strength_is_chosen_by_what_counts():
     assert found(features) == pytest.approx(alone(features), rel=1e-3, abs=1e-3)
 
 
-def test_a_feature_that_never_changes_has_no_say():
+def test_a_constant_feature_has_no_effect():
     features, labels = blobs()
     features[:, 2] = 7.0
     found = fit_linear(features, labels, "single_label", 3, (1.0,))
@@ -153,7 +153,7 @@ def test_of_several_labels_one_that_all_have_or_none_is_settled():
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label", "regression"])
-def test_the_strength_is_the_one_of_the_least_loss_on_what_is_held_out(target):
+def test_the_strength_has_the_lowest_held_out_loss(target):
     features, classes = blobs(3, each=15, distance=0.5)
     labels = {
         "single_label": classes,

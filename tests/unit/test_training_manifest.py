@@ -24,7 +24,7 @@ MANIFEST = Manifest(
 HERE = {"device": "cpu", "processor": "AVX512", "threads": 2}
 
 
-def test_a_manifest_comes_back_as_it_was(tmp_path):
+def test_a_manifest_survives_saving_and_loading(tmp_path):
     MANIFEST.write(tmp_path / "manifest.json")
     assert read_manifest(tmp_path / "manifest.json") == MANIFEST
 
@@ -46,7 +46,7 @@ def test_changing_a_stage_makes_another_manifest():
         ("[]", "a damaged file."),
     ],
 )
-def test_what_is_no_manifest_is_an_error(tmp_path, text, found):
+def test_an_invalid_manifest_is_an_error(tmp_path, text, found):
     path = tmp_path / "manifest.json"
     if text is not None:
         path.write_text(text, encoding="utf-8")
@@ -107,7 +107,7 @@ def test_one_process_in_fp32_on_a_cpu_is_reproducible_on_its_like():
         ({"processes": 3}, "3 processes may sum their gradients in a different order each time"),
     ],
 )
-def test_what_stands_in_the_way_of_equal_bits_is_named(changes, obstacle):
+def test_causes_of_unequal_bits_are_reported(changes, obstacle):
     told = determinism(**{**HERE, **changes})
     assert told["bit_for_bit"] is False
     assert told["obstacles"] == [obstacle]

@@ -81,7 +81,7 @@ def test_a_lock_of_another_host_is_respected_and_the_repair_is_named(tmp_path):
     )
 
 
-def test_of_two_that_find_a_stale_lock_only_one_goes_on(tmp_path):
+def test_of_two_processes_that_see_a_stale_lock_only_one_continues(tmp_path):
     write_owner(tmp_path, process=ended_process())
     stale = json.loads((tmp_path / LOCK).read_text(encoding="utf-8"))
     first, second = RunLock(tmp_path), RunLock(tmp_path)

@@ -60,7 +60,7 @@ class Watch(TrainerCallback):
 
 
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
-def test_each_stage_trains_what_it_selects_with_its_own_optimizer(tmp_path, tiny_model, name):
+def test_each_stage_trains_its_selected_parameters_with_its_own_optimizer(tmp_path, tiny_model, name):
     model = tiny_model(name)
     watch = Watch(model)
     trainer = make(model, tmp_path, evaluates=False, callbacks=[watch])
@@ -234,7 +234,7 @@ def test_a_head_can_be_fitted(tmp_path, tiny_model):
         ([Stage("head", regularize={"mixup": 0.2})], {}, "It applies to images; for texts, use r_drop."),
     ],
 )
-def test_what_cannot_be_trained_is_refused(tmp_path, tiny_model, stages, options, message):
+def test_untrainable_selections_are_refused(tmp_path, tiny_model, stages, options, message):
     with pytest.raises(InputError) as caught:
         make(tiny_model("bert"), tmp_path, stages, **options)
     assert message in str(caught.value)

@@ -133,7 +133,7 @@ def test_a_last_step_with_fewer_micro_batches_weighs_its_examples_alike(tmp_path
     ("train", "layer_decay"), [("head", 1.0), ("last:1", 0.5), ("all", 0.5), ("biases", 1.0)]
 )
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
-def test_the_optimizer_holds_exactly_what_is_trained_as_planned(
+def test_the_optimizer_contains_exactly_the_planned_parameters(
     tmp_path, tiny_model, name, train, layer_decay
 ):
     """Traps 1, 2, 4 and 19: the stock optimizer misses layers unfrozen later, and decays timm's exceptions."""
@@ -155,7 +155,7 @@ def test_the_optimizer_holds_exactly_what_is_trained_as_planned(
     assert trainer.create_optimizer() is optimizer
 
 
-def test_sgd_has_momentum_unless_the_recipe_says_otherwise(tmp_path, tiny_model):
+def test_sgd_has_momentum_by_default(tmp_path, tiny_model):
     for number, (arguments, momentum) in enumerate([({}, 0.9), ({"momentum": 0.0}, 0.0)]):
         trainer = make_trainer(
             tiny_model("bert"), tmp_path / str(number), 4, optim="sgd", optimizer_args=arguments
@@ -198,7 +198,7 @@ TWO = SchedulesSpec(head=ScheduleSpec(name="constant"), backbone=ScheduleSpec(na
     "hf_finetune.training.trainer:SingleStageTrainer.create_scheduler",
     why="Head and backbone follow their own schedules",
 )
-def test_each_group_has_its_schedule_behind_the_warmup_of_the_stage(tmp_path, tiny_model):
+def test_each_group_has_its_schedule_after_the_warmup_of_the_stage(tmp_path, tiny_model):
     watch = Watch()
     trainer = make_trainer(
         tiny_model("bert"),

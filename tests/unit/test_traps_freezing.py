@@ -38,7 +38,7 @@ def parameters_that_differ(model, before):
     "hf_finetune.training.freezing_callback:FreezingCallback.on_epoch_begin",
     why="Phases change at the declared epochs",
 )
-def test_trap_01_layers_that_thaw_later_are_trained(tmp_path, tiny_model):
+def test_trap_01_layers_that_are_unfrozen_later_are_trained(tmp_path, tiny_model):
     """``create_optimizer`` includes only parameters that require a gradient when training begins."""
     model = tiny_model(RESNET)
     freeze_flags(model, HEAD)
@@ -141,7 +141,7 @@ def skip_single_selector(original, self, model, state):
     why="A model created by `model_init` is frozen too",
     by=skip_single_selector,
 )
-def test_trap_05_a_model_that_is_made_anew_for_each_trial_is_frozen_too(tmp_path, tiny_model):
+def test_trap_05_a_model_that_is_created_for_each_trial_is_frozen_too(tmp_path, tiny_model):
     """With ``model_init`` the Trainer creates a new model at each ``train()``, after ``on_init_end``."""
 
     class FreezesOnce(TrainerCallback):
@@ -194,7 +194,7 @@ def test_trap_06_a_stage_always_trains_something_and_has_no_empty_group(tmp_path
 
 
 @pytest.mark.defends("hf_finetune.training.freezing:_StaysInEval.__call__", by=mode_of_the_module)
-def test_trap_07_the_statistics_of_a_frozen_batch_norm_stand(tmp_path, tiny_model):
+def test_trap_07_the_statistics_of_a_frozen_batch_norm_do_not_change(tmp_path, tiny_model):
     """The Trainer calls ``model.train()`` at every micro-step, after ``on_step_begin``."""
 
     class EvalAtEachStep(TrainerCallback):
@@ -221,7 +221,7 @@ def test_trap_07_the_statistics_of_a_frozen_batch_norm_stand(tmp_path, tiny_mode
 
 @pytest.mark.defends("hf_finetune.training.freezing:_StaysInEval.__call__", by=mode_of_the_module)
 @pytest.mark.defends("hf_finetune.training.freezing:frozen_modules", by=only_with_parameters)
-def test_trap_08_a_frozen_prefix_gives_the_same_each_time(tmp_path, tiny_model):
+def test_trap_08_the_output_of_a_frozen_prefix_is_deterministic(tmp_path, tiny_model):
     """Dropout in frozen layers stays active in a stock Trainer."""
 
     class Same(torch.utils.data.Dataset):

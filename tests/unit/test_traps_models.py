@@ -73,7 +73,7 @@ def names_in_memory(original, model, processor, folder):
     ids=["vit"],
 )
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin"])
-def test_trap_14_the_best_checkpoint_is_really_restored(tmp_path, tiny_model, name):
+def test_trap_14_the_best_checkpoint_is_restored(tmp_path, tiny_model, name):
     """The Trainer saves under the Hub's names and reloads with ``strict=False``: nothing is restored, silently."""
     model = tiny_model(name)
     data, epochs = Examples(model, 8), AfterEpochs()
@@ -143,7 +143,7 @@ def no_exemptions(original, model, names):
     ids=["timm/test_vit"],
 )
 @pytest.mark.parametrize("name", SPARED)
-def test_trap_19_weight_decay_spares_what_timm_and_the_field_spare(tmp_path, tiny_model, name):
+def test_trap_19_weight_decay_exempts_the_same_parameters_as_timm(tmp_path, tiny_model, name):
     """The Trainer exempts ``nn.LayerNorm`` and patterns of names, but not ``no_weight_decay()``."""
     model = tiny_model(name)
     present = [parameter for parameter in SPARED[name] if parameter in dict(model.named_parameters())]

@@ -146,7 +146,7 @@ def count_probabilities(original, *arguments, **options):
     ids=["vit"],
 )
 @pytest.mark.parametrize("name", ["vit", "bert", RESNET])
-def test_trap_13_mixed_labels_leave_the_kind_of_task_alone(tmp_path, tiny_model, name):
+def test_trap_13_mixed_labels_do_not_change_the_problem_type(tmp_path, tiny_model, name):
     """A model that gets probabilities as labels sets its config to ``multi_label_classification``."""
     model = tiny_model(name)
     assert model.config.problem_type is None
@@ -240,7 +240,7 @@ class Scripted:
         return {"accuracy": self.values.pop(0)}
 
 
-def test_trap_17_the_best_of_one_stage_is_no_measure_for_the_next(tmp_path, tiny_model):
+def test_trap_17_the_best_metric_of_a_stage_does_not_affect_the_next(tmp_path, tiny_model):
     """Within one run the dip after a transition ends the training, as if it could not improve."""
     data = Examples(tiny_model(RESNET), 8)
     stock = stock_trainer(
