@@ -229,7 +229,7 @@ def test_classes_of_one_split_only():
         ("regression", [0.5, 0.5], "two different values", "0.5"),
     ],
 )
-def test_a_single_class_is_refused(target, labels, rule, value):
+def test_too_few_classes_are_refused(target, labels, rule, value):
     names = ["a", "b"] if target == "single_label" else ["a"]
     _, problems = check_labels({"train": text_table(["1", "2"], labels=labels)}, target, names)
     assert lines(problems) == [f"The label column must contain at least {rule} in train. Got {value}."]

@@ -45,7 +45,7 @@ def test_more_examples_make_it_narrower():
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_for_equal_scores_the_interval_is_binomial(right):
+def test_if_all_or_no_examples_are_right_the_interval_is_binomial(right):
     labels = np.arange(20) % 2
     scores = np.eye(2)[labels if right else 1 - labels]
     exact = binomtest(20 if right else 0, 20).proportion_ci(0.95, "exact")

@@ -116,7 +116,7 @@ def test_the_heads_input_of_a_decoder_is_that_of_its_logits_whatever_the_padding
     torch.testing.assert_close(*found)
 
 
-def test_an_unused_head_is_reported(tiny_model):
+def test_a_head_without_a_vector_as_input_is_reported(tiny_model):
     seen = HeadInput(tiny_model("vit"))
     with pytest.raises(InputError, match="Its head receives no feature vector"):
         seen.pop()

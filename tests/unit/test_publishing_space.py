@@ -76,7 +76,7 @@ def test_texts_get_the_same_scores(tmp_path, monkeypatch, target):
         assert found == pytest.approx(expected.scores, abs=1e-6)
 
 
-def test_an_empty_folder_is_reported(tmp_path, monkeypatch):
+def test_an_empty_text_is_an_error(tmp_path, monkeypatch):
     write_space(save_bert(tmp_path / "model"), tmp_path / "space")
     app = app_of(tmp_path / "space", monkeypatch)
     with pytest.raises(app.gr.Error, match="The text is empty"):

@@ -72,7 +72,7 @@ def test_an_unknown_target_is_an_error_and_has_no_default_loss():
     assert "ranking" not in TARGETS and len(TARGETS) == 3
 
 
-def test_a_target_must_implement_the_methods_of_training():
+def test_a_target_must_implement_its_loss():
     class Ranking(Target):
         name = "ranking"
 

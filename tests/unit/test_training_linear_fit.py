@@ -90,7 +90,7 @@ def test_a_shift_of_the_logits_is_subtracted_from_the_bias():
     assert plain.bias - found.bias == pytest.approx([-2.0, -1.0, 0.5])
 
 
-def test_the_strength_is_chosen_with_weighted_examples():
+def test_the_strength_is_chosen_by_the_weighted_loss():
     """Five times the loss with the same penalty equals five times C."""
     features, labels = blobs(2, each=12, distance=0.5)
     folds = np.arange(len(labels)) % 3
