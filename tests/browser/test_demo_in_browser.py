@@ -126,7 +126,7 @@ def test_a_table_of_texts_comes_back_with_predictions(visit, text_page, text_run
     assert page.get_by_role("textbox", name="Done").input_value() == "3 rows; 1 could not be read"
 
 
-def test_a_picture_is_uploaded_and_classified(visit, image_page, image_run, squares):
+def test_an_image_is_uploaded_and_classified(visit, image_page, image_run, squares):
     page = visit(image_page)
     page.get_by_role("heading", name="<b>squares").wait_for()
     file = squares / "red" / "03.png"
@@ -137,14 +137,14 @@ def test_a_picture_is_uploaded_and_classified(visit, image_page, image_run, squa
     assert only_this_machine(page, image_page)
 
 
-def test_an_example_picture_is_clicked(visit, image_page):
+def test_an_example_image_is_clicked(visit, image_page):
     page = visit(image_page)
     page.locator("button.gallery-item").first.click()
     found = shown_probabilities(page)
     assert set(found) == {"blue", "green", "red"}
 
 
-def test_pictures_come_back_as_a_table(visit, image_page, image_run, squares, tmp_path):
+def test_images_are_returned_as_a_table(visit, image_page, image_run, squares, tmp_path):
     files = [squares / "red" / "03.png", squares / "blue" / "05.png"]
     page = visit(image_page)
     page.get_by_role("tab", name="Several files").click()

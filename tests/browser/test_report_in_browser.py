@@ -45,7 +45,7 @@ def column(page, number):
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_a_report_asks_for_nothing_and_complains_of_nothing(visit, reports, name):
+def test_a_report_makes_no_requests_and_logs_no_errors(visit, reports, name):
     page = visit(address_of(reports, name))
     page.emulate_media(media="print")
     asked = [url for url in page.requests if not url.startswith("data:")]
@@ -102,7 +102,7 @@ def test_the_scheme_of_the_machine_is_followed(visit, reports):
     assert lightness("light", "svg text") < 128 < lightness("dark", "svg text")
 
 
-def test_a_printed_report_is_light_and_whole(visit, reports):
+def test_a_printed_report_is_light_and_complete(visit, reports):
     page = visit(address_of(reports, "many"), color_scheme="dark", viewport=DESK)
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -57,7 +57,7 @@ def test_deepspeed_it_is(divided):
         assert {divided.notes(stage, rank)["optimizer"] for rank in (0, 1)} == {"DeepSpeedOptimizerWrapper"}
 
 
-def test_exactly_the_planned_parameters_move(divided, alone, recipe):
+def test_exactly_the_planned_parameters_change(divided, alone, recipe):
     before = load_file(f"{recipe.model.path}/model.safetensors")
     for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
         after = stage_weights(divided.folder, stage)

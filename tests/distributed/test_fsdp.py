@@ -51,7 +51,7 @@ def test_the_model_is_divided(sharded):
     assert (checkpoint / "pytorch_model_fsdp.bin").is_file()
 
 
-def test_exactly_the_planned_parameters_move(sharded, recipe):
+def test_exactly_the_planned_parameters_change(sharded, recipe):
     for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
         for rank in (0, 1):
             before, after = sharded.weights(stage, rank, "before"), sharded.weights(stage, rank)

@@ -198,7 +198,7 @@ def test_ctrl_c_on_one_process_stops_all_with_a_checkpoint(tmp_path, alone, revi
     "hf_finetune.training.trainer:forward_set_epoch",
     why="The rest of an interrupted epoch is sampled as without the interruption",
 )
-def test_two_processes_go_on_bit_for_bit_in_the_middle_of_a_later_epoch(
+def test_two_processes_resume_bit_for_bit_in_the_middle_of_a_later_epoch(
     tmp_path, straight, reviews, bert_checkpoint
 ):
     """accelerate 1.15 does not pass the epoch to a sampler once it skips the completed batches."""

@@ -102,7 +102,7 @@ def test_two_processes_pretrain_as_one_does(tmp_path, twos, recipes):
     ("method", "stage", "step"),
     [("coral", "all", 3), ("dann", "all", 3), ("continue_pretraining", "pretraining", 8)],
 )
-def test_two_processes_go_on_bit_for_bit(tmp_path, twos, recipes, method, stage, step):
+def test_two_processes_resume_bit_for_bit(tmp_path, twos, recipes, method, stage, step):
     event = {"rank": 1, "stage": stage, "step": step, "how": "exit"}
     ended = spread(tmp_path, recipes(method, 4), 2, event=event)
     assert ended.code != 0 and "the event happens" in ended.err

@@ -28,7 +28,7 @@ def dropping(tmp_path_factory, squares, tiny_model):
     )
 
 
-def test_processes_that_drop_stay_in_step_and_go_on_bit_for_bit(tmp_path, dropping):
+def test_processes_with_dropout_keep_equal_weights_and_resume_bit_for_bit(tmp_path, dropping):
     whole = spread(tmp_path / "whole", dropping, 2)
     assert whole.code == 0, whole.err[-4000:]
     assert same(whole.weights("01-all", 0), whole.weights("01-all", 1)) == []

@@ -146,7 +146,7 @@ def test_two_processes_pretrain_as_one_does(tmp_path, twos, recipes):
         ("tasks", "all", 9, "ctrl-c"),
     ],
 )
-def test_two_processes_go_on_bit_for_bit(tmp_path, twos, recipes, name, stage, step, how):
+def test_two_processes_resume_bit_for_bit(tmp_path, twos, recipes, name, stage, step, how):
     event = {"rank": 1, "stage": stage, "step": step, "how": how}
     ended = spread(tmp_path, recipes(name, 3), 2, event=event)
     assert ended.code != 0 and "the event happens" in ended.err

@@ -65,7 +65,7 @@ def test_the_metrics_of_each_task_are_those_of_one_process(alone, two):
         assert values(other, name) == pytest.approx(values(one, name), rel=1e-3)
 
 
-def test_two_processes_go_on_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, recipes, two):
+def test_two_processes_resume_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, recipes, two):
     event = {"rank": 1, "stage": "all", "step": 8, "how": "ctrl-c"}
     ended = spread(tmp_path, recipes[2], 2, event=event)
     assert ended.code != 0 and "the event happens" in ended.err

@@ -79,7 +79,7 @@ def test_loss_gradient_and_evaluations_are_those_of_one_process(alone, two, stag
     assert values(other, "averaged") == values(one, "averaged")
 
 
-def test_two_processes_mix_alike_and_go_on_bit_for_bit(tmp_path, images):
+def test_two_processes_mix_consistently_and_resume_bit_for_bit(tmp_path, images):
     """Each process mixes its own batches; BatchNorm statistics, and their average, are those of the first one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = spread(whole, images, 2)

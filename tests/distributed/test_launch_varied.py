@@ -41,7 +41,7 @@ def test_two_processes_train_as_one_does(tmp_path, twos, recipes, name):
         close(stage_weights(tmp_path, stage), stage_weights(two.folder, stage))
 
 
-def test_two_processes_go_on_bit_for_bit(tmp_path, twos, recipes):
+def test_two_processes_resume_bit_for_bit(tmp_path, twos, recipes):
     name = "named-attention"
     spread(tmp_path, recipes(name, 3), 2, event={"rank": 1, "stage": "all", "step": 5, "how": "exit"})
     shutil.rmtree(tmp_path / "ranks")

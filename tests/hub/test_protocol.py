@@ -165,7 +165,7 @@ def test_a_commit_on_top_of_another_one_is_refused(hub, api, filled):
     assert "b.txt" not in filled.head.files
 
 
-def test_a_commit_is_whole_or_not_there(hub, api, filled):
+def test_a_commit_is_atomic(hub, api, filled):
     before = filled.head
     wrong = [CommitOperationAdd("a.txt", b"a"), CommitOperationDelete("nothing.txt")]
     assert status_of(EntryNotFoundError, api.create_commit, "me/filled", wrong, commit_message="a") == 404

@@ -61,7 +61,7 @@ def test_a_run_is_published_in_one_commit_and_others_load_it(hub, finished):
     assert there == here and len(there) == 3
 
 
-def test_nothing_but_the_model_is_sent(hub, finished):
+def test_only_the_model_is_uploaded(hub, finished):
     planned = plan_publication(finished, "me/reviews")
     assert planned.skipped == ("optimizer.pt", "reviews.csv", "training_args.bin")
     publish(planned)
@@ -79,7 +79,7 @@ def test_the_published_recipe_has_no_local_paths(hub, finished, bert_checkpoint)
     assert str(finished.parent) not in text and str(bert_checkpoint.parent) not in text
 
 
-def test_public_only_when_asked(hub, finished):
+def test_repositories_are_public_only_on_request(hub, finished):
     publish_to(finished, "me/reviews", private=False)
     assert not hub.state.model("me/reviews").private
     text = refused(plan_publication, finished, "me/reviews", private=True)
@@ -247,7 +247,7 @@ def test_without_a_terminal_yes_is_required(hub, finished):
     assert not hub.state.seen
 
 
-def test_the_question_is_asked_and_heeded(hub, finished):
+def test_the_answer_to_the_question_is_respected(hub, finished):
     terminal, end = pty.openpty()
     os.write(terminal, b"n\n")
     done = cli("publish", finished, "--to", "me/reviews", check=False, stdin=end)

@@ -32,7 +32,7 @@ def test_no_token(hub, finished, monkeypatch):
     assert not hub.state.seen
 
 
-def test_a_token_that_is_none(hub, finished, monkeypatch):
+def test_an_invalid_token(hub, finished, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_nobody")
     assert refused(publish_to, finished) == (
         "The Hub token must be valid. Got 401, Invalid credentials in Authorization header. Log in again "

@@ -56,7 +56,7 @@ def test_a_folder_of_this_machine(hub, finished, monkeypatch, tmp_path, bert_che
     assert not hub.state.seen
 
 
-def test_every_place_is_named_at_once(hub, finished, monkeypatch):
+def test_all_locations_are_reported_together(hub, finished, monkeypatch):
     monkeypatch.setenv("MY_KEY", SECRET)
     places = [add_line(finished, name, SECRET) for name in ("README.md", "config.json")]
     places.append(add_line(finished, "README.md", f"{finished}/model"))

@@ -196,7 +196,7 @@ def whole(tmp_path_factory, recipe_of):
     ],
     ids=lambda stop: f"{stop[2]}-{stop[1]}",
 )
-def test_an_interrupted_adapter_stage_ends_as_if_it_had_not_been(tmp_path, whole, stop):
+def test_an_interrupted_adapter_stage_ends_the_same(tmp_path, whole, stop):
     recipe, folder = whole
     interrupt(recipe, tmp_path / "run", Stop(*stop))
     quick_run(recipe, tmp_path / "run", resume=True)

@@ -143,7 +143,7 @@ def test_every_changed_field_is_reported_with_both_values(interrupted, recipe):
     )
 
 
-def test_stages_that_come_or_go_are_named(interrupted, recipe):
+def test_added_and_removed_stages_are_reported(interrupted, recipe):
     content = recipe.model_dump(mode="json")
     content["stages"].append({"name": "end", "train": "norms", "epochs": 1.0, "lr": 0.001})
     assert "stages.2: (not set) -> 'end'. Resume with" in refusal(parse_recipe(content), interrupted)
@@ -249,7 +249,7 @@ def test_steps_that_are_done_are_not_taken_back(interrupted, recipe):
 # --- Allowed ----------------------------------------------------------------------------------------------------
 
 
-def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
+def test_another_rate_applies_after_the_checkpoint(interrupted, recipe, caplog):
     """The optimizer and schedule of a checkpoint contain the old rates."""
     other = changed(recipe, "stages.1.lr=0.02", "stages.1.epochs=3.0", "stages.1.schedule=cosine")
     said, steps = allow(other, interrupted, caplog)
@@ -271,7 +271,7 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
     "hf_finetune.training.trainer:SingleStageTrainer._load_optimizer_and_scheduler",
     why="A run resumed with `--allow-changes` uses the learning rates of the new recipe",
 )
-def test_the_first_step_after_it_takes_the_new_rate(interrupted, recipe):
+def test_the_first_step_after_it_uses_the_new_rate(interrupted, recipe):
     steps = Stop()
     quick_run(
         changed(recipe, "stages.1.lr=0.02"),
@@ -368,9 +368,7 @@ def test_other_data_restarts_the_stage_with_a_warning_about_the_test_split(
     assert manifest_of(interrupted)["changes"][0]["data"] is True
 
 
-def test_a_checkpoint_or_data_that_were_moved_go_on_in_the_middle_of_a_stage(
-    interrupted, recipe, place, caplog
-):
+def test_a_stage_resumes_after_checkpoint_or_data_were_moved(interrupted, recipe, place, caplog):
     (place / "bert").rename(place / "there")
     (place / "reviews.csv").rename(place / "moved.csv")
     other = changed(recipe, f"model.path={place / 'there'}", f"data.path={place / 'moved.csv'}")
@@ -380,9 +378,7 @@ def test_a_checkpoint_or_data_that_were_moved_go_on_in_the_middle_of_a_stage(
     assert steps == [("all", step) for step in range(5, 9)]
 
 
-def test_another_checkpoint_of_the_same_architecture_changes_nothing_any_more(
-    interrupted, recipe, place, caplog
-):
+def test_another_checkpoint_of_the_same_architecture_has_no_effect(interrupted, recipe, place, caplog):
     other_checkpoint(place)
     said, steps = allow(recipe, interrupted, caplog)
     assert said == "Resuming stage all at step 4 with changes: checkpoint changed."

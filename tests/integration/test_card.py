@@ -34,7 +34,7 @@ def test_the_hub_reads_task_metrics_and_intervals(done):
         assert result.dataset_split == "test"
 
 
-def test_no_folder_of_this_machine_is_named(done):
+def test_no_local_folder_is_published(done):
     text = (done.folder / "model" / "README.md").read_text(encoding="utf-8")
     recipe = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))["recipe"]
     for part in ("model", "data"):

@@ -24,7 +24,7 @@ def test_texts_of_the_test_split_are_the_examples(tmp_path, text_run):
         assert [round(found[name], 5) for name in expected.label_names] == [round(each, 5) for each in scores]
 
 
-def test_pictures_of_the_test_split_are_the_examples(tmp_path, image_run):
+def test_images_of_the_test_split_are_the_examples(tmp_path, image_run):
     page = prepare_page(image_run[1].folder, tmp_path)
     assert 0 < len(page.examples) <= MAX_EXAMPLES
     for example in page.examples:

@@ -143,7 +143,7 @@ def test_the_pretraining_is_a_stage_of_its_own_and_the_first_one_begins_with_its
 
 @pytest.mark.parametrize("kind", ["image", "text"])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_saved_model_is_plain_and_holds_no_domain_classifier(runs, kind, method):
+def test_the_saved_model_is_plain_and_contains_no_domain_classifier(runs, kind, method):
     folder = runs(kind, method)[0] / "model"
     auto = AutoModelForImageClassification if kind == "image" else AutoModelForSequenceClassification
     _, info = auto.from_pretrained(folder, output_loading_info=True)
@@ -181,7 +181,7 @@ def test_a_run_that_is_interrupted_ends_the_same_bit_for_bit(tmp_path, runs, ada
         assert log_of(whole, stage) == log_of(tmp_path / "run", stage)
 
 
-def test_a_checkpoint_of_dann_holds_the_state_of_the_domain_classifier(runs):
+def test_a_checkpoint_of_dann_contains_the_state_of_the_domain_classifier(runs):
     stages = runs("text", "dann")[0] / "stages"
     assert all((each / "domain.pt").is_file() for each in stages.glob("02-all/checkpoint-*"))
     assert not list(stages.glob("01-head/checkpoint-*/domain.pt"))

@@ -43,7 +43,7 @@ def recipes(tmp_path_factory, squares, reviews, tiny_model, bert_checkpoint):
         ("text", {"dropout": 0.5}),
     ],
 )
-def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, recipes, kind, fields):
+def test_an_interrupted_run_ends_the_same(tmp_path, recipes, kind, fields):
     recipe = recipes(kind, **fields)
     quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "parts", Stop("all", 3, "ctrl-c"))

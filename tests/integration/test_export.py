@@ -64,7 +64,7 @@ def test_int8_is_compared_and_not_refused(tmp_path, finished):
     load_onnx_classifier(result.folder)
 
 
-def test_the_runs_own_folder_takes_it_and_takes_it_again(finished, tmp_path):
+def test_an_export_into_the_runs_folder_can_be_repeated(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     first = export(run, format="torch_export")
     assert first.folder == run / "torch_export"
@@ -134,7 +134,7 @@ def test_an_export_with_different_answers_is_not_written(monkeypatch, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_logits_that_are_no_numbers_are_not_written(monkeypatch, tmp_path, text_run):
+def test_an_export_with_nan_logits_is_not_written(monkeypatch, tmp_path, text_run):
     found = Parity(6, np.nan, 2.0, 1.0, {}, {})
     monkeypatch.setattr(room, "compare_models", lambda *models: found)
     with pytest.raises(ParityError):

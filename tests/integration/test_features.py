@@ -108,7 +108,7 @@ def assert_scikit_learns(folder, recipe, kind, class_weight):
 
 
 @pytest.mark.parametrize(("kind", "name", "classes"), [("image", "blue", 3), ("text", "bad", 2)])
-def test_a_fitted_head_gives_scarce_classes_their_share(tmp_path, recipes, done, kind, name, classes):
+def test_a_fitted_head_balances_rare_classes(tmp_path, recipes, done, kind, name, classes):
     weights = {"method": "class_weights", "weights": {name: 4.0}}
     weighted = with_stages(recipes[kind], {**FIT, "balance": weights})
     folder = quick_run(weighted, tmp_path / "weighted").folder
@@ -165,7 +165,7 @@ def test_a_report_and_a_card_can_be_written_of_it(done):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_without_a_cache_the_head_is_the_same_but_for_rounding(tmp_path, recipes, done, kind):
+def test_without_a_cache_the_head_is_the_same_up_to_rounding(tmp_path, recipes, done, kind):
     recipe = with_stages(recipes[kind], FIT, speed={"prefix_cache": None})
     folder = quick_run(recipe, tmp_path / "run").folder
     assert metrics_of(folder)["stages"][0]["prefix_cache"]["used"] is False
@@ -174,7 +174,7 @@ def test_without_a_cache_the_head_is_the_same_but_for_rounding(tmp_path, recipes
         torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_augmented_images_are_seen_in_two_versions_or_as_many_as_are_asked_for(tmp_path, recipes):
+def test_augmented_images_have_two_versions_or_the_requested_number(tmp_path, recipes):
     augmented = recipes["image"].model_dump(mode="json")["data"] | {"augment": "strong"}
     for name, speed, views in (("auto", {}, 2), ("three", {"prefix_cache": {"views": 3}}, 3)):
         folder = quick_run(
@@ -279,7 +279,7 @@ def of_labels(kinds, bert_checkpoint, name, **changes):
     return parse_recipe({**content, **changes})
 
 
-def test_amounts_are_fitted_by_ridge_regression(tmp_path, kinds, bert_checkpoint):
+def test_continuous_targets_are_fitted_by_ridge_regression(tmp_path, kinds, bert_checkpoint):
     recipe = of_labels(
         kinds, bert_checkpoint, "amounts", strategy={"name": "features", "classifier": "ridge"}
     )

@@ -51,7 +51,7 @@ def test_intervals_are_of_groups_everywhere(grouped, capsys):
     assert f"examples in {groups['groups']} groups of critic, resampled as whole groups" in said
 
 
-def test_every_metric_that_is_asked_for_has_a_value_an_interval_and_baselines(grouped):
+def test_every_requested_metric_has_a_value_an_interval_and_baselines(grouped):
     metrics = grouped.metrics
     for name in METRICS:
         assert metrics["test"][name] is not None

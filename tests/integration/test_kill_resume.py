@@ -382,9 +382,7 @@ def test_killed_at_a_moment(tmp_path, straight, moment):
 @pytest.mark.parametrize(
     ("name", "damage"), [*((name, "cut off") for name in CHECKPOINT_FILES), ("optimizer.pt", "missing")]
 )
-def test_a_damaged_checkpoint_is_skipped_although_the_rest_of_it_is_whole(
-    tmp_path, straight, name, damage, caplog
-):
+def test_a_checkpoint_with_one_damaged_file_is_skipped(tmp_path, straight, name, damage, caplog):
     """The result of a power failure before the disk was synchronized."""
     recipe, expected, half = straight["text"]
     folder = tmp_path / "run"

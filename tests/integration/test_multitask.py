@@ -101,7 +101,7 @@ def test_an_exported_model_is_in_the_run_of_its_task(tmp_path, image_run):
     assert sorted(path.name for path in (folder / "model").iterdir()) == ["colour", "shade"]
 
 
-def test_the_models_of_texts_are_too_one_of_classes_and_one_of_amounts(text_run):
+def test_text_models_of_both_tasks_load_in_plain_transformers(text_run):
     folder = text_run[0].folder
     classes = pipeline_alone("text-classification", folder / "model" / "type", ["good film"])[0]
     assert {answer["label"] for answer in classes} == {"good", "bad"}
@@ -219,7 +219,7 @@ def test_an_interrupted_run_ends_as_one_straight_through_bit_for_bit(
         assert tables[0] == tables[1]
 
 
-def test_frozen_work_that_is_kept_changes_nothing(tmp_path, images):
+def test_the_prefix_cache_does_not_change_the_results(tmp_path, images):
     """The features of each task's examples are cached, and the batches are those of any other run."""
     found = {}
     for views, kept in (("kept", {"views": 1}), ("computed", None)):
@@ -242,7 +242,7 @@ def test_the_weights_of_an_uncertain_run_are_learnt_and_go_into_no_task(text_run
         assert not any("log_variance" in name or "task_" in name for name in own)
 
 
-def test_the_folder_of_a_task_is_a_run_that_all_commands_take(image_run):
+def test_the_folder_of_a_task_is_a_run_that_all_commands_accept(image_run):
     folder = image_run[0].folder
     metrics = metrics_of(folder)
     for task in ("colour", "shade"):

@@ -65,7 +65,7 @@ STOPS = [("head", 2, "ctrl-c"), ("head", 5, "begin"), ("all", 1, "ctrl-c"), ("al
 
 
 @pytest.mark.parametrize("stop", STOPS)
-def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, done, stop):
+def test_an_interrupted_run_ends_the_same(tmp_path, done, stop):
     recipe, result = done
     interrupt(recipe, tmp_path / "run", Stop(*stop))
     quick_run(recipe, tmp_path / "run", resume=True)
@@ -73,9 +73,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, done, stop):
 
 
 @pytest.mark.parametrize("head", [MLP, {"pool": "cls"}, {"pool": "mean"}], ids=["mlp", "cls", "mean"])
-def test_other_heads_of_texts_go_on_as_if_they_had_not_been_interrupted(
-    tmp_path, reviews, bert_checkpoint, head
-):
+def test_interrupted_runs_with_other_heads_of_texts_end_the_same(tmp_path, reviews, bert_checkpoint, head):
     recipe = varied(tiny_text_recipe(reviews, bert_checkpoint), head, TEXT_DATA)
     quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "run", Stop("all", 5, "begin"))

@@ -148,7 +148,7 @@ def test_an_export_is_compared_on_the_runs_own_examples(texts, tmp_path, caplog)
     assert "2 new examples are ignored" in caplog.text
 
 
-def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, caplog):
+def test_images_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, caplog):
     folder = tmp_path / "pictures"
     for shade, name in enumerate(("red", "green", "blue")):
         (folder / name).mkdir(parents=True)

@@ -124,7 +124,7 @@ def test_each_fold_chooses_its_pooling_on_its_own_training_examples(
     assert all(set(fit["pooling"]) == set(of_all) and fit["pooling"] != of_all for fit in fits)
 
 
-def test_the_architectures_own_pooling_can_be_asked_for(tmp_path, recipe_of_texts, useless_pooler):
+def test_the_architectures_own_pooling_can_be_requested(tmp_path, recipe_of_texts, useless_pooler):
     content = recipe_of_texts.model_dump(mode="json")
     model = {"path": str(useless_pooler), "head": {"pool": "own"}}
     folder = quick_run(parse_recipe({**content, "model": model}), tmp_path / "run").folder

@@ -71,7 +71,7 @@ def test_texts_give_the_same_results(tmp_path, text_recipe):
     assert [report["used"] for report in reports(tmp_path / "cached")] == [True, True]
 
 
-def test_another_number_of_versions_takes_those_that_are_there(tmp_path, folder, image_recipe, image_run):
+def test_another_number_of_versions_reuses_existing_ones(tmp_path, folder, image_recipe, image_run):
     quick_run(cached(image_recipe(), 1), tmp_path / "one")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.bin")}
     quick_run(cached(image_recipe(), 2), tmp_path / "two")

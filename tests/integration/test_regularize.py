@@ -63,7 +63,7 @@ def test_two_passes_with_a_cache_equal_those_of_the_whole_model(tmp_path, text_r
         torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_any_number_of_workers_mixes_alike(tmp_path, squares, timm_checkpoint):
+def test_mixing_does_not_depend_on_the_number_of_workers(tmp_path, squares, timm_checkpoint):
     content = tiny_image_recipe(squares, timm_checkpoint).model_dump(mode="json")
     for stage in content["stages"]:
         stage |= {"regularize": {"mixup": 0.5, "cutmix": 1.0}, "epochs": 1.0}

@@ -111,7 +111,7 @@ def test_text_of_the_data_stays_text(reports, tmp_path):
     assert len(Page(text).all("script")) == 1
 
 
-def test_mistakes_are_shown_with_their_pictures(reports, tmp_path):
+def test_misclassified_examples_are_shown_with_their_images(reports, tmp_path):
     folder = shutil.copytree(reports / "image", tmp_path / "run")
     mistakes = json.loads((folder / "mistakes.json").read_text(encoding="utf-8"))
     wrong = 1 - json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["test"]["accuracy"]

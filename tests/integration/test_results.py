@@ -130,7 +130,7 @@ def test_folds_are_run_each_and_summed_up(tmp_path, text_recipe):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_folds_that_are_interrupted_go_on_as_if_they_had_not_been(tmp_path, request, kind):
+def test_interrupted_folds_end_the_same(tmp_path, request, kind):
     recipe = with_evaluation(request.getfixturevalue(f"{kind}_recipe")(), folds=2)
     quick_run(recipe, tmp_path / "through")
     with pytest.raises(KeyboardInterrupt):

@@ -51,7 +51,7 @@ def test_each_stage_changes_exactly_the_planned_parameters(tmp_path, request, ki
     assert changed(record.after[0], record.before[1]) == set()
 
 
-def test_nothing_of_the_backbone_moves_in_the_head_stage(tmp_path, image_recipe):
+def test_the_backbone_does_not_change_in_the_head_stage(tmp_path, image_recipe):
     """Trap 7: BatchNorm statistics drift in a stock Trainer although every parameter is frozen."""
     record = Record()
     quick_run(image_recipe(), tmp_path / "run", callbacks=[record])
@@ -215,7 +215,7 @@ def test_the_manifest_records_completion_and_inputs(request, kind):
     ]
 
 
-def test_the_log_of_a_stage_holds_the_rate_of_every_layer_group(image_run):
+def test_the_log_of_a_stage_contains_the_rate_of_every_layer_group(image_run):
     """Trap 18: transformers 5.23 logs the rate of the first group only."""
     entries = [entry for entry in log_of(image_run[1].folder, "02-all") if "loss" in entry]
     assert entries

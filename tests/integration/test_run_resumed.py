@@ -48,7 +48,7 @@ def quick_text(tmp_path_factory, text_recipe):
 
 
 @pytest.mark.parametrize("stop", STOPS, ids=STOP_IDS)
-def test_an_interrupted_image_run_ends_as_if_it_had_not_been(tmp_path, quick_image, stop):
+def test_an_interrupted_image_run_ends_the_same(tmp_path, quick_image, stop):
     recipe, result = quick_image
     interrupt(recipe, tmp_path / "run", Stop(*stop))
     quick_run(recipe, tmp_path / "run", resume=True)
@@ -66,7 +66,7 @@ def test_an_interrupted_image_run_ends_as_if_it_had_not_been(tmp_path, quick_ima
         ("all", 8, "ctrl-c at the end"),
     ],
 )
-def test_an_interrupted_text_run_ends_as_if_it_had_not_been(tmp_path, quick_text, stop):
+def test_an_interrupted_text_run_ends_the_same(tmp_path, quick_text, stop):
     recipe, result = quick_text
     interrupt(recipe, tmp_path / "run", Stop(*stop))
     quick_run(recipe, tmp_path / "run", resume=True)
@@ -199,7 +199,7 @@ def test_resuming_a_run_that_never_began_is_an_error(tmp_path, text_recipe):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_with_new_embeddings_ends_as_if_it_had_not_been_interrupted(tmp_path, reviews, bert_checkpoint):
+def test_an_interrupted_run_with_new_embeddings_ends_the_same(tmp_path, reviews, bert_checkpoint):
     shutil.copytree(bert_checkpoint, tmp_path / "bert")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
     tokenizer.add_tokens(["zzza", "zzzb"])

@@ -67,7 +67,7 @@ def test_initial_weights_are_kept_if_training_makes_the_model_worse(straight):
     assert_start_goes_on(straight, epochs=2.0)
 
 
-def test_it_ends_early_where_nothing_improves_on_the_start(tmp_path, recipe, caplog):
+def test_it_ends_early_if_no_epoch_improves_on_the_initial_weights(tmp_path, recipe, caplog):
     caplog.set_level(logging.INFO, "hf_finetune")
     changes = {"early_stopping": 1, "regularize": {"ema": 0.5}}
     assert_start_goes_on(quick_run(with_last(recipe, **changes), tmp_path / "run").folder, epochs=1.0)

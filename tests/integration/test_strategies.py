@@ -165,7 +165,7 @@ def stages(content, *changes):
 
 
 @pytest.mark.parametrize("best", ["last", "earlier"])
-def test_the_moments_are_those_of_the_weights_that_go_on(tmp_path, content, best, monkeypatch):
+def test_the_moments_belong_to_the_weights_that_are_kept(tmp_path, content, best, monkeypatch):
     """Also after an earlier checkpoint was the best, of which the Trainer restores only the weights."""
     if best == "earlier":
         monkeypatch.setattr("hf_finetune.training.trainer.is_better", first_epoch_is_best)
@@ -183,7 +183,7 @@ def test_the_moments_are_those_of_the_weights_that_go_on(tmp_path, content, best
     assert steps == {float(entry["best_step"] or entry["steps"])}
 
 
-def test_without_it_every_stage_begins_with_no_moments_and_keeps_none(tmp_path, content):
+def test_without_it_every_stage_begins_without_moments_and_saves_none(tmp_path, content):
     watch = Moments()
     quick_run(stages(content, {}, {}), tmp_path / "run", callbacks=[watch])
     assert watch.first == [{}, {}]
@@ -200,7 +200,7 @@ def test_without_it_every_stage_begins_with_no_moments_and_keeps_none(tmp_path, 
         ("all", 6, "ctrl-c"),
     ],
 )
-def test_an_interrupted_run_that_carries_ends_as_if_it_had_not_been(tmp_path, carried_run, stop):
+def test_an_interrupted_run_with_a_carried_optimizer_ends_the_same(tmp_path, carried_run, stop):
     recipe, folder = carried_run
     interrupt(recipe, tmp_path / "run", Stop(*stop))
     quick_run(recipe, tmp_path / "run", resume=True)

@@ -29,7 +29,7 @@ def test_a_teacher_without_weight_changes_nothing_and_one_with_weight_does(tmp_p
     assert first[0].read_bytes() == first[1].read_bytes()
 
 
-def test_a_stage_with_a_teacher_keeps_nothing_of_its_frozen_layers(tmp_path, image_recipe, image_run):
+def test_a_stage_with_a_teacher_has_no_prefix_cache(tmp_path, image_recipe, image_run):
     quick_run(taught(image_recipe(), image_run[1].folder), tmp_path / "run")
     stages = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["stages"]
     assert stages[1]["prefix_cache"]["reason"] == "the teacher needs the original inputs"
@@ -67,7 +67,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path, squares, timm_checkpoin
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_that_is_fed_otherwise_is_refused(tmp_path, image_recipe, image_run):
+def test_a_teacher_with_other_preprocessing_is_refused(tmp_path, image_recipe, image_run):
     recipe = image_recipe()
     larger = parse_recipe(recipe.model_dump(mode="json") | {"seed": 4}, ["data.image_size=48"])
     told = refusal(lambda: quick_run(taught(larger, image_run[1].folder), tmp_path / "run"))

@@ -13,7 +13,7 @@ def checkpoint(tmp_path_factory, tiny_model):
 
 
 @pytest.mark.parametrize("name", VARIED)
-def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, squares, checkpoint, name):
+def test_an_interrupted_run_ends_the_same(tmp_path, squares, checkpoint, name):
     recipe = varied_recipe(squares, checkpoint, name, 6)
     quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "parts", Stop("head", 3, "ctrl-c"))

@@ -339,7 +339,7 @@ def test_a_finished_asset_is_left_alone_and_a_damaged_one_made_anew(copied, whee
         (AssetError("It does not fit."), 1, "assets: It does not fit.\n"),
     ],
 )
-def test_a_failure_leaves_nothing_half_written(wheel, tmp_path, monkeypatch, capsys, error, code, message):
+def test_a_failure_leaves_no_incomplete_files(wheel, tmp_path, monkeypatch, capsys, error, code, message):
     def fail(source, folder, archive):
         (folder / "half").touch()
         raise error

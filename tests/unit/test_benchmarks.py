@@ -273,7 +273,7 @@ def test_the_page_is_rendered_from_the_raw_numbers(tmp_path):
     assert render.render_folder(tmp_path) == render.HEADING + PAGE
 
 
-def test_an_accuracy_that_means_nothing_is_not_shown():
+def test_an_uninformative_accuracy_is_not_shown():
     page = render.render([{**CONTENT, "compares_accuracy": False}])
     assert "accuracy" not in page.removeprefix(render.HEADING)
     assert "| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 1.00 | 100 | 0.5 |" in page

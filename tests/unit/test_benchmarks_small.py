@@ -74,7 +74,7 @@ def test_a_set_that_is_there_is_taken_as_it_is(monkeypatch, tmp_path):
     assert make("known", tmp_path) == folder and len(read(folder / "train.csv")) == 17
 
 
-def test_pictures_are_in_class_folders_each_content_once_and_links_are_left_out(monkeypatch, tmp_path):
+def test_images_are_in_class_folders_without_duplicates_or_links(monkeypatch, tmp_path):
     inner = tmp_path / "packages" / sets.CLIP_ART[0] / sets.CLIP_ART[2] / "food"
     (inner / "fruit" / "red").mkdir(parents=True)
     for number in range(20):

@@ -101,7 +101,7 @@ def test_augmented_dishes_are_the_same_in_each_epoch(tmp_path, dishes):
     assert report.bytes == 12 * (128 * 128 * 3 + 16) + 6 * SIZE * SIZE * 3 * 4
 
 
-def test_images_without_augmentation_are_kept_as_the_model_takes_them(tmp_path, dishes):
+def test_images_without_augmentation_are_cached_as_model_inputs(tmp_path, dishes):
     inputs = inputs_of(dishes.select(range(6)), augment="none")
     kept, report = once(inputs, tmp_path)
     one, other = assert_same(kept, inputs)
@@ -121,7 +121,7 @@ def test_images_of_all_kinds_and_several_labels(tmp_path, augment):
     assert kept.train[0]["labels"] == [1.0, 0.0, 1.0]
 
 
-def test_much_larger_images_are_kept_small(tmp_path):
+def test_much_larger_images_are_cached_at_reduced_size(tmp_path):
     y, x = np.mgrid[: LARGE[1], : LARGE[0]]
     waves = np.stack([np.sin(x / 80), np.cos(y / 60), np.sin((x + y) / 99)], axis=-1)
     data = images_of([Image.fromarray((127 + 100 * waves).astype(np.uint8)), noise(90, 70)])
@@ -217,7 +217,7 @@ def test_the_oldest_entries_are_evicted(tmp_path, dishes):
     assert [each.about for each in list_cache(tmp_path)] == ["5 decoded images"]
 
 
-def test_images_that_take_more_than_those_that_were_measured(tmp_path, dishes, monkeypatch):
+def test_images_larger_than_the_measured_sample(tmp_path, dishes, monkeypatch):
     monkeypatch.setattr(decoded_examples, "_measure", lambda *arguments: (1.0, 0.001, 1))
     inputs = inputs_of(dishes.select(range(5)))
     kept, report = once(inputs, tmp_path, size_limit=100_000, always=False)
@@ -261,7 +261,7 @@ def test_other_errors_are_not_hidden(tmp_path, dishes, monkeypatch):
         once(inputs_of(dishes.select(range(5))), tmp_path)
 
 
-def test_an_interrupted_writer_leaves_nothing_and_a_killed_one_nothing_that_lasts(
+def test_an_interrupted_writer_leaves_no_files_and_those_of_a_killed_one_are_removed(
     tmp_path, dishes, monkeypatch
 ):
     inputs = inputs_of(dishes.select(range(12)))
@@ -290,7 +290,7 @@ def test_an_interrupted_writer_leaves_nothing_and_a_killed_one_nothing_that_last
 @pytest.mark.parametrize(
     ("passes", "read_seconds", "used"), [(5, 0.01, True), (5, 0.9, False), (1, 0.01, False)]
 )
-def test_images_are_kept_where_that_is_cheaper(tmp_path, dishes, monkeypatch, passes, read_seconds, used):
+def test_images_are_cached_if_that_is_cheaper(tmp_path, dishes, monkeypatch, passes, read_seconds, used):
     monkeypatch.setattr(decoded_examples, "_measure", lambda *arguments: (1.0, read_seconds, 50_000))
     inputs = inputs_of(dishes.select(range(5)))
     kept, report = once(inputs, tmp_path, train_passes=passes, always=False)

@@ -16,7 +16,7 @@ NAMES = ["timm/test_resnet", "timm/test_vit", "vit", "bert", "distilbert", "gpt2
 
 @pytest.mark.parametrize("train", ["head", "last:1"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_bytes_are_those_that_are_kept(tmp_path, tiny_model, name, train):
+def test_the_estimated_bytes_are_those_of_the_cache(tmp_path, tiny_model, name, train):
     model = tiny_model(name)
     trainable = select(read_layout(model), train)
     freeze_all_but(model, trainable)

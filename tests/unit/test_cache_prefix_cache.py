@@ -84,7 +84,7 @@ def test_time_that_a_cache_saves():
 
 @pytest.mark.parametrize("count", [1, 7, 8, 31, 32, 33, 679, 100_000])
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
-def test_parts_hold_whole_batches_and_every_example_once(count, batch_size):
+def test_parts_contain_full_batches_and_every_example_once(count, batch_size):
     parts = part_ranges(count, batch_size)
     assert [index for part in parts for index in part] == list(range(count))
     assert all(part.start % batch_size == 0 for part in parts)

@@ -34,7 +34,7 @@ class Documented:
         self.number = number
 
 
-def test_lacking_sections_are_named():
+def test_missing_sections_are_reported():
     assert lacking("undocumented", undocumented) == ["Example:", "Args:", "Returns:", "Raises:"]
     assert lacking("Documented", Documented) == []
 

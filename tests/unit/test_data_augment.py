@@ -68,7 +68,7 @@ def test_pixels_from_outside_repeat_the_edge():
     assert left == [[0, 0, 0, 1], [4, 4, 4, 5], [8, 8, 8, 9], [12, 12, 12, 13]]
 
 
-def test_a_quarter_turn_and_nothing_at_all():
+def test_a_rotation_by_90_degrees_and_no_transform():
     image = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8).expand(3, 2, 2)
     assert warp(image, keras_matrix(0.0, (0.0, 0.0), 0.0, (1.0, 1.0)))[0].tolist() == [[1, 2], [3, 4]]
     turned = warp(image, keras_matrix(math.pi / 2, (0.0, 0.0), 0.0, (1.0, 1.0)))[0]

@@ -45,7 +45,7 @@ def lines(problems):
     return [str(problem) for problem in problems]
 
 
-def test_images_that_cannot_be_read_are_named_with_the_reason(tmp_path):
+def test_unreadable_images_are_reported_with_the_reason(tmp_path):
     truncated = png(size=(64, 64))[:-60]
     missing = {"bytes": None, "path": str(tmp_path / "gone.png")}
     images = [embedded(data) for data in (png(), b"", b"no image", truncated)] + [missing, None]
@@ -117,7 +117,7 @@ def test_the_same_text_in_two_splits():
     ]
 
 
-def test_a_pair_is_the_same_only_as_a_whole():
+def test_pairs_are_equal_if_both_texts_are():
     train = text_table(["a b", "a"], ["c", "b"])
     test = text_table(["a", "a"], ["b c", "b"], split="test")
     _, _, problems = check_duplicates_across_splits({"train": train, "test": test}, skip=False)

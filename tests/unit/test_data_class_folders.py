@@ -83,7 +83,7 @@ def test_names_that_carry_the_class_get_a_pattern_that_works(tmp_path, names, sp
     assert sorted(Counter(labels.values()).values()) == [2, 2]
 
 
-def test_files_whose_names_do_not_match_the_pattern_are_named(tmp_path):
+def test_files_whose_names_do_not_match_the_pattern_are_reported(tmp_path):
     touch(tmp_path, "train/cat.0.png", "train/more/dog.0.png", "train/me.png", "other/cat.9.png")
     columns = {"label": {"from": "name", "pattern": r"^(\w+)\.\d+\."}}
     assert refusal(tmp_path, columns=columns) == (
@@ -292,7 +292,7 @@ def test_skipped_files_are_reported(tmp_path):
 
 @pytest.mark.parametrize("folder", ["", "train/", "wrap/"])
 @pytest.mark.parametrize("others", [(), ("cat/1.png",), ("../test/bird/1.png",)])
-def test_classes_of_pictures_that_cannot_be_read_are_refused(tmp_path, folder, others):
+def test_classes_of_unreadable_images_are_refused(tmp_path, folder, others):
     root = touch(
         tmp_path / "data", *(f"{folder}{name}/{index}.svg" for name in ("bird", "fish") for index in (1, 2))
     )
@@ -345,7 +345,7 @@ def test_class_folders_of_texts_without_splits_and_wrapped(tmp_path):
     }
 
 
-def test_every_text_that_cannot_be_read_is_named(tmp_path):
+def test_every_unreadable_text_is_reported(tmp_path):
     touch(tmp_path, "pos/1.txt", "neg/1.txt")
     (tmp_path / "neg/2.txt").write_bytes(b"caf\xe9 noir")
     link(tmp_path / "pos/2.txt", tmp_path / "nothing.txt")

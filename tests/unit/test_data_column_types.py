@@ -157,7 +157,7 @@ def test_classes_that_only_late_rows_would_change(tmp_path):
     assert data.label_names == ("01", "False", "True")
 
 
-def test_an_amount_with_a_decimal_comma_is_a_regression(tmp_path):
+def test_a_number_with_a_decimal_comma_is_a_regression(tmp_path):
     rows = [f"film {row};{row % 10},{row:02d}" for row in range(20)]
     data = prepare_data(
         write(tmp_path / "r.csv", rows, "text;label"), modality=MODALITIES["text"], validation=0, test=0
@@ -175,7 +175,7 @@ def test_an_amount_with_a_decimal_comma_is_a_regression(tmp_path):
     assert (data.target, len(data.label_names)) == ("single_label", 20)
 
 
-def test_metadata_of_pictures_keeps_its_zeros(tmp_path):
+def test_metadata_of_images_keeps_leading_zeros(tmp_path):
     lines = ["file_name;label"]
     for row, label in enumerate(["01", "001", "1"] * 4):
         Image.new("RGB", (4, 4), (20 * row, 0, 0)).save(tmp_path / f"{row}.png")
@@ -195,7 +195,7 @@ def test_metadata_of_pictures_keeps_its_zeros(tmp_path):
         [f"{index} EUR" for index in range(8)],
     ],
 )
-def test_amounts_with_signs_are_not_taken_for_a_class_each(amounts):
+def test_signed_numbers_are_not_mistaken_for_classes(amounts):
     ids = {"train": [f"train:{row}" for row in range(len(amounts))]}
     settled = infer_label_types({"train": amounts}, ids, untyped_splits=["train"], requested="auto")
     (problem,) = settled.problems

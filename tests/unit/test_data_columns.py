@@ -83,7 +83,7 @@ def test_the_group_is_not_the_text():
     )
 
 
-def test_nothing_fits():
+def test_columns_that_cannot_be_inferred_are_reported():
     assert error_text("image", {"a": INT, "b": INT}) == (
         "data.columns.image must be set, because no column looks like images. Got columns 'a', 'b'. Set "
         "data.columns.image to one of them.\n"
@@ -92,7 +92,7 @@ def test_nothing_fits():
     )
 
 
-def test_one_column_alone_is_asked_for_its_separator():
+def test_a_single_column_needs_a_separator():
     assert error_text("text", {"text^label": STRING}) == (
         "data.columns.label must be set, because no column looks like labels. Got columns 'text^label'. If "
         "the columns are not separated by commas, set data.separator."

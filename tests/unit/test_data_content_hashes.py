@@ -12,7 +12,7 @@ def hashes_of(*texts):
     return short_hashes(content_keys(Dataset.from_dict({"id": ids, "text": list(texts)})))
 
 
-def test_copies_are_found_again_whatever_their_case_and_blanks(tmp_path):
+def test_copies_are_matched_whatever_their_case_and_spaces(tmp_path):
     write_hashes(tmp_path / "examples.npz", {"train": hashes_of("A film", "b", "c"), "test": hashes_of("d")})
     known = read_hashes(tmp_path / "examples.npz")
     assert known["train"].dtype == np.uint64 and list(known) == ["train", "test"]

@@ -60,7 +60,7 @@ def test_the_separator_of_a_tsv_is_the_tab_unless_it_has_none(tmp_path):
     assert columns(tmp_path / "one.tsv", "text\na, b\n") == {"text": ["a, b"]}
 
 
-def test_a_separator_that_is_not_sure_is_asked_for(file):
+def test_an_ambiguous_separator_must_be_set(file):
     ambiguous = "text,label|source\na,pos|x\nb,neg|x\n"
     assert problem(file, ambiguous) == (
         "r.csv must have an unambiguous separator. Got several candidates (commas: 2 cells, pipes: 2 "
@@ -123,7 +123,7 @@ def test_quotes_that_enclose_no_cells_never_run_rows_together(tmp_path, name, bo
     assert (names, [cells[0] for _, cells in rows], tuple(notes)) == (["text", "label"], texts, found.notes)
 
 
-def test_a_quote_that_is_never_closed_is_named_by_the_line_in_which_it_opens(file):
+def test_an_unclosed_quote_is_reported_by_its_first_line(file):
     assert problem(file, 'text,label\n"a, b",pos\n"c, d,neg\ne,pos\n') == (
         "r.csv must have quotes only around whole cells. Got an invalid quote in the record that begins in "
         "line 3 (unexpected end of data). Double each quote inside a quoted cell, and close each quoted "
@@ -215,7 +215,7 @@ def test_an_encoding_that_the_file_does_not_have(file):
     )
 
 
-def test_nul_bytes_and_files_of_another_kind_are_named(file):
+def test_nul_bytes_and_files_of_another_kind_are_reported(file):
     assert problem(file, b"text,label\na,pos\nb\0,neg\n") == (
         "r.csv must not contain NUL bytes. Got a NUL byte in line 3. Remove it; if the file is UTF-16, set "
         "data.encoding: utf-16-le."

@@ -38,7 +38,7 @@ def test_each_example_is_dealt_once_and_each_process_gets_as_many_batches(size, 
     assert all(len(batch) == 1 for batch in last if max(batch) >= size)
 
 
-def test_a_step_holds_the_same_examples_on_any_number_of_processes():
+def test_a_step_has_the_same_examples_on_any_number_of_processes():
     order = torch.randperm(29, generator=torch.Generator().manual_seed(0)).tolist()
 
     def steps(batch_size, accumulation, processes):
@@ -176,7 +176,7 @@ def test_beyond_the_end_examples_come_again_without_their_labels(labels, filler)
     )
 
 
-def test_an_amount_of_minus_100_counts():
+def test_a_continuous_target_of_minus_100_counts():
     """transformers 5.23 does not count it in the number of labels that divides the loss."""
     assert valid_labels(torch.tensor([-100.0, 3.0, math.nan])).tolist() == [True, True, False]
     assert valid_labels(torch.tensor([-100, 3])).tolist() == [False, True]
@@ -216,7 +216,7 @@ def test_a_filler_changes_neither_loss_nor_gradient(target, labels, filler):
     "hf_finetune.training.trainer:SingleStageTrainer._get_num_items_in_batch",
     why="The labels of a step are counted exactly: targets of -100 count, padding does not",
 )
-def test_the_trainer_counts_amounts_exactly(tmp_path, tiny_model):
+def test_the_trainer_counts_continuous_targets_exactly(tmp_path, tiny_model):
     """The stock Trainer ignores every label of -100, also a continuous one, and counts missing values."""
     options = TrainingArguments(output_dir=str(tmp_path), report_to="none")
     trainer = SingleStageTrainer(

@@ -87,7 +87,7 @@ def test_nothing_left_to_evaluate(tmp_path):
     assert error_text(tmp_path, on_error="skip") == "The test split must not be empty."
 
 
-def test_amounts(tmp_path):
+def test_continuous_targets(tmp_path):
     write(tmp_path / "test.jsonl", ("a", 1), ("b", 2))
     assert load(tmp_path, target="regression", label_names=("label",))["label"][:] == [1.0, 2.0]
 

@@ -40,7 +40,7 @@ def test_metadata_above_flat_splits_that_writes_paths_in_other_ways(tmp_path):
     assert "Paths of 4 pictures were resolved, for example 'train\\\\a.jpg' to 'train/A.JPG'." in source.notes
 
 
-def test_pictures_that_metadata_does_not_list_and_the_other_way_round(tmp_path):
+def test_images_without_metadata_and_metadata_without_images(tmp_path):
     touch(tmp_path, "train/0.png", "train/1.png", "train/deep/2.png", "test/0.png")
     write(tmp_path / "train/metadata.csv", "file_name,label\n0.png,cat\n9.png,dog\n")
     source = images(tmp_path)

@@ -101,7 +101,7 @@ def test_a_picture_beyond_the_limit_is_refused_with_its_size_and_what_to_do():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
-def test_a_large_picture_is_decoded_once_and_reduced(kind, small_limit, monkeypatch, tmp_path):
+def test_a_large_image_is_decoded_once_and_reduced(kind, small_limit, monkeypatch, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be rotated clockwise
     image = Image.new("RGB", (400, 200), "white")
@@ -130,7 +130,7 @@ def test_a_changed_file_is_read_again(small_limit, tmp_path):
         )
 
 
-def test_rows_of_a_dataset_are_read_alike(small_limit, tmp_path):
+def test_rows_of_a_dataset_are_read_the_same_way(small_limit, tmp_path):
     deep = Image.fromarray(np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16))
     deep.save(tmp_path / "a.tif")
     rows = [{"path": str(tmp_path / "a.tif"), "bytes": None}, {"path": None, "bytes": encoded(deep)}]
@@ -188,7 +188,7 @@ print(set(faults), len(check.notes()), (resource.getrusage(resource.RUSAGE_SELF)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units")
-def test_the_memory_for_large_pictures_does_not_grow_with_their_number(tmp_path):
+def test_the_memory_for_large_images_does_not_grow_with_their_number(tmp_path):
     """Each of 40 megapixels takes 160 MB once decoded; 8 threads would hold all of them, and copies."""
     for number in range(5):
         Image.new("RGBA" if number % 2 else "RGB", (8000, 5000)).save(

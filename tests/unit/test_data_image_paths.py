@@ -74,7 +74,7 @@ def test_an_absolute_path_is_taken_as_it_is(photos):
     assert finder.notes() == []
 
 
-def test_paths_that_stand_for_several_files_are_refused(photos):
+def test_paths_that_match_several_files_are_refused(photos):
     picture(photos / "old/abc123.png")
     finder = FileFinder(photos, MODALITIES["image"])
     assert [finder.find(name) for name in ("abc123", "cat/1.jpg")] == [
@@ -113,7 +113,7 @@ def test_a_competition_with_ids_in_the_folders_of_its_splits(tmp_path):
 
 
 @pytest.mark.parametrize(("column", "columns"), [("file", {}), ("id", {"image": "id"})])
-def test_names_of_pictures_may_be_numbers(tmp_path, column, columns):
+def test_names_of_images_may_be_numbers(tmp_path, column, columns):
     for name in ("07", "17", "18", "19"):
         picture(tmp_path / "train" / f"{name}.png")
     table(tmp_path / "labels.csv", {"07": "a", "17": "b", "18": "a", "19": "b"}, column)
@@ -121,7 +121,7 @@ def test_names_of_pictures_may_be_numbers(tmp_path, column, columns):
     assert data.train["id"][:] == ["train/07.png", "train/17.png", "train/18.png", "train/19.png"]
 
 
-def test_pictures_of_other_folders_are_spoken_of_only_if_the_folder_is_the_data(tmp_path):
+def test_images_of_other_folders_are_mentioned_only_if_the_folder_is_the_data(tmp_path):
     for index in range(4):
         picture(tmp_path / "photos" / f"{index}.png")
     picture(tmp_path / "more/9.png")
@@ -161,7 +161,7 @@ JPEG = base64.b64encode(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(200)).decode()
     "value",
     [PNG, JPEG, f"{PNG[:76]}\n{PNG[76:]}", f"data:image/png;base64,{PNG}", "data:image/svg+xml,%3Csvg/%3E"],
 )
-def test_pictures_written_as_text_are_named_as_such(tmp_path, value):
+def test_images_encoded_as_text_are_reported_as_such(tmp_path, value):
     (tmp_path / "labels.jsonl").write_text(
         "".join(json.dumps({"image": value, "label": label}) + "\n" for label in "abab")
     )
@@ -181,7 +181,7 @@ def test_pictures_written_as_text_are_named_as_such(tmp_path, value):
     )
 
 
-def test_names_of_files_are_not_taken_for_pictures_as_text(tmp_path):
+def test_names_of_files_are_not_mistaken_for_encoded_images(tmp_path):
     for name in ("iVBORw0KGgo.png", "iVBORw0KGgo", "/9j/1.jpg", "R0lGOD/0.gif", "data.png"):
         assert not is_encoded(name)
 

@@ -60,7 +60,7 @@ def test_grey_with_and_without_transparency():
     assert pixel(to_rgb(through_file(Image.new("LA", (2, 2), (90, 255))))) == (90, 90, 90)
 
 
-def test_a_transparent_colour_of_a_file_without_an_alpha_channel():
+def test_a_transparent_color_of_a_file_without_an_alpha_channel():
     image = Image.new("RGB", (2, 1), (10, 20, 30))
     image.putpixel((1, 0), (1, 2, 3))
     result = to_rgb(through_file(image, transparency=(1, 2, 3)))
@@ -94,7 +94,7 @@ def test_16_bits_are_scaled_not_cut_off(mode, kind):
     assert [pixel(result, x)[0] for x in range(3)] == [0, 100, 255]
 
 
-def test_cmyk_comes_out_in_its_colours():
+def test_cmyk_images_keep_their_colors():
     red = Image.new("RGB", (16, 16), (250, 10, 10)).convert("CMYK")
     image = through_file(red, "JPEG", quality=95)
     assert image.mode == "CMYK"
@@ -146,7 +146,7 @@ def test_all_chance_is_torchs(augment):
     assert not torch.equal(first[0], first[1])
 
 
-def test_only_stronger_presets_touch_colours():
+def test_only_stronger_presets_change_colors():
     torch.manual_seed(0)
     grey = Image.new("RGB", (40, 40), (100, 150, 200))
     seen = {
@@ -195,7 +195,7 @@ def both_ways(augment, count=24):
 
 
 @pytest.mark.parametrize("augment", ["light", "standard"])
-def test_a_batch_is_normalised_to_the_bits_of_its_images(augment):
+def test_a_batch_is_normalized_to_the_bits_of_its_images(augment):
     batch, expected = both_ways(augment)
     assert batch.dtype == torch.float32 and torch.equal(batch, expected)
 

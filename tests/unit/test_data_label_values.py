@@ -42,7 +42,7 @@ BY_COMMA = {"name": "tags", "separator": ","}
         (["a", "b", "c", "a b", "b c", "a b c"], " "),  # all parts are labels, in many combinations
     ],
 )
-def test_cells_whose_parts_recur_as_labels_are_asked_about(cells, separator):
+def test_cells_whose_parts_recur_as_labels_need_a_setting(cells, separator):
     found = likely_separator(cells)
     assert (found.separator, found.is_certain) == (separator, True)
     text = error(cells)
@@ -163,7 +163,7 @@ def test_cells_with_lists_become_lists_if_all_can_be_read():
 CLASSES = ["toxic", "obscene", "insult"]
 
 
-def test_one_hot_columns_take_every_spelling_of_yes_and_no():
+def test_one_hot_columns_accept_every_spelling_of_yes_and_no():
     cells = [(1, 0, "yes"), ("0", "1.0", "No"), (True, False, "TRUE"), (0, 0, 0), (1.0, "false", 1)]
     expected = [["toxic", "insult"], ["obscene"], ["toxic", "insult"], [], ["toxic", "insult"]]
     found, text = read(cells, CLASSES)
@@ -199,7 +199,7 @@ def test_other_cells_of_one_hot_columns_name_their_row(cell):
     )
 
 
-def test_lists_of_zeros_and_ones_have_a_place_for_each_class_whose_names_are_asked_for():
+def test_lists_of_zeros_and_ones_need_class_names():
     cells = [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
     assert error(cells) == (
         "The label column must have class names for the positions of its lists. Got lists of 3 values, "
@@ -261,7 +261,7 @@ def test_a_mapping_of_zeros_and_ones_is_several_labels():
 
 
 @pytest.mark.parametrize("row", [(0.5, 1, 0), (0.5, 0.5, 0), (1, 7, 0)])
-def test_one_fraction_among_zeros_and_ones_is_named_and_not_the_rows_that_are_right(row):
+def test_one_fraction_among_zeros_and_ones_is_reported_but_no_valid_rows(row):
     rows = [(1, 1, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1)]
     shown = [float(value) for value in row]
     assert error([*rows, row], label=["a", "b", "c"]) == (

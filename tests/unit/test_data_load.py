@@ -113,7 +113,7 @@ def test_config_and_revision_are_not_for_local_data(tmp_path):
     )
 
 
-def test_every_file_that_cannot_be_read_is_named(tmp_path):
+def test_every_unreadable_file_is_reported(tmp_path):
     (tmp_path / "train.parquet").write_bytes(b"no parquet")
     (tmp_path / "test.csv").write_bytes(b"text,label\n\xff\xfe,1\n")
     with pytest.raises(InputError) as error:

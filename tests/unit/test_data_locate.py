@@ -49,7 +49,7 @@ def test_a_class_may_be_called_train(tmp_path):
     assert dict(locate(str(tmp_path), MODALITIES["image"]).sources) == {"train": (tmp_path,)}
 
 
-def test_files_that_are_no_pictures_and_empty_folders_are_noted(tmp_path):
+def test_files_that_are_no_images_and_empty_folders_are_noted(tmp_path):
     touch(tmp_path, "soup/1.png", "soup/recipe.txt", "cake/2.png")
     (tmp_path / "tea").mkdir()
     assert locate(str(tmp_path), MODALITIES["image"]).notes == (
@@ -58,7 +58,7 @@ def test_files_that_are_no_pictures_and_empty_folders_are_noted(tmp_path):
     )
 
 
-def test_misplaced_pictures_are_all_named(tmp_path):
+def test_all_misplaced_images_are_reported(tmp_path):
     touch(tmp_path, "soup/1.png", "soup/old/2.png", "stray.png")
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES["image"])
@@ -139,7 +139,7 @@ def test_files_of_no_split_or_of_two_formats(tmp_path):
     ("modality", "wanted"),
     [("image", "images"), ("text", ".txt files")],
 )
-def test_a_folder_of_nothing_known(tmp_path, modality, wanted):
+def test_a_folder_without_known_files(tmp_path, modality, wanted):
     touch(tmp_path, "notes.txt")
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES[modality])
@@ -149,7 +149,7 @@ def test_a_folder_of_nothing_known(tmp_path, modality, wanted):
     )
 
 
-def test_class_folders_of_pictures_hold_no_texts(tmp_path):
+def test_class_folders_of_images_contain_no_texts(tmp_path):
     touch(tmp_path, "soup/1.png", "cake/2.png")
     with pytest.raises(InputError, match=r"must contain class folders of \.txt files"):
         locate(str(tmp_path), MODALITIES["text"])

@@ -19,7 +19,7 @@ def located(folder, *names):
     return {split: [file.name for file in files] for split, files in found.sources.items()}, found.notes
 
 
-def test_a_plain_name_comes_before_others_that_hold_it(tmp_path):
+def test_an_exact_name_precedes_names_that_contain_it(tmp_path):
     parts, notes = located(
         tmp_path, "train.csv", "train_old_backup.csv", "test.csv", "test-copy.csv", "pretrain.csv"
     )
@@ -56,7 +56,7 @@ def test_files_called_like_those_of_other_splits_come_first(tmp_path):
     assert notes[0].startswith("Files that could also be the train split were not read: 'old_train.csv'.")
 
 
-def test_files_of_equal_right_are_asked_about(tmp_path):
+def test_ambiguous_files_are_an_error(tmp_path):
     with pytest.raises(InputError) as error:
         located(tmp_path, "a_train.csv", "b_train.csv", "test.csv", "test.csv.gz")
     assert str(error.value) == (
@@ -67,7 +67,7 @@ def test_files_of_equal_right_are_asked_about(tmp_path):
     )
 
 
-def test_files_that_hold_no_table_block_nothing(tmp_path):
+def test_files_without_a_table_are_ignored(tmp_path):
     for name, content in {
         "readme.json": {"a": 1},
         "labels.json": ["x", "y"],

@@ -50,7 +50,7 @@ def test_the_epoch_reaches_the_examples_of_both_domains():
     assert source.epoch == target.epoch == 5
 
 
-def test_a_batch_holds_the_labelled_examples_first_and_labels_of_them_only():
+def test_a_batch_contains_the_labelled_examples_first_and_only_their_labels():
     def collate(examples):
         assert all(TARGET not in one for one in examples)
         return {name: torch.tensor([one[name] for one in examples]) for name in examples[0]}

@@ -165,7 +165,7 @@ def test_strings_of_other_writers(tmp_path, kind):
     assert (data.label_names, sizes(data)) == (("a", "b"), (4, 2, 2))
 
 
-def test_a_split_of_nothing_but_empty_texts(tmp_path):
+def test_a_split_of_empty_texts(tmp_path):
     write_rows(tmp_path / "train.jsonl", 20)
     (tmp_path / "test.csv").write_text("text,label\n,pos\n,neg\n")
     repair = "Replace or remove it, or set data.on_error: skip."
@@ -177,7 +177,7 @@ def test_a_split_of_nothing_but_empty_texts(tmp_path):
     assert error_text(tmp_path, on_error="skip") == f"The test split {rule}"
 
 
-def test_several_labels_and_amounts(tmp_path):
+def test_several_labels_and_continuous_targets(tmp_path):
     data = prepare(write_rows(tmp_path / "a.jsonl", 30, labels=(["b"], ["a", "b"], [])))
     assert (data.target, data.label_names) == ("multi_label", ("a", "b"))
     assert data.train.features["label"] == List(ClassLabel(names=["a", "b"]))
@@ -303,7 +303,7 @@ def test_all_problems_are_reported_together(tmp_path):
     )
 
 
-def test_missing_image_files_are_named(tmp_path):
+def test_missing_image_files_are_reported(tmp_path):
     write_pictures(tmp_path / "pictures", ["a"], 1)
     (tmp_path / "a.csv").write_text("image,label\npictures/a/0.png,x\npictures/a/9.png,y\n")
     assert error_text(tmp_path, "image", validation=0, test=0) == (

@@ -62,7 +62,7 @@ def png_of_16_bit_colors(values):
         (0, 100000, "int32", ITSELF, 0, 255),
     ],
 )
-def test_the_narrowest_common_range_that_holds_all_values(low, high, kind, name, black, white):
+def test_the_narrowest_common_range_that_contains_all_values(low, high, kind, name, black, white):
     image, values = convert(through_file(ramp(low, high, kind)))
     shown = np.asarray(image)
     assert (values.name, image.mode) == (name, "RGB")
@@ -74,7 +74,7 @@ def test_the_narrowest_common_range_that_holds_all_values(low, high, kind, name,
 @pytest.mark.parametrize(
     ("value", "kind", "grey"), [(7, "uint16", 7), (-5, "int32", 63), (0.5, "float32", 128)]
 )
-def test_a_picture_of_one_value(value, kind, grey):
+def test_a_constant_image(value, kind, grey):
     assert to_rgb(ramp(value, value, kind)).getextrema() == ((grey, grey),) * 3
 
 
@@ -135,7 +135,7 @@ def test_averaging_while_converting_is_averaging_afterwards(mode, monkeypatch):
     assert convert(image, 3)[0].tobytes() == whole.reduce(3).tobytes()
 
 
-def test_only_much_larger_pictures_are_shrunk_but_all_are_reduced():
+def test_only_much_larger_images_are_resized_but_all_are_decoded_at_reduced_size():
     image = Image.new("RGB", (140, 280))
     assert shrink(image, 100) is image
     assert reduce_to(image, 100).size == (100, 200)
@@ -163,7 +163,7 @@ def test_damaged_metadata_does_not_matter(mode, exif):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_picture_is_turned_once(kind, mode):
+def test_an_image_is_rotated_once(kind, mode):
     values = np.repeat(np.arange(0, 240, 30, dtype=np.uint8), 16).reshape(8, 16)
     image = Image.fromarray(np.stack([values] * 3, axis=-1)).convert(mode)
     for orientation in range(1, 9):

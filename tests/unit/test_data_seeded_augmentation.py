@@ -36,7 +36,7 @@ def test_an_example_is_the_same_in_any_order_and_at_any_time():
     assert drawn(order=(2,)) == {2: forwards[2]}
 
 
-def test_each_example_each_epoch_and_each_seed_has_chances_of_its_own():
+def test_random_numbers_depend_on_example_epoch_and_seed():
     values = [tuple(value) for seed in (3, 4) for epoch in (0, 1) for value in drawn(seed, epoch).values()]
     assert len(set(values)) == 2 * 2 * 4
 

@@ -124,7 +124,7 @@ def test_other_data_without_the_column_is_evaluated_without_it(table, caplog):
 
 
 @pytest.mark.parametrize("values", [["", "", ""], ["1", "2", "3"], ["1.5", "", "2"]])
-def test_a_column_that_holds_texts_in_one_split_does_in_all_and_splits_can_be_joined(tmp_path, values):
+def test_a_column_of_texts_in_one_split_is_text_in_all_and_splits_can_be_joined(tmp_path, values):
     for split, column in (("train", ["a", "b", "1"]), ("validation", values)):
         lines = [f"{split} text {index},{index % 2},{value}" for index, value in enumerate(column * 4)]
         text = "\n".join(["text,label,site", *lines, ""])

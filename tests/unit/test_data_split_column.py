@@ -34,7 +34,7 @@ def test_names_of_splits_divide_the_examples(name):
 
 
 @pytest.mark.parametrize("name", ["usage", "partition", "fold", "data type"])
-def test_a_column_of_any_name_divides_if_it_holds_nothing_but_names_of_splits(name):
+def test_a_column_of_any_name_defines_the_splits_if_it_contains_only_names_of_splits(name):
     found, notes = divide({"text": ROWS["text"], name: ROWS["split"]})
     assert found == {"train": ["a", "d"], "validation": ["b"], "test": ["c"]}
     assert notes[0].startswith(f"The examples are split by the column {name!r}")

@@ -51,7 +51,7 @@ def test_declared_classes_keep_their_order_and_the_unused_are_noted():
     assert targets.notes == ("Classes that the data declares but that have no examples: 'c'.",)
 
 
-def test_whole_numbers_are_class_names_in_the_order_of_their_size():
+def test_integers_are_class_names_in_numeric_order():
     targets = resolve([10, 2, 2])
     assert (targets.target, targets.label_names, targets.labels["train"]) == (
         "single_label",
@@ -70,13 +70,13 @@ def test_true_and_false_are_class_names():
     assert targets.notes == ("The labels are not strings; they are read as the class names 'False', 'True'.",)
 
 
-def test_whole_floats_are_classes_if_they_are_few():
+def test_integral_floats_are_classes_if_they_are_few():
     assert resolve([1.0, 0.0, 1.0]).label_names == ("0", "1")
     assert resolve([float(n) for n in range(50)]).target == "single_label"
     assert resolve([float(n) for n in range(51)]).target == "regression"
 
 
-def test_floats_are_amounts():
+def test_floats_are_continuous_targets():
     targets = resolve([0.5, 2.0], validation=[1.0])
     assert (targets.target, targets.label_names) == ("regression", ("label",))
     assert targets.labels == {"train": [0.5, 2.0], "validation": [1.0]}
@@ -91,7 +91,7 @@ def test_lists_are_sets_of_classes():
     assert targets.labels["train"] == [[0, 1], [], [1]]
 
 
-def test_the_target_can_be_asked_for():
+def test_the_target_can_be_set():
     assert resolve([3, 1, 2], "regression").labels["train"] == [3.0, 1.0, 2.0]
     assert resolve([0.5, 1.0, 1.0], "single_label").label_names == ("0.5", "1")
 
@@ -113,7 +113,7 @@ def test_a_target_that_does_not_suit_the_labels(labels, target, found):
     )
 
 
-def test_missing_labels_are_named():
+def test_missing_labels_are_reported():
     assert error_text(["a", None, "b"], test=[None, "a"]) == (
         "The label column must contain a label in every row. Got missing labels in 'train:1', 'test:0'. "
         "Label these rows or remove them."
@@ -129,7 +129,7 @@ def test_missing_labels_are_named():
     )
 
 
-def test_amounts_the_trainer_cannot_learn():
+def test_continuous_targets_beyond_the_range_of_training():
     assert error_text([0.5, -100.0, math.inf]) == (
         "The label column must contain only finite numbers. Got infinity in 'train:2'.\n"
         "The label column must not contain -100. Got -100 in 'train:1'. Shift or scale the labels: the "

@@ -55,7 +55,7 @@ def test_words_are_left_out_before_tokens_are_masked(monkeypatch):
     assert noise(mask=0.2, drop=0.2)(EXAMPLE)["input_ids"] == [CLS, MASK, 8, SEP]
 
 
-def test_an_example_of_which_nothing_would_stay_keeps_every_word(monkeypatch):
+def test_an_example_that_would_become_empty_keeps_every_word(monkeypatch):
     monkeypatch.setattr(torch, "rand", draws([0.0, 0.0, 0.0]))
     assert noise(drop=0.2)(EXAMPLE)["input_ids"] == EXAMPLE["input_ids"]
 
@@ -71,7 +71,7 @@ def test_a_list_of_labels_as_long_as_the_text_is_no_list_of_tokens(monkeypatch):
     assert noise(drop=0.2)({**EXAMPLE, "labels": [1.0] * 6})["labels"] == [1.0] * 6
 
 
-def test_the_shares_are_those_asked_for():
+def test_the_shares_are_those_requested():
     torch.manual_seed(0)
     long = {"input_ids": [CLS, *[5] * 1000, SEP], WORDS: [-1, *range(1000), -1], "attention_mask": [1] * 1002}
     counts = Counter(noise(mask=0.3, drop=0.1)(long)["input_ids"])

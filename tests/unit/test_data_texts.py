@@ -68,7 +68,7 @@ def test_sets_of_classes_become_zeros_and_ones():
     assert result["labels"][0] == [1.0, 0.0, 1.0]
 
 
-def test_amounts_stay_floats():
+def test_continuous_targets_stay_floats():
     result = tokenize(texts(label=0.5, feature=Value("float32"), text=["one"]), tokenizer())
     assert result["labels"][0] == 0.5
 

@@ -36,7 +36,7 @@ def copied(folder, checkpoint, change):
     return folder / "changed"
 
 
-def test_whole_checkpoints_pass(image, text):
+def test_complete_checkpoints_pass(image, text):
     assert check_weights(image) == CheckResult(
         "weights",
         "pass",
@@ -63,7 +63,7 @@ def test_an_adapter_is_merged_before_the_model_is_saved(tmp_path, bert_checkpoin
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_a_missing_weight_fails_and_the_other_checks_go_on(tmp_path, timm_checkpoint):
+def test_a_missing_weight_fails_and_the_other_checks_continue(tmp_path, timm_checkpoint):
     name = "timm_model.conv1.0.weight"
     changed = copied(tmp_path, timm_checkpoint, lambda weights: weights.pop(name))
     subject = make_subject("image", changed)

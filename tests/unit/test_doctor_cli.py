@@ -106,7 +106,7 @@ def test_a_check_that_breaks_off_is_a_failed_row_and_the_others_still_run(tmp_pa
     assert run_check(Check("loss scaling", lambda folder: GOOD), tmp_path) == GOOD
 
 
-def test_with_a_traceback_asked_for_the_error_is_raised(monkeypatch, tmp_path):
+def test_with_the_traceback_option_the_error_is_raised(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_FINETUNE_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         run_check(Check("determinism", lambda folder: 1 / 0), tmp_path)

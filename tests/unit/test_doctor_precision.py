@@ -36,7 +36,7 @@ def test_nothing_is_suggested_when_the_recipe_is_about_as_fast():
 
 
 @pytest.mark.parametrize("loss", [0.9, float("nan"), float("inf")])
-def test_a_faster_way_with_another_loss_is_not_suggested(loss):
+def test_a_faster_mode_with_another_loss_is_not_suggested(loss):
     wrong = Timing("bf16", "contiguous", 0.1, loss)
     assert precision_result([PLAIN, wrong], 8, "fp32", "contiguous") == CheckResult(
         "precision",
@@ -69,7 +69,7 @@ def test_a_precision_that_the_device_lacks_fails():
     ("task", "ways"),
     [("image", ["fp32", "fp32 channels_last", "bf16", "bf16 channels_last"]), ("text", ["fp32", "bf16"])],
 )
-def test_the_ways_that_suit_the_input_are_measured(request, task, ways):
+def test_modes_that_suit_the_input_are_benchmarked(request, task, ways):
     checkpoint = request.getfixturevalue({"image": "timm_checkpoint", "text": "bert_checkpoint"}[task])
     found = check_precision(make_subject(task, checkpoint))
     assert found.state == "pass"

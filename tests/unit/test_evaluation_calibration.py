@@ -38,7 +38,7 @@ def test_multi_label_data_counts_the_known_labels_of_each_class():
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label"])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_put_in_is_found(target, temperature):
+def test_the_temperature_of_the_data_is_recovered(target, temperature):
     chance = np.random.default_rng(0)
     logits = 2 * chance.normal(size=(20_000, 3))
     scores = probabilities(logits, target)
@@ -89,5 +89,5 @@ def test_equal_scores_are_on_one_side():
 
 
 @pytest.mark.parametrize("member", [0, 1])
-def test_a_class_that_all_have_or_none_keeps_a_half(member):
+def test_a_class_of_all_or_no_examples_keeps_the_threshold_of_a_half(member):
     assert fit_thresholds(np.array([[0.9], [0.1]]), np.array([[member], [member]])) == pytest.approx([0.5])

@@ -79,7 +79,7 @@ def test_groups_are_resampled_as_a_whole_and_reported(make_run, capsys):
     )
 
 
-def test_examples_that_are_only_called_alike_are_counted(make_run, capsys):
+def test_examples_with_the_same_index_but_other_content_are_counted(make_run, capsys):
     runs = [make_run("one", 0.9), make_run("two", 0.9, seed=1)]
     hashes = np.arange(200, dtype=np.uint64)
     write_hashes(runs[0] / "examples.npz", {"train": hashes + 1000, "test": hashes})

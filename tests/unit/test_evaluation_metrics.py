@@ -202,7 +202,7 @@ def test_defaults_are_known(target):
     check_metric_names(all_metrics(target), target)
 
 
-def test_which_way_is_better():
+def test_metrics_declare_whether_higher_is_better():
     assert [name for target in TARGETS for name in all_metrics(target) if not greater_is_better(name)] == [
         "log_loss",
         "log_loss",
@@ -266,7 +266,7 @@ def test_top_k_is_of_any_k_and_agrees_with_scikit_learn():
     )
 
 
-def test_a_class_has_scores_of_its_own_by_its_name():
+def test_a_class_has_its_own_scores_by_its_name():
     settings = MetricSettings(("soup: hot", "salad", "tea"))
     names = ["recall:soup: hot", "precision:salad", "f1:tea"]
     check_metric_names(names, "single_label", settings=settings)

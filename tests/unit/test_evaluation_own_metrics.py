@@ -107,7 +107,7 @@ def test_weights_and_repeated_examples_have_the_same_intervals():
     assert all(found[name][0] < values[name] < found[name][1] for name in NAMES)
 
 
-def test_whole_groups_are_drawn_and_each_copy_is_a_group(received):
+def test_complete_groups_are_drawn_and_each_copy_is_a_group(received):
     intervals(["repeated", "weighted"], EXAMPLES, seed=0)
     assert len(received["repeated"]) == len(received["weighted"]) > 200
     sizes = np.bincount(EXAMPLES.groups)

@@ -108,7 +108,7 @@ def test_a_predictor_reads_tables_and_paths(images, photos, tmp_path):
     assert (found.id, found.row["number"]) == ("7", "7")
 
 
-def test_regression_predicts_the_raw_amount(tmp_path):
+def test_regression_predicts_the_raw_value(tmp_path):
     classifier = load_classifier(save_bert(tmp_path, ("label",), "regression"))
     torch.nn.init.constant_(classifier.pipe.model.classifier.bias, 100.0)
     (found,) = predict(classifier, ["good film"])
@@ -128,7 +128,7 @@ def test_predictions_are_those_of_the_evaluation(images, photos, tmp_path):
     assert np.array(found) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_folder_is_read_at_any_depth_and_a_damaged_picture_does_not_stop_it(images, photos):
+def test_a_folder_is_read_at_any_depth_and_a_damaged_image_does_not_stop_it(images, photos):
     stream = predict(images, [str(photos)])
     assert stream.total == 4
     found = list(stream)
@@ -152,7 +152,7 @@ def test_links_in_a_folder_are_followed_and_broken_ones_are_reported(images, pho
     }  # fmt: skip
 
 
-def test_a_table_finds_pictures_however_it_writes_their_paths(images, photos):
+def test_a_table_finds_images_with_any_form_of_paths(images, photos):
     (photos / "new.csv").write_text(
         "id,image\n007,deep\\er\\c.webp\n008,a.jpg\n009,b\n010,https://x.example/1.png\n"
     )
@@ -181,7 +181,7 @@ def test_base64_images_are_reported_by_a_short_name(images, photos):
     ]
 
 
-def test_missing_pictures_at_either_end_are_errors_in_their_places(images, photos):
+def test_missing_images_at_either_end_are_errors_in_their_rows(images, photos):
     stream = predict(images, ["x.png", str(photos / "b.png"), "y.png", "z.png"])
     assert [prediction.error is None for prediction in stream] == [False, True, False, False]
     assert stream.failed == 3

@@ -74,7 +74,7 @@ def test_task_target_and_names_come_from_the_config(tmp_path, save, task, target
     assert (classifier.task, classifier.target, classifier.label_names) == (task, target, names)
 
 
-def test_without_a_problem_type_one_output_is_an_amount(tmp_path):
+def test_without_a_problem_type_one_output_is_a_regression(tmp_path):
     folder = save_bert(tmp_path / "one", ("label",), "regression")
     change_config(folder, problem_type=None)
     assert load_classifier(folder).target == "regression"

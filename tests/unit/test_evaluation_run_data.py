@@ -145,7 +145,7 @@ def test_groups_are_kept_apart_as_they_were(tmp_path):
     assert found == before and changed.endswith(" 1 new example is ignored; use --data to include it.")
 
 
-def test_amounts_and_lists_are_found_with_their_labels(tmp_path):
+def test_continuous_targets_and_lists_are_matched_with_their_labels(tmp_path):
     amounts = [f"film {number},{number * 1.25 + 0.5}" for number in range(30)]
     (tmp_path / "amounts").mkdir()
     case = Case(tmp_path / "amounts", amounts)
@@ -176,7 +176,7 @@ def test_labels_of_another_kind_or_class_are_refused(tmp_path):
         case.found([f"{row.split(',')[0]},{number}.5" for number, row in enumerate(ROWS[::-1])])
 
 
-def test_a_split_file_may_grow_and_rows_may_move(tmp_path):
+def test_a_split_file_may_grow_and_rows_may_be_reordered(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
 

@@ -167,7 +167,7 @@ def test_the_test_split_is_divided_as_the_training_split():
     assert sliced(test, {})["year"] == ["100", "101"]
 
 
-def test_predictions_hold_the_slices_and_are_read_without_them(tmp_path):
+def test_predictions_contain_the_slices_and_are_read_without_them(tmp_path):
     said = found(np.array([True, False]))
     path = tmp_path / "predictions.parquet"
     columns = (said.ids, said.labels, said.scores, said.target, said.label_names)

@@ -153,7 +153,7 @@ def test_parts_are_put_together_and_taken_apart():
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label"])
-def test_predictions_of_many_classes_hold_the_top_20(tmp_path, target):
+def test_predictions_of_many_classes_contain_the_top_20(tmp_path, target):
     scores, labels = scores_and_labels()
     if target == "multi_label":
         labels = (scores > 0.03).astype(np.int64)
@@ -241,7 +241,7 @@ def test_predictions_of_many_classes_are_written_in_few_columns(tmp_path, ending
         assert list(json.loads(path.read_text())["scores"]) == list(prediction.scores)
 
 
-def test_reduced_logits_of_a_stage_give_the_loss_and_metrics_of_whole_ones():
+def test_reduced_logits_of_a_stage_give_the_loss_and_metrics_of_all_logits():
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(EXAMPLES, CLASSES, generator=draw)
     labels = torch.randint(0, CLASSES, (EXAMPLES,), generator=draw)

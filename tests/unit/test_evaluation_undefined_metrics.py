@@ -60,7 +60,7 @@ def test_ranking_metrics_need_two_classes():
     assert undefined_notes(unknown) == undefined_notes(always)
 
 
-def test_amounts_that_are_all_alike():
+def test_constant_continuous_targets():
     alone = judged("regression", [1], [2.0], ("label",))
     assert undefined_notes(alone) == ("r2, spearman are undefined: there is one example.",)
     same = judged("regression", [1, 1], [1.0, 2.0], ("label",))

@@ -135,7 +135,7 @@ def test_a_fit_to_weights_and_probabilities_is_that_to_repeated_examples():
     )
 
 
-def test_a_mean_over_examples_is_none_where_examples_have_different_numbers_of_known_labels():
+def test_a_mean_over_examples_is_undefined_with_unequal_numbers_of_known_labels():
     examples = scored(PARTLY, SCORES)
     assert metric_for("log_loss", examples).per_example is None
     assert metric_for("exact_match", examples).per_example(examples).shape == (40,)

@@ -109,7 +109,7 @@ def test_the_loss_has_the_part_of_each_method(trained):
     assert trainer.compute_loss_func((logits,), labels) == plain((logits,), labels) + 2.0
 
 
-def test_a_method_that_overrides_nothing_changes_nothing(tmp_path):
+def test_a_method_without_overrides_changes_nothing(tmp_path):
     method, inputs = Method(), {"labels": torch.zeros(1)}
     loss = loss_for("single_label")
     assert method.callbacks() == () and method.result(None) == {}
@@ -142,7 +142,7 @@ def test_methods_are_built_in_the_order_of_the_registry(tiny_model):
     assert built == [kind for kind in METHODS if kind not in without]
 
 
-def test_trainer_and_stage_take_few_parameters():
+def test_trainer_and_stage_have_few_parameters():
     own = [
         name
         for name, parameter in inspect.signature(SingleStageTrainer).parameters.items()

@@ -59,7 +59,7 @@ def stage(model, folder, train, watch, carried=None, optim="adamw_torch", **opti
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "sgd", "adafactor", "rmsprop", "adagrad"])
-def test_the_state_is_bitwise_that_of_the_stage_before_and_new_parameters_start_fresh(
+def test_the_state_equals_that_of_the_previous_stage_and_new_parameters_have_none(
     tmp_path, tiny_model, optim
 ):
     model = tiny_model("bert")

@@ -60,7 +60,7 @@ def test_effective_numbers_by_hand():
     assert balance("effective_number", beta=0.5).class_weights == pytest.approx(expected)
 
 
-def test_effective_numbers_are_the_papers_but_for_a_common_factor():
+def test_effective_numbers_equal_the_papers_up_to_a_common_factor():
     """The authors' code: (1 - beta) / (1 - beta^n), scaled to sum to the number of classes."""
     sizes = np.array([500, 50, 5])
     weights = (1 - 0.99) / (1 - np.power(0.99, sizes))
@@ -71,14 +71,14 @@ def test_effective_numbers_are_the_papers_but_for_a_common_factor():
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label"])
-def test_effective_numbers_lie_between_none_and_class_weights(target):
+def test_effective_numbers_are_between_equal_weights_and_class_weights(target):
     sizes, count = [50, 5, 3], 58
     assert class_weights(sizes, count, target, 0.0) == pytest.approx([1.0, 1.0, 1.0])
     whole = class_weights(sizes, count, target)
     assert class_weights(sizes, count, target, 1 - 1e-9) == pytest.approx(whole, rel=1e-5)
 
 
-def test_of_several_labels_each_is_a_question_of_its_own():
+def test_several_labels_are_balanced_separately():
     labels = [[0, 2], [2], [0, 1, 2], [2]]
     assert balance("class_weights", labels, "multi_label").class_weights == (1.0, 3.0, 0.25)
 
@@ -111,7 +111,7 @@ def test_the_weighted_loss_is_torchs_sum_over_all_labels_of_the_batch():
     torch.testing.assert_close(found, expected / 6)
 
 
-def test_of_smoothed_labels_the_whole_loss_of_an_example_has_the_weight_of_its_class():
+def test_with_smoothed_labels_the_complete_loss_has_the_weight_of_the_class():
     weight = torch.tensor([2.0, 1.0, 2 / 3])
     loss = balanced_loss("single_label", balance("class_weights"), 0.2)
     each = functional.cross_entropy(LOGITS, CLASSES, reduction="none", label_smoothing=0.2)
@@ -354,7 +354,7 @@ def test_draws_depend_on_seed_and_epoch_only():
     assert list(BalancedSampler(SKEWED, 4)) != first
 
 
-def test_examples_that_are_drawn_come_with_those_of_about_their_length():
+def test_sampled_examples_are_batched_by_length():
     lengths = torch.randint(5, 100, (600,), generator=torch.Generator().manual_seed(0)).tolist()
     classes = [int(index < 60) for index in range(600)]
 
@@ -372,7 +372,7 @@ def test_fewer_examples_than_classes_are_drawn_too():
     assert sorted(BalancedSampler([5, 7], 0)) == [0, 1]
 
 
-def test_the_trainer_takes_its_order_from_the_sampler(tmp_path, tiny_model):
+def test_the_trainer_uses_the_order_of_the_sampler(tmp_path, tiny_model):
     trainer = SingleStageTrainer(
         groups=(),
         methods=[ClassBalance(classes=(0, 0, 0, 1))],

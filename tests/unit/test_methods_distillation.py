@@ -40,7 +40,7 @@ def test_the_loss_of_several_labels_by_hand():
     assert found[0].tolist() == pytest.approx([4 * divergence, 0.0], abs=1e-6)
 
 
-def test_the_loss_of_an_amount_is_the_squared_difference():
+def test_the_loss_of_a_continuous_target_is_the_squared_difference():
     found = distillation_loss(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [2.0]]), "regression", 2.0)
     assert found.tolist() == [4.0, 0.0]
 
@@ -75,7 +75,7 @@ def test_the_sum_is_divided_by_the_labels_of_the_whole_batch():
     assert shared((logits,), labels, 8).item() == pytest.approx(shared((logits,), labels).item() / 4)
 
 
-def test_fillers_teach_nothing():
+def test_fillers_are_ignored():
     logits = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     both = loss_with_teacher(loss_for("single_label"), told([[0.0, 1.0], [9.0, 1.0]]), "single_label")
     one = loss_with_teacher(loss_for("single_label"), told([[0.0, 1.0]]), "single_label")
@@ -91,7 +91,7 @@ def test_labels_that_are_shares_count_once_each_class():
     assert found.item() == pytest.approx(soft)
 
 
-def test_without_a_word_of_the_teacher_the_labels_count_alone():
+def test_without_teacher_logits_only_the_labels_count():
     logits, labels = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
     teacher = told([[0.0, 1.0]])
     teacher.clear_logits()
@@ -99,7 +99,7 @@ def test_without_a_word_of_the_teacher_the_labels_count_alone():
     assert found.item() == functional.cross_entropy(logits, labels).item()
 
 
-def test_a_teacher_answers_in_the_students_order_and_learns_nothing(tiny_model):
+def test_a_teacher_uses_the_students_label_order_and_is_not_trained(tiny_model):
     model = tiny_model("bert").train()
     teacher = Teacher(model, [2, 0, 1], 2.0, 0.5)
     batch = torch.utils.data.default_collate([Examples(model, 2)[index] for index in range(2)])

@@ -235,7 +235,7 @@ def test_fillers_count_in_neither_domain_and_a_validation_batch_is_as_ever(tiny_
     assert loss(outputs, labels).item() == plain(outputs, labels).item()
 
 
-def test_a_batch_of_fillers_alone_adds_nothing(tiny_model):
+def test_a_batch_of_fillers_has_zero_loss(tiny_model):
     model = tiny_model("vit")
     for method in ("coral", "dann"):
         alignment = alignment_of(model, method)

@@ -155,7 +155,7 @@ def test_l2_sp_pulls_exactly_the_trained_weights_below_the_head_to_the_checkpoin
     )
 
 
-def test_l2_sp_takes_the_place_of_weight_decay_below_the_head(tiny_model):
+def test_l2_sp_replaces_weight_decay_below_the_head(tiny_model):
     layout = read_layout(tiny_model("bert"))
     stage = {"train": "all", "epochs": 1, "lr": 0.1, "weight_decay": 0.3}
     plain, pulled = (
@@ -170,7 +170,7 @@ def test_l2_sp_takes_the_place_of_weight_decay_below_the_head(tiny_model):
     }
 
 
-def test_the_checkpoints_weights_are_kept_for_the_stages_that_are_pulled_and_not_for_the_head(tiny_model):
+def test_initial_weights_are_stored_for_the_stages_with_l2_sp_and_without_the_head(tiny_model):
     model = tiny_model("bert")
     layout = read_layout(model)
     stages = [
@@ -204,7 +204,7 @@ def global_noise(original, gradients, variance, seed):
 @pytest.mark.defends(
     "hf_finetune.methods.proximal:add_noise", why="Gradient noise is equal on all processes", by=global_noise
 )
-def test_the_noise_is_normal_and_depends_on_the_seed_alone():
+def test_the_noise_is_normal_and_depends_on_the_seed_only():
     gradients = [torch.zeros(200, 100), torch.ones(7)]
     add_noise(gradients, 0.25, seed=3)
     assert gradients[0].mean().item() == pytest.approx(0.0, abs=0.02)
@@ -233,7 +233,7 @@ def test_the_noise_of_a_stage_by_hand(tmp_path, tiny_model, clip):
         torch.testing.assert_close(other[name], one[name] - 0.01 * drawn, rtol=1e-4, atol=1e-6)
 
 
-def test_every_step_draws_other_noise(step):
+def test_every_step_has_different_noise(step):
     optimizer, (weight, _, unused) = step
     drawn = []
     for number in (0, 1, 0):

@@ -34,7 +34,7 @@ def trained(model, tmp_path, methods):
 
 
 @pytest.mark.defends("hf_finetune.methods.pruning_masks:apply_pruning_masks", why="Pruned weights stay 0")
-def test_pruned_weights_stay_zero_and_the_others_move(tiny_model, tmp_path):
+def test_pruned_weights_stay_zero_and_the_others_change(tiny_model, tmp_path):
     model = tiny_model("bert")
     zero_smallest(model, 0.4)
     masked = [(weight, mask.clone(), weight.detach().clone()) for weight, mask in pruning_masks(model)]
@@ -44,7 +44,7 @@ def test_pruned_weights_stay_zero_and_the_others_move(tiny_model, tmp_path):
         assert (weight != before)[~mask].any()
 
 
-def test_without_the_callback_they_would_move(tiny_model, tmp_path):
+def test_without_the_callback_they_would_change(tiny_model, tmp_path):
     model = tiny_model("bert")
     zero_smallest(model, 0.4)
     masked = pruning_masks(model)

@@ -80,7 +80,7 @@ def test_one_pass_gives_the_loss_alone():
     assert torch.equal(twice((ONE,), CLASSES), loss_for("single_label")((ONE,), CLASSES))
 
 
-def test_a_batch_is_doubled_but_for_its_labels():
+def test_a_batch_is_repeated_without_its_labels():
     batch = {"input_ids": torch.arange(4).view(2, 2), "prefix": (torch.ones(2, 1),), "labels": CLASSES[:2]}
     made = repeat_batch(batch)
     assert made["input_ids"].tolist() == [[0, 1], [2, 3], [0, 1], [2, 3]]

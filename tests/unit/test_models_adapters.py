@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_adapter(tiny_model):
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
-def test_a_layer_whose_weight_is_read_past_its_adapter_is_found(tiny_model):
+def test_a_layer_whose_weight_bypasses_its_adapter_is_detected(tiny_model):
     """timm 1.0's EVA computes with ``self.qkv.weight`` and never calls ``self.qkv``."""
     _, model = adapted(tiny_model, "timm/eva02_tiny_patch14_224", target=["qkv", "attn.proj"])
     with uncalled_layers(model) as uncalled, torch.no_grad():

@@ -190,7 +190,7 @@ def test_the_crop_of_a_checkpoint_of_transformers_is_set(processor):
     assert seen[1.0][0] < min(seen[0.5])
 
 
-def test_a_checkpoint_that_takes_the_whole_image_has_no_crop():
+def test_a_checkpoint_without_a_crop_ratio_has_no_crop():
     with pytest.raises(InputError) as error:
         set_image_size(square_processor(32), None, None, 0.9)
     assert str(error.value) == (

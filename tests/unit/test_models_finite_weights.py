@@ -27,7 +27,7 @@ def spoil(model, name, value):
 @pytest.mark.parametrize(
     ("value", "word"), [(float("nan"), "nan"), (float("inf"), "inf"), (float("-inf"), "inf")]
 )
-def test_the_tensor_and_its_file_are_named(value, word, tmp_path, tiny_model):
+def test_the_tensor_and_its_file_are_reported(value, word, tmp_path, tiny_model):
     model = tiny_model("bert").bert  # their names lack the prefix of the classifier
     spoil(model, QUERY.removeprefix("bert."), value)
     model.save_pretrained(tmp_path)
@@ -38,7 +38,7 @@ def test_the_tensor_and_its_file_are_named(value, word, tmp_path, tiny_model):
     )
 
 
-def test_of_several_files_the_right_one_is_named(tmp_path, tiny_model):
+def test_with_several_files_the_right_one_is_reported(tmp_path, tiny_model):
     model = tiny_model("bert").bert
     spoil(model, QUERY.removeprefix("bert."), float("nan"))
     model.save_pretrained(tmp_path, max_shard_size="4KB")

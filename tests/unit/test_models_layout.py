@@ -115,7 +115,7 @@ def test_every_parameter_is_in_one_group_and_the_head_is_the_last(on_meta, name)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_weight_decay_spares_norms_biases_and_tokens(on_meta, name):
+def test_weight_decay_exempts_norms_biases_and_tokens(on_meta, name):
     """Trap 19: transformers 5.23 exempts only LayerNorms and names, and ignores timm's no_weight_decay()."""
     model = on_meta(name)
     parameters = dict(model.named_parameters())
@@ -163,7 +163,7 @@ def test_every_norm_is_known_as_one(on_meta, name):
 
 
 @pytest.mark.parametrize("name", ["resnet", "timm/resnet18", "timm/test_efficientnet", "timm/vgg11_bn"])
-def test_batch_norms_move_in_the_stages_that_train_them(on_meta, name):
+def test_batch_norm_statistics_change_in_the_stages_that_train_them(on_meta, name):
     model = on_meta(name)
     names = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
     layout = read_layout(model)

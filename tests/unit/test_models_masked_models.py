@@ -92,7 +92,7 @@ def test_features_on_no_grid_are_refused(tiny_model):
     ids=["vit"],
 )
 @pytest.mark.parametrize("name", ["vit", "timm/test_resnet"])
-def test_an_image_classifier_takes_over_all_but_its_head(tiny_model, name):
+def test_an_image_classifier_loads_all_weights_but_its_head(tiny_model, name):
     model, other = MaskedImageModel(tiny_model(name), IMAGE, seed=0), tiny_model(name)
     with torch.no_grad():
         for value in model.classifier.state_dict().values():
@@ -112,7 +112,7 @@ def checkpoint(request, tmp_path, tiny_model, tiny_tokenizer):
     return tmp_path, tiny_model(request.param)
 
 
-def test_a_text_classifier_takes_over_all_that_the_other_model_has(checkpoint):
+def test_a_text_classifier_loads_all_weights_of_the_other_model(checkpoint):
     folder, classifier = checkpoint
     model, notes = build_masked_model(str(folder), "AutoModelForMaskedLM")
     assert len(notes) == 1

@@ -177,7 +177,7 @@ def test_too_little_to_take_is_refused(tiny_model):
     assert str(caught.value) == "prune must remove at least 8 of the 32 neurons of a layer"
 
 
-def test_a_ratio_that_is_a_whole_number_stays_one(tiny_model):
+def test_an_integral_ratio_stays_an_integer(tiny_model):
     config = tiny_model("dinov2", mlp_ratio=4).config
     assert narrow_config(config, 0.25).mlp_ratio == 3
     with pytest.raises(CannotNarrowError) as caught:

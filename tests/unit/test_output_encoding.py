@@ -27,7 +27,7 @@ def test_a_message_with_any_characters_reaches_a_pipe(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_a_recipe_with_any_characters_is_shown_whole(tmp_path, place):
+def test_a_recipe_with_any_characters_is_shown_completely(tmp_path, place):
     (tmp_path / "r.yaml").write_text("# 寿司, żurek, 🍣\n", encoding="utf-8")
     command = [sys.executable, "-m", "hf_finetune", "recipes", "show", "r.yaml"]
     done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment(place), timeout=60)

@@ -87,7 +87,7 @@ def test_it_is_kept_until_the_last_user_is_done(monkeypatch):
     assert (mmap_max, calls[-1]) == ([0, 0, 65536], "trim")
 
 
-def test_nothing_is_done_for_steps_elsewhere(monkeypatch):
+def test_nothing_is_set_on_other_devices(monkeypatch):
     monkeypatch.setattr(allocator, "_c_library", lambda: pytest.fail("the C library was asked for"))
     with allocator.keep_freed_memory(False) as kept:
         assert not kept

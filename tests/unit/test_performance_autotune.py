@@ -56,14 +56,14 @@ def chosen(bench, candidates=WAYS, allowed=1000.0, compiles=False):
     return decide(candidates, found, size=8, compiles=compiles)
 
 
-def test_the_fastest_way_is_chosen():
+def test_the_fastest_mode_is_chosen():
     bench = MadeUpBench({"fp32": 0.25, "fp32 channels_last": 0.14, "bf16": 0.11, "bf16 channels_last": 0.076})
     found = chosen(bench)
     assert (found.way, found.seconds) == (BF16_LAST, bench.seconds)
     assert found.reason == f"bf16 channels_last: 76 ms per step, fp32 250 ms (measured in {bench.time:.1f} s)"
 
 
-def test_ways_are_timed_in_turn_and_a_far_slower_one_once():
+def test_modes_are_timed_in_turn_and_a_much_slower_one_once():
     bench = MadeUpBench({"fp32": 1.0, "fp32 channels_last": 0.4, "bf16": 0.7})
     found = time_interleaved(bench, [FP32, LAST, BF16], 3)
     assert bench.steps == ["fp32", "fp32 channels_last", "bf16"] + 2 * ["fp32 channels_last", "bf16"]
@@ -89,7 +89,7 @@ def test_rounds_end_with_the_time_but_there_are_two():
     assert len(bench.steps) == 4 + 6
 
 
-def test_a_way_that_is_far_slower_from_the_first_is_not_timed():
+def test_a_mode_with_a_much_slower_first_step_is_not_timed():
     bench = MadeUpBench({"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 1.1, "bf16 channels_last": 0.9})
     found = chosen(bench)
     assert found.way == LAST
@@ -105,14 +105,14 @@ def test_noise_changes_nothing():
 
 
 @pytest.mark.parametrize("logits", [1.2, 0.0, -1.0, float("nan"), float("inf")])
-def test_a_faster_way_with_other_numbers_is_left_out(logits):
+def test_a_faster_mode_with_other_outputs_is_rejected(logits):
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.5}, {"bf16": logits})
     found = chosen(bench, [FP32, BF16])
     assert (found.way, list(found.seconds)) == (FP32, ["fp32"])
     assert "; bf16: its logits differ by " in found.reason
 
 
-def test_a_way_that_fails_is_left_out():
+def test_a_failing_mode_is_rejected():
     found = chosen(MadeUpBench({"fp32": 1.0, "bf16": 0.5}, fails=["bf16"]), [FP32, BF16])
     assert found.way == FP32
     assert found.reason.endswith("; bf16: it cannot run here: no C++ compiler)")
@@ -127,7 +127,7 @@ def test_measuring_keeps_to_its_time(allowed):
     assert len(found.seconds) + len(found.left_out) == len(WAYS)
 
 
-def test_compilation_is_tried_on_the_fastest_way_if_the_run_is_long():
+def test_compilation_is_tried_on_the_fastest_mode_if_the_run_is_long():
     times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
     bench = MadeUpBench({**times, "fp32 channels_last compiled": 0.3})
     found = chosen(bench, WAYS + COMPILED, allowed=200, compiles=True)
@@ -151,7 +151,7 @@ def test_compilation_that_fails_is_left_out():
     assert found.reason.endswith("; fp32 compiled: it cannot run here: no C++ compiler)")
 
 
-def test_compilation_set_by_hand_is_kept_and_ways_are_compared_without_it():
+def test_an_explicit_compilation_is_kept_and_modes_are_compared_without_it():
     times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
     bench = MadeUpBench(times)
     found = chosen(bench, COMPILED)
@@ -216,7 +216,7 @@ class WrongGradient(Cancelling):
         return {"logits": self.last(WrongBackward.apply(self.first(pixel_values)))}
 
 
-def test_a_gradient_that_bf16_ruins_is_found():
+def test_a_gradient_that_bf16_breaks_is_detected():
     model = WrongGradient()
     batch = {"pixel_values": torch.randn(8, 12), "labels": torch.arange(8) % 3}
     found = choose_mode(
@@ -341,7 +341,7 @@ def test_a_damaged_file_is_written_again(subject, tmp_path, damage):
     assert choose_mode(**subject, steps=1000, notes_file=notes).remembered
 
 
-def test_a_folder_that_cannot_be_written_to_stops_nothing(subject, tmp_path):
+def test_a_folder_that_cannot_be_written_to_does_not_stop_the_run(subject, tmp_path):
     (tmp_path / "file").write_text("")
     found = choose_mode(**subject, steps=1000, notes_file=tmp_path / "file" / "speed.json")
     assert found.way == BF16
@@ -357,7 +357,7 @@ def test_a_longer_run_benchmarks_modes_that_a_shorter_one_skipped(subject, tmp_p
     assert (long.way, long.remembered) == (BF16, False)
 
 
-def test_a_compiled_way_is_remembered_for_long_runs_only():
+def test_a_compiled_mode_is_saved_for_long_runs_only():
     seconds = {"fp32": 1.0, "fp32 channels_last": 0.6, "fp32 channels_last compiled": 0.4}
     found = Measurement(seconds, {}, 8, 70.0, True, TODAY)
     assert decide(WAYS + COMPILED, found, size=8, compiles=True).way == COMPILED[1]

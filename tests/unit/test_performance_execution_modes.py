@@ -16,7 +16,7 @@ from hf_finetune.performance.execution_modes import (
 from hf_finetune.training.freezing import freeze_all_but
 
 
-def test_the_ways_that_suit_a_model_are_listed(tiny_model, monkeypatch):
+def test_modes_that_suit_a_model_are_listed(tiny_model, monkeypatch):
     monkeypatch.setattr("hf_finetune.performance.execution_modes._halves", lambda device: ("bf16",))
     images, texts = image_batch(), text_batch()
     convolutions, patches, text = tiny_model("timm/test_resnet"), tiny_model("vit"), tiny_model("bert")

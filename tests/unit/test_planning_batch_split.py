@@ -24,7 +24,7 @@ def test_a_batch_is_spread_over_another_number_of_processes(given, spread):
     assert split_batch(*given) == spread
 
 
-def test_a_spread_batch_holds_as_many_examples_in_passes_that_are_no_larger():
+def test_a_spread_batch_has_as_many_examples_in_passes_that_are_no_larger():
     checked = 0
     for size in range(1, 9):
         for accumulation in range(1, 4):

@@ -50,7 +50,7 @@ def test_no_group_is_empty_when_only_biases_are_trained():
     assert groups == (ParameterGroup("layer.0..head", 0.1, 0.0, ("layer.0.bias", "fc.bias"), 5),)
 
 
-def test_an_adapter_has_a_parameter_group_of_its_own():
+def test_an_adapter_has_its_own_parameter_group():
     adapter = Parameter("layer.0.lora_A.default.weight", 5, 1, is_adapter=True)
     other = Parameter("layer.1.lora_A.default.weight", 7, 2, is_adapter=True)
     layout = Layout((*LAYOUT.parameters, adapter, other), LAYOUT.groups, adapter="lora")

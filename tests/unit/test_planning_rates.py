@@ -75,7 +75,7 @@ def test_a_stage_without_a_rate_has_that_of_what_it_trains(train, lr, decay, wor
 
 
 @pytest.mark.parametrize(("kind", "lr"), [("lora", 5e-4), ("dora", 3e-4), ("ia3", 3e-3)])
-def test_an_adapter_has_a_rate_of_its_own_unless_the_backbone_is_trained_with_it(kind, lr):
+def test_an_adapter_has_its_own_rate_unless_the_backbone_is_trained_with_it(kind, lr):
     stages = [stage("adapter"), stage("all")]
     filled, notes = fill_learning_rates(stages, adapted(kind), DEFAULTS)
     assert [(one.lr, one.layer_decay) for one in filled] == [(lr, 1.0), (1e-4, 0.8)]

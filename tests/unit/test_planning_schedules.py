@@ -119,7 +119,7 @@ def test_slanted_triangular_by_hand():
 
 
 @pytest.mark.parametrize("steps", [10, 20, 100])
-def test_slanted_triangular_is_the_papers_formula_where_the_cut_is_whole(steps):
+def test_slanted_triangular_is_the_papers_formula_if_the_cut_is_an_integer(steps):
     def paper(t, cut_frac=0.1, ratio=32):
         cut = int(steps * cut_frac)
         p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / cut_frac - 1))
@@ -160,7 +160,7 @@ def test_after_the_last_step_the_rate_is_constant(name):
         (shape("linear"), 2400, 0, "##***++++===---::::...__"),
     ],
 )
-def test_a_schedule_is_drawn(schedule, steps, warmup, drawn):
+def test_a_schedule_is_plotted(schedule, steps, warmup, drawn):
     found = draw_schedule(schedule, steps, warmup)
     assert len(found) == min(steps, 24) == len(drawn)
     assert found == drawn
@@ -168,6 +168,6 @@ def test_a_schedule_is_drawn(schedule, steps, warmup, drawn):
 
 @pytest.mark.parametrize("name", ["one_cycle", "slanted_triangular", "cosine_with_restarts", "exponential"])
 @pytest.mark.parametrize("steps", [1, 5, 24, 25, 10_000])
-def test_every_schedule_can_be_drawn_in_plain_characters(name, steps):
+def test_every_schedule_can_be_plotted_in_plain_characters(name, steps):
     found = draw_schedule(shape(name), steps)
     assert found.isascii() and len(found) == min(steps, 24)

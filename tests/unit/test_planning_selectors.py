@@ -90,7 +90,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("selector", "message"), WRONG, ids=[str(selector) for selector, _ in WRONG])
-def test_a_selector_that_means_nothing_is_refused(selector, message):
+def test_an_invalid_selector_is_refused(selector, message):
     with pytest.raises(InputError) as caught:
         select(LAYOUT, selector)
     assert str(caught.value) == message

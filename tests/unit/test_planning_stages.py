@@ -132,7 +132,7 @@ class Line(torch.nn.Module):
         (9, 3, 2, 0.5),
     ],
 )
-def test_the_trainer_takes_as_many_steps_as_are_planned(tmp_path, examples, batch_size, accumulation, epochs):
+def test_the_trainer_runs_the_planned_number_of_steps(tmp_path, examples, batch_size, accumulation, epochs):
     trainer = Trainer(
         model=Line(),
         train_dataset=Counted(examples),

@@ -116,7 +116,7 @@ def test_a_wrong_file_is_reported_before_any_file_is_read(tmp_path, monkeypatch,
     assert str(caught.value) == f"--output {told}"
 
 
-def test_normalised_images_are_shown_in_all_grey_levels(tmp_path, squares, timm_checkpoint):
+def test_normalized_images_are_shown_in_all_gray_levels(tmp_path, squares, timm_checkpoint):
     made = recipe("image-classification", timm_checkpoint, squares, preset="none")
     sheet = np.asarray(Image.open(preview(made, tmp_path / "sheet.png", examples=1, versions=2)))
     one, other = (sheet[26:58, 8 + column * 168 : 40 + column * 168] for column in (1, 2))

@@ -161,6 +161,6 @@ def test_a_long_table_of_rates_shows_its_ends():
     assert rows[4] == ("... 4 more", "80", "0.0001 to 1e-07", "0.01 / 0")
 
 
-def test_a_short_table_of_rates_is_whole():
+def test_a_short_table_of_rates_is_complete():
     planned = SimpleNamespace(groups=[group(number, 0.0) for number in range(9)])
     assert len(_group_rows(planned)) == 9

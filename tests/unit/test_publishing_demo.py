@@ -64,7 +64,7 @@ def test_files_that_are_no_images_are_reported(tmp_path, images):
     assert images.predict_one(str(file)).error.startswith("The image cannot be read.")
 
 
-def test_many_pictures_become_a_csv(tmp_path, images):
+def test_many_images_become_a_csv(tmp_path, images):
     files = [picture(tmp_path / "a.png", 10), str(tmp_path / "b.png"), picture(tmp_path / "c.png", 200)]
     (tmp_path / "b.png").write_text("no picture", encoding="utf-8")
     path, rows, failed = images.predict_files(files)
@@ -78,7 +78,7 @@ def test_many_pictures_become_a_csv(tmp_path, images):
     assert float(found[0]["probability:soup"]) == pytest.approx(expected.scores["soup"], rel=1e-4)
 
 
-def test_a_table_cannot_name_pictures_of_this_machine(tmp_path, images):
+def test_a_table_cannot_refer_to_files_of_the_server(tmp_path, images):
     picture(tmp_path / "private.png", 10)
     table = tmp_path / "table.csv"
     table.write_text("image\nprivate.png\n", encoding="utf-8")

@@ -49,7 +49,7 @@ def test_logits_are_the_pipelines(tmp_path, save, examples, batch_size):
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_predict_takes_an_exported_classifier(tmp_path):
+def test_predict_accepts_an_exported_classifier(tmp_path):
     folder = save_bert(tmp_path / "model")
     texts = ["good film", "very bad plot"]
     expected = list(predict(folder, texts))

@@ -48,7 +48,7 @@ def test_several_labels_are_the_same_answer_only_if_all_are():
     assert (found.original_metrics["exact_match"], found.exported_metrics["exact_match"]) == (1.0, 0.5)
 
 
-def test_amounts_have_no_answers():
+def test_continuous_targets_have_no_decisions():
     amounts = DATA.remove_columns("label").add_column("label", [0.0, 1.0, 2.0, 3.0])
     before = says([[0], [1], [2], [3]], "regression", names=("label",))
     after = says([[0], [1], [2], [5]], "regression", names=("label",))
@@ -71,7 +71,7 @@ def test_bytes_are_those_of_the_files_that_are_there(tmp_path):
     assert weight_bytes(*(tmp_path / name for name in ("model.onnx", "model.onnx.data", "model.pt2"))) == 8
 
 
-def test_examples_are_given_as_models_take_them():
+def test_examples_have_the_input_format_of_models():
     pairs = DATA.add_column("text_pair", list("wxyz"))
     assert list(model_examples(pairs, limit=2)) == [
         {"text": "0", "text_pair": "w"},

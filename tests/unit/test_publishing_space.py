@@ -41,7 +41,7 @@ def app_of(folder, monkeypatch):
 
 @pytest.mark.parametrize("save", [save_vit, save_timm])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
-def test_pictures_get_the_same_probabilities(tmp_path, monkeypatch, save, mode):
+def test_images_get_the_same_probabilities(tmp_path, monkeypatch, save, mode):
     write_space(save(tmp_path / "model"), tmp_path / "space")
     image = Image.fromarray(np.arange(40 * 30 * 3, dtype=np.uint8).reshape(40, 30, 3)).convert(mode)
     image.save(tmp_path / "soup.png")
@@ -52,7 +52,7 @@ def test_pictures_get_the_same_probabilities(tmp_path, monkeypatch, save, mode):
 
 
 @pytest.mark.parametrize("kind", ["uint16", "float32"])
-def test_pictures_of_more_than_8_bits_are_refused(tmp_path, monkeypatch, kind):
+def test_images_of_more_than_8_bits_are_refused(tmp_path, monkeypatch, kind):
     write_space(save_vit(tmp_path / "model"), tmp_path / "space")
     app = app_of(tmp_path / "space", monkeypatch)
     with pytest.raises(app.gr.Error, match="more than 8 bits"):
@@ -113,7 +113,7 @@ def test_the_folder_contains_the_files_of_a_space_and_no_private_ones(tmp_path):
         assert "hf_finetune" not in (space / name).read_text(encoding="utf-8")
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+def test_a_folder_with_content_is_unchanged(tmp_path):
     folder = tmp_path / "space"
     folder.mkdir()
     (folder / "thesis.txt").write_text("all of it", encoding="utf-8")

@@ -137,7 +137,7 @@ def test_messages_for_strategies(strategy, expected):
     assert complaint(strategy=strategy) == expected
 
 
-def test_the_way_must_suit_the_labels():
+def test_the_method_must_suit_the_labels():
     assert head_fit_problems("", "regression", "x") == head_fit_problems("ridge", "regression", "x") == []
     assert head_fit_problems("logistic_regression", "multi_label", "x") == []
     (one,) = head_fit_problems("logistic_regression", "regression", "strategy.classifier")

@@ -223,7 +223,7 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     )
 
 
-def test_a_dumped_recipe_holds_every_default_in_order_and_loads_to_the_same():
+def test_a_dumped_recipe_contains_every_default_in_order_and_loads_to_the_same():
     overrides = [
         "model.revision='1e5'",
         "stages.0.optimizer.args.betas=[0.9, 0.95]",

@@ -235,7 +235,7 @@ def test_all_errors_are_reported_together():
     ]
 
 
-def test_nothing_given_names_everything_that_is_needed():
+def test_an_empty_call_reports_all_required_fields():
     assert [line.partition(" ")[0] for line in said({})] == ["task", "model", "data", "stages"]
 
 

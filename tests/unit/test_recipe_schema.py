@@ -156,7 +156,7 @@ def test_a_schedule_and_a_balance_are_written_with_their_own_fields_only():
     assert recipe(stages=[made.model_dump()]).stages[0] == made
 
 
-def test_a_balance_is_named_or_spelt_out():
+def test_class_balancing_is_a_name_or_a_mapping():
     named, spelt = (
         recipe(stages=stages("head", "all", balance="class_weights")).stages[0].balance,
         {
@@ -170,7 +170,7 @@ def test_a_balance_is_named_or_spelt_out():
     assert recipe(stages=stages("head", balance=numbered)).stages[0].balance.weights == {"0": 1.0, "1": 2.5}
 
 
-def test_a_strategy_stands_for_the_stages_and_has_defaults():
+def test_a_strategy_replaces_the_stages_and_has_defaults():
     short = recipe(stages=None, strategy="gradual_unfreeze")
     assert short == recipe(stages=[], strategy={"name": "gradual_unfreeze"})
     assert short.stages == ()
@@ -178,7 +178,7 @@ def test_a_strategy_stands_for_the_stages_and_has_defaults():
     assert set(StrategySpec.model_fields) == set(StageSpec.model_fields) - {"train", "compress", "fit"}
 
 
-def test_an_adapter_is_named_or_spelt_out():
+def test_an_adapter_is_a_name_or_a_mapping():
     named = recipe(model={"path": "gpt2", "adapter": "lora"}).model.adapter
     assert named == AdapterSpec(type="lora", r=8, alpha=16, dropout=0.0, target=("auto",), save="merged")
     fields = {
@@ -204,7 +204,7 @@ def test_python_may_pass_paths_and_parts():
     assert made.stages[0].name == "head"
 
 
-def test_integral_floats_are_whole_numbers_and_nothing_else_is_converted():
+def test_integral_floats_are_integers_and_nothing_else_is_converted():
     assert recipe(data={"path": "x", "limit": 1e3}).data.limit == 1000
     with pytest.raises(ValidationError):
         recipe(seed="1")

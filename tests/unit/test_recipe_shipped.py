@@ -123,7 +123,7 @@ def test_it_validates_and_survives_being_written_out(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_head_gives_the_command_and_the_measured_score_or_why_there_is_none(name):
+def test_its_header_has_the_command_and_the_measured_score_or_the_reason_for_none(name):
     lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     head = "\n".join(lines[: next(index for index, line in enumerate(lines) if not line.startswith("#"))])
     assert re.search(rf"hf-finetune run (recipes/)?{name}(\.yaml)?\b", head)

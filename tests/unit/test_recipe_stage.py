@@ -19,7 +19,7 @@ def test_it_has_the_fields_of_a_stage(selector):
     assert pickle.loads(pickle.dumps(stage)) == stage
 
 
-def test_a_recipe_takes_it():
+def test_a_recipe_accepts_it():
     stages = [Stage("head", epochs=1, lr=0.1), {"train": "all", "epochs": 1, "lr": 0.1}]
     assert [stage.name for stage in parse_recipe({**CONTENT, "stages": stages}).stages] == ["head", "all"]
     with pytest.raises(InputError, match=r"^stages\[1\] must differ from the previous stage"):

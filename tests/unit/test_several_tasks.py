@@ -41,7 +41,7 @@ def test_an_epoch_is_shared_as_computed_by_hand(sizes, mixing, expected):
     assert sum(expected) == sum(sizes)
 
 
-def test_the_sampler_draws_so_many_of_each_task_and_all_of_a_task_before_any_again():
+def test_the_sampler_draws_the_given_counts_and_cycles_through_each_task():
     sampler = TaskSampler((4, 10), (9, 5), seed=1)
     drawn = list(sampler)
     first = [index for index in drawn if index < 4]
@@ -68,7 +68,7 @@ def test_the_sampling_of_tasks_depends_on_seed_and_epoch_only():
     assert list(TaskSampler((6, 6), (8, 4), seed=6)) != first
 
 
-def test_examples_of_about_one_length_are_drawn_together():
+def test_examples_of_similar_length_are_batched_together():
     lengths = [1] * 64 + [50] * 64
     drawn = list(TaskSampler((64, 64), (64, 64), seed=0, lengths=lengths, examples_per_step=4))
     batches = [{lengths[index] for index in drawn[start : start + 4]} for start in range(0, 128, 4)]

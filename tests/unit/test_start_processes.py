@@ -72,7 +72,7 @@ def test_the_optimizer_of_a_deepspeed_config_gets_the_planned_groups(tmp_path, t
     assert all(group["params"] for group in trainer.optimizer.params) and len(held) == 4
 
 
-def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch):
+def test_a_model_is_loaded_unsharded_while_deepspeed_arguments_exist(monkeypatch):
     """Under ZeRO-3 transformers would shard it while loading, and leave empty tensors for our weights."""
 
     class Config:
@@ -111,7 +111,7 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
         ("timm/test_resnet", []),
     ],
 )
-def test_layers_are_divided_and_nothing_that_holds_the_word_embeddings(tiny_model, name, expected):
+def test_layers_are_sharded_but_not_the_module_of_the_word_embeddings(tiny_model, name, expected):
     """accelerate 1.15 includes ``BertEmbeddings``, shards its word embeddings twice, and fails."""
     assert layer_classes(tiny_model(name)) == expected
 
@@ -124,7 +124,7 @@ def test_layers_are_divided_and_nothing_that_holds_the_word_embeddings(tiny_mode
         "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3) ran for 600000 milliseconds: timed out",
     ],
 )
-def test_a_lost_process_is_named(message):
+def test_a_lost_process_is_reported(message):
     state = SimpleNamespace(num_processes=3, process_index=1)
     with pytest.raises(LostProcessError) as caught, detect_lost_process(state):
         raise RuntimeError(message)

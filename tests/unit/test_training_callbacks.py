@@ -186,7 +186,7 @@ def test_phases_begin_at_the_first_epoch():
 
 
 @pytest.mark.parametrize(("phases", "place"), [("headd", "train"), ({0: "head", 1: "headd"}, "phases[1]")])
-def test_a_selector_that_means_nothing_is_an_error_with_its_place(tmp_path, tiny_model, phases, place):
+def test_an_invalid_selector_is_an_error_with_its_location(tmp_path, tiny_model, phases, place):
     with pytest.raises(InputError) as caught:
         stock(tiny_model("timm/test_resnet"), tmp_path, [FreezingCallback(phases)])
     assert str(caught.value) == (
@@ -195,7 +195,7 @@ def test_a_selector_that_means_nothing_is_an_error_with_its_place(tmp_path, tiny
     )
 
 
-def test_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
+def test_the_log_contains_the_rate_of_every_group(tmp_path, tiny_model):
     """Trap 18: transformers 5.23 logs the rate of the first group only."""
     model = tiny_model("timm/test_resnet")
     head = [model.get_parameter(name) for name in head_names(model)]

@@ -77,7 +77,7 @@ def test_a_checkpoint_with_one_bad_file_is_skipped_and_removed(tmp_path, name, d
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"files": 3}', '{"files": {"optimizer.pt": 1}}'])
-def test_a_damaged_seal_counts_for_nothing(tmp_path, text):
+def test_a_checkpoint_with_a_damaged_seal_is_incomplete(tmp_path, text):
     path = checkpoint(tmp_path, 10)
     (path / SEAL).write_text(text, encoding="utf-8")
     assert not is_intact(path)

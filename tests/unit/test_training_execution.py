@@ -107,7 +107,7 @@ def test_the_model_is_laid_out_so(tmp_path, tiny_model, measured):
     assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
-def test_a_stage_is_trained_in_the_way_that_was_measured(tmp_path, tiny_model, measured):
+def test_a_stage_is_trained_in_the_benchmarked_mode(tmp_path, tiny_model, measured):
     measured.way = ExecutionMode("bf16")
     seen = []
 

@@ -62,7 +62,7 @@ def test_frozen_batch_norm_and_dropout_do_not_act():
     assert all(torch.equal(output, outputs[0]) for output in outputs)
 
 
-def test_a_trained_batch_norm_does_move():
+def test_the_statistics_of_a_trained_batch_norm_change():
     model = Net()
     freeze_all_but(model, ["second.1.weight", "second.1.bias"])
     before = copy.deepcopy(model.state_dict())

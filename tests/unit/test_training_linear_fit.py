@@ -50,7 +50,7 @@ def test_a_logistic_regression_by_hand(target):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_it_takes_features_as_they_are_and_gives_scikit_learns_probabilities(classes):
+def test_it_uses_unscaled_features_and_gives_scikit_learns_probabilities(classes):
     features, labels = blobs(classes)
     found = fit_linear(features, labels, "single_label", classes, (0.3,))
     pipe = make_pipeline(MedianScaler(), LogisticRegression(C=0.3, max_iter=1000)).fit(features, labels)
@@ -142,7 +142,7 @@ def test_a_class_without_examples_is_never_named():
     assert alone(features[:1]).tolist() == [[0.0, MISSING_CLASS_LOGIT]]
 
 
-def test_of_several_labels_one_that_all_have_or_none_is_settled():
+def test_a_label_of_all_or_no_examples_is_constant():
     features, labels = blobs(2)
     several = np.stack([labels, np.ones_like(labels), np.zeros_like(labels)], axis=1)
     found = fit_linear(features, several, "multi_label", 3, (1.0,))
@@ -203,7 +203,7 @@ def test_each_fold_gets_its_share_of_every_class_and_all_versions_of_an_example(
     assert assign_folds(labels, "single_label", 1, seed=1).tolist() != folds[:33].tolist()
 
 
-def test_amounts_and_several_labels_are_dealt_too():
+def test_continuous_targets_and_several_labels_are_distributed_too():
     assert sorted(assign_folds([0.5] * 10, "regression", 1, seed=0)) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     several = [[0], [0, 1], [], [0]] * 5
     folds = assign_folds(several, "multi_label", 1, seed=0)

@@ -55,7 +55,7 @@ def test_an_invalid_manifest_is_an_error(tmp_path, text, found):
     assert str(caught.value) == f"{path} must be the manifest of a run. Got {found}"
 
 
-def test_json_is_whole_or_not_there(tmp_path):
+def test_json_is_written_atomically(tmp_path):
     path = tmp_path / "metrics.json"
     write_json(path, {"accuracy": 0.5, "name": "crème"})
     before = path.read_text(encoding="utf-8")
@@ -113,7 +113,7 @@ def test_causes_of_unequal_bits_are_reported(changes, obstacle):
     assert told["obstacles"] == [obstacle]
 
 
-def test_all_that_stands_in_the_way_is_named_at_once():
+def test_all_obstacles_are_reported_together():
     told = determinism(
         device="cuda", processor="AVX2", threads=8, precision="bf16", compiled=True, processes=2
     )

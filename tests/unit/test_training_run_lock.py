@@ -69,7 +69,7 @@ def test_a_lock_that_was_cut_off_is_taken_over(tmp_path, monkeypatch):
     RunLock(tmp_path).acquire()
 
 
-def test_a_lock_of_another_host_is_respected_and_the_repair_is_named(tmp_path):
+def test_a_lock_of_another_host_is_respected_and_a_fix_is_shown(tmp_path):
     write_owner(tmp_path, host="elsewhere", process=7, started=0.0)
     with pytest.raises(InputError) as refused:
         RunLock(tmp_path).acquire()

@@ -103,7 +103,7 @@ def test_the_gradient_does_not_depend_on_the_accumulation(tmp_path, tiny_model, 
     assert parts == pytest.approx(whole, rel=1e-4)
 
 
-def test_a_last_step_with_fewer_micro_batches_weighs_its_examples_alike(tmp_path, tiny_model):
+def test_a_last_step_with_fewer_micro_batches_weights_its_examples_equally(tmp_path, tiny_model):
     examples = Examples(tiny_model("bert"), 8)
     watch = Watch()
     trainer = make_trainer(
@@ -321,7 +321,7 @@ def test_the_loss_of_several_labels_is_the_mean_over_all_of_them():
     torch.testing.assert_close(loss_for("multi_label")({"logits": LOGITS}, HOT, 18), expected / 2)
 
 
-def test_the_loss_of_amounts_is_the_mean_square():
+def test_the_loss_of_continuous_targets_is_the_mean_squared_error():
     amounts = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     expected = ((LOGITS[:, 0] - amounts.float()) ** 2).mean()
     torch.testing.assert_close(loss_for("regression")({"logits": LOGITS[:, :1]}, amounts), expected)
@@ -334,7 +334,7 @@ def test_the_loss_of_half_precision_logits_is_computed_in_full():
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "adamw_torch", "adafactor", "rmsprop", "adagrad"])
-def test_optimizers_that_take_groups_are_known(name):
+def test_optimizers_that_accept_groups_are_known(name):
     assert check_optimizer(name, {}, "stages[0].optimizer") == []
 
 

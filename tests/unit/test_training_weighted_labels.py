@@ -66,7 +66,7 @@ def test_a_filler_has_no_share_and_a_step_of_weight_0_no_loss():
     assert loss_for("single_label")((logits(1),), SHARES[3:4], items) == 0
 
 
-def test_a_teacher_and_two_passes_weigh_each_example_alike():
+def test_a_teacher_and_two_passes_weight_examples_equally():
     class Teacher:
         logits, weight, temperature = logits(seed=1), 0.25, 2.0
 

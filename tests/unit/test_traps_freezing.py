@@ -53,7 +53,7 @@ def test_trap_01_layers_that_are_unfrozen_later_are_trained(tmp_path, tiny_model
     assert parameters_that_differ(model, before) == {name for name, _ in model.named_parameters()}
 
 
-def test_trap_02_each_stage_has_an_optimizer_of_its_own(tmp_path, tiny_model):
+def test_trap_02_each_stage_has_its_own_optimizer(tmp_path, tiny_model):
     """A second ``train()`` of the same Trainer keeps the optimizer of the first."""
     model = tiny_model(RESNET)
     freeze_flags(model, HEAD)

@@ -295,7 +295,7 @@ def first_rate_only(original, self, *arguments, **options):
     why="The log holds the learning rate of every group",
     by=first_rate_only,
 )
-def test_trap_18_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
+def test_trap_18_the_log_contains_the_rate_of_every_group(tmp_path, tiny_model):
     """The Trainer logs the rate of the first group only."""
     model = tiny_model(RESNET)
     groups = [{"params": [p], "lr": 0.1 / (n + 1)} for n, p in enumerate(model.timm_model.fc.parameters())]
