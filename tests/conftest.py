@@ -121,7 +121,7 @@ def squares(tmp_path_factory):
     for name, colour in COLORS.items():
         (folder / name).mkdir()
         for index in range(12):
-            shade = tuple(min(255, channel + 4 * index) for channel in colour)
+            shade = tuple(min(255, channel + 4 * index) for channel in color)
             Image.new("RGB", (40, 40), shade).save(folder / name / f"{index:02d}.png")
     return folder
 

@@ -46,15 +46,15 @@ def table(scratch: Path) -> str:
     Args:
         scratch: Folder in which the cases are run.
     """
-    from bad_input_case import Room
+    from bad_input_case import Workspace
     from bad_inputs import AREAS
 
-    room = Room(scratch)
+    workspace = Workspace(scratch)
     lines = [HEADER]
     for area, cases in AREAS.items():
         lines += [f"## {area}", "", "| Input | Command | Message | Exit code |", "|---|---|---|---|"]
         for case in cases:
-            outcome = room.outcome(case)
+            outcome = workspace.outcome(case)
             command = f"`hf-finetune {case.command}`".replace("|", "\\|")
             if case.partial:
                 command += f" (leaves `{case.partial}`)"

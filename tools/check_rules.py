@@ -1,5 +1,7 @@
 """Check the rules of the source code that no linter knows. A limit above 0 may only be lowered.
 
+The rules concern the package; that on docstrings also applies to the tests, tools and benchmarks.
+
 The head file ``models/classifier_head.py`` may name the inputs of a model: copies of it, stored with saved models, must
 work without this package.
 """
@@ -11,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "hf_finetune"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "hf_finetune"
+OTHER_FOLDERS = ("tests", "tools", "benchmarks")
 SELF_CONTAINED = "models/classifier_head.py"
 TARGETS = {"single_label", "multi_label", "regression"}
 INPUTS = {
@@ -45,20 +49,18 @@ LIMITS = {
 
 def find_all(package: Path) -> Iterator[Finding]:
     """Yield all places of a package that break a rule."""
-    names, inputs, methods, openings, sizes = LIMITS
+    names, inputs, methods, _, sizes = LIMITS
+    yield from find_openings(package, package)
     for path in sorted(package.rglob("*.py")):
         relative = path.relative_to(package).as_posix()
         source = path.read_text(encoding="utf-8")
         tree = ast.parse(source)
         prose = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or node in prose:
                 continue
             place = f"{relative}:{node.lineno}"
-            if node in prose:
-                if OPENINGS.match(node.value.strip()):
-                    yield Finding(openings, place)
-            elif node.value in TARGETS and not relative.startswith("targets/"):
+            if node.value in TARGETS and not relative.startswith("targets/"):
                 yield Finding(names, place)
             elif node.value in INPUTS and not relative.startswith(("tasks/", SELF_CONTAINED)):
                 yield Finding(inputs, place)
@@ -68,9 +70,30 @@ def find_all(package: Path) -> Iterator[Finding]:
             yield Finding(sizes, relative)
 
 
+def find_openings(folder: Path, base: Path) -> Iterator[Finding]:
+    """Yield the docstrings below a folder that open with another verb than the field uses.
+
+    Args:
+        folder: Folder of Python files.
+        base: Folder that the reported paths are relative to.
+    """
+    _, _, _, rule, _ = LIMITS
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+                and OPENINGS.match(node.value.value.strip())
+            ):
+                yield Finding(rule, f"{path.relative_to(base).as_posix()}:{node.lineno}")
+
+
 def main() -> int:
     """Print the count of each rule, and the places of each rule whose limit is exceeded or can be lowered."""
     findings = list(find_all(PACKAGE))
+    for folder in OTHER_FOLDERS:
+        findings += find_openings(ROOT / folder, ROOT)
     failed = False
     for rule, limit in LIMITS.items():
         places = [finding.place for finding in findings if finding.rule == rule]

@@ -10,7 +10,7 @@ from test_processes import log_of, values
 
 from hf_finetune.runs.run import run
 
-__all__ = ["assert_logged_alike", "assert_trained_alike", "each_on_two", "run_alone", "run_on_two"]
+__all__ = ["assert_logged_alike", "assert_trained_alike", "cached_runs_on_two", "run_alone", "run_on_two"]
 
 
 def run_alone(folders, recipe):
@@ -27,7 +27,7 @@ def run_on_two(folders, recipe):
     return done
 
 
-def each_on_two(folders, recipe):
+def cached_runs_on_two(folders, recipe):
     """Return a function that runs the recipe of a name on two processes, once per name.
 
     Args:

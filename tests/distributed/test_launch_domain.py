@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from alike import each_on_two
+from alike import cached_runs_on_two
 from launching import spread
 from safetensors.torch import load_file
 from test_interrupted import close, same
@@ -50,7 +50,7 @@ def recipes(reviews, bert_checkpoint, films):
 
 @pytest.fixture(scope="module")
 def twos(tmp_path_factory, recipes):
-    return each_on_two(tmp_path_factory, lambda name: recipes(name, 4))
+    return cached_runs_on_two(tmp_path_factory, lambda name: recipes(name, 4))
 
 
 @pytest.mark.parametrize("method", ["coral", "dann", "continue_pretraining"])

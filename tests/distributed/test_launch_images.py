@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from alike import each_on_two
+from alike import cached_runs_on_two
 from kit_stages import kit_stages
 from launching import spread
 from multitask_data import image_recipe, squares_by_shade
@@ -97,7 +97,7 @@ def recipes(tmp_path_factory, squares, checkpoints, skewed, unlabelled):
 
 @pytest.fixture(scope="module")
 def twos(tmp_path_factory, recipes):
-    return each_on_two(tmp_path_factory, lambda name: recipes(name, 3))
+    return cached_runs_on_two(tmp_path_factory, lambda name: recipes(name, 3))
 
 
 def weights(folder):

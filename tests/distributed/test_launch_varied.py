@@ -4,7 +4,7 @@ import shutil
 from functools import partial
 
 import pytest
-from alike import each_on_two
+from alike import cached_runs_on_two
 from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import STAGES
@@ -28,7 +28,7 @@ def recipes(squares, checkpoint):
 
 @pytest.fixture(scope="module")
 def twos(tmp_path_factory, recipes):
-    return each_on_two(tmp_path_factory, lambda name: recipes(name, 3))
+    return cached_runs_on_two(tmp_path_factory, lambda name: recipes(name, 3))
 
 
 @pytest.mark.parametrize("name", VARIED)

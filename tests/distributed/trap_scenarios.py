@@ -35,7 +35,7 @@ def keep(name, model):
     save_file(state, FOLDER / f"{name}-{distributed.get_rank()}.safetensors")
 
 
-def thawed_in_a_callback():
+def unfrozen_in_a_callback():
     """The optimizer holds all parameters; DDP was created with a frozen backbone, and does not reduce its gradients."""
     model = make()
     freeze_flags(model, head_names(model))
@@ -104,7 +104,7 @@ def fsdp2():
 
 if __name__ == "__main__":
     start_processes()
-    for scenario in (thawed_in_a_callback, trained_twice, in_stages, in_phases, fsdp1, fsdp2):
+    for scenario in (unfrozen_in_a_callback, trained_twice, in_stages, in_phases, fsdp1, fsdp2):
         scenario()
     distributed.barrier()
     distributed.destroy_process_group()

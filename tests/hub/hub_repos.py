@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import yaml
 from hub_answers import Answer, Refusal, commit_for, no_entry, readable_files, repo_for, user_of
-from hub_state import KINDS, File, blob_id, goes_to_lfs
+from hub_state import KINDS, File, blob_id, is_large_file
 
 PAGE = 1000
 
@@ -254,7 +254,7 @@ def preupload(hub, request, kind, name, revision):
     found = []
     for file in request.json()["files"]:
         path = file["path"]
-        large = goes_to_lfs(path, file["size"], base64.b64decode(file["sample"]))
+        large = is_large_file(path, file["size"], base64.b64decode(file["sample"]))
         entry = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
         if path in commit.files:
             entry["oid"] = commit.files[path].etag

@@ -23,7 +23,7 @@ def blob_id(content):
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def goes_to_lfs(path, size, sample):
+def is_large_file(path, size, sample):
     return path.lower().endswith(LARGE_ENDINGS) or size > LARGE_SIZE or b"\0" in sample
 
 
@@ -161,7 +161,7 @@ class Hub:
         repo = self.repos[kind, name] = Repo(kind, name, **options)
         if files:
             made = {
-                path: File(content, goes_to_lfs(path, len(content), content[:512]))
+                path: File(content, is_large_file(path, len(content), content[:512]))
                 for path, content in files.items()
             }
             repo.commit("main", {**repo.head.files, **made}, "add files")

@@ -13,7 +13,7 @@ from hf_finetune.runs.cross_validation import _recipe_of_fold
 
 @pytest.fixture
 def stocked(hub, bert_checkpoint, reviews):
-    """Put a tiny model and tiny data on the Hub, both private."""
+    """Create repositories of a tiny model and tiny data on the Hub, both private."""
     files = {path.name: path.read_bytes() for path in bert_checkpoint.iterdir()}
     hub.state.add_repo("me/tiny", private=True, files=files)
     hub.state.add_repo("me/reviews", "datasets", private=True, files={"train.csv": reviews.read_bytes()})

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from hf_finetune.cli import app as cli
 
-__all__ = ["Case", "Outcome", "Room", "nothing"]
+__all__ = ["Case", "Outcome", "Workspace", "nothing"]
 
 RECIPE = """\
 task: image-classification
@@ -81,7 +81,7 @@ class Outcome:
     written: tuple[str, ...]
 
 
-class Room:
+class Workspace:
     """A folder with a recipe for images and one for texts, their data, two checkpoints and a finished run.
 
     Every case gets a fresh copy at the same path, because the run's recipe has absolute paths of its data.
@@ -91,14 +91,14 @@ class Room:
     """
 
     def __init__(self, parent: Path):
-        self.folder, self.original = parent / "room", parent / "original"
+        self.folder, self.original = parent / "workspace", parent / "original"
         self.folder.mkdir()
         (self.folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
         (self.folder / "text.yaml").write_text(TEXT_RECIPE, encoding="utf-8")
         for name, colour in COLORS.items():
             (self.folder / "photos" / name).mkdir(parents=True)
             for index in range(6):
-                shade = tuple(channel + 8 * index for channel in colour)
+                shade = tuple(channel + 8 * index for channel in color)
                 Image.new("RGB", (32, 32), shade).save(self.folder / "photos" / name / f"{index}.png")
         rows = [
             f"the film {'very ' * index}{label},{label}" for label in ("bad", "good") for index in range(6)

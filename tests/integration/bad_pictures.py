@@ -43,8 +43,8 @@ def array(values: np.ndarray):
     return lambda folder: Image.fromarray(values).save(folder / "photos" / "cake" / "0.png", "TIFF")
 
 
-def beside_soup(name: str):
-    """Put a file that is no image into a folder to predict."""
+def add_file_to_predict(name: str):
+    """Add a file that is no image to a folder to predict."""
     return lambda folder: (folder / "photos" / "soup" / name).write_text("<svg xmlns='x'/>")
 
 
@@ -100,6 +100,6 @@ CASES = [
         "  photos/soup/9.svg: The image cannot be read. It is a file in the unsupported format svg. Render "
         "these files as PNG, for "
         "example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
-        beside_soup("9.svg"),
+        add_file_to_predict("9.svg"),
     ),
 ]

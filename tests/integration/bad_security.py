@@ -9,7 +9,7 @@ BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\
 
 
 def with_script(folder):
-    """Put a metric's script into the folder."""
+    """Write a metric's script into the folder."""
     Canary(folder / "it-ran").script(folder / "share" / "share.py")
 
 
@@ -21,7 +21,7 @@ def with_code(folder):
 
 
 def with_aliases(folder):
-    """Put nested YAML aliases before the recipe."""
+    """Insert nested YAML aliases before the recipe."""
     path = folder / "recipe.yaml"
     path.write_text(BOMB + path.read_text(encoding="utf-8"), encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bad_folders import largest_file
-from bad_input_case import Room
+from bad_input_case import Workspace
 from bad_inputs import AREAS, CASES
 
 TABLE = Path(__file__).parents[2] / "docs" / "bad-inputs.md"
@@ -15,9 +15,9 @@ TEMPORARY = (".part", ".tmp", ".incomplete")
 
 
 @pytest.fixture(scope="module")
-def room():
+def workspace():
     with tempfile.TemporaryDirectory(prefix="bad-inputs-") as folder:
-        yield Room(Path(folder))
+        yield Workspace(Path(folder))
 
 
 def test_there_are_many_and_all_differ():
@@ -38,22 +38,24 @@ def test_a_bad_input(case, room):
     assert [path for path in outcome.written if path.endswith(TEMPORARY)] == []
     if case.partial:
         assert outcome.written != ()
-        assert (room.folder / case.partial).exists()
+        assert (workspace.folder / case.partial).exists()
 
 
-def test_a_run_that_a_full_disk_stopped_is_resumed_to_the_same_end(room):
-    room.reset()
+def test_a_run_that_a_full_disk_stopped_is_resumed_to_the_same_end(workspace):
+    workspace.reset()
     with largest_file(20_000):
-        assert room.run("run recipe.yaml --output-dir new").code == 1
-    assert json.loads((room.folder / "new/manifest.json").read_text())["state"] == "running"
-    assert room.run("run recipe.yaml --output-dir new --resume").code == 0
-    assert json.loads((room.folder / "new/manifest.json").read_text())["state"] == "done"
+        assert workspace.run("run recipe.yaml --output-dir new").code == 1
+    assert json.loads((workspace.folder / "new/manifest.json").read_text())["state"] == "running"
+    assert workspace.run("run recipe.yaml --output-dir new --resume").code == 0
+    assert json.loads((workspace.folder / "new/manifest.json").read_text())["state"] == "done"
     for name in ("model/model.safetensors", "predictions.parquet"):
-        assert (room.folder / "new" / name).read_bytes() == (room.folder / "run" / name).read_bytes()
-    assert not [path for path in (room.folder / "new").rglob("*") if path.name.endswith(TEMPORARY)]
+        assert (workspace.folder / "new" / name).read_bytes() == (
+            workspace.folder / "run" / name
+        ).read_bytes()
+    assert not [path for path in (workspace.folder / "new").rglob("*") if path.name.endswith(TEMPORARY)]
 
 
-def test_a_diverged_run_says_so_again_when_it_is_resumed(room):
+def test_a_diverged_run_is_reported_again_when_it_is_resumed(room):
     case = next(case for case in CASES if case.title == "a learning rate with which training diverges")
     assert room.outcome(case).code == 1
     again = room.run(f"{case.command} --resume")
@@ -61,7 +63,7 @@ def test_a_diverged_run_says_so_again_when_it_is_resumed(room):
     assert again.message.splitlines()[-1] == case.message.splitlines()[-1]
 
 
-def test_an_image_that_cannot_be_read_is_named_in_its_place_and_the_rest_is_predicted(room):
+def test_an_unreadable_image_is_reported_in_its_row_and_the_rest_is_predicted(room):
     case = next(case for case in CASES if case.title == "prediction for a folder with a damaged image")
     room.outcome(case)
     header, *lines = (room.folder / "found.csv").read_text().splitlines()

@@ -14,7 +14,7 @@ from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.evaluation.predictor import load_classifier
-from hf_finetune.publishing import export as room
+from hf_finetune.publishing import export as export_module
 from hf_finetune.publishing.export import ParityError, export
 from hf_finetune.publishing.graph_export import load_onnx_classifier, load_program_classifier
 from hf_finetune.publishing.parity import Parity
@@ -136,7 +136,7 @@ def test_an_export_with_different_answers_is_not_written(monkeypatch, tmp_path, 
 
 def test_an_export_with_nan_logits_is_not_written(monkeypatch, tmp_path, text_run):
     found = Parity(6, np.nan, 2.0, 1.0, {}, {})
-    monkeypatch.setattr(room, "compare_models", lambda *models: found)
+    monkeypatch.setattr(export_module, "compare_models", lambda *models: found)
     with pytest.raises(ParityError):
         export(text_run[1].folder, format="torch_export", output=tmp_path / "out")
 

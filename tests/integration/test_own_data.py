@@ -153,9 +153,9 @@ def test_images_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, capl
     for shade, name in enumerate(("red", "green", "blue")):
         (folder / name).mkdir(parents=True)
         for number in range(8):
-            colour = [10 * number + 3] * 3
-            colour[shade] = 220
-            Image.new("RGB", (32, 32), tuple(colour)).save(folder / name / f"{number}.png")
+            color = [10 * number + 3] * 3
+            color[shade] = 220
+            Image.new("RGB", (32, 32), tuple(color)).save(folder / name / f"{number}.png")
     run = quick_run(tiny_image_recipe(folder, timm_checkpoint), tmp_path / "run").folder
     before = {(folder / name).read_bytes() for name in own(run)["id"]}
     Image.new("RGB", (32, 32), (1, 2, 3)).save(folder / "red" / "00.png")

@@ -76,7 +76,7 @@ class StageWatch(TrainerCallback):
 
     Attributes:
         before, after: Every parameter and buffer when training began and ended.
-        groups: For each group of the optimiser: parameter names, rate and weight decay.
+        groups: For each group of the optimizer: parameter names, rate and weight decay.
         modes: For each module that computed, the values that ``training`` had in its forward passes.
         norms: Gradient norm of each step.
         moved_by_gradient: Names of the parameters whose gradient was other than 0 in some step.

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
-from check_rules import LIMITS, PACKAGE, find_all, main
+from check_rules import LIMITS, OTHER_FOLDERS, PACKAGE, ROOT, find_all, find_openings, main
 
 STATE_ERRORS = {
     "names of targets outside targets/": ("data/a.py", 'is_number = target == "regression"\n'),
@@ -52,6 +52,13 @@ def test_accepted_code_has_no_finding(tmp_path, name, source):
     assert list(find_all(tmp_path)) == []
 
 
+def test_openings_of_docstrings_are_checked_in_any_folder(tmp_path):
+    file = tmp_path / "unit" / "test_a.py"
+    file.parent.mkdir()
+    file.write_text('def test_a():\n    """Tell one."""\n    name = "regression"\n', encoding="utf-8")
+    assert [finding.place for finding in find_openings(tmp_path, tmp_path)] == ["unit/test_a.py:2"]
+
+
 def test_the_package_keeps_the_rules(capsys):
-    assert PACKAGE.is_dir()
+    assert PACKAGE.is_dir() and all((ROOT / folder).is_dir() for folder in OTHER_FOLDERS)
     assert main() == 0, capsys.readouterr().out

@@ -26,7 +26,7 @@ def encoded(image, kind="PNG", **options):
     return buffer.getvalue()
 
 
-def png_that_says_it_has(width, height):
+def png_with_declared_size(width, height):
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -91,7 +91,7 @@ def test_files_that_are_no_images_are_reported(data, words):
     assert str(error.value).startswith(words)
 
 
-def test_a_picture_beyond_the_limit_is_refused_with_its_size_and_what_to_do():
+def test_an_image_beyond_the_limit_is_refused_with_its_size_and_a_fix():
     with pytest.raises(ImageError) as error:
         read_image(png_that_says_it_has(40_000, 30_000))
     assert str(error.value) == (

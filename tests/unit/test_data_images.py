@@ -148,9 +148,9 @@ def test_all_chance_is_torchs(augment):
 
 def test_only_stronger_presets_change_colors():
     torch.manual_seed(0)
-    grey = Image.new("RGB", (40, 40), (100, 150, 200))
+    gray = Image.new("RGB", (40, 40), (100, 150, 200))
     seen = {
-        augment: {tuple(transform(grey)[:, 12, 12].tolist()) for _ in range(30)}
+        augment: {tuple(transform(gray)[:, 12, 12].tolist()) for _ in range(30)}
         for augment in ("light", "standard", "strong")
         for transform in [train_transform(augment, 24, (0, 0, 0))]
     }

@@ -67,15 +67,15 @@ def test_the_narrowest_common_range_that_contains_all_values(low, high, kind, na
     shown = np.asarray(image)
     assert (values.name, image.mode) == (name, "RGB")
     assert (shown.min(), shown.max()) == (black, white)
-    grey = shown[..., 0].ravel().astype(int)
-    assert (np.diff(grey) >= 0).all()  # and brighter pixels stay brighter
+    gray = shown[..., 0].ravel().astype(int)
+    assert (np.diff(gray) >= 0).all()  # and brighter pixels stay brighter
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "grey"), [(7, "uint16", 7), (-5, "int32", 63), (0.5, "float32", 128)]
+    ("value", "kind", "gray"), [(7, "uint16", 7), (-5, "int32", 63), (0.5, "float32", 128)]
 )
-def test_a_constant_image(value, kind, grey):
-    assert to_rgb(ramp(value, value, kind)).getextrema() == ((grey, grey),) * 3
+def test_a_constant_image(value, kind, gray):
+    assert to_rgb(ramp(value, value, kind)).getextrema() == ((gray, gray),) * 3
 
 
 def test_values_that_are_not_numbers():

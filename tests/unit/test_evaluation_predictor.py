@@ -131,7 +131,7 @@ def test_logits_are_bit_for_bit_those_of_the_plain_pipeline(tmp_path, target):
 
 def test_probabilities_are_the_scores_of_the_plain_pipeline(tmp_path):
     folder = save_vit(tmp_path / "model")
-    images = [Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue")]
+    images = [Image.new("RGB", (40, 30), color) for color in ("red", "green", "blue")]
     expected = pipeline("image-classification", str(folder), device="cpu")(images, top_k=3)
     classifier = load_classifier(folder)
     scores = probabilities(np.stack(list(compute_logits(classifier, images))), "single_label")

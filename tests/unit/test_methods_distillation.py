@@ -56,8 +56,8 @@ def test_the_gradient_keeps_its_size_at_a_high_temperature():
     wanted = torch.tensor([[0.0, 0.2, -0.4]])
     distillation_loss(student, wanted, "single_label", 1000.0).sum().backward()
     # Hinton et al.: at a high temperature it is the difference of the centered logits, divided by the classes.
-    centred = [(each - each.mean()) / 3 for each in (student.detach()[0], wanted[0])]
-    assert student.grad[0].tolist() == pytest.approx((centred[0] - centred[1]).tolist(), rel=1e-2)
+    centered = [(each - each.mean()) / 3 for each in (student.detach()[0], wanted[0])]
+    assert student.grad[0].tolist() == pytest.approx((centered[0] - centered[1]).tolist(), rel=1e-2)
 
 
 def test_labels_and_teacher_share_the_loss():

@@ -258,7 +258,7 @@ def test_other_labels_weigh_each_micro_batch_by_its_share(tiny_model, target):
     assert alignment.step_losses[0].item() == pytest.approx(coral_loss(features[:2], features[2:]).item() / 2)
 
 
-def train_judge(alignment, state, **optimizer):
+def step_domain_classifier(alignment, state, **optimizer):
     """Call the callbacks around a step of the optimizer as the Trainer does."""
     given = SimpleNamespace(**{"step_was_skipped": False, "scaler": None, **optimizer})
     alignment.on_pre_optimizer_step(ALONE, state, None, optimizer=given)
@@ -297,7 +297,7 @@ def test_the_domain_classifier_resumes_bit_for_bit(tiny_model, tmp_path):
         alignment.alignment_loss(
             torch.randn(4, 16, generator=torch.Generator().manual_seed(seed)), torch.ones(3, 16)
         ).backward()
-        train_judge(alignment, state)
+        step_domain_classifier(alignment, state)
 
     straight, model = alignment_of(tiny_model("vit"), "dann"), tiny_model("vit")
     for seed in range(4):

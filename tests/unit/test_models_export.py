@@ -34,7 +34,7 @@ def square_processor(size):
     return ViTImageProcessor(size={"height": size, "width": size})
 
 
-def grey(size=(100, 70)):
+def gray(size=(100, 70)):
     return Image.new("RGB", size, (120, 120, 120))
 
 
@@ -140,14 +140,14 @@ def test_the_image_size_of_a_timm_checkpoint_is_set_for_training_too(timm_checkp
     processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     set_image_size(processor, config, 48)
     assert config.pretrained_cfg["input_size"] == [3, 48, 48]
-    assert processor_transform(processor)(grey()).shape == (3, 48, 48)
+    assert processor_transform(processor)(gray()).shape == (3, 48, 48)
     assert tuple(processor.data_config["input_size"]) == (3, 48, 48)
 
 
 def test_the_image_size_of_a_checkpoint_with_a_square_size():
     processor = square_processor(32)
     set_image_size(processor, None, 48)
-    assert processor_transform(processor)(grey()).shape == (3, 48, 48)
+    assert processor_transform(processor)(gray()).shape == (3, 48, 48)
 
 
 def test_the_image_size_of_a_checkpoint_that_crops_keeps_its_crop_fraction():
@@ -157,7 +157,7 @@ def test_the_image_size_of_a_checkpoint_that_crops_keeps_its_crop_fraction():
         {"shortest_edge": 128},
         {"height": 112, "width": 112},
     )
-    assert processor_transform(processor)(grey((300, 200))).shape == (3, 112, 112)
+    assert processor_transform(processor)(gray((300, 200))).shape == (3, 112, 112)
 
 
 def test_the_crop_of_a_timm_checkpoint_is_set(timm_checkpoint):
@@ -204,4 +204,4 @@ def test_without_an_image_size_the_checkpoints_stays(timm_checkpoint):
     processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     set_image_size(processor, config, None)
     assert config.pretrained_cfg == before
-    assert processor_transform(processor)(grey()).shape == (3, 32, 32)
+    assert processor_transform(processor)(gray()).shape == (3, 32, 32)

@@ -35,15 +35,15 @@ def test_each_class_has_its_turn():
 
 
 def test_the_original_comes_first_and_then_its_versions():
-    red, blue = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
+    red, blue = (Image.new("RGB", (40, 30), color) for color in ("red", "blue"))
     sheet = np.asarray(
         contact_sheet([PreviewRow("soup", red, [blue, red]), PreviewRow("cake", blue, [red, red])])
     )
-    colours = [
+    colors = [
         [sheet[8 + 18 + row * 186 + 5, 8 + column * 168 + 5].tolist() for column in range(3)]
         for row in range(2)
     ]
-    assert colours == [
+    assert colors == [
         [[255, 0, 0], [0, 0, 255], [255, 0, 0]],
         [[0, 0, 255], [255, 0, 0], [255, 0, 0]],
     ]
@@ -68,8 +68,8 @@ def test_the_sheet_shows_the_examples_of_the_first_epochs(tmp_path, squares, tim
     )
     assert first.shape == (8 + 18 + 3 * 186, 8 + 3 * 168, 3)
     assert (first == again).all()
-    colours = [first[8 + 18 + row * 186 + 5, 8 + 5].tolist() for row in range(3)]
-    assert [int(np.argmax(colour)) for colour in colours] == [
+    colors = [first[8 + 18 + row * 186 + 5, 8 + 5].tolist() for row in range(3)]
+    assert [int(np.argmax(color)) for color in colors] == [
         2,
         1,
         0,

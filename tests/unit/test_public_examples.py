@@ -53,8 +53,8 @@ def workplace(tmp_path_factory, reviews, squares, timm_checkpoint, tiny_model, t
     tiny_tokenizer(folder / "bert")
     for name in ("reviews.csv", "other.csv"):
         (folder / name).write_bytes(reviews.read_bytes())
-    for name, colour in (("a.jpg", (200, 50, 40)), ("b.jpg", (40, 60, 200))):
-        Image.new("RGB", (40, 40), colour).save(folder / name)
+    for name, color in (("a.jpg", (200, 50, 40)), ("b.jpg", (40, 60, 200))):
+        Image.new("RGB", (40, 40), color).save(folder / name)
     (folder / "reviews.yaml").write_text(REVIEWS, encoding="utf-8")
     photos = PHOTOS.replace("MODEL", str(timm_checkpoint)).replace("DATA", str(squares))
     (folder / "photos.yaml").write_text(photos, encoding="utf-8")

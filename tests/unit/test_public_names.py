@@ -38,16 +38,16 @@ assert same is stages.build_plan is hf_finetune.build_plan
     ],
 )
 def test_plan_and_run_can_be_called_whatever_was_imported_before(tmp_path, first):
-    assert said_by_a_fork(first + CHECK, tmp_path / "said") == ""
+    assert error_in_fork(first + CHECK, tmp_path / "said") == ""
 
 
 def test_a_fork_reports_its_error(tmp_path):
-    assert "no module of that name" in said_by_a_fork(
+    assert "no module of that name" in error_in_fork(
         "raise ImportError('no module of that name')", tmp_path / "said"
     )
 
 
-def said_by_a_fork(code, said):
+def error_in_fork(code, said):
     """Run code in a fork with the dependencies but not the package imported; return the error that it ends with."""
     said.touch()
     child = os.fork()

@@ -52,7 +52,7 @@ def refusal(call, *args, **options):
     return str(caught.value)
 
 
-def laughs(first, link):
+def nested_aliases(first, link):
     """Write twenty fields, each of nine aliases of the one before it."""
     return f"a0: &a0 {first}\n" + "".join(
         f"a{n}: &a{n} {link.format(','.join([f'*a{n - 1}'] * 9))}\n" for n in range(1, 20)
@@ -61,7 +61,7 @@ def laughs(first, link):
 
 @pytest.mark.parametrize(("first", "link"), [("[x]", "[{}]"), ("{x: 1}", "{{<<: [{}]}}")])
 def test_aliases_of_aliases_are_counted_and_not_written_out(recipe, first, link):
-    path = recipe(laughs(first, link))
+    path = recipe(nested_aliases(first, link))
     message = refusal(load_recipe, path)
     assert message.startswith(f"{path} {ALIASED}. Got ")
     assert float(message.rpartition("Got ")[2].rstrip(".")) > 9**19

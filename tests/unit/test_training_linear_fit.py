@@ -21,8 +21,8 @@ def blobs(classes=3, features=6, each=20, distance=2.0, seed=0):
     """Return points around a center for each class; the features differ in mean and scale."""
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), each)
-    centres = distance * random.normal(size=(classes, features))
-    points = centres[labels] + random.normal(size=(len(labels), features))
+    centers = distance * random.normal(size=(classes, features))
+    points = centers[labels] + random.normal(size=(len(labels), features))
     return points * np.geomspace(0.1, 50, features) + np.arange(features), labels
 
 
