@@ -12,7 +12,7 @@ from functools import reduce
 from importlib import import_module
 
 REPLACED = "HF_FINETUNE_TESTS_REPLACED"
-"""Environment variable that tells launched processes which defence to replace, as ``module:name=function``."""
+"""Environment variable that sets the defence that launched processes replace, as ``module:name=function``."""
 
 
 def replace(target, by=None, put=setattr):

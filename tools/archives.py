@@ -69,7 +69,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
         archive: Archive to download.
         folder: Where archives are kept. Made if missing. The archive appears in it whole or not at all.
     Raises:
-        AssetError: If pip cannot fetch it, or what came is not what was asked for.
+        AssetError: If pip cannot fetch it, or the download is not the requested archive.
     """
     place = folder / archive.file
     if place.is_file():

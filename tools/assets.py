@@ -259,7 +259,7 @@ def make(asset: Asset, to: Path) -> Path:
     """Return the asset's folder below `to`; make it unless it exists there undamaged.
 
     Raises:
-        AssetError: If the archive cannot be had or does not hold what is expected.
+        AssetError: If the archive is not available or lacks expected content.
     """
     place = to / asset.folder
     heading = f"# layout {LAYOUT}, from {asset.archive.file}, SHA-256 {asset.archive.sha256}"

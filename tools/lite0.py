@@ -65,7 +65,7 @@ def translate(weights: Mapping[str, Tensor], model: EfficientNet) -> dict[str, T
 
     Args:
         weights: The published state dict.
-        model: The timm model they are for; its own weights are only looked at.
+        model: The timm model they are for; its own weights are only read.
     Raises:
         AssetError: If the names or the shapes differ from the model's, listing every difference.
     """

@@ -15,7 +15,7 @@ def served(words, folder, log):
     Args:
         words: The program and its arguments.
         folder: Where it runs.
-        log: File for what it says of errors.
+        log: File for its standard error.
     """
     environment = {
         **os.environ,

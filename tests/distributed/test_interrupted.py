@@ -16,7 +16,7 @@ from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.run import run
 
 STAGES = ("01-head", "02-all")
-# torchelastic looks every 0.1 seconds, tells the others to end, and kills them after 30 seconds; the rest is start-up.
+# torchelastic looks every 0.1 seconds, terminates the others, and kills them after 30 seconds; the rest is start-up.
 # Without the package a process waits 30 minutes for one that is stuck.
 SECONDS_TO_END = 180
 

@@ -17,7 +17,7 @@ from hf_finetune.recipe import parse_recipe
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory, squares, reviews, tiny_model, bert_checkpoint):
-    """Return a function that makes a recipe for images or texts with such fields of the model."""
+    """Return a function that makes a recipe for images or texts with the given fields of the model."""
     vit = tmp_path_factory.mktemp("vit")
     tiny_model("timm/test_vit").save_pretrained(vit)
     tiny = {

@@ -48,7 +48,7 @@ class Runs:
         return self.cases[key]
 
     def run(self, task, target=FIRST_TARGET):
-        """Return a case, its finished run, and a record of what each stage changed."""
+        """Return a case, its finished run, and a record of the changes of each stage."""
         key = (task.name, target.name)
         if key not in self.runs:
             record = Record()

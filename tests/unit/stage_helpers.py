@@ -179,14 +179,14 @@ def train_stages(
         compute_metrics: Metrics on them.
         best_metric: Metric that chooses the checkpoint; higher is better.
         callbacks: Further callbacks of each stage.
-        collator: Makes a batch.
+        collator: Function that makes a batch.
         speed: Precision, layout and compilation.
         watched: Whether to record each stage, which takes time.
         pretrained: Weights of the checkpoint, for l2_sp.
         changes: Fields of each stage.
 
     Returns:
-        The plan of each stage, and what was seen of it.
+        The plan and the record of each stage.
     """
     fields = {"lr": 0.01, "weight_decay": 0.05, "layer_decay": 0.5, "batch_size": 4, "clip": None}
     length = {} if "epochs" in changes else {"max_steps": 2}

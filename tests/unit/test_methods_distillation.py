@@ -18,7 +18,7 @@ from hf_finetune.training.trainer import SingleStageTrainer
 
 
 def told(logits, temperature=2.0, weight=0.25):
-    """Return a teacher with these logits."""
+    """Return a teacher with the given logits."""
     teacher = Teacher(torch.nn.Linear(1, 1), [0, 1], temperature, weight)
     teacher.logits = torch.tensor(logits)
     return teacher

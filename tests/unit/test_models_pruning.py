@@ -117,7 +117,7 @@ def test_other_shape_differences_than_narrower_feed_forward_layers_are_refused(s
 @pytest.mark.parametrize("name", [*TEXTS, *IMAGES])
 def test_removing_inactive_neurons_keeps_the_outputs(tiny_model, name):
     model = tiny_model(name)
-    with torch.no_grad():  # the standard deviation of 0.02 that models begin with hides what a layer does
+    with torch.no_grad():  # the initial standard deviation of 0.02 hides the effect of a layer
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     before = logits_of(model, name)

@@ -1,4 +1,4 @@
-"""Paths of recipes and commands that are too long for the file system are reported as such."""
+"""Paths of recipes and commands that are too long for the file system are reported clearly."""
 
 from pathlib import Path
 
