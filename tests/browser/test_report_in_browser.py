@@ -89,7 +89,7 @@ def test_letters_of_figures_can_be_read_on_a_phone(visit, reports):
     assert min(heights) >= 7
 
 
-def test_the_scheme_of_the_machine_is_followed(visit, reports):
+def test_the_report_follows_the_color_scheme_of_the_system(visit, reports):
     def lightness(scheme, query):
         page = visit(address_of(reports, "three"), color_scheme=scheme)
         said = page.locator(query).first.evaluate(
@@ -178,7 +178,7 @@ def test_a_script_in_the_data_stays_text(visit, tmp_path):
     assert page.locator("svg text", has_text="</script>").count() > 0
 
 
-def test_a_script_that_got_in_would_not_run(visit, reports, tmp_path):
+def test_an_injected_script_would_not_run(visit, reports, tmp_path):
     source = (reports / "three.html").read_text(encoding="utf-8")
     broken = source.replace("<main>", "<main><script>document.title = 'taken over'</script>")
     (tmp_path / "report.html").write_text(broken, encoding="utf-8")

@@ -101,7 +101,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(sharded, tmp_path, recipe):
     )
 
 
-def test_a_timm_model_with_batch_norms_is_divided_too(tmp_path, squares, timm_checkpoint):
+def test_a_timm_model_with_batch_norms_is_sharded_too(tmp_path, squares, timm_checkpoint):
     recipe = image_recipe(squares, timm_checkpoint)
     done = spread(tmp_path, recipe, 2, mode="fsdp")
     assert done.code == 0, done.err[-4000:]

@@ -232,7 +232,7 @@ def test_a_folder_that_is_no_run(hub, finished, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["reviews", "me/re views", "me/a--b", "a/b/c", "me/", "me/x.git", "me/.."])
-def test_a_name_that_the_hub_cannot_have(hub, finished, name):
+def test_a_name_that_is_invalid_on_the_hub(hub, finished, name):
     assert refused(plan_publication, finished, name) == (
         f"--to must be a repository, NAMESPACE/NAME. Got {name!r}. For example me/dish-recognizer: "
         "letters, digits, '-', '_' and '.'."

@@ -231,7 +231,7 @@ def test_a_sparse_model_resumes_bit_for_bit(tmp_path, sparse_recipe, sparse_run,
     assert_equal_runs(sparse_run[0].folder, tmp_path / "run")
 
 
-def test_a_pruning_that_is_done_is_not_changed(tmp_path, sparse_recipe):
+def test_a_completed_pruning_is_not_changed(tmp_path, sparse_recipe):
     interrupt(sparse_recipe, tmp_path / "run", Stop("last", 2, "begin"))
     other = with_stages(sparse_recipe, {}, {"compress": 0.5}, {})
     told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True, allow_changes=True))

@@ -248,7 +248,7 @@ def test_a_stage_restarts_with_another_weight(tmp_path, adapted):
 
 
 @pytest.mark.parametrize("method", ["dann", "continue_pretraining"])
-def test_each_fold_of_a_cross_validation_adapts_too(tmp_path, adapted, method):
+def test_each_fold_of_a_cross_validation_has_domain_adaptation(tmp_path, adapted, method):
     quick_run(adapted("text", method, evaluation={"folds": 2, "linear_probe": None}), tmp_path / "run")
     for fold in ("1-of-2", "2-of-2"):
         folder = tmp_path / "run" / "folds" / fold

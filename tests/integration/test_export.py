@@ -55,7 +55,7 @@ def test_predictions_are_those_of_the_run(tmp_path, finished, kind, load):
     assert found.scores == pytest.approx(expected.scores, abs=1e-4)
 
 
-def test_int8_is_compared_and_not_refused(tmp_path, finished):
+def test_int8_differences_are_reported_but_not_refused(tmp_path, finished):
     needs_onnx()
     result = export(finished, quantize="int8", output=tmp_path / "out")
     assert result.report["quantize"] == "int8"

@@ -71,7 +71,7 @@ def test_a_report_is_self_contained(reports, kind):
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_names_in_a_report_are_there_once_and_figures_are_described(reports, kind):
+def test_ids_in_a_report_are_unique_and_figures_are_described(reports, kind):
     page = Page((reports / kind / "report.html").read_text(encoding="utf-8"))
     names = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(names) == len(set(names))

@@ -50,7 +50,7 @@ def test_the_baseline_uses_the_cache_of_a_stage(tmp_path, image_recipe, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_calibrated_model_gives_its_probabilities_to_everyone(request, tmp_path, kind):
+def test_a_calibrated_model_gives_calibrated_probabilities_in_any_library(request, tmp_path, kind):
     recipe, plain = request.getfixturevalue(f"{kind}_run")
     done = quick_run(with_evaluation(recipe, calibrate=True), tmp_path / "run")
     content = metrics_of(done.folder)
@@ -113,7 +113,7 @@ def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, m
         assert before["validation"] == after["validation"] and before["best_step"] == after["best_step"]
 
 
-def test_folds_are_run_each_and_summed_up(tmp_path, text_recipe):
+def test_folds_are_run_and_summarized(tmp_path, text_recipe):
     done = quick_run(with_evaluation(text_recipe(), folds=3), tmp_path / "run")
     found = metrics_of(done.folder)["cross_validation"]
     parts = [metrics_of(tmp_path / "run" / "folds" / f"{number}-of-3") for number in (1, 2, 3)]

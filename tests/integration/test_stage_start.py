@@ -74,7 +74,7 @@ def test_it_ends_early_if_no_epoch_improves_on_the_initial_weights(tmp_path, rec
     assert "Stage all: no epoch improved on the initial weights" in caplog.text
 
 
-def test_the_moments_that_are_carried_on_are_those_of_the_start(tmp_path, recipe):
+def test_the_carried_moments_are_those_of_the_initial_weights(tmp_path, recipe):
     carries = {"train": "head", "carry_optimizer": True}
     again = {**FIRST, "name": "again", "lr": 0.01, "carry_optimizer": True}
     folder = quick_run(with_last(recipe, again, **carries), tmp_path / "run").folder

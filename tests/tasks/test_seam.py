@@ -103,7 +103,7 @@ def test_a_new_modality_passes_the_conformance_suite():
     assert re.search(r"2\d passed", done.stdout)
 
 
-def test_a_modality_that_comes_too_late_is_refused():
+def test_a_modality_that_is_registered_too_late_is_refused():
     known = next(iter(MODALITIES.values()))
     with pytest.raises(ValueError, match=r"registered too late: .* before hf_finetune\.recipe is imported"):
         MODALITIES.add(known)

@@ -39,7 +39,7 @@ def effect(setting, seed, right, group="heads-dishes", **given):
     return Effect(group, setting, seed, "d", float(right.mean()), pack(right), (), len(right), **given)
 
 
-def test_the_long_tail_falls_by_equal_factors_from_class_to_class(tmp_path):
+def test_class_sizes_of_the_long_tail_decrease_by_a_constant_factor(tmp_path):
     one, other = (data.long_tail(tmp_path / str(seed), seed) for seed in (0, 1))
     sizes = sorted(labels(one, "train").values(), reverse=True)
     assert len(sizes) == 81

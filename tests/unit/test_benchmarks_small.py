@@ -53,7 +53,7 @@ def read(path):
         return [(each["id"], each["text"], each["label"]) for each in csv.DictReader(file)]
 
 
-def test_of_each_class_a_share_is_held_out_and_small_classes_are_left_out(monkeypatch, tmp_path):
+def test_a_share_of_each_class_is_held_out_and_small_classes_are_excluded(monkeypatch, tmp_path):
     found = {"few": texts(14, "few"), "many": texts(100, "many"), "some": texts(20, "some")}
     known_set(monkeypatch, found)
     folder = make("known", tmp_path)

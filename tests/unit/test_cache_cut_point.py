@@ -158,7 +158,7 @@ def test_a_cut_point_with_different_outputs_is_refused(tiny_model):
         verify(model, replace(cut, skipped=(*cut.skipped, beyond)), batches[0])
 
 
-def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
+def test_a_model_that_cannot_process_a_shortened_text_has_no_cut_point():
     class Refuses(torch.nn.Module):
         def forward(self, input_ids):
             raise ValueError("Each example must contain at least one <eos> token.")

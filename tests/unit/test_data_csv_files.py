@@ -270,7 +270,7 @@ def test_texts_of_several_lines_are_not_taken_for_rows(file):
 
 
 @pytest.mark.parametrize("cell", ["two\rlines", "two\nlines"])
-def test_a_line_break_in_a_cell_without_quotes_is_not_taken_for_an_empty_cell(file, cell):
+def test_an_unquoted_line_break_is_not_mistaken_for_an_empty_cell(file, cell):
     assert "quote each cell that contains a line break" in problem(file, f"text,label\na,x\n{cell},y\nb,y\n")
 
 

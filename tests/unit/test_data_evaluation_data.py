@@ -100,7 +100,7 @@ def test_many_unknown_labels_are_one_problem(tmp_path):
     )
 
 
-def test_the_columns_of_training_are_read_where_the_data_has_them(tmp_path, caplog):
+def test_the_columns_of_training_are_used_if_the_data_has_them(tmp_path, caplog):
     memory = {"text": "premise", "text_pair": "hypothesis", "label": "gold"}
     rows = [{"premise": "a", "hypothesis": "b", "text": "no", "gold": "pos", "label": "neg"}]
     (tmp_path / "a.jsonl").write_text(json.dumps(rows[0]) + "\n")

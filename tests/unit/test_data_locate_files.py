@@ -88,7 +88,7 @@ def test_files_without_a_table_are_ignored(tmp_path):
     ]
 
 
-def test_a_damaged_file_of_a_split_stays_an_error(tmp_path):
+def test_a_damaged_file_of_a_split_is_an_error(tmp_path):
     (tmp_path / "test.json").write_text('[{"text": "a",')
     (tmp_path / "train.csv").write_text(TABLE)
     with pytest.raises(InputError, match=r"test\.json must be readable as json"):

@@ -220,7 +220,7 @@ def test_the_result_depends_on_the_seed_only(tmp_path):
     assert first.fingerprint != other.fingerprint
 
 
-def test_the_fingerprint_is_of_contents_and_labels_not_of_places(tmp_path):
+def test_the_fingerprint_depends_on_contents_and_labels_and_not_on_paths(tmp_path):
     def fingerprint(folder, change=None):
         write_pictures(tmp_path / folder, ["a", "b"], 5)
         if change:

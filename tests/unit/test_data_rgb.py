@@ -154,7 +154,7 @@ EXIF = {
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
 @pytest.mark.parametrize("exif", EXIF.values(), ids=EXIF)
-def test_damaged_metadata_does_not_matter(mode, exif):
+def test_damaged_metadata_is_ignored(mode, exif):
     info = PngImagePlugin.PngInfo()
     info.add_text("Raw profile type exif", exif)
     image = Image.new("RGB", (4, 2), (200, 100, 50)).convert(mode)

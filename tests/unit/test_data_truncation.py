@@ -133,7 +133,7 @@ def test_a_plan_without_truncated_texts_does_not_mention_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_keeps_the_note_and_its_evaluation_counts_too(tmp_path, caplog):
+def test_a_run_saves_the_note_and_its_evaluation_counts_truncated_texts_too(tmp_path, caplog):
     caplog.set_level("INFO", "hf_finetune")
     run(recipe(tmp_path, rows(20)), tmp_path / "run")
     assert NOTE in caplog.messages

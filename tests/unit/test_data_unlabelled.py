@@ -87,7 +87,7 @@ def test_of_saved_splits_the_training_split_is_used_with_a_warning(tmp_path):
     assert load(tmp_path / "only").dataset["text"][:] == ["of test", "b"]
 
 
-def test_named_columns_are_taken_and_those_of_labels_and_groups_are_not_missed(tmp_path):
+def test_named_columns_are_used_and_columns_of_labels_and_groups_are_not_required(tmp_path):
     (tmp_path / "pairs.csv").write_text("body,other,text\na,b,c\n", encoding="utf-8")
     columns = {"text": "body", "text_pair": "other", "label": "stars", "group": "user"}
     found = load_unlabeled(

@@ -89,7 +89,7 @@ def test_all_passed_or_skipped_is_healthy(tmp_path):
     assert lines[-1] == "2 checks in 7 s: 1 passed, 1 skipped."
 
 
-def test_a_check_that_breaks_off_is_a_failed_row_and_the_others_still_run(tmp_path, monkeypatch):
+def test_a_check_that_raises_an_error_is_a_failed_row_and_the_others_still_run(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_FINETUNE_TRACEBACK", raising=False)
 
     def broken(folder):

@@ -62,7 +62,7 @@ def test_a_stage_that_fits_its_head_is_examined_in_steps(tmp_path, bert_checkpoi
     assert found.measured.startswith("2 steps changed 2 planned parameters; ")
 
 
-def test_the_models_that_are_examined_are_not_changed(tmp_path, subject):
+def test_checked_models_are_not_changed(tmp_path, subject):
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     check_stage(subject, 1, tmp_path / "stage")
     check_loss_scaling(subject, tmp_path / "scaling")

@@ -66,7 +66,7 @@ def test_single_label_predictions(texts):
     assert found[0].scores != found[1].scores
 
 
-def test_multi_label_predictions_name_the_classes_from_a_half_on(tmp_path):
+def test_multi_label_predictions_are_the_classes_from_a_half_on(tmp_path):
     classifier = load_classifier(save_bert(tmp_path, ("dull", "long", "loud"), "multi_label"))
     torch.nn.init.zeros_(classifier.pipe.model.classifier.weight)
     classifier.pipe.model.classifier.bias.data = torch.tensor([2.0, 0.0, -2.0])

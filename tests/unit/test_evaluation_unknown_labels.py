@@ -112,7 +112,7 @@ def test_a_fit_leaves_them_out_for_each_class():
     assert np.corrcoef(logits[seen], LABELS[seen, 2])[0, 1] > 0
 
 
-def test_a_fit_to_weights_and_probabilities_is_that_to_repeated_examples():
+def test_a_fit_to_weights_and_probabilities_equals_one_to_repeated_examples():
     features = RNG.normal(size=(30, 4))
     classes = RNG.integers(0, 3, 30)
     times = RNG.integers(0, 4, 30)

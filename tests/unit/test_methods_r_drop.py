@@ -30,7 +30,7 @@ def published(one, other):
     return (p_loss.sum() + q_loss.sum()) / 2
 
 
-def test_the_disagreement_is_that_of_the_authors_code():
+def test_the_divergence_equals_that_of_the_authors_code():
     found = symmetric_kl(ONE, OTHER, "single_label")
     assert found.shape == (6,)
     torch.testing.assert_close(found.sum(), published(ONE, OTHER))

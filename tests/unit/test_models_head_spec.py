@@ -153,7 +153,7 @@ def test_a_new_head_follows_from_the_seed_and_not_from_the_architecture(checkpoi
     assert one.classifier.pool.query.tolist() == [[0.0] * 16]
 
 
-def test_a_checkpoint_with_such_a_head_is_a_checkpoint_again(exported):
+def test_a_checkpoint_with_such_a_head_can_be_fine_tuned_again(exported):
     """With the same labels the head is kept, with others it is new; a linear head takes its place."""
     for name in ("bert", "timm/test_resnet"):
         kind = modality(name)

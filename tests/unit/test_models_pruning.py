@@ -54,7 +54,7 @@ def places_of(model, narrow):
 # --- Choice of neurons -------------------------------------------------------------------------------------------
 
 
-def test_the_neurons_stay_whose_weights_in_and_out_are_largest():
+def test_neurons_with_the_largest_input_and_output_weights_are_kept():
     # The norms of the weights in are 5, 1, 2 and 10, of those out 0.1, 5, 1 and 1: the products 0.5, 5, 2 and 10.
     weights = {
         "layer.0.up.weight": torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0], [6.0, 8.0]]),

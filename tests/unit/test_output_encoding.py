@@ -49,7 +49,7 @@ def test_piped_input_is_read_as_utf8(place):
     assert done.stdout.decode() == f"{'寿司'!a}\n"
 
 
-def test_a_terminal_gets_escapes_for_characters_that_it_lacks():
+def test_characters_that_a_terminal_lacks_are_escaped():
     code = "from hf_finetune.cli.display import use_utf8; use_utf8(); print('寿')"
     ours, theirs = pty.openpty()
     subprocess.run(

@@ -63,7 +63,7 @@ def test_a_step_reads_no_more_numbers_than_the_stock_trainers(tmp_path, tiny_mod
     assert max(our[1:-1]) <= max(stocks[1:-1])
 
 
-def test_a_number_that_is_read_is_counted():
+def test_a_value_read_from_the_device_is_counted():
     reads = Reads()
     with reads:
         value = torch.ones(2).sum()

@@ -50,7 +50,7 @@ def test_a_stage_that_leaves_its_depth_open_trains_the_adapter_where_there_is_on
     assert filled[0].train == "lora" and notes == ("stages[0].train is lora: the model's adapter.",)
 
 
-def test_a_depth_that_is_given_stays():
+def test_an_explicit_depth_is_kept():
     stages = (stage("head"), stage("last:1"))
     assert fill_selectors(stages, LAYOUT, DEFAULTS) == (stages, ())
 

@@ -67,6 +67,6 @@ def test_every_field_of_a_stage_is_passed_on():
     assert {stage.epochs for stage in write_stages(strategy(epochs=0.5), 2)} == {0.5}
 
 
-def test_the_first_stage_has_no_optimizer_to_carry_on_with():
+def test_the_first_stage_has_no_optimizer_state_to_carry():
     stages = write_stages(strategy(carry_optimizer=True), 2)
     assert [stage.carry_optimizer for stage in stages] == [False, True, True]

@@ -250,7 +250,7 @@ def test_long_and_circular_values_are_cut_short():
     assert len(said(image(model={"path": list(range(10_000))}))[0]) < 100
 
 
-def test_an_error_that_has_no_wording_of_ours_is_still_a_clause():
+def test_an_error_without_a_message_of_the_package_is_still_a_clause():
     class Dated(BaseModel):
         seed: bytes
 
@@ -260,7 +260,7 @@ def test_an_error_that_has_no_wording_of_ours_is_still_a_clause():
     assert [str(problem) for problem in problems_of(caught.value)] == ["seed must be a valid bytes. Got 5."]
 
 
-def test_no_wording_of_pydantic_shows():
+def test_messages_contain_no_wording_of_pydantic():
     texts = [line for recipe, _ in SINGLE for line in said(recipe)]
     assert not [
         line for line in texts if re.search(r"Input should|Value error|valid (string|integer)|pydantic", line)

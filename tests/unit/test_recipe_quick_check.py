@@ -101,7 +101,7 @@ def test_which_paths_can_only_be_local(folder, path, local):
         ("nobody/films.cvs", False),
     ],
 )
-def test_a_name_like_that_of_a_data_file_that_is_here_is_no_hub_id(folder, name, local):
+def test_a_name_similar_to_an_existing_data_file_is_no_hub_id(folder, name, local):
     (folder / "films.csv").write_text("text,label\n", encoding="utf-8")
     (folder / "film.json").write_text("[]", encoding="utf-8")
     assert is_local(name) == local

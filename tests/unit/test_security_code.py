@@ -92,7 +92,7 @@ def test_no_spelling_of_a_script_path_bypasses_the_check(tmp_path, monkeypatch, 
     assert not canary.ran
 
 
-def test_a_copy_in_the_cache_of_evaluate_is_not_run_either(monkeypatch, canary):
+def test_a_script_in_the_cache_of_evaluate_is_not_run_either(monkeypatch, canary):
     folder = Path(evaluate.config.HF_MODULES_CACHE) / "evaluate_modules" / "metrics" / "cached" / ("a" * 64)
     canary.script(folder / "cached.py", METRIC)
     assert refused(check_metric_names, ["cached"], "single_label").endswith(

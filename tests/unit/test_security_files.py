@@ -101,7 +101,7 @@ def test_pickled_weights_that_are_tensors_are_read(tmp_path):
         ),
     ],
 )
-def test_a_timm_config_names_no_other_checkpoint(tmp_path, canary, changes, reason):
+def test_a_timm_config_refers_to_no_other_checkpoint(tmp_path, canary, changes, reason):
     folder = save_timm(tmp_path / "model")
     torch.save({"x": canary}, tmp_path / "evil.pth")
     change_json(folder / "config.json", **json.loads(json.dumps(changes).replace("{}", str(tmp_path))))
@@ -264,7 +264,7 @@ def test_formulas_in_names_and_classes_are_text(tmp_path):
     assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@"))]
 
 
-def test_classes_and_names_do_not_leave_their_place_in_a_card():
+def test_classes_and_names_are_escaped_in_a_card():
     hostile = "tea\r# Heading\u2028<img src=x onerror=alert(1)>`"
     stage = {"name": "head", "train": "head", "epochs": 1, "lr": 0.1}
     content = {"task": "image-classification", "model": "timm/x", "data": "x", "stages": [stage]}

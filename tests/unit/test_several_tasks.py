@@ -284,7 +284,7 @@ def inputs_for(name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_joined_model_gives_the_logits_of_each_task_and_each_can_be_taken_out_of_it(tiny_model, name):
+def test_a_joint_model_gives_the_logits_of_each_task_and_can_be_split_by_task(tiny_model, name):
     models = {
         "type": tiny_model(name, num_labels=3),
         "b": tiny_model(name, num_labels=2),

@@ -24,7 +24,7 @@ def refusal():
     return str(caught.value)
 
 
-def test_deepspeed_that_is_not_installed_is_named(monkeypatch):
+def test_a_missing_deepspeed_is_reported(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setattr(processes, "is_deepspeed_available", lambda: False)
     assert refusal() == (

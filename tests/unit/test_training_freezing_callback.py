@@ -111,7 +111,7 @@ class Texts(torch.utils.data.Dataset):
         return {"input_ids": self.tokens[index], "labels": index % 3}
 
 
-def test_a_callback_that_is_added_later_freezes_all_the_same(tmp_path, tiny_model):
+def test_a_callback_that_is_added_later_still_freezes(tmp_path, tiny_model):
     """Trap 4: without on_init_end the stock optimizer holds all parameters; the frozen ones have no gradient."""
     for phases in ("head", {0: "head"}):
         model, snapshots = tiny_model("timm/test_resnet"), Snapshots()

@@ -71,7 +71,7 @@ def test_weighted_classes_are_scikit_learns(classes):
     )
 
 
-def test_of_several_labels_members_have_the_weight_of_their_class():
+def test_with_several_labels_positives_have_the_weight_of_their_class():
     features, labels = blobs(2, distance=0.5)
     several = np.stack([labels, 1 - labels], axis=1)
     found = fit_linear(features, several, "multi_label", 2, (0.3,), class_weights=[4.0, 1.0])
@@ -132,7 +132,7 @@ def test_features_that_never_change_leave_the_biases_alone():
     )
 
 
-def test_a_class_without_examples_is_never_named():
+def test_a_class_without_examples_is_never_predicted():
     features, labels = blobs(2)
     found = fit_linear(features, np.where(labels == 1, 3, 0), "single_label", 4, (1.0,))
     assert found.weight[[1, 2]].tolist() == np.zeros((2, 6)).tolist()

@@ -66,7 +66,7 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path, tiny_model,
     why="A model follows `train()` again after its stage",
     by=ignored_in_a_stage,
 )
-def test_a_model_follows_train_again_when_its_stage_is_over(tmp_path, tiny_model):
+def test_a_model_follows_train_again_after_its_stage(tmp_path, tiny_model):
     model = tiny_model("timm/test_resnet")
     train_stages(model, tmp_path, ["head"])
     assert all(module.training for module in model.train().modules())

@@ -327,7 +327,7 @@ def test_the_loss_of_continuous_targets_is_the_mean_squared_error():
     torch.testing.assert_close(loss_for("regression")({"logits": LOGITS[:, :1]}, amounts), expected)
 
 
-def test_the_loss_of_half_precision_logits_is_computed_in_full():
+def test_the_loss_of_half_precision_logits_is_computed_in_fp32():
     loss = loss_for("single_label")({"logits": LOGITS.bfloat16()}, CLASSES)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, functional.cross_entropy(LOGITS.bfloat16().float(), CLASSES))

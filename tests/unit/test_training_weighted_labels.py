@@ -57,7 +57,7 @@ def test_probabilities_are_trained_on_by_their_cross_entropy():
     torch.testing.assert_close(loss_for("single_label", 0.3)((logits(2),), shares), smoothed)
 
 
-def test_a_filler_has_no_share_and_a_step_of_weight_0_no_loss():
+def test_a_filler_and_a_step_of_weight_0_have_no_loss():
     filled = torch.cat([SHARES, torch.full((1, 3), torch.nan)])
     torch.testing.assert_close(label_weights(filled, "single_label"), torch.cat([WEIGHTS, torch.zeros(1)]))
     for loss in LOSSES.values():
