@@ -42,7 +42,7 @@ def _of(options: dict[str, tuple[str, str]], title: str, file: str, runs: tuple[
 
 
 UNIT = "unit/test_"
-OF_TORCHVISION = "the_presets_of_torchvision_crop_and_mirror_and_do_what_torchvision_does"
+OF_TORCHVISION = "the_presets_of_torchvision_crop_and_mirror_as_torchvision_does"
 PROOFS = (
     *_of(
         {
@@ -70,7 +70,7 @@ PROOFS = (
         *("regularize: {*}", UNIT + "methods_proximal.py", REGULAR),
     ),
     *_of(
-        {"r_drop": ("Liang et al. 2021", "the_disagreement_is_that_of_the_authors_code")},
+        {"r_drop": ("Liang et al. 2021", "the_divergence_equals_that_of_the_authors_code")},
         *("regularize: {*}", UNIT + "methods_r_drop.py", REGULAR),
     ),
     *_of(
@@ -88,7 +88,7 @@ PROOFS = (
         {
             "weight_decay": (
                 "Loshchilov & Hutter 2019; torch's AdamW",
-                "the_optimizer_holds_exactly_what_is_trained_as_planned",
+                "the_optimizer_contains_exactly_the_planned_parameters",
             ),
             "label_smoothing": (
                 "Szegedy et al. 2016; torch's cross-entropy",
@@ -169,7 +169,7 @@ PROOFS = (
             ),
             "drop": (
                 "Bowman et al. 2016; Dai & Le 2015",
-                "a_word_goes_with_all_its_tokens_and_what_belongs_to_them",
+                "a_word_is_dropped_with_all_its_tokens_and_their_features",
             ),
         },
         *("augment: {*}", UNIT + "data_text_augment.py", HEADS),
