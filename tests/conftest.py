@@ -118,7 +118,7 @@ def _unless_meta(initialize):
 def squares(tmp_path_factory):
     """Return a folder with 12 different squares of each of three colors."""
     folder = tmp_path_factory.mktemp("squares")
-    for name, colour in COLORS.items():
+    for name, color in COLORS.items():
         (folder / name).mkdir()
         for index in range(12):
             shade = tuple(min(255, channel + 4 * index) for channel in color)

@@ -95,7 +95,7 @@ class Workspace:
         self.folder.mkdir()
         (self.folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
         (self.folder / "text.yaml").write_text(TEXT_RECIPE, encoding="utf-8")
-        for name, colour in COLORS.items():
+        for name, color in COLORS.items():
             (self.folder / "photos" / name).mkdir(parents=True)
             for index in range(6):
                 shade = tuple(channel + 8 * index for channel in color)

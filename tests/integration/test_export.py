@@ -127,7 +127,7 @@ def test_without_the_packages_the_command_to_install_them_is_shown(monkeypatch, 
 
 def test_an_export_with_different_answers_is_not_written(monkeypatch, tmp_path, text_run):
     found = Parity(6, 0.5, 2.0, 1.0, {"accuracy": 1.0}, {"accuracy": 1.0})
-    monkeypatch.setattr(room, "compare_models", lambda *models: found)
+    monkeypatch.setattr(export_module, "compare_models", lambda *models: found)
     message = r"differ by up to 0\.5 from those of the original model \(largest logit: 2\);"
     with pytest.raises(ParityError, match=message):
         export(text_run[1].folder, format="torch_export", output=tmp_path / "out")

@@ -9,7 +9,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
 from check_rules import LIMITS, OTHER_FOLDERS, PACKAGE, ROOT, find_all, find_openings, main
 
-STATE_ERRORS = {
+VIOLATIONS = {
     "names of targets outside targets/": ("data/a.py", 'is_number = target == "regression"\n'),
     "names of tasks, modalities and model inputs outside tasks/": (
         "data/a.py",
@@ -29,7 +29,7 @@ STATE_ERRORS = {
 
 @pytest.mark.parametrize("rule", LIMITS)
 def test_a_broken_rule_is_found(tmp_path, rule):
-    name, source = STATE_ERRORS[rule]
+    name, source = VIOLATIONS[rule]
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(source, encoding="utf-8")
     assert [finding.rule for finding in find_all(tmp_path)] == [rule]

@@ -93,7 +93,7 @@ def test_files_that_are_no_images_are_reported(data, words):
 
 def test_an_image_beyond_the_limit_is_refused_with_its_size_and_a_fix():
     with pytest.raises(ImageError) as error:
-        read_image(png_that_says_it_has(40_000, 30_000))
+        read_image(png_with_declared_size(40_000, 30_000))
     assert str(error.value) == (
         "an image of 1,200 megapixels; at most 179 megapixels are supported. Cut it into tiles or reduce it first, "
         "for example with `vips thumbnail FILE small.png 4096`"

@@ -275,7 +275,7 @@ def test_in_fp16_the_domain_classifier_has_unscaled_gradients_and_skips_steps_wi
         features = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
         alignment.on_step_begin(ALONE, TrainerState(max_steps=4), None)
         (alignment.alignment_loss(features[:3], features[3:]) * scale).backward()
-        train_judge(alignment, TrainerState(), **optimizer)
+        step_domain_classifier(alignment, TrainerState(), **optimizer)
         return alignment.classifier[0].weight.detach(), alignment.classifier[0].weight.grad
 
     begun = alignment_of(tiny_model("vit"), "dann").classifier[0].weight
@@ -335,7 +335,7 @@ def test_the_domain_classifier_uses_no_global_random_numbers_and_skips_values_th
     weights = [one.clone() for one in alignment.classifier.parameters()]
     for one in alignment.classifier.parameters():
         one.grad = torch.full_like(one, math.inf)
-    train_judge(alignment, TrainerState())
+    step_domain_classifier(alignment, TrainerState())
     assert all(torch.equal(a, b) for a, b in zip(weights, alignment.classifier.parameters(), strict=True))
 
 

@@ -121,12 +121,8 @@ def test_a_single_selector_freezes_before_the_optimizer_is_made(tmp_path, tiny_m
     assert snapshots.changes() == [names | buffers]
 
 
-<<<<<<< HEAD
 @pytest.mark.slow
-def test_a_resumed_run_goes_on_in_the_phase_it_was_in(tmp_path, tiny_model):
-=======
 def test_a_resumed_run_continues_in_its_phase(tmp_path, tiny_model):
->>>>>>> dbe6097 (Name tests in standard terms)
     """Trap 16: a callback's state is not restored; the phase must follow from the Trainer's."""
     whole = tiny_model("timm/test_resnet")
     stock(

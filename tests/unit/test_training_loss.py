@@ -12,13 +12,8 @@ LOGITS = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32)
 
 
 @pytest.mark.parametrize("given", [LOGITS, (LOGITS, np.zeros(3))])
-<<<<<<< HEAD
-def test_logits_are_given_with_or_without_what_a_model_puts_beside_them(given):
-    assert np.array_equal(require_finite_logits(EvalPrediction(given, np.zeros(2))), LOGITS)
-=======
 def test_logits_are_extracted_from_any_model_output(given):
-    assert np.array_equal(finite_logits(EvalPrediction(given, np.zeros(2))), LOGITS)
->>>>>>> dbe6097 (Name tests in standard terms)
+    assert np.array_equal(require_finite_logits(EvalPrediction(given, np.zeros(2))), LOGITS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
