@@ -143,10 +143,10 @@ def test_headers(file):
     assert found.notes == ("r.csv: rows that repeat the header were skipped: line 3.",)
     found = read(file, "text,label,label\na,pos,1\nb,neg,2\n")
     assert found.table.column_names == ["text", "label", "label.1"]
-    assert str(found.doubts["label"]) == (
+    assert str(found.column_problems["label"]) == (
         "r.csv must have unique column names. Got 'label' 2 times. Rename all but one of them."
     )
-    assert not read(file, "text,label,label\na,pos,pos\n").doubts
+    assert not read(file, "text,label,label\na,pos,pos\n").column_problems
 
 
 def test_comments_before_the_header(file):

@@ -71,14 +71,14 @@ def test_errors_and_numbers_that_are_no_dates_are_named(tmp_path, recwarn):
     book.save(file)
     found = read_file(file)
     assert found.notes == ("r.xlsx: cells with an error are read as empty: C2 (#N/A), C3 (#N/A).",)
-    assert {name: str(doubt) for name, doubt in found.doubts.items()} == {
+    assert {name: str(doubt) for name, doubt in found.column_problems.items()} == {
         "label": "r.xlsx must not contain date-formatted numbers that are out of range for dates. Got B2, "
         "B3, B4, B5, B6, B7, B8, B9 and 1 more. Set a number format for the column 'label' in "
         "Excel or LibreOffice, and save the file."
     }
     with pytest.raises(InputError) as error:
         prepare_data(str(file), modality=MODALITIES["text"])
-    assert found.doubts["label"] in error.value.problems
+    assert found.column_problems["label"] in error.value.problems
     assert not recwarn.list
 
 
