@@ -8,7 +8,7 @@ from reprlib import Repr
 from typing import Any
 
 __all__ = [
-    "MOST_SHOWN",
+    "MAX_LISTED_PROBLEMS",
     "DataNotFoundError",
     "HubUnreachableError",
     "InputError",
@@ -16,14 +16,14 @@ __all__ = [
     "collect_problems",
     "counted",
     "format_seconds",
-    "listed",
-    "nearest",
-    "quoted",
-    "shortened",
-    "shown",
+    "join_quoted",
+    "join_words",
+    "short_repr",
+    "suggestion",
+    "truncate",
 ]
 
-MOST_SHOWN = 20
+MAX_LISTED_PROBLEMS = 20
 """Maximum number of problems of one kind that are reported one by one, and of names in a complete list."""
 
 _MAX_LISTED = 8
@@ -96,7 +96,7 @@ class HubUnreachableError(DataNotFoundError):
     """Raised if data does not exist locally and the Hub, where it might be, does not respond."""
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
+def suggestion(word: str, known: Sequence[str]) -> str:
     """Return a hint with the allowed word that was probably meant: ``Nearest: 'epochs'.``
 
     Args:
@@ -126,7 +126,7 @@ def collect_problems(problems: list[Problem]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
-def listed(words: Iterable[str], most: int = _MAX_LISTED) -> str:
+def join_words(words: Iterable[str], most: int = _MAX_LISTED) -> str:
     """Return words separated by commas; after the first ``most`` words, only the number of further words.
 
     Args:
@@ -138,14 +138,14 @@ def listed(words: Iterable[str], most: int = _MAX_LISTED) -> str:
     return text if len(items) <= most else f"{text} and {len(items) - most} more"
 
 
-def quoted(words: Iterable[str], most: int = _MAX_LISTED) -> str:
-    """Return words as ``listed`` does, each in quotes.
+def join_quoted(words: Iterable[str], most: int = _MAX_LISTED) -> str:
+    """Return words as ``join_words`` does, each in quotes.
 
     Args:
         words: Words to enumerate.
         most: Maximum number of words in the text.
     """
-    return listed((repr(word) for word in words), most)
+    return join_words((repr(word) for word in words), most)
 
 
 def counted(count: float, noun: str, several: str = "") -> str:
@@ -162,7 +162,7 @@ def counted(count: float, noun: str, several: str = "") -> str:
     return f"{count:,.15g} {noun if count == 1 else several or f'{noun}s'}"
 
 
-def shortened(text: str, longest: int = _MAX_TEXT_CHARACTERS) -> str:
+def truncate(text: str, longest: int = _MAX_TEXT_CHARACTERS) -> str:
     """Return a text truncated to ``longest`` characters, with an ellipsis if it is longer.
 
     Args:
@@ -184,6 +184,6 @@ _short.maxstring = _short.maxother = 100
 _short.maxlevel = 3
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Return the ``repr`` of a value, truncated if it is long; a tuple is shown as a list, as in the recipe file."""
     return _short.repr(list(value) if isinstance(value, tuple) else value)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["can_be_path", "read_json_object", "replacing", "replacing_folder"]
+__all__ = ["atomic_file", "atomic_folder", "is_valid_path", "read_json_object"]
 
 _MAX_NAME_BYTES = 255
 """Maximum length of a file name on Linux."""
@@ -17,7 +17,7 @@ _MAX_PATH_BYTES = 4095
 """Maximum length of a path on Linux."""
 
 
-def can_be_path(path: str | Path) -> bool:
+def is_valid_path(path: str | Path) -> bool:
     """Return whether a path is valid for a file, by its length and its characters."""
     try:
         encoded = os.fsencode(path)
@@ -37,7 +37,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file next to ``path``, which replaces ``path`` when the block succeeds.
 
     If the block fails, including by Ctrl-C, a file that was at ``path`` stays unchanged.
@@ -63,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield the path of a temporary folder, which the block creates; it replaces ``folder`` when the block succeeds.
 
     Args:

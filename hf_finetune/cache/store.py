@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_finetune.files import replacing_folder
+from hf_finetune.files import atomic_folder
 
 __all__ = ["UNWRITABLE_ERRNOS", "RowFormat", "RowStore", "write_rows"]
 
@@ -64,7 +64,7 @@ def write_rows(
     Raises:
         OSError: If the files cannot be written, for example because the disk is full.
     """
-    with replacing_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         partial.mkdir(parents=True, exist_ok=True)
         checksums, offsets = [0] * len(formats), [[0] for _ in formats]
         files = [(partial / f"{number}.bin").open("wb") for number in range(len(formats))]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from hf_finetune.errors import counted, format_seconds, listed, quoted
+from hf_finetune.errors import counted, format_seconds, join_quoted, join_words
 from hf_finetune.planning.schedules import draw_schedule
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schedule import PolynomialSchedule, ScheduleSpec, SchedulesSpec
@@ -123,9 +123,9 @@ def _print_data(console: Console, data: "LabeledData", task: str) -> None:
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     sizes = [f"{len(split):,} {title}" for title, split in splits.items() if split is not None]
     names = data.label_names
-    classes = f"; {len(names):,} classes: {quoted(names)}" if len(names) > 1 else ""
+    classes = f"; {len(names):,} classes: {join_quoted(names)}" if len(names) > 1 else ""
     name = f" of {task}" if task else ""
-    console.print(f"Data{name}: {listed(sizes)} examples{classes}", markup=False)
+    console.print(f"Data{name}: {join_words(sizes)} examples{classes}", markup=False)
 
 
 def _print_closed_form_stage(console: Console, index: int, stage: "StageSpec", planned: "StagePlan") -> None:

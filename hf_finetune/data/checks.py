@@ -6,9 +6,9 @@ from typing import Any
 
 from hf_finetune.data.column_types import is_number
 from hf_finetune.data.tables import Table
-from hf_finetune.errors import MOST_SHOWN, Problem, listed, quoted
+from hf_finetune.errors import MAX_LISTED_PROBLEMS, Problem, join_quoted, join_words
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.reading import flat_labels
 from hf_finetune.tasks import find_modality
 
@@ -40,15 +40,15 @@ def check_readable(
         good = [row for row, fault in enumerate(faults) if fault is None]
         usable[split] = table if len(good) == len(table) else table.take(good)
         faulty_rows += [(table.ids[row], fault) for row, fault in enumerate(faults) if fault is not None]
-    more = len(faulty_rows) - MOST_SHOWN
+    more = len(faulty_rows) - MAX_LISTED_PROBLEMS
     if skip:
-        notes = [f"{row!r} was skipped: {fault}." for row, fault in faulty_rows[:MOST_SHOWN]]
+        notes = [f"{row!r} was skipped: {fault}." for row, fault in faulty_rows[:MAX_LISTED_PROBLEMS]]
         notes += [f"{more} more were skipped for similar reasons."] if more > 0 else []
         return usable, notes + check.notes(), []
     repair = "Replace or remove it, or set data.on_error: skip."
     problems = [
         Problem(row, f"must contain {modality.readable}", fault, repair)
-        for row, fault in faulty_rows[:MOST_SHOWN]
+        for row, fault in faulty_rows[:MAX_LISTED_PROBLEMS]
     ]
     if more > 0:
         repair = "Replace or remove them, or set data.on_error: skip."
@@ -79,7 +79,7 @@ def check_duplicates_across_splits(
             copies = {row: key for row, key in enumerate(table.keys) if key and key in later_ids}
             if not copies:
                 continue
-            shown = listed(f"{table.ids[row]!r} = {later_ids[key]!r}" for row, key in copies.items())
+            shown = join_words(f"{table.ids[row]!r} = {later_ids[key]!r}" for row, key in copies.items())
             if skip:
                 deduplicated[earlier] = table.take([row for row in range(len(table)) if row not in copies])
                 notes.append(
@@ -93,7 +93,7 @@ def check_duplicates_across_splits(
 
 
 def check_class_counts(
-    table: Table, target: Target, label_names: Sequence[str], fractions: Mapping[str, float]
+    table: Table, target: TargetName, label_names: Sequence[str], fractions: Mapping[str, float]
 ) -> list[Problem]:
     """Check that each class has enough examples for train and for each split that will be taken from it.
 
@@ -122,10 +122,10 @@ def check_class_counts(
     names = " and ".join(f"data.split.{name}" for name in fractions)
     repair = f"Add examples, set {names} to 0, or set data.split.stratify: false."
     repair = _with_regression_hint(repair, table, target, label_names)
-    return [Problem("Each class", rule, listed(rare_classes), repair)]
+    return [Problem("Each class", rule, join_words(rare_classes), repair)]
 
 
-def _with_regression_hint(repair: str, table: Table, target: Target, label_names: Sequence[str]) -> str:
+def _with_regression_hint(repair: str, table: Table, target: TargetName, label_names: Sequence[str]) -> str:
     """Return a repair, after advice on regression if most classes are numbers and most have a single example."""
     if not TARGETS[target].is_exclusive:
         return repair
@@ -153,7 +153,7 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
         t.ids[row] for t in tables.values() for row, group in enumerate(t.groups or ()) if group is None
     ]
     if missing:
-        rule, value = "must have a value in every row", f"empty cells in {quoted(missing)}"
+        rule, value = "must have a value in every row", f"empty cells in {join_quoted(missing)}"
         repair = "Add a group to these rows, or remove them."
         problems.append(Problem("The group column", rule, value, repair))
     groups_of_split = {
@@ -167,7 +167,7 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
             if shared:
                 rule = f"must not have the same group in {earlier} and {later}"
                 repair = f"Remove those rows from {earlier}, or remove data.split.group from the recipe."
-                problems.append(Problem("The data", rule, quoted(shared), repair))
+                problems.append(Problem("The data", rule, join_quoted(shared), repair))
     if len(groups_of_split["train"]) < needed:
         repair = "Reduce the number of splits, or choose another column."
         rule = f"must have at least {needed} groups in train for {needed} splits"
@@ -176,7 +176,7 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
 
 
 def check_labels(
-    tables: Mapping[str, Table], target: Target, label_names: Sequence[str]
+    tables: Mapping[str, Table], target: TargetName, label_names: Sequence[str]
 ) -> tuple[list[str], list[Problem]]:
     """Check that no split is empty, and that train has at least two classes (or values for regression).
 
@@ -215,8 +215,8 @@ def check_labels(
             rule = "must contain only classes that are also in train"
             repair = "Add examples of them to train, or remove them."
             repair = _with_regression_hint(repair, tables["train"], target, label_names)
-            problems.append(Problem(f"The {split} split", rule, listed(unseen), repair))
+            problems.append(Problem(f"The {split} split", rule, join_words(unseen), repair))
         absent = [repr(label_names[index]) for index in sorted(trained - found_classes)]
         if absent:
-            notes.append(f"Classes of train that are not in {split}: {listed(absent)}.")
+            notes.append(f"Classes of train that are not in {split}: {join_words(absent)}.")
     return notes, problems

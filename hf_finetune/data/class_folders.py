@@ -13,7 +13,7 @@ from hf_finetune.data.label_patterns import labels_from_names, suggested_pattern
 from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import find_split_folders
 from hf_finetune.data.split_names import split_name
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.tasks import Modality
 
 __all__ = ["ARCHIVES", "FolderExamples", "LabelSource", "LabeledFile", "find_folder_examples"]
@@ -194,18 +194,20 @@ def _read_class_folders(
             problems += _splits_within(inner, class_folder, root) or [too_deep]
     notes = []
     if empty:
-        notes.append(f"Folders without {modality.plural_files} are not used as classes: {quoted(empty)}.")
+        notes.append(
+            f"Folders without {modality.plural_files} are not used as classes: {join_quoted(empty)}."
+        )
     if unlabeled:
-        shown = quoted(unlabeled)
+        shown = join_quoted(unlabeled)
         repair = "Rename a folder to use it as a class."
         notes.append(f"Folders named as unlabeled data were not read: {shown}. {repair}")
     if folder.examples and modality.opens_files:
         rule = f"must not contain {modality.plural_files} outside of the class folders"
         repair = "Move them into the folder of their class."
-        shown = quoted(path.name for path in folder.examples)
+        shown = join_quoted(path.name for path in folder.examples)
         problems.append(Problem(_relative(folder.shown, root), rule, shown, repair))
     elif folder.examples:
-        shown = quoted(_relative(path, root) for path in folder.examples)
+        shown = join_quoted(_relative(path, root) for path in folder.examples)
         notes.append(f"Files next to the class folders were not read: {shown}.")
     return tuple(files), notes, problems
 
@@ -219,7 +221,7 @@ def _nested_class_problem(
         f"Set data.nested: join to make each folder a class of its own ({joined!r}), data.nested: top to make the "
         f"outer folder the class ({_relative(class_folder.shown, root)!r}), or move the files up."
     )
-    shown = quoted(_relative(path, root) for folder in below for path in folder.examples)
+    shown = join_quoted(_relative(path, root) for folder in below for path in folder.examples)
     place = _relative(class_folder.shown, root)
     return Problem(place, f"must not contain subfolders with {modality.plural_files}", shown, repair)
 
@@ -230,7 +232,7 @@ def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> l
     if len({split_name(folder.name) for folder in below} - {None}) < 2:
         return []
     rule = "must be inside the split folders, not contain them"
-    shown = quoted(_relative(folder.shown, root) for folder in below)
+    shown = join_quoted(_relative(folder.shown, root) for folder in below)
     repair = f"Move them, for example to '{below[0].name}/{class_folder.name}'."
     return [Problem(_relative(class_folder.shown, root), rule, shown, repair)]
 
@@ -253,7 +255,7 @@ def _no_labels(folder: Folder, modality: Modality) -> Problem:
     if pattern := _suggested(folder):
         field = f"data.columns.label: {{from: name, pattern: '{pattern}'}}"
         repair = f"If their names contain the class, set {field}."
-    shown = quoted(path.name for path in folder.examples)
+    shown = join_quoted(path.name for path in folder.examples)
     return Problem(str(folder.path), rule, f"only files without labels: {shown}", repair)
 
 
@@ -276,10 +278,10 @@ def _note_skipped_files(root: Folder, split_folders: Iterable[Folder], modality:
         skipped += [path for path in root.other_files if path.suffix.lower() in ARCHIVES]
     notes = []
     if skipped:
-        shown = quoted(sorted(_relative(path, root) for path in skipped))
+        shown = join_quoted(sorted(_relative(path, root) for path in skipped))
         notes.append(f"Files other than {modality.plural_files} were not read: {shown}.")
     if hidden:
-        shown = quoted(_relative(path, root) for path in hidden)
+        shown = join_quoted(_relative(path, root) for path in hidden)
         notes.append(
             f"Hidden files and folders were not read: {shown}. Rename them without the dot to use them."
         )

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 from datasets.table import InMemoryTable
 
-from hf_finetune.errors import Problem, listed, quoted
+from hf_finetune.errors import Problem, join_quoted, join_words
 from hf_finetune.targets import requested_target
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 
 __all__ = [
     "LabelTypes",
@@ -178,7 +178,7 @@ def infer_label_types(
     ids: Mapping[str, Sequence[str]],
     *,
     untyped_splits: Collection[str],
-    requested: Target | Literal["auto"],
+    requested: TargetName | Literal["auto"],
     decimal: str | None = None,
     skip: bool = False,
     known: Sequence[str] = (),
@@ -276,7 +276,7 @@ def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Pr
     commas = {text for text in plain if re.fullmatch(_DECIMAL_COMMA, text)}
     if not commas or any(not re.fullmatch(_INTEGER, text) for text in plain - commas):
         return None, None
-    shown = quoted(sorted(commas), most=3)
+    shown = join_quoted(sorted(commas), most=3)
     repair = "Set data.decimal: ',' if these are numbers with decimal commas"
     if all(re.fullmatch(_THOUSANDS, text) for text in commas):
         rule = "must be set, because a comma can be a decimal mark or a thousands separator"
@@ -325,7 +325,7 @@ def _formatted_numbers_problem(texts: Collection[str]) -> Problem:
         "Write them without units and thousands separators; if they are class names, set data.target: "
         "single_label."
     )
-    return Problem("The label column", rule, quoted(sorted(texts), most=3), repair)
+    return Problem("The label column", rule, join_quoted(sorted(texts), most=3), repair)
 
 
 def _not_numeric_problem(
@@ -343,4 +343,4 @@ def _not_numeric_problem(
     repair = "Write numbers there, or remove these rows."
     if requested == "auto":
         repair += " If the labels are class names, set data.target: single_label."
-    return Problem("The label column", "must contain a number in every row", listed(rows), repair)
+    return Problem("The label column", "must contain a number in every row", join_words(rows), repair)

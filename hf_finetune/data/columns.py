@@ -7,7 +7,7 @@ from typing import Any
 from datasets import ClassLabel, Features, Value
 
 from hf_finetune.data.label_form import LabelForm, parse_label_form
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem, suggestion
 from hf_finetune.tasks import MODALITIES, Modality
 from hf_finetune.tasks.columns import choose_only_candidate
 
@@ -181,7 +181,7 @@ def _find_label(
 
 
 def _no_such_column(place: str, name: str, features: Features) -> Problem:
-    return Problem(place, "must be a column of the data", repr(name), nearest(name, list(features)))
+    return Problem(place, "must be a column of the data", repr(name), suggestion(name, list(features)))
 
 
 def _typed(name: str, features: Features) -> str:

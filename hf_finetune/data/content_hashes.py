@@ -6,7 +6,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 
 __all__ = ["HASHES", "count_known", "read_hashes", "short_hash", "short_hashes", "write_hashes"]
 
@@ -54,7 +54,7 @@ def write_hashes(path: Path, hashes: Mapping[str, np.ndarray]) -> None:
         hashes: Sorted uint64 array of each split, by split name.
     """
     if hashes:
-        with replacing(path) as partial, partial.open("wb") as file:
+        with atomic_file(path) as partial, partial.open("wb") as file:
             np.savez(file, **dict(hashes))  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from hf_finetune.data.column_types import all_numbers, is_number
 from hf_finetune.data.csv_dialect import Dialect, QuoteError, open_records, recognize_dialect
 from hf_finetune.data.table_options import FileTable, TableOptions
-from hf_finetune.errors import InputError, Problem, listed, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted, join_words
 
 __all__ = ["column_names", "open_rows", "read_csv"]
 
@@ -116,7 +116,7 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
     if rows.rows_with_extra_cells or empty:
         notes.append(f"{file.name}: empty cells after the last column were ignored.")
     if rows.repeated:
-        shown = listed(map(str, rows.repeated))
+        shown = join_words(map(str, rows.repeated))
         notes.append(f"{file.name}: rows that repeat the header were skipped: line {shown}.")
     if rows.trailing:
         notes.append(f"{file.name}: empty rows at the end were skipped: {rows.trailing}.")
@@ -124,7 +124,7 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
     if any(name != name.strip() for name in header if name.strip()):
         notes.append(f"{file.name}: spaces around column names were removed.")
     if unnamed := [names[index] for index in used if index in blank_names]:
-        notes.append(f"{file.name}: columns without a name are called {quoted(unnamed)}.")
+        notes.append(f"{file.name}: columns without a name are called {join_quoted(unnamed)}.")
     table = pa.table([columns[index] for index in used], names=[names[index] for index in used])
     return FileTable(
         table,
@@ -284,7 +284,7 @@ def _bad_quotes(file: Path, error: QuoteError) -> Problem:
 def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _Rows) -> Problem:
     width = len(header)
     lengths = {length for _, length in rows.bad_rows}
-    shown = listed(f"line {line} has {length}" for line, length in rows.bad_rows)
+    shown = join_words(f"line {line} has {length}" for line, length in rows.bad_rows)
     if len(rows.bad_rows) == _MAX_RECORDED:
         shown += " or more"
     rule = f"must have {width} cells in each row, as in its header"
@@ -362,6 +362,6 @@ def _missing_header_problem(
         if (occurrences > 1 and name) or number:
             reason = f"also occurs in {occurrences} rows below" if occurrences else "is a number"
             repair = "Add a header line with the column names, such as text,label."
-            value = f"{quoted(header)}, which looks like a row of data: {name!r} {reason}"
+            value = f"{join_quoted(header)}, which looks like a row of data: {name!r} {reason}"
             return Problem(file.name, "must begin with a header line", value, repair)
     return None

@@ -15,8 +15,8 @@ from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import choose_common_columns, is_unlabeled, read_table
 from hf_finetune.data.targets import encode_known, find_unknown_classes
-from hf_finetune.errors import InputError, Problem, quoted
-from hf_finetune.targets.labels import Target
+from hf_finetune.errors import InputError, Problem, join_quoted
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.tasks import Modality
 
 __all__ = ["load_for_evaluation"]
@@ -28,7 +28,7 @@ def load_for_evaluation(
     path: str,
     *,
     modality: Modality,
-    target: Target,
+    target: TargetName,
     label_names: Sequence[str],
     columns: Mapping[str, Any] | None = None,
     split: str | None = None,
@@ -73,7 +73,7 @@ def load_for_evaluation(
         values=slices,
     )
     if split is not None and split not in source.splits:
-        repair = f"Known: {quoted(source.splits)}."
+        repair = f"Known: {join_quoted(source.splits)}."
         raise InputError(Problem("The split", "must exist in the data", repr(split), repair))
     common = set.intersection(*(set(dataset.column_names) for dataset in source.splits.values()))
     present_slices = [name for name in slices if name in common]
@@ -118,7 +118,7 @@ def load_for_evaluation(
         raise InputError(problems)
     logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
     if absent := [name for name in slices if name not in present_slices]:
-        logger.info("The data has no column %s, so those slices are not evaluated.", quoted(absent))
+        logger.info("The data has no column %s, so those slices are not evaluated.", join_quoted(absent))
     notes = [*source.notes, *replacement_notes, *column_notes, *table.notes, *label_notes, *dropped_notes]
     for note in notes:
         logger.info("%s", note)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from hf_finetune.data.csv_files import column_names
 from hf_finetune.data.table_options import FileTable
 from hf_finetune.data.text_files import max_unpacked_bytes, too_large_problem
-from hf_finetune.errors import InputError, Problem, listed, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted, join_words
 
 __all__ = ["read_excel"]
 
@@ -81,7 +81,7 @@ def read_excel(file: Path) -> FileTable:
         rule = f"must not have values to the right of the {columns} of its header"
         title = "if that row is a title, delete the rows above the header."
         repair = f"Name every column in row {first + 1}; {title}"
-        raise InputError(Problem(file.name, rule, f"values in row {listed(map(str, wide))}", repair))
+        raise InputError(Problem(file.name, rule, f"values in row {join_words(map(str, wide))}", repair))
     names, unnamed = column_names([cell or "" for cell in grid[first][:width]])
     rows = [[*row[:width], *[None] * (width - len(row))] for row in grid[first + 1 :]]
     while rows and not any(rows[-1]):
@@ -89,10 +89,10 @@ def read_excel(file: Path) -> FileTable:
     _check_formulas(file, first, rows)
     notes = []
     if len(titles) > 1:
-        skipped = quoted(titles[1:])
+        skipped = join_quoted(titles[1:])
         notes.append(f"{file.name}: only the first sheet, {titles[0]!r}, was read; skipped: {skipped}.")
     if unnamed:
-        shown = quoted(names[place] for place in sorted(unnamed))
+        shown = join_quoted(names[place] for place in sorted(unnamed))
         notes.append(f"{file.name}: columns without a name are called {shown}.")
     notes += _note_errors(file, errors)
     arrays = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)}
@@ -126,7 +126,7 @@ def _read(file: Path) -> tuple[list[list[str | None]], list[str], _Errors]:
 def _note_errors(file: Path, errors: _Errors) -> list[str]:
     """Return a note on the cells with errors, except numbers out of range for dates."""
     shown = [f"{cell} ({value})" for cell, value in errors.shown.items() if cell not in errors.no_dates]
-    return [f"{file.name}: cells with an error are read as empty: {listed(shown)}."] if shown else []
+    return [f"{file.name}: cells with an error are read as empty: {join_words(shown)}."] if shown else []
 
 
 def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str, Problem]:
@@ -139,7 +139,7 @@ def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str,
     problems = {}
     for name, places in cells.items():
         repair = f"Set a number format for the column {name!r} in Excel or LibreOffice, and save the file."
-        problems[name] = Problem(file.name, rule, listed(places), repair)
+        problems[name] = Problem(file.name, rule, join_words(places), repair)
     return problems
 
 
@@ -178,6 +178,6 @@ def _check_formulas(file: Path, header: int, rows: Sequence[Sequence[str | None]
                 if value is None and cell.data_type == "f"
             ]
     if empty:
-        rule, value = "must contain the computed values of its formulas", f"no values in {quoted(empty)}"
+        rule, value = "must contain the computed values of its formulas", f"no values in {join_quoted(empty)}"
         repair = "Open the workbook in Excel or LibreOffice, save it, and try again."
         raise InputError(Problem(file.name, rule, value, repair))

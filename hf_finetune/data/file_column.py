@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from hf_finetune.data.file_paths import FileFinder, check_paths, files_below, is_file
-from hf_finetune.errors import InputError, Problem, quoted, shortened
-from hf_finetune.files import can_be_path
+from hf_finetune.errors import InputError, Problem, join_quoted, truncate
+from hf_finetune.files import is_valid_path
 from hf_finetune.tasks import Modality
 
 __all__ = ["contains_paths", "note_unlisted", "open_files"]
@@ -53,7 +53,7 @@ def open_files(
         check_paths(paths, place)
         if root is None:
             rule = f"must contain {modality.plural}, not paths, in data from the Hub"
-            value = quoted(shortened(path) for path in paths[:1] if path is not None)
+            value = join_quoted(truncate(path) for path in paths[:1] if path is not None)
             raise InputError(Problem(place, rule, value))
         paths, notes = _find_files(paths, modality, root, split)
         dataset = Dataset.from_dict({name: paths}, features=Features({name: Value("string")}))
@@ -63,7 +63,7 @@ def open_files(
     if root is None or all(path is None for path in paths):
         return dataset, [None] * len(dataset), notes
     names = [
-        Path(os.path.relpath(path, root)).as_posix() if path is not None and can_be_path(path) else None
+        Path(os.path.relpath(path, root)).as_posix() if path is not None and is_valid_path(path) else None
         for path in paths
     ]
     return dataset, names, notes
@@ -78,7 +78,7 @@ def _find_files(
     files = [path for path in resolved_paths if path is not None]
     if len(files) > 1 and not any(map(is_file, files)):
         rule = f"must contain paths of existing {modality.plural_files}"
-        shown = quoted(shortened(path) for path in paths if path is not None)
+        shown = join_quoted(truncate(path) for path in paths if path is not None)
         repair = (
             f"These files do not exist in {str(root)!r}. Write paths relative to the folder of the table."
         )
@@ -117,7 +117,7 @@ def note_unlisted(ids: Iterable[str], root: Path, check_all_folders: bool, modal
     unlisted = [Path(os.path.relpath(path, root)).as_posix() for path in on_disk if path not in listed]
     if not unlisted:
         return []
-    kind, shown = modality.plural_files.capitalize(), quoted(unlisted)
+    kind, shown = modality.plural_files.capitalize(), join_quoted(unlisted)
     return [
         f"{kind} that are not listed in any row were not read ({len(unlisted)} of {len(on_disk)}): {shown}."
     ]

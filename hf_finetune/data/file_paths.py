@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from hf_finetune.data.split_names import split_name
-from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted, shortened
+from hf_finetune.errors import MAX_LISTED_PROBLEMS, InputError, Problem, join_quoted, truncate
 from hf_finetune.tasks import Modality
 
 __all__ = ["FileFinder", "check_paths", "files_below", "is_encoded", "is_file", "is_url"]
@@ -47,18 +47,18 @@ def check_paths(values: Sequence[str | None], place: str) -> None:
     Raises:
         InputError: If a path is one of these.
     """
-    encoded = [shortened(value) for value in values if value and is_encoded(value)]
+    encoded = [truncate(value) for value in values if value and is_encoded(value)]
     if encoded:
         rule = "must contain file paths, not base64-encoded images or data URIs"
         repair = (
             "Write each image to a file and its path into the table, or the bytes of the images into a column of "
             "a parquet file."
         )
-        raise InputError(Problem(place, rule, quoted(encoded, most=4), repair))
-    urls = [shortened(value) for value in values if value and is_url(value)]
+        raise InputError(Problem(place, rule, join_quoted(encoded, most=4), repair))
+    urls = [truncate(value) for value in values if value and is_url(value)]
     if urls:
         repair = "Download the images, and replace the URLs by the paths of the files."
-        raise InputError(Problem(place, "must contain file paths, not URLs", quoted(urls), repair))
+        raise InputError(Problem(place, "must contain file paths, not URLs", join_quoted(urls), repair))
 
 
 class FileFinder:
@@ -94,10 +94,10 @@ class FileFinder:
         if not is_file(path):
             candidates = self._candidates(plain)
             if len(candidates) > 1:
-                shown = quoted(match.relative_to(self.root).as_posix() for match in candidates)
+                shown = join_quoted(match.relative_to(self.root).as_posix() for match in candidates)
                 repair = "Write the path relative to the folder of the table, with its suffix."
                 self.problems.append(
-                    Problem(repr(shortened(value)), "must match exactly one file", shown, repair)
+                    Problem(repr(truncate(value)), "must match exactly one file", shown, repair)
                 )
             if len(candidates) != 1:
                 return written
@@ -121,7 +121,7 @@ class FileFinder:
             InputError: If a path matches several files.
         """
         if self.problems:
-            raise InputError(self.problems[:MOST_SHOWN])
+            raise InputError(self.problems[:MAX_LISTED_PROBLEMS])
 
     def _candidates(self, value: str) -> list[Path]:
         """Return the files below the root whose paths end with a value, ignoring letter case and suffix."""

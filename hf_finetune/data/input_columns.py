@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hf_finetune.data.label_form import parse_label_form
-from hf_finetune.errors import InputError, Problem, nearest, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted, suggestion
 from hf_finetune.tasks import MODALITIES, Modality
 
 __all__ = ["INPUT_KEYS", "choose_columns", "find_id_column", "label_columns", "parse_columns", "takes_pairs"]
@@ -40,7 +40,7 @@ def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> d
             problems.append(Problem("--column", rule, repr(value), "For example text=question."))
         elif key.strip() not in keys:
             rule = f"must set one of {', '.join(keys)}"
-            problems.append(Problem("--column", rule, repr(key), nearest(key, tuple(keys))))
+            problems.append(Problem("--column", rule, repr(key), suggestion(key, tuple(keys))))
         elif key.strip() in columns:
             problems.append(Problem("--column", f"must set {key.strip()} only once", repr(value)))
         else:
@@ -92,7 +92,9 @@ def choose_columns(
         if key in other_roles
     ]
     problems += [
-        Problem(place, f"must have the column {name!r}, which is set for {key}", "", nearest(name, present))
+        Problem(
+            place, f"must have the column {name!r}, which is set for {key}", "", suggestion(name, present)
+        )
         for key, name in named.items()
         if key not in other_roles and name not in present
     ]
@@ -151,10 +153,10 @@ def _choose_main_column(
     repair = f"Rename the column with the {key}s to {key!r}, or set --column {key}=NAME."
     if trained is not None:
         rule = f"must have the column {trained!r}, which the model was trained on"
-        close = nearest(str(trained), candidates)
+        close = suggestion(str(trained), candidates)
         hint = f"{close} " if close.startswith("Nearest") else ""
         repair = f"{hint}Rename the column with the {key}s, or set --column {key}=NAME."
-    raise InputError(Problem(place, rule, f"columns {quoted(present)}", repair))
+    raise InputError(Problem(place, rule, f"columns {join_quoted(present)}", repair))
 
 
 def _choose_pair(
@@ -171,7 +173,7 @@ def _choose_pair(
         rule = f"must have the columns {' and '.join(wanted)}, as the model was trained on pairs of {modality.plural}"
         names = " ".join(f"--column {key}=NAME" for key in modality.columns)
         repair = f"Rename two columns, or set {names}."
-        raise InputError(Problem(place, rule, f"columns {quoted(present)}", repair))
+        raise InputError(Problem(place, rule, f"columns {join_quoted(present)}", repair))
     notes = [
         f"{place}: the column {known[key]!r} of the training data is missing; {name!r} is read instead."
         for key, name in chosen.items()

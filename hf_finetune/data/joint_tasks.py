@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
 
 __all__ = ["MultiTaskDataset", "TaskColumns", "task_columns"]
@@ -30,7 +30,7 @@ class TaskColumns:
     """
 
     name: str
-    target: Target
+    target: TargetName
     labels: tuple[int, int]
     logits: tuple[int, int]
 
@@ -56,7 +56,7 @@ class TaskColumns:
         return self.labels[1] - self.labels[0]
 
 
-def task_columns(tasks: Mapping[str, tuple[Target, int]]) -> tuple[TaskColumns, ...]:
+def task_columns(tasks: Mapping[str, tuple[TargetName, int]]) -> tuple[TaskColumns, ...]:
     """Assign consecutive label and logit columns to the tasks, in their order.
 
     Args:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_options import FileTable, TableOptions
 from hf_finetune.data.text_files import open_text_file
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.targets.reading import flat_labels
 
 __all__ = ["contains_no_table", "is_lines", "iterate_lines", "read_json"]
@@ -176,7 +176,7 @@ def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     kind = names.get(type(value), "a number")
     if isinstance(value, dict) and value:
-        return f"{kind} with the keys {quoted(value, most=5)}"
+        return f"{kind} with the keys {join_quoted(value, most=5)}"
     if isinstance(value, list) and value:
         return f"{kind} of {'strings' if isinstance(value[0], str) else 'values that are not objects'}"
     return kind
@@ -236,7 +236,7 @@ def _named_classes(
         if name.lower() in _LABELS and _are_indices(values, len(names))
     ]
     if len(numbered) != 1:
-        return columns, [f"{file.name}: keys next to the rows were ignored: {quoted(extra_fields)}."]
+        return columns, [f"{file.name}: keys next to the rows were ignored: {join_quoted(extra_fields)}."]
     label = numbered[0]
     named = [
         [names[item] for item in v] if isinstance(v, list) else None if v is None else names[v]
@@ -244,7 +244,7 @@ def _named_classes(
     ]
     note = (
         f"{file.name}: the numbers in {label!r} are read as indices into the list of classes in the file: "
-        f"{quoted(names)}."
+        f"{join_quoted(names)}."
     )
     return {**columns, label: named}, [note]
 
@@ -277,7 +277,7 @@ def _columns_of_rows(file: Path, names: Sequence[Any], rows: Sequence[Any]) -> d
     wrong = [index for index, row in enumerate(rows) if not isinstance(row, list) or len(row) != len(names)]
     if wrong:
         rule = f"must have {len(names)} values in each row of data, as in columns"
-        raise InputError(Problem(file.name, rule, f"other lengths in rows {quoted(map(str, wrong))}"))
+        raise InputError(Problem(file.name, rule, f"other lengths in rows {join_quoted(map(str, wrong))}"))
     return {str(name): [row[place] for row in rows] for place, name in enumerate(names)}
 
 

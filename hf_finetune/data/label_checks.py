@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.tables import Table
-from hf_finetune.errors import listed, quoted
+from hf_finetune.errors import join_quoted, join_words
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import flat_labels
 from hf_finetune.tasks import find_modality
@@ -63,7 +63,7 @@ def note_variants(counts: Mapping[str, int], form: LabelForm) -> tuple[str, ...]
         return ()
     variants = [" and ".join(f"{name!r} ({counts[name]:,})" for name in group) for group in groups]
     kinds = "case, spaces, hyphens, Unicode form or trailing punctuation"
-    note = f"Classes that differ only in {kinds}: {listed(variants, most=5)}."
+    note = f"Classes that differ only in {kinds}: {join_words(variants, most=5)}."
     if form.one_column_per_class:
         return (note,)
     separator = {} if form.separator is None else {"separator": repr(form.separator).replace("'", '"')}
@@ -99,7 +99,7 @@ def merge_variants(
     merged_labels = {split: [merged(value) for value in values[split]] for split in values}
     if not changed:
         return merged_labels, ()
-    shown = listed(f"{name!r} ({n:,}) to {chosen[normalize_name(name)]!r}" for name, n in changed.items())
+    shown = join_words(f"{name!r} ({n:,}) to {chosen[normalize_name(name)]!r}" for name, n in changed.items())
     return merged_labels, (f"Spellings of one class are merged: {shown}.",)
 
 
@@ -120,7 +120,7 @@ def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
         if conflicts:
             kind = find_modality(table.dataset.column_names).plural
             count = sum(map(len, conflicts))
-            shown = listed((_format_group(table, group) for group in conflicts), most=5)
+            shown = join_words((_format_group(table, group) for group in conflicts), most=5)
             notes.append(
                 f"{len(conflicts):,} {kind} of {split} occur in {count:,} examples with different labels: {shown}. "
                 "Correct or remove them: at most one label can be right."
@@ -135,7 +135,11 @@ def _format_group(table: Table, group: Sequence[int]) -> str:
 
 
 def _label(label: Any) -> str:
-    return quoted(map(label_text, label), most=3) or "none" if isinstance(label, list) else label_text(label)
+    return (
+        join_quoted(map(label_text, label), most=3) or "none"
+        if isinstance(label, list)
+        else label_text(label)
+    )
 
 
 def _comparable(label: Any) -> Any:

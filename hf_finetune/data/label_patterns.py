@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hf_finetune.errors import InputError, Problem, counted, quoted
+from hf_finetune.errors import InputError, Problem, counted, join_quoted
 from hf_finetune.fields.patterns import PatternError, find_matches
 
 __all__ = ["labels_from_names", "suggested_pattern"]
@@ -49,7 +49,7 @@ def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
     labels = [matches[name][group] if name in matches else None for name in names]
     missing = [name for name, label in zip(names, labels, strict=True) if not label]
     if missing:
-        value = f"{pattern!r}, which does not match {quoted(missing)}"
+        value = f"{pattern!r}, which does not match {join_quoted(missing)}"
         repair = "Fix the pattern, or move these files elsewhere."
         raise InputError(Problem(PLACE, "must match the name of every file", value, repair))
     return [label for label in labels if label is not None]

@@ -14,8 +14,8 @@ from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.label_values import read_values
 from hf_finetune.data.label_vectors import LabelValues
 from hf_finetune.data.tables import Table
-from hf_finetune.errors import Problem, quoted
-from hf_finetune.targets.labels import Target
+from hf_finetune.errors import Problem, join_quoted
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import flat_labels
 
@@ -29,7 +29,7 @@ def parse_labels(
     tables: Mapping[str, Table],
     form: LabelForm,
     columns: Columns,
-    requested: Target | Literal["auto"],
+    requested: TargetName | Literal["auto"],
     known: Sequence[str] | None = None,
 ) -> tuple[dict[str, Table], list[str], list[Problem]]:
     """Parse the labels and example weights of all splits, which must have the same label format.
@@ -70,7 +70,7 @@ def infer_table_labels(
     tables: Mapping[str, Table],
     form: LabelForm,
     untyped_splits: Collection[str],
-    requested: Target | Literal["auto"],
+    requested: TargetName | Literal["auto"],
     *,
     decimal: str | None = None,
     skip: bool = False,
@@ -140,7 +140,7 @@ def _weight_problems(tables: Mapping[str, Table], column: str | None) -> list[Pr
     place = "data.columns.weight"
     if wrong:
         rule, repair = "must be a column of nonnegative numbers", "Write 0 to exclude a row from the loss."
-        value = f"{wrong[0][1]!r} in {column!r} for {quoted(name for name, _ in wrong)}"
+        value = f"{wrong[0][1]!r} in {column!r} for {join_quoted(name for name, _ in wrong)}"
         return [Problem(place, rule, value, repair)]
     if column is not None and not any(_weight(weight) for weight in tables["train"].weights or (1.0,)):
         return [Problem(place, "must be a column with a weight above 0 in train", repr(column))]
@@ -195,7 +195,7 @@ def drop_unlabeled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list[
         if missing:
             missing_rows = set(missing)
             labeled[split] = table.take([row for row in range(len(table)) if row not in missing_rows])
-            shown = quoted(table.ids[row] for row in missing)
+            shown = join_quoted(table.ids[row] for row in missing)
             notes.append(f"{len(missing):,} rows of {split} have no label and were skipped: {shown}.")
     return labeled, notes
 

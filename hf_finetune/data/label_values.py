@@ -9,9 +9,9 @@ from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.label_literals import looks_like_literal, read_literal
 from hf_finetune.data.label_separator import likely_separator, split_cell
 from hf_finetune.data.label_vectors import Cells, LabelValues, LabelVectors, read_label_vectors
-from hf_finetune.errors import Problem, quoted
+from hf_finetune.errors import Problem, join_quoted
 from hf_finetune.targets import requested_target
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import LABEL_LOCATION, rows_where
 
@@ -23,7 +23,7 @@ def read_values(
     ids: Mapping[str, Sequence[str]],
     form: LabelForm,
     declared: Sequence[str] | None = None,
-    requested: Target | Literal["auto"] = "auto",
+    requested: TargetName | Literal["auto"] = "auto",
     known: Sequence[str] | None = None,
 ) -> tuple[LabelValues, list[Problem]]:
     """Parse the labels of all splits, which must have the same format.
@@ -42,7 +42,7 @@ def read_values(
     names = tuple(declared) if declared is not None else None
     if form.one_column_per_class:
         rows = {split: list(cells[split]) for split in cells}
-        vectors = LabelVectors(form.columns, rows, f"the columns {quoted(form.columns)}")
+        vectors = LabelVectors(form.columns, rows, f"the columns {join_quoted(form.columns)}")
         return read_label_vectors(vectors, ids, requested)
     if form.separator is not None:
         return _read_separated(cells, ids, form)
@@ -71,7 +71,7 @@ def _read_separated(
     if lists:
         rule = "must contain strings if a separator is set"
         repair = "Remove data.columns.label.separator, which does not apply to lists."
-        return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"lists in {quoted(lists)}", repair)]
+        return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"lists in {join_quoted(lists)}", repair)]
     empty: Any = [] if form.empty == "none" else None
     values: dict[str, list[Any]] = {}
     for split in cells:
@@ -103,7 +103,7 @@ def _read_literals(
     if invalid:
         example = next(text for text in texts if parsed.get(text) is None)
         rule = "must contain a valid list in every row, or in no row"
-        value = f"{example[:60]!r} in {quoted(invalid)}"
+        value = f"{example[:60]!r} in {join_quoted(invalid)}"
         advice = "set data.target: single_label if each cell is a single class name"
         return cells, [Problem(LABEL_LOCATION, rule, value, f"Write ['a', 'b'] in every row, or {advice}.")]
     read = {}
@@ -131,7 +131,7 @@ def _from_mappings(cells: Cells) -> LabelVectors:
         split: [None if cell is None else [cell.get(name) for name in names] for cell in cells[split]]
         for split in cells
     }
-    where = f"mappings with a value for each of {quoted(names)}"
+    where = f"mappings with a value for each of {join_quoted(names)}"
     return LabelVectors(names, rows, where, 0.0 if fractions else None)
 
 
@@ -162,7 +162,7 @@ def _read_lists(
     ids: Mapping[str, Sequence[str]],
     form: LabelForm,
     known: Sequence[str] | None,
-    requested: Target | Literal["auto"],
+    requested: TargetName | Literal["auto"],
     width: int,
     present: Sequence[Any],
 ) -> tuple[LabelValues, list[Problem]]:
@@ -179,10 +179,10 @@ def _read_lists(
     )
     if wrong:
         rule = f"must contain lists of {len(names)} values, one for each of data.columns.label.classes"
-        return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"other values in {quoted(wrong)}")]
+        return LabelValues({}), [Problem(LABEL_LOCATION, rule, f"other values in {join_quoted(wrong)}")]
     rows = {split: list(cells[split]) for split in cells}
     return read_label_vectors(
-        LabelVectors(names, rows, f"lists with a value for each of {quoted(names)}"), ids, requested
+        LabelVectors(names, rows, f"lists with a value for each of {join_quoted(names)}"), ids, requested
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_finetune.errors import Problem, quoted
+from hf_finetune.errors import Problem, join_quoted
 from hf_finetune.targets import requested_target
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.reading import rows_where
 
 __all__ = ["Cells", "LabelValues", "LabelVectors", "is_binary_column", "read_label_vectors"]
@@ -60,7 +60,7 @@ class LabelVectors:
 
 
 def read_label_vectors(
-    vectors: LabelVectors, ids: Mapping[Split, Sequence[str]], requested: Target | Literal["auto"]
+    vectors: LabelVectors, ids: Mapping[Split, Sequence[str]], requested: TargetName | Literal["auto"]
 ) -> tuple[LabelValues, list[Problem]]:
     """Interpret label vectors as multi-hot vectors, or as class probabilities if they contain other values.
 
@@ -83,7 +83,7 @@ def read_label_vectors(
             known = read is not None and any(value is not None for value in read)
             numbers[split].append(read if known else None)  # type: ignore[arg-type]
     if invalid:
-        value = f"{next(iter(invalid.values()))!r} in {quoted(invalid)}"
+        value = f"{next(iter(invalid.values()))!r} in {join_quoted(invalid)}"
         repair = "Write 0 or 1 (or no and yes, false and true); leave a cell empty if its value is unknown."
         rule = f"must contain 0, 1 or a probability in {vectors.where}"
         return LabelValues({}), [Problem("The labels", rule, value, repair)]
@@ -120,7 +120,7 @@ def _read_multi_hot(
     vectors: LabelVectors,
     numbers: Mapping[Split, Sequence[Sequence[float | None] | None]],
     ids: Mapping[Split, Sequence[str]],
-    requested: Target | Literal["auto"],
+    requested: TargetName | Literal["auto"],
 ) -> tuple[LabelValues, list[Problem]]:
     classes: dict[Split, list[Any]] = {
         split: [
@@ -134,7 +134,7 @@ def _read_multi_hot(
         wrong = rows_where(classes, ids, lambda names: names is not None and len(names) != 1)
         if wrong:
             rule = f"must have exactly one class in every row if data.target is {requested}"
-            value = f"no class or several classes in {quoted(wrong)}"
+            value = f"no class or several classes in {join_quoted(wrong)}"
             repair = "Remove data.target if a row may have no class or several classes."
             return LabelValues({}), [Problem("The labels", rule, value, repair)]
         values = {split: [names[0] if names else None for names in classes[split]] for split in classes}
@@ -170,7 +170,7 @@ def _read_probabilities(
     vectors: LabelVectors,
     numbers: Mapping[Split, Sequence[Sequence[float | None] | None]],
     ids: Mapping[Split, Sequence[str]],
-    requested: Target | Literal["auto"],
+    requested: TargetName | Literal["auto"],
 ) -> tuple[LabelValues, list[Problem]]:
     """Interpret label vectors as class probabilities, which must sum to 1 in each row."""
     filled = {
@@ -207,7 +207,9 @@ def _read_probabilities(
             )
         named = ((name, row) for split in filled for name, row in zip(ids[split], filled[split], strict=True))
         first = next(row for name, row in named if name in rows_wrong)
-        return LabelValues({}), [Problem("The labels", rule, f"{first!r} in {quoted(rows_wrong)}", repair)]
+        return LabelValues({}), [
+            Problem("The labels", rule, f"{first!r} in {join_quoted(rows_wrong)}", repair)
+        ]
     probabilities: dict[Split, list[dict[str, float] | None]] = {}
     values: dict[Split, list[Any]] = {}
     ties = 0

@@ -17,7 +17,14 @@ from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_error, read_split
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.errors import DataNotFoundError, HubUnreachableError, InputError, Problem, listed, quoted
+from hf_finetune.errors import (
+    DataNotFoundError,
+    HubUnreachableError,
+    InputError,
+    Problem,
+    join_quoted,
+    join_words,
+)
 from hf_finetune.recipe.paths import similar_path_hint
 from hf_finetune.tasks import Modality
 
@@ -115,9 +122,11 @@ def load_source(
         notes += [note for table in tables.values() for note in table.notes]
         untyped = {split for split, table in tables.items() if table.is_text}
     if ignored:
-        notes.append(f"Splits that were not used: {quoted(ignored)}.")
+        notes.append(f"Splits that were not used: {join_quoted(ignored)}.")
     if not splits:
-        raise InputError(Problem("data.path", "must have a train, validation or test split", quoted(ignored)))
+        raise InputError(
+            Problem("data.path", "must have a train, validation or test split", join_quoted(ignored))
+        )
     # A dataset saved with a format (numpy, torch, ...) must still return plain Python values.
     plain = {split: dataset.with_format(None) for split, dataset in splits.items()}
     column = (columns or {}).get("split", AUTO)
@@ -141,7 +150,7 @@ def _load_files(location: Location, options: TableOptions) -> dict[str, SplitTab
     for split, files in location.sources.items():
         empty = [file.name for file in files if file.stat().st_size == 0]
         if empty:
-            problems.append(Problem(listed(empty), "must not be empty"))
+            problems.append(Problem(join_words(empty), "must not be empty"))
             continue
         try:
             tables[split] = read_split(split, files, options)
@@ -203,15 +212,15 @@ def _unlisted_in_saved(root: Path) -> list[str]:
     """Return a note on Arrow files and datasets in a ``save_to_disk`` folder that its JSON files do not list."""
     splits = root / "dataset_dict.json"
     names = json.loads(splits.read_text(encoding="utf-8"))["splits"] if splits.is_file() else [""]
-    listed = {splits.parent / name / "state.json" for name in names}
+    join_words = {splits.parent / name / "state.json" for name in names}
     on_disk = {*root.glob("*/state.json"), *root.glob("state.json")}
-    unlisted = [path.parent for path in on_disk - listed]
-    for state in listed:
+    unlisted = [path.parent for path in on_disk - join_words]
+    for state in join_words:
         files = {entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]}
         arrow_files = [path for path in state.parent.glob("*.arrow") if path.name not in files]
         # Dataset.map writes files with these names
         unlisted += [path for path in arrow_files if not path.name.startswith(("cache-", "tmp"))]
-    shown = quoted(sorted(path.relative_to(root).as_posix() for path in unlisted))
+    shown = join_quoted(sorted(path.relative_to(root).as_posix() for path in unlisted))
     return (
         [f"Parts of the saved dataset that its JSON files do not list were not read: {shown}."]
         if unlisted

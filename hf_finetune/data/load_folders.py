@@ -16,7 +16,7 @@ from hf_finetune.data.metadata import Metadata, add_metadata, metadata_examples,
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.text_files import open_text_file
-from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
+from hf_finetune.errors import MAX_LISTED_PROBLEMS, InputError, Problem, join_quoted
 from hf_finetune.targets.names import class_order
 from hf_finetune.tasks import Modality
 
@@ -140,9 +140,9 @@ def load_texts(
             features = Features({name: Value("string"), **features})
             splits[split] = Dataset.from_dict({name: texts, **columns}, features=features)
             names[split] = tuple(Path(os.path.relpath(file.path, root)).as_posix() for file in files)
-    if len(problems) > MOST_SHOWN:
-        more = Problem(f"{len(problems) - MOST_SHOWN} more files", "must be readable")
-        problems = [*problems[:MOST_SHOWN], more]
+    if len(problems) > MAX_LISTED_PROBLEMS:
+        more = Problem(f"{len(problems) - MAX_LISTED_PROBLEMS} more files", "must be readable")
+        problems = [*problems[:MAX_LISTED_PROBLEMS], more]
     if problems:
         raise InputError(problems)
     notes = [
@@ -181,7 +181,7 @@ def _note_order(files: Iterable[LabeledFile]) -> list[str]:
         return []
     as_text, as_number = next(pair for pair in zip(names, ordered, strict=True) if pair[0] != pair[1])
     return [
-        f"Classes are sorted by their numbers: {quoted(ordered, most=4)}. As strings, as in torchvision's "
+        f"Classes are sorted by their numbers: {join_quoted(ordered, most=4)}. As strings, as in torchvision's "
         f"ImageFolder, {as_text!r} would come before {as_number!r}. The order of a trained model is in its "
         "config.json."
     ]

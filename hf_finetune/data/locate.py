@@ -14,8 +14,8 @@ from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import single_subfolder
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
-from hf_finetune.errors import DataNotFoundError, InputError, Problem, quoted
-from hf_finetune.files import can_be_path
+from hf_finetune.errors import DataNotFoundError, InputError, Problem, join_quoted
+from hf_finetune.files import is_valid_path
 from hf_finetune.recipe.paths import data_path_problem, is_local
 from hf_finetune.tasks import Modality
 
@@ -56,7 +56,7 @@ def locate(path: str, modality: Modality, label_source: LabelSource = _CLASS_FOL
     Raises:
         InputError: If there is no data at ``path``, or if its layout is not supported.
     """
-    if not can_be_path(path):
+    if not is_valid_path(path):
         raise DataNotFoundError(data_path_problem(path))
     local = Path(path).expanduser().absolute()
     if local.is_dir():
@@ -103,7 +103,7 @@ def _locate_folder(folder: Path, modality: Modality, label_source: LabelSource) 
             notes = examples.notes
             if tables:
                 note = (
-                    f"Files next to the class folders were not read: {quoted(file.name for file in tables)}. "
+                    f"Files next to the class folders were not read: {join_quoted(file.name for file in tables)}. "
                     "To read one of them instead, set data.path to it."
                 )
                 notes = (*notes, note)
@@ -113,10 +113,10 @@ def _locate_folder(folder: Path, modality: Modality, label_source: LabelSource) 
         chosen, file_notes = split_files(files)
         if without_table:
             file_notes.append(
-                f"Files without a table were not read: {quoted(file.name for file in without_table)}."
+                f"Files without a table were not read: {join_quoted(file.name for file in without_table)}."
             )
         if not modality.opens_files and (unread := _folders_of_texts(tree)):
-            file_notes.append(f"Folders of texts next to the tables were not read: {quoted(unread)}.")
+            file_notes.append(f"Folders of texts next to the tables were not read: {join_quoted(unread)}.")
         return Location("files", folder, chosen, tuple(file_notes))
     if without_table:  # reading the file raises an error with the reason
         return Location("files", folder, {"train": tuple(without_table[:1])})

@@ -7,7 +7,7 @@ from pathlib import Path
 from hf_finetune.data.json_files import contains_no_table
 from hf_finetune.data.split_names import split_name, split_of_words
 from hf_finetune.data.table_options import table_format, table_stem
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted
 
 __all__ = ["split_files", "split_in_file_name", "usable_files"]
 
@@ -66,7 +66,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
     if not candidates:
         if len(files) == 1:
             return {"train": (files[0],)}, []
-        shown = quoted(file.name for file in files)
+        shown = join_quoted(file.name for file in files)
         repair = (
             "Rename one file to train (train.csv, train-00000.parquet), or set data.path to a single file."
         )
@@ -82,34 +82,34 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
             repair = (
                 f"Rename the file to use to {split}{matching[0].suffix}, or move the other files elsewhere."
             )
-            problems.append(Problem("data.path", rule, quoted(file.name for file in matching), repair))
+            problems.append(Problem("data.path", rule, join_quoted(file.name for file in matching), repair))
             continue
         plain = [file for file in by_template[template] if split_name(table_stem(file))]
         chosen = plain or by_template[template]
         formats, stems = set(map(table_format, chosen)), set(map(table_stem, chosen))
         if len(formats) > 1 or len(stems) < len(chosen):
             rule = f"must contain the {split} split in one format"
-            shown = quoted(file.name for file in chosen)
+            shown = join_quoted(file.name for file in chosen)
             problems.append(Problem("data.path", rule, shown, "Remove the files of the other formats."))
         parts[split] = tuple(chosen)
         notes += _note_parts(split, chosen)
         unused = [file.name for file in matching if file not in chosen]
         if unused:
             notes.append(
-                f"Files that could also be the {split} split were not read: {quoted(unused)}. "
-                f"It is read from {quoted(file.name for file in chosen)}."
+                f"Files that could also be the {split} split were not read: {join_quoted(unused)}. "
+                f"It is read from {join_quoted(file.name for file in chosen)}."
             )
     if problems:
         raise InputError(problems)
     if unassigned := [file.name for file in files if split_in_file_name(file) is None]:
-        notes.append(f"Files not named after a split were not read: {quoted(unassigned)}.")
+        notes.append(f"Files not named after a split were not read: {join_quoted(unassigned)}.")
     return parts, notes
 
 
 def _note_parts(split: str, files: Sequence[Path]) -> list[str]:
     """Return notes on a split of several files, and on missing shards."""
     counts = {int(match[1]) for file in files if (match := _COUNTED.search(table_stem(file)))}
-    shown = quoted(file.name for file in files)
+    shown = join_quoted(file.name for file in files)
     if counts and counts != {len(files)}:
         expected = " or ".join(map(str, sorted(counts)))
         return [f"The {split} split has {len(files)} of {expected} parts: {shown}."]

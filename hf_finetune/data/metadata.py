@@ -14,7 +14,7 @@ from pyarrow import parquet
 from hf_finetune.data.file_paths import FileFinder, check_paths
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format, table_stem
-from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
+from hf_finetune.errors import MAX_LISTED_PROBLEMS, InputError, Problem, join_quoted
 from hf_finetune.tasks import Modality
 
 __all__ = ["Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]
@@ -141,13 +141,13 @@ def metadata_examples(
     """
     if not metadata.fields:
         rule = f"must have a label column in addition to {FILE_COLUMN!r}"
-        raise InputError(Problem(quoted(map(str, metadata.files)), rule, "no other column"))
+        raise InputError(Problem(join_quoted(map(str, metadata.files)), rule, "no other column"))
     listed = [path for path in metadata.rows if path.is_relative_to(_plain(folder))]
     if not listed:
         rule = f"must list at least one image of {str(folder)!r}"
-        raise InputError(Problem(quoted(map(str, metadata.files)), rule))
+        raise InputError(Problem(join_quoted(map(str, metadata.files)), rule))
     unlisted = [path for path in pictures if _plain(path) not in metadata.rows]
-    shown = quoted(path.relative_to(folder).as_posix() for path in unlisted)
+    shown = join_quoted(path.relative_to(folder).as_posix() for path in unlisted)
     return listed, [
         f"{folder.name}: images that no metadata file lists were not read: {shown}."
     ] if unlisted else []
@@ -177,7 +177,7 @@ def _read(file: Path, options: TableOptions) -> FileTable:
     except InputError as error:
         raise InputError(replace(problem, place=str(file)) for problem in error.problems) from error
     if FILE_COLUMN not in read.table.column_names:
-        columns = quoted(read.table.column_names, MOST_SHOWN)
+        columns = join_quoted(read.table.column_names, MAX_LISTED_PROBLEMS)
         rule = f"must have the column {FILE_COLUMN!r}, with the file of each row"
         raise InputError(Problem(str(file), rule, columns))
     return read

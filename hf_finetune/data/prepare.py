@@ -31,9 +31,9 @@ from hf_finetune.data.split_tables import create_split_tables, limit_tables, not
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import Table, choose_common_columns, hash_rows, is_unlabeled, read_table
 from hf_finetune.data.targets import Targets, resolve_targets
-from hf_finetune.errors import InputError, Problem, listed, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted, join_words
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.tasks import Modality, find_modality
 
 __all__ = ["LabeledData", "Pool", "prepare_data"]
@@ -87,7 +87,7 @@ class LabeledData:
     train: Dataset
     validation: Dataset | None
     test: Dataset | None
-    target: Target
+    target: TargetName
     label_names: tuple[str, ...]
     notes: tuple[str, ...]
     fingerprint: str
@@ -105,7 +105,7 @@ def prepare_data(
     config: str | None = None,
     revision: str | None = None,
     columns: Mapping[str, Any] | None = None,
-    target: Target | Literal["auto"] = "auto",
+    target: TargetName | Literal["auto"] = "auto",
     validation: float = 0.1,
     test: float = 0.1,
     stratify: bool = True,
@@ -162,7 +162,9 @@ def prepare_data(
         values=slices,
     )
     if "train" not in source.splits:
-        raise InputError(Problem("data.path", "must have a train split", f"only {quoted(source.splits)}"))
+        raise InputError(
+            Problem("data.path", "must have a train split", f"only {join_quoted(source.splits)}")
+        )
     used, column_notes = choose_common_columns(source, modality, columns or {}, group, slices)
     tables, unlabelled_notes = _read_tables(source, used, Path(path).expanduser().is_dir())
     notes = [*source.notes, *column_notes, *unlabelled_notes]
@@ -214,7 +216,7 @@ def prepare_data(
             notes.append(note_created_splits(tables, fractions, by_class, used.group))
         if limit is not None:
             tables = limit_tables(tables, targets.target, limit, seed)
-            counts = listed(f"{len(table)} of {split}" for split, table in tables.items())
+            counts = join_words(f"{len(table)} of {split}" for split, table in tables.items())
             notes.append(f"Limited to {limit} examples of each split: {counts}.")
 
     if not skip:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_finetune.data.split_names import SPLITS
-from hf_finetune.errors import MOST_SHOWN, Problem, quoted
+from hf_finetune.errors import MAX_LISTED_PROBLEMS, Problem, join_quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,7 +57,7 @@ def slice_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> lis
             dataset = splits[split]
             if name not in dataset.column_names:
                 rule = f"must be a column of the {split} split"
-                repair = f"Its columns are {quoted(dataset.column_names, MOST_SHOWN)}."
+                repair = f"Its columns are {join_quoted(dataset.column_names, MAX_LISTED_PROBLEMS)}."
                 problems.append(Problem(place, rule, repr(name), repair))
                 break
             if not isinstance(dataset.features[name], Value | ClassLabel):
@@ -84,7 +84,7 @@ def value_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> lis
         }
         texts = [value for value in values if isinstance(value, str)]
         if len(texts) > MAX_TEXT_VALUES:
-            shown = f"{len(values)} values of {name!r}: {quoted(sorted(texts))}"
+            shown = f"{len(values)} values of {name!r}: {join_quoted(sorted(texts))}"
             rule = f"must be a column with at most {MAX_TEXT_VALUES} distinct values, or a column of numbers"
             problems.append(Problem(f"evaluation.slices[{index}]", rule, shown))
     return problems

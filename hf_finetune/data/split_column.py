@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, concatenate_datasets
 
 from hf_finetune.data.label_form import parse_label_form
 from hf_finetune.data.split_names import SPLITS, split_name
-from hf_finetune.errors import InputError, Problem, listed, nearest, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted, join_words, suggestion
 
 __all__ = ["AUTO", "Division", "divide_by_column", "taken_columns"]
 
@@ -69,7 +69,7 @@ def divide_by_column(
     }
     if column != AUTO and not optional and not any(columns_by_split.values()):
         names = next(iter(splits.values())).column_names
-        repair = nearest(str(column), names)
+        repair = suggestion(str(column), names)
         raise InputError(Problem(_PLACE, "must be a column of the data", repr(column), repair))
     chosen = next((names[0] for names in columns_by_split.values() if names), None)
     if chosen is None:
@@ -99,7 +99,7 @@ def divide_by_column(
         for split in SPLITS
         if split in parts
     }
-    counts = listed(f"{len(dataset)} of {split}" for split, dataset in divided.items())
+    counts = join_words(f"{len(dataset)} of {split}" for split, dataset in divided.items())
     note = f"The examples are split by the column {chosen!r}: {counts}. {_DISABLE_HINT}"
     return Division(divided, origins, (note,))
 
@@ -172,7 +172,7 @@ def _unknown_split_problem(values: Mapping[str, Sequence[Any]], column: str) -> 
     )
     if not missing and not unknown:
         return None
-    value = f"{column!r} with {quoted(unknown)}" if unknown else f"empty cells in {quoted(missing)}"
+    value = f"{column!r} with {join_quoted(unknown)}" if unknown else f"empty cells in {join_quoted(missing)}"
     repair = f"Known: train, validation (val, valid, dev) and test. {_DISABLE_HINT}"
     return Problem(_PLACE, "must be a column with a split name in every row", value, repair)
 
@@ -181,7 +181,7 @@ def _note_unused(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
     """Return a note if a column is named split, although its values are not split names."""
     for dataset in splits.values():
         if "split" in dataset.column_names:
-            shown = quoted(dict.fromkeys(str(value) for value in _values(dataset, "split")), most=4)
+            shown = join_quoted(dict.fromkeys(str(value) for value in _values(dataset, "split")), most=4)
             return (f"The column 'split' was not used, because its values are not names of splits: {shown}.",)
     return ()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hf_finetune.data.folder_tree import Folder
 from hf_finetune.data.split_names import split_name, split_of_words
-from hf_finetune.errors import Problem, quoted
+from hf_finetune.errors import Problem, join_quoted
 
 __all__ = ["SplitFolders", "find_split_folders", "single_subfolder"]
 
@@ -75,7 +75,7 @@ def find_split_folders(
             neighbors = [folder for folder in others if folder.examples]
             as_class = all(folder.examples and not has_labels(folder) for folder in splits)
             if neighbors and as_class:
-                shown = quoted(folder.name for folder in splits)
+                shown = join_quoted(folder.name for folder in splits)
                 return SplitFolders({"train": root}, (f"{shown} is read as a class, not as a split.",))
             if nested or len(neighbors) > 1:
                 return SplitFolders({"train": root}, (), (_ambiguous_folders_problem(root, splits, others),))
@@ -115,14 +115,14 @@ def _remove_wrapper(split_folders: SplitFolders) -> SplitFolders:
     ):
         return split_folders
     parts = {split: below[0] for split, below in inner.items()}
-    shown = quoted(f"{split_folders.parts[split].name}/{folder.name}" for split, folder in parts.items())
+    shown = join_quoted(f"{split_folders.parts[split].name}/{folder.name}" for split, folder in parts.items())
     note = f"The class folders are read from {shown}, the only folders of their splits."
     return replace(split_folders, parts=parts, notes=(*split_folders.notes, note))
 
 
 def _ambiguous_folders_problem(root: Folder, splits: Mapping[Folder, str], others: list[Folder]) -> Problem:
-    split = quoted(folder.name for folder in splits)
-    value = f"{split} (a split name) and {quoted(folder.name for folder in others)}"
+    split = join_quoted(folder.name for folder in splits)
+    value = f"{split} (a split name) and {join_quoted(folder.name for folder in others)}"
     repair = f"If {split} is a class, rename it; if it is a split, move the other folders elsewhere."
     rule = "must contain either split folders or class folders"
     return Problem(str(root.path), rule, value, repair)
@@ -138,13 +138,13 @@ def _collect(splits: Mapping[Folder, str], others: list[Folder], notes: list[str
     if renamed:
         notes.append(f"Folders read as splits: {', '.join(renamed)}.")
     if others:
-        shown = quoted(folder.name for folder in others)
+        shown = join_quoted(folder.name for folder in others)
         notes.append(f"Folders not named after a split were not read: {shown}.")
     problems = []
     for split, folders in parts.items():
         if len(folders) > 1:
             rule = f"must contain one folder for the {split} split"
-            shown = quoted(folder.name for folder in folders)
+            shown = join_quoted(folder.name for folder in folders)
             problems.append(Problem("data.path", rule, shown, "Keep one of them."))
     chosen = {split: folders[0] for split, folders in parts.items()}
     return SplitFolders(chosen, tuple(notes), tuple(problems))

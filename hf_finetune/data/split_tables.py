@@ -7,9 +7,9 @@ import numpy as np
 from hf_finetune.data.split import choose_subset, create_grouped_splits, create_splits, strata_of
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.tables import Table
-from hf_finetune.errors import listed
+from hf_finetune.errors import join_words
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.reading import flat_labels
 
 __all__ = ["create_split_tables", "limit_tables", "note_created_splits", "select_split_rows"]
@@ -62,7 +62,7 @@ def note_created_splits(
         by_class: Whether the division was stratified by class.
         group: Group column; None if there is none.
     """
-    sizes = listed(f"{split} ({len(tables[split])} examples)" for split in fractions)
+    sizes = join_words(f"{split} ({len(tables[split])} examples)" for split in fractions)
     if group is not None:
         method = f"without dividing groups of {group!r}"
     else:
@@ -70,7 +70,7 @@ def note_created_splits(
     return f"Created from train, {method}: {sizes}; train keeps {len(tables['train'])} examples."
 
 
-def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: int) -> dict[str, Table]:
+def limit_tables(tables: Mapping[str, Table], target: TargetName, limit: int, seed: int) -> dict[str, Table]:
     """Return splits of at most ``limit`` examples each, stratified by class.
 
     Examples of a class that train loses through the limit are removed from the other splits.
@@ -95,7 +95,7 @@ def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: 
     return limited
 
 
-def _classes(table: Table, target: Target, row: int | None = None) -> set[int]:
+def _classes(table: Table, target: TargetName, row: int | None = None) -> set[int]:
     """Return the class indices of one row, or of all rows; empty for regression."""
     if not TARGETS[target].has_classes:
         return set()

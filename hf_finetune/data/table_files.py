@@ -15,7 +15,7 @@ from hf_finetune.data.csv_files import read_csv
 from hf_finetune.data.excel_files import read_excel
 from hf_finetune.data.json_files import read_json
 from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted
 
 __all__ = ["SplitTable", "read_error", "read_file", "read_split"]
 
@@ -79,9 +79,9 @@ def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPT
         return SplitTable(_read_parquet(split, files), False)
     tables = [read_file(file, options) for file in files]
     names = tables[0].table.column_names
-    rule, repair = f"must have the same columns as {files[0].name}", f"Expected {quoted(names)}."
+    rule, repair = f"must have the same columns as {files[0].name}", f"Expected {join_quoted(names)}."
     problems = [
-        Problem(file.name, rule, quoted(read.table.column_names), repair)
+        Problem(file.name, rule, join_quoted(read.table.column_names), repair)
         for file, read in zip(files, tables, strict=True)
         if set(read.table.column_names) != set(names)
     ]

@@ -15,9 +15,9 @@ from hf_finetune.data.label_vectors import is_binary_column
 from hf_finetune.data.load import Source
 from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_slices
 from hf_finetune.data.split_names import SPLITS
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN, Target, read_labels, training_labels
+from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN, TargetName, read_labels, training_labels
 from hf_finetune.tasks import Modality, find_modality
 
 __all__ = [
@@ -85,7 +85,7 @@ class Table:
             values_by_name[name] = tuple(values[row] for row in chosen) if values else values
         return replace(self, dataset=self.dataset.select(chosen), **values_by_name)
 
-    def with_labels(self, labels: Sequence[Any], target: Target, label_names: Sequence[str]) -> "Table":
+    def with_labels(self, labels: Sequence[Any], target: TargetName, label_names: Sequence[str]) -> "Table":
         """Return a table with encoded labels, in ``labels`` and as the column ``label``.
 
         Multi-label data with unknown classes also gets the column ``unknown``, and single-label data with weights or
@@ -167,7 +167,7 @@ def choose_common_columns(
     in_use = (*needed, used.label, *used.labels, used.weight, *slices)
     problems += [problem for name, problem in source.column_problems.items() if name in in_use]
     for split, dataset in source.splits.items():
-        value = f"only {quoted(dataset.column_names)}"
+        value = f"only {join_quoted(dataset.column_names)}"
         missing = [name for name in needed if name not in dataset.column_names]
         problems += [
             Problem(f"The {split} split", f"must have the column {name!r}", value) for name in missing
@@ -209,7 +209,7 @@ def _label_column_problems(source: Source, used: Columns) -> list[Problem]:
         if absent and len(absent) < len(used.labels):
             rule = "must have all columns of data.columns.label, or none"
             repair = "Add a column of empty cells for each class with unknown labels."
-            problems.append(Problem(f"The {split} split", rule, f"no column {quoted(absent)}", repair))
+            problems.append(Problem(f"The {split} split", rule, f"no column {join_quoted(absent)}", repair))
         if split == "train" and used.weight is not None and used.weight not in dataset.column_names:
             problems.append(Problem("The train split", f"must have the column {used.weight!r}"))
     return problems

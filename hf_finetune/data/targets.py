@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_finetune.errors import Problem, nearest, quoted
+from hf_finetune.errors import Problem, join_quoted, suggestion
 from hf_finetune.targets import ASSUMED_TARGET, TARGETS, requested_target
 from hf_finetune.targets import Target as Kind
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import (
     LABEL_LOCATION,
@@ -33,7 +33,7 @@ class Targets:
         notes: Messages to the user on how labels were interpreted.
     """
 
-    target: Target
+    target: TargetName
     label_names: tuple[str, ...]
     labels: Mapping[str, list[Any]]
     notes: tuple[str, ...]
@@ -43,7 +43,7 @@ def resolve_targets(
     values: Mapping[str, Sequence[Any]],
     ids: Mapping[str, Sequence[str]],
     declared: Sequence[str] | None,
-    requested: Target | Literal["auto"],
+    requested: TargetName | Literal["auto"],
 ) -> tuple[Targets | None, list[Problem]]:
     """Determine the kind of label, and encode the labels.
 
@@ -72,7 +72,7 @@ def resolve_targets(
 
 
 def encode_known(
-    split: str, values: Sequence[Any], ids: Sequence[str], target: Target, label_names: Sequence[str]
+    split: str, values: Sequence[Any], ids: Sequence[str], target: TargetName, label_names: Sequence[str]
 ) -> tuple[list[Any], list[Problem]]:
     """Encode the labels of one split for a model with known classes.
 
@@ -123,17 +123,21 @@ def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str])
     """Return a problem for each unknown label, with the nearest known one; a single problem if there are many."""
     known = list(label_names)
     if len(rows) > _MOST_UNKNOWN:
-        return [Problem("Labels", "must be classes of the model", quoted(rows), f"Known: {quoted(known)}.")]
+        return [
+            Problem(
+                "Labels", "must be classes of the model", join_quoted(rows), f"Known: {join_quoted(known)}."
+            )
+        ]
     rule = "must be a class of the model"
     return [
-        Problem(f"Label {label!r} in {quoted(examples)}", rule, "", nearest(label, known))
+        Problem(f"Label {label!r} in {join_quoted(examples)}", rule, "", suggestion(label, known))
         for label, examples in rows.items()
     ]
 
 
 def _infer_target(
     present: Sequence[Any],
-    requested: Target | Literal["auto"],
+    requested: TargetName | Literal["auto"],
     place: str = "data.target",
     repair: str = "Remove it, or set it to auto.",
 ) -> tuple[Kind, LabelSummary, list[Problem]]:
@@ -162,10 +166,14 @@ def _find_missing(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequenc
     rows = rows_where(values, ids, lambda v: v is None or (isinstance(v, list) and None in v))
     repair = "Label these rows or remove them."
     rule = "must contain a label in every row"
-    return [Problem(LABEL_LOCATION, rule, f"missing labels in {quoted(rows)}", repair)] if rows else []
+    return [Problem(LABEL_LOCATION, rule, f"missing labels in {join_quoted(rows)}", repair)] if rows else []
 
 
 def _note_unused(names: Sequence[str], encoded: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
     used = {index for labels in encoded.values() for index in flat_labels(labels)}
     unused = [name for index, name in enumerate(names) if index not in used]
-    return (f"Classes that the data declares but that have no examples: {quoted(unused)}.",) if unused else ()
+    return (
+        (f"Classes that the data declares but that have no examples: {join_quoted(unused)}.",)
+        if unused
+        else ()
+    )

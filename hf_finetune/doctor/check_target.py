@@ -21,7 +21,7 @@ from hf_finetune.runs.forward_check import check_forward
 from hf_finetune.runs.prepare import load_available_data, prepare_with_data
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import ASSUMED_TARGET, TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.tasks import TASKS, Inputs, Modality
 
 __all__ = ["CheckTarget", "load_check_target", "sets_optional_column", "synthetic_data", "tiny_recipes"]
@@ -93,7 +93,7 @@ def sets_optional_column(recipe: Recipe) -> bool:
 
 
 def synthetic_data(
-    modality: Modality, target: Target, names: Sequence[str], *, words: int = 16, pair: bool = False
+    modality: Modality, target: TargetName, names: Sequence[str], *, words: int = 16, pair: bool = False
 ) -> LabeledData:
     """Return 8 synthetic labeled examples, the same at every call.
 

@@ -9,7 +9,7 @@ from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import widest_stage
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.steps import shorten, take_steps
-from hf_finetune.errors import counted, listed
+from hf_finetune.errors import counted, join_words
 
 __all__ = ["check_determinism"]
 
@@ -55,7 +55,9 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
         return CheckResult(DETERMINISM, "pass", measured)
     largest = max((first[name].double() - second[name].double()).abs().max().item() for name in different)
     counts = f"{len(different)} of {len(first)} tensors"
-    measured = f"Two runs differ {where} in {counts}, by up to {largest:.1g}: {listed(different, most=3)}."
+    measured = (
+        f"Two runs differ {where} in {counts}, by up to {largest:.1g}: {join_words(different, most=3)}."
+    )
     if device != "cpu":
         measured = f"{measured} Bitwise reproducibility is guaranteed on a CPU only."
         return CheckResult(DETERMINISM, "skipped", measured)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.result import CheckResult, sentence
 from hf_finetune.doctor.steps import CHECK_LR, FirstGradient, plain_gradient, shorten, take_steps
-from hf_finetune.errors import counted, listed
+from hf_finetune.errors import counted, join_words
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import SpeedSpec
 
@@ -72,16 +72,16 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     wrong: list[str] = []
     repairs: dict[str, None] = {}
     if unplanned:
-        wrong.append(f"changed, but not planned: {listed(unplanned, most=3)}")
+        wrong.append(f"changed, but not planned: {join_words(unplanned, most=3)}")
         repairs[UNPLANNED_CHANGE_REPAIR] = None
     if missing:
-        wrong.append(f"planned, but not changed: {listed(missing, most=3)}")
+        wrong.append(f"planned, but not changed: {join_words(missing, most=3)}")
         repairs[UNCHANGED_REPAIR] = None
     if observer.optimizer_problem:
         wrong.append(observer.optimizer_problem)
         repairs[UNCHANGED_REPAIR] = None
     if observer.training:
-        wrong.append(f"frozen, but not in eval mode: {listed(sorted(observer.training), most=3)}")
+        wrong.append(f"frozen, but not in eval mode: {join_words(sorted(observer.training), most=3)}")
         repairs[UNPLANNED_CHANGE_REPAIR] = None
     if wrong:
         return CheckResult(title, "fail", sentence(wrong), " ".join(repairs))
@@ -133,7 +133,7 @@ class _StageObserver(TrainerCallback):
                 name for name in planned if optimized.get(name, planned[name]) != planned[name]
             ],
         }
-        clauses = [f"{words} {listed(which, most=3)}" for words, which in wrong.items() if which]
+        clauses = [f"{words} {join_words(which, most=3)}" for words, which in wrong.items() if which]
         self.optimizer_problem = f"the optimizer {', '.join(clauses)}" if clauses else ""
 
     def _check_mode(self, name: str, module: nn.Module, inputs: Any) -> None:
@@ -197,5 +197,5 @@ def _summary(subject: CheckTarget, planned: StagePlan, unmeasurable: list[str], 
     text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
     text += "; the optimizer's parameter groups match the plan."
     if unmeasurable:
-        text += f" Planned, but their updates are not measurable: {listed(unmeasurable, most=3)}."
+        text += f" Planned, but their updates are not measurable: {join_words(unmeasurable, most=3)}."
     return text

@@ -17,7 +17,7 @@ from hf_finetune.doctor.gradients import TOLERANCE
 from hf_finetune.doctor.result import CheckResult, sentence
 from hf_finetune.doctor.steps import difference, plain_gradient, shorten
 from hf_finetune.doctor.worker import JOB_FILE, digests_file, gradient_file, pack_model
-from hf_finetune.errors import counted, listed
+from hf_finetune.errors import counted, join_words
 
 __all__ = ["check_two_processes"]
 
@@ -71,7 +71,7 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         if different:
             faults.append(
                 f"after stage {stage.name} the two processes differ in {counted(len(different), 'parameter')} "
-                f"({listed(different, most=3)})"
+                f"({join_words(different, most=3)})"
             )
         target, smoothing = prepared.data.target, stage.label_smoothing
         expected = plain_gradient(subject.model, planned.trainable, batch, target, label_smoothing=smoothing)

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 from hf_finetune.evaluation.metrics import probabilities
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.top_scores import Scores, confidences, predicted_classes
 from hf_finetune.targets.unknown_labels import is_known
 
@@ -104,7 +104,7 @@ def calibration_error(scores: Scores, labels: np.ndarray, bins: int = NUM_BINS) 
     return sum(gaps) / total
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, target: Target) -> float:
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, target: TargetName) -> float:
     """Fit the temperature that minimizes the log loss when logits are divided by it.
 
     Args:
@@ -128,7 +128,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, target: Target) -> f
     return float(np.exp(exponent))
 
 
-def _slope(factor: float, logits: np.ndarray, labels: np.ndarray, target: Target) -> float:
+def _slope(factor: float, logits: np.ndarray, labels: np.ndarray, target: TargetName) -> float:
     """Compute the derivative of the log loss, summed over the examples, with respect to a factor on the logits.
 
     The log loss is convex in the factor, so the derivative has at most one zero.

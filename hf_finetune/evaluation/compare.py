@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from hf_finetune.data.content_hashes import HASHES, read_hashes
-from hf_finetune.errors import InputError, Problem, listed
+from hf_finetune.errors import InputError, Problem, join_words
 from hf_finetune.evaluation.intervals import (
     LEVEL,
     Interval,
@@ -22,10 +22,10 @@ from hf_finetune.evaluation.intervals import (
 from hf_finetune.evaluation.metrics import default_metrics, metric_for, suggest_metric
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.evaluation.registry import find_metric, needs_all_scores
-from hf_finetune.files import can_be_path
+from hf_finetune.files import is_valid_path
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import CostTable
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 from hf_finetune.targets.top_scores import NUM_STORED, TopScores
@@ -184,7 +184,7 @@ def paired_difference(name: str, first: ScoredExamples, second: ScoredExamples, 
     return Difference(name, *values, interval, p_value)
 
 
-def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Problem | None:
+def _metric_problem(name: str, target: TargetName, settings: MetricSettings) -> Problem | None:
     """Return why a metric cannot be compared; None if it can.
 
     Only metrics of this package can be computed from stored predictions.
@@ -230,7 +230,7 @@ class _EvaluatedRun:
 
 
 def _read(run: Path) -> _EvaluatedRun:
-    if not can_be_path(run):
+    if not is_valid_path(run):
         raise InputError(Problem(str(run), "must be a run directory", "an invalid folder name"))
     folder = run.expanduser()
     file = folder / "predictions.parquet" if folder.is_dir() else folder
@@ -262,10 +262,10 @@ def _check_same(first_run: str, first: _EvaluatedRun, run: str, second: _Evaluat
     before, after = first.predictions, second.predictions
     if before.target != after.target or set(before.label_names) != set(after.label_names):
         rule = f"must have the same classes as {first_run}"
-        raise InputError(Problem(run, rule, listed(map(repr, after.label_names), most=MAX_LISTED)))
+        raise InputError(Problem(run, rule, join_words(map(repr, after.label_names), most=MAX_LISTED)))
     if len(set(before.ids)) != len(before.ids) or set(before.ids) != set(after.ids):
         unshared = sorted(set(before.ids) ^ set(after.ids))
-        names = listed(map(repr, unshared), most=MAX_LISTED)
+        names = join_words(map(repr, unshared), most=MAX_LISTED)
         value = f"{len(unshared):,} examples that only one of the runs has, such as {names}"
         repair = "Split the data before both runs, or use the same seed in both."
         raise InputError(

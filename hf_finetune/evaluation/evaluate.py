@@ -18,7 +18,7 @@ from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import CostTable
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, keep_top, needs_reduction, stack_top
@@ -59,7 +59,7 @@ class EvaluationResult:
     ids: tuple[str, ...]
     labels: np.ndarray
     scores: Scores
-    target: Target
+    target: TargetName
     label_names: tuple[str, ...]
     seconds: float
     thresholds: tuple[float, ...] | None = None

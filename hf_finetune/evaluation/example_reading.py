@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.data.file_paths import FileFinder, is_encoded, is_url
-from hf_finetune.errors import shortened
+from hf_finetune.errors import truncate
 from hf_finetune.evaluation.error_text import format_error
-from hf_finetune.files import can_be_path
+from hf_finetune.files import is_valid_path
 from hf_finetune.tasks import Modality
 from hf_finetune.tasks.examples import ExampleError
 
@@ -86,7 +86,7 @@ def read_file(modality: Modality, name: str, file: Path | bytes | None) -> Predi
     """
     if file is None:
         return PredictionExample(name, error=f"There is no {modality.name}.")
-    if isinstance(file, Path) and not can_be_path(file):
+    if isinstance(file, Path) and not is_valid_path(file):
         return PredictionExample(name, error=_no_file(modality, str(file)))
     return read_example(modality, name, {modality.main_column: file})
 
@@ -104,7 +104,7 @@ def read_line(modality: Modality, name: str, line: str) -> PredictionExample:
     """
     if not modality.opens_files:
         return read_example(modality, name, {modality.main_column: line})
-    if is_encoded(line) or not can_be_path(line):
+    if is_encoded(line) or not is_valid_path(line):
         return PredictionExample(name, error=_no_file(modality, line))
     return read_file(modality, line, Path(line))
 
@@ -133,7 +133,7 @@ def read_row(
         return PredictionExample(name, error=_no_file(modality, value))
     if isinstance(value, str) and value.strip():
         path = finder.find(value)
-        if not can_be_path(path):
+        if not is_valid_path(path):
             return PredictionExample(name, error=_no_file(modality, value))
         return read_file(modality, name, path)
     if isinstance(value, dict):
@@ -145,7 +145,7 @@ def read_row(
 
 def _no_file(modality: Modality, value: str) -> str:
     """Return the error text for a value that cannot be the path of a file."""
-    text = shortened(value)
+    text = truncate(value)
     if is_encoded(value):
         repair = f"write the {modality.file_noun} to a file, and put its path there"
         return f"The {modality.name} is base64 or a data URI ({text}); {repair}."

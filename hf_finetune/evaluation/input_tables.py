@@ -17,7 +17,7 @@ from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_forma
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.evaluation.example_reading import PredictionExample, PredictionInputs, read_row
-from hf_finetune.files import can_be_path
+from hf_finetune.files import is_valid_path
 from hf_finetune.tasks import Modality
 
 __all__ = ["open_table"]
@@ -188,7 +188,7 @@ def _selected_cells(values: Mapping[str, Any], columns: Sequence[str]) -> dict[s
 
 
 def _is_path(value: str) -> bool:
-    return can_be_path(value.replace("\\", "/")) and not is_encoded(value)
+    return is_valid_path(value.replace("\\", "/")) and not is_encoded(value)
 
 
 def _cell(value: Any) -> Any:

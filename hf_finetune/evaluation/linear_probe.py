@@ -15,7 +15,7 @@ from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.cache.replay import PREFIX
 from hf_finetune.evaluation.metrics import label_array, probabilities
 from hf_finetune.planning.head_fit import MAX_WORK
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_metadata
 
@@ -58,7 +58,7 @@ def linear_probe(
     poolings: tuple[str, ...] = (),
     labels: Sequence[Any],
     unknown: Sequence[Sequence[int]] | None = None,
-    target: Target,
+    target: TargetName,
     classes: int,
     groups: Sequence[int] = (),
     seed: int = 0,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_finetune.data.slices import group_of
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem, suggestion
 from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.evaluation.registry import ALIASES, find_metric, known_metrics
 from hf_finetune.models.remote_code import FLAG
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.class_metrics import COST_METRICS, split_class_metric
 from hf_finetune.targets.decisions import decide, probabilities
-from hf_finetune.targets.labels import UNKNOWN, Target
+from hf_finetune.targets.labels import UNKNOWN, TargetName
 from hf_finetune.targets.metric import NO_SETTINGS, Metric, MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 
@@ -53,7 +53,7 @@ _LOADED_METRICS: dict[str, "EvaluationModule"] = {}
 
 
 def all_metrics(
-    target: Target, classes: int | None = None, settings: MetricSettings = NO_SETTINGS
+    target: TargetName, classes: int | None = None, settings: MetricSettings = NO_SETTINGS
 ) -> tuple[str, ...]:
     """Return the names of the metrics that every evaluation computes.
 
@@ -72,7 +72,7 @@ def all_metrics(
     return (*names, *_costs(target, settings))
 
 
-def defined_metrics(target: Target, settings: MetricSettings = NO_SETTINGS) -> tuple[str, ...]:
+def defined_metrics(target: TargetName, settings: MetricSettings = NO_SETTINGS) -> tuple[str, ...]:
     """Return the names of the metrics that can be requested, those of ``all_metrics`` first.
 
     Args:
@@ -84,11 +84,11 @@ def defined_metrics(target: Target, settings: MetricSettings = NO_SETTINGS) -> t
     return (*first, *on_request)
 
 
-def _costs(target: Target, settings: MetricSettings) -> tuple[str, ...]:
+def _costs(target: TargetName, settings: MetricSettings) -> tuple[str, ...]:
     return COST_METRICS if settings.costs and TARGETS[target].is_exclusive else ()
 
 
-def default_metrics(target: Target) -> tuple[str, ...]:
+def default_metrics(target: TargetName) -> tuple[str, ...]:
     """Return the metrics to report when the user names none. The first one selects the best checkpoint.
 
     Args:
@@ -108,7 +108,7 @@ def greater_is_better(name: str) -> bool:
     return name not in COST_METRICS and name not in _EVALUATE_LOWER_IS_BETTER
 
 
-def labels_of(dataset: "Dataset", target: Target, classes: int) -> np.ndarray:
+def labels_of(dataset: "Dataset", target: TargetName, classes: int) -> np.ndarray:
     """Return the labels of a split as the array that metrics take, see ``label_array``.
 
     Args:
@@ -131,7 +131,7 @@ def groups_of(dataset: "Dataset | None") -> np.ndarray | None:
 
 
 def label_array(
-    labels: Iterable[Any], target: Target, classes: int, unknown: Sequence[Sequence[int]] | None = None
+    labels: Iterable[Any], target: TargetName, classes: int, unknown: Sequence[Sequence[int]] | None = None
 ) -> np.ndarray:
     """Convert the ``label`` column of a dataset to the array that metrics take.
 
@@ -222,7 +222,7 @@ def _check_finite(scores: np.ndarray) -> None:
 
 def check_metric_names(
     names: Sequence[str],
-    target: Target,
+    target: TargetName,
     *,
     settings: MetricSettings = NO_SETTINGS,
     place: str = "metrics",
@@ -251,7 +251,7 @@ def check_metric_names(
 
 def metric_problem(
     name: str,
-    target: Target,
+    target: TargetName,
     place: str,
     settings: MetricSettings = NO_SETTINGS,
     *,
@@ -297,7 +297,7 @@ def metric_problem(
     return None
 
 
-def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETTINGS) -> str:
+def suggest_metric(name: str, target: TargetName, settings: MetricSettings = NO_SETTINGS) -> str:
     """Return a sentence that suggests the metric, or the class of a per-class metric, that was probably meant.
 
     Args:
@@ -307,21 +307,23 @@ def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETT
     """
     label = split_class_metric(name)[1]
     if label is not None:
-        return nearest(label, settings.label_names)
+        return suggestion(label, settings.label_names)
     if name in COST_METRICS and TARGETS[target].is_exclusive:
         return "Set the misclassification costs in evaluation.costs."
     plain = _plain(name)
     alias = ALIASES.get(plain, plain)
     if find_metric(alias, settings, target):
         return f"Use {alias!r}."
-    return nearest(plain, defined_metrics(target, settings))
+    return suggestion(plain, defined_metrics(target, settings))
 
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_").removeprefix("eval_").removeprefix("test_")
 
 
-def _definition_problem(name: str, target: Target, place: str, settings: MetricSettings) -> Problem | None:
+def _definition_problem(
+    name: str, target: TargetName, place: str, settings: MetricSettings
+) -> Problem | None:
     metric = find_metric(name, settings, target)
     if metric is None:
         known = ", ".join(map(repr, defined_metrics(target, settings)))
@@ -340,7 +342,7 @@ def misspelled_metric(name: str, place: str) -> Problem | None:
         name: Name that the user wrote.
         place: Where the user wrote it.
     """
-    close = nearest(_plain(name), list(known_metrics()))
+    close = suggestion(_plain(name), list(known_metrics()))
     is_known = find_metric(name, NO_SETTINGS) is not None or split_class_metric(name)[1] is not None
     if is_known or name in COST_METRICS or not close.startswith("Nearest"):
         return None
@@ -378,7 +380,7 @@ def _compute_loaded(name: str, examples: ScoredExamples) -> float:
     return float(values)
 
 
-def _trial_examples(target: Target, classes: int) -> ScoredExamples:
+def _trial_examples(target: TargetName, classes: int) -> ScoredExamples:
     """Return a few examples with correct decisions."""
     if not TARGETS[target].has_classes:
         return ScoredExamples(np.array([0.0, 1.0]), np.array([0.0, 1.0]), target)

@@ -10,7 +10,7 @@ from hf_finetune.data.file_paths import files_below
 from hf_finetune.data.folder_tree import saved_link_target
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.data.table_options import NO_OPTIONS, TABLE_SUFFIXES, TableOptions, table_format
-from hf_finetune.errors import InputError, Problem, quoted, shortened
+from hf_finetune.errors import InputError, Problem, join_quoted, truncate
 from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.evaluation.example_reading import PredictionExample, PredictionInputs, read_file, read_line
 from hf_finetune.tasks import Modality
@@ -105,7 +105,7 @@ def _open_source(
     if not _safe_check(path.is_file):
         if looks_like_file:
             raise InputError(Problem(source, "does not exist"))
-        name = shortened(source) if modality.opens_files else source
+        name = truncate(source) if modality.opens_files else source
         return PredictionInputs(map(read_line, [modality], [name], [source]), 1)
     if is_table:
         from hf_finetune.evaluation.input_tables import open_table
@@ -116,7 +116,9 @@ def _open_source(
     if suffix == TEXT_SUFFIX:
         return PredictionInputs(_read_text_file(path, modality), None)
     rule = f"must be {modality.article}, or a file of {modality.plural} with a known extension"
-    raise InputError(Problem(source, rule, "a file", f"Known: {quoted([TEXT_SUFFIX, *TABLE_SUFFIXES])}."))
+    raise InputError(
+        Problem(source, rule, "a file", f"Known: {join_quoted([TEXT_SUFFIX, *TABLE_SUFFIXES])}.")
+    )
 
 
 def _no_pair(source: str, is_table: bool, modality: Modality, names: Mapping[str, Any]) -> Problem:

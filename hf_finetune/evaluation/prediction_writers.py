@@ -14,9 +14,9 @@ from pyarrow import parquet
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predict import Prediction
 from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES
-from hf_finetune.files import can_be_path, replacing
+from hf_finetune.files import atomic_file, is_valid_path
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.top_scores import MANY_CLASSES
 
 __all__ = ["OUTPUT_SUFFIXES", "json_line", "open_output", "safe_cell"]
@@ -33,7 +33,7 @@ Write = Callable[[Prediction], None]
 
 @contextmanager
 def open_output(
-    path: Path, target: Target, label_names: Sequence[str], input_columns: Sequence[str] = ()
+    path: Path, target: TargetName, label_names: Sequence[str], input_columns: Sequence[str] = ()
 ) -> Iterator[Write]:
     """Open a file for predictions. The file appears at its path, complete, only if the block ends without an error.
 
@@ -63,7 +63,7 @@ def open_output(
     if problem is not None:
         raise InputError(problem)
     open_writer = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}[suffix]
-    with replacing(path) as temporary, open_writer(temporary, target, label_names, input_columns) as write:
+    with atomic_file(path) as temporary, open_writer(temporary, target, label_names, input_columns) as write:
         yield write
 
 
@@ -125,7 +125,7 @@ def _path_problem(path: Path, suffix: str) -> Problem | None:
             f"must end in {', '.join(OUTPUT_SUFFIXES[:-1])} or {OUTPUT_SUFFIXES[-1]}",
             repr(str(path)),
         )
-    if not can_be_path(path):
+    if not is_valid_path(path):
         return Problem("--output", "must be a valid file name", repr(str(path)))
     if path.is_dir():
         return Problem("--output", "must be a file", f"the folder {str(path)!r}")
@@ -135,7 +135,7 @@ def _path_problem(path: Path, suffix: str) -> Problem | None:
 
 
 def _fields(
-    target: Target, label_names: Sequence[str], input_columns: Sequence[str]
+    target: TargetName, label_names: Sequence[str], input_columns: Sequence[str]
 ) -> dict[str, pa.DataType]:
     """Return the columns of the output table with their types."""
     fields = {"id": pa.string()}
@@ -174,7 +174,7 @@ def _text(value: Any) -> str | None:
 
 @contextmanager
 def _open_csv(
-    path: Path, target: Target, label_names: Sequence[str], input_columns: Sequence[str]
+    path: Path, target: TargetName, label_names: Sequence[str], input_columns: Sequence[str]
 ) -> Iterator[Write]:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(
@@ -196,7 +196,7 @@ def _open_csv(
 
 @contextmanager
 def _open_jsonl(
-    path: Path, target: Target, label_names: Sequence[str], input_columns: Sequence[str]
+    path: Path, target: TargetName, label_names: Sequence[str], input_columns: Sequence[str]
 ) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
         yield lambda prediction: print(json_line(prediction), file=file)
@@ -204,7 +204,7 @@ def _open_jsonl(
 
 @contextmanager
 def _open_parquet(
-    path: Path, target: Target, label_names: Sequence[str], input_columns: Sequence[str]
+    path: Path, target: TargetName, label_names: Sequence[str], input_columns: Sequence[str]
 ) -> Iterator[Write]:
     schema = pa.schema(list(_fields(target, label_names, input_columns).items()))
     rows: list[dict[str, Any]] = []

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 from pyarrow import compute
 
 from hf_finetune.data.slices import GROUP, SLICE
-from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
-from hf_finetune.files import replacing
+from hf_finetune.errors import MAX_LISTED_PROBLEMS, InputError, Problem, join_quoted
+from hf_finetune.files import atomic_file
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets import Target as Kind
 from hf_finetune.targets.decisions import decide
-from hf_finetune.targets.labels import UNKNOWN, Target
+from hf_finetune.targets.labels import UNKNOWN, TargetName
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, keep_top
 from hf_finetune.targets.unknown_labels import has_unknown, is_known
 
@@ -58,7 +58,7 @@ class Predictions:
     ids: tuple[str, ...]
     labels: np.ndarray
     scores: Scores
-    target: Target
+    target: TargetName
     label_names: tuple[str, ...]
     groups: tuple[str, ...] | None = None
     group_column: str | None = None
@@ -69,7 +69,7 @@ def write_predictions(
     ids: Sequence[str],
     labels: np.ndarray,
     scores: Scores,
-    target: Target,
+    target: TargetName,
     label_names: Sequence[str],
     thresholds: Sequence[float] | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
@@ -136,7 +136,7 @@ def write_predictions(
     columns |= {SLICE + name: pa.array(values, pa.string()) for name, values in (slices or {}).items()}
     if groups is not None:
         columns[f"{GROUP}{group_column}"] = pa.array(groups, pa.string())
-    with replacing(Path(path)) as temporary:
+    with atomic_file(Path(path)) as temporary:
         metadata = {}
         if top_scores is not None:
             metadata[CLASSES] = json.dumps(list(label_names))
@@ -181,7 +181,7 @@ def read_predictions(path: Path) -> Predictions:
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(Problem(str(path), "must be a Parquet file of predictions", str(error))) from error
     if table.column_names[:3] != ["id", "label", "prediction"]:
-        columns = quoted(table.column_names, MOST_SHOWN)
+        columns = join_quoted(table.column_names, MAX_LISTED_PROBLEMS)
         raise InputError(Problem(str(path), "must begin with the columns id, label and prediction", columns))
     predictions = _predictions_of(table)
     for name in table.column_names:

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from transformers import Pipeline, PreTrainedConfig
 
 from hf_finetune.cache.micro_batches import iter_micro_batches
-from hf_finetune.errors import InputError, Problem, listed
+from hf_finetune.errors import InputError, Problem, join_words
 from hf_finetune.evaluation.error_text import cause_of
-from hf_finetune.files import can_be_path
+from hf_finetune.files import is_valid_path
 from hf_finetune.models.build import LOADING_ERRORS, SETTING_ERRORS
 from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
@@ -26,7 +26,7 @@ from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.model_config import get_target
 from hf_finetune.tasks import TASKS, Modality, Task
 from hf_finetune.tasks.examples import Remarks
@@ -64,7 +64,7 @@ class Classifier:
 
     pipe: Pipeline
     task: str
-    target: Target
+    target: TargetName
     label_names: tuple[str, ...]
     batch_size: int
     temperature: float = 1.0
@@ -87,7 +87,7 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
         InputError: If there is no checkpoint, or if the run is not finished.
     """
     place, rule = str(model_or_run), "must be a checkpoint folder, a run or a Hub id"
-    if not can_be_path(place):
+    if not is_valid_path(place):
         raise InputError(Problem(place, rule, "an invalid file name"))
     folder = Path(model_or_run).expanduser()
     for candidate in (folder, folder / "model"):
@@ -170,7 +170,7 @@ def load_classifier(
         unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
         raise (refused or InputError(unreadable)) from error
     if loaded["missing_keys"]:
-        missing = listed(sorted(loaded["missing_keys"]), most=4)
+        missing = join_words(sorted(loaded["missing_keys"]), most=4)
         raise InputError(Problem(place, f"lacks weights of its model: {missing}"))
     label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
     model.config.id2label = dict(enumerate(label_names))

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.class_metrics import COST_METRICS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.metric import NO_SETTINGS, Metric, MetricSettings
 
 __all__ = ["ALIASES", "find_metric", "known_metrics", "needs_all_scores"]
@@ -58,7 +58,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 """Metric names of this package by the names used in scikit-learn, evaluate and everyday language."""
 
 
-def known_metrics(target: Target | None = None) -> dict[str, Metric]:
+def known_metrics(target: TargetName | None = None) -> dict[str, Metric]:
     """Return the metrics of a label type, or of all label types, by name.
 
     Args:
@@ -69,7 +69,7 @@ def known_metrics(target: Target | None = None) -> dict[str, Metric]:
 
 
 def find_metric(
-    name: str, settings: MetricSettings = NO_SETTINGS, target: Target | None = None
+    name: str, settings: MetricSettings = NO_SETTINGS, target: TargetName | None = None
 ) -> Metric | None:
     """Return the metric with a name; None if there is none.
 
@@ -84,7 +84,7 @@ def find_metric(
     return next(listed, None) or next(parsed, None)
 
 
-def needs_all_scores(name: str, target: Target) -> bool:
+def needs_all_scores(name: str, target: TargetName) -> bool:
     """Return whether a metric needs the probabilities of all classes, not only the highest ones.
 
     Args:

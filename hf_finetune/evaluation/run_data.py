@@ -14,7 +14,7 @@ from hf_finetune.data.content_hashes import HASHES, read_hashes, short_hash
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.data.tables import content_keys
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.evaluation.predictor import Classifier
 from hf_finetune.recipe import Recipe
 from hf_finetune.targets import TARGETS
@@ -73,7 +73,7 @@ def load_run_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
     if dataset is None or (known is not None and split not in known):
         names = [name for name in _splits(prepared) if known is None or name in known]
         raise InputError(
-            Problem("--split", "must be a split of the run", repr(split), f"Known: {quoted(names)}.")
+            Problem("--split", "must be a split of the run", repr(split), f"Known: {join_quoted(names)}.")
         )
     if known is None:
         return _split_without_hashes(run, recipe, prepared, split)
@@ -229,7 +229,7 @@ def _in_classes(dataset: Dataset, full_data: LabeledData, classifier: Classifier
         {index for label in labels for index in _indices(label) if new_index[index] is None}
     ):
         rule = "must be classes of the model"
-        names = quoted(full_data.label_names[index] for index in unknown)
+        names = join_quoted(full_data.label_names[index] for index in unknown)
         raise InputError(Problem("The labels of the run's examples", rule, names, _REPAIR))
     feature = TARGETS[full_data.target].feature(classifier.label_names)
     columns: dict[str, list[Any]] = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.slices import group_of
-from hf_finetune.errors import Problem, quoted
+from hf_finetune.errors import Problem, join_quoted
 from hf_finetune.evaluation.metrics import defined_metrics, groups_of, labels_of
 from hf_finetune.evaluation.registry import find_metric
 from hf_finetune.evaluation.resolution import resolution_note
@@ -67,9 +67,9 @@ def _describe_labels(data: LabeledData, labels: np.ndarray) -> str:
     if not TARGETS[data.target].has_classes:
         return f"with labels from {labels.min():g} to {labels.max():g}"
     if TARGETS[data.target].is_exclusive:
-        return f"of the classes {quoted(data.label_names[index] for index in np.unique(labels))}"
+        return f"of the classes {join_quoted(data.label_names[index] for index in np.unique(labels))}"
     present = [name for name, column in zip(data.label_names, labels.T, strict=True) if (column == 1).any()]
-    return f"with the classes {quoted(present)}" if present else "without any class"
+    return f"with the classes {join_quoted(present)}" if present else "without any class"
 
 
 def resolution_notes(
@@ -110,4 +110,4 @@ def unknown_label_problem(
     if name == "loss" or UNKNOWN not in data.train.column_names or find_metric(name, settings):
         return None
     rule = "must be a metric of this package if some labels are unknown"
-    return Problem(place, rule, repr(name), f"Known: {quoted(defined_metrics(data.target, settings))}.")
+    return Problem(place, rule, repr(name), f"Known: {join_quoted(defined_metrics(data.target, settings))}.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.errors import InputError, Problem, short_repr
 from hf_finetune.fields.patterns import PatternError, check_pattern
 
 __all__ = [
@@ -47,7 +47,7 @@ SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": 
 
 def _value_error(rule: str, value: Any, repair: str = "") -> InputError:
     """Return the error of a failed value check, without a place; ``problems_of`` adds it."""
-    return InputError(Problem("", rule, shown(value), repair))
+    return InputError(Problem("", rule, short_repr(value), repair))
 
 
 def _as_integer(value: Any) -> Any:

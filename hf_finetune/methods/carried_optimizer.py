@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hf_finetune.errors import InputError
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 from hf_finetune.methods.base import Method, StageContext
 from hf_finetune.models.tensor_files import broken_state, read_tensors
 from hf_finetune.planning.groups import ParameterGroup
@@ -95,7 +95,7 @@ def save_state(state: OptimizerState, path: Path) -> None:
         state: OptimizerState of each parameter by name, such as the moments of Adam.
         path: File to write.
     """
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         torch.save(state, temporary)
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import Sampler
 
 from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle_by_length
-from hf_finetune.errors import Problem, nearest
+from hf_finetune.errors import Problem, suggestion
 from hf_finetune.methods.base import Loss, Method, StageContext
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.balance import BalanceSpec, EffectiveNumber, FocalLoss, LogitAdjustment, WithWeights
@@ -382,6 +382,6 @@ def label_problems(
             if name not in label_names:
                 rule = "must contain only classes of the data"
                 problems.append(
-                    Problem(f"{place}.balance.weights", rule, repr(name), nearest(name, label_names))
+                    Problem(f"{place}.balance.weights", rule, repr(name), suggestion(name, label_names))
                 )
     return problems

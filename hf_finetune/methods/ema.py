@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 from hf_finetune.methods.base import CallbackMethod, StageContext
 from hf_finetune.planning.best_epoch import is_better
 from hf_finetune.planning.stages import StagePlan
@@ -193,7 +193,7 @@ class AveragedWeights(CallbackMethod):
 
     def save(self, checkpoint: Path) -> None:
         """Write the average into a checkpoint."""
-        with replacing(checkpoint / AVERAGE_FILE) as temporary:
+        with atomic_file(checkpoint / AVERAGE_FILE) as temporary:
             save_file({name: value.contiguous() for name, value in self.average.items()}, temporary)
 
 

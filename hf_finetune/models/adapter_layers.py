@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.errors import InputError, Problem, short_repr, suggestion
 from hf_finetune.fields.patterns import PatternError, find_matches
 
 __all__ = ["describe_layers", "has_suffix", "target_layers"]
@@ -120,11 +120,11 @@ def _layers_by_suffix_or_pattern(layers: Mapping[str, nn.Module], target: Sequen
             if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
                 matched = find_matches(entry[1:-1], layers)
         except PatternError as error:
-            problems.append(Problem(LOCATION, str(error), shown(entry)))
+            problems.append(Problem(LOCATION, str(error), short_repr(entry)))
             continue
         if not matched:
             rule = "must match at least one linear or plain convolutional layer of the backbone"
-            repair = nearest(entry.strip("/"), ["auto", "all-linear", *_suffixes(layers)])
+            repair = suggestion(entry.strip("/"), ["auto", "all-linear", *_suffixes(layers)])
             problems.append(Problem(LOCATION, rule, repr(entry), repair))
         selected.update(matched)
     if problems:

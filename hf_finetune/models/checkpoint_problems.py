@@ -7,7 +7,7 @@ from pickle import UnpicklingError
 import timm
 from safetensors import SafetensorError
 
-from hf_finetune.errors import Problem, nearest
+from hf_finetune.errors import Problem, suggestion
 from hf_finetune.tasks import Modality
 
 __all__ = ["checkpoint_problem", "model_problem", "processor_problem", "unsafe_pickle", "weights_problem"]
@@ -29,7 +29,7 @@ def checkpoint_problem(path: str, error: Exception) -> Problem:
         if (folder / "config.json").is_file():
             repair = f"Its config.json cannot be read: {_brief(error)}"
     elif path.startswith("timm/"):
-        repair = nearest(path, [f"timm/{name}" for name in timm.list_models()])
+        repair = suggestion(path, [f"timm/{name}" for name in timm.list_models()])
     elif close and (is_path or "/" not in path):
         repair = f"Nearest: {path.rstrip('/').removesuffix(folder.name) + close[0]!r}."
     elif is_path:

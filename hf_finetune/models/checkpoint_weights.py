@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_finetune.errors import InputError, Problem, listed, shown
+from hf_finetune.errors import InputError, Problem, join_words, short_repr
 from hf_finetune.fields.patterns import PatternError, find_matches
 from hf_finetune.models.pretraining_weights import pretraining_weights, untrained_norms
 
@@ -89,14 +89,16 @@ def _problems(
     problems = []
     if missing:
         rule = "must contain every weight outside the head"
-        problems.append(Problem("model.path", rule, repr(path), f"It lacks {listed(missing, 4)}. {repair}"))
+        problems.append(
+            Problem("model.path", rule, repr(path), f"It lacks {join_words(missing, 4)}. {repair}")
+        )
     for name, shape, expected in mismatched[:5]:
         rule = f"must contain {name} with shape {list(expected)}"
         problems.append(Problem("model.path", rule, str(list(shape)), repair))
     if unknown:
         rule = "must contain only weights of its architecture"
         problems.append(
-            Problem("model.path", rule, repr(path), f"It also contains {listed(unknown, 4)}. {repair}")
+            Problem("model.path", rule, repr(path), f"It also contains {join_words(unknown, 4)}. {repair}")
         )
     return problems
 
@@ -105,13 +107,15 @@ def _notes(pretrained: Mapping[str, str], ignored: Sequence[str], new_norms: Map
     notes = []
     for owner in dict.fromkeys(pretrained.values()):
         names = [name for name, class_name in pretrained.items() if class_name == owner]
-        notes.append(f"Checkpoint weights not loaded, because only {owner} needs them: {listed(names, 4)}.")
+        notes.append(
+            f"Checkpoint weights not loaded, because only {owner} needs them: {join_words(names, 4)}."
+        )
     if ignored:
-        notes.append(f"Checkpoint weights not loaded: {listed(ignored, 4)}.")
+        notes.append(f"Checkpoint weights not loaded: {join_words(ignored, 4)}.")
     if new_norms:
         owner = next(iter(new_norms.values()))
         notes.append(
-            f"Normalization weights that {owner} does not have start as the identity: {listed(new_norms, 4)}."
+            f"Normalization weights that {owner} does not have start as the identity: {join_words(new_norms, 4)}."
         )
     return notes
 
@@ -125,7 +129,9 @@ def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:
         try:
             allowed.update(find_matches(pattern, names))
         except PatternError as error:
-            raise InputError(Problem(f"model.allow_missing[{index}]", str(error), shown(pattern))) from error
+            raise InputError(
+                Problem(f"model.allow_missing[{index}]", str(error), short_repr(pattern))
+            ) from error
     return allowed
 
 

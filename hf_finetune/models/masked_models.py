@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
-from hf_finetune.errors import InputError, Problem, listed
+from hf_finetune.errors import InputError, Problem, join_words
 from hf_finetune.models.build import LOADING_ERRORS, read_config
 from hf_finetune.models.checkpoint_problems import weights_problem
 from hf_finetune.models.find_head import head_names
@@ -77,7 +77,7 @@ def build_masked_model(
     if not new:
         return model, []
     return model, [
-        f"The checkpoint has no masked language modeling head; a new one is trained: {listed(new, 2)}."
+        f"The checkpoint has no masked language modeling head; a new one is trained: {join_words(new, 2)}."
     ]
 
 

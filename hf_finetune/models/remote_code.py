@@ -12,7 +12,7 @@ from typing import Any
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.utils import cached_file
 
-from hf_finetune.errors import InputError, Problem, listed
+from hf_finetune.errors import InputError, Problem, join_words
 from hf_finetune.files import read_json_object
 from hf_finetune.models.classifier_head import MODEL_TYPE
 
@@ -167,7 +167,7 @@ def check_declared(
 
 def _would_run(code: tuple[str, ...], path: str | Path) -> str:
     source = str(Path(path).absolute()) if Path(path).is_dir() else f"https://hf.co/{path}"
-    return f"It would run {listed(code, MAX_LISTED)}, from {source}. Read the code first."
+    return f"It would run {join_words(code, MAX_LISTED)}, from {source}. Read the code first."
 
 
 def _read_settings(path: str | Path, name: str, revision: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from hf_finetune.files import read_json_object, replacing
+from hf_finetune.files import atomic_file, read_json_object
 from hf_finetune.performance.execution_modes import ExecutionMode
 
 __all__ = ["Measurement", "load_measurement", "save_measurement", "speed_key"]
@@ -101,7 +101,7 @@ def save_measurement(notes_file: Path, key: str, measurement: Measurement) -> No
         notes_file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{notes_file}.lock"):
             notes = {**read_json_object(notes_file), key: asdict(measurement)}
-            with replacing(notes_file) as partial:
+            with atomic_file(notes_file) as partial:
                 partial.write_text(json.dumps(notes, indent=1), encoding="utf-8")
     except OSError as error:
         logger.info("The measurements cannot be saved: %s.", error)

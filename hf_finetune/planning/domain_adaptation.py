@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hf_finetune.errors import Problem, nearest
+from hf_finetune.errors import Problem, suggestion
 from hf_finetune.planning.stages import Plan, StagePlan
 from hf_finetune.recipe.domain import Alignment, ContinuePretraining, DomainSpec
 from hf_finetune.recipe.method_rules import DOMAIN_ALIGNMENT, conflicting_fields
@@ -45,7 +45,9 @@ def domain_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
     for index, name in enumerate(spec.stages):
         if name not in known:
             where = f"{place}[{index}]"
-            problems.append(Problem(where, "must be the name of a stage", repr(name), nearest(name, known)))
+            problems.append(
+                Problem(where, "must be the name of a stage", repr(name), suggestion(name, known))
+            )
         elif name not in below:
             repair = "Domain alignment trains only layers below the head."
             problems.append(Problem(f"{place}[{index}]", rule, repr(name), repair))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.errors import InputError, Problem, short_repr, suggestion
 from hf_finetune.fields.patterns import PatternError, find_matches
 from hf_finetune.planning.layers import Layout
 
@@ -74,7 +74,7 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
         try:
             matched = find_matches(part[1:-1], bare_names)
         except PatternError as error:
-            raise InputError(Problem(place, str(error), shown(part))) from error
+            raise InputError(Problem(place, str(error), short_repr(part))) from error
         return {parameter.name for parameter in layout.parameters if parameter.bare_name in matched}
     raise InputError(_selector_problem(part, place, layout.adapter))
 
@@ -106,7 +106,9 @@ def _selector_problem(part: str, place: str, adapter: str | None) -> Problem:
     if part == AUTO:
         return Problem(place, "must be a valid selector", repr(part), "Write auto alone, not in a list.")
     words = (*KEYWORDS, adapter) if adapter else KEYWORDS
-    return Problem(place, "must be a valid selector", repr(part), f"{nearest(part, words)} {_forms(adapter)}")
+    return Problem(
+        place, "must be a valid selector", repr(part), f"{suggestion(part, words)} {_forms(adapter)}"
+    )
 
 
 def _forms(adapter: str | None) -> str:
@@ -156,7 +158,7 @@ def _in_groups(layout: Layout, groups: set[int]) -> set[str]:
 def _no_match(layout: Layout, part: str, place: str) -> Problem:
     if part.startswith("/"):
         names = [parameter.bare_name for parameter in layout.parameters]
-        repair = nearest(part[1:-1], _name_parts(layout))
+        repair = suggestion(part[1:-1], _name_parts(layout))
         if not repair.startswith("Nearest"):
             repair = f"This model's {len(names)} parameters range from {names[0]!r} to {names[-1]!r}."
         return Problem(place, "must match at least one parameter", repr(part), repair)

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from yaml import YAMLError
 
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.portable_recipe import (
     LOCAL_PREFIX,
@@ -49,7 +49,7 @@ def write_card(folder: Path) -> Path:
         Path of the card.
     """
     path = folder / "model" / "README.md"
-    with replacing(path) as partial:
+    with atomic_file(path) as partial:
         recipe = run_recipe(folder)
         code = CODE.name if (folder / "model" / CODE.name).is_file() else ""
         license_fields = _license_fields(recipe.model)

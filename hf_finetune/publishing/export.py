@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem, suggestion
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.finished import find_run, load_finished
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
-from hf_finetune.files import replacing_folder
+from hf_finetune.files import atomic_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.publishing.exported_pipeline import (
     ExportedPipeline,
@@ -116,7 +116,7 @@ def export(
     if quantize is not None and not classifier.modality.has_tokens:
         calibration = _calibration_examples(model_or_run, classifier, data)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         partial.mkdir()
         _copy_config(model_or_run, classifier, partial)
         _write_model(classifier, format, quantize, calibration, partial)
@@ -155,7 +155,7 @@ def _load_exported(format: str, folder: Path, trust_remote_code: bool) -> Classi
 def _check_choices(format: str, quantize: str | None) -> None:
     if format not in FORMATS:
         rule = f"must be one of {', '.join(FORMATS)}"
-        raise InputError(Problem("--format", rule, repr(format), nearest(format, FORMATS)))
+        raise InputError(Problem("--format", rule, repr(format), suggestion(format, FORMATS)))
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise InputError(Problem("--quantize", f"must be {' or '.join(QUANTIZATIONS)}", repr(quantize)))
     if quantize is not None and format != "onnx":

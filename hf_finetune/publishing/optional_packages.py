@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted
 
 __all__ = ["EXTRAS", "require_extra"]
 
@@ -22,5 +22,5 @@ def require_extra(extra: str, place: str) -> None:
     """
     missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
     if missing:
-        rule = f"needs packages that are not installed: {quoted(missing)}"
+        rule = f"needs packages that are not installed: {join_quoted(missing)}"
         raise InputError(Problem(place, rule, "", f"Run pip install 'hf-finetune[{extra}]'."))

@@ -12,7 +12,7 @@ from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.finished import find_run, find_run_recipe, training_columns
 from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
-from hf_finetune.files import replacing_folder
+from hf_finetune.files import atomic_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.exported_pipeline import get_processor
@@ -65,7 +65,7 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
     title = (find_run(model_or_run) or Path(source)).absolute().name
     settings = _settings(classifier, title, None if isinstance(source, Path) else source, pairs)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         partial.mkdir()
         if isinstance(source, Path):
             _copy_checkpoint(source, partial / "model")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.errors import InputError, Problem, short_repr
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.choice import Choice
 
@@ -38,7 +38,7 @@ class WithWeights(Part):
         for key in value:
             if not isinstance(key, str) and type(key) is not int:
                 repair = "Put the key in quotes."
-                raise InputError(Problem("", "must have class names as keys", shown(key), repair))
+                raise InputError(Problem("", "must have class names as keys", short_repr(key), repair))
         return {str(key): weight for key, weight in value.items()}
 
 

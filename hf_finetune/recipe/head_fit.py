@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from hf_finetune.errors import Problem, shown
+from hf_finetune.errors import Problem, short_repr
 from hf_finetune.targets import TARGETS
 
 __all__ = [
@@ -94,7 +94,7 @@ def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:
             problems += _solver_field_problems(stage, place, f"fit is {solver}") if solver else ()
             if stage.train not in ("head", ("head",)):
                 rule = f"must be head when fit is {stage.fit}"
-                problems.append(Problem(f"{place}.train", rule, shown(stage.train)))
+                problems.append(Problem(f"{place}.train", rule, short_repr(stage.train)))
         if index and stage.carry_optimizer and solver_of(stages[index - 1]):
             rule = "must not be set after a stage without an optimizer"
             problems.append(Problem(f"{place}.carry_optimizer", rule, "true"))
@@ -112,10 +112,10 @@ def _solver_field_problems(part: Any, place: str, reason: str) -> Iterator[Probl
         ):
             short_form = getattr(value, getattr(value, "shorthand", None) or "", value)
             rule = f"must not be set when {reason}"
-            yield Problem(f"{place}.{name}", rule, shown(short_form), NO_STEPS_REPAIR)
+            yield Problem(f"{place}.{name}", rule, short_repr(short_form), NO_STEPS_REPAIR)
     if part.balance.method not in BALANCES:
         rule = f"must be {', '.join(BALANCES[:-1])} or {BALANCES[-1]} when {reason}"
-        yield Problem(f"{place}.balance", rule, shown(part.balance.method), NO_STEPS_REPAIR)
+        yield Problem(f"{place}.balance", rule, short_repr(part.balance.method), NO_STEPS_REPAIR)
 
 
 def head_fit_problems(solver: str, target: str, place: str) -> list[Problem]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.errors import InputError, Problem, short_repr, suggestion
 from hf_finetune.fields.base import leaf_parts
 from hf_finetune.recipe.messages import problems_of
 from hf_finetune.recipe.multitask import MULTI_TASK, MultiTaskRecipe, recipe_class, task_problems
@@ -213,7 +213,7 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
     if not isinstance(content, Mapping):
         repair = "Start with the fields task, model, data and stages."
         raise InputError(
-            [*problems, Problem(origin, "must contain a mapping of fields", shown(content), repair)]
+            [*problems, Problem(origin, "must contain a mapping of fields", short_repr(content), repair)]
         )
     all_problems = list(problems)
     root = recipe_class({**content, **_task_override(overrides)})
@@ -277,11 +277,12 @@ def find_recipe(source: str | Path) -> Path:
         raise InputError(Problem(str(path), "must be a recipe file", "a folder", f"It contains {content}."))
     if isinstance(source, Path) or path.suffix in SUFFIXES:
         repair = (
-            nearest(path.name, _recipes_in(path.parent)) or f"There is no recipe in {path.parent.absolute()}."
+            suggestion(path.name, _recipes_in(path.parent))
+            or f"There is no recipe in {path.parent.absolute()}."
         )
         raise InputError(Problem(str(path), "must exist", repair=repair))
     rule = "must be a recipe file or the name of a shipped recipe"
-    raise InputError(Problem(shown(source), rule, repair=_nearest_shipped(str(source))))
+    raise InputError(Problem(short_repr(source), rule, repair=_nearest_shipped(str(source))))
 
 
 def copy_recipe(source: str | Path, dest: str | Path) -> Path:
@@ -335,9 +336,9 @@ def _recipes_in(folder: Path) -> list[str]:
 def _nearest_shipped(name: str) -> str:
     names = list(shipped_recipes())
     for full in names:
-        if nearest(name, [full.rpartition("/")[2]]).startswith("Nearest"):
+        if suggestion(name, [full.rpartition("/")[2]]).startswith("Nearest"):
             return f"Nearest: {full!r}."
-    return nearest(name, names)
+    return suggestion(name, names)
 
 
 def _size_of(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.errors import InputError, Problem, short_repr, suggestion
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.choice import option_at
 from hf_finetune.fields.types import NON_EMPTY, STAGE_NAME_PATTERN
@@ -68,26 +68,29 @@ def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
         yield Problem(place, "must be set", repair=meaning(location, root))
     elif kind == "extra_forbidden" and option and options:
         rule = f"must not be set unless {option.discriminator} is {' or '.join(options)}"
-        yield Problem(place, rule, shown(value))
+        yield Problem(place, rule, short_repr(value))
     elif kind == "extra_forbidden":
         yield Problem(
             place,
             "must be a known field",
-            repair=nearest(str(location[-1]), known_fields(location[:-1], root)),
+            repair=suggestion(str(location[-1]), known_fields(location[:-1], root)),
         )
     elif kind == "invalid_key":
         yield Problem(
-            format_location(location[:-1]), "must have text as keys", shown(value), "Put the key in quotes."
+            format_location(location[:-1]),
+            "must have text as keys",
+            short_repr(value),
+            "Put the key in quotes.",
         )
     elif kind == "string_pattern_mismatch" and context["pattern"] in PATTERN_RULES:
-        yield Problem(place, PATTERN_RULES[context["pattern"]], shown(value))
+        yield Problem(place, PATTERN_RULES[context["pattern"]], short_repr(value))
     elif kind == "too_short" and value:
         return  # pydantic counts valid entries only; each invalid entry has an error of its own
     elif kind in RULES:
         rule = RULES[kind].format_map({name: _short_number(bound) for name, bound in context.items()})
-        yield Problem(place, rule, shown(value), _repair(kind, value, context))
+        yield Problem(place, rule, short_repr(value), _repair(kind, value, context))
     else:
-        yield Problem(place, _fallback(detail["msg"]), shown(value))
+        yield Problem(place, _fallback(detail["msg"]), short_repr(value))
 
 
 def _repair(kind: str, value: Any, context: Mapping[str, Any]) -> str:
@@ -100,7 +103,7 @@ def _repair(kind: str, value: Any, context: Mapping[str, Any]) -> str:
     ):
         return "Remove the quotes."
     if kind == "literal_error" and isinstance(value, str):
-        close = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
+        close = suggestion(value, re.findall(r"'([^']*)'", context["expected"]))
         return close if close.startswith("Nearest") else ""
     return ""
 

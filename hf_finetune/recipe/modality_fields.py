@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, create_model
 
-from hf_finetune.errors import Problem, shown
+from hf_finetune.errors import Problem, short_repr
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.fields.registry import RegisteredName
@@ -75,10 +75,10 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
         columns = as_mapping(data.get("columns"))
         for name in other_modality.columns:
             if columns.get(name) is not None:
-                yield Problem(f"data.columns.{name}", rule, shown(columns[name]))
+                yield Problem(f"data.columns.{name}", rule, short_repr(columns[name]))
         for name, field in other_modality.data_fields.model_fields.items():
             if data.get(name) not in (None, field.default):
-                yield Problem(f"data.{name}", rule, shown(data[name]))
+                yield Problem(f"data.{name}", rule, short_repr(data[name]))
     preset_or_fields = data.get("augment")
     augment = (
         {"preset": preset_or_fields} if isinstance(preset_or_fields, str) else as_mapping(preset_or_fields)
@@ -92,7 +92,7 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
                     if name == other_modality.augment_fields.shorthand
                     else f"data.augment.{name}"
                 )
-                yield Problem(place, rule, shown(augment[name]), repair)
+                yield Problem(place, rule, short_repr(augment[name]), repair)
     yield from modality.field_problems(augment)
     if speed.get("memory_format") == "channels_last" and not modality.is_spatial:
         repair = "It is a memory format for images."

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.errors import InputError, Problem, short_repr
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.fields.types import Count, Texts, Workers
@@ -245,26 +245,26 @@ def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
     )
     if len(tasks) == 1:
         repair = "Add a task, or write a single-task recipe."
-        yield Problem("tasks", "must have at least two tasks", ", ".join(map(shown, tasks)), repair)
+        yield Problem("tasks", "must have at least two tasks", ", ".join(map(short_repr, tasks)), repair)
     for name, spec in tasks.items():
         if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
             rule = "must start with a letter or digit and contain only letters, digits, '_' and '-'"
             yield Problem(
                 f"The name of tasks.{name}",
                 rule,
-                shown(name),
+                short_repr(name),
                 "It is used in the names of folders and weights.",
             )
         if first and spec.get("task") in TASKS and spec["task"] != first[1]:
             rule = f"must be {first[1]!r}, the same as tasks.{first[0]}.task"
-            yield Problem(f"tasks.{name}.task", rule, shown(spec["task"]), "All tasks share one model.")
+            yield Problem(f"tasks.{name}.task", rule, short_repr(spec["task"]), "All tasks share one model.")
 
 
 def _single_task_field_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     for place, repair in SINGLE_TASK_FIELDS.items():
         value = field_value(recipe, place)
         if value is not None:
-            yield Problem(place, NOT_MULTI_TASK, shown(value), repair)
+            yield Problem(place, NOT_MULTI_TASK, short_repr(value), repair)
 
 
 def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
@@ -279,11 +279,14 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     for place, stage in [*settings, ("strategy", as_mapping(strategy))]:
         for field, repair in (item for rules in RULES for item in rules.single_task_reasons.items()):
             if value := field_value(stage, field):
-                yield Problem(f"{place}.{field}", NOT_MULTI_TASK, shown(value), repair)
+                yield Problem(f"{place}.{field}", NOT_MULTI_TASK, short_repr(value), repair)
         if stage.get("fit", "gradient") not in ("gradient", "auto"):
             repair = "Solvers fit only the head of a single task."
             yield Problem(
-                f"{place}.fit", "must be gradient when the task is multi-task", shown(stage["fit"]), repair
+                f"{place}.fit",
+                "must be gradient when the task is multi-task",
+                short_repr(stage["fit"]),
+                repair,
             )
         balance = stage.get("balance")
         if "sampler" in (balance, as_mapping(balance).get("method")):
@@ -295,7 +298,7 @@ def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str,
     for name, spec in tasks.items():
         if recipe.get("weighting") == "uncertainty" and spec.get("weight", 1.0) != 1.0:
             rule = "must not be set when weighting is uncertainty"
-            yield Problem(f"tasks.{name}.weight", rule, shown(spec["weight"]), "It is learned.")
+            yield Problem(f"tasks.{name}.weight", rule, short_repr(spec["weight"]), "It is learned.")
 
 
 def _data_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:

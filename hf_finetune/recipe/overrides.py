@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, get_args, get_origin
 
-from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.errors import InputError, Problem, short_repr, suggestion
 from hf_finetune.fields.base import Part
 from hf_finetune.recipe.schema import SingleTaskRecipe
 from hf_finetune.recipe.schema_paths import descend, find_part, known_fields
@@ -55,7 +55,7 @@ def read_override(text: str, root: type[Part] = SingleTaskRecipe) -> Override:
         content, repeated = read_yaml(value, text)
     except InputError as error:
         repair = error.problems[0].repair
-        raise InputError(Problem(text, "must have a valid YAML value", shown(value), repair)) from error
+        raise InputError(Problem(text, "must have a valid YAML value", short_repr(value), repair)) from error
     if repeated:
         raise InputError(repeated)
     return Override(text, path, content)
@@ -92,7 +92,7 @@ def _set_value(value: Any, annotation: Any, override: Override, depth: int) -> A
     place = ".".join(override.path[:depth])
     if not isinstance(expanded, list | tuple) or not step.isdecimal():
         rule = f"must refer to an existing field or entry of {place}"
-        raise InputError(Problem(override.text, rule, shown(value)))
+        raise InputError(Problem(override.text, rule, short_repr(value)))
     if int(step) >= len(expanded):
         repair = (
             f"{place} has {len(expanded)} {'entry' if len(expanded) == 1 else 'entries'}; indices start at 0."
@@ -128,9 +128,12 @@ def _is_list(annotation: Any) -> bool:
 def _unknown(text: str, annotation: Any, parents: Sequence[str], step: str, root: type[Part]) -> Problem:
     location = [int(key) if key.isdecimal() else key for key in parents]
     if known := known_fields(location, root) if not _is_list(annotation) else []:
-        return Problem(text, "must set a known field", shown(step), nearest(step, known))
+        return Problem(text, "must set a known field", short_repr(step), suggestion(step, known))
     if _is_list(annotation):
         return Problem(
-            text, f"must have an integer index after {'.'.join(parents)}", shown(step), "Indices start at 0."
+            text,
+            f"must have an integer index after {'.'.join(parents)}",
+            short_repr(step),
+            "Indices start at 0.",
         )
-    return Problem(text, f"must end at {'.'.join(parents)}, which has no fields", shown(step))
+    return Problem(text, f"must end at {'.'.join(parents)}, which has no fields", short_repr(step))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.errors import Problem
-from hf_finetune.files import can_be_path
+from hf_finetune.files import is_valid_path
 
 __all__ = [
     "data_path_problem",
@@ -41,7 +41,7 @@ def is_local(path: str, folders: Sequence[Path] = ()) -> bool:
         path: Path as in the recipe.
         folders: Folders in which relative paths are looked up in addition to the working directory.
     """
-    if not HUB_ID.fullmatch(path) or not can_be_path(path) or path.lower().endswith(DATA_SUFFIXES):
+    if not HUB_ID.fullmatch(path) or not is_valid_path(path) or path.lower().endswith(DATA_SUFFIXES):
         return True
     owner, slash, _ = path.partition("/")
     if not slash:
@@ -115,7 +115,7 @@ def missing_data(path: str, folders: Sequence[Path] = ()) -> Problem | None:
 def data_path_problem(path: str) -> Problem:
     """Return the problem of a data path that does not exist."""
     rule = "must be a folder, a data file or a Hub id"
-    if not can_be_path(path):
+    if not is_valid_path(path):
         return Problem("data.path", rule, repr(path), "It is not a valid file name.")
     nearest = _nearest_path(Path(path).expanduser().absolute())
     repair = nearest if nearest.startswith("Nearest") else _creation_hint(path) or nearest

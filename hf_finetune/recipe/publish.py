@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.errors import InputError, Problem, short_repr
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.types import NonEmptyText
 
@@ -33,7 +33,7 @@ def check_repository(value: Any, place: str = "") -> str:
     ):
         return value
     repair = "For example me/dish-recognizer: letters, digits, '-', '_' and '.'."
-    raise InputError(Problem(place, "must be a repository, NAMESPACE/NAME", shown(value), repair))
+    raise InputError(Problem(place, "must be a repository, NAMESPACE/NAME", short_repr(value), repair))
 
 
 def _repository(value: Any) -> str:

@@ -7,7 +7,7 @@ fields, and all of its problems are reported together.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_finetune.errors import Problem, shown
+from hf_finetune.errors import Problem, short_repr
 from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.recipe.domain import domain_rule_problems
 from hf_finetune.recipe.label_rules import label_column_problems
@@ -95,7 +95,10 @@ def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     if group is not None and column is not None and group != column:
         repair = "Both set the group column. Set only one of them."
         yield Problem(
-            "data.split.group", f"must not differ from data.columns.group {column!r}", shown(group), repair
+            "data.split.group",
+            f"must not differ from data.columns.group {column!r}",
+            short_repr(group),
+            repair,
         )
 
 
@@ -105,7 +108,7 @@ def _stages_or_strategy_problems(stages: Any, strategy: Any) -> Iterator[Problem
         yield Problem("stages", "must be set", repair=repair)
     if strategy is not None and stages:
         repair = "A strategy generates the stages. To use it, set stages to null."
-        yield Problem("strategy", "must not be set when stages are set", shown(strategy), repair)
+        yield Problem("strategy", "must not be set when stages are set", short_repr(strategy), repair)
 
 
 def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
@@ -116,12 +119,12 @@ def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
     if model.get("allow_missing"):
         rule = "must be merged when model.allow_missing is set"
         repair = "The saved adapter does not contain weights that are missing from the checkpoint."
-        yield Problem("model.adapter.save", rule, shown(save), repair)
+        yield Problem("model.adapter.save", rule, short_repr(save), repair)
     kind = head if isinstance(head, str) else as_mapping(head).get("type")
     if kind in ("mlp", "cosine") or as_mapping(head).get("pool") not in (None, "own"):
         rule = "must be merged unless the head is linear"
         repair = "peft would load the adapter into a checkpoint with the architecture's own head."
-        yield Problem("model.adapter.save", rule, shown(save), repair)
+        yield Problem("model.adapter.save", rule, short_repr(save), repair)
 
 
 def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
@@ -136,18 +139,20 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         repair = "The default learning rates (docs/rates.md) are for AdamW."
         yield Problem(f"{place}.lr", f"must be set when the optimizer is {_optimizer(stage)[0]}", "", repair)
     if epochs is not None and max_steps is not None:
-        yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
+        yield Problem(place, rule, f"epochs {short_repr(epochs)} and max_steps {short_repr(max_steps)}")
     yield from _warmup_problems(place, stage)
     yield from _balance_problems(place, stage)
     if as_mapping(stage.get("lr")) and stage.get("layer_decay") not in (None, 1.0):
         repair = "To decrease the rates towards the input, set lr.backbone to a pair such as [1e-6, 1e-5]."
         rule = "must not be set when lr has a rate for the backbone"
-        yield Problem(f"{place}.layer_decay", rule, shown(stage["layer_decay"]), repair)
+        yield Problem(f"{place}.layer_decay", rule, short_repr(stage["layer_decay"]), repair)
     arguments = as_mapping(as_mapping(stage.get("optimizer")).get("args"))
     for name in STAGE_FIELDS:
         if name in arguments:
             repair = f"Set {STAGE_FIELDS[name]} instead."
-            yield Problem(f"{place}.optimizer.args.{name}", "must not be set", shown(arguments[name]), repair)
+            yield Problem(
+                f"{place}.optimizer.args.{name}", "must not be set", short_repr(arguments[name]), repair
+            )
     if stage.get("early_stopping") is not None and stage.get("best", {}) is None:
         repair = "Early stopping monitors the metric of best. Remove best, or set best.metric."
         yield Problem(f"{place}.best", "must not be null when early_stopping is set", repair=repair)
@@ -162,7 +167,7 @@ def _warmup_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         if option is not None and option.warmup_field and stage.get("warmup", 0) != 0:
             rule = f"must not be set with the {name} schedule"
             repair = f"The schedule has its own warmup. Set schedule{part}.{option.warmup_field}."
-            yield Problem(f"{place}.warmup", rule, shown(stage["warmup"]), repair)
+            yield Problem(f"{place}.warmup", rule, short_repr(stage["warmup"]), repair)
 
 
 def _balance_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
@@ -171,7 +176,7 @@ def _balance_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]
     if method == "focal" and _is_number(smoothing := stage.get("label_smoothing", 0.0)) and smoothing > 0:
         repair = "The focal loss is defined for hard labels."
         rule = "must be 0 when balance is focal"
-        yield Problem(f"{place}.label_smoothing", rule, shown(smoothing), repair)
+        yield Problem(f"{place}.label_smoothing", rule, short_repr(smoothing), repair)
 
 
 def _sequence_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -180,10 +185,10 @@ def _sequence_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
         name = stage.get("name")
         if isinstance(name, str) and name and first_with.setdefault(name, index) != index:
             repair = f"stages[{first_with[name]}] already has this name."
-            yield Problem(f"stages[{index}].name", "must be unique", shown(name), repair)
+            yield Problem(f"stages[{index}].name", "must be unique", short_repr(name), repair)
         if index and stage and _without_name(stage) == _without_name(stages[index - 1]):
             repair = "Increase the epochs of the previous stage, or change this one."
-            train = shown(stage.get("train"))
+            train = short_repr(stage.get("train"))
             yield Problem(f"stages[{index}]", "must differ from the previous stage", train, repair)
 
 
@@ -197,7 +202,7 @@ def _carry_optimizer_problems(stages: list[Mapping[str, Any]]) -> Iterator[Probl
         elif _optimizer(stage) != _optimizer(stages[index - 1]):
             rule = "must be the same as in the previous stage, including args, when carry_optimizer is true"
             repair = "Optimizer state cannot be loaded into a different optimizer."
-            value = shown(stage.get("optimizer", DEFAULT_OPTIMIZER))
+            value = short_repr(stage.get("optimizer", DEFAULT_OPTIMIZER))
             yield Problem(f"stages[{index}].optimizer", rule, value, repair)
 
 
@@ -212,7 +217,7 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
         prune = spec.get("prune")
         if model.get("adapter") is not None:
             repair = "An adapter requires the checkpoint's original weights. Prune the merged model in a separate run."
-            yield Problem(place, "must not be set when model.adapter is set", shown(prune), repair)
+            yield Problem(place, "must not be set when model.adapter is set", short_repr(prune), repair)
         if spec.get("method", "structured") == "structured":
             if stage.get("carry_optimizer") is True:
                 rule = "must not be set in a stage with structured pruning"
@@ -221,7 +226,7 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
         elif isinstance(prune, int | float) and not isinstance(prune, bool):
             if prune <= pruned:
                 rule = f"must be above {pruned}, the fraction that is already pruned"
-                yield Problem(f"{place}.prune", rule, shown(prune))
+                yield Problem(f"{place}.prune", rule, short_repr(prune))
             pruned = max(pruned, prune)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.errors import InputError, Problem, short_repr
 
 __all__ = ["MAX_BYTES", "MAX_VALUES", "read_yaml", "write_yaml"]
 
@@ -98,7 +98,9 @@ def read_yaml(text: str, origin: str) -> tuple[Any, list[Problem]]:
         raise InputError(_syntax_problem(error, text, origin)) from error
     except yaml.reader.ReaderError as error:
         place = f"{origin}, character {error.position + 1}"
-        raise InputError(Problem(place, "must be printable text", shown(chr(error.character)))) from error
+        raise InputError(
+            Problem(place, "must be printable text", short_repr(chr(error.character)))
+        ) from error
     except TooManyValuesError as error:
         raise InputError(Problem(origin, f"must contain at most {MAX_VALUES:,} values")) from error
     except RecursionError as error:
@@ -170,5 +172,8 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, origin: str) -> Prob
     elif "layers[" in line:
         repair = "Inside [] and {}, put a selector such as layers[8:] in quotes."
     return Problem(
-        f"{origin}, line {mark.line + 1}, column {mark.column + 1}", "must be valid YAML", shown(line), repair
+        f"{origin}, line {mark.line + 1}, column {mark.column + 1}",
+        "must be valid YAML",
+        short_repr(line),
+        repair,
     )

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from hf_finetune.evaluation.metrics import decide
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 from hf_finetune.recipe.head import POOLING_NAMES
 from hf_finetune.recipe.yaml_text import write_yaml
 from hf_finetune.report.compression import size_tables
@@ -96,9 +96,9 @@ def write_report(folder: Path) -> Path:
     pictures = figures_of(record)
     (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
     for picture in pictures:
-        with replacing(folder / FIGURES_FOLDER / f"{picture.name}.svg") as partial:
+        with atomic_file(folder / FIGURES_FOLDER / f"{picture.name}.svg") as partial:
             partial.write_text(picture.svg, encoding="utf-8")
-    with replacing(folder / "report.html") as partial:
+    with atomic_file(folder / "report.html") as partial:
         partial.write_text(render_report(record, pictures), encoding="utf-8")
     return folder / "report.html"
 

@@ -9,7 +9,7 @@ from typing import Any
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
-from hf_finetune.files import can_be_path
+from hf_finetune.files import is_valid_path
 
 __all__ = ["DATA_FILE", "ERRORS_FILE", "RunRecord", "StageLog", "read_run"]
 
@@ -71,7 +71,7 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         InputError: If the folder is not a run, or the run is not finished.
     """
-    if not can_be_path(folder):
+    if not is_valid_path(folder):
         raise InputError(Problem(str(folder), "must be a run directory", "an invalid folder name"))
     manifest = _json(folder / "manifest.json")
     if not isinstance(manifest, dict):

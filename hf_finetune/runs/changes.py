@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.errors import InputError, Problem, short_repr
 from hf_finetune.planning.batch_split import split_batch
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe import Recipe, StageSpec, parse_recipe
@@ -316,4 +316,4 @@ def _plain(value: Any) -> Any:
 def _format_value(value: Any) -> str:
     if value is MISSING or value is None:
         return "null" if value is None else "(not set)"
-    return repr(value["name"]) if isinstance(value, Mapping) and "name" in value else shown(value)
+    return repr(value["name"]) if isinstance(value, Mapping) and "name" in value else short_repr(value)

@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from hf_finetune.distributed import broadcast_from_main, main_process_first
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import resolve_model_dir
-from hf_finetune.files import can_be_path, replacing
+from hf_finetune.files import atomic_file, is_valid_path
 from hf_finetune.recipe import Recipe, dump_recipe
 from hf_finetune.runs.changes import (
     Changes,
@@ -69,7 +69,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: If the folder is not empty (apart from a lock file), or if it cannot be created or written to.
     """
-    if not can_be_path(folder):
+    if not is_valid_path(folder):
         raise InputError(Problem("--output-dir", "must be a valid folder name", str(folder)))
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
@@ -211,7 +211,7 @@ def _remove_stale_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _write_recipe(folder: Path, text: str) -> None:
-    with replacing(folder / "recipe.yaml") as temporary:
+    with atomic_file(folder / "recipe.yaml") as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.models.adapters import uncalled_layers
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.head_spec import head_error, head_problem
@@ -53,7 +53,7 @@ def check_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs)
     if uncalled:
         rule, names = "must not contain layers that the model never calls", sorted(uncalled)
         repair = "The model uses their weights without calling them, so an adapter has no effect. Choose other layers."
-        raise InputError(Problem("model.adapter.target", rule, quoted(names, 1), repair))
+        raise InputError(Problem("model.adapter.target", rule, join_quoted(names, 1), repair))
 
 
 def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:

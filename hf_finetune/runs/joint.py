@@ -8,7 +8,7 @@ from typing import Any
 from hf_finetune.data.joint_tasks import TaskColumns, task_columns
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.distributed import is_sharded
-from hf_finetune.errors import Problem, nearest
+from hf_finetune.errors import Problem, suggestion
 from hf_finetune.evaluation.metrics import metric_problem
 from hf_finetune.recipe import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
@@ -187,7 +187,7 @@ def _metric_problems(
     if not slash or name not in recipe.task_names:
         rule = "must be mean, loss, or TASK/METRIC of one of the tasks"
         known = [f"{task}/accuracy" for task in recipe.task_names]
-        return [Problem(place, rule, repr(metric), nearest(metric, [MEAN, "loss", *known]))]
+        return [Problem(place, rule, repr(metric), suggestion(metric, [MEAN, "loss", *known]))]
     data = data_by_task[name]
     if data is UNKNOWN_DATA:
         return []

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from hf_finetune.distributed import resolve_workers, wait_for_all
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 from hf_finetune.methods.base import LossMethod
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.masked_models import backbone_weights, recompute_batch_norm_statistics
@@ -127,7 +127,7 @@ def _save_backbone(pretraining: Pretraining, prepared: PreparedRun, stage_dir: P
             parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups
         ]
     weights = backbone_weights(model, names)
-    with replacing(stage_dir / BACKBONE) as temporary:
+    with atomic_file(stage_dir / BACKBONE) as temporary:
         save_file({name: value.clone() for name, value in weights.items()}, temporary)
 
 

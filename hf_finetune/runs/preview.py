@@ -8,7 +8,7 @@ from typing import Any
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import start_processes
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import can_be_path, replacing
+from hf_finetune.files import atomic_file, is_valid_path
 from hf_finetune.recipe import Recipe
 from hf_finetune.runs.prepare import prepare_run
 from hf_finetune.runs.prepared import PreparedRun
@@ -52,7 +52,7 @@ def preview(
     if path.suffix.lower() not in suffixes:
         rule = f"must end in {' or '.join(suffixes)} for {modality.plural}"
         raise InputError(Problem("--output", rule, repr(str(path)), f"For example preview{suffixes[0]}."))
-    if not can_be_path(path):
+    if not is_valid_path(path):
         raise InputError(Problem("--output", "must be a valid file name", repr(str(path))))
     if not path.parent.is_dir():
         raise InputError(Problem("--output", "must be in an existing folder", repr(str(path))))
@@ -60,7 +60,7 @@ def preview(
     rows = [row for name, task in prepared.tasks.items() for row in _rows(name, task, examples, versions)]
     sources = dict.fromkeys(Path(task.recipe.data.path).name for task in prepared.tasks.values())
     title = f"Augmented {modality.plural} of {' and '.join(sources)}"
-    with replacing(path) as partial:
+    with atomic_file(path) as partial:
         modality.write_preview(rows, partial, title, path.suffix.lower())
     return path
 

@@ -22,7 +22,7 @@ from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.predictor import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.slices import evaluate_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
-from hf_finetune.files import replacing_folder
+from hf_finetune.files import atomic_folder
 from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
 from hf_finetune.models.find_head import head_names
@@ -79,7 +79,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
     model.cpu()
     if spec.adapter is not None:
         if prepared.save_format != "merged":
-            with replacing_folder(folder / "adapter") as partial:
+            with atomic_folder(folder / "adapter") as partial:
                 export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
         change = merge_adapter(model, prepared.task.modality.dummy(prepared.processor))
         logger.info(f"Adapter merged: logits change by at most {change:.1g} of the largest logit.")
@@ -111,7 +111,7 @@ def _subsample(validation: Any, classes: int) -> Any:
 
 
 def _export(model: PreTrainedModel, prepared: PreparedRun, folder: Path) -> None:
-    with replacing_folder(folder / "model") as partial:
+    with atomic_folder(folder / "model") as partial:
         export_model(model, prepared.processor, partial)
 
 

@@ -19,7 +19,7 @@ from hf_finetune.evaluation.metrics import (
     probabilities,
     without_nan,
 )
-from hf_finetune.files import replacing, replacing_folder
+from hf_finetune.files import atomic_file, atomic_folder
 from hf_finetune.methods.base import TaskLabels
 from hf_finetune.models.joining import extract_task_weights
 from hf_finetune.publishing.card import write_card
@@ -184,7 +184,7 @@ def write_task_run(
     task_dir = task_folder(folder, name)
     write_json(task_dir / "metrics.json", metrics)
     for file, recipe in (("recipe.yaml", task.requested), (MULTI_TASK_RECIPE_FILE, prepared.requested)):
-        with replacing(task_dir / file) as partial:
+        with atomic_file(task_dir / file) as partial:
             partial.write_text(dump_recipe(recipe), encoding="utf-8")
     task_manifest = replace(
         manifest,
@@ -201,7 +201,7 @@ def write_task_run(
 def _copy_with_hard_links(source: Path, task_dir: Path) -> None:
     """Copy a folder, with hard links to its files where the file system supports them."""
     task_dir.parent.mkdir(exist_ok=True)
-    with replacing_folder(task_dir) as partial:
+    with atomic_folder(task_dir) as partial:
         partial.mkdir()
         for file in source.iterdir():
             try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hf_finetune.errors import quoted
+from hf_finetune.errors import join_quoted
 from hf_finetune.targets.base import Target
 from hf_finetune.targets.names import class_order, label_text
 from hf_finetune.targets.reading import LabelSummary, flat_labels
@@ -20,7 +20,7 @@ class ClassTarget(Target):
         """Return a note if the names of the classes are numbers or booleans in the data."""
         if all(isinstance(item, str) for item in labels.items):
             return ()
-        names = quoted(sorted({label_text(item) for item in labels.items}, key=class_order), most=5)
+        names = join_quoted(sorted({label_text(item) for item in labels.items}, key=class_order), most=5)
         hint = " If they are continuous values, set data.target: regression."
         if self.has_several_classes or any(isinstance(item, bool) for item in labels.items):
             hint = ""

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hf_finetune.errors import Problem, nearest
+from hf_finetune.errors import Problem, suggestion
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 
 __all__ = ["DEFAULT", "CostTable", "cost_matrix", "cost_problems"]
 
@@ -48,7 +48,7 @@ def cost_matrix(costs: CostTable, label_names: Sequence[str]) -> np.ndarray:
 
 
 def cost_problems(
-    costs: CostTable, target: Target, label_names: Sequence[str], place: str = "evaluation.costs"
+    costs: CostTable, target: TargetName, label_names: Sequence[str], place: str = "evaluation.costs"
 ) -> list[Problem]:
     """Return the problems of misclassification costs: a label type other than single-label, or unknown classes.
 
@@ -69,7 +69,7 @@ def cost_problems(
     keys += [(f"{place}.{true}", decision) for true, row in costs.items() for decision in row]
     known = [*label_names, DEFAULT]
     return [
-        Problem(location, "must be a class of the data, or default", repr(name), nearest(name, known))
+        Problem(location, "must be a class of the data, or default", repr(name), suggestion(name, known))
         for location, name in keys
         if name not in known
     ]

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_finetune.targets.base import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.top_scores import Scores, TopScores
 
 __all__ = ["decide", "probabilities"]
 
 
-def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
+def probabilities(logits: np.ndarray, target: TargetName) -> np.ndarray:
     """Convert logits to scores.
 
     Args:
@@ -25,7 +25,7 @@ def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
     return TARGETS[target].scores(np.asarray(logits, dtype=np.float64))
 
 
-def decide(scores: Scores, target: Target, thresholds: Sequence[float] | None = None) -> np.ndarray:
+def decide(scores: Scores, target: TargetName, thresholds: Sequence[float] | None = None) -> np.ndarray:
     """Return the decision for each example.
 
     Args:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TRAINING_LABEL",
     "UNKNOWN",
-    "Target",
+    "TargetName",
     "class_count",
     "encode_batch",
     "encode_labels",
@@ -24,7 +24,7 @@ TRAINING_LABEL = "training_label"
 """Column with the probability of each class times the weight of the example: the target of the loss."""
 
 
-Target = str
+TargetName = str
 
 
 def read_labels(dataset: "Dataset", column: str) -> tuple[list[Any], tuple[str, ...] | None]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hf_finetune.errors import Problem, quoted
+from hf_finetune.errors import Problem, join_quoted
 from hf_finetune.targets.classes import ClassTarget
 from hf_finetune.targets.metric import Metric, MetricSettings
 from hf_finetune.targets.names import label_text
@@ -49,7 +49,11 @@ class MultiLabel(ClassTarget):
         )
         rule = "must not repeat a class within an example"
         repair = "Name each class once. In lists of zeros and ones, write one value for each class."
-        return [Problem(LABEL_LOCATION, rule, f"repeated classes in {quoted(rows)}", repair)] if rows else []
+        return (
+            [Problem(LABEL_LOCATION, rule, f"repeated classes in {join_quoted(rows)}", repair)]
+            if rows
+            else []
+        )
 
     def feature(self, label_names: Sequence[str]) -> Any:
         """Return a list of ``ClassLabel``."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hf_finetune.errors import Problem, quoted
+from hf_finetune.errors import Problem, join_quoted
 from hf_finetune.targets.base import Target
 from hf_finetune.targets.metric import Metric
 from hf_finetune.targets.reading import LABEL_LOCATION, LabelSummary, is_continuous, rows_where
@@ -54,12 +54,14 @@ class Regression(Target):
         problems = []
         if infinite:
             problems.append(
-                Problem(LABEL_LOCATION, "must contain only finite numbers", f"infinity in {quoted(infinite)}")
+                Problem(
+                    LABEL_LOCATION, "must contain only finite numbers", f"infinity in {join_quoted(infinite)}"
+                )
             )
         if ignored:
             repair = "Shift or scale the labels: the Trainer ignores examples with the label -100."
             problems.append(
-                Problem(LABEL_LOCATION, "must not contain -100", f"-100 in {quoted(ignored)}", repair)
+                Problem(LABEL_LOCATION, "must not contain -100", f"-100 in {join_quoted(ignored)}", repair)
             )
         return problems
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from hf_finetune.targets.decisions import decide
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
 from hf_finetune.targets.top_scores import Scores, TopScores
 from hf_finetune.targets.unknown_labels import fill_unknown
@@ -34,7 +34,7 @@ class ScoredExamples:
 
     labels: np.ndarray
     scores: Scores
-    target: Target
+    target: TargetName
     thresholds: Sequence[float] | None = None
     groups: np.ndarray | None = None
     settings: MetricSettings = NO_SETTINGS

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_finetune.errors import MOST_SHOWN, Problem, quoted
+from hf_finetune.errors import MAX_LISTED_PROBLEMS, Problem, join_quoted
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -55,10 +55,10 @@ def choose_only_candidate(
     place, repair = f"data.columns.{role}", f"Set data.columns.{role} to one of them."
     if candidates:
         rule = f"must be set, because several columns look like {plural}"
-        return None, [Problem(place, rule, quoted(candidates, MOST_SHOWN), repair)]
+        return None, [Problem(place, rule, join_quoted(candidates, MAX_LISTED_PROBLEMS), repair)]
     if role == "label" and len(features) == 1:
         repair = "If the columns are not separated by commas, set data.separator."
-    column_list = f"columns {quoted(features, MOST_SHOWN)}" if features else "no columns"
+    column_list = f"columns {join_quoted(features, MAX_LISTED_PROBLEMS)}" if features else "no columns"
     return None, [Problem(place, f"must be set, because no column looks like {plural}", column_list, repair)]
 
 

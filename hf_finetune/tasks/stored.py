@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_finetune.files import can_be_path
+from hf_finetune.files import is_valid_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +43,7 @@ def hash_file(stored: Mapping[str, Any] | None) -> str | None:
     content, path = (stored or {}).get("bytes"), (stored or {}).get("path")
     if content is not None:
         return hashlib.sha256(content).hexdigest()
-    if path is None or not can_be_path(path):
+    if path is None or not is_valid_path(path):
         return None
     try:
         with Path(path).open("rb") as file:

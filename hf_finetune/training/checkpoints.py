@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 from hf_finetune.models.tensor_files import STATE_ERRORS, broken_state
 
 __all__ = [
@@ -54,7 +54,7 @@ def seal_checkpoint(folder: Path) -> None:
     files = {str(path.relative_to(folder)): _digest(path) for path in _files(folder)}
     for path in _files(folder):
         _sync(path)
-    with replacing(folder / SEAL) as temporary:
+    with atomic_file(folder / SEAL) as temporary:
         temporary.write_text(json.dumps({"files": files}, indent=1) + "\n", encoding="utf-8")
         _sync(temporary)
     _sync(folder)

@@ -19,7 +19,7 @@ from hf_finetune.cache.micro_batches import iter_micro_batches
 from hf_finetune.cache.pooled_texts import share_texts
 from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
 from hf_finetune.distributed import broadcast_from_main, is_sharded
-from hf_finetune.files import read_json_object, replacing
+from hf_finetune.files import atomic_file, read_json_object
 from hf_finetune.performance.autotune import Choice, choose_mode
 from hf_finetune.performance.execution_modes import DTYPES, MEMORY_FORMATS, ExecutionMode, candidate_modes
 from hf_finetune.planning.stages import PlannedStage
@@ -101,7 +101,7 @@ def plan_execution(
         views = report.views if cache is not None else views
     if recorded is None and state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / DECISION_FILE) as partial:
+        with atomic_file(folder / DECISION_FILE) as partial:
             content = {"asked": requested, "way": asdict(way), "views": views, "reason": report.reason}
             partial.write_text(json.dumps(content), encoding="utf-8")
     return StageExecution(way, cache, report, views)

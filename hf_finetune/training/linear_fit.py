@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from hf_finetune.data.split import strata_of
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import Target
+from hf_finetune.targets.labels import TargetName
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -68,7 +68,7 @@ class LinearFit:
 def fit_linear(
     features: np.ndarray,
     labels: np.ndarray,
-    target: Target,
+    target: TargetName,
     classes: int,
     strengths: Sequence[float] = STRENGTHS,
     folds: np.ndarray | None = None,
@@ -116,7 +116,7 @@ def fit_linear(
 
 
 def assign_folds(
-    labels: Sequence[Any], target: Target, versions: int, seed: int, groups: Sequence[int] = ()
+    labels: Sequence[Any], target: TargetName, versions: int, seed: int, groups: Sequence[int] = ()
 ) -> np.ndarray:
     """Assign examples to ``FOLDS`` stratified folds.
 
@@ -149,7 +149,7 @@ def assign_folds(
 def fit_best(
     features: Mapping[str, np.ndarray],
     labels: np.ndarray,
-    target: Target,
+    target: TargetName,
     classes: int,
     folds: np.ndarray,
 ) -> tuple[str, LinearFit, dict[str, float]]:
@@ -173,7 +173,7 @@ def fit_best(
     return best, fits[best], losses
 
 
-def fit_metadata(fit: LinearFit, target: Target) -> dict[str, Any]:
+def fit_metadata(fit: LinearFit, target: TargetName) -> dict[str, Any]:
     """Return the entry of ``metrics.json`` about a fit.
 
     Args:
@@ -195,7 +195,9 @@ def fit_metadata(fit: LinearFit, target: Target) -> dict[str, Any]:
     return {"method": method, name: shown(fit.strength), "cross_validation": losses}
 
 
-def _sample_weights(labels: np.ndarray, target: Target, class_weights: Sequence[float] | None) -> np.ndarray:
+def _sample_weights(
+    labels: np.ndarray, target: TargetName, class_weights: Sequence[float] | None
+) -> np.ndarray:
     """Return example weights [examples], or label weights [examples, classes] (multi-label; 0 for unknown labels)."""
     if TARGETS[target].has_several_classes:
         positive_weights = 1.0 if class_weights is None else np.asarray(class_weights)
@@ -209,7 +211,7 @@ def _sample_weights(labels: np.ndarray, target: Target, class_weights: Sequence[
 def _cross_validate(
     features: np.ndarray,
     labels: np.ndarray,
-    target: Target,
+    target: TargetName,
     classes: int,
     strengths: Sequence[float],
     folds: np.ndarray,
@@ -250,7 +252,7 @@ def _cross_validate(
     return losses
 
 
-def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray:
+def _loss(outputs: np.ndarray, labels: np.ndarray, target: TargetName) -> np.ndarray:
     """Compute the loss of each example [examples], or of each label [examples, classes] (multi-label).
 
     The loss is the cross-entropy in nats, or the squared error for regression.
@@ -267,7 +269,7 @@ def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray
 def _fit(
     features: np.ndarray,
     labels: np.ndarray,
-    target: Target,
+    target: TargetName,
     classes: int,
     strength: float,
     sample_weights: np.ndarray,

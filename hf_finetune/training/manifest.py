@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 
 __all__ = ["Manifest", "StageRecord", "determinism", "library_versions", "read_manifest", "write_json"]
 
@@ -161,5 +161,5 @@ def write_json(path: Path, content: Any) -> None:
         content: Mappings, lists and plain values, without nan and infinity.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ import torch
 from transformers.training_args import OptimizerNames, TrainingArguments
 
 from hf_finetune.distributed import deepspeed_cpu_backend
-from hf_finetune.errors import Problem, nearest
+from hf_finetune.errors import Problem, suggestion
 from hf_finetune.recipe.schedule import CosineWithRestarts, PolynomialSchedule, ScheduleSpec
 
 __all__ = ["check_optimizer", "optimizer_name", "trainer_schedule"]
@@ -64,7 +64,7 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
             repair = "Choose another one, such as adamw: this one builds its own parameter groups."
             return [Problem(place, "must accept parameter groups", repr(name), repair)]
         rule = "must be an optimizer that the Trainer supports"
-        return [Problem(place, rule, repr(name), nearest(name, usable))]
+        return [Problem(place, rule, repr(name), suggestion(name, usable))]
     from transformers import Trainer
 
     try:
@@ -79,7 +79,9 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
         if unknown := [word for word in arguments if word not in accepted]:
             rule = f"must be an argument of {optimizer_class.__name__}"
             return [
-                Problem(f"{place}.args.{word}", rule, repr(arguments[word]), nearest(word, sorted(accepted)))
+                Problem(
+                    f"{place}.args.{word}", rule, repr(arguments[word]), suggestion(word, sorted(accepted))
+                )
                 for word in unknown
             ]
         optimizer_class([torch.nn.Parameter(torch.zeros(1))], **{**defaults, **arguments})

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_model, save_file, save_model
 from transformers import PreTrainedModel
 
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 
 __all__ = ["WEIGHTS", "load_weights", "save_weights"]
 
@@ -21,7 +21,7 @@ def save_weights(model: PreTrainedModel, path: Path, weights: dict[str, torch.Te
         path: File to write.
         weights: Gathered weights of a model that is sharded over processes; None takes the model's own.
     """
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         if weights is None:
             save_model(model, str(temporary))
         else:

@@ -23,7 +23,7 @@ from transformers import (
 
 from hf_finetune.distributed import broadcast_from_main, is_sharded, start_processes, wait_for_all
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import replacing
+from hf_finetune.files import atomic_file
 from hf_finetune.methods import StageContext, build_methods
 from hf_finetune.methods.base import Collate, TaskLabels
 from hf_finetune.methods.proximal import pretrained_weights
@@ -263,7 +263,7 @@ class StagedTrainer:
 
     def _record(self, folder: Path, metrics: Metrics) -> None:
         (folder / "stages").mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "stages" / STAGES) as partial:
+        with atomic_file(folder / "stages" / STAGES) as partial:
             content = {"stages": self._stages_as_json(), "metrics": metrics}
             partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
 

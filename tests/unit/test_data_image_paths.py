@@ -11,7 +11,7 @@ from PIL import Image
 from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.data.file_paths import FileFinder, is_encoded
 from hf_finetune.data.prepare import prepare_data
-from hf_finetune.errors import InputError, shortened
+from hf_finetune.errors import InputError, truncate
 from hf_finetune.evaluation.input_tables import open_table
 from hf_finetune.tasks import MODALITIES
 
@@ -169,7 +169,7 @@ def test_images_encoded_as_text_are_reported_as_such(tmp_path, value):
         prepare_data(str(tmp_path / "labels.jsonl"), modality=MODALITIES["image"])
     assert str(error.value) == (
         "data.columns.image must contain file paths, not base64-encoded images or data URIs. Got "
-        f"{', '.join([repr(shortened(value))] * 4)}. Write each image to a file and its path into the "
+        f"{', '.join([repr(truncate(value))] * 4)}. Write each image to a file and its path into the "
         f"table, or the bytes of the images into a "
         "column of a parquet file."
     )
@@ -177,7 +177,7 @@ def test_images_encoded_as_text_are_reported_as_such(tmp_path, value):
     item = next(open_table(tmp_path / "labels.jsonl", MODALITIES["image"], named={}).items)
     assert item.id == f"{tmp_path / 'labels.jsonl'}:0"
     assert item.error == (
-        f"The image is base64 or a data URI ({shortened(value)}); write the picture to a file, and put its path there."
+        f"The image is base64 or a data URI ({truncate(value)}); write the picture to a file, and put its path there."
     )
 
 

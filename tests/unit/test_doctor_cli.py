@@ -13,7 +13,7 @@ from hf_finetune.doctor import check_suite, table
 from hf_finetune.doctor.check_suite import CheckSuite, check_suites, run_check
 from hf_finetune.doctor.result import Check, CheckResult, sentence
 from hf_finetune.doctor.table import print_checks
-from hf_finetune.errors import InputError, listed
+from hf_finetune.errors import InputError, join_words
 
 GOOD = CheckResult("loss scaling", "pass", "Accumulation 1 x 8 and 4 x 2 give the same gradient.")
 BAD = CheckResult("stage head", "fail", "Planned, and not changed: head.weight.", "Update transformers.")
@@ -193,6 +193,6 @@ def test_the_help_does_not_import_torch():
 
 
 def test_names_are_listed_in_short():
-    assert listed(["a", "b"], most=3) == "a, b"
-    assert listed(["a", "b", "c", "d", "e"], most=3) == "a, b, c and 2 more"
+    assert join_words(["a", "b"], most=3) == "a, b"
+    assert join_words(["a", "b", "c", "d", "e"], most=3) == "a, b, c and 2 more"
     assert sentence(["not planned: Conv.W", "held twice"]) == "Not planned: Conv.W; held twice."

@@ -77,7 +77,7 @@ def test_it_is_kept_until_the_last_user_is_done(monkeypatch):
         malloc_trim=lambda pad: calls.append("trim"),
     )
     monkeypatch.setattr(allocator, "_c_library", lambda: library)
-    for name in allocator._CHOSEN:
+    for name in allocator._USER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with allocator.keep_freed_memory(True):
         with allocator.keep_freed_memory(True):

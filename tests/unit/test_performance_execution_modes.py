@@ -63,7 +63,7 @@ MODELS = [
 @pytest.mark.parametrize("only_head", [True, False])
 @pytest.mark.parametrize(("name", "changes"), MODELS)
 def test_model_and_random_numbers_are_as_before(tiny_model, monkeypatch, name, changes, only_head, training):
-    monkeypatch.setattr("hf_finetune.performance.autotune.ROUNDS", 1)
+    monkeypatch.setattr("hf_finetune.performance.autotune.NUM_ROUNDS", 1)
     model = tiny_model(name, **changes)
     names = [each for each, _ in model.named_parameters()]
     trainable = names[-2:] if only_head else names

@@ -130,7 +130,7 @@ def test_a_tag_of_python_runs_nothing(tmp_path, recipe, tag):
 
 @pytest.fixture
 def short_timeout(monkeypatch):
-    monkeypatch.setattr("hf_finetune.fields.patterns.SECONDS", 0.1)
+    monkeypatch.setattr("hf_finetune.fields.patterns.TIMEOUT_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,9 @@ def test_a_resumed_stage_with_other_settings_is_benchmarked_again(tmp_path, tiny
 def test_a_damaged_record_is_benchmarked_again(tmp_path, tiny_model, measured, content):
     model = tiny_model(NAME)
     decide(model, tmp_path, AUTO)
-    (tmp_path / execution.RECORD).write_text(content)
+    (tmp_path / execution.DECISION_FILE).write_text(content)
     assert decide(model, tmp_path, AUTO, resume=True).way == measured.way
-    assert json.loads((tmp_path / execution.RECORD).read_text())["way"]["precision"] == "bf16"
+    assert json.loads((tmp_path / execution.DECISION_FILE).read_text())["way"]["precision"] == "bf16"
 
 
 def test_the_model_is_laid_out_so(tmp_path, tiny_model, measured):

@@ -44,7 +44,7 @@ def write_in_place(original, path):
 
 
 @pytest.mark.defends(
-    "hf_finetune.files:replacing", why="A file is written completely or not at all", by=write_in_place
+    "hf_finetune.files:atomic_file", why="A file is written completely or not at all", by=write_in_place
 )
 def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path, tiny_model, monkeypatch):
     path = tmp_path / "model.safetensors"

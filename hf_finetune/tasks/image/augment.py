@@ -15,7 +15,7 @@ from timm.data import transforms as timm_transforms
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
-from hf_finetune.errors import Problem, nearest
+from hf_finetune.errors import Problem, suggestion
 from hf_finetune.tasks.image.transforms import (
     Size,
     Transform,
@@ -109,7 +109,9 @@ def check_transforms(transforms: TransformList) -> list[Problem]:
         location = f"data.augment.transforms[{index}]"
         if name not in TRANSFORMS:
             rule = "must be a supported transform of torchvision or timm for single images"
-            problems.append(Problem(f"{location}.name", rule, repr(name), nearest(name, sorted(TRANSFORMS))))
+            problems.append(
+                Problem(f"{location}.name", rule, repr(name), suggestion(name, sorted(TRANSFORMS)))
+            )
             continue
         known = [
             argument
@@ -121,7 +123,10 @@ def check_transforms(transforms: TransformList) -> list[Problem]:
             rule = f"must be an argument of {name}"
             problems.append(
                 Problem(
-                    f"{location}.args.{argument}", rule, repr(arguments[argument]), nearest(argument, known)
+                    f"{location}.args.{argument}",
+                    rule,
+                    repr(arguments[argument]),
+                    suggestion(argument, known),
                 )
             )
         if unknown:
@@ -225,7 +230,7 @@ def build_augmentation(
             than the model's input, it is resized to it without keeping the aspect ratio.
         size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
-        interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
+        interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``suggestion``.
 
     Returns:
         A function from a PIL image to a uint8 tensor [3, height, width].

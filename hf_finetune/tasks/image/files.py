@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from hf_finetune.errors import shortened
-from hf_finetune.files import can_be_path
+from hf_finetune.errors import truncate
+from hf_finetune.files import is_valid_path
 from hf_finetune.tasks.image.formats import IMAGE_FORMATS, sniffed_conversion
 from hf_finetune.tasks.image.large_images import PixelBudget, reduced_image_cache
 from hf_finetune.tasks.image.rgb import ImageError, ValueRange, convert, reduce_to
@@ -86,8 +86,8 @@ def source_of(image: Mapping[str, Any] | None) -> Source:
         raise NoImageError
     if image["bytes"] is not None:
         return image["bytes"]
-    if not can_be_path(image["path"]):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shortened(image["path"]))
+    if not is_valid_path(image["path"]):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), truncate(image["path"]))
     return Path(image["path"])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
-from hf_finetune.errors import Problem, quoted
+from hf_finetune.errors import Problem, join_quoted
 
 __all__ = [
     "IMAGE_FORMATS",
@@ -187,4 +187,4 @@ def unreadable_problems(place: str, files: Iterable[Path]) -> list[Problem]:
         repair = f"Add the suffix of the format to the file names, for example '{name}.{image_format}'."
         by_repair[repair] = list(without_suffix)
     rule = "must contain images in supported formats"
-    return [Problem(place, rule, quoted(names), repair) for repair, names in by_repair.items()]
+    return [Problem(place, rule, join_quoted(names), repair) for repair, names in by_repair.items()]

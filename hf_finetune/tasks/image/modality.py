@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_finetune.errors import Problem, shown
+from hf_finetune.errors import Problem, short_repr
 from hf_finetune.tasks.columns import ColumnRole, choose_only_candidate, is_string
 from hf_finetune.tasks.examples import (
     DecodedForm,
@@ -85,11 +85,11 @@ class Image(Modality):
         if preset is not None and transforms:
             rule = "must not be set when transforms are given"
             repair = "Set only one of them: transforms replace the preset."
-            yield Problem("data.augment.preset", rule, shown(preset), repair)
+            yield Problem("data.augment.preset", rule, short_repr(preset), repair)
         if preset == "none" and erase:
             rule = "must not be set when the preset is none"
             repair = "Set another preset, such as light, to augment the images."
-            yield Problem("data.augment.erase", rule, shown(erase), repair)
+            yield Problem("data.augment.erase", rule, short_repr(erase), repair)
 
     def find_columns(
         self, features: "Features", named: Mapping[str, str], taken: Sequence[str | None]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hf_finetune.errors import listed
+from hf_finetune.errors import join_words
 from hf_finetune.tasks.examples import Remarks
 from hf_finetune.tasks.image.files import LARGE_EDGE, ImageFacts
 
@@ -25,7 +25,7 @@ class _Names:
 
     def __str__(self) -> str:
         more = self.count - len(self.first)
-        return listed(self.first) + (f" and {more} more" if more else "")
+        return join_words(self.first) + (f" and {more} more" if more else "")
 
 
 class ImageNotes(Remarks):
