@@ -109,7 +109,7 @@ def test_words_are_numbered_through_both_texts_of_a_pair(tokenizer):
 def test_tokens_that_are_never_dropped(tokenizer):
     made = text_noise(tokenizer, 0.1, 0.2)
     assert made == TextNoise(0.1, 0.2, MASK, frozenset({0, CLS, SEP, MASK}))
-    assert UNK not in made.kept
+    assert UNK not in made.protected_ids
 
 
 def test_a_tokenizer_without_a_mask_token_masks_nothing(tokenizer):

@@ -242,7 +242,7 @@ def test_untrainable_selections_are_refused(tmp_path, tiny_model, stages, option
 
 def test_continuous_targets_are_not_mixed(tmp_path, tiny_model):
     model = tiny_model("vit", num_labels=1)
-    with pytest.raises(InputError, match="mixup must be left out for regression labels"):
+    with pytest.raises(InputError, match="mixup must not be set for regression labels"):
         make(model, tmp_path, [Stage("all", regularize={"mixup": 0.2})])
 
 

@@ -136,7 +136,7 @@ def check_transforms(transforms: TransformList) -> list[Problem]:
         except (TypeError, ValueError, AssertionError, KeyError) as error:
             message = " ".join(str(error).split()) or type(error).__name__
             value = (
-                ", ".join(f"{argument}: {argument!r}" for argument, argument in arguments.items())
+                ", ".join(f"{argument}: {setting!r}" for argument, setting in arguments.items())
                 or "no arguments"
             )
             repair = f"Error: {message.rstrip('.')}."
