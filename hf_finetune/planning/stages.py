@@ -114,7 +114,7 @@ def build_plan(
     stage_layouts = layouts if layouts is not None else [layout] * len(stages)
     for index, (stage, stage_layout) in enumerate(zip(stages, stage_layouts, strict=True)):
         if previous_spec is not None and _settings(stage) == _settings(previous_spec):
-            repair = "Raise the epochs of the earlier stage, or change this one."
+            repair = "Increase the epochs of the previous stage, or change this one."
             problems.append(
                 Problem(f"stages[{index}]", "must differ from the previous stage", repr(stage.train), repair)
             )

@@ -70,7 +70,7 @@ def test_a_missing_weight_fails_and_the_other_checks_continue(tmp_path, timm_che
     assert check_weights(subject) == CheckResult(
         "weights",
         "fail",
-        "It must contain every weight outside the head.",
+        "model.path must contain every weight outside the head.",
         f"It lacks {name}. Add the names to model.allow_missing if this is intended.",
     )
     (tmp_path / "out").mkdir()
@@ -82,7 +82,7 @@ def test_a_weight_too_many_fails(tmp_path, bert_checkpoint):
     found = check_weights(make_subject("text", changed))
     assert (found.state, found.measured, found.repair) == (
         "fail",
-        "It must contain only weights of its architecture.",
+        "model.path must contain only weights of its architecture.",
         "It also contains stray. Add the names to model.allow_missing if this is intended.",
     )
 

@@ -62,7 +62,7 @@ def test_the_tests_of_a_defence_are_those_that_declare_it():
         ([defends(TARGET)], "gives 'why'"),
         ([defends(TARGET, why="a"), defends(TARGET, why="b")], "the reasons 'a' and 'b' differ"),
         ([defends(TARGET, why="a", ids=["y"])], r"there is no test.py::b\[y\]"),
-        ([defends(f"{TARGET}x", why="a")], "has no attribute 'unfreeze_modesx'"),
+        ([defends(f"{TARGET}x", why="a")], "has no attribute 'release_eval_modex'"),
         ([defends("hf_finetune.no:name", why="a")], "No module named 'hf_finetune.no'"),
         ([defends(TARGET, why="a", by=always)], "always needs a docstring"),
     ],
