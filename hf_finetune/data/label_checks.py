@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.tables import Table
-from hf_finetune.errors import join_quoted, join_words
+from hf_finetune.errors import counted, join_quoted, join_words
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import flat_labels
 from hf_finetune.tasks import find_modality
@@ -118,11 +118,12 @@ def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
         labels = [_comparable(label) for label in table.labels]
         conflicts = [group for group in rows.values() if len({labels[row] for row in group}) > 1]
         if conflicts:
-            kind = find_modality(table.dataset.column_names).plural
-            count = sum(map(len, conflicts))
+            modality = find_modality(table.dataset.column_names)
+            inputs = counted(len(conflicts), modality.name, modality.plural)
+            verb, count = "occurs" if len(conflicts) == 1 else "occur", sum(map(len, conflicts))
             shown = join_words((_format_group(table, group) for group in conflicts), most=5)
             notes.append(
-                f"{len(conflicts):,} {kind} of {split} occur in {count:,} examples with different labels: {shown}. "
+                f"{inputs} of {split} {verb} in {count:,} examples with different labels: {shown}. "
                 "Correct or remove them: at most one label can be right."
             )
     return tuple(notes)

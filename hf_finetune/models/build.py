@@ -13,7 +13,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, counted
 from hf_finetune.models.checkpoint_problems import (
     checkpoint_problem,
     model_problem,
@@ -191,11 +191,12 @@ def build_model(
         for name in sorted({name.rpartition(".")[0] for name in head}):
             _reinitialize(model, model.get_submodule(name))
         replaced |= head
+    labels = counted(config.num_labels, "label")
     if replaced & head:
-        count = _count(len(old_labels))
-        notes.append(f"The checkpoint's head ({count}) is replaced by a new one ({config.num_labels}).")
+        old = counted(len(old_labels), "label")
+        notes.append(f"The checkpoint's head for {old} is replaced by a new head for {labels}.")
     elif new:
-        notes.append(f"A new head is initialized for {_count(config.num_labels)}.")
+        notes.append(f"A new head is initialized for {labels}.")
     old_head = _old_head(saved, config, task) - head
     notes += check_loaded_weights(path, model, info, head, old_head, allow_missing, saved)
     check_finite_weights(path, model)
@@ -278,7 +279,3 @@ def _reinitialize(model: PreTrainedModel, module: torch.nn.Module) -> None:
     for owner in (module, *module.parameters(recurse=False)):
         owner.__dict__.pop("_is_hf_initialized", None)
     model._init_weights(module)
-
-
-def _count(labels: int) -> str:
-    return f"{labels} label{'s' if labels != 1 else ''}"

@@ -95,7 +95,7 @@ def test_one_image_in_two_class_folders_is_reported(tmp_path):
     data = prepare_data(str(tmp_path), modality=MODALITIES["image"])
     (note,) = [note for note in data.notes if "different labels" in note]
     assert note.startswith(
-        "1 images of train occur in 2 examples with different labels: 'cat/3.png' (cat) and"
+        "1 image of train occurs in 2 examples with different labels: 'cat/3.png' (cat) and"
     )
 
 
@@ -105,7 +105,7 @@ def test_several_labels_contradict_each_other_as_sets(tmp_path):
     (note,) = notes(
         write(tmp_path / "r.csv", rows), "different labels", columns=columns, validation=0, test=0
     )
-    assert "1 texts of train occur in 2 examples with different labels: 'train:2' ('a') and" in note
+    assert "1 text of train occurs in 2 examples with different labels: 'train:2' ('a') and" in note
 
 
 def test_rows_without_a_label_are_left_out_before_the_cut_on_request(tmp_path):

@@ -41,7 +41,7 @@ def test_complete_checkpoints_pass(image, text):
         "weights",
         "pass",
         "All 45 parameters before the head equal those of the checkpoint. "
-        "The checkpoint's head (3 labels) is replaced by a new one (2).",
+        "The checkpoint's head for 3 labels is replaced by a new head for 2 labels.",
     )
     assert check_weights(text).state == "pass"
 

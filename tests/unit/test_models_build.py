@@ -62,7 +62,7 @@ def test_a_backbone_without_a_head_gets_a_new_one(tmp_path, tiny_model):
 def test_a_head_of_another_size_is_replaced_with_a_warning(tmp_path, tiny_model):
     before = saved(tiny_model("bert"), tmp_path)
     built = build(tmp_path, ["bad", "good"])
-    assert built.notes == ("The checkpoint's head (3 labels) is replaced by a new one (2).",)
+    assert built.notes == ("The checkpoint's head for 3 labels is replaced by a new head for 2 labels.",)
     after = built.model.state_dict()
     assert same(*({n: w for n, w in state.items() if n[:4] == "bert"} for state in (before, after)))
     config = built.model.config
@@ -89,7 +89,7 @@ def test_the_head_for_the_same_labels_is_kept(tmp_path, tiny_model, name):
 def test_the_head_for_as_many_other_labels_is_replaced(tmp_path, tiny_model, name):
     before = saved(tiny_model(name), tmp_path)
     built = build(tmp_path, ["bad", "good", "so so"], "text" if name in ("bert", "roberta") else "image")
-    assert built.notes == ("The checkpoint's head (3 labels) is replaced by a new one (3).",)
+    assert built.notes == ("The checkpoint's head for 3 labels is replaced by a new head for 3 labels.",)
     after = built.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     weights = {"roberta": {"classifier.dense.weight", "classifier.out_proj.weight"}}
@@ -101,7 +101,7 @@ def test_the_head_for_as_many_other_labels_is_replaced(tmp_path, tiny_model, nam
 def test_the_same_labels_in_another_order_are_other_labels(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
     assert build(tmp_path, NAMES[::-1]).notes == (
-        "The checkpoint's head (3 labels) is replaced by a new one (3).",
+        "The checkpoint's head for 3 labels is replaced by a new head for 3 labels.",
     )
 
 
@@ -118,7 +118,7 @@ def test_a_timm_head_has_the_size_of_the_labels(tmp_path, tiny_model, architectu
     """Trap 21: transformers 5.23 makes a head of 1000 classes from a timm config with id2label but no num_labels."""
     saved(tiny_model(f"timm/{architecture}", num_labels=1000), tmp_path, [f"n{i}" for i in range(1000)])
     built = build(tmp_path, NAMES, "image")
-    assert built.notes == ("The checkpoint's head (1000 labels) is replaced by a new one (3).",)
+    assert built.notes == ("The checkpoint's head for 1,000 labels is replaced by a new head for 3 labels.",)
     assert built.model.timm_model.get_classifier().weight.shape[0] == built.model.num_labels == 3
     built.model.save_pretrained(tmp_path / "again")
     again = AutoConfig.from_pretrained(tmp_path / "again")
