@@ -91,7 +91,9 @@ def test_a_model_is_loaded_unsharded_while_deepspeed_arguments_exist(monkeypatch
     monkeypatch.setattr("hf_finetune.runs.checkpoint.build_model", build_model)
     spec = SimpleNamespace(path="", revision=None, allow_missing=(), adapter=None)
     prepared = SimpleNamespace(
-        recipe=SimpleNamespace(model=spec, seed=0, task_type="text-classification", learns_task_weights=False),
+        recipe=SimpleNamespace(
+            model=spec, seed=0, task_type="text-classification", learns_task_weights=False
+        ),
         config=None,
         task=None,
         trust_remote_code=False,
