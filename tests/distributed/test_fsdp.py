@@ -121,7 +121,8 @@ def test_the_first_version_of_fsdp_is_refused(monkeypatch, recipe, tmp_path):
     with pytest.raises(InputError) as caught:
         run(recipe, tmp_path / "run")
     assert str(caught.value) == (
-        "--fsdp_version must be 2. Got 1. Set it in accelerate launch or in its config file."
+        "--fsdp_version must be 2. Got 1. accelerate's default is 1: set it in accelerate launch "
+        "or in its config file."
     )
     assert not (tmp_path / "run").exists()
     assert torch.distributed.is_initialized() is False

@@ -49,9 +49,9 @@ class Case:
 
     Attributes:
         title: Unique title of the case, for the table.
-        command: Arguments of ``hf-finetune``, as typed in the room's folder.
-        message: Complete standard error; the room's folder is written as ``.``.
-        prepare: Function that changes the room; its argument is the room's folder, the working directory.
+        command: Arguments of ``hf-finetune``, as typed in the workspace's folder.
+        message: Complete standard error; the workspace's folder is written as ``.``.
+        prepare: Function that changes the workspace; its argument is the workspace's folder, the working directory.
         code: Exit code.
         partial: Folder in which an interrupted run may be left; empty if nothing may be written.
         during: Context manager that is active while the command runs.

@@ -27,8 +27,8 @@ def test_there_are_many_and_all_differ():
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
-def test_a_bad_input(case, room):
-    outcome = room.outcome(case)
+def test_a_bad_input(case, workspace):
+    outcome = workspace.outcome(case)
     assert outcome.message == case.message
     assert outcome.code == case.code
     left = [
@@ -55,18 +55,18 @@ def test_a_run_that_a_full_disk_stopped_is_resumed_to_the_same_end(workspace):
     assert not [path for path in (workspace.folder / "new").rglob("*") if path.name.endswith(TEMPORARY)]
 
 
-def test_a_diverged_run_is_reported_again_when_it_is_resumed(room):
+def test_a_diverged_run_is_reported_again_when_it_is_resumed(workspace):
     case = next(case for case in CASES if case.title == "a learning rate with which training diverges")
-    assert room.outcome(case).code == 1
-    again = room.run(f"{case.command} --resume")
+    assert workspace.outcome(case).code == 1
+    again = workspace.run(f"{case.command} --resume")
     assert again.code == 1
     assert again.message.splitlines()[-1] == case.message.splitlines()[-1]
 
 
-def test_an_unreadable_image_is_reported_in_its_row_and_the_rest_is_predicted(room):
+def test_an_unreadable_image_is_reported_in_its_row_and_the_rest_is_predicted(workspace):
     case = next(case for case in CASES if case.title == "prediction for a folder with a damaged image")
-    room.outcome(case)
-    header, *lines = (room.folder / "found.csv").read_text().splitlines()
+    workspace.outcome(case)
+    header, *lines = (workspace.folder / "found.csv").read_text().splitlines()
     assert header == "id,prediction,score,probability:cake,probability:soup,probability:tea,error"
     assert [line.split(",")[0] for line in lines] == [f"photos/tea/{index}.png" for index in range(6)]
     assert [bool(line.split(",")[1]) for line in lines] == [True, True, True, False, True, True]

@@ -299,7 +299,7 @@ def test_the_inputs_of_the_other_domain_count_among_the_data(tmp_path, adapted):
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ("continue_pretraining", "Before the first stage everything below the head was trained for "),
+        ("continue_pretraining", "Before the first stage, the backbone was pretrained for "),
         ("dann", "the features were trained against a domain classifier (domain-adversarial training)"),
         (None, None),
     ],

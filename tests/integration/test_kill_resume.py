@@ -345,7 +345,7 @@ def moments():
             cut = half_of(whole, lambda *args, folder=folder, name=name: folder(*args) / name)
             yield checkpoint.format(number, name), on_call(owner, method, number, cut)
         yield f"checkpoint {number}, before its seal", on_call(trainer, "seal_checkpoint", number)
-        yield f"checkpoint {number}, before older ones go", on_call(trainer, "rotate", number)
+        yield f"checkpoint {number}, before older ones go", on_call(trainer, "remove_old_checkpoints", number)
     yield "restoring the best weights", on_call(Trainer, "_load_best_model", 1)
     yield "writing the stage's weights", on_call(stage, "save_weights", 1)
     yield "between the stages", on_call(stages, "load_stage_weights", 1)

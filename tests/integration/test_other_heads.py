@@ -192,8 +192,8 @@ def test_the_code_is_published_only_if_it_is_this_packages(tmp_path, done):
     shutil.copytree(result.folder, folder)
     (folder / "model" / CODE.name).write_text("print('other')", encoding="utf-8")
     assert refusal(lambda: collect_uploads(folder, "me/dishes")) == (
-        f"{folder / 'model' / CODE.name} must be the file of this version. Got a different file. "
-        "Users of the model will run it: publish with the version of hf-finetune that wrote it."
+        f"{folder / 'model' / CODE.name} must be the file of the installed hf-finetune. Got another file. "
+        "Publish with the version of hf-finetune that wrote it: users of the model will run it."
     )
 
 

@@ -116,7 +116,7 @@ def test_truncated_weights_are_refused_and_nothing_is_written(tmp_path, bert_che
     path.write_bytes(path.read_bytes()[:-100])
     content = {**text_recipe().model_dump(mode="json"), "model": str(tmp_path / "bert")}
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")).startswith(
-        f"model.path must hold intact weight files. Got {str(tmp_path / 'bert')!r}. "
+        f"model.path must contain intact weight files. Got {str(tmp_path / 'bert')!r}. "
     )
     assert not (tmp_path / "run").exists()
 

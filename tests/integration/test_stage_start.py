@@ -56,7 +56,7 @@ def assert_start_goes_on(folder, epochs):
     assert entry["epochs"] == epochs
     assert changed(left_by(folder, "01-head"), left_by(folder, "02-all")) == set()
     report = (folder / "report.html").read_text(encoding="utf-8")
-    assert "the initial weights of the stage, which brought no improvement" in report
+    assert "the initial weights: the stage brought no improvement" in report
 
 
 @pytest.mark.defends(
