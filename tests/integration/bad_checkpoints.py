@@ -99,8 +99,8 @@ CASES = [
             "Problem:\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got "
             "'./vit'. Its config.json cannot be read: num_hidden_layers must be a number of layers, at most "
-            "10,000; it "
-            "is 1,000,000,000."
+            "10,000. "
+            "Got 1,000,000,000."
         ),
         config("vit/config.json", num_hidden_layers=10**9),
     ),
