@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 from hf_finetune.models.defaults import find_defaults_row
 from hf_finetune.models.head_spec import FIELD
 from hf_finetune.recipe import Recipe
-from hf_finetune.recipe.head import CHECKPOINT_POOLING, OWN_POOLING, POOLING_NAMES
+from hf_finetune.recipe.head import CHECKPOINT_POOLING, OWN_POOLING, POOLING_DESCRIPTIONS
 from hf_finetune.recipe.head_fit import uses_checkpoint_pooling
 from hf_finetune.recipe.model import ModelSpec
 
@@ -71,7 +71,7 @@ def declared_pooling(path: str, revision: str | None = None) -> str | None:
     """Return the pooling that a sentence-transformers checkpoint declares in ``1_Pooling/config.json``.
 
     Returns:
-        A name of ``POOLING_NAMES``; None if the checkpoint declares none, an unknown one, or several at once.
+        A name of ``POOLING_DESCRIPTIONS``; None if the checkpoint declares none, an unknown one, or several at once.
     """
     try:
         file = cached_file(
@@ -169,7 +169,7 @@ def fill_pooling(
     if spec.head.pool is not None or is_chosen or not needs_code or spec.adapter is not None:
         return spec, ()
     return spec, (
-        f"model.head.pool is own, the architecture's pooling, but {POOLING_NAMES[default.name]} suits the checkpoint "
-        f"better ({default.source}). Set auto to use it (plain transformers then needs trust_remote_code=True to load "
-        "the model), or own to silence this note.",
+        f"model.head.pool is own, the architecture's pooling, but {POOLING_DESCRIPTIONS[default.name]} suits the "
+        f"checkpoint better ({default.source}). Set auto to use it (plain transformers then needs "
+        "trust_remote_code=True to load the model), or own to silence this note.",
     )

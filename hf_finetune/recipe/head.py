@@ -7,13 +7,13 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import Count, as_tuple
 
-__all__ = ["CHECKPOINT_POOLING", "OWN_POOLING", "POOLING_NAMES", "HeadSpec"]
+__all__ = ["CHECKPOINT_POOLING", "OWN_POOLING", "POOLING_DESCRIPTIONS", "HeadSpec"]
 
 OWN_POOLING = "own"
 """Value of ``pool``: the architecture's own pooling."""
 CHECKPOINT_POOLING = "auto"
 """Value of ``pool``: the pooling that suits the checkpoint."""
-POOLING_NAMES = {
+POOLING_DESCRIPTIONS = {
     OWN_POOLING: "the output that the architecture's own head reads",
     "cls": "the first token",
     "mean": "the mean over tokens",
@@ -21,7 +21,7 @@ POOLING_NAMES = {
     "weightedmean": "the mean over tokens, weighted by position",
     "mean_sqrt_len": "the sum over tokens, divided by the square root of their number",
 }
-"""Descriptions of the poolings for notes and reports."""
+"""Descriptions of the poolings of heads and of sentence encoders, for notes and reports."""
 
 COUNT = {"type": "integer", "minimum": 1}
 

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.files import atomic_file
-from hf_finetune.recipe.head import POOLING_NAMES
+from hf_finetune.recipe.head import POOLING_DESCRIPTIONS
 from hf_finetune.recipe.yaml_text import write_yaml
 from hf_finetune.report.compression import size_tables
 from hf_finetune.report.domain_adaptation import domain_sentence
@@ -176,7 +176,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["poolings"] = POOLING_NAMES
+    environment.globals["poolings"] = POOLING_DESCRIPTIONS
     environment.filters.update(
         number=_number,
         duration=_duration,

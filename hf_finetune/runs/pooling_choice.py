@@ -15,7 +15,7 @@ from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.head_spec import head_problem
 from hf_finetune.models.pooling import HEAD_POOLINGS
 from hf_finetune.performance.execution_modes import DTYPES
-from hf_finetune.recipe.head import OWN_POOLING, POOLING_NAMES
+from hf_finetune.recipe.head import OWN_POOLING, POOLING_DESCRIPTIONS
 from hf_finetune.recipe.head_fit import selects_pooling_by_cv
 from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
@@ -63,12 +63,12 @@ def choose_pooling(
     chosen = next(filter(None, (_with_pooling(prepared, name, state) for name in order)), prepared)
     pool = chosen.recipe.model.head.pool or OWN_POOLING
     other_losses = ", ".join(
-        f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool
+        f"{POOLING_DESCRIPTIONS[name]} {loss:.4f}" for name, loss in losses.items() if name != pool
     )
     hint = "" if pool == OWN_POOLING else " Plain transformers needs trust_remote_code=True for this head."
     logger.info(
-        f"The head reads {POOLING_NAMES[pool]}, with a cross-validated loss of {losses[pool]:.4f} ({other_losses})."
-        f"{hint}"
+        f"The head reads {POOLING_DESCRIPTIONS[pool]}, with a cross-validated loss of {losses[pool]:.4f} "
+        f"({other_losses}).{hint}"
     )
     return replace(chosen, pooling=PoolingChoice(losses, prepared, key))
 

@@ -136,7 +136,7 @@ def _run(recipe: Recipe, output_dir: str | Path | None, options: _Options, state
 def _run_locked(
     recipe: Recipe, folder: Path, lock: RunLock, options: _Options, state: PartialState
 ) -> RunResult:
-    """Prepare the run, train all stages, evaluate the model and write the results; ``open_folder`` takes the lock."""
+    """Prepare the run, take its lock, train all stages, evaluate the model and write the results."""
     start_time = perf_counter()
     earlier_manifest = lock_and_read_manifest(folder, lock, state) if options.resume else None
     if earlier_manifest is None:

@@ -45,9 +45,9 @@ NO_SETTINGS = MetricSettings()
 class Metric:
     """Metric of one label type.
 
-    Intervals need the metric of many resamples of the examples. Without ``per_example`` and ``resampled`` they are
-    computed one by one: ``compute`` receives the examples with the number of times that each was sampled as weights,
-    or, unless it takes weights, each example as many times as it was sampled.
+    A confidence interval needs the metric of many resamples. With ``per_example`` or ``resampled``, all are computed at
+    once. Otherwise ``compute`` is called for each resample: a metric that ``takes_weights`` receives as weights the
+    number of times that each example was sampled; any other metric receives the sampled examples, repeated.
 
     Attributes:
         name: Name in recipes and in metrics.json.

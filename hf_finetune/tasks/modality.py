@@ -272,7 +272,7 @@ class Modality(Presentation):
         """Return how decoded examples are stored, so that each is decoded once; None if that saves nothing.
 
         Args:
-            examples: Examples of a split: the dataset inside the ``SeededExamples`` that ``prepare`` returns.
+            examples: Examples of a split without augmentation, as ``prepare`` passes them to ``SeededExamples``.
         """
         return None
 

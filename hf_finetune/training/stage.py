@@ -69,7 +69,7 @@ def train_stage(
         model: Model with the weights of the previous stage. It is changed in place.
         stage: Stage with its plan and its seed.
         data: Examples of the stage.
-        output: Folder of the stage.
+        output: Folder of the stage, and options of resuming and saving.
         evaluation: Evaluation settings, with the metric that selects the best checkpoint.
         execution: Settings of execution mode and prefix cache.
         methods: Methods of the stage, in the order of their hooks.
