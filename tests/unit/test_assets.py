@@ -26,6 +26,8 @@ from archives import Archive, AssetError, fetch, sha256
 # not an import statement: the linter would sort it depending on whether a folder of that name exists
 assets = importlib.import_module("assets")
 
+pytestmark = pytest.mark.slow
+
 METADATA = "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n"
 
 
@@ -73,7 +75,6 @@ def kept(tmp_path) -> Path:
     return tmp_path / "kept"
 
 
-@pytest.mark.slow
 def test_a_wheel_is_fetched_once(wheel, kept, monkeypatch):
     place = fetch(described(wheel), kept)
     assert place == kept / wheel.name
@@ -84,7 +85,6 @@ def test_a_wheel_is_fetched_once(wheel, kept, monkeypatch):
     assert fetch(described(wheel), kept) == place
 
 
-@pytest.mark.slow
 def test_a_damaged_archive_is_fetched_anew(wheel, kept, capsys):
     kept.mkdir()
     (kept / wheel.name).write_bytes(wheel.read_bytes()[:-1])
@@ -92,7 +92,6 @@ def test_a_damaged_archive_is_fetched_anew(wheel, kept, capsys):
     assert "is damaged: fetching it anew" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("relative", [False, True])
 def test_setup_py_of_a_source_distribution_never_runs(index, kept, tmp_path, monkeypatch, relative):
     monkeypatch.chdir(tmp_path)
@@ -120,7 +119,6 @@ def test_a_source_distribution_is_not_fetched_when_another_backend_would_run(ind
     assert list(kept.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_an_archive_with_another_hash_is_refused_and_not_kept(wheel, kept):
     expected = hashlib.sha256(b"something else").hexdigest()
     with pytest.raises(AssetError) as caught:
@@ -311,7 +309,6 @@ def copied(wheel):
     return assets.Asset("copied", described(wheel), copy)
 
 
-@pytest.mark.slow
 def test_a_finished_asset_is_left_alone_and_a_damaged_one_made_anew(copied, wheel, tmp_path):
     to = tmp_path / "to"
     place = assets.make(copied, to)

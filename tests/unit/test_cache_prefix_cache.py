@@ -120,6 +120,7 @@ def test_processes_share_the_parts_and_give_the_rows_of_one(tmp_path, model, mon
             assert all(torch.equal(a, b) for a, b in zip(one[index], other[index], strict=True))
 
 
+@pytest.mark.slow
 def test_rows_kept_with_one_batch_size_are_right_for_another(model, settings, monkeypatch):
     """Parts hold whole batches, so that they begin at other examples: one must not pass for another."""
     monkeypatch.setattr("hf_finetune.cache.writer.MIN_BATCHES_PER_PART", 2)

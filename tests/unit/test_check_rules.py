@@ -59,6 +59,7 @@ def test_openings_of_docstrings_are_checked_in_any_folder(tmp_path):
     assert [finding.place for finding in find_openings(tmp_path, tmp_path)] == ["unit/test_a.py:2"]
 
 
+@pytest.mark.slow
 def test_the_package_keeps_the_rules(capsys):
     assert PACKAGE.is_dir() and all((ROOT / folder).is_dir() for folder in OTHER_FOLDERS)
     assert main() == 0, capsys.readouterr().out

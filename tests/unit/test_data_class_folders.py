@@ -303,6 +303,7 @@ def test_classes_of_unreadable_images_are_refused(tmp_path, folder, others):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ten_thousand_files_are_found_at_once_and_all_of_them(tmp_path):
     for name in "abcde":
         (tmp_path / name).mkdir()

@@ -240,6 +240,7 @@ def test_compressed_files(tmp_path):
     ).startswith("r.csv.gz must be a complete and valid gzip file. Got EOFError")
 
 
+@pytest.mark.slow
 def test_long_texts_and_many_rows_in_little_memory(tmp_path):
     file = tmp_path / "r.csv"
     with file.open("w") as out:

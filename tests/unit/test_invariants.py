@@ -20,9 +20,10 @@ ARCHITECTURES = [
     *("vit", "deit", "dinov2", "swin", "resnet", "convnext"),
     *("bert", "distilbert", "roberta", "albert", "deberta-v2", "modernbert", "gpt2", "electra"),
 ]
+SLOW = ("timm/inception_v3", "timm/test_convnext", "timm/test_vit")
 EVERY_ARCHITECTURE = pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name == "timm/inception_v3")) for name in ARCHITECTURES],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ARCHITECTURES],
 )
 STAGES = ["head", "last:1", "norms", "all"]
 # Pretrained weights that no classifier uses: no stage can change them.

@@ -38,6 +38,7 @@ def defends(*arguments, **options):
     return pytest.mark.defends(*arguments, **options).mark
 
 
+@pytest.mark.slow
 def test_the_page_lists_the_declared_defences_whose_code_and_tests_exist(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # from the conftest that is imported again
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:

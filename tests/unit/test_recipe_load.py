@@ -270,6 +270,7 @@ def test_a_strategy_is_dumped_without_stages_and_loads_to_the_same():
     assert list(fields["strategy"])[:4] == ["name", "groups_per_stage", "epochs", "max_steps"]
 
 
+@pytest.mark.slow
 def test_reading_a_recipe_imports_no_heavy_package():
     code = "import sys, hf_finetune.recipe; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -139,6 +139,7 @@ def test_every_path_of_a_recipe_is_looked_at(folder):
     assert path_problems("text") == []
 
 
+@pytest.mark.slow
 def test_the_first_look_imports_no_large_library():
     modules = "hf_finetune.recipe.quick_check, hf_finetune.cli.app"
     code = f"import {modules}, sys; print({{'torch', 'datasets'}} & set(sys.modules))"

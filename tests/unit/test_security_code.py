@@ -348,6 +348,7 @@ def test_the_caller_of_a_run_grants_it(tmp_path, foreign_run, canary):
     assert evaluate_run.evaluate(foreign_run, trust_remote_code=True).label_names == ("bad", "good")
 
 
+@pytest.mark.slow
 def test_a_runs_metrics_are_gated_when_it_is_evaluated_again(tmp_path, reviews, canary):
     folder = tmp_path / "run"
     save_bert(folder / "model")
