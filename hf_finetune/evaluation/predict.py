@@ -116,7 +116,7 @@ class Predictor:
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
-        task: Expected pipeline task, such as ``image-classification``; None takes the task of the model.
+        task: Expected pipeline task, by its tag on the Hub; None takes the task of the model.
         batch_size: Examples per forward pass.
         trust_remote_code: Whether code stored next to the weights may run.
 

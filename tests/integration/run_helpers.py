@@ -190,3 +190,38 @@ def refusal(function):
     with pytest.raises(InputError) as caught:
         function()
     return str(caught.value)
+
+
+class StopAtStep(TrainerCallback):
+    """Stop like a second Ctrl-C after a step of a stage; record the rates and losses of each step."""
+
+    def __init__(self, stage=None, step=None):
+        self.stage, self.step, self.steps, self.rates = stage, step, [], []
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.rates.append(kwargs["optimizer"].param_groups[0]["lr"])
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.steps.append((args.output_dir.rpartition("-")[2], state.global_step))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if args.output_dir.endswith(f"-{self.stage}") and state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def small_recipe_in(place):
+    """Return two stages on the 28 texts of a folder, each of 2 epochs of 4 steps, from the checkpoint in it."""
+    common = {"epochs": 2.0, "batch_size": 8}
+    return parse_recipe(
+        {
+            "task": "text-classification",
+            "model": str(place / "bert"),
+            "data": {"path": str(place / "reviews.csv"), "split": {"validation": 0.15, "test": 0.15}},
+            "stages": [
+                {"name": "head", "train": "head", "lr": 0.05, **common},
+                {"name": "all", "train": "all", "lr": 0.005, **common},
+            ],
+            "evaluation": NO_PROBE,
+        }
+    )

@@ -7,48 +7,12 @@ import shutil
 
 import pytest
 import torch
-from run_helpers import NO_PROBE, quick_run
+from run_helpers import StopAtStep, quick_run, small_recipe_in
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.runs.changes import Changes
-
-
-class Stop(TrainerCallback):
-    """Stop like a second Ctrl-C after a step of a stage; record the rates and losses of each step."""
-
-    def __init__(self, stage=None, step=None):
-        self.stage, self.step, self.steps, self.rates = stage, step, [], []
-
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self.rates.append(kwargs["optimizer"].param_groups[0]["lr"])
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in logs:
-            self.steps.append((args.output_dir.rpartition("-")[2], state.global_step))
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if args.output_dir.endswith(f"-{self.stage}") and state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-def recipe_in(place):
-    """Return two stages on the 28 texts of a folder, each of 2 epochs of 4 steps, from the checkpoint in it."""
-    common = {"epochs": 2.0, "batch_size": 8}
-    return parse_recipe(
-        {
-            "task": "text-classification",
-            "model": str(place / "bert"),
-            "data": {"path": str(place / "reviews.csv"), "split": {"validation": 0.15, "test": 0.15}},
-            "stages": [
-                {"name": "head", "train": "head", "lr": 0.05, **common},
-                {"name": "all", "train": "all", "lr": 0.005, **common},
-            ],
-            "evaluation": NO_PROBE,
-        }
-    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +22,7 @@ def original(tmp_path_factory, reviews, bert_checkpoint):
     shutil.copy(reviews, place / "reviews.csv")
     shutil.copytree(bert_checkpoint, place / "bert")
     with pytest.raises(KeyboardInterrupt):
-        quick_run(recipe_in(place), place / "run", callbacks=[Stop("all", 6)])
+        quick_run(small_recipe_in(place), place / "run", callbacks=[StopAtStep("all", 6)])
     return place, shutil.copytree(place, tmp_path_factory.mktemp("copy") / "place")
 
 
@@ -72,7 +36,7 @@ def place(original):
 
 @pytest.fixture
 def recipe(place):
-    return recipe_in(place)
+    return small_recipe_in(place)
 
 
 @pytest.fixture
@@ -104,7 +68,7 @@ def log_of(folder, stage):
 
 def allow(recipe, folder, caplog):
     """Resume with a changed recipe. Return the announcement, and the steps that were trained."""
-    steps = Stop()
+    steps = StopAtStep()
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
         quick_run(recipe, folder, resume=True, allow_changes=True, callbacks=[steps])
     found = [record.getMessage() for record in caplog.records if "with changes: " in record.getMessage()]
@@ -272,7 +236,7 @@ def test_another_rate_applies_after_the_checkpoint(interrupted, recipe, caplog):
     why="A run resumed with `--allow-changes` uses the learning rates of the new recipe",
 )
 def test_the_first_step_after_it_uses_the_new_rate(interrupted, recipe):
-    steps = Stop()
+    steps = StopAtStep()
     quick_run(
         changed(recipe, "stages.1.lr=0.02"),
         interrupted,
@@ -387,7 +351,7 @@ def test_another_checkpoint_of_the_same_architecture_has_no_effect(interrupted, 
 
 def test_stages_that_have_not_begun_may_come_go_and_change(recipe, place, caplog):
     with pytest.raises(KeyboardInterrupt):
-        quick_run(recipe, place / "run", callbacks=[Stop("all", 0)])
+        quick_run(recipe, place / "run", callbacks=[StopAtStep("all", 0)])
     content = recipe.model_dump(mode="json")
     content["stages"][1:] = [
         {"name": "norms", "train": "norms", "max_steps": 1, "lr": 0.01},
