@@ -80,7 +80,7 @@ class Choice:
         remembered: Whether the measurement is from an earlier run.
     """
 
-    way: ExecutionMode
+    mode: ExecutionMode
     reason: str
     seconds: dict[str, float] = field(default_factory=dict)
     remembered: bool = False
@@ -136,7 +136,7 @@ def choose_mode(
                 compiles=time >= _compile_seconds(device),
                 from_history=True,
             )
-    plain = {replace(way, compile=False) for way in candidates}
+    plain = {replace(mode, compile=False) for mode in candidates}
     passes = FORWARD_COST_STEPS if forward_only else MEASURING_COST_STEPS
     examples = _examples(size, len(plain), passes, budget_steps, device)
     if not examples:
@@ -172,7 +172,7 @@ def measure(
         seconds: Additional time budget in seconds.
     """
     start = bench.now()
-    reference, *others = dict.fromkeys(replace(way, compile=False) for way in candidates)
+    reference, *others = dict.fromkeys(replace(mode, compile=False) for mode in candidates)
     reference_outputs = bench.numbers(REFERENCE_MODE)
     if reference != REFERENCE_MODE:
         bench.step(reference)  # the first use of its kernels is slow
@@ -183,24 +183,24 @@ def measure(
     end = start + first_use + budget_steps * step + seconds
     usable, left_out = [reference], {}
     fastest_seconds = reference_outputs.seconds
-    for way in others:
+    for mode in others:
         if bench.now() + reference_outputs.seconds + 2 * step * (len(usable) + 1) > end:
-            left_out[way.title] = NO_TIME
+            left_out[mode.title] = NO_TIME
             continue
         try:
-            outputs = bench.numbers(way)
+            outputs = bench.numbers(mode)
         except RuntimeError as error:
-            left_out[way.title] = _failure_reason(bench, error)
+            left_out[mode.title] = _failure_reason(bench, error)
             continue
         if objection := _objection(outputs, reference_outputs):
-            left_out[way.title] = objection
+            left_out[mode.title] = objection
         elif outputs.seconds > SLOW_RATIO * fastest_seconds:
-            left_out[way.title] = "far slower"
+            left_out[mode.title] = "far slower"
         else:
-            usable.append(way)
+            usable.append(mode)
         fastest_seconds = min(fastest_seconds, outputs.seconds)
     timed = time_interleaved(bench, usable, NUM_ROUNDS, until=end) if len(usable) > 1 else {reference: [step]}
-    compiled = replace(min(timed, key=lambda way: min(timed[way])), compile=True)
+    compiled = replace(min(timed, key=lambda mode: min(timed[mode])), compile=True)
     if not candidates[0].compile and compiled in candidates:
         try:
             if end - bench.now() < _compile_seconds(bench.device):
@@ -209,7 +209,7 @@ def measure(
                 timed |= _time_compiled(bench, compiled, left_out)
         except RuntimeError as error:
             left_out[compiled.title] = _failure_reason(bench, error)
-    fastest = {way.title: min(times) for way, times in timed.items()}
+    fastest = {mode.title: min(times) for mode, times in timed.items()}
     steady = all(max(times) <= MAX_JITTER * min(times) for times in timed.values())
     spent = bench.now() - start
     return Measurement(fastest, left_out, examples, spent, steady, date.today().isoformat())
@@ -233,13 +233,13 @@ def decide(
         from_history: Whether the measurement is from an earlier run.
     """
     reference = candidates[0]
-    seconds = {way: measurement.seconds.get(_measured_as(way, reference).title) for way in candidates}
+    seconds = {mode: measurement.seconds.get(_measured_as(mode, reference).title) for mode in candidates}
     usable = {
-        way: spent
-        for way, spent in seconds.items()
-        if spent is not None and (compiles or way.compile == reference.compile)
+        mode: spent
+        for mode, spent in seconds.items()
+        if spent is not None and (compiles or mode.compile == reference.compile)
     }
-    best = min(usable, key=lambda way: usable[way])
+    best = min(usable, key=lambda mode: usable[mode])
     unit = "per step" if measurement.examples == size else f"per step of {measurement.examples} examples"
     busy = "" if measurement.steady else "; timings varied, so they are not saved"
     when = (
@@ -269,15 +269,15 @@ def _objection(outputs: StepOutputs, reference_outputs: StepOutputs) -> str:
 
 
 def _time_compiled(
-    bench: StepBenchmark, way: ExecutionMode, left_out: dict[str, str]
+    bench: StepBenchmark, mode: ExecutionMode, left_out: dict[str, str]
 ) -> dict[ExecutionMode, list[float]]:
     reference_outputs = bench.numbers(REFERENCE_MODE, training=False)
     with bench.compiling():
-        if objection := _objection(bench.numbers(way, training=False), reference_outputs):
-            left_out[way.title] = objection
+        if objection := _objection(bench.numbers(mode, training=False), reference_outputs):
+            left_out[mode.title] = objection
             return {}
-        bench.step(way)
-        return time_interleaved(bench, [way], NUM_ROUNDS, until=bench.now())
+        bench.step(mode)
+        return time_interleaved(bench, [mode], NUM_ROUNDS, until=bench.now())
 
 
 def _failure_reason(bench: StepBenchmark, error: RuntimeError) -> str:
@@ -286,9 +286,9 @@ def _failure_reason(bench: StepBenchmark, error: RuntimeError) -> str:
     return f"it cannot run here: {lines[0] if lines else type(error).__name__}"
 
 
-def _measured_as(way: ExecutionMode, reference: ExecutionMode) -> ExecutionMode:
+def _measured_as(mode: ExecutionMode, reference: ExecutionMode) -> ExecutionMode:
     """Return the mode to measure: without compilation that the user set, which would take longer than all else."""
-    return replace(way, compile=False) if reference.compile else way
+    return replace(mode, compile=False) if reference.compile else mode
 
 
 def _compile_seconds(device: torch.device) -> float:
@@ -309,7 +309,7 @@ def _should_remeasure(measurement: Measurement, time: float, device: torch.devic
     return bool(short) and time >= measurement.spent + needed
 
 
-def _examples(size: int, ways: int, passes: float, budget_steps: float, device: torch.device) -> int:
+def _examples(size: int, modes: int, passes: float, budget_steps: float, device: torch.device) -> int:
     """Return the number of examples of a batch to measure with, so that the budget in steps suffices; 0 if none does.
 
     This is the largest number with which every mode can be measured; if there is none, the smallest one, so that as
@@ -318,7 +318,7 @@ def _examples(size: int, ways: int, passes: float, budget_steps: float, device: 
     sizes = [size]
     if device.type == "cpu":
         sizes += [part for part in (size // 2, size // 4) if part >= MIN_EXAMPLES]
-    fitting = [part for part in sizes if passes * ways * part <= budget_steps * size]
+    fitting = [part for part in sizes if passes * modes * part <= budget_steps * size]
     if fitting:
         return fitting[0]
-    return sizes[-1] if passes * min(ways, 2) * sizes[-1] <= budget_steps * size else 0
+    return sizes[-1] if passes * min(modes, 2) * sizes[-1] <= budget_steps * size else 0

@@ -65,7 +65,7 @@ def speed_key(
         "batch": {name: [list(value.shape), str(value.dtype)] for name, value in batch.items()},
         "trained": sorted(trainable),
         "forward_only": forward_only,
-        "ways": [way.title for way in candidates],
+        "ways": [mode.title for mode in candidates],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 

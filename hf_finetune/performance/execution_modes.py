@@ -117,9 +117,9 @@ def candidate_modes(
         for layout in (layouts if memory_format == "auto" else (memory_format,))
     ]
 
-    def priority(way: ExecutionMode) -> tuple[bool, int]:
-        same = (way.precision == reference.precision) + (way.memory_format == reference.memory_format)
-        return way.compile != reference.compile, same
+    def priority(mode: ExecutionMode) -> tuple[bool, int]:
+        same = (mode.precision == reference.precision) + (mode.memory_format == reference.memory_format)
+        return mode.compile != reference.compile, same
 
     return [reference, *sorted(alternatives, key=priority)]
 
@@ -182,42 +182,42 @@ class StepBenchmark:
             self.runner = self.model
             torch.compiler.reset()
 
-    def step(self, way: ExecutionMode) -> float:
+    def step(self, mode: ExecutionMode) -> float:
         """Run one step, forward and backward or only forward, and return its duration in seconds."""
-        self._set_memory_format(way)
+        self._set_memory_format(mode)
         self.model.train(not self.forward_only)  # a frozen prefix runs in eval mode
         start = self.now()
         if self.forward_only:
             with torch.no_grad():
-                self._outputs(way)
+                self._outputs(mode)
         else:
-            self._loss(way)[0].backward()
+            self._loss(mode)[0].backward()
         seconds = self.now() - start
         self.clear()
         return seconds
 
-    def numbers(self, way: ExecutionMode, *, training: bool = True) -> StepOutputs:
+    def numbers(self, mode: ExecutionMode, *, training: bool = True) -> StepOutputs:
         """Return the outputs of a mode, without gradients if a step is only a forward pass.
 
         Equal calls use the same dropout masks.
 
         Args:
-            way: Execution mode.
+            mode: Execution mode.
             training: Whether to compute gradients in training mode. Compiled dropout draws other masks than
                 uncompiled dropout, so that compiled gradients are compared in eval mode.
         """
         self.restore_buffers()  # every step changes BatchNorm's statistics
-        self._set_memory_format(way)
+        self._set_memory_format(mode)
         start = self.now()
         self.model.eval()
         with torch.no_grad():
-            loss, logits = self._loss(way)
+            loss, logits = self._loss(mode)
         if self.forward_only:
             return StepOutputs(loss.item(), logits.float(), (), self.now() - start)
         torch.manual_seed(0)
         self.model.train(training)
-        scale = FP16_LOSS_SCALE if way.precision == "fp16" else 1.0
-        (scale * self._loss(way)[0]).backward()
+        scale = FP16_LOSS_SCALE if mode.precision == "fp16" else 1.0
+        (scale * self._loss(mode)[0]).backward()
         gradient = tuple(
             torch.zeros_like(weight) if weight.grad is None else weight.grad.div_(scale)
             for weight in self.trained
@@ -241,17 +241,17 @@ class StepBenchmark:
         for weight in self.model.parameters():
             weight.grad = None
 
-    def _outputs(self, way: ExecutionMode) -> Any:
-        dtype = DTYPES[way.precision]
+    def _outputs(self, mode: ExecutionMode) -> Any:
+        dtype = DTYPES[mode.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             return self.runner(**self.inputs)
 
-    def _loss(self, way: ExecutionMode) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs = self._outputs(way)
+    def _loss(self, mode: ExecutionMode) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = self._outputs(mode)
         return self.loss(outputs, self.labels), outputs["logits"] if isinstance(outputs, dict) else outputs[0]
 
-    def _set_memory_format(self, way: ExecutionMode) -> None:
-        self.model.to(memory_format=MEMORY_FORMATS[way.memory_format])
+    def _set_memory_format(self, mode: ExecutionMode) -> None:
+        self.model.to(memory_format=MEMORY_FORMATS[mode.memory_format])
 
 
 @contextmanager
@@ -259,7 +259,7 @@ def benchmark_steps(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Ste
     """Yield a ``StepBenchmark`` of a model; restore the model and the random number generators afterwards."""
     bench = StepBenchmark(model, *args, **kwargs)
     weights = [(weight, weight.data, weight.grad) for weight in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
+    training_flags = [(module, module.training) for module in model.modules()]
     bench.clear()
     devices = [bench.device] if bench.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -269,32 +269,32 @@ def benchmark_steps(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Ste
             for weight, data, grad in weights:  # the same tensors: another layout is a copy of them
                 weight.data, weight.grad = data, grad
             bench.restore_buffers()
-            for module, mode in modes:
-                module.training = mode
+            for module, training in training_flags:
+                module.training = training
 
 
 def time_interleaved(
-    bench: StepBenchmark, ways: Sequence[ExecutionMode], rounds: int, *, until: float = math.inf
+    bench: StepBenchmark, modes: Sequence[ExecutionMode], rounds: int, *, until: float = math.inf
 ) -> dict[ExecutionMode, list[float]]:
     """Return the step times of several modes, timed in turn so that a busy moment of the machine affects all of them.
 
     Args:
         bench: Benchmark that runs the steps.
-        ways: Execution modes whose kernels have been used before, since the first use is slower.
+        modes: Execution modes whose kernels have been used before, since the first use is slower.
         rounds: Maximum number of steps per mode; a mode that is far slower than the fastest is not timed again.
         until: Time on the benchmark's clock by which the last round should end; there are at least two rounds.
 
     Returns:
         Seconds of each step, by mode.
     """
-    seconds: dict[ExecutionMode, list[float]] = {way: [] for way in ways}
+    seconds: dict[ExecutionMode, list[float]] = {mode: [] for mode in modes}
     for number in range(rounds):
         start = bench.now()
-        for way in ways:
+        for mode in modes:
             fastest = min((min(times) for times in seconds.values() if times), default=math.inf)
-            if number and min(seconds[way]) > SLOW_RATIO * fastest:
+            if number and min(seconds[mode]) > SLOW_RATIO * fastest:
                 continue
-            seconds[way].append(bench.step(way))
+            seconds[mode].append(bench.step(mode))
         if number and bench.now() + (bench.now() - start) > until:
             break
     return seconds

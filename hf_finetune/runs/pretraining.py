@@ -156,5 +156,5 @@ def _metrics_entry(
         "train_seconds": seconds,
         "trainable_parameters": pretraining.planned.trainable_size,
         "total_parameters": pretraining.planned.layout.size,
-        "speed": asdict(result.way),
+        "speed": asdict(result.mode),
     }

@@ -281,7 +281,7 @@ def _metrics_entry(
         "train_seconds": round(seconds, 3),
         "trainable_parameters": planned.trainable_size,
         "total_parameters": planned.layout.size,
-        "speed": asdict(result.way),
+        "speed": asdict(result.mode),
         "prefix_cache": asdict(result.cache),
         **({} if result.averaged is None else {"averaged": result.averaged}),
         "validation": without_nan(result.validation),

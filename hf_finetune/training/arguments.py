@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 def training_arguments(
     stage: PlannedStage,
-    way: ExecutionMode,
+    mode: ExecutionMode,
     data: StageData,
     evaluation: StageEvaluation,
     output: StageOutput,
@@ -31,7 +31,7 @@ def training_arguments(
 
     Args:
         stage: Stage with its plan: parameter groups, schedules and warmup steps.
-        way: Execution mode; its precision and compilation are used.
+        mode: Execution mode; its precision and compilation are used.
         data: Examples. With a validation split the model is evaluated before training and after each epoch.
         evaluation: Evaluation settings, with the metric that selects the best checkpoint.
         output: Folder of the stage, the Trainer's ``output_dir``, and experiment trackers.
@@ -70,9 +70,9 @@ def training_arguments(
         seed=stage.seed,
         data_seed=stage.seed,
         use_cpu=computes_on_cpu(),  # otherwise transformers 5.23 refuses bf16 on the CPU
-        bf16=way.precision == "bf16",
-        fp16=way.precision == "fp16",
-        torch_compile=way.compile,
+        bf16=mode.precision == "bf16",
+        fp16=mode.precision == "fp16",
+        torch_compile=mode.compile,
         dataloader_num_workers=data.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,

@@ -41,14 +41,14 @@ class StageExecution:
     """Execution mode and prefix cache of a stage.
 
     Attributes:
-        way: Execution mode: precision, memory format and compilation.
+        mode: Execution mode: precision, memory format and compilation.
         cache: Cached outputs of the frozen prefix for all examples; None if each epoch computes them.
         report: Report of the prefix cache; without a cache, the reason.
         views: Number of augmented versions of each training example that the epochs cycle through; None if every epoch
             has its own version.
     """
 
-    way: ExecutionMode
+    mode: ExecutionMode
     cache: PrefixCache | None
     report: CacheReport
     views: int | None
@@ -89,22 +89,22 @@ def plan_execution(
         settings, report = None, CacheReport(False, "nothing is frozen")
     views = None
     if recorded is not None:
-        way, views = ExecutionMode(**recorded["way"]), recorded["views"]
+        mode, views = ExecutionMode(**recorded["way"]), recorded["views"]
         report = CacheReport(False, recorded["reason"])
         settings = replace(settings, views=views, epochs=None) if settings and views else None
     else:
-        way = _execution_mode(work, speed, settings, loss)
-    model.to(memory_format=MEMORY_FORMATS[way.memory_format])
+        mode = _execution_mode(work, speed, settings, loss)
+    model.to(memory_format=MEMORY_FORMATS[mode.memory_format])
     cache = None
     if settings is not None:
-        cache, report = _build_cache(work, way, settings)
+        cache, report = _build_cache(work, mode, settings)
         views = report.views if cache is not None else views
     if recorded is None and state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(folder / DECISION_FILE) as partial:
-            content = {"asked": requested, "way": asdict(way), "views": views, "reason": report.reason}
+            content = {"asked": requested, "way": asdict(mode), "views": views, "reason": report.reason}
             partial.write_text(json.dumps(content), encoding="utf-8")
-    return StageExecution(way, cache, report, views)
+    return StageExecution(mode, cache, report, views)
 
 
 @dataclass(frozen=True)
@@ -174,16 +174,16 @@ def _execution_mode(
 
     choice: Choice = broadcast_from_main(work.state, measure)
     logger.info("Stage %s: execution mode %s.", work.stage.spec.name, choice.reason)
-    return choice.way
+    return choice.mode
 
 
 def _build_cache(
-    work: _StageInputs, way: ExecutionMode, settings: CacheSettings
+    work: _StageInputs, mode: ExecutionMode, settings: CacheSettings
 ) -> tuple[PrefixCache | None, CacheReport]:
     """Compute the frozen prefix once if that is possible and pays; return None with the reason if not."""
     name, data, trainable = work.stage.spec.name, work.data, work.stage.plan.trainable
     try:
-        if way.compile or is_sharded():
+        if mode.compile or is_sharded():
             raise CacheUnavailableError("compiled and sharded models are not supported")
         if settings.reason_not_to_cache:
             raise CacheUnavailableError(settings.reason_not_to_cache)
@@ -197,8 +197,8 @@ def _build_cache(
             batch_size=work.stage.spec.batch_size,
             state=work.state,
             workers=data.workers,
-            autocast=DTYPES[way.precision],
-            shared=share_texts(work.model, trainable, settings, DTYPES[way.precision]),
+            autocast=DTYPES[mode.precision],
+            shared=share_texts(work.model, trainable, settings, DTYPES[mode.precision]),
         )
     except CacheUnavailableError as error:
         logger.info("Stage %s: prefix cache disabled (%s).", name, error)

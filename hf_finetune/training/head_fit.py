@@ -139,7 +139,7 @@ def _collect_outputs(
     device, entry, dtype = (
         model.device,
         execution.cache.runner if execution.cache else None,
-        DTYPES[execution.way.precision],
+        DTYPES[execution.mode.precision],
     )
     logits, labels = [], []
     with (

@@ -98,7 +98,7 @@ def train_stage(
     if solver_of(spec):
         evaluation = replace(evaluation, compute_metrics=reduce_before_metrics(compute, preprocess))
         return _fit(model, stage, data, evaluation, stage_execution, folder, methods)
-    if stage_execution.way.compile:
+    if stage_execution.mode.compile:
         # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
@@ -108,7 +108,7 @@ def train_stage(
         train, collate = method.prepare(model, data.train, data.collate, stage.seed)
         data = replace(data, train=train, collate=collate)
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = training_arguments(stage, stage_execution.way, data, evaluation, output, execution.arguments)
+    arguments = training_arguments(stage, stage_execution.mode, data, evaluation, output, execution.arguments)
     stopping = _early_stopping(spec, evaluation.best_metric)
     interrupt = InterruptCallback()
     trainer = SingleStageTrainer(
@@ -202,7 +202,7 @@ def _fit(
         steps=0,
         best_step=0 if restored else None,
         validation=fitted.start if restored else fitted.validation,
-        way=stage_execution.way,
+        mode=stage_execution.mode,
         cache=stage_execution.report,
         fit=fitted.metadata,
         start=fitted.start,

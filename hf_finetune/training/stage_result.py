@@ -28,7 +28,7 @@ class StageResult:
         best_step: Step of the checkpoint that is kept, 0 for the initial weights of the stage; None if no metric
             selects one and the last weights are kept.
         validation: Metrics of the kept weights on the validation split; empty without one.
-        way: Execution mode.
+        mode: Execution mode.
         cache: Report of the prefix cache.
         averaged: Whether the kept weights are the running average (EMA) rather than the raw weights; None without EMA.
         fit: Entry about the fitted head, from ``fit_metadata``; None if the stage was trained in steps.
@@ -41,7 +41,7 @@ class StageResult:
     steps: int
     best_step: int | None
     validation: dict[str, float]
-    way: ExecutionMode
+    mode: ExecutionMode
     cache: CacheReport
     averaged: bool | None = None
     fit: dict[str, Any] | None = None
@@ -74,7 +74,7 @@ def stage_result(
         steps=state.global_step,
         best_step=best,
         validation=metrics.get(best if best is not None else state.global_step, {}),
-        way=execution.way,
+        mode=execution.mode,
         cache=execution.report,
         averaged=averaged,
         start=metrics.get(0, {}),

@@ -15,15 +15,15 @@ __all__ = [
     "FP32",
     "LAST",
     "LOSS",
-    "WAYS",
+    "MODES",
     "image_batch",
     "text_batch",
 ]
 
 FP32, LAST = ExecutionMode(), ExecutionMode("fp32", "channels_last")
 BF16, BF16_LAST = ExecutionMode("bf16"), ExecutionMode("bf16", "channels_last")
-WAYS = [FP32, LAST, BF16, BF16_LAST]
-COMPILED = [replace(way, compile=True) for way in WAYS]
+MODES = [FP32, LAST, BF16, BF16_LAST]
+COMPILED = [replace(mode, compile=True) for mode in MODES]
 CPU = torch.device("cpu")
 LOSS = loss_for("single_label")
 

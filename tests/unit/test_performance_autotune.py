@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 import torch
-from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, WAYS, text_batch
+from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, MODES, text_batch
 from torch import nn
 
 from hf_finetune.performance.autotune import Choice, choose_mode, decide, measure
@@ -37,21 +37,21 @@ class MadeUpBench:
         self.compiled += 1
         yield
 
-    def step(self, way):
-        self.time += self.seconds[way.title]
-        self.steps.append(way.title)
-        return self.seconds[way.title]
+    def step(self, mode):
+        self.time += self.seconds[mode.title]
+        self.steps.append(mode.title)
+        return self.seconds[mode.title]
 
-    def numbers(self, way, *, training=True):
-        if way.title in self.fails:
+    def numbers(self, mode, *, training=True):
+        if mode.title in self.fails:
             raise RuntimeError("no C++ compiler\nand more")
-        spent = 2 * self.seconds[way.title] + (self.compile_seconds if way.compile else 0)
+        spent = 2 * self.seconds[mode.title] + (self.compile_seconds if mode.compile else 0)
         self.time += spent
-        value = torch.tensor([self.logits.get(way.title, 1.0)])
+        value = torch.tensor([self.logits.get(mode.title, 1.0)])
         return StepOutputs(1.0, value, (value,), spent)
 
 
-def chosen(bench, candidates=WAYS, allowed=1000.0, compiles=False):
+def chosen(bench, candidates=MODES, allowed=1000.0, compiles=False):
     found = measure(bench, candidates, allowed, 8)
     return decide(candidates, found, size=8, compiles=compiles)
 
@@ -59,7 +59,7 @@ def chosen(bench, candidates=WAYS, allowed=1000.0, compiles=False):
 def test_the_fastest_mode_is_chosen():
     bench = MadeUpBench({"fp32": 0.25, "fp32 channels_last": 0.14, "bf16": 0.11, "bf16 channels_last": 0.076})
     found = chosen(bench)
-    assert (found.way, found.seconds) == (BF16_LAST, bench.seconds)
+    assert (found.mode, found.seconds) == (BF16_LAST, bench.seconds)
     assert found.reason == f"bf16 channels_last: 76 ms per step, fp32 250 ms (measured in {bench.time:.1f} s)"
 
 
@@ -73,7 +73,7 @@ def test_modes_are_timed_in_turn_and_a_much_slower_one_once():
 def test_the_fastest_step_of_each_mode_counts_and_unsteady_times_are_reported():
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.8})
     times = iter([1.0, 1.0, 0.9, 0.7, 1.4, 0.7, 0.6, 0.8, 0.7, 0.9, 0.7])
-    bench.step = lambda way: next(times)
+    bench.step = lambda mode: next(times)
     found = measure(bench, [FP32, BF16], 1000, 8)
     assert found.seconds == {"fp32": 0.7, "bf16": 0.6}
     assert not found.steady
@@ -92,7 +92,7 @@ def test_rounds_end_with_the_time_but_there_are_two():
 def test_a_mode_with_a_much_slower_first_step_is_not_timed():
     bench = MadeUpBench({"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 1.1, "bf16 channels_last": 0.9})
     found = chosen(bench)
-    assert found.way == LAST
+    assert found.mode == LAST
     assert (bench.steps.count("bf16"), bench.steps.count("bf16 channels_last")) == (0, 5)
     assert found.reason.endswith("; bf16: far slower)")
 
@@ -100,7 +100,7 @@ def test_a_mode_with_a_much_slower_first_step_is_not_timed():
 def test_noise_changes_nothing():
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.95})
     found = chosen(bench, [FP32, BF16])
-    assert found.way == FP32
+    assert found.mode == FP32
     assert found.reason.startswith("fp32: 1.00 s per step, and no other mode is much faster (measured in")
 
 
@@ -108,38 +108,38 @@ def test_noise_changes_nothing():
 def test_a_faster_mode_with_other_outputs_is_rejected(logits):
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.5}, {"bf16": logits})
     found = chosen(bench, [FP32, BF16])
-    assert (found.way, list(found.seconds)) == (FP32, ["fp32"])
+    assert (found.mode, list(found.seconds)) == (FP32, ["fp32"])
     assert "; bf16: its logits differ by " in found.reason
 
 
 def test_a_failing_mode_is_rejected():
     found = chosen(MadeUpBench({"fp32": 1.0, "bf16": 0.5}, fails=["bf16"]), [FP32, BF16])
-    assert found.way == FP32
+    assert found.mode == FP32
     assert found.reason.endswith("; bf16: it cannot run here: no C++ compiler)")
 
 
 @pytest.mark.parametrize("allowed", [10, 14, 20, 40, 200])
 def test_measuring_keeps_to_its_time(allowed):
-    bench = MadeUpBench(dict.fromkeys((way.title for way in WAYS), 1.0))
-    found = measure(bench, WAYS, allowed, 8)
+    bench = MadeUpBench(dict.fromkeys((mode.title for mode in MODES), 1.0))
+    found = measure(bench, MODES, allowed, 8)
     assert bench.time <= allowed
     assert set(found.left_out.values()) <= {"no time was left for it"}
-    assert len(found.seconds) + len(found.left_out) == len(WAYS)
+    assert len(found.seconds) + len(found.left_out) == len(MODES)
 
 
 def test_compilation_is_tried_on_the_fastest_mode_if_the_run_is_long():
     times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
     bench = MadeUpBench({**times, "fp32 channels_last compiled": 0.3})
-    found = chosen(bench, WAYS + COMPILED, allowed=200, compiles=True)
-    assert (found.way, bench.compiled) == (ExecutionMode("fp32", "channels_last", compile=True), 1)
+    found = chosen(bench, MODES + COMPILED, allowed=200, compiles=True)
+    assert (found.mode, bench.compiled) == (ExecutionMode("fp32", "channels_last", compile=True), 1)
     assert found.reason.startswith("fp32 channels_last compiled: 300 ms per step, fp32 1.00 s (measured in")
 
 
 def test_compilation_is_not_tried_in_a_short_run():
     times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
     bench = MadeUpBench(times)
-    found = chosen(bench, WAYS + COMPILED, allowed=70)
-    assert (found.way, bench.compiled) == (LAST, 0)
+    found = chosen(bench, MODES + COMPILED, allowed=70)
+    assert (found.mode, bench.compiled) == (LAST, 0)
     assert "compiled" not in found.reason
 
 
@@ -147,7 +147,7 @@ def test_compilation_that_fails_is_left_out():
     times = {"fp32": 1.0, "fp32 compiled": 0.5}
     bench = MadeUpBench(times, fails=["fp32 compiled"])
     found = chosen(bench, [FP32, ExecutionMode(compile=True)], allowed=200, compiles=True)
-    assert found.way == FP32
+    assert found.mode == FP32
     assert found.reason.endswith("; fp32 compiled: it cannot run here: no C++ compiler)")
 
 
@@ -155,13 +155,13 @@ def test_an_explicit_compilation_is_kept_and_modes_are_compared_without_it():
     times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
     bench = MadeUpBench(times)
     found = chosen(bench, COMPILED)
-    assert (found.way, bench.compiled) == (ExecutionMode("fp32", "channels_last", compile=True), 0)
+    assert (found.mode, bench.compiled) == (ExecutionMode("fp32", "channels_last", compile=True), 0)
 
 
 def test_a_reference_set_by_hand_is_compared_with_fp32():
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.6, "bf16 channels_last": 0.4}, {"bf16 channels_last": 2.0})
     found = chosen(bench, [BF16, BF16_LAST])
-    assert found.way == BF16
+    assert found.mode == BF16
 
 
 class Cancelling(nn.Module):
@@ -197,7 +197,7 @@ def test_a_model_that_bf16_breaks_does_not_run_in_bf16(big, left_out):
     )
     assert ("bf16: its logits differ by " in found.reason) == left_out
     assert ("bf16" in found.seconds) != left_out
-    assert not left_out or found.way == FP32
+    assert not left_out or found.mode == FP32
 
 
 class WrongBackward(torch.autograd.Function):
@@ -222,7 +222,7 @@ def test_a_gradient_that_bf16_breaks_is_detected():
     found = choose_mode(
         model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
     )
-    assert found.way == FP32
+    assert found.mode == FP32
     assert "; bf16: its gradient differs by 100%" in found.reason
 
 
@@ -258,10 +258,10 @@ def subject(tiny_model):
 
 def test_the_choice_is_by_the_clock(subject):
     found = choose_mode(**subject, steps=1000)
-    assert (found.way, found.seconds) == (BF16, {"fp32": 1.0, "bf16": 0.5})
+    assert (found.mode, found.seconds) == (BF16, {"fp32": 1.0, "bf16": 0.5})
     assert set(subject["clock"].passes) == {32}
     slow = {**subject, "clock": MadeUpClock(subject["model"], 0.5, 10.0)}
-    assert choose_mode(**slow, steps=1000, forward_only=True).way == FP32
+    assert choose_mode(**slow, steps=1000, forward_only=True).mode == FP32
 
 
 @pytest.mark.parametrize(("steps", "examples"), [(200, 32), (199, 16), (100, 16), (99, 8), (50, 8), (49, 0)])
@@ -344,21 +344,21 @@ def test_a_damaged_file_is_written_again(subject, tmp_path, damage):
 def test_a_folder_that_cannot_be_written_to_does_not_stop_the_run(subject, tmp_path):
     (tmp_path / "file").write_text("")
     found = choose_mode(**subject, steps=1000, notes_file=tmp_path / "file" / "speed.json")
-    assert found.way == BF16
+    assert found.mode == BF16
 
 
 def test_a_longer_run_benchmarks_modes_that_a_shorter_one_skipped(subject, tmp_path):
     notes = tmp_path / "speed.json"
     three = {**subject, "candidates": [FP32, ExecutionMode("fp32", "channels_last"), BF16]}
     short = choose_mode(**three, steps=55, notes_file=notes)
-    assert short.way == FP32 and "bf16: no time was left for it" in short.reason
+    assert short.mode == FP32 and "bf16: no time was left for it" in short.reason
     assert choose_mode(**three, steps=56, notes_file=notes).remembered
     long = choose_mode(**three, steps=1000, notes_file=notes)
-    assert (long.way, long.remembered) == (BF16, False)
+    assert (long.mode, long.remembered) == (BF16, False)
 
 
 def test_a_compiled_mode_is_saved_for_long_runs_only():
     seconds = {"fp32": 1.0, "fp32 channels_last": 0.6, "fp32 channels_last compiled": 0.4}
     found = Measurement(seconds, {}, 8, 70.0, True, TODAY)
-    assert decide(WAYS + COMPILED, found, size=8, compiles=True).way == COMPILED[1]
-    assert decide(WAYS + COMPILED, found, size=8, compiles=False).way == LAST
+    assert decide(MODES + COMPILED, found, size=8, compiles=True).mode == COMPILED[1]
+    assert decide(MODES + COMPILED, found, size=8, compiles=False).mode == LAST

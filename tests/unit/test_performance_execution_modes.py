@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, WAYS, image_batch, text_batch
+from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, MODES, image_batch, text_batch
 
 from hf_finetune.performance.autotune import Choice, choose_mode
 from hf_finetune.performance.execution_modes import (
@@ -21,7 +21,7 @@ def test_modes_that_suit_a_model_are_listed(tiny_model, monkeypatch):
     images, texts = image_batch(), text_batch()
     convolutions, patches, text = tiny_model("timm/test_resnet"), tiny_model("vit"), tiny_model("bert")
     listed = [FP32, BF16_LAST, LAST, BF16]
-    compiled = [replace(way, compile=True) for way in (BF16_LAST, LAST, BF16, FP32)]
+    compiled = [replace(mode, compile=True) for mode in (BF16_LAST, LAST, BF16, FP32)]
     assert candidate_modes(convolutions, images, CPU) == listed + compiled
     assert candidate_modes(patches, images, CPU, compile=False) == [FP32, BF16]
     assert candidate_modes(text, texts, CPU) == [FP32, BF16]
@@ -72,8 +72,8 @@ def test_model_and_random_numbers_are_as_before(tiny_model, monkeypatch, name, c
     before, chance = all_of(model), torch.get_rng_state()
     batch = image_batch() if "pixel_values" in model.main_input_name else text_batch()
     for forward_only in (False, True):
-        found = choose_mode(model, batch, LOSS, trainable, WAYS, steps=1000, forward_only=forward_only)
-        assert set(found.seconds) <= {way.title for way in WAYS}
+        found = choose_mode(model, batch, LOSS, trainable, MODES, steps=1000, forward_only=forward_only)
+        assert set(found.seconds) <= {mode.title for mode in MODES}
         assert is_as_before(model, before)
         assert torch.equal(torch.get_rng_state(), chance)
 
@@ -86,7 +86,7 @@ def test_the_model_is_as_before_when_the_reference_fails(tiny_model):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        choose_mode(model, image_batch(), loss, ["timm_model.fc.weight"], WAYS, steps=1000)
+        choose_mode(model, image_batch(), loss, ["timm_model.fc.weight"], MODES, steps=1000)
     assert is_as_before(model, before)
 
 

@@ -31,11 +31,11 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """Replace the benchmark by a given mode, and count its calls."""
-    seen = SimpleNamespace(way=ExecutionMode("bf16", "channels_last"), calls=[])
+    seen = SimpleNamespace(mode=ExecutionMode("bf16", "channels_last"), calls=[])
 
     def choose(model, batch, loss, trainable, candidates, **options):
         seen.calls.append((candidates, options))
-        return Choice(seen.way, seen.way.title)
+        return Choice(seen.mode, seen.mode.title)
 
     monkeypatch.setattr(execution, "choose_mode", choose)
     return seen
@@ -57,15 +57,15 @@ def decide(model, folder, speed, train="last:1", resume=False):
 
 def test_settings_of_the_recipe_are_not_benchmarked(tmp_path, tiny_model, measured):
     speed = SpeedSpec(precision="bf16", memory_format="channels_last")
-    assert decide(tiny_model(NAME), tmp_path, speed).way == ExecutionMode("bf16", "channels_last", False)
+    assert decide(tiny_model(NAME), tmp_path, speed).mode == ExecutionMode("bf16", "channels_last", False)
     assert measured.calls == []
 
 
 def test_explicit_settings_are_kept_while_the_rest_is_benchmarked(tmp_path, tiny_model, measured):
     decide(tiny_model(NAME), tmp_path, AUTO.model_copy(update={"precision": "fp32"}))
     ((candidates, options),) = measured.calls
-    assert {way.precision for way in candidates} == {"fp32"}
-    assert {way.memory_format for way in candidates} == {"contiguous", "channels_last"}
+    assert {mode.precision for mode in candidates} == {"fp32"}
+    assert {mode.memory_format for mode in candidates} == {"contiguous", "channels_last"}
     assert options["steps"] == 12 and not options["forward_only"]
 
 
@@ -74,19 +74,19 @@ def test_explicit_settings_are_kept_while_the_rest_is_benchmarked(tmp_path, tiny
 )
 def test_a_resumed_stage_computes_as_it_began(tmp_path, tiny_model, measured):
     model = tiny_model(NAME)
-    assert decide(model, tmp_path, AUTO).way == measured.way
-    measured.way = ExecutionMode()
-    assert decide(model, tmp_path, AUTO, resume=True).way == ExecutionMode("bf16", "channels_last")
+    assert decide(model, tmp_path, AUTO).mode == measured.mode
+    measured.mode = ExecutionMode()
+    assert decide(model, tmp_path, AUTO, resume=True).mode == ExecutionMode("bf16", "channels_last")
     assert len(measured.calls) == 1
-    assert decide(model, tmp_path, AUTO).way == ExecutionMode()
+    assert decide(model, tmp_path, AUTO).mode == ExecutionMode()
 
 
 def test_a_resumed_stage_with_other_settings_is_benchmarked_again(tmp_path, tiny_model, measured):
     model = tiny_model(NAME)
     decide(model, tmp_path, AUTO)
     speed = AUTO.model_copy(update={"precision": "fp32"})
-    measured.way = ExecutionMode()
-    assert decide(model, tmp_path, speed, resume=True).way == ExecutionMode()
+    measured.mode = ExecutionMode()
+    assert decide(model, tmp_path, speed, resume=True).mode == ExecutionMode()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"asked": null}'])
@@ -94,7 +94,7 @@ def test_a_damaged_record_is_benchmarked_again(tmp_path, tiny_model, measured, c
     model = tiny_model(NAME)
     decide(model, tmp_path, AUTO)
     (tmp_path / execution.DECISION_FILE).write_text(content)
-    assert decide(model, tmp_path, AUTO, resume=True).way == measured.way
+    assert decide(model, tmp_path, AUTO, resume=True).mode == measured.mode
     assert json.loads((tmp_path / execution.DECISION_FILE).read_text())["way"]["precision"] == "bf16"
 
 
@@ -108,7 +108,7 @@ def test_the_model_is_laid_out_so(tmp_path, tiny_model, measured):
 
 
 def test_a_stage_is_trained_in_the_benchmarked_mode(tmp_path, tiny_model, measured):
-    measured.way = ExecutionMode("bf16")
+    measured.mode = ExecutionMode("bf16")
     seen = []
 
     class See(TrainerCallback):
