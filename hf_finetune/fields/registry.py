@@ -1,11 +1,12 @@
 """Registry of named entries, such as label types or tasks; the error for an unknown name lists the known names."""
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic_core import PydanticKnownError, core_schema
 
-__all__ = ["RegisteredName", "Registry"]
+__all__ = ["RegisteredName", "Registry", "installed_entries"]
 
 
 class Named(Protocol):
@@ -68,6 +69,26 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             ValueError: If there is no entry with this name.
         """
         del self._entries[self[name].name]
+
+
+def installed_entries(group: str) -> Iterator[Any]:
+    """Yield the objects that installed packages declare as entry points of a group, in the order of their names.
+
+    Args:
+        group: Name of the group in the ``pyproject.toml`` of the packages, such as ``hf_finetune.tasks``.
+
+    Raises:
+        ImportError: If an object cannot be imported.
+    """
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        try:
+            yield point.load()
+        except (ImportError, AttributeError) as error:
+            package = f" of the package {point.dist.name}" if point.dist else ""
+            raise ImportError(
+                f"The entry point {point.name} = {point.value}{package} cannot be imported: {error}. "
+                "Repair or uninstall the package."
+            ) from error
 
 
 class RegisteredName:

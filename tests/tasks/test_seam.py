@@ -107,3 +107,47 @@ def test_a_modality_that_is_registered_too_late_is_refused():
     known = next(iter(MODALITIES.values()))
     with pytest.raises(ValueError, match=r"registered too late: .* before hf_finetune\.recipe is imported"):
         MODALITIES.add(known)
+
+
+PLUGIN = """
+from hf_finetune.targets.regression import Regression
+from hf_finetune.tasks import TASKS, Task
+
+FIRST = next(iter(TASKS.values()))
+TASK = Task("dish-classification", "Dish Classification", FIRST.modality, FIRST.auto_model, FIRST.suffix)
+
+
+class Shares(Regression):
+    name = "shares"
+"""
+
+
+def install_plugin(folder, tasks):
+    """Write a package with entry points, as an installer would, and return the environment that finds it."""
+    (folder / "dishes.py").write_text(PLUGIN)
+    installed = folder / "dishes-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: dishes\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        f"[hf_finetune.tasks]\n{tasks}\n[hf_finetune.targets]\nshares = dishes:Shares\n"
+    )
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *map(str, sys.path)])}
+
+
+def print_schema(environment):
+    command = [sys.executable, "-m", "hf_finetune", "recipes", "schema"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_tasks_and_label_types_of_an_installed_package_are_registered(tmp_path):
+    done = print_schema(install_plugin(tmp_path, "dishes = dishes:TASK"))
+    assert done.returncode == 0, done.stderr
+    assert '"dish-classification"' in done.stdout
+    assert '"shares"' in done.stdout
+
+
+def test_an_installed_package_whose_task_cannot_be_imported_is_named(tmp_path):
+    done = print_schema(install_plugin(tmp_path, "dishes = dishes:TASKK"))
+    assert done.returncode != 0
+    assert "The entry point dishes = dishes:TASKK of the package dishes cannot be imported" in done.stderr
+    assert "Repair or uninstall the package." in done.stderr
