@@ -168,12 +168,12 @@ def plain_gradient(
     kind = TARGETS[target]
     if not kind.has_standard_loss:
         loss = loss_for(target, label_smoothing)((logits,), labels)
+    elif kind.has_squared_error:
+        loss = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1))
     elif kind.is_exclusive:
         loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    elif kind.has_several_classes:
-        loss = functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
     else:
-        loss = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1))
+        loss = functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
     loss.backward()
     return _gradient(copied)
 

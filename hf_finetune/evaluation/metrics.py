@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -381,11 +382,16 @@ def _compute_loaded(name: str, examples: ScoredExamples) -> float:
 
 
 def _trial_examples(target: TargetName, classes: int) -> ScoredExamples:
-    """Return a few examples with correct decisions."""
-    if not TARGETS[target].has_classes:
+    """Return a few examples; the decisions are correct if the labels are classes or numbers."""
+    kind = TARGETS[target]
+    if kind.is_numeric:
         return ScoredExamples(np.array([0.0, 1.0]), np.array([0.0, 1.0]), target)
+    if not kind.has_classes:
+        rng = Random(0)
+        labels = kind.label_array([kind.synthetic_label(rng, classes) for _ in range(2)], classes)
+        return ScoredExamples(labels, probabilities(np.eye(2, classes), target), target)
     scores = np.eye(max(classes, 2))
-    labels = np.arange(len(scores)) if TARGETS[target].is_exclusive else scores.astype(np.int64)
+    labels = np.arange(len(scores)) if kind.is_exclusive else scores.astype(np.int64)
     return ScoredExamples(labels, scores, target)
 
 

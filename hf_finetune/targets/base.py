@@ -34,8 +34,8 @@ class Target(ABC):
         is_numeric: Whether a label is one number, which a file may contain as text. False with classes. A label type
             can be neither.
         has_standard_loss: Whether the loss is the cross-entropy of a softmax (exclusive) or of a sigmoid for each
-            class, or the squared error of one output (numeric). Solvers, distillation, calibration and learned task
-            weights rely on it.
+            class, or the squared error of one output (numeric). Solvers, distillation, calibration, learned task
+            weights and Spaces rely on it.
         accuracy_metric: Name of the metric that is the fraction of correct examples; None if there is none.
         default_metrics: Names of the metrics that are reported if the recipe names none, the primary one first.
         constant_baseline: Name of the baseline that predicts the same for every example, see
@@ -53,6 +53,17 @@ class Target(ABC):
     default_metrics: ClassVar[tuple[str, ...]]
     constant_baseline: ClassVar[str] = ""
     score_dimensions: ClassVar[int] = 2
+
+    def __init_subclass__(cls) -> None:
+        """Check the properties of a label type.
+
+        Raises:
+            TypeError: If they contradict each other.
+        """
+        if cls.has_classes and cls.is_numeric:
+            raise TypeError(f"{cls.__name__} must not set both has_classes and is_numeric")
+        if cls.has_standard_loss and not (cls.has_classes or cls.is_numeric):
+            raise TypeError(f"{cls.__name__} must set has_classes or is_numeric if it sets has_standard_loss")
 
     @property
     def has_several_classes(self) -> bool:
