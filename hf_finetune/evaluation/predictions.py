@@ -205,7 +205,8 @@ def _predictions_of(table: pa.Table) -> Predictions:
     if not kind.has_classes:
         names = kind.output_names(labels, None)
         scores = kind.stored_scores(table["prediction"].to_pylist())
-        return Predictions(ids, kind.label_array(labels, len(names)), scores, kind.name, names)
+        encoded = [kind.encode(label, {}) for label in labels]
+        return Predictions(ids, kind.label_array(encoded, len(names)), scores, kind.name, names)
     names = tuple(
         name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)
     )
