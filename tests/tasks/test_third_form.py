@@ -24,6 +24,7 @@ from hf_finetune.report.run_record import ERRORS_FILE
 from hf_finetune.runs.prepare import plan, prepare_run, start_processes
 from hf_finetune.runs.preview import _label
 from hf_finetune.targets import TARGETS, Target
+from hf_finetune.targets.scored_examples import trial_examples
 from hf_finetune.tasks import TASKS
 from hf_finetune.training.linear_fit import fit_linear
 
@@ -162,6 +163,12 @@ def test_equal_labels_are_not_judged():
         label_names=("strokes",),
     )
     assert undefined_notes(result) == ("stroke_difference is undefined: it has no value on these examples.",)
+
+
+def test_a_metric_is_tried_on_their_own_labels():
+    examples = trial_examples("tallies", 1)
+    assert (examples.labels > 0).all() and examples.labels.shape == examples.decisions.shape == (2,)
+    assert trial_examples("counts", 1).labels.tolist() == [0.0, 1.0]
 
 
 def test_contradictory_properties_are_an_error():
