@@ -21,6 +21,7 @@ from hf_finetune.publishing.space import write_space
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import ERRORS_FILE
+from hf_finetune.runs.pooling_choice import _compare_poolings
 from hf_finetune.runs.prepare import plan, prepare_run, start_processes
 from hf_finetune.runs.preview import _label
 from hf_finetune.targets import TARGETS, Target
@@ -182,3 +183,8 @@ def test_contradictory_properties_are_an_error():
         "logistic_regression",
         "ridge",
     ]
+
+
+def test_no_pooling_is_chosen_by_a_solver():
+    prepared = SimpleNamespace(data=SimpleNamespace(target="tallies"))
+    assert _compare_poolings(prepared, torch.device("cpu")) == "no solver supports the loss of tallies labels"
