@@ -212,7 +212,8 @@ class RunDisplay:
                 for name in BASELINES
                 if name in baselines
             ]
-            console.print(f"Test: {_line(primary)}   ({'; '.join(references)})", markup=False)
+            compared = f"   ({'; '.join(references)})" if references else ""
+            console.print(f"Test: {_line(primary)}{compared}", markup=False)
             for sentence in _baseline_sentences(result):
                 console.print(sentence, markup=False)
         else:

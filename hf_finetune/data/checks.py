@@ -178,7 +178,7 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
 def check_labels(
     tables: Mapping[str, Table], target: TargetName, label_names: Sequence[str]
 ) -> tuple[list[str], list[Problem]]:
-    """Check that no split is empty, and that train has at least two classes (or values for regression).
+    """Check that no split is empty, and that train has at least two classes (or values of numeric labels).
 
     Train must have every class of the other splits; classes that are missing from another split are noted.
 
@@ -198,7 +198,7 @@ def check_labels(
     if problems:
         return [], problems
     if not TARGETS[target].has_classes:
-        if len(set(tables["train"].labels)) == 1:
+        if TARGETS[target].is_numeric and len(set(tables["train"].labels)) == 1:
             rule = "must contain at least two different values in train"
             return [], [Problem("The label column", rule, repr(tables["train"].labels[0]))]
         return [], []

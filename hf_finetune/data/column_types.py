@@ -201,7 +201,9 @@ def infer_label_types(
         Labels as texts or numbers, notes, and problems.
     """
     kind = requested_target(requested)
-    numeric = kind is not None and not kind.has_classes
+    if kind is not None and not (kind.is_numeric or kind.has_classes):
+        return LabelTypes(labels)
+    numeric = kind is not None and kind.is_numeric
     splits = labels if numeric else [split for split in labels if split in untyped_splits]
     texts = {value for split in splits for value in labels[split] if isinstance(value, str)}
     other_values = (value for split in labels for value in labels[split] if not isinstance(value, str))

@@ -64,10 +64,15 @@ def task_columns(tasks: Mapping[str, tuple[TargetName, int]]) -> tuple[TaskColum
 
     Returns:
         Columns of each task, in the order of ``tasks``.
+
+    Raises:
+        ValueError: If the labels of a task are no rows of numbers.
     """
     columns, label, logit = [], 0, 0
     for name, (target, classes) in tasks.items():
         width = TARGETS[target].label_width(classes)
+        if width is None:
+            raise ValueError(f"{target} labels have no columns in joint labels")
         columns.append(TaskColumns(name, target, (label, label + width), (logit, logit + classes)))
         label, logit = label + width, logit + classes
     return tuple(columns)

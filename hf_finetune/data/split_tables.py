@@ -83,7 +83,7 @@ def limit_tables(tables: Mapping[str, Table], target: TargetName, limit: int, se
     """
 
     def choose(table: Table) -> Table:
-        strata = None if not TARGETS[target].has_classes else strata_of(table.labels)
+        strata = strata_of(table.labels) if TARGETS[target].has_classes else None
         return table.take(choose_subset(strata, len(table), limit, seed))
 
     limited = {"train": choose(tables["train"])}
@@ -96,7 +96,7 @@ def limit_tables(tables: Mapping[str, Table], target: TargetName, limit: int, se
 
 
 def _classes(table: Table, target: TargetName, row: int | None = None) -> set[int]:
-    """Return the class indices of one row, or of all rows; empty for regression."""
+    """Return the class indices of one row, or of all rows; empty without classes."""
     if not TARGETS[target].has_classes:
         return set()
     return set(flat_labels(table.labels if row is None else (table.labels[row],)))

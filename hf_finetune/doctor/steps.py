@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from hf_finetune.planning.stages import PlannedStage, StagePlan
 from hf_finetune.recipe.schema import RegularizeSpec, SpeedSpec, StageSpec
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 
@@ -148,8 +149,8 @@ def plain_gradient(
         model: Model to differentiate; it is not changed.
         trainable: Names of the parameters to compute gradients for.
         batch: Model inputs and ``labels``.
-        target: Label type: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or
-            ``regression`` (mean squared error).
+        target: Label type: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy),
+            ``regression`` (mean squared error), or one with its own loss.
         label_smoothing: Share of each label's weight that is distributed over all classes, in [0, 1); only for
             ``single_label``.
         device: Device to compute on.
@@ -164,12 +165,15 @@ def plain_gradient(
     inputs = {name: value.to(device) for name, value in batch.items()}
     labels = inputs.pop("labels")
     logits = copied(**inputs).logits
-    if TARGETS[target].is_exclusive:
-        loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    elif TARGETS[target].has_several_classes:
-        loss = functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
-    else:
+    kind = TARGETS[target]
+    if not kind.has_standard_loss:
+        loss = loss_for(target, label_smoothing)((logits,), labels)
+    elif kind.has_squared_error:
         loss = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1))
+    elif kind.is_exclusive:
+        loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    else:
+        loss = functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
     loss.backward()
     return _gradient(copied)
 

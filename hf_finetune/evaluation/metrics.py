@@ -18,7 +18,7 @@ from hf_finetune.targets.class_metrics import COST_METRICS, split_class_metric
 from hf_finetune.targets.decisions import decide, probabilities
 from hf_finetune.targets.labels import UNKNOWN, TargetName
 from hf_finetune.targets.metric import NO_SETTINGS, Metric, MetricSettings
-from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
+from hf_finetune.targets.scored_examples import ScoredExamples, group_indices, trial_examples
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -290,7 +290,7 @@ def metric_problem(
     except Exception as error:  # The script may raise anything while it is imported.
         return Problem(place, "cannot be loaded by evaluate.load", repr(name), f"{cause_of(error)}.")
     try:
-        _compute_loaded(name, _trial_examples(target, len(settings.label_names)))
+        _compute_loaded(name, trial_examples(target, len(settings.label_names)))
     except Exception as error:
         rule = f"cannot be computed from predictions and references of {target} data"
         return Problem(place, rule, repr(name), f"{cause_of(error)}.")
@@ -378,15 +378,6 @@ def _compute_loaded(name: str, examples: ScoredExamples) -> float:
             raise ValueError(f"it returns several values: {', '.join(map(repr, values))}.")
         values = values[name] if name in values else next(iter(values.values()))
     return float(values)
-
-
-def _trial_examples(target: TargetName, classes: int) -> ScoredExamples:
-    """Return a few examples with correct decisions."""
-    if not TARGETS[target].has_classes:
-        return ScoredExamples(np.array([0.0, 1.0]), np.array([0.0, 1.0]), target)
-    scores = np.eye(max(classes, 2))
-    labels = np.arange(len(scores)) if TARGETS[target].is_exclusive else scores.astype(np.int64)
-    return ScoredExamples(labels, scores, target)
 
 
 def without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:

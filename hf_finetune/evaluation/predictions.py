@@ -201,13 +201,15 @@ def _predictions_of(table: pa.Table) -> Predictions:
     metadata = table.schema.metadata or {}
     declared = metadata.get(TARGET.encode())
     kind = TARGETS[declared.decode()] if declared else _default_target_for(table.schema.field("label").type)
+    scores: Scores
     if not kind.has_classes:
-        predicted = table["prediction"].to_numpy()
-        return Predictions(ids, kind.label_array(labels, 1), predicted, kind.name, ("label",))
+        names = kind.output_names(labels, None)
+        scores = kind.stored_scores(table["prediction"].to_pylist())
+        encoded = [kind.encode(label, {}) for label in labels]
+        return Predictions(ids, kind.label_array(encoded, len(names)), scores, kind.name, names)
     names = tuple(
         name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)
     )
-    scores: Scores
     if TOP_CLASSES in table.column_names:
         names = tuple(json.loads(metadata[CLASSES.encode()]))
         scores = _top_scores_of(table, names, kind)

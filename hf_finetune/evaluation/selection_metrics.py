@@ -13,6 +13,7 @@ from hf_finetune.evaluation.resolution import resolution_note
 from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.decisions import probabilities
 from hf_finetune.targets.labels import UNKNOWN
 from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples
@@ -50,7 +51,7 @@ def undefined_metric(
         "Use a metric that is defined there, or add validation examples with data.split.validation; "
         "with best: null a stage keeps its last epoch."
     )
-    value = f"{name!r}, which is undefined on {examples} {_describe_labels(data, labels)}"
+    value = f"{name!r}, which is undefined on {examples}{_describe_labels(data, labels)}"
     return Problem(place, "must be defined on the validation split", value, repair)
 
 
@@ -58,18 +59,21 @@ def _random_scores(data: LabeledData, labels: np.ndarray, seed: int) -> np.ndarr
     """Return scores of random predictions, which differ from example to example."""
     rng = np.random.default_rng(seed)
     if not TARGETS[data.target].has_classes:
-        return rng.normal(size=len(labels))
+        return probabilities(rng.normal(size=(len(labels), len(data.label_names))), data.target)
     scores = rng.uniform(0.05, 0.95, size=(len(labels), len(data.label_names)))
     return scores / scores.sum(axis=1, keepdims=True) if TARGETS[data.target].is_exclusive else scores
 
 
 def _describe_labels(data: LabeledData, labels: np.ndarray) -> str:
-    if not TARGETS[data.target].has_classes:
-        return f"with labels from {labels.min():g} to {labels.max():g}"
-    if TARGETS[data.target].is_exclusive:
-        return f"of the classes {join_quoted(data.label_names[index] for index in np.unique(labels))}"
+    kind = TARGETS[data.target]
+    if kind.is_numeric:
+        return f" with labels from {labels.min():g} to {labels.max():g}"
+    if not kind.has_classes:
+        return ""
+    if kind.is_exclusive:
+        return f" of the classes {join_quoted(data.label_names[index] for index in np.unique(labels))}"
     present = [name for name, column in zip(data.label_names, labels.T, strict=True) if (column == 1).any()]
-    return f"with the classes {join_quoted(present)}" if present else "without any class"
+    return f" with the classes {join_quoted(present)}" if present else " without any class"
 
 
 def resolution_notes(

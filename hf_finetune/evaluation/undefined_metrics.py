@@ -30,7 +30,8 @@ def undefined_notes(result: EvaluationResult) -> tuple[str, ...]:
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} undefined: {reason}."
         for reason, names in reasons.items()
     ]
-    if np.isfinite(result.metrics.get(_MAP, np.nan)) and (reason := _no_ranking_reason(result)):
+    has_value = np.isfinite(result.metrics.get(_MAP, np.nan))
+    if has_value and TARGETS[result.target].has_classes and (reason := _no_ranking_reason(result)):
         notes.append(f"{_MAP} is 1 whatever the model predicts: {reason}.")
     return tuple(notes)
 
@@ -39,16 +40,19 @@ def _reason(name: str, result: EvaluationResult) -> str:
     """Return the reason why a metric is undefined."""
     if isinstance(result.scores, TopScores) and needs_all_scores(name, result.target):
         return "only the highest probabilities of each example are stored"
-    if TARGETS[result.target].has_several_classes and name == _MAP:
+    kind = TARGETS[result.target]
+    if kind.has_several_classes and name == _MAP:
         return "no example has a class"
-    reason = (
-        _constant_reason(result) if not TARGETS[result.target].has_classes else _no_ranking_reason(result)
-    )
+    reason = ""
+    if kind.is_numeric:
+        reason = _constant_reason(result)
+    elif kind.has_classes:
+        reason = _no_ranking_reason(result)
     return reason or "it has no value on these examples"
 
 
 def _constant_reason(result: EvaluationResult) -> str:
-    """Return why regression metrics are undefined (constant labels or predictions); empty if neither applies."""
+    """Return why metrics of numbers are undefined (constant labels or predictions); empty if neither applies."""
     if len(result.labels) == 1:
         return "there is one example"
     if np.ptp(result.labels) == 0:

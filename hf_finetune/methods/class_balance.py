@@ -190,7 +190,7 @@ def balanced_loss(
     """Return the loss function of a stage, see ``loss_for``, with class weights, logit adjustment or focal loss.
 
     Args:
-        target: ``single_label`` or ``multi_label``; without a balance also ``regression``.
+        target: ``single_label`` or ``multi_label``; without a balance also any other.
         balance: Correction of class imbalance, from ``build_class_balance``; None for none.
         label_smoothing: Fraction of each label that is distributed over all classes, in [0, 1). With class weights,
             the loss of an example, including the smoothed part, is weighted by the class of the example. torch weights
@@ -367,7 +367,7 @@ def label_problems(
         problems.append(Problem(f"{place}.label_smoothing", rule, str(stage.label_smoothing)))
     method = stage.balance.method
     if method != "none" and not TARGETS[target].has_classes:
-        problems.append(Problem(f"{place}.balance", "must be none for regression labels", repr(method)))
+        problems.append(Problem(f"{place}.balance", f"must be none for {target} labels", repr(method)))
     elif method != "none" and not TARGETS[target].has_standard_loss:
         rule = f"must be none for {target} labels, which have a custom loss"
         problems.append(Problem(f"{place}.balance", rule, repr(method)))

@@ -87,12 +87,18 @@ def distillation_loss(
     Returns:
         Loss of each example [batch], or of each label [batch, classes] (multi-label).
 
+    Raises:
+        ValueError: If labels have neither classes nor the squared error.
+
     Source: Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network.
     """
-    if not TARGETS[target].has_classes:
+    kind = TARGETS[target]
+    if kind.has_squared_error:
         return functional.mse_loss(logits.view(-1), teacher_logits.view(-1), reduction="none")
+    if not kind.has_classes:
+        raise ValueError(f"no distillation loss is defined for {target} labels")
     student, teacher = logits / temperature, teacher_logits / temperature
-    if TARGETS[target].is_exclusive:
+    if kind.is_exclusive:
         losses = functional.kl_div(
             functional.log_softmax(student, dim=-1),
             functional.log_softmax(teacher, dim=-1),

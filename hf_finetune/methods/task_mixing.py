@@ -140,8 +140,9 @@ def mixed_loss(
         1/N sum w l                              with fixed weights w,
         1/N sum (c exp(-s) l + s/2)              with learned weights, s being the log variance of the task,
 
-    where c is 1/2 for regression and 1 for classification. The influence of a task is its weight times its fraction of
-    the examples, and a step does not depend on how its examples are divided into micro-batches and over processes.
+    where c is 1/2 for the squared error and 1 for cross-entropy. The influence of a task is its weight times its
+    fraction of the examples, and a step does not depend on how its examples are divided into micro-batches and over
+    processes.
 
     Args:
         columns: Columns of each task in labels and logits.
@@ -167,7 +168,7 @@ def mixed_loss(
                 total = total + weights[index] * task_loss
                 continue
             log_variance = logits[0, columns[-1].logits[1] + index]
-            factor = 0.5 if not TARGETS[task.target].has_classes else 1.0
+            factor = 0.5 if TARGETS[task.target].has_squared_error else 1.0
             total = total + factor * torch.exp(-log_variance) * task_loss
             total = total + log_variance / 2 * rows.sum() / examples
         return total

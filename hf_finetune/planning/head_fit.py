@@ -57,7 +57,7 @@ def resolve_head_fits(
     Args:
         stages: Stages of a recipe.
         layout: Parameters and layer groups of the model.
-        target: Kind of the labels; ``regression`` selects ridge regression, any other logistic regression.
+        target: Kind of the labels, which determines the solver.
         examples: Number of training examples; None if it is not known.
         is_single_task: Whether the model has a single task.
 
@@ -70,7 +70,6 @@ def resolve_head_fits(
             resolved.append(stage)
             continue
         reason = _reason_for_gradient(stage, layout, target, examples, is_single_task)
-        how = "ridge" if not TARGETS[target].has_classes else "logistic_regression"
         if reason:
             resolved.append(stage.model_copy(update={"fit": GRADIENT}))
             notes.append(f"stages[{index}].fit is gradient: {reason}.")
@@ -78,8 +77,9 @@ def resolve_head_fits(
         fields = {
             name: getattr(stage, name) for name in FIELDS_WITHOUT_STEPS if name in StageSpec.model_fields
         }
-        resolved.append(StageSpec(**{**fields, "fit": how}))
-        notes.append(f"stages[{index}].fit is {how}: the head is one linear layer.")
+        solver = TARGETS[target].linear_solver
+        resolved.append(StageSpec(**{**fields, "fit": solver}))
+        notes.append(f"stages[{index}].fit is {solver}: the head is one linear layer.")
     return tuple(resolved), tuple(notes)
 
 
@@ -90,7 +90,7 @@ def _reason_for_gradient(
     head = [parameter for parameter in layout.parameters if parameter.group == layout.backbone_groups]
     if not is_single_task:
         return "solvers fit only the head of a single task"
-    if not TARGETS[target].has_standard_loss:
+    if TARGETS[target].linear_solver is None:
         return f"no solver supports the loss of {target} labels"
     if not linear_head(layout):
         return f"the head is more than one linear layer ({', '.join(parameter.name for parameter in head)})"

@@ -61,6 +61,9 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
     if with_code and not isinstance(source, Path):
         rule = "must not be set for a Hub model with custom code"
         raise InputError(Problem("--space", rule, repr(source), "Pass its folder or its run."))
+    if not TARGETS[classifier.target].has_standard_loss:
+        rule = f"is not supported for {classifier.target} labels, which have their own loss"
+        raise InputError(Problem("--space", rule))
     pairs = bool(takes_pairs(training_columns(model_or_run, classifier)))
     title = (find_run(model_or_run) or Path(source)).absolute().name
     settings = _settings(classifier, title, None if isinstance(source, Path) else source, pairs)
@@ -85,7 +88,7 @@ def _settings(classifier: Classifier, title: str, model: str | None, pairs: bool
     return {
         "title": title,
         "task": classifier.task,
-        "has_classes": target.has_classes,
+        "is_numeric": target.is_numeric,
         "is_exclusive": target.is_exclusive,
         "model": model,
         "classes": list(classifier.label_names),

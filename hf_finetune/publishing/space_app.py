@@ -25,7 +25,7 @@ def classify(*values: Any) -> Any:
     outputs = pipe(example, function_to_apply="none", top_k=len(CLASSES), **options)
     by_class = {output["label"]: output["score"] for output in outputs}
     logits = np.array([by_class[name] for name in CLASSES], dtype=np.float64) / SETTINGS["temperature"]
-    if not SETTINGS["has_classes"]:
+    if SETTINGS["is_numeric"]:
         return f"{logits[0]:.4g}"
     if SETTINGS["is_exclusive"]:
         scores = np.exp(logits - logits.max())
@@ -38,9 +38,9 @@ def classify(*values: Any) -> Any:
 page = gr.Interface(
     classify,
     fields.components(SETTINGS),
-    gr.Label(num_top_classes=min(10, len(CLASSES)))
-    if SETTINGS["has_classes"]
-    else gr.Textbox(label="Prediction"),
+    gr.Textbox(label="Prediction")
+    if SETTINGS["is_numeric"]
+    else gr.Label(num_top_classes=min(10, len(CLASSES))),
     title=SETTINGS["title"],
     flagging_mode="never",
 )

@@ -126,10 +126,10 @@ def head_fit_problems(solver: str, target: str, place: str) -> list[Problem]:
         target: Type of the labels: ``single_label``, ``multi_label`` or ``regression``.
         place: Place of the solver in the recipe.
     """
-    if solver and not TARGETS[target].has_standard_loss:
+    suitable = TARGETS[target].linear_solver
+    if solver and suitable is None:
         rule = f"must be {GRADIENT} for {target} labels"
         return [Problem(place, rule, repr(solver), "No solver supports their loss.")]
-    suitable = "ridge" if not TARGETS[target].has_classes else "logistic_regression"
     if solver in ("", suitable):
         return []
     return [Problem(place, f"must be {suitable} for {target} labels", repr(solver))]

@@ -10,8 +10,6 @@ from hf_finetune.evaluation.metrics import decide
 from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.reading import flat_labels
-from hf_finetune.targets.top_scores import confidences
-from hf_finetune.targets.unknown_labels import fill_unknown
 from hf_finetune.tasks import find_modality
 
 __all__ = ["describe_data", "find_mistakes"]
@@ -22,7 +20,7 @@ MAX_EXAMPLES = 12
 def find_mistakes(
     predictions: Predictions, dataset: Dataset, thresholds: tuple[float, ...] | None = None
 ) -> list[dict[str, Any]]:
-    """Return the wrong predictions with the highest confidence; for regression those with the largest errors.
+    """Return the wrong predictions with the highest confidence; without classes those with the largest errors.
 
     Args:
         predictions: Predictions for the examples of the dataset, in the same order.
@@ -31,13 +29,14 @@ def find_mistakes(
 
     Returns:
         At most 12 examples in descending order of confidence, each with ``id``, ``label``, ``prediction``,
-        ``confidence`` (a probability; for regression the absolute error), and the values of ``Modality.show``.
+        ``confidence`` (a probability; without classes the size of the error), and the values of ``Modality.show``.
     """
     decisions = decide(predictions.scores, predictions.target, thresholds)
-    wrong, confidence = _wrong(predictions, decisions)
+    kind = TARGETS[predictions.target]
+    wrong, confidence = kind.mistakes(predictions.labels, predictions.scores, decisions)
     count = min(MAX_EXAMPLES, int(wrong.sum()))
     order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[:count]
-    modality, kind = find_modality(dataset.column_names), TARGETS[predictions.target]
+    modality = find_modality(dataset.column_names)
     return [
         {
             "id": predictions.ids[row],
@@ -50,29 +49,23 @@ def find_mistakes(
     ]
 
 
-def _wrong(predictions: Predictions, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, scores = predictions.labels, predictions.scores
-    if not TARGETS[predictions.target].has_classes:
-        return np.ones(len(labels), dtype=bool), np.abs(labels - scores)
-    if TARGETS[predictions.target].is_exclusive:
-        return labels != decisions, confidences(scores)
-    labels, decisions = fill_unknown(labels, decisions)
-    confidence = np.where(labels != decisions, np.maximum(scores, 1 - scores), 0.0)
-    return (labels != decisions).any(axis=1), confidence.max(axis=1)
-
-
 def describe_data(
-    splits: Mapping[str, Dataset | None], label_names: tuple[str, ...], notes: tuple[str, ...]
+    splits: Mapping[str, Dataset | None], target: str, label_names: tuple[str, ...], notes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the content of ``data.json``: numbers of examples in each split and class, and notes on the data.
 
     Args:
         splits: Splits by name; splits that are None are skipped.
+        target: Kind of the labels; without classes none are counted.
         label_names: Class names, by class index.
         notes: Sentences on inferred columns, created splits and skipped examples.
     """
+    has_classes = TARGETS[target].has_classes
     counted = {
-        name: {"examples": len(dataset), "classes": _counts(dataset["label"][:], label_names)}
+        name: {
+            "examples": len(dataset),
+            "classes": _counts(dataset["label"][:], label_names) if has_classes else {},
+        }
         for name, dataset in splits.items()
         if dataset is not None
     }
@@ -80,8 +73,6 @@ def describe_data(
 
 
 def _counts(labels: list[Any], label_names: tuple[str, ...]) -> dict[str, int]:
-    if labels and isinstance(labels[0], float):
-        return {}
     indices = np.asarray(flat_labels(labels), dtype=np.int64)
     counts = np.bincount(indices, minlength=len(label_names))
     return dict(zip(label_names, counts.tolist(), strict=True))

@@ -140,14 +140,17 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
     template = _environment().get_template("page.html")
     return template.render(
         run=record,
-        is_regression=target is not None and not TARGETS[target].has_classes,
+        mistakes_title=_mistakes_title(target),
+        has_confidence=_has_confidence(target),
         verdict=verdict(record),
         bars=primary_metric_bars(record),
         calibration=calibration_verdict(record.metrics),
         fold_sentence=cross_validation_sentence(
             record.metrics, record.primary_metrics[0] if record.primary_metrics else ""
         ),
-        contents=_contents(record, bool(metrics), bool(classes), bool(sizes), figures),
+        contents=_contents(
+            record, bool(metrics), bool(classes), bool(sizes), figures, _mistakes_title(target)
+        ),
         figures=figures,
         sizes=sizes,
         metrics=metrics,
@@ -187,11 +190,24 @@ def _environment() -> Environment:
     return environment
 
 
+def _has_confidence(target: str | None) -> bool:
+    """Return whether a decision has a confidence; without classes, it has an error instead."""
+    return target is None or TARGETS[target].has_classes
+
+
+def _mistakes_title(target: str | None) -> str:
+    return "Most confident errors" if _has_confidence(target) else "Largest errors"
+
+
 def _contents(
-    record: RunRecord, metrics: bool, classes: bool, sizes: bool, figures: dict[str, EmbeddedFigure]
+    record: RunRecord,
+    metrics: bool,
+    classes: bool,
+    sizes: bool,
+    figures: dict[str, EmbeddedFigure],
+    mistakes_title: str,
 ) -> list[tuple[str, str]]:
     """Return the table of contents: the anchor and title of each section that the report has."""
-    is_regression = record.predictions is not None and not TARGETS[record.predictions.target].has_classes
     sections = [
         ("stages", "Stages", True),
         ("metrics", "Test metrics", metrics),
@@ -200,7 +216,7 @@ def _contents(
         ("classes", "Classes", classes),
         ("reliability", "Calibration", "reliability" in figures),
         ("sizes", "Size and speed", sizes),
-        ("mistakes", "Largest errors" if is_regression else "Most confident errors", bool(record.mistakes)),
+        ("mistakes", mistakes_title, bool(record.mistakes)),
         ("data", "Data", True),
         ("environment", "Environment", True),
     ]

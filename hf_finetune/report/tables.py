@@ -149,7 +149,7 @@ def class_rows(
     """Return precision, recall and F1 of each class on the test split.
 
     Args:
-        predictions: Predictions for the test split; without any, or for regression, there are no rows.
+        predictions: Predictions for the test split; without any, or without classes, there are no rows.
         data: Content of ``data.json``.
         thresholds: Decision threshold of each class of multi-label data; None is 0.5 for all.
     """

@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 BASELINES = ("majority", "linear_probe")
+SOLVER_NAMES = {"logistic_regression": "logistic regression", "ridge": "ridge regression"}
 MAX_CALIBRATED_ECE = 0.05
 """Largest expected calibration error at which probabilities count as calibrated."""
 
@@ -141,13 +142,11 @@ def baseline_name(name: str, target: str | None) -> str:
         name: Name of the baseline, one of ``BASELINES``.
         target: Kind of the labels; None if it is not known, or for several tasks.
     """
-    if target is None:
-        names = ("majority-class (or mean) baseline", "logistic (or ridge) regression on frozen features")
-    elif TARGETS[target].has_classes:
-        names = ("majority-class baseline", "logistic regression on frozen features")
-    else:
-        names = ("mean baseline", "ridge regression on frozen features")
-    return names[BASELINES.index(name)]
+    constant, solver = "majority-class (or mean) baseline", "logistic (or ridge) regression"
+    if target is not None:
+        kind = TARGETS[target]
+        constant, solver = kind.constant_baseline, SOLVER_NAMES.get(kind.linear_solver or "", "linear model")
+    return constant if name == "majority" else f"{solver} on frozen features"
 
 
 def calibration_verdict(metrics: Mapping[str, Any]) -> str:

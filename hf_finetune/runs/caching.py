@@ -82,7 +82,7 @@ def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
 def has_linear_probe(prepared: PreparedRun) -> bool:
     """Return whether a linear probe on frozen features also predicts the test split."""
     max_examples = prepared.recipe.evaluation.linear_probe
-    if not TARGETS[prepared.data.target].has_standard_loss:
+    if TARGETS[prepared.data.target].linear_solver is None:
         return False
     return (
         max_examples is not None

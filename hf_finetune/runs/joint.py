@@ -12,6 +12,7 @@ from hf_finetune.errors import Problem, suggestion
 from hf_finetune.evaluation.metrics import metric_problem
 from hf_finetune.recipe import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
+from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import find_modality
@@ -130,16 +131,24 @@ def _cross_task_leakage_notes(data_by_task: Mapping[str, LabeledData]) -> list[s
     return notes
 
 
-def _unsupported_label_problems(name: str, data: LabeledData) -> list[Problem]:
-    """Return the problems of labels that the joint loss does not support: unknown ones, probabilities and weights."""
+def _unsupported_label_problems(name: str, data: LabeledData, learns_weights: bool) -> list[Problem]:
+    """Return the problems of labels that the joint loss does not support.
+
+    They are unknown labels, probabilities and weights, labels that are no rows of numbers, and own losses if the
+    weights of the tasks are learned.
+    """
     kinds = {
         UNKNOWN: "contain unknown classes, which multi-task recipes do not support",
         TRAINING_LABEL: "have probabilities or weights, which multi-task recipes do not support",
     }
+    rules = [rule for column, rule in kinds.items() if column in data.train.column_names]
+    target = TARGETS[data.target]
+    if target.label_width(len(data.label_names)) is None:
+        rules.append(f"are {target.name} labels, which multi-task recipes do not support")
+    elif learns_weights and not target.has_standard_loss:
+        rules.append(f"are {target.name} labels, whose loss weighting: uncertainty does not support")
     return [
-        Problem(f"The labels of {name}", rule, repair="Train this task in a separate run.")
-        for column, rule in kinds.items()
-        if column in data.train.column_names
+        Problem(f"The labels of {name}", rule, repair="Train this task in a separate run.") for rule in rules
     ]
 
 
@@ -154,7 +163,9 @@ def joint_problems(recipe: Recipe, data_by_task: DataByTask, trust_remote_code: 
     if len(data_by_task) == 1:
         return []
     problems = [
-        problem for name, data in data_by_task.items() for problem in _unsupported_label_problems(name, data)
+        problem
+        for name, data in data_by_task.items()
+        for problem in _unsupported_label_problems(name, data, recipe.learns_task_weights)
     ]
     if is_sharded():
         rule = "must not be multi-task with FSDP or DeepSpeed"

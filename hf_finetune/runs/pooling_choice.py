@@ -21,6 +21,7 @@ from hf_finetune.runs.caching import probe_settings, text_poolings, without_augm
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PoolingChoice, PreparedRun
+from hf_finetune.targets import TARGETS
 from hf_finetune.training.linear_fit import assign_folds, fit_best
 from hf_finetune.training.manifest import Manifest
 
@@ -78,6 +79,8 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict
 
     If the vectors cannot be computed, the return value is the reason.
     """
+    if TARGETS[prepared.data.target].linear_solver is None:
+        return f"no solver supports the loss of {prepared.data.target} labels"
     plain, data, target = without_augmentation(prepared), prepared.data, prepared.data.target
     recipe, model = plain.recipe, load_pretrained(prepared).model
     inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)

@@ -102,6 +102,8 @@ def pick_diverse_examples(labels: Sequence[Any], count: int) -> list[int]:
 
 
 def _label(label: Any, names: Sequence[str], target: str) -> str:
-    if not TARGETS[target].has_classes:
-        return f"{label:g}"
-    return ", ".join(names[index] for index in (label if isinstance(label, list) else [label]))
+    kind = TARGETS[target]
+    shown = kind.decode(kind.label_array([label], len(names))[0], names)
+    if kind.is_numeric:
+        return f"{shown:g}"
+    return ", ".join(map(str, shown)) if isinstance(shown, list) else str(shown)

@@ -108,7 +108,7 @@ def recipe_problems(
             problems.append(Problem(f"{place}.{field}", NO_VALIDATION, "", ADD_VALIDATION))
         problems += label_problems(stage, place, data.target, data.label_names)
         if not TARGETS[data.target].has_classes:
-            problems += _class_problems(stage, place)
+            problems += _class_problems(stage, place, data.target)
         if not TARGETS[data.target].has_standard_loss:
             problems += _loss_problems(stage, place, data.target)
         field = "classifier" if place == "strategy" else "fit"
@@ -132,7 +132,7 @@ def _evaluation_problems(recipe: Recipe, data: LabeledData) -> list[Problem]:
         rule = "is only supported for multi-label data"
         problems.append(Problem("evaluation.thresholds", rule, f"{data.target} labels"))
     if evaluation.calibrate and not TARGETS[data.target].has_classes:
-        problems.append(Problem("evaluation.calibrate", "is not supported for regression labels"))
+        problems.append(Problem("evaluation.calibrate", f"is not supported for {data.target} labels"))
     elif evaluation.calibrate and not TARGETS[data.target].has_standard_loss:
         rule = f"is not supported for {data.target} labels, which have their own loss"
         problems.append(Problem("evaluation.calibrate", rule))
@@ -158,9 +158,9 @@ def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Proble
     ]
 
 
-def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
-    """Return a problem for each field of a method that is not defined for regression labels."""
-    rule = "is not supported for regression labels"
+def _class_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
+    """Return a problem for each field of a method that requires classes, for labels without them."""
+    rule = f"is not supported for {target} labels"
     return [
         Problem(f"{place}.{field}", rule, repr(value), rules.classes_reason)
         for rules in RULES

@@ -44,7 +44,6 @@ from hf_finetune.targets.top_scores import (
     TopScores,
     constant_scores,
 )
-from hf_finetune.targets.unknown_labels import is_known
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
 
@@ -73,7 +72,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
 
     Returns:
         ``calibration`` and ``thresholds`` of ``metrics.json``, each only if fitted; empty without a validation split
-        and for regression.
+        or classes.
     """
     spec = prepared.recipe.model
     model.cpu()
@@ -250,7 +249,9 @@ def evaluate_run(
         content["test_groups"] = {"column": result.group_column, "groups": len(set(result.groups))}
     if slices:
         content["slices"] = evaluate_slices(result, slices, training, primary_metrics, prepared.recipe.seed)
-    baselines = {"majority": _majority(prepared, result)}
+    baselines = {}
+    if TARGETS[result.target].constant_baseline:
+        baselines["majority"] = _constant_scores(prepared, result)
     probe = fit_linear_probe_baseline(prepared, modes, device)
     if probe is not None:
         baselines["linear_probe"] = probe.scores
@@ -314,20 +315,17 @@ def write_data(prepared: PreparedRun, folder: Path) -> None:
     """
     data = prepared.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    content = describe_data(splits, data.label_names, data.notes)
+    content = describe_data(splits, data.target, data.label_names, data.notes)
     more = {"label_notes": list(data.label_notes), "columns": dict(data.columns)}
     write_json(folder / DATA_FILE, {**content, **more})
     write_hashes(folder / HASHES, data.hashes)
 
 
-def _majority(prepared: PreparedRun, result: EvaluationResult) -> Scores:
-    """Return the scores of the majority-class (or mean) baseline: training class frequencies, or the mean target."""
-    train = labels_of(prepared.data.train, prepared.data.target, len(prepared.data.label_names))
-    if TARGETS[prepared.data.target].is_exclusive:
-        constant_prediction: Any = np.bincount(train, minlength=len(prepared.data.label_names)) / len(train)
-    else:
-        known = is_known(train)
-        constant_prediction = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+def _constant_scores(prepared: PreparedRun, result: EvaluationResult) -> Scores:
+    """Return the scores of the baseline that predicts the same for every example: a constant of the training labels."""
+    target, classes = prepared.data.target, len(prepared.data.label_names)
+    train = labels_of(prepared.data.train, target, classes)
+    constant_prediction = TARGETS[target].constant_prediction(train, classes)
     if isinstance(result.scores, TopScores):
         return constant_scores(constant_prediction, result.labels)
     return np.broadcast_to(constant_prediction, result.scores.shape)
@@ -352,7 +350,7 @@ def fit_linear_probe_baseline(
     if not has_linear_probe(prepared):
         return None
     cells = len(prepared.data.train) * len(prepared.data.label_names)
-    if TARGETS[prepared.data.target].has_classes and cells > MAX_PROBE_CELLS:
+    if TARGETS[prepared.data.target].linear_solver == "logistic_regression" and cells > MAX_PROBE_CELLS:
         logger.info(
             "No baseline on frozen features: a logistic regression of "
             f"{len(prepared.data.label_names):,} classes on {len(prepared.data.train):,} examples would take too long."

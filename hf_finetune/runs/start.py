@@ -111,7 +111,7 @@ def _load_teacher(spec: TeacherSpec, place: str, prepared: PreparedRun) -> Teach
         rule = f"must be a model for {prepared.data.target} data"
         raise InputError(Problem(place, rule, f"a model for {classifier.target}"))
     if not TARGETS[prepared.data.target].has_classes:
-        order = [0]
+        order = list(range(len(student_classes)))
     elif set(teacher_classes) != set(student_classes):
         rule = "must have the same classes as the data"
         raise InputError(Problem(place, rule, f"classes {', '.join(map(repr, teacher_classes[:10]))}"))

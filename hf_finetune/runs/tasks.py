@@ -93,7 +93,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
                 *(name[len(prefix) :] for name in best_metrics if name.startswith(prefix)),
             ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
-            targets = task_labels.astype(np.float64 if not TARGETS[task.target].has_classes else np.int64)
+            targets = task_labels.astype(np.int64 if TARGETS[task.target].has_classes else np.float64)
             examples = ScoredExamples(
                 targets, scores, task.target, None, groups[task.name], task_run.metric_settings
             )

@@ -5,7 +5,7 @@ Code outside this folder asks a target for a property or calls one of its method
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_finetune.errors import Problem
 from hf_finetune.fields.registry import Registry
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from hf_finetune.targets.top_scores import Scores
+
 __all__ = ["TARGETS", "Target", "requested_target"]
 
 
@@ -29,10 +31,15 @@ class Target(ABC):
         problem_type: Value of ``problem_type`` in the config of a transformers model.
         has_classes: Whether a label consists of named classes.
         is_exclusive: Whether a label is exactly one class. False without classes.
+        is_numeric: Whether a label is one number, which a file may contain as text. False with classes. A label type
+            can be neither.
         has_standard_loss: Whether the loss is the cross-entropy of a softmax (exclusive) or of a sigmoid for each
-            class, or the squared error. Solvers, and methods that work with probabilities, rely on it.
+            class, or the squared error of one output (numeric). Solvers, distillation, calibration, learned task
+            weights and Spaces rely on it.
         accuracy_metric: Name of the metric that is the fraction of correct examples; None if there is none.
         default_metrics: Names of the metrics that are reported if the recipe names none, the primary one first.
+        constant_baseline: Name of the baseline that predicts the same for every example, see
+            ``constant_prediction``; empty if there is none.
         score_dimensions: Number of dimensions of the scores: 2 for [examples, classes], 1 for [examples].
     """
 
@@ -40,15 +47,40 @@ class Target(ABC):
     problem_type: ClassVar[str]
     has_classes: ClassVar[bool] = False
     is_exclusive: ClassVar[bool] = False
+    is_numeric: ClassVar[bool] = False
     has_standard_loss: ClassVar[bool] = False
     accuracy_metric: ClassVar[str | None] = None
     default_metrics: ClassVar[tuple[str, ...]]
+    constant_baseline: ClassVar[str] = ""
     score_dimensions: ClassVar[int] = 2
+
+    def __init_subclass__(cls) -> None:
+        """Check the properties of a label type.
+
+        Raises:
+            TypeError: If they contradict each other.
+        """
+        if cls.has_classes and cls.is_numeric:
+            raise TypeError(f"{cls.__name__} must not set both has_classes and is_numeric")
+        if cls.has_standard_loss and not (cls.has_classes or cls.is_numeric):
+            raise TypeError(f"{cls.__name__} must set has_classes or is_numeric if it sets has_standard_loss")
 
     @property
     def has_several_classes(self) -> bool:
         """Whether a label can be any number of classes, so that each class is a yes-or-no question."""
         return self.has_classes and not self.is_exclusive
+
+    @property
+    def has_squared_error(self) -> bool:
+        """Whether the loss is the squared error of one output."""
+        return self.is_numeric and self.has_standard_loss
+
+    @property
+    def linear_solver(self) -> Literal["logistic_regression", "ridge"] | None:
+        """Solver that minimizes the loss of a linear head; None if there is none."""
+        if self.has_squared_error:
+            return "ridge"
+        return "logistic_regression" if self.has_classes and self.has_standard_loss else None
 
     # Labels of data
 
@@ -176,6 +208,41 @@ class Target(ABC):
             unknown: Classes of each example whose label is unknown; None if there are none.
         """
 
+    def stored_scores(self, predictions: Sequence[Any]) -> "np.ndarray":
+        """Return the scores of predictions in ``predictions.parquet``, which has no scores of labels without classes.
+
+        Args:
+            predictions: Predictions of all examples, as ``decode`` returns them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define stored_scores")
+
+    def mistakes(
+        self, labels: "np.ndarray", scores: "Scores", decisions: "np.ndarray"
+    ) -> tuple["np.ndarray", "np.ndarray"]:
+        """Return which examples are mistakes, and their order in the report, which shows those with the highest values.
+
+        Args:
+            labels: Labels, as ``label_array`` returns them.
+            scores: Scores of the model.
+            decisions: Decisions, as ``decide`` returns them.
+
+        Returns:
+            A boolean mask of the mistakes [examples], and the confidence of each decision, or the size of its error if
+            labels are not classes [examples]. By default there are no mistakes.
+        """
+        import numpy as np
+
+        return np.zeros(len(labels), dtype=bool), np.zeros(len(labels))
+
+    def constant_prediction(self, labels: "np.ndarray", classes: int) -> "np.ndarray":
+        """Return the scores of ``constant_baseline`` for any example: [classes], or a scalar.
+
+        Args:
+            labels: Labels of the training examples, as ``label_array`` returns them.
+            classes: Number of classes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no constant baseline")
+
     @abstractmethod
     def synthetic_label(self, rng: "Random", classes: int) -> Any:
         """Return a random label as a dataset stores it, for checks without data.
@@ -185,13 +252,13 @@ class Target(ABC):
             classes: Number of classes.
         """
 
-    def label_width(self, classes: int) -> int:
-        """Return the number of values that encode one label in a row of numbers.
+    def label_width(self, classes: int) -> int | None:
+        """Return the number of values that encode one label in a row of numbers; None if the label is no such row.
 
         Args:
             classes: Number of classes.
         """
-        return 1
+        return None
 
     @abstractmethod
     def loss_sum(

@@ -15,6 +15,7 @@ class ClassTarget(Target):
     """Label type with named classes."""
 
     has_classes = True
+    constant_baseline = "majority-class baseline"
 
     def label_type_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
         """Return a note if the names of the classes are numbers or booleans in the data."""

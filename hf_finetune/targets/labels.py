@@ -64,10 +64,10 @@ def read_labels(dataset: "Dataset", column: str) -> tuple[list[Any], tuple[str, 
 
 def class_count(features: "Features") -> int | None:
     """Return the number of classes of multi-label data, for ``encode_labels``; None for other data."""
-    from datasets import List
+    from datasets import ClassLabel
 
-    feature = features.get("label")
-    return len(feature.feature.names) if isinstance(feature, List) else None
+    element = getattr(features.get("label"), "feature", None)
+    return len(element.names) if isinstance(element, ClassLabel) else None
 
 
 def training_labels(

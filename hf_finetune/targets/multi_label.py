@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from hf_finetune.targets.top_scores import Scores
+
 __all__ = ["MultiLabel"]
 
 THRESHOLD = 0.5
@@ -118,6 +120,25 @@ class MultiLabel(ClassTarget):
         for row, indices in enumerate(unknown or () if has_unknown else ()):
             rows[row, list(indices)] = np.nan
         return rows
+
+    def mistakes(
+        self, labels: "np.ndarray", scores: "Scores", decisions: "np.ndarray"
+    ) -> tuple["np.ndarray", "np.ndarray"]:
+        """Return the examples with a wrong known label, and the confidence of their most confident wrong decision."""
+        import numpy as np
+
+        from hf_finetune.targets.unknown_labels import fill_unknown
+
+        labels, decisions = fill_unknown(labels, decisions)
+        wrong = labels != decisions
+        confidence = np.where(wrong, np.maximum(scores, 1 - scores), 0.0)
+        return wrong.any(axis=1), confidence.max(axis=1)
+
+    def constant_prediction(self, labels: "np.ndarray", classes: int) -> "np.ndarray":
+        """Return the frequency of each class among its known labels [classes]."""
+        from hf_finetune.targets.unknown_labels import mean_of_known
+
+        return mean_of_known(labels)
 
     def synthetic_label(self, rng: "Random", classes: int) -> Any:
         """Return a list of one class index."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from hf_finetune.targets.top_scores import Scores
+
 __all__ = ["Regression"]
 
 _IGNORED_BY_TRAINER = -100
@@ -26,8 +28,10 @@ class Regression(Target):
 
     name = "regression"
     problem_type = "regression"
+    is_numeric = True
     has_standard_loss = True
     default_metrics = ("rmse", "mae", "r2", "spearman")
+    constant_baseline = "mean baseline"
     score_dimensions = 1
 
     def recognizes(self, labels: LabelSummary) -> bool:
@@ -116,6 +120,30 @@ class Regression(Target):
         import numpy as np
 
         return np.asarray(labels, dtype=np.float64)
+
+    def stored_scores(self, predictions: Sequence[Any]) -> "np.ndarray":
+        """Return the predictions [examples], float64."""
+        import numpy as np
+
+        return np.asarray(predictions, dtype=np.float64)
+
+    def mistakes(
+        self, labels: "np.ndarray", scores: "Scores", decisions: "np.ndarray"
+    ) -> tuple["np.ndarray", "np.ndarray"]:
+        """Return all examples, and their absolute errors."""
+        import numpy as np
+
+        return np.ones(len(labels), dtype=bool), np.abs(labels - scores)
+
+    def constant_prediction(self, labels: "np.ndarray", classes: int) -> "np.ndarray":
+        """Return the mean of the labels."""
+        from hf_finetune.targets.unknown_labels import mean_of_known
+
+        return mean_of_known(labels)
+
+    def label_width(self, classes: int) -> int:
+        """Return 1."""
+        return 1
 
     def synthetic_label(self, rng: "Random", classes: int) -> Any:
         """Return a number in [0, 1)."""

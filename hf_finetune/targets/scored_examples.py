@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from random import Random
 
 import numpy as np
 
-from hf_finetune.targets.decisions import decide
+from hf_finetune.targets.base import TARGETS
+from hf_finetune.targets.decisions import decide, probabilities
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
 from hf_finetune.targets.top_scores import Scores, TopScores
 from hf_finetune.targets.unknown_labels import fill_unknown
 
-__all__ = ["ScoredExamples", "group_indices"]
+__all__ = ["ScoredExamples", "group_indices", "trial_examples"]
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,22 @@ def group_indices(groups: Sequence[str] | None) -> np.ndarray | None:
         groups: Name of the group of each example; None if the data has no groups.
     """
     return None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
+def trial_examples(target: TargetName, classes: int) -> ScoredExamples:
+    """Return a few examples on which to try a metric; classes and numbers are decided correctly.
+
+    Args:
+        target: Label type.
+        classes: Number of classes.
+    """
+    kind = TARGETS[target]
+    if kind.is_numeric:
+        return ScoredExamples(np.array([0.0, 1.0]), np.array([0.0, 1.0]), target)
+    if not kind.has_classes:
+        rng = Random(0)
+        labels = kind.label_array([kind.synthetic_label(rng, classes) for _ in range(2)], classes)
+        return ScoredExamples(labels, probabilities(np.eye(2, classes), target), target)
+    scores = np.eye(max(classes, 2))
+    labels = np.arange(len(scores)) if kind.is_exclusive else scores.astype(np.int64)
+    return ScoredExamples(labels, scores, target)

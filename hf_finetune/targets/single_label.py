@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from hf_finetune.targets.top_scores import Scores
+
 __all__ = ["SingleLabel"]
 
 
@@ -88,6 +90,25 @@ class SingleLabel(ClassTarget):
         import numpy as np
 
         return np.asarray(labels, dtype=np.int64)
+
+    def mistakes(
+        self, labels: "np.ndarray", scores: "Scores", decisions: "np.ndarray"
+    ) -> tuple["np.ndarray", "np.ndarray"]:
+        """Return the examples with a wrong class, and the probability of the decision."""
+        from hf_finetune.targets.top_scores import confidences
+
+        return labels != decisions, confidences(scores)
+
+    def constant_prediction(self, labels: "np.ndarray", classes: int) -> "np.ndarray":
+        """Return the frequency of each class [classes]."""
+        import numpy as np
+
+        frequencies: np.ndarray = np.bincount(labels, minlength=classes) / len(labels)
+        return frequencies
+
+    def label_width(self, classes: int) -> int:
+        """Return 1."""
+        return 1
 
     def synthetic_label(self, rng: "Random", classes: int) -> Any:
         """Return a class index."""

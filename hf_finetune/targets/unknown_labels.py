@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["fill_unknown", "has_unknown", "is_known"]
+__all__ = ["fill_unknown", "has_unknown", "is_known", "mean_of_known"]
 
 
 def is_known(labels: np.ndarray) -> np.ndarray:
@@ -23,6 +23,17 @@ def has_unknown(labels: np.ndarray) -> bool:
         labels: Labels of any form, with nan where a class is unknown.
     """
     return labels.ndim == 2 and not is_known(labels).all()
+
+
+def mean_of_known(labels: np.ndarray) -> np.ndarray:
+    """Return the mean of the known labels: [classes], or a scalar.
+
+    Args:
+        labels: Labels [examples, classes] or [examples], with nan where a label is unknown.
+    """
+    known = is_known(labels)
+    mean: np.ndarray = np.where(known, labels, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return mean
 
 
 def fill_unknown(labels: np.ndarray, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -94,7 +94,12 @@ def fit_linear(
 
     Returns:
         The linear layer, the chosen strength and the cross-validated losses.
+
+    Raises:
+        ValueError: If no solver minimizes the loss of such labels.
     """
+    if TARGETS[target].linear_solver is None:
+        raise ValueError(f"no solver minimizes the loss of {target} labels")
     if TARGETS[target].is_exclusive and labels.ndim == 2:
         labels = labels * (1.0 if class_weights is None else np.asarray(class_weights))
         sample_weights = np.ones(len(labels))
@@ -124,7 +129,7 @@ def assign_folds(
     its first example. A single group cannot be divided, so the groups are then ignored.
 
     Args:
-        labels: Class indices, lists of class indices, or regression targets (which are not stratified).
+        labels: Class indices, lists of class indices, or other labels (which are not stratified).
         target: Kind of the labels.
         versions: Number of augmented versions of each example; all examples of the first version come first.
         seed: Seed of the assignment.
@@ -184,14 +189,14 @@ def fit_metadata(fit: LinearFit, target: TargetName) -> dict[str, Any]:
         ``method``, the chosen ``C`` (``alpha`` of a ridge regression) and ``cross_validation``, the held-out loss of
         each value tried.
     """
-    ridge = not TARGETS[target].has_classes
+    method = TARGETS[target].linear_solver
+    ridge = method == "ridge"
     name = "alpha" if ridge else "C"
 
     def shown(strength: float) -> float:
         return float(f"{1 / strength if ridge else strength:.6g}")
 
     losses = [{name: shown(strength), "loss": loss} for strength, loss in fit.losses.items()]
-    method = "ridge" if ridge else "logistic_regression"
     return {"method": method, name: shown(fit.strength), "cross_validation": losses}
 
 
@@ -257,7 +262,7 @@ def _loss(outputs: np.ndarray, labels: np.ndarray, target: TargetName) -> np.nda
 
     The loss is the cross-entropy in nats, or the squared error for regression.
     """
-    if not TARGETS[target].has_classes:
+    if TARGETS[target].has_squared_error:
         return np.square(outputs[:, 0] - labels)
     if TARGETS[target].is_exclusive and labels.ndim == 2:
         return -(labels * np.maximum(log_softmax(outputs, axis=1), MIN_LOG_PROBABILITY)).sum(axis=1)

@@ -124,6 +124,6 @@ def _problems(stage: StageSpec, place: str, target: str, label_names: Sequence[s
                 repair = "Write a recipe, and use hf_finetune.run."
                 problems.append(Problem(f"{place}.{field}", rule, "", repair))
             elif rules.classes_reason and not TARGETS[target].has_classes:
-                rule = "must not be set for regression labels"
+                rule = f"must not be set for {target} labels"
                 problems.append(Problem(f"{place}.{field}", rule, repr(value), rules.classes_reason))
     return problems

@@ -43,7 +43,7 @@ def make_case(folder, task, target):
     torch.manual_seed(0)
     checkpoint = folder / "checkpoint"
     task.modality.save_tiny_checkpoint(checkpoint)
-    names = ("bad", "good") if target.has_classes else ("label",)
+    names = target.output_names((), ("bad", "good"))
     data, inputs = write_data(folder / "data", task.modality, target, names)
     common = {"epochs": 2.0, "batch_size": 4, "optimizer": "sgd", "best": None}
     content = {

@@ -11,8 +11,10 @@ import pytest
 from made_up_data import make_case
 from run_helpers import quick_run
 from test_recipe_shipped import complaints
-from throw_away_target import Counts
+from throw_away_target import Counts, Tallies
 
+from hf_finetune.doctor.check_suite import check_suites, run_check
+from hf_finetune.doctor.two_processes import TWO_PROCESSES
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate_run import evaluate
@@ -26,16 +28,29 @@ from hf_finetune.tasks import MODALITIES, TASKS
 
 
 @pytest.fixture(scope="module")
-def counts():
-    """Register a kind of labels, and remove it afterwards."""
-    TARGETS.add(Counts())
-    yield TARGETS["counts"]
-    TARGETS.remove("counts")
+def register():
+    """Return the function that registers a kind of labels, and remove them afterwards."""
+    added = []
+
+    def add(kind):
+        TARGETS.add(kind)
+        added.append(kind.name)
+        return kind
+
+    yield add
+    for name in added:
+        TARGETS.remove(name)
+
+
+@pytest.fixture(scope="module", params=[Counts, Tallies], ids=lambda kind: kind.name)
+def kind(request, register):
+    """Register a kind of labels: one of numbers, and one of neither classes nor numbers."""
+    return register(request.param())
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory, counts):
-    return make_case(tmp_path_factory.mktemp("counts"), next(iter(TASKS.values())), counts)
+def case(tmp_path_factory, kind):
+    return make_case(tmp_path_factory.mktemp(kind.name), next(iter(TASKS.values())), kind)
 
 
 @pytest.fixture(scope="module")
@@ -43,39 +58,51 @@ def finished(tmp_path_factory, case):
     return quick_run(case.recipe, tmp_path_factory.mktemp("run") / "run")
 
 
-def test_the_recipe_knows_a_new_kind_of_labels(case):
+def test_the_recipe_knows_a_new_kind_of_labels(kind, case):
     schema = json_schema()
-    assert case.recipe.data.target == "counts"
+    assert case.recipe.data.target == kind.name
     assert [*complaints(case.recipe.model_dump(mode="json"), schema, schema)] == []
     content = case.recipe.model_dump(mode="json")
-    content["data"]["target"] = "count"
-    with pytest.raises(InputError, match=r"or 'counts'\. Got 'count'\. Nearest: 'counts'\."):
+    content["data"]["target"] = f"{kind.name}s"
+    with pytest.raises(InputError, match=rf"or '\w+'\. Got '{kind.name}s'\. Nearest: '{kind.name}'\."):
         parse_recipe(content)
 
 
-def test_a_new_kind_of_labels_is_planned_and_trained(case, finished):
+def test_a_new_kind_of_labels_is_planned_and_trained(kind, case, finished):
     assert [stage.name for stage in plan(case.recipe).plan.stages] == ["head", "all"]
     first, last = (finished.metrics["stages"][index]["validation"]["loss"] for index in (0, -1))
     assert math.isfinite(first) and math.isfinite(last)
-    assert [*finished.metrics["test"]][:1] == ["deviance"]
+    assert [*finished.metrics["test"]][:1] == [kind.default_metrics[0]]
 
 
-def test_a_new_kind_of_labels_is_evaluated_and_predicted(case, finished):
+def test_a_new_kind_of_labels_is_evaluated_and_predicted(kind, case, finished):
+    metric = kind.default_metrics[0]
     again = evaluate(finished.folder)
-    assert again.target == "counts"
-    assert again.metrics["deviance"] == pytest.approx(finished.metrics["test"]["deviance"])
+    assert again.target == kind.name
+    assert again.metrics[metric] == pytest.approx(finished.metrics["test"][metric])
     stored = read_predictions(finished.folder / "predictions.parquet")
-    assert stored.target == "counts"
+    assert stored.target == kind.name
+    assert stored.labels.tolist() == again.labels.tolist()
     assert stored.scores == pytest.approx(again.scores)
     (prediction,) = predict(finished.folder, case.inputs[:1])
-    assert prediction.error is None and prediction.label > 0
+    assert prediction.error is None
+    assert prediction.label > 0 if kind.is_numeric else set(prediction.label) <= {"x"}
     (pair,) = compare_runs([finished.folder, finished.folder])
-    assert pair.differences[0].metric == "deviance"
+    assert pair.differences[0].metric == metric
 
 
-def test_a_new_kind_of_labels_is_reported(finished):
-    assert "deviance" in write_report(finished.folder).read_text(encoding="utf-8")
-    assert "deviance" in (finished.folder / "model" / "README.md").read_text(encoding="utf-8")
+def test_a_new_kind_of_labels_is_reported(kind, finished):
+    metric = kind.default_metrics[0]
+    assert metric in write_report(finished.folder).read_text(encoding="utf-8")
+    assert metric in (finished.folder / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_new_kind_of_labels_passes_the_doctor(case, tmp_path):
+    (suite,) = check_suites(case.recipe, tmp_path)
+    results = [run_check(check, tmp_path) for check in suite.checks]
+    # the second process of that check does not import the kind of labels
+    failed = [result for result in results if result.state == "fail" and result.name != TWO_PROCESSES]
+    assert failed == []
 
 
 def test_a_new_kind_of_labels_refuses_settings_of_another_loss(case):
@@ -88,6 +115,7 @@ def test_a_new_kind_of_labels_refuses_settings_of_another_loss(case):
     assert {problem.place for problem in refused.value.problems} == {
         *("evaluation.calibrate", "stages[0].fit", "stages[1].balance", "stages[1].teacher"),
     }
+    assert not any("ridge for" in str(problem) for problem in refused.value.problems)
 
 
 def test_a_new_modality_passes_the_conformance_suite():

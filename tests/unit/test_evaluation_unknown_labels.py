@@ -8,8 +8,8 @@ from hf_finetune.evaluation.intervals import intervals, statistic
 from hf_finetune.evaluation.metrics import compute_metrics, defined_metrics, metric_for
 from hf_finetune.evaluation.predictions import read_predictions, write_predictions
 from hf_finetune.evaluation.thresholds import fit_thresholds
-from hf_finetune.report.confident_errors import _wrong
 from hf_finetune.report.tables import class_rows
+from hf_finetune.targets import TARGETS
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.training.linear_fit import assign_folds, fit_linear
@@ -91,7 +91,7 @@ def test_predictions_are_written_and_read_with_them(tmp_path):
 def test_the_report_counts_no_mistake_for_them(tmp_path):
     write_predictions(tmp_path / "p.parquet", list(map(str, range(40))), PARTLY, SCORES, "multi_label", NAMES)
     found = read_predictions(tmp_path / "p.parquet")
-    wrong, _ = _wrong(found, (SCORES >= 0.5).astype(int))
+    wrong, _ = TARGETS[found.target].mistakes(found.labels, found.scores, (SCORES >= 0.5).astype(int))
     np.testing.assert_array_equal(wrong, ((SCORES >= 0.5) != LABELS)[...].__and__(~HIDDEN).any(axis=1))
     rows = class_rows(found, {"splits": {}})
     assert [row.test for row in rows] == [int(np.nansum(column)) for column in PARTLY.T]
