@@ -225,7 +225,10 @@ def evaluate_command(
     model: ModelArgument,
     data: Annotated[str | None, typer.Option(help="Labeled data; default: the data of the run.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split; default: test (with --data also validation or train).")
+        str | None,
+        typer.Option(
+            help="Split; default: test; with --data, the first of test, validation and train that exists."
+        ),
     ] = None,
     column: Annotated[
         list[str] | None,

@@ -23,7 +23,7 @@ class TaskColumns:
 
     Attributes:
         name: Name of the task.
-        target: Kind of labels of the task.
+        target: Label type of the task.
         labels: Half-open range of label columns: one for a class index or a continuous target, or one per class for
             multi-hot labels.
         logits: Half-open range of logit columns.
@@ -60,7 +60,7 @@ def task_columns(tasks: Mapping[str, tuple[TargetName, int]]) -> tuple[TaskColum
     """Assign consecutive label and logit columns to the tasks, in their order.
 
     Args:
-        tasks: Kind of labels and number of classes (1 for regression) of each task, by name.
+        tasks: Label type and number of classes (1 for regression) of each task, by name.
 
     Returns:
         Columns of each task, in the order of ``tasks``.

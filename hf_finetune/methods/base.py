@@ -34,7 +34,7 @@ class TaskLabels:
 
     Attributes:
         name: Name of the task; empty in a single-task recipe.
-        target: Kind of the labels.
+        target: Label type.
         label_names: Names of the classes.
         labels: Label of each training example.
         per_epoch: Number of examples of the task in an epoch.
@@ -138,7 +138,7 @@ class Method:
         """Return the loss function of the labels; None for the default of the target.
 
         Args:
-            target: Kind of the labels; empty for labels of several tasks.
+            target: Label type; empty for labels of several tasks.
             label_smoothing: Fraction of each label that is distributed over all classes, in [0, 1).
         """
         return None
@@ -172,7 +172,7 @@ class Method:
 
         Args:
             loss: Loss function so far.
-            target: Kind of the labels; empty for labels of several tasks.
+            target: Label type; empty for labels of several tasks.
         """
         return loss
 

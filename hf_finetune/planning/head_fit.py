@@ -57,7 +57,7 @@ def resolve_head_fits(
     Args:
         stages: Stages of a recipe.
         layout: Parameters and layer groups of the model.
-        target: Kind of the labels; ``regression`` selects ridge regression, any other logistic regression.
+        target: Label type; ``regression`` selects ridge regression, any other logistic regression.
         examples: Number of training examples; None if it is not known.
         is_single_task: Whether the model has a single task.
 

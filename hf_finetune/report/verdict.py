@@ -50,7 +50,7 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
     Args:
         metrics: Content of ``metrics.json``, or its section for one task of a multi-task run.
         name: Name of the primary metric.
-        target: Kind of the labels: ``single_label``, ``multi_label`` or ``regression``; None takes it from the
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``; None takes it from the
             metrics.
 
     Returns:
@@ -139,7 +139,7 @@ def baseline_name(name: str, target: str | None) -> str:
 
     Args:
         name: Name of the baseline, one of ``BASELINES``.
-        target: Kind of the labels; None if it is not known, or for several tasks.
+        target: Label type; None if it is not known, or for several tasks.
     """
     if target is None:
         names = ("majority-class (or mean) baseline", "logistic (or ridge) regression on frozen features")

@@ -1,6 +1,7 @@
 """Interface of the label types, and their registry.
 
-Code outside this folder asks a target for a property or calls one of its methods; it never compares its name.
+A label type is called target in code and in the recipe field ``data.target``, as in scikit-learn. Code outside this
+folder asks a target for a property or calls one of its methods; it never compares its name.
 """
 
 from abc import ABC, abstractmethod
@@ -219,7 +220,7 @@ class Target(ABC):
         return known
 
 
-TARGETS: Registry[Target] = Registry("kind of labels")
+TARGETS: Registry[Target] = Registry("label type")
 """All label types, by name."""
 
 

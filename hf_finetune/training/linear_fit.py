@@ -84,7 +84,7 @@ def fit_linear(
         labels: Single-label: class indices [examples], or probability of each class times the weight of the example
             [examples, classes]. Multi-label: zeros and ones [examples, classes], nan where unknown. Regression:
             continuous targets [examples].
-        target: Kind of the labels.
+        target: Label type.
         classes: Number of classes; 1 for regression.
         strengths: Strengths to choose from, in ascending order; without ``folds`` the first one is used.
         folds: Fold number of each example [examples], from ``assign_folds``; None skips the cross-validation.
@@ -125,7 +125,7 @@ def assign_folds(
 
     Args:
         labels: Class indices, lists of class indices, or regression targets (which are not stratified).
-        target: Kind of the labels.
+        target: Label type.
         versions: Number of augmented versions of each example; all examples of the first version come first.
         seed: Seed of the assignment.
         groups: Group number of each example; empty if every example is its own group.
@@ -158,7 +158,7 @@ def fit_best(
     Args:
         features: Features [examples, features] by the name of their kind; of equal losses the first kind is selected.
         labels: Labels as in ``fit_linear``.
-        target: Kind of the labels.
+        target: Label type.
         classes: Number of classes; 1 for regression.
         folds: Fold number of each example, from ``assign_folds``.
 
@@ -178,7 +178,7 @@ def fit_metadata(fit: LinearFit, target: TargetName) -> dict[str, Any]:
 
     Args:
         fit: HeadFitResult head.
-        target: Kind of the labels.
+        target: Label type.
 
     Returns:
         ``method``, the chosen ``C`` (``alpha`` of a ridge regression) and ``cross_validation``, the held-out loss of

@@ -1,4 +1,4 @@
-"""A modality, a task and a kind of labels outside the package work once they are registered."""
+"""A modality, a task and a label type outside the package work once they are registered."""
 
 import math
 import os
@@ -27,7 +27,7 @@ from hf_finetune.tasks import MODALITIES, TASKS
 
 @pytest.fixture(scope="module")
 def counts():
-    """Register a kind of labels, and remove it afterwards."""
+    """Register a label type, and remove it afterwards."""
     TARGETS.add(Counts())
     yield TARGETS["counts"]
     TARGETS.remove("counts")

@@ -1,4 +1,4 @@
-"""A kind of labels outside the package: counts, with a Poisson loss and its own metric."""
+"""A label type outside the package: counts, with a Poisson loss and its own metric."""
 
 import numpy as np
 from torch.nn import functional
