@@ -27,6 +27,8 @@ CHOICES = {part.__name__: part.base() for part in leaf_parts() if issubclass(par
 UNIONS = {base.__name__: base for base in CHOICES.values()}
 """Union class by its name."""
 SHORTHANDS = {part.__name__: part.shorthand for part in (*leaf_parts(), *CHOICES.values())}
+BROADCAST_VALUES = {"SpeedSpec": "auto"}
+"""Value that can be written in place of the fields of a part, and then applies to all of them."""
 REPEATS = {
     "StrategySpec": "StageSpec",
     "SharedDataSpec": "DataSpec",
@@ -206,8 +208,8 @@ def values_of(spec: Mapping[str, Any], anchors: Mapping[str, str]) -> Iterator[s
     """Yield the forms of the values of a field: literal values, a type with its bounds, or a link to fields."""
     if "$ref" in spec:
         name = REFERENCE.findall(spec["$ref"])[0]
-        if SHORTHANDS[name]:
-            yield f"`{SHORTHANDS[name]}`"
+        if value := SHORTHANDS[name] or BROADCAST_VALUES.get(name):
+            yield f"`{value}`"
         yield f"[{LINK_TEXTS.get(name, 'fields')}](#{anchors[name]})"
     elif forms := spec.get("anyOf") or spec.get("oneOf"):
         for form in forms:

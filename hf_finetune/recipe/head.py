@@ -50,8 +50,8 @@ class HeadSpec(Choice):
         description="Pooling of the tokens of a text, or of the positions of an image: auto = the one that suits "
         "the checkpoint (docs/rates.md); own = the architecture's; cls = the first token (Devlin et "
         "al. 2019); mean = the mean (Reimers & Gurevych 2019); attention = a mean with learned "
-        "weights (Ilse et al. 2018); null = auto if no stage sets lr and further conditions hold, "
-        "which are listed below, else own; for texts, solvers and "
+        "weights (Ilse et al. 2018); null = auto if no stage sets lr and the conditions below the "
+        "table hold, else own; for texts, solvers and "
         "strategy features choose it by cross-validation.",
     )
 
