@@ -181,7 +181,7 @@ def preview_command(
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Show augmented versions of some training examples, without training."""
+    """Show views (augmented versions) of some training examples, without training."""
     from hf_finetune.cli.display import quiet_libraries
 
     loaded = _load(recipe, overrides, trust_remote_code)

@@ -92,7 +92,7 @@ class MultiTaskDataset(Dataset):
             set_epoch(dataset, epoch)
 
     def cycling(self, views: int) -> "MultiTaskDataset":
-        """Return the same examples with augmentation that cycles through ``views`` versions."""
+        """Return the same examples with augmentation that cycles through ``views`` views."""
         return self.over([cycle(dataset, views) for dataset in self.datasets])
 
     def over(self, datasets: Sequence[Any]) -> "MultiTaskDataset":

@@ -58,7 +58,7 @@ class OptimizerSpec(Part):
 
 
 class RatesSpec(Part):
-    """Discriminative learning rates: one for the head, and one or a range for the layer groups below it."""
+    """Learning rate of the head, and one or a range for the layer groups below it."""
 
     broadcasts_value = True
 

@@ -130,8 +130,7 @@ def _multi_task_verdict(metrics: Mapping[str, Any]) -> str:
 
 
 def _baseline(name: str, target: str | None) -> str:
-    article = "the " if name == "majority" else ""
-    return f"{article}{baseline_name(name, target)}"
+    return f"the {baseline_name(name, target)}"
 
 
 def baseline_name(name: str, target: str | None) -> str:
@@ -142,11 +141,11 @@ def baseline_name(name: str, target: str | None) -> str:
         target: Label type; None if it is not known, or for several tasks.
     """
     if target is None:
-        names = ("majority-class (or mean) baseline", "logistic (or ridge) regression on frozen features")
+        names = ("majority-class (or mean) baseline", "linear probe (logistic or ridge regression)")
     elif TARGETS[target].has_classes:
-        names = ("majority-class baseline", "logistic regression on frozen features")
+        names = ("majority-class baseline", "linear probe (logistic regression)")
     else:
-        names = ("mean baseline", "ridge regression on frozen features")
+        names = ("mean baseline", "linear probe (ridge regression)")
     return names[BASELINES.index(name)]
 
 

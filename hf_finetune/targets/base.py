@@ -211,11 +211,15 @@ class Target(ABC):
         """
 
     def label_weights(self, labels: "torch.Tensor", known: "torch.Tensor") -> "torch.Tensor":
-        """Return the weight of each label in the loss, [batch] or [batch, classes].
+        """Return the weight of each label in the loss; the loss of a step is divided by their sum.
 
         Args:
             labels: Labels of the batch.
             known: Mask of the valid labels, of the shape of ``labels``.
+
+        Returns:
+            Weights [batch] or [batch, classes], with the example weights and without class weights; or a mask, which
+            counts as 0 and 1.
         """
         return known
 

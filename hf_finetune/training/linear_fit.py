@@ -116,22 +116,22 @@ def fit_linear(
 
 
 def assign_folds(
-    labels: Sequence[Any], target: TargetName, versions: int, seed: int, groups: Sequence[int] = ()
+    labels: Sequence[Any], target: TargetName, views: int, seed: int, groups: Sequence[int] = ()
 ) -> np.ndarray:
     """Assign examples to ``FOLDS`` stratified folds.
 
-    All versions of an example, and all examples of a group, are in the same fold. A group is stratified by the class of
+    All views of an example, and all examples of a group, are in the same fold. A group is stratified by the class of
     its first example. A single group cannot be divided, so the groups are then ignored.
 
     Args:
         labels: Class indices, lists of class indices, or regression targets (which are not stratified).
         target: Label type.
-        versions: Number of augmented versions of each example; all examples of the first version come first.
+        views: Number of views of each example; the first views of all examples come first.
         seed: Seed of the assignment.
         groups: Group number of each example; empty if every example is its own group.
 
     Returns:
-        Fold numbers [examples x versions], from 0.
+        Fold numbers [examples x views], from 0.
     """
     strata: Any = np.zeros(len(labels), dtype=np.int64)
     if TARGETS[target].has_classes:
@@ -143,7 +143,7 @@ def assign_folds(
     order = np.lexsort((np.random.default_rng(seed).random(len(first)), strata[first]))
     folds = np.empty(len(first), dtype=np.int64)
     folds[order] = np.arange(len(first)) % FOLDS
-    return np.tile(folds[members], versions)
+    return np.tile(folds[members], views)
 
 
 def fit_best(
