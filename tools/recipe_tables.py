@@ -22,11 +22,13 @@ from hf_finetune.tasks import TASKS
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "recipe.md", ROOT / "README.md"
 TASKS_TABLE = re.compile(r"^<!-- tasks -->\n.*?^<!-- end -->$", re.M | re.S)
-CHOICES = {part.__name__: part.base() for part in leaf_parts() if issubclass(part, Choice)}
-"""Union class of each ``Choice`` subclass. The table of the union class has the fields of all subclasses."""
-UNIONS = {base.__name__: base for base in CHOICES.values()}
-"""Union class by its name."""
+CHOICES = {part.__name__: part.union() for part in leaf_parts() if issubclass(part, Choice)}
+"""Union of each option. The table of a union has the fields of all its options."""
+UNIONS = {union.__name__: union for union in CHOICES.values()}
+"""Union by its name."""
 SHORTHANDS = {part.__name__: part.shorthand for part in (*leaf_parts(), *CHOICES.values())}
+BROADCAST_VALUES = {"SpeedSpec": "auto"}
+"""Value that can be written in place of the fields of a part, and then applies to all of them."""
 REPEATS = {
     "StrategySpec": "StageSpec",
     "SharedDataSpec": "DataSpec",
@@ -69,18 +71,18 @@ BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 
 
 def documented_parts() -> dict[str, Any]:
-    """Return the JSON Schema of each part with all of its fields; that of a union class instead of its subclasses."""
-    names = {name: base.__name__ for name, base in CHOICES.items()}
+    """Return the JSON Schema of each part with all of its fields; that of a union instead of its options."""
+    names = {name: union.__name__ for name, union in CHOICES.items()}
     text = REFERENCE.sub(lambda match: names.get(match[0], match[0]), json.dumps(json_schema()))
     schema = json.loads(text)
     # a part with a shorthand has two forms
     all_parts = {name: part.get("anyOf", [part])[-1] for name, part in schema["$defs"].items()}
-    choices = {base.__name__: choice_fields(base, all_parts) for base in CHOICES.values()}
+    unions = {union.__name__: union_fields(union, all_parts) for union in CHOICES.values()}
     recipes = {
         "Recipe": recipe_fields(SingleTaskRecipe, schema),
         "MultiTaskRecipe": recipe_fields(MultiTaskRecipe, schema),
     }
-    return recipes | {name: all_parts[name] for name in all_parts.keys() - CHOICES.keys()} | choices
+    return recipes | {name: all_parts[name] for name in all_parts.keys() - CHOICES.keys()} | unions
 
 
 def recipe_fields(recipe: type[Recipe], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,16 +93,16 @@ def recipe_fields(recipe: type[Recipe], schema: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def choice_fields(base: type[Choice], all_parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON Schema of a part that has the fields of all subclasses of a union class."""
-    options, discriminator = base.options(), base.model_fields[base.discriminator]
+def union_fields(union: type[Choice], all_parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a part that has the fields of all options of a union."""
+    options, discriminator = union.options(), union.model_fields[union.discriminator]
     schemas = [all_parts[option.__name__] for option in options.values()]
     fields: dict[str, Any] = {}
     for name, spec in (field for schema in schemas for field in schema["properties"].items()):
-        names = base.options_with_field(name)
-        if name == base.discriminator:
+        names = union.options_with_field(name)
+        if name == union.discriminator:
             default = {} if discriminator.is_required() else {"default": discriminator.default}
-            fields[name] = {"enum": names, "description": base.meaning(), **default}
+            fields[name] = {"enum": names, "description": union.meaning(), **default}
         elif names == [*options]:
             fields[name] = spec
         else:
@@ -155,10 +157,10 @@ def has_values_table(name: str) -> bool:
 
 def values_table(name: str) -> str:
     """Return the table of the values that select the fields of a part as Markdown, between its markers."""
-    base = UNIONS[name]
-    rows = [f"| `{base.discriminator}` | meaning |", "|---|---|"]
-    for value, option in base.options().items():
-        description = str(option.model_fields[base.discriminator].description)
+    union = UNIONS[name]
+    rows = [f"| `{union.discriminator}` | meaning |", "|---|---|"]
+    for value, option in union.options().items():
+        description = str(option.model_fields[union.discriminator].description)
         rows.append(f"| `{value}` | {meaning_of({'description': description})} |")
     return "\n".join([f"<!-- values: {name} -->", "", *rows, "", "<!-- end -->"])
 
@@ -206,8 +208,8 @@ def values_of(spec: Mapping[str, Any], anchors: Mapping[str, str]) -> Iterator[s
     """Yield the forms of the values of a field: literal values, a type with its bounds, or a link to fields."""
     if "$ref" in spec:
         name = REFERENCE.findall(spec["$ref"])[0]
-        if SHORTHANDS[name]:
-            yield f"`{SHORTHANDS[name]}`"
+        if value := SHORTHANDS[name] or BROADCAST_VALUES.get(name):
+            yield f"`{value}`"
         yield f"[{LINK_TEXTS.get(name, 'fields')}](#{anchors[name]})"
     elif forms := spec.get("anyOf") or spec.get("oneOf"):
         for form in forms:

@@ -1,1 +1,1 @@
-"""Measured effect of each option of a recipe: real data with and without it, over several seeds."""
+"""Measured effects of settings of a recipe: real data with and without it, over several seeds."""

@@ -10,12 +10,11 @@ from benchmarks.inputs import LITE0, MINILM
 from benchmarks.kit import data
 from hf_finetune.recipe.schedule import ScheduleSpec
 
-__all__ = ["GROUPS", "WITHOUT", "Group", "recipe_of"]
+__all__ = ["GROUPS", "Group", "recipe_of"]
 
 Content = dict[str, Any]
 Changes = Mapping[str, Any]
 
-WITHOUT = "without"
 HELD_OUT: Content = {"validation": 0.15, "test": 0, "stratify": True}
 BATCH: Content = {"batch_size": 32, "best": None}
 
@@ -158,7 +157,7 @@ def _with_validation(base: Content) -> Content:
 
 
 BALANCES: dict[str, Changes] = {
-    WITHOUT: {},
+    "balance: none": {},
     "balance: class_weights": {"stage.balance": "class_weights"},
     "balance: effective_number": {"stage.balance": "effective_number"},
     "balance: sampler": {"stage.balance": "sampler"},
@@ -176,33 +175,35 @@ RATES: dict[str, Changes] = {
 }
 # A cosine head learns nothing at the learning rate of the others; 0.03 was better than 0.01 (seed 5, dishes).
 HEADS: dict[str, Changes] = {
-    "head: linear": {},
-    "head: {type: mlp, hidden: [512]}": {"model.head": {"type": "mlp", "hidden": [512]}},
-    "head: cosine, lr: 0.03": {"model.head": "cosine", "stage.lr": 0.03},
-    "head: {pool: attention}": {"model.head": {"pool": "attention"}},
+    "model: {head: linear}": {},
+    "model: {head: {type: mlp, hidden: [512]}}": {"model.head": {"type": "mlp", "hidden": [512]}},
+    "model: {head: cosine}, lr: 0.03": {"model.head": "cosine", "stage.lr": 0.03},
+    "model: {head: {pool: attention}}": {"model.head": {"pool": "attention"}},
 }
 TEXT_HEADS: dict[str, Changes] = {
     **HEADS,
-    "head: {pool: cls}": {"model.head": {"pool": "cls"}},
-    "head: {pool: mean}": {"model.head": {"pool": "mean"}},
+    "model: {head: {pool: cls}}": {"model.head": {"pool": "cls"}},
+    "model: {head: {pool: mean}}": {"model.head": {"pool": "mean"}},
 }
 IMAGE_AUGMENTS: dict[str, Changes] = {
-    "augment: none": {"data.augment": "none"},
+    "data: {augment: none}": {"data.augment": "none"},
     **{
-        f"augment: {name}": {"data.augment": name}
+        f"data: {{augment: {name}}}": {"data.augment": name}
         for name in ("light", "standard", "strong", "seeds", "trivial", "randaugment")
     },
-    "augment: {preset: standard, erase: 0.25}": {"data.augment": {"preset": "standard", "erase": 0.25}},
-    "augment: {transforms: [RandomHorizontalFlip, {name: RandomRotation, args: {degrees: 15}}]}": {
+    "data: {augment: {preset: standard, erase: 0.25}}": {
+        "data.augment": {"preset": "standard", "erase": 0.25}
+    },
+    "data: {augment: {transforms: [RandomHorizontalFlip, {name: RandomRotation, args: {degrees: 15}}]}}": {
         "data.augment": {
             "transforms": ["RandomHorizontalFlip", {"name": "RandomRotation", "args": {"degrees": 15}}]
         }
     },
 }
 TEXT_AUGMENTS: dict[str, Changes] = {
-    WITHOUT: {},
-    "augment: {mask: 0.15}": {"data.augment": {"mask": 0.15}},
-    "augment: {drop: 0.1}": {"data.augment": {"drop": 0.1}},
+    "data: {augment: none}": {},
+    "data: {augment: {mask: 0.15}}": {"data.augment": {"mask": 0.15}},
+    "data: {augment: {drop: 0.1}}": {"data.augment": {"drop": 0.1}},
 }
 
 OF_STAGES: dict[str, Changes] = {
@@ -210,19 +211,19 @@ OF_STAGES: dict[str, Changes] = {
     "weight_decay: 0.1": {"stage.weight_decay": 0.1},
     "label_smoothing: 0.1": {"stage.label_smoothing": 0.1},
     "regularize: {gradient_noise: 1e-8}": {"stage.regularize": {"gradient_noise": 1e-8}},
-    "dropout: 0.3": {"model.dropout": 0.3},
+    "model: {dropout: 0.3}": {"model.dropout": 0.3},
 }
 IMAGE_REGULAR: dict[str, Changes] = {
-    WITHOUT: {},
+    "the common recipe": {},
     **OF_STAGES,
     "regularize: {l1: 0.01}": {"stage.regularize": {"l1": 0.01}},
     "regularize: {l2_sp: 1.0}": {"stage.regularize": {"l2_sp": 1.0}},
-    "drop_path: 0.2": {"model.drop_path": 0.2},
+    "model: {drop_path: 0.2}": {"model.drop_path": 0.2},
     "regularize: {mixup: 0.2}": {"stage.regularize": {"mixup": 0.2}},
     "regularize: {cutmix: 1.0}": {"stage.regularize": {"cutmix": 1.0}},
 }
 TEXT_REGULAR: dict[str, Changes] = {
-    WITHOUT: {},
+    "the common recipe": {},
     **OF_STAGES,
     # 20 times the strengths of the images, because the learning rates are 20 times smaller.
     "regularize: {l1: 0.2}": {"stage.regularize": {"l1": 0.2}},
@@ -242,30 +243,34 @@ FEATURES: dict[str, Changes] = {
 }
 # The weights of coral and dann were set by the size of their loss term on seed 0, not by accuracy.
 IMAGE_DOMAIN: dict[str, Changes] = {
-    WITHOUT: {},
-    "method: continue_pretraining": {
+    "domain_adaptation: null": {},
+    "domain_adaptation: {method: continue_pretraining, epochs: 5, source: true}": {
         "domain_adaptation": {
             **{"target": "{data}-unlabelled", "method": "continue_pretraining"},
             **{"epochs": 5, "lr": 5e-5, "source": True},
         }
     },
-    "method: coral": {
+    "domain_adaptation: {method: coral, weight: 1000.0}": {
         "domain_adaptation": {"target": "{data}-unlabelled", "method": "coral", "weight": 1000.0}
     },
-    "method: dann": {"domain_adaptation": {"target": "{data}-unlabelled", "method": "dann", "weight": 0.1}},
+    "domain_adaptation: {method: dann, weight: 0.1}": {
+        "domain_adaptation": {"target": "{data}-unlabelled", "method": "dann", "weight": 0.1}
+    },
 }
 TEXT_DOMAIN: dict[str, Changes] = {
-    WITHOUT: {},
-    "method: continue_pretraining": {
+    "domain_adaptation: null": {},
+    "domain_adaptation: {method: continue_pretraining, epochs: 2}": {
         "domain_adaptation": {
             **{"target": "{data}-unlabelled", "method": "continue_pretraining"},
             **{"epochs": 2, "lr": 5e-5},
         }
     },
-    "method: coral": {
+    "domain_adaptation: {method: coral, weight: 30000.0}": {
         "domain_adaptation": {"target": "{data}-unlabelled", "method": "coral", "weight": 30_000.0}
     },
-    "method: dann": {"domain_adaptation": {"target": "{data}-unlabelled", "method": "dann", "weight": 0.1}},
+    "domain_adaptation: {method: dann, weight: 0.1}": {
+        "domain_adaptation": {"target": "{data}-unlabelled", "method": "dann", "weight": 0.1}
+    },
 }
 STYLE_TASK: Content = {
     "task": "image-classification",
@@ -355,9 +360,9 @@ GROUPS: dict[str, Group] = {
         _with_validation(_text_all(5)),  # so that there is something to choose from
         CHOOSING,
     ),
-    "features-dishes": Group("Frozen features", "dishes; stage: head", data.dishes, IMAGE_HEAD, FEATURES),
+    "features-dishes": Group("Strategy features", "dishes; stage: head", data.dishes, IMAGE_HEAD, FEATURES),
     "features-reviews": Group(
-        "Frozen features", "1,000 reviews; stage: head", data.reviews, TEXT_HEAD, FEATURES
+        "Strategy features", "1,000 reviews; stage: head", data.reviews, TEXT_HEAD, FEATURES
     ),
     "domain-dishes": Group(
         "Domain adaptation",

@@ -83,7 +83,7 @@ def digest_of(name: str, setting: str, seed: int) -> str:
 def _machine(lanes: int) -> str:
     each = len(shares(lanes)[0])
     cores = f"{each} CPU core{'s' if each > 1 else ''}"
-    return cores if lanes == 1 else f"{cores} each, {lanes} runs at a time"
+    return cores if lanes == 1 else f"{cores} per run, {lanes} runs in parallel"
 
 
 def _equal_classes(labels: np.ndarray) -> tuple[float, ...]:

@@ -10,36 +10,39 @@ from benchmarks.small.sets import SETS
 
 __all__ = ["render"]
 
-HEAD = """# Small datasets: results of the default recipes
+HEAD = """# Small datasets: results of the recipes for your own data
 
 Two shipped recipes were trained on five real datasets of fewer than 500 examples: `image/vit-folder` with
 EfficientNet-lite0, and `text/reviews-csv` with all-MiniLM-L6-v2 ([commands](../examples/README.md)). Both first fit the
-head by logistic regression on frozen features, and then train layers.
+head by logistic regression on frozen features, and then train the head and the last layer groups with `train: auto`.
 
-The defaults that depend on the architecture (depth, learning rate, pooling) were chosen on the validation splits. One
-of them was reconsidered after a look at a test split: a first choice for MiniLM (1e-4, the architecture's own pooling)
-reached 0.667 on *kitchen* (one seed), compared with 0.771 for frozen features. The choice was then revised by the
-validation results.
+The defaults that depend on the architecture (trained layers, learning rate, pooling) were chosen on the validation
+splits. One of them was reconsidered after a look at a test split: a first choice for MiniLM (1e-4, the architecture's
+own pooling) reached 0.667 on *kitchen* (one seed), compared with 0.771 for the linear probe. The choice was then
+revised by the validation results.
 
 `python -m benchmarks.small measure` builds the datasets from their packages (needs `apt-get`), runs all experiments and
-writes this page; [benchmarks/results/small.json](../benchmarks/results/small.json) has the raw data. The test split of
-each class is chosen by the hashes of the content, independently of the seed. The seed determines the validation split
-and all other randomness.
+writes this page; [benchmarks/results/small.json](../benchmarks/results/small.json) has the raw data. In each
+class, the test examples are chosen by the hashes of their content, independently of the seed. The seed determines the
+validation split and all other randomness.
 """
 ON_TEST = """## Test splits
 
-Accuracy of the unchanged recipes, compared with the linear probe of the report: means over {seeds}. *difference* has a
-95 % confidence interval (paired bootstrap over seeds and test examples, 2,000 samples).
+Accuracy of the recipes, unchanged except for the checkpoint, compared with the linear probe of the report: means over
+{seeds}. *difference* has a 95 % confidence interval (paired bootstrap over seeds and test examples, 2,000 samples).
 """
 ON_VALIDATION = """## Validation splits
 
-Each row is a setting of the last stage: trained layers, learning rate, pooling. Per dataset (number of seeds in
-brackets) and on average (*mean*), the values are the accuracy at the best epoch of the stage, minus that of the fitted
-head at its start. Only seeds for which all settings were run are included.
+Each row is a setting of the last stage (trained layers, learning rate) and of the head (pooling). Only seeds for which
+all settings were run are included.
 
-- *kept*: accuracy of the better of the two, which a run keeps; mean over the datasets.
-- *loss*: cross-entropy at the best epoch, minus that at the start; mean over the datasets.
-- *time*: duration of a whole run, relative to the first row (one core, two runs in parallel).
+- Per dataset (number of seeds in brackets) and on average (*mean*): change of the accuracy from the fitted head, with
+  which the stage starts, to the best epoch of the stage. Rows with different pooling start with different fitted heads;
+  to compare them, use *kept*.
+- *kept*: accuracy of the weights that a run keeps, which are the better of fitted head and best epoch; mean over the
+  datasets.
+- *loss*: change of the cross-entropy from the fitted head to the best epoch; mean over the datasets.
+- *time*: duration of a whole run, relative to the first row of the table (one core, two runs in parallel).
 """
 
 

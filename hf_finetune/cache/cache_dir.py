@@ -23,7 +23,7 @@ UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Cached rows of one version of a dataset, in one folder per part.
+    """Cached rows of one view of a dataset, in one folder per part.
 
     Attributes:
         name: Name of its folders, without the suffix for the range of a part.

@@ -19,7 +19,7 @@ class CachedExamples(Dataset):
 
     Args:
         examples: Examples from which the cached rows were computed.
-        versions: Cached rows of each augmented version.
+        views: Cached rows of each view.
         rows: Row index of each example; None if it equals the index of the example.
         keeps_inputs: Whether examples also contain the original model inputs (tokens, attention mask).
     """
@@ -27,27 +27,27 @@ class CachedExamples(Dataset):
     def __init__(
         self,
         examples: Any,
-        versions: Sequence[VersionRows],
+        views: Sequence[VersionRows],
         rows: Sequence[int] | None = None,
         *,
         keeps_inputs: bool,
     ):
         self.examples = examples
-        self.versions = list(versions)
+        self.views = list(views)
         self.rows = rows
         self.keeps_inputs = keeps_inputs
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Select the augmented version for an epoch, both of the cached rows and of the tokens of augmented texts."""
-        self.view = epoch % len(self.versions)
+        """Select the view for an epoch, both of the cached rows and of the tokens of augmented texts."""
+        self.view = epoch % len(self.views)
         set_epoch(self.examples, self.view)
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        *values, label = self.versions[self.view][index if self.rows is None else self.rows[index]]
+        *values, label = self.views[self.view][index if self.rows is None else self.rows[index]]
         example = dict(self.examples[index]) if self.keeps_inputs else {"labels": label}
         return {**example, PREFIX: tuple(values)}
 

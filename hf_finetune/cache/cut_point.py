@@ -1,4 +1,20 @@
-"""Find the cut point at which a model's frozen prefix ends, by recording forward passes of two batches."""
+"""Find the cut point of a model, where its frozen prefix ends, by recording forward passes of two batches.
+
+Terms:
+
+- The *prefix* is the frozen modules that are computed before the first trained layer, and whose outputs are cached.
+- The *boundary* is the first module after the prefix. It is computed in each forward pass.
+- The *keys* are the positions or names of those arguments of the boundary that the prefix computes. Other arguments,
+  such as an attention mask, are computed in each forward pass.
+- A *cut point* is a boundary with its keys, the shapes of these arguments, and the modules of the prefix.
+- A *probe* is a small batch whose forward pass is recorded. There are two probes, with different numbers of examples
+  and tokens: a dimension that differs in the same way depends on the batch.
+- The *calls* of a probe record this forward pass: the *events* are the begin and the end of each module's call.
+
+Example: a stage trains the last layer of a BERT with three layers, its pooler and its classifier. The prefix is
+``bert.embeddings``, ``bert.encoder.layer.0`` and ``bert.encoder.layer.1``. The boundary is ``bert.encoder.layer.2``.
+The only key is 0: the first argument of the boundary, the hidden states ``[examples, tokens, hidden]``.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -140,12 +156,17 @@ class _OpenCall:
 def _candidate_boundaries(
     model: nn.Module, trainable: Collection[str], calls: Calls
 ) -> tuple[list[str], list[str]]:
-    """Return the candidate boundaries: the modules that are being computed when the first trained layer is called.
+    """Return the candidate boundaries: the modules whose call has not ended when the first trained layer is called.
+
+    In the example of the module docstring, the first trained layer is ``bert.encoder.layer.2.attention.self.query``.
+    Before it, frozen layers were computed inside ``bert`` and ``bert.encoder``, but not inside
+    ``bert.encoder.layer.2``. The outer candidates are ``bert.encoder.layer.2``, ``bert.encoder`` and ``bert``. The
+    inner candidates are ``attention``, ``attention.self`` and ``attention.self.query`` in ``bert.encoder.layer.2``.
 
     Returns:
-        Outer candidates, from the inside out: the first is the outermost module that computes no frozen layer before
-        the first trained one, followed by the modules that contain it. Inner candidates, from the outside in: the
-        modules inside the first outer candidate.
+        Outer candidates: the largest module in which no frozen layer was computed before, then the modules that
+        contain it, each inside the next. Inner candidates: the modules inside the first outer candidate, each inside
+        the previous one.
     """
     trained_layers = {name.rpartition(".")[0] for name in trainable}
     open_calls = _open_calls_at_first(trained_layers, model, calls)

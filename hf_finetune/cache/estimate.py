@@ -24,7 +24,7 @@ class CacheEstimate:
     Attributes:
         boundary: Name of the first module that is computed; empty if nothing will be cached.
         reason: Reason why nothing will be cached; empty if something will be.
-        example_bytes: Bytes per version of an example in fp32, not counting its tokens.
+        example_bytes: Bytes per view of an example in fp32, not counting its tokens.
         token_bytes: Bytes per token of an example.
     """
 

@@ -74,7 +74,7 @@ def share_texts(
         autocast: Half-precision dtype of the forward passes; None for full precision.
 
     Returns:
-        The rows; None if no other part of the run needs them, if there are several versions of each text, or if the
+        The rows; None if no other part of the run needs them, if there are several views of each text, or if the
         stage trains more than the head.
     """
     texts = settings.texts

@@ -1,4 +1,4 @@
-"""Augmented versions of each example in the prefix cache: how many, and whether that saves time."""
+"""Views (augmented versions) of each example in the prefix cache: how many, and whether that saves time."""
 
 from math import ceil
 
@@ -7,20 +7,20 @@ from hf_finetune.cache.writer import RowCost
 __all__ = ["choose_views", "reason_not_to_cache", "saved_seconds"]
 
 SHORT_TRAINING_EPOCHS = 10
-"""Number of epochs up to which two versions of each example do as well as a new version in each epoch."""
+"""Number of epochs up to which two views of each example do as well as a new view in each epoch."""
 
 
 def choose_views(epochs: float, *, augmented: bool) -> int:
-    """Return the number of augmented versions of each training example to cache.
+    """Return the number of views of each training example to cache.
 
     Measured with EfficientNet-lite0 on the dishes data at 160 pixels, head only: the test accuracy (mean of 15 runs)
-    after 4, 10, 15 and 20 epochs was 0.743, 0.740, 0.750 and 0.761 with a new version in each epoch; 0.735, 0.728,
-    0.729 and 0.729 with 1 version; 0.751, 0.737, 0.742 and 0.757 with 2 versions; 0.741, 0.747, 0.755 and 0.756 with
-    3 versions. So two versions are enough for few epochs and three for many; more cost more than they gain.
+    after 4, 10, 15 and 20 epochs was 0.743, 0.740, 0.750 and 0.761 with a new view in each epoch; 0.735, 0.728,
+    0.729 and 0.729 with 1 view; 0.751, 0.737, 0.742 and 0.757 with 2 views; 0.741, 0.747, 0.755 and 0.756 with
+    3 views. So two views are enough for few epochs and three for many; more cost more than they gain.
 
     Args:
         epochs: Epochs of the stage.
-        augmented: Whether the versions of an example differ.
+        augmented: Whether the views of an example differ.
     """
     if not augmented:
         return 1
@@ -28,16 +28,16 @@ def choose_views(epochs: float, *, augmented: bool) -> int:
 
 
 def reason_not_to_cache(views: int, epochs: float | None) -> str:
-    """Return why caching so many versions for so many epochs cannot pay off.
+    """Return why caching so many views for so many epochs cannot pay off.
 
     Args:
-        views: Number of augmented versions of each training example.
+        views: Number of views of each training example.
         epochs: Epochs of the stage; None if caching need not pay off.
 
     Returns:
         The reason; empty if caching may pay off, or need not.
     """
-    return "" if epochs is None or views < epochs else "each cached version would be used only once"
+    return "" if epochs is None or views < epochs else "each cached view would be used only once"
 
 
 def saved_seconds(cost: RowCost, epochs: float, views: int) -> float:

@@ -30,7 +30,7 @@ __all__ = ["Collate", "PrefixWriter", "RowCost", "Version", "VersionRows", "part
 logger = logging.getLogger(__name__)
 
 MAX_PARTS = 16
-"""Maximum number of parts of a version: processes compute them in parallel, and a killed one loses only one part."""
+"""Maximum number of parts of a view: processes compute them in parallel, and a killed one loses only one part."""
 MIN_BATCHES_PER_PART = 8
 """Minimum number of batches in a part."""
 TIMED_BATCHES = 3
@@ -44,12 +44,12 @@ Row = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Version:
-    """One augmented version of a dataset.
+    """View of a dataset: all its examples in one augmented version, or the unaugmented ones of a held-out split.
 
     Attributes:
-        examples: Dataset; ``set_epoch`` selects the version if there are several.
-        name: Name of the version's cache entry.
-        view: Index of the version.
+        examples: Dataset; ``set_epoch`` selects the view if there are several.
+        name: Name of the view's cache entry.
+        view: Index of the view.
     """
 
     examples: Any
@@ -75,10 +75,10 @@ class RowCost:
 
 
 class VersionRows:
-    """Rows of a version, read from the files of its parts.
+    """Rows of a view, read from the files of its parts.
 
     Args:
-        stores: Parts of the version, in order.
+        stores: Parts of the view, in order.
         column: Index of the only value to return from each row, along with the label; None returns the whole row.
     """
 
@@ -133,7 +133,7 @@ class PrefixWriter:
     size_limit: int
 
     def incomplete_versions(self, versions: Sequence[Version]) -> list[Version]:
-        """Return the versions of which at least one part is missing."""
+        """Return the views of which at least one part is missing."""
         return [
             version for version in versions if not all(folder.exists() for folder, _ in self._parts(version))
         ]
@@ -178,7 +178,7 @@ class PrefixWriter:
 
         Args:
             needed: Bytes of the new rows.
-            versions: Versions that are not removed; the complete ones count towards the size limit.
+            versions: Views that are not removed; the complete ones count towards the size limit.
 
         Raises:
             CacheUnavailableError: If the new rows exceed the size limit or the free disk space.
@@ -203,7 +203,7 @@ class PrefixWriter:
         """Compute and write one share of the missing parts.
 
         Args:
-            versions: Versions to complete.
+            versions: Views to complete.
             share: Index of this share, from 0.
             shares: Number of shares, one for each process that computes in parallel.
 
@@ -220,13 +220,13 @@ class PrefixWriter:
                 self._read_or_write_part(version, folder, part)
 
     def read(self, version: Version) -> VersionRows:
-        """Return the rows of a version; a part that is missing or damaged is computed again."""
+        """Return the rows of a view; a part that is missing or damaged is computed again."""
         return VersionRows(
             [self._read_or_write_part(version, folder, part) for folder, part in self._parts(version)]
         )
 
     def open(self, version: Version) -> VersionRows | None:
-        """Return the rows of a version without computing any; None if a part is missing or damaged."""
+        """Return the rows of a view without computing any; None if a part is missing or damaged."""
         try:
             return VersionRows([RowStore(folder) for folder, _ in self._parts(version)])
         except ValueError:

@@ -181,7 +181,7 @@ def preview_command(
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Show augmented versions of some training examples, without training."""
+    """Show views (augmented versions) of some training examples, without training."""
     from hf_finetune.cli.display import quiet_libraries
 
     loaded = _load(recipe, overrides, trust_remote_code)
@@ -225,7 +225,10 @@ def evaluate_command(
     model: ModelArgument,
     data: Annotated[str | None, typer.Option(help="Labeled data; default: the data of the run.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split; default: test (with --data also validation or train).")
+        str | None,
+        typer.Option(
+            help="Split; default: test; with --data, the first of test, validation and train that exists."
+        ),
     ] = None,
     column: Annotated[
         list[str] | None,

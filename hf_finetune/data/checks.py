@@ -101,7 +101,7 @@ def check_class_counts(
 
     Args:
         table: Training split before it is divided.
-        target: Kind of labels.
+        target: Label type.
         label_names: Class names in the order of their indices.
         fractions: Fraction of each split that will be taken from train, by split name.
 
@@ -184,7 +184,7 @@ def check_labels(
 
     Args:
         tables: Table of each final split.
-        target: Kind of labels.
+        target: Label type.
         label_names: Class names in the order of their indices.
 
     Returns:

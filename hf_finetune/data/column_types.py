@@ -192,7 +192,7 @@ def infer_label_types(
         labels: Labels of each split; None is a missing label.
         ids: Example ids of each split.
         untyped_splits: Names of the splits whose files are untyped.
-        requested: Kind of labels to read; ``auto`` infers it.
+        requested: Label type to read; ``auto`` infers it.
         decimal: Decimal mark; None infers it.
         skip: Whether a non-numeric label among numbers becomes missing instead of a problem.
         known: Classes of the model that will be evaluated; empty before training.

@@ -154,7 +154,7 @@ def count_labels(
     Args:
         batches: Micro-batches of this process, each with ``labels``.
         gather: Function that gathers a scalar tensor from every process.
-        target: Kind of labels.
+        target: Label type.
 
     Returns:
         Scalar tensor; at least the smallest positive number of its dtype if the weights are floats.

@@ -45,7 +45,7 @@ def load_for_evaluation(
     Args:
         path: As for ``prepare_data``.
         modality: Kind of input.
-        target: Kind of labels of the model.
+        target: Label type of the model.
         label_names: Classes of the model in the order of their indices.
         columns: As for ``prepare_data``.
         split: train, validation or test. None selects test if it is labeled, else validation, else train.

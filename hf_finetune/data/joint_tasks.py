@@ -23,7 +23,7 @@ class TaskColumns:
 
     Attributes:
         name: Name of the task.
-        target: Kind of labels of the task.
+        target: Label type of the task.
         labels: Half-open range of label columns: one for a class index or a continuous target, or one per class for
             multi-hot labels.
         logits: Half-open range of logit columns.
@@ -60,7 +60,7 @@ def task_columns(tasks: Mapping[str, tuple[TargetName, int]]) -> tuple[TaskColum
     """Assign consecutive label and logit columns to the tasks, in their order.
 
     Args:
-        tasks: Kind of labels and number of classes (1 for regression) of each task, by name.
+        tasks: Label type and number of classes (1 for regression) of each task, by name.
 
     Returns:
         Columns of each task, in the order of ``tasks``.
@@ -97,7 +97,7 @@ class MultiTaskDataset(Dataset):
             set_epoch(dataset, epoch)
 
     def cycling(self, views: int) -> "MultiTaskDataset":
-        """Return the same examples with augmentation that cycles through ``views`` versions."""
+        """Return the same examples with augmentation that cycles through ``views`` views."""
         return self.over([cycle(dataset, views) for dataset in self.datasets])
 
     def over(self, datasets: Sequence[Any]) -> "MultiTaskDataset":

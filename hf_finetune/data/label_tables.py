@@ -38,7 +38,7 @@ def parse_labels(
         tables: Table of each split, with the raw cells of the label columns as labels.
         form: Label format declared by the recipe.
         columns: Columns that are used.
-        requested: Kind of labels to read; ``auto`` infers it.
+        requested: Label type to read; ``auto`` infers it.
         known: Classes of a trained model; None if the classes are those of the data.
 
     Returns:
@@ -84,7 +84,7 @@ def infer_table_labels(
         tables: Table of each split, with the raw cells of the label columns as labels.
         form: Label format declared by the recipe.
         untyped_splits: Names of the splits whose files are untyped.
-        requested: Kind of labels to read; ``auto`` infers it.
+        requested: Label type to read; ``auto`` infers it.
         decimal: Decimal mark; None infers it.
         skip: Whether a non-numeric label among numbers becomes missing instead of an error.
         known: Classes of a trained model; empty before training.

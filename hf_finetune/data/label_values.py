@@ -33,7 +33,7 @@ def read_values(
         ids: Example ids of each split, for messages.
         form: Label format declared by the recipe.
         declared: Class names declared by the type of the column.
-        requested: Kind of labels to read; ``auto`` infers it.
+        requested: Label type to read; ``auto`` infers it.
         known: Classes of a trained model, used to name the positions of lists with one value per class.
 
     Returns:

@@ -67,7 +67,7 @@ def read_label_vectors(
     Args:
         vectors: Label vectors of all splits.
         ids: Example ids of each split, for messages.
-        requested: Kind of labels to read; ``auto`` infers it.
+        requested: Label type to read; ``auto`` infers it.
 
     Returns:
         The labels, and problems.

@@ -30,7 +30,7 @@ class PairedExamples(torch.utils.data.Dataset):
         self._orders: dict[tuple[int, int], list[int]] = {}
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, on which the pairs and the augmented versions of both domains depend."""
+        """Set the epoch, on which the pairs and the views of both domains depend."""
         self.epoch = epoch
         self._orders = {}
         set_epoch(self.source, epoch)

@@ -72,7 +72,7 @@ class LabeledData:
         train: Training split.
         validation: Validation split. None if the data has none and none was requested.
         test: Test split. None if the data has none and none was requested.
-        target: Kind of label: single-label, multi-label or regression.
+        target: Label type: single-label, multi-label or regression.
         label_names: Class names in index order. ``("label",)`` for regression.
         notes: Messages to the user on what was inferred, created and skipped, one sentence each.
         fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data on any machine.
@@ -128,7 +128,7 @@ def prepare_data(
         revision: Branch, tag or commit of a Hub dataset.
         columns: Column names by role: image, text, text_pair, label, weight, group, split. Missing roles are
             inferred. ``label`` may also be a list of names, or the fields of ``data.columns.label``.
-        target: Kind of label to read, or ``auto`` to infer it.
+        target: Label type to read, or ``auto`` to infer it.
         validation: Fraction of train for a validation split if the data has none, in [0, 1). 0 creates none.
         test: Fraction of train for a test split, likewise. ``validation + test`` must be below 1.
         stratify: Whether created splits are stratified by class.

@@ -77,7 +77,7 @@ def limit_tables(tables: Mapping[str, Table], target: TargetName, limit: int, se
 
     Args:
         tables: Splits with encoded labels.
-        target: Kind of labels.
+        target: Label type.
         limit: Maximum number of examples of each split.
         seed: Seed of the random choice of rows.
     """

@@ -93,7 +93,7 @@ class Table:
 
         Args:
             labels: Encoded label of each row.
-            target: Kind of label.
+            target: Label type.
             label_names: Class names in index order.
         """
         feature = TARGETS[target].feature(label_names)

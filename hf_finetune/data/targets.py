@@ -27,7 +27,7 @@ class Targets:
     """Encoded labels of every split.
 
     Attributes:
-        target: Kind of label: single-label, multi-label or regression.
+        target: Label type: single-label, multi-label or regression.
         label_names: Class names in index order. ``("label",)`` for regression.
         labels: For each split, a class index, a sorted list of class indices, or a float per example.
         notes: Messages to the user on how labels were interpreted.
@@ -45,13 +45,13 @@ def resolve_targets(
     declared: Sequence[str] | None,
     requested: TargetName | Literal["auto"],
 ) -> tuple[Targets | None, list[Problem]]:
-    """Determine the kind of label, and encode the labels.
+    """Determine the label type, and encode the labels.
 
     Args:
         values: Labels of each split, as returned by ``read_labels``.
         ids: Name of each example, for the messages.
         declared: Class names in index order, if the data declares them.
-        requested: Kind of label, or ``auto`` to infer it.
+        requested: Label type, or ``auto`` to infer it.
 
     Returns:
         The targets and no problems, or None and all problems.
@@ -80,7 +80,7 @@ def encode_known(
         split: Name of the split, for the messages.
         values: Labels, as returned by ``read_labels``.
         ids: Name of each example, for the messages.
-        target: Kind of label of the model.
+        target: Label type of the model.
         label_names: Class names of the model in index order.
 
     Returns:
@@ -141,7 +141,7 @@ def _infer_target(
     place: str = "data.target",
     repair: str = "Remove it, or set it to auto.",
 ) -> tuple[Kind, LabelSummary, list[Problem]]:
-    """Return the kind of label, requested or inferred; the types of the labels; and problems if they do not fit."""
+    """Return the label type, requested or inferred; the types of the labels; and problems if they do not fit."""
     labels = summarize_labels(present)
     kind = requested_target(requested) or next(
         (kind for kind in TARGETS.values() if kind.recognizes(labels)), TARGETS[ASSUMED_TARGET]

@@ -192,7 +192,7 @@ def _metric_problem(name: str, target: TargetName, settings: MetricSettings) -> 
     if find_metric(name, settings, target):
         return None
     repair = suggest_metric(name, target, settings)
-    return Problem("--metric", f"must be a metric for {target} labels", repr(name), repair)
+    return Problem("--metric", f"must be a metric for the label type {target}", repr(name), repair)
 
 
 @dataclass(frozen=True)

@@ -278,14 +278,14 @@ def metric_problem(
         return Problem(place, f"must be '{score}:' followed by a class of the data", repr(name), suggestion)
     known = _plain(name) in ALIASES or find_metric(_plain(name), settings) is not None
     if name in COST_METRICS or (known and name not in _AMBIGUOUS_NAMES):
-        return Problem(place, f"must be a metric for {target} labels", repr(name), suggestion)
+        return Problem(place, f"must be a metric for the label type {target}", repr(name), suggestion)
     if not trust_remote_code:
-        rule = f"must be a metric of this package for {target} labels unless {FLAG} is given"
+        rule = f"must be a metric of this package for the label type {target} unless {FLAG} is given"
         return Problem(place, rule, repr(name), _remote_code_hint(name, suggestion))
     try:
         _LOADED_METRICS[name] = _load(name)
     except OSError:  # there is no such metric, or the Hub cannot be reached
-        rule = f"must be a metric for {target} labels, or one that evaluate.load finds locally or on the Hub"
+        rule = f"must be a metric for the label type {target}, or one that evaluate.load finds locally or on the Hub"
         return Problem(place, rule, repr(name), suggestion)
     except Exception as error:  # The script may raise anything while it is imported.
         return Problem(place, "cannot be loaded by evaluate.load", repr(name), f"{cause_of(error)}.")
@@ -327,7 +327,7 @@ def _definition_problem(
     metric = find_metric(name, settings, target)
     if metric is None:
         known = ", ".join(map(repr, defined_metrics(target, settings)))
-        rule = f"must be a metric for {target} labels"
+        rule = f"must be a metric for the label type {target}"
         return Problem(place, rule, repr(name), f"Known: {known}.")
     classes = len(settings.label_names)
     if name not in known_metrics() and 0 < classes < metric.min_classes:

@@ -64,8 +64,8 @@ def known_metrics(target: TargetName | None = None) -> dict[str, Metric]:
     Args:
         target: Label type; None for all types.
     """
-    kinds = TARGETS.values() if target is None else (TARGETS[target],)
-    return {metric.name: metric for kind in kinds for metric in kind.metrics}
+    label_types = TARGETS.values() if target is None else (TARGETS[target],)
+    return {metric.name: metric for label_type in label_types for metric in label_type.metrics}
 
 
 def find_metric(
@@ -78,9 +78,13 @@ def find_metric(
         settings: Classes and costs, for the metrics that need them.
         target: Label type that it must be defined for; None for any.
     """
-    kinds = list(TARGETS.values()) if target is None else [TARGETS[target]]
-    listed = (metric for kind in kinds for metric in kind.metrics if metric.name == name)
-    parsed = (metric for kind in kinds if (metric := kind.named_metric(name, settings)) is not None)
+    label_types = list(TARGETS.values()) if target is None else [TARGETS[target]]
+    listed = (metric for label_type in label_types for metric in label_type.metrics if metric.name == name)
+    parsed = (
+        metric
+        for label_type in label_types
+        if (metric := label_type.named_metric(name, settings)) is not None
+    )
     return next(listed, None) or next(parsed, None)
 
 

@@ -219,7 +219,7 @@ Views = Annotated[
     BeforeValidator(_views),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
 ]
-"""Number of augmented versions of each example (views), or ``auto``."""
+"""Number of views (augmented versions) of each example, or ``auto``."""
 Workers = Annotated[
     int | str,
     BeforeValidator(_workers),

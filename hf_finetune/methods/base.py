@@ -1,6 +1,6 @@
 """Interface of the methods, the optional additions to the training of a stage.
 
-The Trainer calls the hooks of all methods of a stage in their order, and refers to none of them by name.
+The Trainer calls the hooks of all methods of a stage in their order, and its class refers to none of them by name.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class TaskLabels:
 
     Attributes:
         name: Name of the task; empty in a single-task recipe.
-        target: Kind of the labels.
+        target: Label type.
         label_names: Names of the classes.
         labels: Label of each training example.
         per_epoch: Number of examples of the task in an epoch.
@@ -79,7 +79,7 @@ class Method:
 
     Attributes:
         rules: Fields of the recipe that belong to the method, and its requirements.
-        compiles: Whether ``torch.compile`` may be used with ``speed.compile: auto``.
+        compiles: Whether ``speed.compile: auto`` may choose ``torch.compile`` for a stage with the method.
     """
 
     rules: ClassVar[MethodRules] = MethodRules()
@@ -108,7 +108,9 @@ class Method:
         return None
 
     def prepare(self, model: PreTrainedModel, train: Any, collate: Collate, seed: int) -> tuple[Any, Collate]:
-        """Return training examples and collate function, once the execution mode of the stage is known.
+        """Return training examples and collate function.
+
+        Called after precision, memory format and prefix cache of the stage were chosen.
 
         Args:
             model: Model to train, in its final memory format.
@@ -138,7 +140,7 @@ class Method:
         """Return the loss function of the labels; None for the default of the target.
 
         Args:
-            target: Kind of the labels; empty for labels of several tasks.
+            target: Label type; empty for labels of several tasks.
             label_smoothing: Fraction of each label that is distributed over all classes, in [0, 1).
         """
         return None
@@ -172,7 +174,7 @@ class Method:
 
         Args:
             loss: Loss function so far.
-            target: Kind of the labels; empty for labels of several tasks.
+            target: Label type; empty for labels of several tasks.
         """
         return loss
 
@@ -198,10 +200,15 @@ class Method:
         return inputs
 
     def evaluate(self, evaluation: Callable[[], EvalLoopOutput]) -> EvalLoopOutput:
-        """Return the evaluation of the model after at least one optimizer step.
+        """Evaluate the model; not called before the first optimizer step.
+
+        A method may evaluate other weights too, such as their average.
 
         Args:
-            evaluation: Function that evaluates the model as it is.
+            evaluation: Function that evaluates the model with its current weights.
+
+        Returns:
+            The evaluation that counts.
         """
         return evaluation()
 

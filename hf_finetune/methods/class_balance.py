@@ -350,12 +350,12 @@ class BalancedSampler(Sampler[int]):
 def label_problems(
     stage: StageSettings, place: str, target: str, label_names: Sequence[str]
 ) -> list[Problem]:
-    """Return the problems of label smoothing and class balance of a stage for the type of the labels.
+    """Return the problems of label smoothing and class balance of a stage for the label type.
 
     Args:
         stage: Stage or strategy of a recipe.
         place: Path of the stage in the recipe.
-        target: Kind of the labels.
+        target: Label type.
         label_names: Names of the classes.
 
     Returns:
@@ -369,7 +369,7 @@ def label_problems(
     if method != "none" and not TARGETS[target].has_classes:
         problems.append(Problem(f"{place}.balance", f"must be none for {target} labels", repr(method)))
     elif method != "none" and not TARGETS[target].has_standard_loss:
-        rule = f"must be none for {target} labels, which have a custom loss"
+        rule = f"must be none for the label type {target}, which has its own loss"
         problems.append(Problem(f"{place}.balance", rule, repr(method)))
     elif method == "sampler" and TARGETS[target].has_several_classes:
         repair = (

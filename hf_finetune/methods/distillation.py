@@ -123,7 +123,7 @@ def loss_with_teacher(loss: Loss, teacher: Teacher, target: str) -> Loss:
     Args:
         loss: Loss function of the labels, as ``loss_for`` returns it.
         teacher: Teacher that has predicted the batch; without its logits, only the loss of the labels is used.
-        target: Kind of the labels, as in ``loss_for``.
+        target: Label type, as in ``loss_for``.
     """
 
     def distilled_loss(

@@ -57,7 +57,7 @@ def resolve_head_fits(
     Args:
         stages: Stages of a recipe.
         layout: Parameters and layer groups of the model.
-        target: Kind of the labels, which determines the solver.
+        target: Label type, which determines the solver.
         examples: Number of training examples; None if it is not known.
         is_single_task: Whether the model has a single task.
 

@@ -26,8 +26,8 @@ class AdapterSpec(Choice):
     save: Literal["merged", "adapter", "both"] = Field(
         default="merged",
         description="Result of the run: merged = the model with the adapter merged into its weights; adapter = "
-        "only the adapter, which peft loads on top of the checkpoint; both = both results; adapter and "
-        "both require the linear head.",
+        "only the adapter, which peft loads on top of the checkpoint; both = both results; if "
+        "the head is not linear, only merged is possible.",
     )
 
 

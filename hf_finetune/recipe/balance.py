@@ -49,9 +49,10 @@ class NoBalance(BalanceSpec):
 
 
 class ClassWeights(WithWeights, BalanceSpec):
-    """Multiplies the loss of an example by the weight of its class: weights, or examples / (classes x class size).
+    """Multiplies the loss of an example by the weight of its class: that in balance.weights, or a computed one.
 
-    The latter are scikit-learn's balanced class weights (King & Zeng 2001).
+    Computed weights are n_examples / (n_classes x class size), as scikit-learn's balanced class weights (King & Zeng
+    2001).
     """
 
     method: Literal["class_weights"]
@@ -65,8 +66,8 @@ class EffectiveNumber(BalanceSpec):
         default=0.999,
         ge=0,
         lt=1,
-        description="Weight factor of each additional example of a class, relative to the previous one; 0 = no "
-        "class weights; values close to 1 result in almost the weights of class_weights.",
+        description="Parameter beta of the effective number (no unit); higher values favor rare classes more; 0 = all "
+        "weights equal; values close to 1 result in almost the weights of class_weights.",
     )
 
 

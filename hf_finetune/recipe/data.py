@@ -31,7 +31,8 @@ class ColumnsSpec(RoleFields):
 
     label: LabelColumnSpec | None = Field(
         default=None,
-        description="Column of the labels, a list of columns with one class each, or its fields; null = inferred.",
+        description="Column of the labels; or a list of columns, one per class; or a mapping of the fields below; "
+        "null = inferred.",
     )
     weight: NonEmptyText | None = Field(
         default=None,
@@ -40,12 +41,13 @@ class ColumnsSpec(RoleFields):
     )
     group: NonEmptyText | None = Field(
         default=None,
-        description="Column that identifies the group of each example; alias of data.split.group; null = none.",
+        description="Column that identifies the group of each example; alias of data.split.group: if both are set, "
+        "they must be equal; null = none.",
     )
     split: NonEmptyText | None = Field(
         default="auto",
         description="Column with the name of each example's split; auto = a column that contains only names of "
-        "splits; null = no split column.",
+        "splits, train among them; null = no split column.",
     )
 
 
@@ -122,8 +124,8 @@ class DataSource(Part):
     )
     target: TargetName = Field(
         default="auto",
-        description="Kind of labels: single_label = one class per example; multi_label = any number of classes "
-        "per example; regression = a number; auto = inferred from the label column.",
+        description="Label type, named target as in scikit-learn: single_label = one class per example; multi_label = "
+        "any number of classes per example; regression = a number; auto = inferred from the label column.",
     )
 
 

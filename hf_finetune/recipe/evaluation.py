@@ -44,8 +44,8 @@ class EvaluationSpec(Part):
     )
     calibrate: bool = Field(
         default=False,
-        description="Temperature scaling: whether a temperature is fitted on the validation split and the linear "
-        "head is divided by it, so that plain transformers computes calibrated probabilities.",
+        description="Temperature scaling: whether a temperature is fitted on the validation split, and weights and "
+        "biases of the linear head are divided by it, so that plain transformers computes calibrated probabilities.",
     )
     thresholds: bool = Field(
         default=False,
@@ -68,6 +68,6 @@ class EvaluationSpec(Part):
     )
     linear_probe: Count | None = Field(
         default=10_000,
-        description="Maximum number of training examples for which the baseline on frozen features, a logistic "
-        "regression, is fitted; null = never.",
+        description="Maximum number of training examples for which the linear probe is fitted, a logistic (or ridge) "
+        "regression on frozen features, as a baseline; null = never.",
     )

@@ -21,7 +21,7 @@ POOLING_DESCRIPTIONS = {
     "weightedmean": "the mean over tokens, weighted by position",
     "mean_sqrt_len": "the sum over tokens, divided by the square root of their number",
 }
-"""Descriptions of the poolings of heads and of sentence encoders, for notes and reports."""
+"""Descriptions of poolings, for notes and reports, also of those that only 1_Pooling/config.json names."""
 
 COUNT = {"type": "integer", "minimum": 1}
 
@@ -50,13 +50,14 @@ class HeadSpec(Choice):
         description="Pooling of the tokens of a text, or of the positions of an image: auto = the one that suits "
         "the checkpoint (docs/rates.md); own = the architecture's; cls = the first token (Devlin et "
         "al. 2019); mean = the mean (Reimers & Gurevych 2019); attention = a mean with learned "
-        "weights (Ilse et al. 2018); null = auto if no stage sets lr, else own; frozen features of "
-        "texts choose it by cross-validation.",
+        "weights (Ilse et al. 2018); null = auto if no stage sets lr and the conditions below the "
+        "table hold, else own; for texts, solvers and "
+        "strategy features choose it by cross-validation.",
     )
 
     @property
     def is_plain(self) -> bool:
-        """Whether the head is that of the architecture: linear, with its own pooling."""
+        """Whether the head is that of the architecture: linear, with its own pooling; None counts as that."""
         return False
 
     def with_explicit_pooling(self) -> Self:
@@ -75,7 +76,7 @@ class LinearHead(HeadSpec):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the pooling is the architecture's own."""
+        """Whether the pooling is the architecture's own, or not set."""
         return self.pool in (None, OWN_POOLING)
 
 

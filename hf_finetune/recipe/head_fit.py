@@ -119,17 +119,17 @@ def _solver_field_problems(part: Any, place: str, reason: str) -> Iterator[Probl
 
 
 def head_fit_problems(solver: str, target: str, place: str) -> list[Problem]:
-    """Return the problem of a solver that does not support the type of the labels.
+    """Return the problem of a solver that does not support the label type.
 
     Args:
         solver: ``logistic_regression`` or ``ridge``; empty if the head is not fitted with a solver.
-        target: Type of the labels: ``single_label``, ``multi_label`` or ``regression``.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
         place: Place of the solver in the recipe.
     """
     suitable = TARGETS[target].linear_solver
     if solver and suitable is None:
-        rule = f"must be {GRADIENT} for {target} labels"
+        rule = f"must be {GRADIENT} for the label type {target}"
         return [Problem(place, rule, repr(solver), "No solver supports their loss.")]
     if solver in ("", suitable):
         return []
-    return [Problem(place, f"must be {suitable} for {target} labels", repr(solver))]
+    return [Problem(place, f"must be {suitable} for the label type {target}", repr(solver))]

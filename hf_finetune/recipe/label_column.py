@@ -45,7 +45,7 @@ class LabelColumnSpec(Part):
     empty: Literal["missing", "none"] = Field(
         default="missing",
         description="Meaning of an empty cell if separator is set: missing = a missing label; none = an example "
-        "of no class.",
+        "that belongs to no class.",
     )
     normalize: bool = Field(
         default=False,

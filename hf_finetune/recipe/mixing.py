@@ -23,7 +23,7 @@ class MixingSpec(Choice):
 
 
 class BySize(MixingSpec):
-    """Each example once."""
+    """In proportion to the sizes: each example once per epoch."""
 
     method: Literal["size"] = "size"
 
@@ -35,8 +35,8 @@ class WithTemperature(MixingSpec):
     temperature: float = Field(
         default=2.0,
         ge=1,
-        description="Inverse of the exponent (no unit); 1 = in proportion to the sizes; higher values result in "
-        "more equal fractions.",
+        description="Temperature (no unit): the sizes are raised to the power 1 / temperature; 1 = in proportion to "
+        "the sizes; higher values result in more equal fractions.",
     )
 
     @property

@@ -86,7 +86,7 @@ class TaskSpec(Part):
     metrics: Texts = Field(
         default=(),
         description="Names of the task's metrics, the primary one first; [] = those of the recipe, or the default "
-        "for the kind of labels.",
+        "for the label type.",
     )
 
 

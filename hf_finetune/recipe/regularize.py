@@ -23,17 +23,14 @@ class RegularizeSpec(Part):
         default=0.0,
         ge=0,
         description="L1 strength (no unit), such as 0.001: after each step, moves weights towards 0 by learning "
-        "rate x l1 but not past 0, so that zeros are exact (the proximal step of ISTA, Beck & "
-        "Teboulle 2009); not applied to norms, biases and parameters that the model exempts from "
-        "weight decay; the run prints the number of zeros; 0 = off. Experimental.",
+        "rate x l1 but not past 0 (the proximal step of ISTA, Beck & Teboulle 2009); 0 = off. Experimental.",
     )
     l2_sp: float = Field(
         default=0.0,
         ge=0,
-        description="L2-SP strength (no unit), such as 0.1: after each step, moves the trained weights below the "
-        "head towards those of the checkpoint, to start + (w - start) / (1 + learning rate x l2_sp) "
-        "(Li et al. 2018); weight_decay does not apply to these weights, but still applies to the "
-        "head; no effect on a stage that trains only the head; 0 = off. Experimental.",
+        description="L2-SP strength (no unit), such as 0.1: after each step, moves each trained weight w below "
+        "the head towards the weight w0 of the checkpoint, to w0 + (w - w0) / (1 + learning rate x l2_sp) "
+        "(Li et al. 2018); 0 = off. Experimental.",
     )
     r_drop: float = Field(
         default=0.0,
@@ -46,10 +43,8 @@ class RegularizeSpec(Part):
         default=None,
         gt=0,
         lt=1,
-        description="Decay factor of an exponential moving average of the weights, such as 0.99. Weights and "
-        "average are both evaluated, which doubles the evaluation time; the better one by the metric of best "
-        "is kept (without a metric, the average). Each step: average = d x average + (1 - d) x weights, "
-        "d = min(ema, (1 + step) / (10 + step)) (Polyak & Juditsky 1992); null = off. Experimental.",
+        description="Decay factor of an exponential moving average of the weights, such as 0.99 (Polyak & Juditsky "
+        "1992); null = off. Experimental.",
     )
     mixup: float = Field(
         default=0.0,

@@ -164,7 +164,8 @@ class WarmupStableDecay(ScheduleSpec):
     name: Literal["warmup_stable_decay"]
     decay: Warmup = Field(
         default=0.2,
-        description="Steps of the decay (integer), or fraction of the stage's steps (number below 1).",
+        description="Steps of the decay (integer), or fraction of all steps of the stage, those of the warmup included "
+        "(number below 1).",
     )
     decay_type: Literal["cosine", "linear", "1-sqrt"] = Field(
         default="cosine", description="Curve of the decay (1-sqrt: Hägele et al. 2024)."

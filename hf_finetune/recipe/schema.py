@@ -109,7 +109,7 @@ class Recipe(Part, ABC):
     metrics: Texts = Field(
         default=(),
         description="Names of the metrics; the first one is the primary metric, which selects the best epoch; [] "
-        "= the default for the kind of labels.",
+        "= the default for the label type.",
     )
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="Settings of all evaluations.")
     speed: SpeedSpec = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from hf_finetune.fields.base import PER_GROUP, Part
-from hf_finetune.fields.choice import Choice, alternatives, is_tag
+from hf_finetune.fields.choice import Choice, is_tag, options_of
 from hf_finetune.recipe.schema import SingleTaskRecipe
 
 __all__ = ["descend", "find_part", "format_location", "known_fields", "meaning"]
@@ -41,7 +41,7 @@ def _parts_in(annotation: Any) -> list[type[Part]]:
         for option in (annotation, *get_args(annotation))
     ]
     parts = [option for option in candidates if isinstance(option, type) and issubclass(option, Part)]
-    return [option for part in parts for option in alternatives(part)]
+    return [option for part in parts for option in options_of(part)]
 
 
 def descend(annotation: Any, step: str | int) -> Any:

@@ -18,7 +18,7 @@ class PrefixCacheSpec(Part):
 
     views: Views = Field(
         default="auto",
-        description="Number of augmented versions (views) of each training example, through which epochs cycle; "
+        description="Number of views of each training example, through which epochs cycle; "
         "auto = 1 without augmentation, 2 for up to 10 epochs, else 3; no cache if it does not save time.",
     )
     size_limit: Count = Field(

@@ -52,12 +52,13 @@ class OptimizerSpec(Part):
     )
     args: dict[str, Argument] = Field(
         default_factory=dict,
-        description="Other arguments of the optimizer by name, in its own units, such as {momentum: 0.9}.",
+        description="Other arguments of the optimizer by name, with the values that its class takes, such as "
+        "{momentum: 0.9}.",
     )
 
 
 class RatesSpec(Part):
-    """Discriminative learning rates: one for the head, and one or a range for the layer groups below it."""
+    """Learning rate of the head, and one or a range for the layer groups below it."""
 
     broadcasts_value = True
 
@@ -80,15 +81,18 @@ class StageSettings(Part):
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="Number of epochs, which need not be an integer; null = max_steps is used.",
+        description="Number of epochs, which need not be an integer; null = max_steps is set instead, or a solver "
+        "fits the head (fit); a stage cannot set both.",
     )
     max_steps: Count | None = Field(
-        default=None, description="Number of optimizer steps; null = epochs is used."
+        default=None,
+        description="Number of optimizer steps; null = epochs is set instead, or a solver fits the head (fit).",
     )
     lr: Rates = Field(
         default=None,
         description="Peak learning rate of the head; or {head, backbone}, one for each; null = the default of the "
-        "checkpoint's architecture for adamw (docs/rates.md), which plan and run print.",
+        "checkpoint's architecture (docs/rates.md), which plan and run print; required with an optimizer other than "
+        "adamw.",
     )
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimizer.")
     schedule: Schedules = Field(
@@ -141,8 +145,8 @@ class StageSettings(Part):
     )
     best: BestSpec | None = Field(
         default=BestSpec(),
-        description="Metric that selects the best epoch, or that keeps the initial weights of the stage if no "
-        "epoch is better; null = the last weights are kept.",
+        description="Metric that decides which weights the stage keeps: those of the best epoch, or the initial ones "
+        "if no epoch is better; null = the last weights are kept.",
     )
     carry_optimizer: bool = Field(
         default=False,
@@ -212,16 +216,16 @@ class StrategySpec(Choice, StageSettings, _Strategy):
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="Number of epochs of each stage; null = 1 (20 for classifier sgd), unless max_steps is set.",
+        description="Number of epochs of each stage; null = 1 (20 if classifier is sgd), unless max_steps is set.",
     )
     lr: Rates = Field(
         default=None,
         description="Peak learning rate of the head; or {head, backbone}, one for each; null = the default of the "
-        "checkpoint's architecture for adamw (docs/rates.md), or 0.01 for classifier sgd.",
+        "checkpoint's architecture for adamw (docs/rates.md), or 0.01 if classifier is sgd.",
     )
     optimizer: OptimizerSpec | None = Field(  # type: ignore[assignment]
         default=None,
-        description="Optimizer; null = adamw, or sgd for classifier sgd.",
+        description="Optimizer; null = adamw, or sgd if classifier is sgd.",
     )
 
 
@@ -240,6 +244,6 @@ class Features(StrategySpec):
     name: Literal["features"]
     classifier: Classifier = Field(
         default="logistic_regression",
-        description="Training of the head: sgd = by gradient steps; logistic_regression = by a solver, for "
-        "classes; ridge = by a solver, for regression. Experimental.",
+        description="Training of the head, as fit in a stage: sgd = by gradient steps, with any optimizer; "
+        "logistic_regression = by a solver, for classes; ridge = by a solver, for regression. Experimental.",
     )

@@ -56,7 +56,7 @@ def describe_data(
 
     Args:
         splits: Splits by name; splits that are None are skipped.
-        target: Kind of the labels; without classes none are counted.
+        target: Label type; without classes none are counted.
         label_names: Class names, by class index.
         notes: Sentences on inferred columns, created splits and skipped examples.
     """

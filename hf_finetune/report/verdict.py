@@ -51,7 +51,7 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
     Args:
         metrics: Content of ``metrics.json``, or its section for one task of a multi-task run.
         name: Name of the primary metric.
-        target: Kind of the labels: ``single_label``, ``multi_label`` or ``regression``; None takes it from the
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``; None takes it from the
             metrics.
 
     Returns:
@@ -131,8 +131,7 @@ def _multi_task_verdict(metrics: Mapping[str, Any]) -> str:
 
 
 def _baseline(name: str, target: str | None) -> str:
-    article = "the " if name == "majority" else ""
-    return f"{article}{baseline_name(name, target)}"
+    return f"the {baseline_name(name, target)}"
 
 
 def baseline_name(name: str, target: str | None) -> str:
@@ -140,13 +139,13 @@ def baseline_name(name: str, target: str | None) -> str:
 
     Args:
         name: Name of the baseline, one of ``BASELINES``.
-        target: Kind of the labels; None if it is not known, or for several tasks.
+        target: Label type; None if it is not known, or for several tasks.
     """
     constant, solver = "majority-class (or mean) baseline", "logistic (or ridge) regression"
     if target is not None:
         kind = TARGETS[target]
         constant, solver = kind.constant_baseline, SOLVER_NAMES.get(kind.linear_solver or "", "linear model")
-    return constant if name == "majority" else f"{solver} on frozen features"
+    return constant if name == "majority" else f"linear probe ({solver})"
 
 
 def calibration_verdict(metrics: Mapping[str, Any]) -> str:

@@ -39,8 +39,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-VERSIONS_FOR_HEAD_FIT = 2
-"""Number of augmented versions of each example that a head is fitted on."""
+VIEWS_FOR_HEAD_FIT = 2
+"""Number of views of each example that a head is fitted on."""
 
 
 def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) -> CacheSettings | None:
@@ -80,7 +80,7 @@ def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
 
 
 def has_linear_probe(prepared: PreparedRun) -> bool:
-    """Return whether a linear probe on frozen features also predicts the test split."""
+    """Return whether a linear probe also predicts the test split."""
     max_examples = prepared.recipe.evaluation.linear_probe
     if TARGETS[prepared.data.target].linear_solver is None:
         return False
@@ -121,7 +121,7 @@ def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
 def cached_views(
     recipe: Recipe, spec: PrefixCacheSpec, stage: StageSpec, planned: StagePlan
 ) -> tuple[int, float | None]:
-    """Return the number of cached versions of each example, and the number of epochs over which caching must pay off.
+    """Return the number of cached views of each example, and the number of epochs over which caching must pay off.
 
     Args:
         recipe: Recipe with its stages expanded.
@@ -130,11 +130,11 @@ def cached_views(
         planned: Plan of the stage.
 
     Returns:
-        Number of versions, and of epochs; None for the epochs if the frozen outputs are cached in any case.
+        Number of views, and of epochs; None for the epochs if the frozen outputs are cached in any case.
     """
     epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
     if solver_of(stage):
-        views = spec.views if isinstance(spec.views, int) else VERSIONS_FOR_HEAD_FIT
+        views = spec.views if isinstance(spec.views, int) else VIEWS_FOR_HEAD_FIT
         return views if augmented else 1, None
     views = choose_views(epochs, augmented=augmented)
     if isinstance(spec.views, int):

@@ -96,7 +96,7 @@ def _model_and_example(report: PlanReport) -> ModelAndExample:
         modality.configure(processor, config, recipe.data, built)
     skeleton = build_joint_skeleton(recipe, configs)
     add_recipe_adapter(skeleton, recipe)
-    return skeleton, modality.dummy(processor)
+    return skeleton, modality.synthetic_batch(processor)
 
 
 def _format_estimate(estimate: CacheEstimate, views: int, examples: int | None) -> str:
@@ -107,8 +107,8 @@ def _format_estimate(estimate: CacheEstimate, views: int, examples: int | None) 
     )
     if examples is not None and not estimate.token_bytes:
         size = f"{views * examples * estimate.example_bytes:,} bytes"
-    versions = "" if views == 1 else f"{views} augmented versions of each example, "
-    return f"prefix cache: outputs of all layers before {estimate.boundary}, {versions}{size}; used if it saves time"
+    shown_views = "" if views == 1 else f"{views} views of each example, "
+    return f"prefix cache: outputs of all layers before {estimate.boundary}, {shown_views}{size}; used if it saves time"
 
 
 def estimate_seconds(

@@ -33,19 +33,19 @@ def check_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs)
         InputError: If the model fails on an example, its architecture does not suit ``model.head``, a head to be fitted
             with a solver is not linear, or a layer with an adapter is never called.
     """
-    dummy = prepared.task.modality.dummy(prepared.processor)
-    if reason := head_problem(model, dummy):
+    batch = prepared.task.modality.synthetic_batch(prepared.processor)
+    if reason := head_problem(model, batch):
         raise head_error(model.config, reason)
     first = _first_example(inputs, prepared)
     with uncalled_layers(model) as uncalled:
-        _forward_backward(model, prepared, [dummy])
+        _forward_backward(model, prepared, [batch])
         _forward_backward(model, prepared, [_collated(inputs, prepared, [first])])
         extremes = _extremes(inputs, prepared)
         _forward_backward(
             model, prepared, [_collated(inputs, prepared, [first, *extreme]) for extreme in extremes]
         )
     fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if solver_of(stage)]
-    if fitted and (reason := nonlinear_reason(model, head_names(model), dummy)):
+    if fitted and (reason := nonlinear_reason(model, head_names(model), batch)):
         rule = "must be gradient unless the head is one linear layer"
         repair = f"In this model, {reason}."
         index, stage = fitted[0]
@@ -74,7 +74,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
         return_tensors="pt",
     )
     with torch.no_grad():
-        alone = model.eval()(**prepared.task.modality.dummy(processor)).logits[0].float()
+        alone = model.eval()(**prepared.task.modality.synthetic_batch(processor)).logits[0].float()
         padded = model(**pair).logits[0].float()
     largest = alone.abs().max()
     change = float((padded - alone).abs().max() / largest) if largest > 0 else 0.0

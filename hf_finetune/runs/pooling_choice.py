@@ -118,7 +118,9 @@ def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> Prep
         pooled = prepare_with_data(
             recipe, prepared.data, state.num_processes, trust_remote_code=prepared.trust_remote_code
         )
-        if head_problem(load_pretrained(pooled).model, prepared.task.modality.dummy(prepared.processor)):
+        if head_problem(
+            load_pretrained(pooled).model, prepared.task.modality.synthetic_batch(prepared.processor)
+        ):
             return None
     except InputError:
         return None

@@ -25,19 +25,19 @@ def preview(
     output: Path | None = None,
     *,
     examples: int = 6,
-    versions: int = 5,
+    views: int = 5,
     trust_remote_code: bool = False,
 ) -> Path:
     """Write a contact sheet of augmented training images, or an HTML page of augmented training texts.
 
-    The versions are exactly those of the first epochs of a run, because the seed is the same.
+    The views are exactly those of the first epochs of a run, because the seed is the same.
 
     Args:
         recipe: Recipe of the run. Its checkpoint determines the preprocessing; no weights are read.
         output: File to write; an existing file is replaced. None writes ``preview.png`` or ``preview.html`` in the
             current folder.
         examples: Number of examples of each task.
-        versions: Number of versions of each example.
+        views: Number of views of each example.
         trust_remote_code: Whether code of the checkpoint and of metrics may run.
 
     Returns:
@@ -57,7 +57,7 @@ def preview(
     if not path.parent.is_dir():
         raise InputError(Problem("--output", "must be in an existing folder", repr(str(path))))
     prepared = prepare_run(recipe, start_processes(), trust_remote_code=trust_remote_code)
-    rows = [row for name, task in prepared.tasks.items() for row in _rows(name, task, examples, versions)]
+    rows = [row for name, task in prepared.tasks.items() for row in _rows(name, task, examples, views)]
     sources = dict.fromkeys(Path(task.recipe.data.path).name for task in prepared.tasks.values())
     title = f"Augmented {modality.plural} of {' and '.join(sources)}"
     with atomic_file(path) as partial:
@@ -65,14 +65,14 @@ def preview(
     return path
 
 
-def _rows(task: str, prepared: PreparedRun, examples: int, versions: int) -> list[PreviewRow]:
+def _rows(task: str, prepared: PreparedRun, examples: int, views: int) -> list[PreviewRow]:
     recipe, data = prepared.recipe, prepared.data
     inputs = prepare_inputs(prepared.task, data, prepared.processor, recipe.data, recipe.seed)
     modality = prepared.task.modality
     chosen = pick_diverse_examples(data.train["label"], examples)
     shown: dict[int, list[Any]] = {index: [] for index in chosen}
-    for version in range(versions):
-        set_epoch(inputs.train, version)
+    for epoch in range(views):
+        set_epoch(inputs.train, epoch)
         for index in chosen:
             shown[index].append(modality.preview_inputs(inputs.train[index], prepared.processor))
     rows = []

@@ -134,7 +134,7 @@ def _evaluation_problems(recipe: Recipe, data: LabeledData) -> list[Problem]:
     if evaluation.calibrate and not TARGETS[data.target].has_classes:
         problems.append(Problem("evaluation.calibrate", f"is not supported for {data.target} labels"))
     elif evaluation.calibrate and not TARGETS[data.target].has_standard_loss:
-        rule = f"is not supported for {data.target} labels, which have their own loss"
+        rule = f"is not supported for the label type {data.target}, which has its own loss"
         problems.append(Problem("evaluation.calibrate", rule))
     known = get_available_reporting_integrations()
     for index, name in enumerate(recipe.track):
@@ -172,7 +172,7 @@ def _class_problems(stage: StageSettings, place: str, target: str) -> list[Probl
 def _loss_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
     """Return a problem for each field of a method that replaces the loss, for labels with a custom loss."""
     return [
-        Problem(f"{place}.{field}", f"is not supported for {target} labels, which have their own loss")
+        Problem(f"{place}.{field}", f"is not supported for the label type {target}, which has its own loss")
         for rules in RULES
         if rules.needs_standard_loss
         for field in rules.used(stage)

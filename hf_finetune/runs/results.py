@@ -80,7 +80,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
         if prepared.save_format != "merged":
             with atomic_folder(folder / "adapter") as partial:
                 export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
-        change = merge_adapter(model, prepared.task.modality.dummy(prepared.processor))
+        change = merge_adapter(model, prepared.task.modality.synthetic_batch(prepared.processor))
         logger.info(f"Adapter merged: logits change by at most {change:.1g} of the largest logit.")
     setattr(model.config, COLUMNS, dict(prepared.data.columns))
     _export(model, prepared, folder)
@@ -160,7 +160,7 @@ def _fit_calibration(
     if not prepared.recipe.evaluation.calibrate:
         return result.scores, calibration
     if fold_temperature_into_head(
-        model, head_names(model), temperature, prepared.task.modality.dummy(prepared.processor)
+        model, head_names(model), temperature, prepared.task.modality.synthetic_batch(prepared.processor)
     ):
         calibration["applied"] = "head"
         logger.info(
@@ -352,7 +352,7 @@ def fit_linear_probe_baseline(
     cells = len(prepared.data.train) * len(prepared.data.label_names)
     if TARGETS[prepared.data.target].linear_solver == "logistic_regression" and cells > MAX_PROBE_CELLS:
         logger.info(
-            "No baseline on frozen features: a logistic regression of "
+            "No linear probe: a logistic regression of "
             f"{len(prepared.data.label_names):,} classes on {len(prepared.data.train):,} examples would take too long."
         )
         return None
@@ -380,5 +380,5 @@ def fit_linear_probe_baseline(
             autocast=DTYPES[modes[0].precision],
         )
     except CacheUnavailableError as error:
-        logger.info("No baseline on frozen features: %s.", error)
+        logger.info("No linear probe: %s.", error)
         return None

@@ -83,7 +83,7 @@ def run(
     progress: Callable[[int], None] | None = None,
     trust_remote_code: bool = False,
 ) -> RunResult:
-    """Fine-tune stage by stage, evaluate on the test split, and save.
+    """Fine-tune stage by stage, save the model, and evaluate the saved model on the test split.
 
     Under ``accelerate launch`` every process calls this; the main process writes.
 
@@ -94,7 +94,7 @@ def run(
         allow_changes: Resume with a recipe, data or checkpoint that has changed; the manifest records the changes.
         callbacks: Further callbacks for the Trainer of each stage.
         progress: Callback that receives the number of test examples predicted so far.
-        trust_remote_code: Whether code of checkpoints and metrics may run; a recipe can only declare the need.
+        trust_remote_code: Whether code of checkpoints and metrics may run; a recipe cannot allow it.
 
     Returns:
         The finished run.
@@ -136,7 +136,10 @@ def _run(recipe: Recipe, output_dir: str | Path | None, options: _Options, state
 def _run_locked(
     recipe: Recipe, folder: Path, lock: RunLock, options: _Options, state: PartialState
 ) -> RunResult:
-    """Prepare the run, take its lock, train all stages, evaluate the model and write the results."""
+    """Prepare the run, train all stages, evaluate the model and write the results.
+
+    The lock is taken by ``lock_and_read_manifest`` if the run is resumed, else by ``open_folder``.
+    """
     start_time = perf_counter()
     earlier_manifest = lock_and_read_manifest(folder, lock, state) if options.resume else None
     if earlier_manifest is None:

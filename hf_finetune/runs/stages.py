@@ -118,12 +118,12 @@ def _context(
     folder: Path,
 ) -> StageContext:
     """Return stage, model and labels, from which the methods of the stage are built."""
-    recipe, stage = prepared.recipe, prepared.recipe.stages[index]
+    recipe, spec = prepared.recipe, prepared.recipe.stages[index]
     best = None
-    if stage.best is not None and prepared.data.validation is not None:
-        best = stage.best.metric or prepared.primary_metrics[0]
+    if spec.best is not None and prepared.data.validation is not None:
+        best = spec.best.metric or prepared.primary_metrics[0]
     return StageContext(
-        PlannedStage(stage, prepared.plan.stages[index], (recipe.seed + index) % 2**32),
+        PlannedStage(spec, prepared.plan.stages[index], (recipe.seed + index) % 2**32),
         model,
         task_labels(prepared),
         earlier=recipe.stages[:index],
@@ -147,11 +147,11 @@ def _train_stage(
     callbacks: Sequence[TrainerCallback],
 ) -> Manifest:
     """Train one stage, or resume it, and record its progress in the manifest."""
-    recipe, stage, planned = prepared.recipe, context.stage.spec, context.stage.plan
+    recipe, spec, plan = prepared.recipe, context.stage.spec, context.stage.plan
     resumes = manifest.stages[index].state == "running"
     manifest = manifest.with_stage(index, state="running")
     write_manifest(manifest, folder, state)
-    logger.info(_start_message(index, stage, planned, prepared, resumes))
+    logger.info(_start_message(index, spec, plan, prepared, resumes))
     next_stage = recipe.stages[index + 1] if index + 1 < len(recipe.stages) else None
     keep_optimizer = next_stage is not None and next_stage.carry_optimizer
     start_time = perf_counter()
@@ -160,9 +160,7 @@ def _train_stage(
             context.model,
             context.stage,
             _stage_data(prepared, inputs, state),
-            output=StageOutput(
-                stage_folder(folder, index, stage.name), resumes, keep_optimizer, recipe.track
-            ),
+            output=StageOutput(stage_folder(folder, index, spec.name), resumes, keep_optimizer, recipe.track),
             evaluation=_evaluation(prepared, context),
             execution=ExecutionSettings(recipe.speed, cache),
             methods=build_methods(context, loaded),
@@ -172,14 +170,12 @@ def _train_stage(
         spent = manifest.stages[index].seconds + perf_counter() - start_time
         manifest = manifest.with_stage(index, seconds=round(spent, 3))
         write_manifest(manifest, folder, state)
-    manifest = manifest.with_stage(
-        index, state="done", result=_metrics_entry(planned, result, spent, prepared)
-    )
+    manifest = manifest.with_stage(index, state="done", result=_metrics_entry(plan, result, spent, prepared))
     write_manifest(manifest, folder, state)
     best = context.best_metric
     leading = best or prepared.primary_metrics[0]
     greater = _greater_is_better(leading)
-    for line in result_lines(stage.name, result, best, leading=leading, greater_is_better=greater):
+    for line in result_lines(spec.name, result, best, leading=leading, greater_is_better=greater):
         logger.info(line)
     return manifest
 
@@ -245,14 +241,12 @@ def _keep_top(target: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.
     return torch.as_tensor(pack_top(top_scores), device=logits.device)
 
 
-def _start_message(
-    index: int, stage: StageSpec, planned: StagePlan, prepared: PreparedRun, resumes: bool
-) -> str:
-    size = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
-    number = f"Stage {index + 1} of {len(prepared.recipe.stages)} ({stage.name})"
-    if method := solver_of(stage):
+def _start_message(index: int, spec: StageSpec, plan: StagePlan, prepared: PreparedRun, resumes: bool) -> str:
+    size = f"{plan.trainable_size:,} of {plan.layout.size:,} parameters"
+    number = f"Stage {index + 1} of {len(prepared.recipe.stages)} ({spec.name})"
+    if method := solver_of(spec):
         return f"{number} {'restarts' if resumes else 'starts'}: fitting {size} {FIT_PHRASES[method]}."
-    rates = dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups)
+    rates = dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in plan.groups)
     return (
         f"{number} {'resumes' if resumes else 'starts'}: training {size}, learning rate {', '.join(rates)}."
     )
@@ -266,21 +260,21 @@ def _pooling_entry(prepared: PreparedRun) -> dict[str, Any]:
 
 
 def _greater_is_better(metric: str) -> bool:
-    """Return whether a better model has the greater value of a validation metric; of several tasks ``TASK/METRIC``."""
+    """Return whether higher values of a metric are better; with several tasks, its name is ``TASK/METRIC``."""
     return metric != "loss" and greater_is_better(metric.rpartition("/")[2])
 
 
 def _metrics_entry(
-    planned: StagePlan, result: StageResult, seconds: float, prepared: PreparedRun
+    plan: StagePlan, result: StageResult, seconds: float, prepared: PreparedRun
 ) -> dict[str, Any]:
     return {
-        "name": planned.name,
+        "name": plan.name,
         "epochs": result.epochs,
         "steps": result.steps,
         "best_step": result.best_step,
         "train_seconds": round(seconds, 3),
-        "trainable_parameters": planned.trainable_size,
-        "total_parameters": planned.layout.size,
+        "trainable_parameters": plan.trainable_size,
+        "total_parameters": plan.layout.size,
         "speed": asdict(result.mode),
         "prefix_cache": asdict(result.cache),
         **({} if result.averaged is None else {"averaged": result.averaged}),

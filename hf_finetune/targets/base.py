@@ -1,6 +1,7 @@
 """Interface of the label types, and their registry.
 
-Code outside this folder asks a target for a property or calls one of its methods; it never compares its name.
+A label type is called target in code and in the recipe field ``data.target``, as in scikit-learn. Code outside this
+folder asks a target for a property or calls one of its methods; it never compares its name.
 """
 
 from abc import ABC, abstractmethod
@@ -277,16 +278,20 @@ class Target(ABC):
         """
 
     def label_weights(self, labels: "torch.Tensor", known: "torch.Tensor") -> "torch.Tensor":
-        """Return the weight of each label in the loss, [batch] or [batch, classes].
+        """Return the weight of each label in the loss; the loss of a step is divided by their sum.
 
         Args:
             labels: Labels of the batch.
             known: Mask of the valid labels, of the shape of ``labels``.
+
+        Returns:
+            Weights [batch] or [batch, classes], with the example weights and without class weights; or a mask, which
+            counts as 0 and 1.
         """
         return known
 
 
-TARGETS: Registry[Target] = Registry("kind of labels")
+TARGETS: Registry[Target] = Registry("label type")
 """All label types, by name."""
 
 

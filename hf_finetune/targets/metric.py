@@ -45,9 +45,13 @@ NO_SETTINGS = MetricSettings()
 class Metric:
     """Metric of one label type.
 
-    A confidence interval needs the metric of many resamples. With ``per_example`` or ``resampled``, all are computed at
-    once. Otherwise ``compute`` is called for each resample: a metric that ``takes_weights`` receives as weights the
-    number of times that each example was sampled; any other metric receives the sampled examples, repeated.
+    A confidence interval needs the metric of many resamples of the examples, groups as a whole:
+
+    - With ``per_example`` or ``resampled``, all resamples are computed at once.
+    - With ``takes_weights``, ``compute`` is called for each resample with the original examples, and as weights the
+      number of times that each was drawn.
+    - Otherwise, ``compute`` is called for each resample with the drawn examples; each copy of a group has its own
+      index.
 
     Attributes:
         name: Name in recipes and in metrics.json.

@@ -135,17 +135,17 @@ class DecodedForm(Protocol):
 
 @dataclass(frozen=True)
 class PreviewRow:
-    """Training example with its augmented versions.
+    """Training example with its views (augmented versions).
 
     Attributes:
         label: Label as text.
         original: Example before augmentation.
-        versions: Augmented versions, one for each epoch.
+        views: Views, one for each epoch.
     """
 
     label: str
     original: Any
-    versions: Sequence[Any]
+    views: Sequence[Any]
 
 
 class ExampleError(ValueError):

@@ -39,7 +39,7 @@ class MaskedExamples(SeededExamples):
         super().__init__(_Masked(examples, mask), seed)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, on which the masks and the augmented versions of the examples depend."""
+        """Set the epoch, on which the masks and the views of the examples depend."""
         super().set_epoch(epoch)
         set_epoch(self.dataset.examples, epoch)
 

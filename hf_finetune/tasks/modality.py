@@ -26,6 +26,9 @@ __all__ = ["Modality"]
 class Modality(Presentation):
     """A modality: a kind of model input (image, text), with its columns, preprocessing, checks and pages.
 
+    A *role* is the meaning of a column, such as image or text pair; the columns of a dataset may have any names.
+    ``Presentation`` describes further attributes: ``name``, ``roles``, ``model_inputs``, ``suffixes`` and others.
+
     Attributes:
         is_spatial: Whether an input is a grid of values of a fixed size, as an image is.
         has_tokens: Whether an input is a sequence of token ids of any length.
@@ -85,7 +88,7 @@ class Modality(Presentation):
         return find_columns_by_name(self.roles, features, named, taken)
 
     def unreadable_files(self, place: str, files: Iterable[Any]) -> list[Problem]:
-        """Return a problem for files with examples in a format that cannot be read.
+        """Return a problem for files in a format that must be converted before it can be read, see ``is_unreadable``.
 
         Args:
             place: Location of the problems.
@@ -164,7 +167,7 @@ class Modality(Presentation):
         Raises:
             Exception: Of any class, if a setting has an invalid value.
         """
-        self.dummy(processor)
+        self.synthetic_batch(processor)
 
     def is_default_processor(self, processor: Any) -> bool:
         """Return whether transformers built a default preprocessor because the checkpoint has no files for it."""
@@ -208,7 +211,10 @@ class Modality(Presentation):
         """Return whether two preprocessors make the same model inputs of an example."""
         import torch
 
-        first_input, second_input = self.dummy(first)[self.main_input], self.dummy(second)[self.main_input]
+        first_input, second_input = (
+            self.synthetic_batch(first)[self.main_input],
+            self.synthetic_batch(second)[self.main_input],
+        )
         return first_input.shape == second_input.shape and torch.equal(first_input, second_input)
 
     def pooling_objection(self, model: "nn.Module", pooling: str) -> str | None:
@@ -246,8 +252,8 @@ class Modality(Presentation):
 
         return processed_inputs(splits, self, processor)
 
-    def dummy(self, processor: Any) -> "dict[str, torch.Tensor]":
-        """Return a batch of one dummy example, to test a forward pass."""
+    def synthetic_batch(self, processor: Any) -> "dict[str, torch.Tensor]":
+        """Return model inputs of one synthetic example, to test a forward pass."""
         return self.batch_inputs(processor)(self.tracing_examples()[:1])
 
     def masked(
@@ -272,7 +278,8 @@ class Modality(Presentation):
         """Return how decoded examples are stored, so that each is decoded once; None if that saves nothing.
 
         Args:
-            examples: Examples of a split without augmentation, as ``prepare`` passes them to ``SeededExamples``.
+            examples: Examples of a split in the result of ``prepare``, without augmentation (of ``SeededExamples`` the
+                ``dataset``).
         """
         return None
 
@@ -349,7 +356,7 @@ class Modality(Presentation):
         """
 
     def tracing_examples(self) -> list[Any]:
-        """Return two examples to trace a model with; ``torch.export`` specializes a batch size of 1."""
+        """Return two synthetic examples to trace a model with; ``torch.export`` specializes a batch size of 1."""
         columns = self.synthetic_examples(2, Random(0))
         return [self.pipeline_input({name: columns[name][row] for name in columns}) for row in range(2)]
 

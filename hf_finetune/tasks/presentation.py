@@ -88,7 +88,7 @@ class Presentation(ABC):
         return (".html", ".htm")
 
     def write_preview(self, rows: "Sequence[PreviewRow]", path: Path, title: str, suffix: str) -> None:
-        """Write original examples and their augmented versions to a file.
+        """Write original examples and their views (augmented versions) to a file.
 
         Args:
             rows: Examples as ``preview_example`` and ``preview_inputs`` return them.

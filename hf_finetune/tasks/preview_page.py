@@ -1,4 +1,4 @@
-"""HTML page of original examples and their augmented versions, as texts."""
+"""HTML page of original examples and their views, as texts."""
 
 from collections.abc import Sequence
 from html import escape
@@ -26,10 +26,10 @@ th, td {{ border: 1px solid #ccc; padding: .5em; text-align: left; vertical-alig
 
 
 def text_page(rows: Sequence[PreviewRow], title: str) -> str:
-    """Return an HTML page with a row for each example: label, original, and the versions decoded from tokens."""
-    columns = max((len(row.versions) for row in rows), default=0)
+    """Return an HTML page with a row for each example: label, original, and the views decoded from tokens."""
+    columns = max((len(row.views) for row in rows), default=0)
     headings = ["label", "original", *(f"epoch {number}" for number in range(1, columns + 1))]
-    lines = [[row.label, row.original, *row.versions] for row in rows]
+    lines = [[row.label, row.original, *row.views] for row in rows]
     return PAGE.format(
         title=escape(title),
         headings="".join(f"<th>{escape(heading)}</th>" for heading in headings),

@@ -21,14 +21,14 @@ class SeededExamples(torch.utils.data.Dataset):
     Args:
         dataset: Transformed examples by index.
         seed: Seed of the run.
-        views: Number of augmented versions that epochs cycle through; None for a new version in every epoch.
+        views: Number of views (augmented versions) that epochs cycle through; None for a new view in every epoch.
     """
 
     def __init__(self, dataset: Any, seed: int, views: int | None = None):
         self.dataset, self.seed, self.views, self.epoch = dataset, seed, views, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which selects the augmented versions. Call it before iterating the epoch's data loader."""
+        """Set the epoch, which selects the views. Call it before iterating the epoch's data loader."""
         self.epoch = epoch if self.views is None else epoch % self.views
 
     def over(self, dataset: Any) -> "SeededExamples":
@@ -38,7 +38,7 @@ class SeededExamples(torch.utils.data.Dataset):
         return examples
 
     def cycling(self, views: int) -> "SeededExamples":
-        """Return the same examples, with epochs that cycle through the first ``views`` versions."""
+        """Return the same examples, with epochs that cycle through the first ``views`` views."""
         return SeededExamples(self.dataset, self.seed, views)
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class SeededExamples(torch.utils.data.Dataset):
 
 
 def set_epoch(examples: Any, epoch: int) -> None:
-    """Set the epoch of examples, or of those that a ``Subset`` selects from, if they have several versions."""
+    """Set the epoch of examples, or of those that a ``Subset`` selects from, if they have several views."""
     while isinstance(examples, Subset):
         examples = examples.dataset
     if hasattr(examples, "set_epoch"):
@@ -62,7 +62,7 @@ def set_epoch(examples: Any, epoch: int) -> None:
 
 
 def cycle(examples: Any, views: int) -> Any:
-    """Return examples whose epochs cycle through the first ``views`` versions, if they have several.
+    """Return examples whose epochs cycle through the first ``views`` views, if they have several.
 
     A ``Subset`` is rebuilt on the cycling examples.
     """

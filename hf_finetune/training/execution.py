@@ -31,7 +31,7 @@ __all__ = ["StageExecution", "plan_execution"]
 logger = logging.getLogger(__name__)
 
 DECISION_FILE = "speed.json"
-"""File in a stage folder that records the execution mode and the cached versions."""
+"""File in a stage folder that records the execution mode and the cached views."""
 MEASUREMENTS_FILE = "speed.json"
 """File in the cache folder that stores the measurements of earlier runs."""
 
@@ -44,8 +44,8 @@ class StageExecution:
         mode: Execution mode: precision, memory format and compilation.
         cache: Cached outputs of the frozen prefix for all examples; None if each epoch computes them.
         report: Report of the prefix cache; without a cache, the reason.
-        views: Number of augmented versions of each training example that the epochs cycle through; None if every epoch
-            has its own version.
+        views: Number of views of each training example that the epochs cycle through; None if every epoch has its own
+            view.
     """
 
     mode: ExecutionMode
@@ -203,9 +203,9 @@ def _build_cache(
     except CacheUnavailableError as error:
         logger.info("Stage %s: prefix cache disabled (%s).", name, error)
         return None, CacheReport(False, str(error))
-    versions = "version" if cache.report.views == 1 else "versions"
+    noun = "view" if cache.report.views == 1 else "views"
     logger.info(
         "Stage %s: prefix cache up to %s, %d %s of each example, %s bytes.",
-        *(name, cache.runner.cut.boundary, cache.report.views, versions, f"{cache.report.bytes:,}"),
+        *(name, cache.runner.cut.boundary, cache.report.views, noun, f"{cache.report.bytes:,}"),
     )
     return cache, cache.report

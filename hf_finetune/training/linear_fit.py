@@ -84,7 +84,7 @@ def fit_linear(
         labels: Single-label: class indices [examples], or probability of each class times the weight of the example
             [examples, classes]. Multi-label: zeros and ones [examples, classes], nan where unknown. Regression:
             continuous targets [examples].
-        target: Kind of the labels.
+        target: Label type.
         classes: Number of classes; 1 for regression.
         strengths: Strengths to choose from, in ascending order; without ``folds`` the first one is used.
         folds: Fold number of each example [examples], from ``assign_folds``; None skips the cross-validation.
@@ -121,22 +121,22 @@ def fit_linear(
 
 
 def assign_folds(
-    labels: Sequence[Any], target: TargetName, versions: int, seed: int, groups: Sequence[int] = ()
+    labels: Sequence[Any], target: TargetName, views: int, seed: int, groups: Sequence[int] = ()
 ) -> np.ndarray:
     """Assign examples to ``FOLDS`` stratified folds.
 
-    All versions of an example, and all examples of a group, are in the same fold. A group is stratified by the class of
+    All views of an example, and all examples of a group, are in the same fold. A group is stratified by the class of
     its first example. A single group cannot be divided, so the groups are then ignored.
 
     Args:
         labels: Class indices, lists of class indices, or other labels (which are not stratified).
-        target: Kind of the labels.
-        versions: Number of augmented versions of each example; all examples of the first version come first.
+        target: Label type.
+        views: Number of views of each example; the first views of all examples come first.
         seed: Seed of the assignment.
         groups: Group number of each example; empty if every example is its own group.
 
     Returns:
-        Fold numbers [examples x versions], from 0.
+        Fold numbers [examples x views], from 0.
     """
     strata: Any = np.zeros(len(labels), dtype=np.int64)
     if TARGETS[target].has_classes:
@@ -148,7 +148,7 @@ def assign_folds(
     order = np.lexsort((np.random.default_rng(seed).random(len(first)), strata[first]))
     folds = np.empty(len(first), dtype=np.int64)
     folds[order] = np.arange(len(first)) % FOLDS
-    return np.tile(folds[members], versions)
+    return np.tile(folds[members], views)
 
 
 def fit_best(
@@ -163,7 +163,7 @@ def fit_best(
     Args:
         features: Features [examples, features] by the name of their kind; of equal losses the first kind is selected.
         labels: Labels as in ``fit_linear``.
-        target: Kind of the labels.
+        target: Label type.
         classes: Number of classes; 1 for regression.
         folds: Fold number of each example, from ``assign_folds``.
 
@@ -183,7 +183,7 @@ def fit_metadata(fit: LinearFit, target: TargetName) -> dict[str, Any]:
 
     Args:
         fit: HeadFitResult head.
-        target: Kind of the labels.
+        target: Label type.
 
     Returns:
         ``method``, the chosen ``C`` (``alpha`` of a ridge regression) and ``cross_validation``, the held-out loss of

@@ -46,7 +46,7 @@ class SingleStageTrainer(Trainer):
     Args:
         groups: Parameter groups of the stage, with the names of the model's parameters.
         optimizer_args: Arguments of the optimizer class besides learning rate and weight decay.
-        target: Kind of the labels, by which the labels of a step are counted.
+        target: Label type, by which the labels of a step are counted.
         lengths: Number of tokens of each training example, to batch examples of similar length; None for random
             batches.
         methods: Methods of the stage, whose hooks are called in this order. They add to the loss, and their callbacks

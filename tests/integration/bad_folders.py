@@ -158,7 +158,7 @@ CASES = [
             "Created from train, stratified by class: test (3 examples); train keeps 15 examples.\n"
             "The checkpoint's head for 2 labels is replaced by a new head for 3 labels.\n"
             "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 0.01.\n"
-            "Stage head: prefix cache disabled (each cached version would be used only once).\n"
+            "Stage head: prefix cache disabled (each cached view would be used only once).\n"
             "Stage head: epoch 1 of 1, loss 2.4253, learning rate 0.01.\n"
             "The disk is full. Files saved before are kept; resume a run with --resume."
         ),

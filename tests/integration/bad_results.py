@@ -15,7 +15,7 @@ CASES = [
         "run text.yaml metrics=[mcc]",
         (
             "Problem:\n"
-            "  metrics[0] must be a metric for single_label labels. Got 'mcc'. Use "
+            "  metrics[0] must be a metric for the label type single_label. Got 'mcc'. Use "
             "'matthews_correlation'."
         ),
     ),
@@ -35,7 +35,7 @@ CASES = [
         "run text.yaml metrics=[expected_cost]",
         (
             "Problem:\n"
-            "  metrics[0] must be a metric for single_label labels. Got 'expected_cost'. Set the "
+            "  metrics[0] must be a metric for the label type single_label. Got 'expected_cost'. Set the "
             "misclassification costs in evaluation.costs."
         ),
     ),

@@ -34,7 +34,7 @@ CASES = [
         "plan recipe.yaml 'metrics=[accuracy, ./share]'",
         (
             "Problem:\n"
-            "  metrics[1] must be a metric of this package for single_label labels unless "
+            "  metrics[1] must be a metric of this package for the label type single_label unless "
             "--trust-remote-code is given. Got './share'. With the option, evaluate.load runs the script "
             "'./share/share.py'."
         ),

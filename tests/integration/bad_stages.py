@@ -50,7 +50,9 @@ CASES = [
     Case(
         "`logistic_regression` for regression labels",
         "run text.yaml stages=null strategy=features data.path=ratings.csv",
-        ("Problem:\n  strategy.classifier must be ridge for regression labels. Got 'logistic_regression'."),
+        (
+            "Problem:\n  strategy.classifier must be ridge for the label type regression. Got 'logistic_regression'."
+        ),
         write("ratings.csv", "text,label\n" + "".join(f"film {n},{n}.5\n" for n in range(20))),
     ),
     Case(
@@ -133,7 +135,7 @@ CASES = [
         "run recipe.yaml 'metrics=[acuracy]'",
         (
             "Problem:\n"
-            "  metrics[0] must be a metric of this package for single_label labels unless "
+            "  metrics[0] must be a metric of this package for the label type single_label unless "
             "--trust-remote-code is given. Got 'acuracy'. Nearest: 'accuracy'. With the option, "
             "evaluate.load runs the script 'acuracy' of the Hub, or its cached copy."
         ),
@@ -143,13 +145,13 @@ CASES = [
         "run recipe.yaml 'metrics=[accuracy, mae]' stages.0.best=rmse",
         (
             "2 problems:\n"
-            "  metrics[1] must be a metric for single_label labels. Got 'mae'. Known: 'accuracy', "
+            "  metrics[1] must be a metric for the label type single_label. Got 'mae'. Known: 'accuracy', "
             "'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
             "'precision_weighted', 'recall_weighted', 'f1_weighted', "
             "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
             "'mean_average_precision', 'log_loss', 'precision_micro', 'recall_micro', "
             "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic'.\n"
-            "  stages[0].best.metric must be a metric for single_label labels. Got 'rmse'. Known: "
+            "  stages[0].best.metric must be a metric for the label type single_label. Got 'rmse'. Known: "
             "'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
             "'precision_weighted', 'recall_weighted', 'f1_weighted', "
             "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "

@@ -152,7 +152,7 @@ CASES = [
         "run tasks.yaml tasks.size.metrics=rmse",
         (
             "Problem:\n"
-            "  tasks.size.metrics[0] must be a metric for single_label labels. Got 'rmse'. Known: "
+            "  tasks.size.metrics[0] must be a metric for the label type single_label. Got 'rmse'. Known: "
             "'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
             "'precision_weighted', 'recall_weighted', 'f1_weighted', "
             "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "

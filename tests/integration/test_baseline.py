@@ -1,4 +1,4 @@
-"""The baseline on frozen features: fitted to examples without augmentation, its penalty by cross-validation."""
+"""The linear probe: fitted to examples without augmentation, its penalty by cross-validation."""
 
 import json
 

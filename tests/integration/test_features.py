@@ -319,12 +319,12 @@ def test_several_labels_are_fitted_one_by_one(tmp_path, kinds, bert_checkpoint):
         (
             "amounts",
             {"strategy": "features"},
-            "strategy.classifier must be ridge for regression labels. Got 'logistic_regression'.",
+            "strategy.classifier must be ridge for the label type regression. Got 'logistic_regression'.",
         ),
         (
             "several",
             {"stages": [{**FIT, "fit": "ridge"}]},
-            "stages[0].fit must be logistic_regression for multi_label labels. Got 'ridge'.",
+            "stages[0].fit must be logistic_regression for the label type multi_label. Got 'ridge'.",
         ),
         (
             "several",

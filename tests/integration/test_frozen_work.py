@@ -21,7 +21,7 @@ def said(recipe, epochs=2.0, **speed):
 def test_images(image_recipe):
     head, last = said(image_recipe(), epochs=4.0)
     assert head == (
-        "prefix cache: outputs of all layers before timm_model.fc, 2 augmented versions of each example, "
+        "prefix cache: outputs of all layers before timm_model.fc, 2 views of each example, "
         "18,432 bytes; used if it saves time"
     )
     assert last.startswith("prefix cache: outputs of all layers before timm_model.layer3, 2 ")
@@ -43,9 +43,9 @@ def test_texts(text_recipe):
 @pytest.mark.parametrize(
     ("epochs", "speed", "sentence"),
     [
-        (2.0, {}, "prefix cache: disabled (each cached version would be used only once)"),
+        (2.0, {}, "prefix cache: disabled (each cached view would be used only once)"),
         (9.0, {"prefix_cache": None}, "prefix cache: disabled (set in the recipe)"),
-        (2.0, {"prefix_cache": {"views": 5}}, "5 augmented versions of each example"),
+        (2.0, {"prefix_cache": {"views": 5}}, "5 views of each example"),
     ],
 )
 def test_the_reason_is_reported(image_recipe, epochs, speed, sentence):

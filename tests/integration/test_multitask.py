@@ -299,7 +299,7 @@ def test_the_plan_shows_the_examples_of_an_epoch(tmp_path, texts):
 
 
 def test_a_preview_has_examples_of_each_task(tmp_path, texts):
-    page = preview(texts(), tmp_path / "page.html", examples=2, versions=1).read_text(encoding="utf-8")
+    page = preview(texts(), tmp_path / "page.html", examples=2, views=1).read_text(encoding="utf-8")
     labels = re.findall("<tr><td>([^<]*)</td>", page)
     assert sorted(labels[:2]) == ["type: bad", "type: good"]
     assert len(labels) == 4 and all(label.startswith("words: ") for label in labels[2:])

@@ -87,8 +87,8 @@ def test_augmentation_changes_the_trained_weights(tmp_path, text, reviews, bert_
 
 
 def keep_the_tokens(original, self, epoch):
-    """The tokens of the first version."""
-    self.view = epoch % len(self.versions)
+    """The tokens of the first view."""
+    self.view = epoch % len(self.views)
 
 
 @pytest.mark.defends(

@@ -1,4 +1,4 @@
-"""Runs with regularization: target weights, prefix cache, workers, and kinds of labels."""
+"""Runs with regularization: target weights, prefix cache, workers, and label types."""
 
 import io
 import json

@@ -50,7 +50,7 @@ def test_a_report_shows_the_results_of_the_run(reports, kind):
     assert f"{metrics['test']['accuracy']:.3f}" in page.text
     low, high = metrics["test_interval"]["accuracy"]
     assert f"{low:.3f} to {high:.3f}" in page.text
-    assert "for logistic regression on frozen features" in page.text
+    assert "for the linear probe (logistic regression)" in page.text
     assert next(attributes["id"] for attributes in page.all("h2")) == "stages"
     for stage in metrics["stages"]:
         assert f"{stage['trainable_parameters']:,}" in page.text

@@ -35,14 +35,14 @@ STOP_IDS = [f"{stage}-{moment}-{step}" for stage, step, moment in STOPS]
 
 @pytest.fixture(scope="module")
 def quick_image(tmp_path_factory, image_recipe):
-    """Return a recipe of images and its finished run, without the baseline on frozen features."""
+    """Return a recipe of images and its finished run, without the linear probe."""
     recipe = image_recipe()
     return recipe, quick_run(recipe, tmp_path_factory.mktemp("image") / "run")
 
 
 @pytest.fixture(scope="module")
 def quick_text(tmp_path_factory, text_recipe):
-    """Return a recipe of texts and its finished run, without the baseline on frozen features."""
+    """Return a recipe of texts and its finished run, without the linear probe."""
     recipe = text_recipe()
     return recipe, quick_run(recipe, tmp_path_factory.mktemp("text") / "run")
 

@@ -1,4 +1,4 @@
-"""Generated labelled data of any task and kind of labels, on disk in the formats that users have."""
+"""Generated labelled data of any task and label type, on disk in the formats that users have."""
 
 import csv
 import random
@@ -15,11 +15,11 @@ SEPARATOR = ";"
 
 @dataclass(frozen=True)
 class Case:
-    """A task with a kind of labels, its data on disk and its recipe.
+    """A task with a label type, its data on disk and its recipe.
 
     Attributes:
         task: Task.
-        target: Kind of labels.
+        target: Label type.
         recipe: Recipe of two stages.
         names: Class names of the data, in order.
         inputs: Examples as ``predict`` takes them: paths or texts.
@@ -38,7 +38,7 @@ def make_case(folder, task, target):
     Args:
         folder: Empty folder.
         task: Task.
-        target: Kind of labels.
+        target: Label type.
     """
     torch.manual_seed(0)
     checkpoint = folder / "checkpoint"

@@ -1,7 +1,7 @@
-"""Conformance of every registered task with every compatible kind of labels: one suite for all.
+"""Conformance of every registered task with every compatible label type: one suite for all.
 
-A new modality, task or kind of labels is tested here automatically. Each pair of a task and a kind of labels is
-run once; tests that do not depend on the kind of labels run with the first kind only.
+A new modality, task or label type is tested here automatically. Each pair of a task and a label type is
+run once; tests that do not depend on the label type run with the first type only.
 """
 
 import json
@@ -159,7 +159,7 @@ def test_it_has_a_model_card(runs, task, target):
     assert task.modality.example_code(pair=False) in card
 
 
-# --- Independent of the kind of labels ---------------------------------------------------------------
+# --- Independent of the label type ---------------------------------------------------------------
 
 
 @each_task
@@ -195,7 +195,7 @@ def test_outputs_of_frozen_layers_are_cached(tmp_path, runs, task):
 @each_task
 def test_a_preview_shows_it(tmp_path, runs, task):
     path = tmp_path / f"preview{task.modality.preview_suffixes[0]}"
-    assert preview(runs.case(task).recipe, path, examples=2, versions=2) == path
+    assert preview(runs.case(task).recipe, path, examples=2, views=2) == path
     assert path.stat().st_size > 100
 
 

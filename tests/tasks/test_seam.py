@@ -1,4 +1,4 @@
-"""A modality, a task and a kind of labels outside the package work once they are registered."""
+"""A modality, a task and a label type outside the package work once they are registered."""
 
 import math
 import os
@@ -29,7 +29,7 @@ from hf_finetune.tasks import MODALITIES, TASKS
 
 @pytest.fixture(scope="module")
 def register():
-    """Return the function that registers a kind of labels, and remove them afterwards."""
+    """Return the function that registers a label type, and remove them afterwards."""
     added = []
 
     def add(kind):
@@ -44,7 +44,7 @@ def register():
 
 @pytest.fixture(scope="module", params=[Counts, Tallies], ids=lambda kind: kind.name)
 def kind(request, register):
-    """Register a kind of labels: one of numbers, and one of neither classes nor numbers."""
+    """Register a label type: one of numbers, and one of neither classes nor numbers."""
     return register(request.param())
 
 
@@ -100,7 +100,7 @@ def test_a_new_kind_of_labels_is_reported(kind, finished):
 def test_a_new_kind_of_labels_passes_the_doctor(case, tmp_path):
     (suite,) = check_suites(case.recipe, tmp_path)
     results = [run_check(check, tmp_path) for check in suite.checks]
-    # the second process of that check does not import the kind of labels
+    # the second process of that check does not import the label type
     failed = [result for result in results if result.state == "fail" and result.name != TWO_PROCESSES]
     assert failed == []
 

@@ -34,7 +34,7 @@ KINDS = (Counts(), Tallies())
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    """Register the kinds of labels, and remove them afterwards."""
+    """Register the label types, and remove them afterwards."""
     for kind in KINDS:
         TARGETS.add(kind)
     yield

@@ -1,4 +1,4 @@
-"""Kinds of labels outside the package: counts, with a Poisson loss and its own metric, and tallies, a third form."""
+"""Label types outside the package: counts, with a Poisson loss and its own metric, and tallies, a third form."""
 
 import numpy as np
 import pyarrow as pa

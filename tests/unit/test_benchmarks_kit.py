@@ -216,10 +216,14 @@ def test_the_rows_of_the_page_are_of_the_recipes(texts):
 
 
 def test_rows_of_removed_settings_are_omitted(monkeypatch):
-    run = ("heads-dishes", "head: linear")
-    kept = replace(effect("head: linear", 1, [1]), digest=digest_of(*run, 1))
+    run = ("heads-dishes", "model: {head: linear}")
+    kept = replace(effect("model: {head: linear}", 1, [1]), digest=digest_of(*run, 1))
     cost = Cost(*run, 0, digest_of(*run, 0), "2 CPU cores", 1.5, None)
-    old = [effect("head: linear", 0, [1]), effect("head: round", 0, [1]), effect("x", 0, [1], group="gone")]
+    old = [
+        effect("model: {head: linear}", 0, [1]),
+        effect("model: {head: round}", 0, [1]),
+        effect("x", 0, [1], group="gone"),
+    ]
     rows = Results((kept, *old), (cost, replace(cost, digest="d")))
     assert current(rows) == Results((kept,), (cost,))
     monkeypatch.setattr(data, "TRAIN", 10)
@@ -277,7 +281,7 @@ def test_each_setting_and_seed_runs_once_and_again_only_on_request(tmp_path, ask
 def test_runs_at_a_time_have_cores_of_their_own_and_as_many_each(tmp_path, asked, texts):
     rows = measuring(tmp_path, "balance-reviews", "--seeds", "1", "--lanes", "2")
     assert {(cores, threads) for *_, cores, threads in asked} <= {((1, 2), 2), ((5, 7), 2)}
-    assert {row.machine for row in rows.costs} == {"2 CPU cores each, 2 runs at a time"}
+    assert {row.machine for row in rows.costs} == {"2 CPU cores per run, 2 runs in parallel"}
     assert shares(3) == [[1], [2], [5]] and shares(1) == [[1, 2, 5, 7]]
     # two test examples are of one class and one of the other
     assert {(row.value, row.weights) for row in rows.effects} == {(0.75, (0.75, 0.75, 1.5))}

@@ -128,7 +128,7 @@ def test_rows_kept_with_one_batch_size_are_right_for_another(model, settings, mo
     labels = [int(examples[index]["labels"]) for index in range(40)]
     for batch_size in (16, 4, 3, 1):
         kept = keep(model, examples, settings, batch_size=batch_size)
-        assert len(kept.train.versions[0]) == 40
+        assert len(kept.train.views[0]) == 40
         assert [int(kept.train[index]["labels"]) for index in range(40)] == labels
 
 
@@ -176,12 +176,12 @@ def test_shared_rows_are_used_only_if_they_equal_the_outputs_of_the_prefix(model
         each for each in list_cache(settings.folder) if each.name.startswith(("right", "wrong", "missing"))
     )
     assert shared.name == "right-train-0"
-    read = keep(model, examples, settings, shared=SharedRows(None, "right", 0)).train.versions[0].stores[0]
+    read = keep(model, examples, settings, shared=SharedRows(None, "right", 0)).train.views[0].stores[0]
     assert read.folder.name.startswith("right-train-0")
     (read.folder / "0.bin").write_bytes(b"damaged")
     again = keep(model, examples, settings, shared=SharedRows(None, "right", 0))
     assert torch.equal(again.train[3][PREFIX][0], expected[3])
-    assert not again.train.versions[0].stores[0].folder.name.startswith("right"), (
+    assert not again.train.views[0].stores[0].folder.name.startswith("right"), (
         "another model's rows are not made"
     )
 

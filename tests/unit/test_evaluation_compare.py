@@ -174,7 +174,7 @@ def test_incomparable_runs_are_refused(make_run, tmp_path):
         match=r"must be evaluated on the test examples of .*50 examples that only one of the runs has",
     ):
         compare_runs([one, few])
-    with pytest.raises(InputError, match=r"must be a metric for single_label labels. Got 'rmse'"):
+    with pytest.raises(InputError, match=r"must be a metric for the label type single_label. Got 'rmse'"):
         compare_runs([one, one], ["rmse"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"contains no predictions.parquet"):

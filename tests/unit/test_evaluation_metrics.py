@@ -219,10 +219,10 @@ def test_every_unknown_name_is_reported():
         check_metric_names(["accuracy", "acuracy", "mae"], "single_label")
     known = ", ".join(map(repr, defined_metrics("single_label")))
     assert str(caught.value) == (
-        "metrics[1] must be a metric of this package for single_label labels unless --trust-remote-code is given. "
-        "Got 'acuracy'. Nearest: 'accuracy'. With the option, evaluate.load runs the script 'acuracy' of "
+        "metrics[1] must be a metric of this package for the label type single_label unless --trust-remote-code is "
+        "given. Got 'acuracy'. Nearest: 'accuracy'. With the option, evaluate.load runs the script 'acuracy' of "
         "the Hub, or its cached copy.\n"
-        f"metrics[2] must be a metric for single_label labels. Got 'mae'. Known: {known}."
+        f"metrics[2] must be a metric for the label type single_label. Got 'mae'. Known: {known}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Metrics of groups and of weights, registered for a kind of labels, are computed everywhere without other changes."""
+"""Metrics of groups and of weights, registered for a label type, are computed everywhere without other changes."""
 
 from dataclasses import replace
 from types import SimpleNamespace

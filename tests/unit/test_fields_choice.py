@@ -18,7 +18,7 @@ from hf_finetune.recipe.load import json_schema
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.stage_fields import StrategySpec
 
-CHOICES = {part.base() for part in leaf_parts() if issubclass(part, Choice)}
+CHOICES = {part.union() for part in leaf_parts() if issubclass(part, Choice)}
 STAGE = {"name": "all", "train": "all", "epochs": 1.0, "lr": 0.1}
 SINGLE = {"task": "text-classification", "model": {"path": "m"}, "data": "d", "stages": [STAGE]}
 SEVERAL = {

@@ -61,10 +61,10 @@ def test_a_page_of_texts_is_escaped():
 
 def test_the_sheet_shows_the_examples_of_the_first_epochs(tmp_path, squares, timm_checkpoint):
     made = recipe("image-classification", timm_checkpoint, squares, preset="strong")
-    path = preview(made, tmp_path / "sheet.png", examples=3, versions=2)
+    path = preview(made, tmp_path / "sheet.png", examples=3, views=2)
     first, again = (
         np.asarray(Image.open(path)),
-        np.asarray(Image.open(preview(made, tmp_path / "again.png", examples=3, versions=2))),
+        np.asarray(Image.open(preview(made, tmp_path / "again.png", examples=3, views=2))),
     )
     assert first.shape == (8 + 18 + 3 * 186, 8 + 3 * 168, 3)
     assert (first == again).all()
@@ -118,7 +118,7 @@ def test_a_wrong_file_is_reported_before_any_file_is_read(tmp_path, monkeypatch,
 
 def test_normalized_images_are_shown_in_all_gray_levels(tmp_path, squares, timm_checkpoint):
     made = recipe("image-classification", timm_checkpoint, squares, preset="none")
-    sheet = np.asarray(Image.open(preview(made, tmp_path / "sheet.png", examples=1, versions=2)))
+    sheet = np.asarray(Image.open(preview(made, tmp_path / "sheet.png", examples=1, views=2)))
     one, other = (sheet[26:58, 8 + column * 168 : 40 + column * 168] for column in (1, 2))
     assert (one == other).all()
     assert torch.tensor(one).float().std() > 0

@@ -141,9 +141,15 @@ def test_the_method_must_suit_the_labels():
     assert head_fit_problems("", "regression", "x") == head_fit_problems("ridge", "regression", "x") == []
     assert head_fit_problems("logistic_regression", "multi_label", "x") == []
     (one,) = head_fit_problems("logistic_regression", "regression", "strategy.classifier")
-    assert str(one) == "strategy.classifier must be ridge for regression labels. Got 'logistic_regression'."
+    assert (
+        str(one)
+        == "strategy.classifier must be ridge for the label type regression. Got 'logistic_regression'."
+    )
     (other,) = head_fit_problems("ridge", "single_label", "stages[0].fit")
-    assert str(other) == "stages[0].fit must be logistic_regression for single_label labels. Got 'ridge'."
+    assert (
+        str(other)
+        == "stages[0].fit must be logistic_regression for the label type single_label. Got 'ridge'."
+    )
 
 
 def test_auto_needs_a_length_and_the_head():

@@ -26,7 +26,7 @@ from hf_finetune.recipe.balance import BalanceSpec
 UNITS = (
     "examples",
     "bytes",
-    "versions",
+    "views",
     "steps",
     "pixels",
     "tokens",

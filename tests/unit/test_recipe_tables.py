@@ -29,7 +29,7 @@ ROW = re.compile(
 OF_RECIPE = {"SingleTaskRecipe": "Recipe"} | {
     name: base.__name__ for name, base in recipe_tables.CHOICES.items()
 }
-"""The table of a union class contains the fields of all its subclasses."""
+"""The table of a union contains the fields of all its options."""
 
 
 def fields_of(part):

@@ -173,7 +173,7 @@ def test_bars_are_drawn_for_shares_only():
     assert [bar.name for bar in bars] == [
         "this model",
         "majority-class baseline",
-        "logistic regression on frozen features",
+        "linear probe (logistic regression)",
     ]
     assert bars[0].interval[0] < bars[0].value < bars[0].interval[1]
     assert primary_metric_bars(make_record("regression")) == []
@@ -209,16 +209,16 @@ def test_a_verdict_is_better_worse_or_undecided():
     worse = made_of(0.589, 0.670, "below", -0.081)
     assert worse == (
         "On 240 test examples the accuracy is 0.589 (95 % confidence interval 0.509 to 0.669), compared with 0.100 "
-        "for the majority-class baseline and 0.670 for logistic regression on frozen features. On the same examples, "
+        "for the majority-class baseline and 0.670 for the linear probe (logistic regression). On the same examples, "
         "the model's accuracy is above that of the majority-class baseline (difference +0.489, 95 % confidence "
-        "interval +0.200 to +0.600) and below that of logistic regression on frozen features (difference -0.081, 95 % "
+        "interval +0.200 to +0.600) and below that of the linear probe (logistic regression) (difference -0.081, 95 % "
         "confidence interval -0.131 to -0.031). The simpler model is better here."
     )
     better = made_of(0.732, 0.661, "above", 0.071)
-    assert "and above that of logistic regression on frozen features (difference +0.071" in better
+    assert "and above that of the linear probe (logistic regression) (difference +0.071" in better
     assert "simpler" not in better and "not shown" not in better
     alike = made_of(0.732, 0.725, "not distinguishable", 0.007)
-    assert "and not distinguishable from that of logistic regression on frozen features (diff" in alike
+    assert "and not distinguishable from that of the linear probe (logistic regression) (diff" in alike
     assert "simpler" not in alike and "but p is" not in alike
     by_few = made_of(0.667, 0.771, "not distinguishable", -0.104)
     assert "(difference -0.104, 95 % confidence interval -0.154 to -0.054, but p is 0.0100)." in by_few
@@ -263,7 +263,7 @@ def test_a_verdict_without_a_baseline_ends_as_a_sentence():
 
 
 def test_amounts_are_compared_with_another_regression():
-    assert "0.300 for ridge regression on frozen features" in verdict(make_record("regression"))
+    assert "0.300 for the linear probe (ridge regression)" in verdict(make_record("regression"))
 
 
 def test_stages_follow_each_other_in_time():
@@ -282,7 +282,7 @@ def test_rates_are_shown_as_in_the_recipe():
         "adamw, learning rate 0.0001 at the head, multiplied by 0.9 for each of 2 layer groups below it"
         in text
     )
-    assert "1 version of each example, 3.4 MB" in text
+    assert "1 view of each example, 3.4 MB" in text
     assert "disabled: the first layer is trained" in text
 
 

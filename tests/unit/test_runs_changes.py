@@ -25,7 +25,7 @@ def recipe(head="linear", adapter=None, **fields):
 
 
 def begun_by_an_older_version(made, **fields):
-    """Return the manifest of a run in whose recipe the parts also have fields of other alternatives."""
+    """Return the manifest of a run in whose recipe the parts also have fields of other options."""
     content = made.model_dump(mode="json")
     content["model"]["head"] |= HEAD
     if content["model"]["adapter"] is not None:
@@ -46,7 +46,7 @@ def begun_by_an_older_version(made, **fields):
     ],
     ids=["linear", "cosine", "ia3", "coral", "pretraining"],
 )
-def test_the_fields_of_other_alternatives_are_no_change(made):
+def test_the_fields_of_other_options_are_no_change(made):
     manifest = begun_by_an_older_version(made)
     assert manifest.recipe != made.model_dump(mode="json")
     assert not find_changes(manifest, made, PRINTS)

@@ -66,7 +66,7 @@ def test_a_metric_script_runs_only_when_allowed(tmp_path, monkeypatch, bert_chec
     script = canary.script(tmp_path / "share" / "share.py", METRIC)
     recipe = text_recipe(str(bert_checkpoint), reviews, metrics=["accuracy", "./share"])
     message = (
-        f"metrics[1] must be a metric of this package for single_label labels {UNLESS}. Got './share'. "
+        f"metrics[1] must be a metric of this package for the label type single_label {UNLESS}. Got './share'. "
         f"With the option, evaluate.load runs the script {str(script)!r}."
     )
     assert refused(plan, recipe) == message
@@ -87,7 +87,7 @@ def test_no_spelling_of_a_script_path_bypasses_the_check(tmp_path, monkeypatch, 
     canary.script(Path("share.py"))
     canary.script(Path("share/share.py"))
     message = refused(check_metric_names, [name.format(tmp_path / "work")], "single_label")
-    assert f"must be a metric of this package for single_label labels {UNLESS}" in message
+    assert f"must be a metric of this package for the label type single_label {UNLESS}" in message
     assert "share.py'" in message
     assert not canary.ran
 
@@ -106,7 +106,7 @@ def test_a_stage_does_not_choose_by_a_script(bert_checkpoint, reviews, canary, t
     stage = {"name": "head", "train": "head", "epochs": 1, "lr": 0.01, "best": str(script)}
     message = refused(plan, text_recipe(str(bert_checkpoint), reviews, stages=[stage]))
     assert message.startswith(
-        f"stages[0].best.metric must be a metric of this package for single_label labels {UNLESS}"
+        f"stages[0].best.metric must be a metric of this package for the label type single_label {UNLESS}"
     )
     assert not canary.ran
 
@@ -279,10 +279,12 @@ def test_several_tasks_run_no_code(tmp_path, bert_checkpoint, reviews, canary):
     }
     message = refused(plan, parse_recipe(content))
     assert (
-        f"tasks.first.metrics[0] must be a metric of this package for single_label labels {UNLESS}" in message
+        f"tasks.first.metrics[0] must be a metric of this package for the label type single_label {UNLESS}"
+        in message
     )
     assert (
-        f"stages[0].best.metric must be a metric of this package for single_label labels {UNLESS}" in message
+        f"stages[0].best.metric must be a metric of this package for the label type single_label {UNLESS}"
+        in message
     )
     message = refused(prepare_run, parse_recipe({**content, "model": str(own)}), start_processes())
     assert f"model.path must not need custom code {UNLESS}" in message

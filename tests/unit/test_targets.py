@@ -1,4 +1,4 @@
-"""Kinds of labels: scores, decisions, label arrays and losses match, and no other kind is accepted."""
+"""Label types: scores, decisions, label arrays and losses match, and no other type is accepted."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_unknown_labels_are_nan_and_thresholds_decide():
 
 def test_an_unknown_target_is_an_error_and_has_no_default_loss():
     with pytest.raises(
-        ValueError, match="unknown kind of labels 'ranking'; known: single_label, multi_label, regression"
+        ValueError, match="unknown label type 'ranking'; known: single_label, multi_label, regression"
     ):
         loss_for("ranking")
     with pytest.raises(ValueError, match="registered already"):

@@ -30,7 +30,7 @@ def test_images_come_in_the_sizes_of_the_recipe(squares, timm_checkpoint, fields
     inputs = TASK.prepare(data, processor, spec, seed=0)
     assert inputs.train[0]["pixel_values"].shape == (3, size, size)
     assert inputs.validation[0]["pixel_values"].shape == (3, size, size)
-    assert TASK.modality.dummy(processor)["pixel_values"].shape == (1, 3, size, size)
+    assert TASK.modality.synthetic_batch(processor)["pixel_values"].shape == (1, 3, size, size)
     assert config.pretrained_cfg["crop_pct"] == fields.get("crop_pct", 0.95)
 
 

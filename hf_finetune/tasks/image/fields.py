@@ -36,7 +36,7 @@ class TransformSpec(Part):
     )
     args: dict[str, Argument] = Field(
         default_factory=dict,
-        description="Arguments of the transform by name, in its own units, such as {degrees: 20}.",
+        description="Arguments of the transform by name, with the values that its class takes, such as {degrees: 20}.",
     )
 
 
@@ -47,12 +47,12 @@ class ImageAugmentFields(Part):
 
     preset: Literal["none", "light", "standard", "strong", "seeds", "trivial", "randaugment"] | None = Field(
         default=None,
-        description="Augmentation of images: none = no augmentation; light = small crops and flips; standard = "
-        "crops to at least half of the area, flips and color jitter; strong = standard with stronger color "
-        "jitter, grayscale with probability 0.2 and random erasing with probability 0.25; seeds = that of "
-        "Keras' ImageDataGenerator: rotation by up to 20 degrees, shifts, shear and zoom of up to 0.2, and "
-        "flips, filled with the nearest pixel; trivial = TrivialAugment (Mueller & Hutter 2021); randaugment = "
-        "RandAugment (Cubuk et al. 2020); null = standard, unless transforms are set.",
+        description="Augmentation of images: none = no augmentation; light = small crops and flips; standard = crops "
+        "to at least half of the area, flips and color jitter; strong = standard with stronger color jitter, "
+        "grayscale with probability 0.2 and random erasing with probability 0.25; seeds = that of Keras' "
+        "ImageDataGenerator (not related to random seeds): rotation by up to 20 degrees, shifts, shear and zoom of "
+        "up to 0.2, and flips, filled with the nearest pixel; trivial = TrivialAugment (Mueller & Hutter 2021); "
+        "randaugment = RandAugment (Cubuk et al. 2020); null = standard, unless transforms are set.",
     )
     erase: float | None = Field(
         default=None,

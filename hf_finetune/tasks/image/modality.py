@@ -194,7 +194,7 @@ class Image(Modality):
         return (".png", ".jpg", ".jpeg")
 
     def write_preview(self, rows: Sequence[PreviewRow], path: Path, title: str, suffix: str) -> None:
-        """Write a contact sheet of images and their augmented versions."""
+        """Write a contact sheet of images and their views."""
         from hf_finetune.tasks.image.preview import contact_sheet
 
         contact_sheet(rows).save(path, "PNG" if suffix == ".png" else "JPEG")

@@ -33,13 +33,13 @@ def to_image(pixels: torch.Tensor) -> Image.Image:
 
 
 def contact_sheet(rows: Sequence[PreviewRow]) -> Image.Image:
-    """Draw a row for each example: the original with its label, then its versions. Columns have a title.
+    """Draw a row for each example: the original with its label, then its views. Columns have a title.
 
     Args:
-        rows: Examples whose originals and versions are RGB images.
+        rows: Examples whose originals and views are RGB images.
     """
     font = ImageFont.load_default(13)
-    columns = 1 + max((len(row.versions) for row in rows), default=0)
+    columns = 1 + max((len(row.views) for row in rows), default=0)
     height = CELL + LINE + GAP
     sheet = Image.new("RGB", (GAP + columns * (CELL + GAP), GAP + LINE + len(rows) * height), "white")
     draw = ImageDraw.Draw(sheet)
@@ -54,7 +54,7 @@ def contact_sheet(rows: Sequence[PreviewRow]) -> Image.Image:
             else f"{row.label[: MAX_LABEL_CHARACTERS - 1]}…"
         )
         draw.text((GAP, top + CELL), label, fill="black", font=font)
-        for column, image in enumerate([row.original, *row.versions]):
+        for column, image in enumerate([row.original, *row.views]):
             small = image.copy()
             small.thumbnail((CELL, CELL))
             left = GAP + column * (CELL + GAP)

@@ -179,7 +179,7 @@ class Text(Modality):
 
         return prepare_texts(splits, processor, data, seed, augmented=self.varies(data.augment))
 
-    def dummy(self, processor: Any) -> "dict[str, torch.Tensor]":
+    def synthetic_batch(self, processor: Any) -> "dict[str, torch.Tensor]":
         """Return a batch of one short text."""
         return dict(processor("a", return_tensors="pt"))
 
