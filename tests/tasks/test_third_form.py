@@ -68,7 +68,7 @@ def test_no_solver_fits_the_head(cases):
     for solver in ("ridge", "logistic_regression"):
         content["stages"][0] = {"name": "head", "train": "head", "fit": solver}
         assert refused(content) == [
-            f"stages[0].fit must be gradient for tallies labels. Got '{solver}'. No solver supports their loss."
+            f"stages[0].fit must be gradient for the label type tallies. Got '{solver}'. No solver supports their loss."
         ]
     content["stages"][0] = {"name": "head", "train": "head", "fit": "auto", "epochs": 1, "lr": 0.1}
     report = plan(parse_recipe(content))
