@@ -51,7 +51,7 @@ def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledDat
         on_error=recipe.data.on_error,
         limit=recipe.data.limit,
         seed=recipe.seed,
-        options=table_options(recipe),
+        options=table_options(recipe.data),
     )
     if data is not None:
         target_columns = modality.columns_in(target.dataset.column_names)
