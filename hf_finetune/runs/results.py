@@ -35,7 +35,6 @@ from hf_finetune.runs.caching import has_linear_probe, probe_settings, text_pool
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import UNKNOWN
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import (
     MANY_CLASSES,
@@ -354,17 +353,10 @@ def fit_linear_probe_baseline(
     try:
         return linear_probe(
             model,
-            frozenset(head_names(model)),
-            inputs.train,
-            inputs.validation,
-            inputs.collate,
+            inputs,
+            data,
             probe_settings(plain),
             poolings=text_poolings(prepared),
-            labels=data.train["label"][:],
-            unknown=data.train[UNKNOWN][:] if UNKNOWN in data.train.column_names else None,
-            target=data.target,
-            classes=len(data.label_names),
-            groups=data.train_groups,
             seed=recipe.seed,
             device=device,
             batch_size=recipe.stages[0].batch_size,

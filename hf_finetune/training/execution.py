@@ -24,6 +24,7 @@ from hf_finetune.performance.autotune import Choice, choose_mode
 from hf_finetune.performance.execution_modes import DTYPES, MEMORY_FORMATS, ExecutionMode, candidate_modes
 from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.recipe.schema import SpeedSpec
+from hf_finetune.tasks import Inputs
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageOutput
 
 __all__ = ["StageExecution", "plan_execution"]
@@ -190,9 +191,7 @@ def _build_cache(
         cache = cache_prefix(
             work.model,
             trainable,
-            data.train,
-            data.validation,
-            data.collate,
+            Inputs(data.train, data.validation, data.collate),
             settings,
             batch_size=work.stage.spec.batch_size,
             state=work.state,
