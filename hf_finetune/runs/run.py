@@ -153,7 +153,7 @@ def _run_locked(
     start = load_start(prepared, earlier_manifest, state)
     prepared = with_input_notes(prepared, start.inputs)
     stages = zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
-    caches = [cache_settings(prepared, stage, planned) for stage, planned in stages]
+    caches = [cache_settings(prepared, spec, plan) for spec, plan in stages]
     manifest = open_folder(
         folder, lock, prepared, earlier_manifest, state, allow_changes=options.allow_changes
     )

@@ -85,13 +85,13 @@ def train_stages(
     """
     recipe = prepared.recipe
     model = start.built.model
-    for index, stage in enumerate(recipe.stages):
+    for index, spec in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
-            logger.info("Stage %s is already finished.", stage.name)
+            logger.info("Stage %s is already finished.", spec.name)
             continue
         if index > 0 or prepared.pretrains:
             model = load_stage_weights(prepared, folder, index)
-        model = compress(model, stage)
+        model = compress(model, spec)
         context = _context(model, index, prepared, pretrained, folder)
         manifest = _train_stage(
             context,
@@ -115,12 +115,12 @@ def _context(
     folder: Path,
 ) -> StageContext:
     """Return stage, model and labels, from which the methods of the stage are built."""
-    recipe, stage = prepared.recipe, prepared.recipe.stages[index]
+    recipe, spec = prepared.recipe, prepared.recipe.stages[index]
     best = None
-    if stage.best is not None and prepared.data.validation is not None:
-        best = stage.best.metric or prepared.primary_metrics[0]
+    if spec.best is not None and prepared.data.validation is not None:
+        best = spec.best.metric or prepared.primary_metrics[0]
     return StageContext(
-        PlannedStage(stage, prepared.plan.stages[index], (recipe.seed + index) % 2**32),
+        PlannedStage(spec, prepared.plan.stages[index], (recipe.seed + index) % 2**32),
         model,
         task_labels(prepared),
         earlier=recipe.stages[:index],
@@ -143,11 +143,11 @@ def _train_stage(
     callbacks: Sequence[TrainerCallback],
 ) -> Manifest:
     """Train one stage, or resume it, and record its progress in the manifest."""
-    recipe, stage, planned = prepared.recipe, context.stage.spec, context.stage.plan
+    recipe, spec, plan = prepared.recipe, context.stage.spec, context.stage.plan
     resumes = manifest.stages[index].state == "running"
     manifest = manifest.with_stage(index, state="running")
     write_manifest(manifest, folder, state)
-    logger.info(_start_message(index, stage, planned, prepared, resumes))
+    logger.info(_start_message(index, spec, plan, prepared, resumes))
     next_stage = recipe.stages[index + 1] if index + 1 < len(recipe.stages) else None
     keep_optimizer = next_stage is not None and next_stage.carry_optimizer
     start_time = perf_counter()
@@ -156,9 +156,7 @@ def _train_stage(
             context.model,
             context.stage,
             _stage_data(prepared, start.inputs, state),
-            output=StageOutput(
-                stage_folder(folder, index, stage.name), resumes, keep_optimizer, recipe.track
-            ),
+            output=StageOutput(stage_folder(folder, index, spec.name), resumes, keep_optimizer, recipe.track),
             evaluation=_evaluation(prepared, context),
             execution=ExecutionSettings(recipe.speed, cache),
             methods=build_methods(context, start.methods[index]),
@@ -168,14 +166,12 @@ def _train_stage(
         spent = manifest.stages[index].seconds + perf_counter() - start_time
         manifest = manifest.with_stage(index, seconds=round(spent, 3))
         write_manifest(manifest, folder, state)
-    manifest = manifest.with_stage(
-        index, state="done", result=_metrics_entry(planned, result, spent, prepared)
-    )
+    manifest = manifest.with_stage(index, state="done", result=_metrics_entry(plan, result, spent, prepared))
     write_manifest(manifest, folder, state)
     best = context.best_metric
     leading = best or prepared.primary_metrics[0]
     greater = _greater_is_better(leading)
-    for line in result_lines(stage.name, result, best, leading=leading, greater_is_better=greater):
+    for line in result_lines(spec.name, result, best, leading=leading, greater_is_better=greater):
         logger.info(line)
     return manifest
 
@@ -218,7 +214,7 @@ def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[s
 
 def _stage_metrics(prepared: PreparedRun) -> list[str]:
     """Return the metrics that stages compute besides the loss."""
-    best = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
+    best = [spec.best.metric for spec in prepared.recipe.stages if spec.best and spec.best.metric]
     return [name for name in dict.fromkeys([*prepared.primary_metrics, *best]) if name != "loss"]
 
 
@@ -241,14 +237,12 @@ def _keep_top(target: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.
     return torch.as_tensor(pack_top(top_scores), device=logits.device)
 
 
-def _start_message(
-    index: int, stage: StageSpec, planned: StagePlan, prepared: PreparedRun, resumes: bool
-) -> str:
-    size = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
-    number = f"Stage {index + 1} of {len(prepared.recipe.stages)} ({stage.name})"
-    if method := solver_of(stage):
+def _start_message(index: int, spec: StageSpec, plan: StagePlan, prepared: PreparedRun, resumes: bool) -> str:
+    size = f"{plan.trainable_size:,} of {plan.layout.size:,} parameters"
+    number = f"Stage {index + 1} of {len(prepared.recipe.stages)} ({spec.name})"
+    if method := solver_of(spec):
         return f"{number} {'restarts' if resumes else 'starts'}: fitting {size} {FIT_PHRASES[method]}."
-    rates = dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups)
+    rates = dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in plan.groups)
     return (
         f"{number} {'resumes' if resumes else 'starts'}: training {size}, learning rate {', '.join(rates)}."
     )
@@ -267,16 +261,16 @@ def _greater_is_better(metric: str) -> bool:
 
 
 def _metrics_entry(
-    planned: StagePlan, result: StageResult, seconds: float, prepared: PreparedRun
+    plan: StagePlan, result: StageResult, seconds: float, prepared: PreparedRun
 ) -> dict[str, Any]:
     return {
-        "name": planned.name,
+        "name": plan.name,
         "epochs": result.epochs,
         "steps": result.steps,
         "best_step": result.best_step,
         "train_seconds": round(seconds, 3),
-        "trainable_parameters": planned.trainable_size,
-        "total_parameters": planned.layout.size,
+        "trainable_parameters": plan.trainable_size,
+        "total_parameters": plan.layout.size,
         "speed": asdict(result.mode),
         "prefix_cache": asdict(result.cache),
         **({} if result.averaged is None else {"averaged": result.averaged}),
