@@ -10,7 +10,7 @@ from hf_finetune.data.checks import check_readable
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.input_columns import choose_columns, label_columns
 from hf_finetune.data.label_form import LabelForm, parse_label_form
-from hf_finetune.data.label_tables import drop_unlabeled, infer_table_labels, parse_labels
+from hf_finetune.data.label_tables import drop_unlabeled, parse_labels
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.table_options import table_options
@@ -59,6 +59,41 @@ def load_for_evaluation(
         InputError: If the data cannot be used, or if it has labels that the model does not know.
     """
     spec = spec or DataSpec.model_construct(path=path)
+    source = _load_splits(path, modality, spec, slices, split)
+    used, form, column_notes = _choose_columns(
+        path, source, modality, spec, slices, named or {}, training_columns
+    )
+    name, table = _choose_split(source, used, split)
+    skip = spec.on_error == "skip"
+    parsed, type_notes, label_notes, problems = parse_labels(
+        *({name: table}, form, used, target),
+        untyped_splits=source.untyped_splits,
+        decimal=spec.decimal,
+        skip=skip,
+        known=label_names,
+    )
+    parsed, missing_notes = drop_unlabeled(parsed) if skip else (parsed, [])
+    if not problems:
+        parsed, problems = _encode_labels(parsed, target, label_names)
+    usable, dropped_notes, unusable = check_readable(parsed, skip)
+    problems += unusable
+    if not problems and len(usable[name]) == 0:
+        problems = [Problem(f"The {name} split", "must not be empty")]
+    if problems:
+        raise InputError(problems)
+    logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
+    if absent := [name for name in slices if name not in used.slices]:
+        logger.info("The data has no column %s, so those slices are not evaluated.", join_quoted(absent))
+    notes = [*source.notes, *column_notes, *table.notes, *type_notes, *label_notes]
+    for note in [*notes, *missing_notes, *dropped_notes]:
+        logger.info("%s", note)
+    return usable[name].dataset
+
+
+def _load_splits(
+    path: str, modality: Modality, spec: DataFields, slices: Sequence[str], split: str | None
+) -> Source:
+    """Load all splits, which must include the requested one."""
     source = load_source(
         path,
         modality=modality,
@@ -71,43 +106,37 @@ def load_for_evaluation(
     if split is not None and split not in source.splits:
         repair = f"Known: {join_quoted(source.splits)}."
         raise InputError(Problem("The split", "must exist in the data", repr(split), repair))
-    present = source.splits[min(source.splits, key=SPLITS.index)].column_names
-    columns, replacement_notes = _apply_training_columns(
-        path, present, modality, spec.columns.model_dump(), named or {}, training_columns
-    )
-    used, column_notes = _choose_columns(source, modality, columns, spec, slices)
-    name, table = _choose_split(source, used, split)
-    form = parse_label_form(columns.get("label"))
-    parsed, label_notes, problems = _parse_labels(
-        {name: table}, form, source, used, target, label_names, spec
-    )
-    if not problems:
-        parsed, problems = _encode_labels(parsed, target, label_names)
-    usable, dropped_notes, unusable = check_readable(parsed, spec.on_error == "skip")
-    problems += unusable
-    if not problems and len(usable[name]) == 0:
-        problems = [Problem(f"The {name} split", "must not be empty")]
-    if problems:
-        raise InputError(problems)
-    logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
-    if absent := [name for name in slices if name not in used.slices]:
-        logger.info("The data has no column %s, so those slices are not evaluated.", join_quoted(absent))
-    notes = [*source.notes, *replacement_notes, *column_notes, *table.notes, *label_notes, *dropped_notes]
-    for note in notes:
-        logger.info("%s", note)
-    return usable[name].dataset
+    return source
 
 
 def _choose_columns(
-    source: Source, modality: Modality, columns: Mapping[str, Any], spec: DataFields, slices: Sequence[str]
-) -> tuple[Columns, tuple[str, ...]]:
-    """Choose the columns to use; slices and groups are left out if a split lacks their columns."""
+    path: str,
+    source: Source,
+    modality: Modality,
+    spec: DataFields,
+    slices: Sequence[str],
+    named: Mapping[str, str],
+    training_columns: Mapping[str, Any] | None,
+) -> tuple[Columns, LabelForm, list[str]]:
+    """Choose the columns to use, without those of slices and groups that a split lacks.
+
+    Returns:
+        The columns, the format of the labels, and notes.
+    """
+    present = source.splits[min(source.splits, key=SPLITS.index)].column_names
+    columns, replacement_notes = _apply_training_columns(
+        path, present, modality, spec.columns.model_dump(), named, training_columns
+    )
     common = set.intersection(*(set(dataset.column_names) for dataset in source.splits.values()))
     group = spec.split.group or spec.columns.group
-    present_slices = [name for name in slices if name in common]
-    return choose_common_columns(
-        source, modality, columns, group if group in common else None, present_slices
+    used, column_notes = choose_common_columns(
+        source,
+        modality,
+        columns,
+        group if group in common else None,
+        [name for name in slices if name in common],
     )
+    return used, parse_label_form(columns.get("label")), [*replacement_notes, *column_notes]
 
 
 def _choose_split(source: Source, used: Columns, split: str | None) -> tuple[str, Table]:
@@ -118,32 +147,6 @@ def _choose_split(source: Source, used: Columns, split: str | None) -> tuple[str
         if not is_unlabeled(table):
             break
     return name, table
-
-
-def _parse_labels(
-    tables: Mapping[str, Table],
-    form: LabelForm,
-    source: Source,
-    used: Columns,
-    target: TargetName,
-    label_names: Sequence[str],
-    spec: DataFields,
-) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Parse the labels, without the unlabeled rows if they are skipped; return the splits, notes and problems."""
-    skip = spec.on_error == "skip"
-    parsed, notes, problems = infer_table_labels(
-        *(tables, form, source.untyped_splits, target),
-        decimal=spec.decimal,
-        skip=skip,
-        known=label_names,
-    )
-    if not problems:
-        parsed, parsing_notes, problems = parse_labels(parsed, form, used, target, label_names)
-        notes += parsing_notes
-    if skip:
-        parsed, missing_notes = drop_unlabeled(parsed)
-        notes += missing_notes
-    return parsed, notes, problems
 
 
 def _encode_labels(

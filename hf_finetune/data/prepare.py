@@ -23,7 +23,7 @@ from hf_finetune.data.file_column import contains_paths, note_unlisted
 from hf_finetune.data.folds import Fold, fold_tables, number_groups
 from hf_finetune.data.label_checks import note_contradictions
 from hf_finetune.data.label_form import parse_label_form
-from hf_finetune.data.label_tables import drop_unlabeled, infer_table_labels, parse_labels
+from hf_finetune.data.label_tables import drop_unlabeled, parse_labels
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.slices import value_problems
 from hf_finetune.data.split_names import SPLITS
@@ -231,13 +231,12 @@ def _read_labels(
 ) -> tuple[dict[str, Table], list[str], list[str]]:
     """Parse the labels of all splits, and return notes on their type and on their format."""
     skip = spec.on_error == "skip"
-    form = parse_label_form(spec.columns.model_dump()["label"])
-    parsed, type_notes, problems = infer_table_labels(
-        tables, form, source.untyped_splits, spec.target, decimal=spec.decimal, skip=skip
+    parsed, type_notes, form_notes, problems = parse_labels(
+        *(tables, parse_label_form(spec.columns.model_dump()["label"]), used, spec.target),
+        untyped_splits=source.untyped_splits,
+        decimal=spec.decimal,
+        skip=skip,
     )
-    form_notes: list[str] = []
-    if not problems:
-        parsed, form_notes, problems = parse_labels(parsed, form, used, spec.target)
     if problems:
         raise InputError([*problems, *check_readable(parsed, skip)[2]])
     return parsed, type_notes, form_notes
