@@ -25,7 +25,7 @@ from hf_finetune.evaluation.evaluate import evaluate_model, model_examples
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.prediction_writers import open_output
-from hf_finetune.evaluation.predictions import write_predictions
+from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.predictor import Classifier, load_classifier, logit_batches
 from hf_finetune.performance.allocator import keep_freed_memory
 
@@ -135,7 +135,7 @@ def _evaluate(classifier: Classifier, dataset: Dataset, folder: Path) -> None:
     calibration_error(found.scores, found.labels)
     write_predictions(
         folder / "predictions.parquet",
-        *(found.ids, found.labels, found.scores, found.target, found.label_names),
+        Predictions(found.ids, found.labels, found.scores, found.target, found.label_names),
     )
 
 

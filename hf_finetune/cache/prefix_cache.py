@@ -24,7 +24,7 @@ from hf_finetune.cache.writer import Collate, PrefixWriter, Version, VersionRows
 from hf_finetune.distributed import all_gather_objects, broadcast_from_main, local_processes
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import set_head
-from hf_finetune.tasks import spatial_input, token_count
+from hf_finetune.tasks import Inputs, spatial_input, token_count
 
 __all__ = [
     "CacheReport",
@@ -144,9 +144,7 @@ class PrefixCache:
 def cache_prefix(
     model: nn.Module,
     trainable: Collection[str],
-    train: Any,
-    validation: Any,
-    collate: Collate,
+    inputs: Inputs,
     settings: CacheSettings,
     *,
     batch_size: int,
@@ -164,9 +162,7 @@ def cache_prefix(
     Args:
         model: Model in which all parameters but ``trainable`` are frozen; it is moved to the device.
         trainable: Names of the trained parameters.
-        train: Training examples; ``set_epoch`` selects the augmented version.
-        validation: Validation examples, or None.
-        collate: Collate function of the examples.
+        inputs: Training examples, of which ``set_epoch`` selects the augmented version, and validation examples.
         settings: Location and limits of the cache.
         batch_size: Examples per forward pass.
         state: Processes of the launch; all of them call this function.
@@ -179,6 +175,7 @@ def cache_prefix(
         CacheUnavailableError: If the prefix cannot be skipped or its outputs cannot be cached, or if caching would
             not pay off. All processes raise it.
     """
+    train, validation, collate = inputs.train, inputs.validation, inputs.collate
     model.to(state.device).train()
     with torch.autocast(state.device.type, autocast) if autocast else nullcontext():
         runner = _find_verified_cut(model, trainable, train, collate, state.device)

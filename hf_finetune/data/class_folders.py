@@ -101,12 +101,7 @@ def find_folder_examples(
     if splits.problems:
         raise InputError(splits.problems)
     notes = list(splits.notes)
-    problems = [
-        problem
-        for folder in root.folders
-        if split_name(folder.name) is not None and not folder.contains_examples
-        for problem in _unreadable(folder, root, modality)
-    ]
+    problems = _unreadable_splits(root, modality)
     files: dict[str, tuple[LabeledFile, ...]] = {}
     metadata: dict[str, tuple[Path, ...]] = {}
     listed = set()
@@ -244,6 +239,16 @@ def _unreadable(folder: Folder, root: Folder, modality: Modality) -> list[Proble
         place = _relative(below.shown, root)
         problems += modality.unreadable_files(place, [*below.examples, *below.other_files])
     return problems
+
+
+def _unreadable_splits(root: Folder, modality: Modality) -> list[Problem]:
+    """Return the problems of split folders that contain only files whose formats cannot be read."""
+    return [
+        problem
+        for folder in root.folders
+        if split_name(folder.name) is not None and not folder.contains_examples
+        for problem in _unreadable(folder, root, modality)
+    ]
 
 
 def _no_labels(folder: Folder, modality: Modality) -> Problem:

@@ -2,20 +2,23 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from datasets import Dataset
 
 from hf_finetune.data.checks import check_readable
+from hf_finetune.data.columns import Columns
 from hf_finetune.data.input_columns import choose_columns, label_columns
-from hf_finetune.data.label_form import parse_label_form
-from hf_finetune.data.label_tables import drop_unlabeled, infer_table_labels, parse_labels
-from hf_finetune.data.load import load_source
+from hf_finetune.data.label_form import LabelForm, parse_label_form
+from hf_finetune.data.label_tables import drop_unlabeled, parse_labels
+from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.split_names import SPLITS
-from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.data.tables import choose_common_columns, is_unlabeled, read_table
+from hf_finetune.data.table_options import table_options
+from hf_finetune.data.tables import Table, choose_common_columns, is_unlabeled, read_table
 from hf_finetune.data.targets import encode_known, find_unknown_classes
 from hf_finetune.errors import InputError, Problem, join_quoted
+from hf_finetune.recipe.data import DataSpec
+from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.tasks import Modality
 
@@ -30,30 +33,22 @@ def load_for_evaluation(
     modality: Modality,
     target: TargetName,
     label_names: Sequence[str],
-    columns: Mapping[str, Any] | None = None,
-    split: str | None = None,
-    on_error: Literal["fail", "skip"] = "fail",
+    spec: DataFields | None = None,
     slices: Sequence[str] = (),
-    nested: Literal["join", "top"] | None = None,
-    options: TableOptions = NO_OPTIONS,
-    group: str | None = None,
+    split: str | None = None,
     named: Mapping[str, str] | None = None,
     training_columns: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Load one split of labeled data to evaluate a trained model. Logs the notes that ``prepare_data`` returns.
 
     Args:
-        path: As for ``prepare_data``.
+        path: Path or Hub id, as in a recipe.
         modality: Kind of input.
         target: Label type of the model.
         label_names: Classes of the model in the order of their indices.
-        columns: As for ``prepare_data``.
-        split: train, validation or test. None selects test if it is labeled, else validation, else train.
-        on_error: Whether unusable examples are reported as errors or dropped.
+        spec: Data of the model's recipe, which states how to read this data, too; None if there is no recipe.
         slices: Columns for evaluation by slice; those that the data lacks are skipped.
-        nested: As for ``prepare_data``.
-        options: Options for reading text files.
-        group: Group column, which is loaded if the data has it.
+        split: train, validation or test. None selects test if it is labeled, else validation, else train.
         named: Columns of this data that the user named, by role: image, text, text_pair, label. They take precedence.
         training_columns: Column of each role in training, preferred where the data has it; None if unknown.
 
@@ -63,66 +58,107 @@ def load_for_evaluation(
     Raises:
         InputError: If the data cannot be used, or if it has labels that the model does not know.
     """
-    source = load_source(
-        path,
-        modality=modality,
-        metadata=bool(slices or group),
-        columns=columns,
-        nested=nested,
-        options=options,
-        values=slices,
+    spec = spec or DataSpec.model_construct(path=path)
+    source = _load_splits(path, modality, spec, slices, split)
+    used, form, column_notes = _choose_columns(
+        path, source, modality, spec, slices, named or {}, training_columns
     )
-    if split is not None and split not in source.splits:
-        repair = f"Known: {join_quoted(source.splits)}."
-        raise InputError(Problem("The split", "must exist in the data", repr(split), repair))
-    common = set.intersection(*(set(dataset.column_names) for dataset in source.splits.values()))
-    present_slices = [name for name in slices if name in common]
-    columns, replacement_notes = _apply_training_columns(
-        *(path, source.splits[min(source.splits, key=SPLITS.index)].column_names, modality),
-        *(columns or {}, named or {}, training_columns),
-    )
-    group_column = group if group in common else None
-    used, column_notes = choose_common_columns(source, modality, columns, group_column, present_slices)
-    order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
-    for name in order:
-        table = read_table(source.splits[name], used, name, source.root, source.files.get(name))
-        if not is_unlabeled(table) or name == order[-1]:
-            break
-    form = parse_label_form(columns.get("label"))
-    read, label_notes, problems = infer_table_labels(
-        {name: table},
-        form,
-        source.untyped_splits,
-        target,
-        decimal=options.decimal,
-        skip=on_error == "skip",
+    name, table = _choose_split(source, used, split)
+    skip = spec.on_error == "skip"
+    parsed, type_notes, label_notes, problems = parse_labels(
+        *({name: table}, form, used, target),
+        untyped_splits=source.untyped_splits,
+        decimal=spec.decimal,
+        skip=skip,
         known=label_names,
     )
+    parsed, missing_notes = drop_unlabeled(parsed) if skip else (parsed, [])
     if not problems:
-        read, more_notes, problems = parse_labels(read, form, used, target, label_names)
-        label_notes += more_notes
-    if on_error == "skip":
-        read, missing_notes = drop_unlabeled(read)
-        label_notes += missing_notes
-    table = read[name]
-    if not problems:
-        labels, problems = encode_known(name, table.labels, table.ids, target, label_names)
-        problems += find_unknown_classes(table.unknown, table.ids, label_names)
-    if not problems:
-        table = table.with_labels(labels, target, label_names)
-    usable, dropped_notes, unusable = check_readable({name: table}, on_error == "skip")
+        parsed, problems = _encode_labels(parsed, target, label_names)
+    usable, dropped_notes, unusable = check_readable(parsed, skip)
     problems += unusable
     if not problems and len(usable[name]) == 0:
         problems = [Problem(f"The {name} split", "must not be empty")]
     if problems:
         raise InputError(problems)
     logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
-    if absent := [name for name in slices if name not in present_slices]:
+    if absent := [name for name in slices if name not in used.slices]:
         logger.info("The data has no column %s, so those slices are not evaluated.", join_quoted(absent))
-    notes = [*source.notes, *replacement_notes, *column_notes, *table.notes, *label_notes, *dropped_notes]
-    for note in notes:
+    notes = [*source.notes, *column_notes, *table.notes, *type_notes, *label_notes]
+    for note in [*notes, *missing_notes, *dropped_notes]:
         logger.info("%s", note)
     return usable[name].dataset
+
+
+def _load_splits(
+    path: str, modality: Modality, spec: DataFields, slices: Sequence[str], split: str | None
+) -> Source:
+    """Load all splits, which must include the requested one."""
+    source = load_source(
+        path,
+        modality=modality,
+        metadata=bool(slices or spec.split.group or spec.columns.group),
+        columns=spec.columns.model_dump(),
+        nested=spec.nested,
+        options=table_options(spec),
+        values=slices,
+    )
+    if split is not None and split not in source.splits:
+        repair = f"Known: {join_quoted(source.splits)}."
+        raise InputError(Problem("The split", "must exist in the data", repr(split), repair))
+    return source
+
+
+def _choose_columns(
+    path: str,
+    source: Source,
+    modality: Modality,
+    spec: DataFields,
+    slices: Sequence[str],
+    named: Mapping[str, str],
+    training_columns: Mapping[str, Any] | None,
+) -> tuple[Columns, LabelForm, list[str]]:
+    """Choose the columns to use, without those of slices and groups that a split lacks.
+
+    Returns:
+        The columns, the format of the labels, and notes.
+    """
+    present = source.splits[min(source.splits, key=SPLITS.index)].column_names
+    columns, replacement_notes = _apply_training_columns(
+        path, present, modality, spec.columns.model_dump(), named, training_columns
+    )
+    common = set.intersection(*(set(dataset.column_names) for dataset in source.splits.values()))
+    group = spec.split.group or spec.columns.group
+    used, column_notes = choose_common_columns(
+        source,
+        modality,
+        columns,
+        group if group in common else None,
+        [name for name in slices if name in common],
+    )
+    return used, parse_label_form(columns.get("label")), [*replacement_notes, *column_notes]
+
+
+def _choose_split(source: Source, used: Columns, split: str | None) -> tuple[str, Table]:
+    """Read the requested split; without a request, the last one that is labeled, or else the first."""
+    order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
+    for name in order:
+        table = read_table(source.splits[name], used, name, source.root, source.files.get(name))
+        if not is_unlabeled(table):
+            break
+    return name, table
+
+
+def _encode_labels(
+    tables: Mapping[str, Table], target: TargetName, label_names: Sequence[str]
+) -> tuple[dict[str, Table], list[Problem]]:
+    """Encode the labels of a split for a model; with problems, the split is returned unchanged."""
+    ((name, table),) = tables.items()
+    labels, problems = encode_known(name, table.labels, table.ids, target, label_names)
+    problems += find_unknown_classes(table.unknown, table.ids, label_names)
+    if not problems:
+        table = table.with_labels(labels, target, label_names)
+    return {name: table}, problems
 
 
 def _apply_training_columns(

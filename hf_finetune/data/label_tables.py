@@ -19,7 +19,7 @@ from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import flat_labels
 
-__all__ = ["drop_unlabeled", "infer_table_labels", "parse_labels"]
+__all__ = ["drop_unlabeled", "parse_labels"]
 
 DECIMAL = re.compile(r"\d+,(\d{1,2}|\d{4,})")
 """Pattern of a number with a decimal comma, without three digits after it, which may be thousands."""
@@ -30,20 +30,61 @@ def parse_labels(
     form: LabelForm,
     columns: Columns,
     requested: TargetName | Literal["auto"],
+    *,
+    untyped_splits: Collection[str],
+    decimal: str | None = None,
+    skip: bool = False,
     known: Sequence[str] | None = None,
-) -> tuple[dict[str, Table], list[str], list[Problem]]:
+) -> tuple[dict[str, Table], list[str], list[str], list[Problem]]:
     """Parse the labels and example weights of all splits, which must have the same label format.
+
+    Text labels are numbers if they are in all splits, unless the recipe or the data declares their format or classes.
 
     Args:
         tables: Table of each split, with the raw cells of the label columns as labels.
         form: Label format declared by the recipe.
         columns: Columns that are used.
         requested: Label type to read; ``auto`` infers it.
+        untyped_splits: Names of the splits whose files are untyped.
+        decimal: Decimal mark; None infers it.
+        skip: Whether a non-numeric label among numbers becomes missing instead of an error.
         known: Classes of a trained model; None if the classes are those of the data.
 
     Returns:
-        The splits with class names, lists of class names, or numbers as labels; notes; and problems.
+        The splits with class names, lists of class names, or numbers as labels; notes on the type of the labels; notes
+        on their format; and problems.
     """
+    several = form.one_column_per_class or form.separator is not None or form.classes
+    type_notes: list[str] = []
+    if not (
+        several or form.pattern is not None or any(table.declared is not None for table in tables.values())
+    ):
+        label_types = infer_label_types(
+            {split: table.labels for split, table in tables.items()},
+            {split: table.ids for split, table in tables.items()},
+            untyped_splits=untyped_splits,
+            requested=requested,
+            decimal=decimal,
+            skip=skip,
+            known=known or (),
+        )
+        tables = {
+            split: replace(table, labels=tuple(label_types.values[split])) for split, table in tables.items()
+        }
+        type_notes = list(label_types.notes)
+        if label_types.problems:
+            return tables, type_notes, [], list(label_types.problems)
+    parsed, notes, problems = _parse_values(tables, form, columns, requested, known)
+    return parsed, type_notes, notes, problems
+
+
+def _parse_values(
+    tables: Mapping[str, Table],
+    form: LabelForm,
+    columns: Columns,
+    requested: TargetName | Literal["auto"],
+    known: Sequence[str] | None,
+) -> tuple[dict[str, Table], list[str], list[Problem]]:
     form = form if form.columns else replace(form, columns=(columns.label,))
     declared = next(iter(tables.values())).declared
     cells = {split: table.labels for split, table in tables.items()}
@@ -64,50 +105,6 @@ def parse_labels(
         read, weight_notes = _with_weights(read, columns.weight)
         notes += weight_notes
     return read, notes, problems
-
-
-def infer_table_labels(
-    tables: Mapping[str, Table],
-    form: LabelForm,
-    untyped_splits: Collection[str],
-    requested: TargetName | Literal["auto"],
-    *,
-    decimal: str | None = None,
-    skip: bool = False,
-    known: Sequence[str] = (),
-) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Infer over all splits whether text labels are numbers.
-
-    The labels stay unchanged if the recipe or the data declares their format or classes.
-
-    Args:
-        tables: Table of each split, with the raw cells of the label columns as labels.
-        form: Label format declared by the recipe.
-        untyped_splits: Names of the splits whose files are untyped.
-        requested: Label type to read; ``auto`` infers it.
-        decimal: Decimal mark; None infers it.
-        skip: Whether a non-numeric label among numbers becomes missing instead of an error.
-        known: Classes of a trained model; empty before training.
-
-    Returns:
-        The splits, notes, and problems.
-    """
-    several = form.one_column_per_class or form.separator is not None or form.classes
-    if several or form.pattern is not None or any(table.declared is not None for table in tables.values()):
-        return dict(tables), [], []
-    label_types = infer_label_types(
-        {split: table.labels for split, table in tables.items()},
-        {split: table.ids for split, table in tables.items()},
-        untyped_splits=untyped_splits,
-        requested=requested,
-        decimal=decimal,
-        skip=skip,
-        known=known,
-    )
-    changed = {
-        split: replace(table, labels=tuple(label_types.values[split])) for split, table in tables.items()
-    }
-    return changed, list(label_types.notes), list(label_types.problems)
 
 
 def _with_values(

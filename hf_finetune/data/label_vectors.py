@@ -21,6 +21,8 @@ ROUNDING = 0.005
 
 Split = str
 Cells = Mapping[Split, Sequence[Any]]
+Numbers = Mapping[Split, Sequence[Sequence[float | None] | None]]
+Ids = Mapping[Split, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class LabelVectors:
 
 
 def read_label_vectors(
-    vectors: LabelVectors, ids: Mapping[Split, Sequence[str]], requested: TargetName | Literal["auto"]
+    vectors: LabelVectors, ids: Ids, requested: TargetName | Literal["auto"]
 ) -> tuple[LabelValues, list[Problem]]:
     """Interpret label vectors as multi-hot vectors, or as class probabilities if they contain other values.
 
@@ -117,11 +119,9 @@ def _number(value: Any) -> float | str | None:
 
 
 def _read_multi_hot(
-    vectors: LabelVectors,
-    numbers: Mapping[Split, Sequence[Sequence[float | None] | None]],
-    ids: Mapping[Split, Sequence[str]],
-    requested: TargetName | Literal["auto"],
+    vectors: LabelVectors, numbers: Numbers, ids: Ids, requested: TargetName | Literal["auto"]
 ) -> tuple[LabelValues, list[Problem]]:
+    """Interpret label vectors as multi-hot vectors, in which None is unknown."""
     classes: dict[Split, list[Any]] = {
         split: [
             None if row is None else [name for name, value in zip(vectors.names, row, strict=True) if value]
@@ -131,14 +131,7 @@ def _read_multi_hot(
     }
     kind = requested_target(requested)
     if kind is not None and kind.is_exclusive:
-        wrong = rows_where(classes, ids, lambda names: names is not None and len(names) != 1)
-        if wrong:
-            rule = f"must have exactly one class in every row if data.target is {requested}"
-            value = f"no class or several classes in {join_quoted(wrong)}"
-            repair = "Remove data.target if a row may have no class or several classes."
-            return LabelValues({}), [Problem("The labels", rule, value, repair)]
-        values = {split: [names[0] if names else None for names in classes[split]] for split in classes}
-        return LabelValues(values, names=vectors.names), []
+        return _read_one_hot(vectors, classes, ids, requested)
     unknown = {
         split: [
             [name for name, value in zip(vectors.names, row or (), strict=bool(row)) if value is None]
@@ -166,71 +159,43 @@ def _read_multi_hot(
     return LabelValues(classes, unknown if cells else None, None, vectors.names, tuple(notes)), []
 
 
+def _read_one_hot(
+    vectors: LabelVectors, classes: Mapping[Split, Sequence[Any]], ids: Ids, requested: str
+) -> tuple[LabelValues, list[Problem]]:
+    """Return the only class of each row, or a problem if rows have no class or several."""
+    wrong = rows_where(classes, ids, lambda names: names is not None and len(names) != 1)
+    if wrong:
+        rule = f"must have exactly one class in every row if data.target is {requested}"
+        value = f"no class or several classes in {join_quoted(wrong)}"
+        repair = "Remove data.target if a row may have no class or several classes."
+        return LabelValues({}), [Problem("The labels", rule, value, repair)]
+    values = {split: [names[0] if names else None for names in classes[split]] for split in classes}
+    return LabelValues(values, names=vectors.names), []
+
+
 def _read_probabilities(
-    vectors: LabelVectors,
-    numbers: Mapping[Split, Sequence[Sequence[float | None] | None]],
-    ids: Mapping[Split, Sequence[str]],
-    requested: TargetName | Literal["auto"],
+    vectors: LabelVectors, numbers: Numbers, ids: Ids, requested: TargetName | Literal["auto"]
 ) -> tuple[LabelValues, list[Problem]]:
     """Interpret label vectors as class probabilities, which must sum to 1 in each row."""
     filled = {
         split: [None if row is None else [vectors.absent if v is None else v for v in row] for row in rows]
         for split, rows in numbers.items()
     }
-    slack = max(0.01, ROUNDING * len(vectors.names))
-
-    def wrong(row: Sequence[float | None] | None) -> bool:
-        if row is None:
-            return False
-        known = [value for value in row if value is not None]
-        return len(known) < len(row) or min(known) < 0 or abs(math.fsum(known) - 1) > slack
-
-    rows_wrong = rows_where(filled, ids, wrong)
-    kind = requested_target(requested)
-    several = kind is not None and kind.has_several_classes
-    if rows_wrong or several:
-        rule = "must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in every row"
-        repair = "Divide each row by its sum if the numbers are votes or percentages."
-        if any(value is not None and value < 0 for value in _flat(filled)):
-            repair = "Leave a cell empty if its number, such as -1, means unknown."
-        if several:
-            rule, repair = (
-                f"must be 0 or 1 if data.target is {requested}",
-                "Round them, for example at 0.5.",
-            )
-            rows_wrong = rows_where(filled, ids, lambda row: row is not None and not {*row} <= {0, 1, None})
-        elif mixed := _few_fractions(filled, ids):
-            rows_wrong = mixed
-            repair = (
-                "All other rows contain only 0 and 1: write 0 or 1 here too, or leave the cell empty if its "
-                "value is unknown."
-            )
-        named = ((name, row) for split in filled for name, row in zip(ids[split], filled[split], strict=True))
-        first = next(row for name, row in named if name in rows_wrong)
-        return LabelValues({}), [
-            Problem("The labels", rule, f"{first!r} in {join_quoted(rows_wrong)}", repair)
-        ]
-    probabilities: dict[Split, list[dict[str, float] | None]] = {}
-    values: dict[Split, list[Any]] = {}
-    ties = 0
-    for split, rows in filled.items():
-        probabilities[split] = []
-        for row in rows:
-            total = math.fsum(row) if row else 1.0  # type: ignore[arg-type]
-            probabilities[split].append(
-                None if row is None else {n: v / total for n, v in zip(vectors.names, row, strict=True)}  # type: ignore[operator]
-            )
-        values[split] = [
-            None
-            if row_probabilities is None
-            else max(row_probabilities, key=lambda name: row_probabilities[name])
-            for row_probabilities in probabilities[split]
-        ]
-        ties += sum(
-            row_probabilities is not None
-            and list(row_probabilities.values()).count(max(row_probabilities.values())) > 1
-            for row_probabilities in probabilities[split]
-        )
+    if problem := _probability_problem(filled, ids, requested, len(vectors.names)):
+        return LabelValues({}), [problem]
+    probabilities = {
+        split: [None if row is None else _normalize(vectors.names, row) for row in rows]
+        for split, rows in filled.items()
+    }
+    values = {
+        split: [None if row is None else max(row, key=lambda name: row[name]) for row in rows]
+        for split, rows in probabilities.items()
+    }
+    ties = sum(
+        row is not None and list(row.values()).count(max(row.values())) > 1
+        for rows in probabilities.values()
+        for row in rows
+    )
     notes = [
         "The labels are probabilities: the loss is the cross-entropy with them; stratification, metrics and "
         "the report use the most probable class of each example."
@@ -240,7 +205,48 @@ def _read_probabilities(
     return LabelValues(values, None, probabilities, vectors.names, tuple(notes)), []
 
 
-def _few_fractions(rows: Cells, ids: Mapping[Split, Sequence[str]]) -> list[str]:
+def _normalize(names: Sequence[str], row: Sequence[Any]) -> dict[str, float]:
+    """Return probabilities by class name, divided by their sum."""
+    total = math.fsum(row)
+    return {name: value / total for name, value in zip(names, row, strict=True)}
+
+
+def _probability_problem(
+    rows: Numbers, ids: Ids, requested: TargetName | Literal["auto"], classes: int
+) -> Problem | None:
+    """Return the problem of label vectors that are not probabilities, or that the target does not allow to be any."""
+    slack = max(0.01, ROUNDING * classes)
+
+    def is_wrong(row: Sequence[float | None] | None) -> bool:
+        if row is None:
+            return False
+        known = [value for value in row if value is not None]
+        return len(known) < len(row) or min(known) < 0 or abs(math.fsum(known) - 1) > slack
+
+    kind = requested_target(requested)
+    if kind is not None and kind.has_several_classes:
+        wrong = rows_where(rows, ids, lambda row: row is not None and not {*row} <= {0, 1, None})
+        rule = f"must be 0 or 1 if data.target is {requested}"
+        repair = "Round them, for example at 0.5."
+    elif wrong := rows_where(rows, ids, is_wrong):
+        rule = "must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in every row"
+        repair = "Divide each row by its sum if the numbers are votes or percentages."
+        if any(value is not None and value < 0 for value in _flat(rows)):
+            repair = "Leave a cell empty if its number, such as -1, means unknown."
+        if mixed := _few_fractions(rows, ids):
+            wrong = mixed
+            repair = (
+                "All other rows contain only 0 and 1: write 0 or 1 here too, or leave the cell empty if its "
+                "value is unknown."
+            )
+    else:
+        return None
+    named = ((name, row) for split in rows for name, row in zip(ids[split], rows[split], strict=True))
+    first = next(row for name, row in named if name in wrong)
+    return Problem("The labels", rule, f"{first!r} in {join_quoted(wrong)}", repair)
+
+
+def _few_fractions(rows: Cells, ids: Ids) -> list[str]:
     """Return the ids of rows with fractions if most rows are multi-hot vectors that cannot be probabilities.
 
     The result is empty if every row of zeros and ones has exactly one 1, because such rows may be probabilities.
@@ -251,6 +257,6 @@ def _few_fractions(rows: Cells, ids: Mapping[Split, Sequence[str]]) -> list[str]
     return fractions if are_members and len(fractions) < len(whole) else []
 
 
-def _flat(rows: Mapping[Split, Sequence[Sequence[float | None] | None]]) -> list[float | None]:
+def _flat(rows: Numbers) -> list[float | None]:
     """Return the values of all label vectors."""
     return [value for split in rows for row in rows[split] if row is not None for value in row]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,61 +89,73 @@ def load_source(
     Raises:
         InputError: If there is no data at ``path``, or if it cannot be read.
     """
-    label = (columns or {}).get("label")
+    columns = columns or {}
+    label = columns.get("label")
     pattern = label.get("pattern") if isinstance(label, Mapping) else None
     location = locate(path, modality, LabelSource(nested, pattern, labeled))
-    files: Mapping[str, tuple[str, ...]] = {}
-    tables: Mapping[str, SplitTable] = {}
-    untyped: set[str] = set()
     notes = list(location.notes)
     if location.kind != "hub" and (config is not None or revision is not None):
         notes.append(
             "data.config and data.revision apply to datasets on the Hub; this data is local, so they were "
             "ignored."
         )
+    ignored: list[str] = []
     if location.kind == "hub":
         splits, ignored = _load_from_hub(path, config, revision)
+        loaded = Source(splits, location.root, ())
     elif location.kind == "saved" and location.root is not None:
         splits, ignored = _load_saved(location.root)
-        notes += _unlisted_in_saved(location.root)
+        loaded = Source(splits, location.root, tuple(_unlisted_in_saved(location.root)))
     elif location.examples is not None and location.root is not None:
         if modality.opens_files:
             name = label.get("name") if isinstance(label, Mapping) else label
-            loaded = load_files(location.examples, modality, label=name, metadata=metadata, options=options)
+            read = load_files(location.examples, modality, label=name, metadata=metadata, options=options)
             check_tables(location.examples, location.tables, modality)
         else:
-            loaded = load_texts(location.examples, location.root, modality, options)
-        splits, ignored, files = dict(loaded.splits), [], loaded.files
-        untyped = set(loaded.untyped)
-        notes += loaded.notes
+            read = load_texts(location.examples, location.root, modality, options)
+        loaded = Source(read.splits, location.root, read.notes, read.files, read.untyped)
     else:
-        tables = _load_files(location, options)
-        splits, ignored = {split: table.dataset for split, table in tables.items()}, []
-        notes += [note for table in tables.values() for note in table.notes]
-        untyped = {split for split, table in tables.items() if table.is_text}
+        loaded = _load_tables(location, options)
+    notes += loaded.notes
     if ignored:
         notes.append(f"Splits that were not used: {join_quoted(ignored)}.")
-    if not splits:
-        raise InputError(
-            Problem("data.path", "must have a train, validation or test split", join_quoted(ignored))
-        )
+    if not loaded.splits:
+        value = join_quoted(ignored)
+        raise InputError(Problem("data.path", "must have a train, validation or test split", value))
+    return _divide(replace(loaded, notes=tuple(notes)), columns, values, options)
+
+
+def _divide(
+    source: Source, columns: Mapping[str, Any], values: Collection[str], options: TableOptions
+) -> Source:
+    """Divide the examples by the split column, if there is one, and convert columns of texts that are numbers."""
     # A dataset saved with a format (numpy, torch, ...) must still return plain Python values.
-    plain = {split: dataset.with_format(None) for split, dataset in splits.items()}
-    column = (columns or {}).get("split", AUTO)
-    division = divide_by_column(plain, column, taken_columns(columns or {}), optional=options.fallback)
-    untyped_splits = {new for new, old in division.origins.items() if old in untyped}
-    return Source(
-        convert_numeric_columns(division.splits, untyped_splits, values, options.decimal),
-        location.root,
-        (*notes, *division.notes),
-        files,
-        frozenset(untyped_splits),
-        {name: problem for table in tables.values() for name, problem in table.column_problems.items()},
-        tuple(table.header_problem for table in tables.values() if table.header_problem is not None),
+    plain = {split: dataset.with_format(None) for split, dataset in source.splits.items()}
+    column = columns.get("split", AUTO)
+    division = divide_by_column(plain, column, taken_columns(columns), optional=options.fallback)
+    untyped_splits = {new for new, old in division.origins.items() if old in source.untyped_splits}
+    return replace(
+        source,
+        splits=convert_numeric_columns(division.splits, untyped_splits, values, options.decimal),
+        notes=(*source.notes, *division.notes),
+        untyped_splits=frozenset(untyped_splits),
     )
 
 
-def _load_files(location: Location, options: TableOptions) -> dict[str, SplitTable]:
+def _load_tables(location: Location, options: TableOptions) -> Source:
+    tables = _read_tables(location, options)
+    problems = (table.header_problem for table in tables.values())
+    return Source(
+        {split: table.dataset for split, table in tables.items()},
+        location.root,
+        tuple(note for table in tables.values() for note in table.notes),
+        untyped_splits=frozenset(split for split, table in tables.items() if table.is_text),
+        column_problems=dict(item for table in tables.values() for item in table.column_problems.items()),
+        header_problems=tuple(problem for problem in problems if problem is not None),
+    )
+
+
+def _read_tables(location: Location, options: TableOptions) -> dict[str, SplitTable]:
     """Read each split separately, so that an unlabeled test file may lack the label column."""
     tables: dict[str, SplitTable] = {}
     problems: list[Problem] = []

@@ -23,15 +23,17 @@ from hf_finetune.data.file_column import contains_paths, note_unlisted
 from hf_finetune.data.folds import Fold, fold_tables, number_groups
 from hf_finetune.data.label_checks import note_contradictions
 from hf_finetune.data.label_form import parse_label_form
-from hf_finetune.data.label_tables import drop_unlabeled, infer_table_labels, parse_labels
+from hf_finetune.data.label_tables import drop_unlabeled, parse_labels
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.slices import value_problems
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.split_tables import create_split_tables, limit_tables, note_created_splits
-from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.table_options import TableOptions
 from hf_finetune.data.tables import Table, choose_common_columns, hash_rows, is_unlabeled, read_table
 from hf_finetune.data.targets import Targets, resolve_targets
 from hf_finetune.errors import InputError, Problem, join_quoted, join_words
+from hf_finetune.recipe.data import SplitSpec
+from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.tasks import Modality, find_modality
@@ -99,49 +101,15 @@ class LabeledData:
 
 
 def prepare_data(
-    path: str,
-    *,
-    modality: Modality,
-    config: str | None = None,
-    revision: str | None = None,
-    columns: Mapping[str, Any] | None = None,
-    target: TargetName | Literal["auto"] = "auto",
-    validation: float = 0.1,
-    test: float = 0.1,
-    stratify: bool = True,
-    group: str | None = None,
-    on_error: Literal["fail", "skip"] = "fail",
-    limit: int | None = None,
-    fold: Fold | None = None,
-    slices: Sequence[str] = (),
-    seed: int = 0,
-    nested: Literal["join", "top"] | None = None,
-    options: TableOptions = NO_OPTIONS,
+    spec: DataFields, modality: Modality, *, slices: Sequence[str] = (), seed: int = 0
 ) -> LabeledData:
     """Load labeled data, create missing validation and test splits, and check the result.
 
     Args:
-        path: A folder of class folders, a folder of data files, a csv, tsv, json, jsonl, parquet or xlsx file, a
-            folder written by ``save_to_disk``, or a Hub id.
+        spec: Data of a recipe of one task: where it is, how to read it, and how to split it.
         modality: Kind of input.
-        config: Configuration of a Hub dataset that has several.
-        revision: Branch, tag or commit of a Hub dataset.
-        columns: Column names by role: image, text, text_pair, label, weight, group, split. Missing roles are
-            inferred. ``label`` may also be a list of names, or the fields of ``data.columns.label``.
-        target: Label type to read, or ``auto`` to infer it.
-        validation: Fraction of train for a validation split if the data has none, in [0, 1). 0 creates none.
-        test: Fraction of train for a test split, likewise. ``validation + test`` must be below 1.
-        stratify: Whether created splits are stratified by class.
-        group: Column with groups that must not be divided between splits.
-        on_error: ``fail`` raises an error for unusable examples; ``skip`` skips them.
-        limit: Number of examples to keep of each split. None keeps all.
-        fold: Fold of a cross-validation over the examples outside the test split; it replaces the test split. None
-            keeps the splits.
         slices: Columns to break metrics down by, added to each split as ``slice:NAME``.
-        seed: Seed of the created splits and of the examples that ``limit`` keeps.
-        nested: Class of a file in nested class folders: all folder names joined, or the top folder's name. None
-            makes nested class folders an error.
-        options: How to parse text files.
+        seed: Seed of the created splits and of the examples that ``spec.limit`` keeps.
 
     Returns:
         Splits with encoded labels, notes, and fingerprint.
@@ -149,97 +117,36 @@ def prepare_data(
     Raises:
         InputError: If the data cannot be used; lists all problems.
     """
-    skip = on_error == "skip"
-    source = load_source(
-        path,
-        modality=modality,
-        config=config,
-        revision=revision,
-        metadata=bool(slices or group),
-        columns=columns,
-        nested=nested,
-        options=options,
-        values=slices,
-    )
-    if "train" not in source.splits:
-        raise InputError(
-            Problem("data.path", "must have a train split", f"only {join_quoted(source.splits)}")
-        )
-    used, column_notes = choose_common_columns(source, modality, columns or {}, group, slices)
-    tables, unlabelled_notes = _read_tables(source, used, Path(path).expanduser().is_dir())
-    notes = [*source.notes, *column_notes, *unlabelled_notes]
-
-    form = parse_label_form((columns or {}).get("label"))
-    tables, type_notes, problems = infer_table_labels(
-        tables, form, source.untyped_splits, target, decimal=options.decimal, skip=skip
-    )
-    notes += type_notes
-    form_notes: list[str] = []
-    if not problems:
-        tables, form_notes, problems = parse_labels(tables, form, used, target)
-        notes += form_notes
-    if problems:
-        raise InputError([*problems, *check_readable(tables, skip)[2]])
-    if skip:
-        tables, missing_notes = drop_unlabeled(tables)
-        notes += missing_notes
-    tables = {split: hash_rows(table) for split, table in tables.items()}
-    if skip:  # before splits are created, because dropping examples later could remove a class from a split
-        tables, dropped_notes, _ = check_readable(tables, skip)
-        tables, copy_notes, _ = check_duplicates_across_splits(tables, skip)
-        notes += [*dropped_notes, *copy_notes]
-        if empty := [split for split, table in tables.items() if len(table) == 0]:
-            rule = "must contain at least one usable example"
-            raise InputError([Problem(f"The {split} split", rule) for split in empty])
-    labels = {split: table.labels for split, table in tables.items()}
-    ids = {split: table.ids for split, table in tables.items()}
-    targets, problems = resolve_targets(labels, ids, tables["train"].declared, target)
-    if targets is not None and used.weight is not None and not TARGETS[targets.target].is_exclusive:
-        rule = "must not be set unless each example has exactly one class"
-        problems.append(Problem("data.columns.weight", rule, repr(used.weight)))
+    skip = spec.on_error == "skip"
+    tables, used, notes, label_notes = _read_examples(spec, modality, slices)
+    targets, problems = _resolve_targets(tables, used, spec.target)
     notes += note_contradictions(tables)
-    fractions = {"validation": validation, "test": test}
-    fractions = {split: share for split, share in fractions.items() if share > 0 and split not in tables}
+    fractions = _missing_fractions(tables, spec.split)
     if used.group is not None:
         problems += check_groups(tables, 1 + len(fractions))
-    if targets is not None:
-        notes += targets.notes
-        tables = {
-            split: table.with_labels(targets.labels[split], targets.target, targets.label_names)
-            for split, table in tables.items()
-        }
-        by_class = stratify and TARGETS[targets.target].has_classes
-        if by_class and used.group is None:
-            problems += check_class_counts(tables["train"], targets.target, targets.label_names, fractions)
-        if fractions and not problems:
-            tables = create_split_tables(tables, fractions, by_class, seed)
-            notes.append(note_created_splits(tables, fractions, by_class, used.group))
-        if limit is not None:
-            tables = limit_tables(tables, targets.target, limit, seed)
-            counts = join_words(f"{len(table)} of {split}" for split, table in tables.items())
-            notes.append(f"Limited to {limit} examples of each split: {counts}.")
+    if targets is None:
+        raise InputError([*problems, *_check_tables(tables, None, skip, slices)[1]])
 
-    if not skip:
-        _, reading_notes, unusable = check_readable(tables, skip)
-        notes += reading_notes
-        problems += [*unusable, *check_duplicates_across_splits(tables, skip)[2]]
-    if targets is not None:
-        label_notes, label_problems = check_labels(tables, targets.target, targets.label_names)
-        notes += label_notes
-        problems += label_problems
-    problems += value_problems({split: table.dataset for split, table in tables.items()}, slices)
-    if targets is None or problems:
-        raise InputError(problems)
+    notes += targets.notes
+    tables = _encode(tables, targets)
+    by_class = spec.split.stratify and TARGETS[targets.target].has_classes
+    if by_class and used.group is None:
+        problems += check_class_counts(tables["train"], targets.target, targets.label_names, fractions)
+    if fractions and not problems:
+        tables = create_split_tables(tables, fractions, by_class, seed)
+        notes.append(note_created_splits(tables, fractions, by_class, used.group))
+    if spec.limit is not None:
+        tables = limit_tables(tables, targets.target, spec.limit, seed)
+        counts = join_words(f"{len(table)} of {split}" for split, table in tables.items())
+        notes.append(f"Limited to {spec.limit} examples of each split: {counts}.")
+    check_notes, check_problems = _check_tables(tables, targets, skip, slices)
+    notes += check_notes
+    if problems + check_problems:
+        raise InputError(problems + check_problems)
     pool = None
-    if fold is not None:
-        folded = fold_tables(tables, fold, validation, by_class, seed)
-        pool = Pool(
-            folded.pool.dataset,
-            {split: tuple(rows.tolist()) for split, rows in folded.rows.items()},
-            _fingerprint({"pool": folded.pool}, targets),
-        )
-        tables = {split: folded.pool.take(rows) for split, rows in folded.rows.items()}
-        notes.append(folded.note)
+    if spec.split.fold is not None:
+        tables, pool, fold_note = _hold_out(tables, targets, spec.split, by_class, seed)
+        notes.append(fold_note)
     return LabeledData(
         train=tables["train"].dataset,
         validation=tables["validation"].dataset if "validation" in tables else None,
@@ -249,11 +156,43 @@ def prepare_data(
         notes=tuple(notes),
         fingerprint=_fingerprint(tables, targets),
         pool=pool,
-        label_notes=tuple(form_notes),
-        columns=resolved_columns(columns or {}, used),
+        label_notes=tuple(label_notes),
+        columns=resolved_columns(spec.columns.model_dump(), used),
         hashes={split: short_hashes(table.keys) for split, table in tables.items()},
         train_groups=tuple(number_groups(tables["train"]).tolist()),
     )
+
+
+def _read_examples(
+    spec: DataFields, modality: Modality, slices: Sequence[str]
+) -> tuple[dict[str, Table], Columns, list[str], list[str]]:
+    """Read all splits of the data, and parse and hash their examples; unusable ones are skipped if requested.
+
+    Returns:
+        The splits, the columns that are used, all notes, and those of the notes that concern the form of the labels.
+    """
+    columns = spec.columns.model_dump()
+    group = spec.split.group or spec.columns.group
+    source = load_source(
+        spec.path,
+        modality=modality,
+        config=spec.config,
+        revision=spec.revision,
+        metadata=bool(slices or group),
+        columns=columns,
+        nested=spec.nested,
+        options=TableOptions(spec.encoding, spec.separator, spec.decimal),
+        values=slices,
+    )
+    if "train" not in source.splits:
+        value = f"only {join_quoted(source.splits)}"
+        raise InputError(Problem("data.path", "must have a train split", value))
+    used, column_notes = choose_common_columns(source, modality, columns, group, slices)
+    tables, table_notes = _read_tables(source, used, Path(spec.path).expanduser().is_dir())
+    tables, type_notes, label_notes = _read_labels(tables, source, used, spec)
+    tables, skip_notes = _skip_unusable(tables) if spec.on_error == "skip" else (_hash_tables(tables), [])
+    notes = [*source.notes, *column_notes, *table_notes, *type_notes, *label_notes, *skip_notes]
+    return tables, used, notes, label_notes
 
 
 def _read_tables(
@@ -285,6 +224,91 @@ def _read_tables(
     ):
         notes += note_unlisted(ids, source.root, check_all_folders, modality)
     return tables, notes
+
+
+def _read_labels(
+    tables: Mapping[str, Table], source: Source, used: Columns, spec: DataFields
+) -> tuple[dict[str, Table], list[str], list[str]]:
+    """Parse the labels of all splits, and return notes on their type and on their format."""
+    skip = spec.on_error == "skip"
+    parsed, type_notes, form_notes, problems = parse_labels(
+        *(tables, parse_label_form(spec.columns.model_dump()["label"]), used, spec.target),
+        untyped_splits=source.untyped_splits,
+        decimal=spec.decimal,
+        skip=skip,
+    )
+    if problems:
+        raise InputError([*problems, *check_readable(parsed, skip)[2]])
+    return parsed, type_notes, form_notes
+
+
+def _skip_unusable(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list[str]]:
+    """Drop unusable rows and hash the others, before splits are created, from which a class could then be missing."""
+    labeled, missing_notes = drop_unlabeled(tables)
+    usable, dropped_notes, _ = check_readable(_hash_tables(labeled), skip=True)
+    usable, copy_notes, _ = check_duplicates_across_splits(usable, skip=True)
+    if empty := [split for split, table in usable.items() if len(table) == 0]:
+        rule = "must contain at least one usable example"
+        raise InputError([Problem(f"The {split} split", rule) for split in empty])
+    return usable, [*missing_notes, *dropped_notes, *copy_notes]
+
+
+def _hash_tables(tables: Mapping[str, Table]) -> dict[str, Table]:
+    return {split: hash_rows(table) for split, table in tables.items()}
+
+
+def _resolve_targets(
+    tables: Mapping[str, Table], used: Columns, requested: TargetName | Literal["auto"]
+) -> tuple[Targets | None, list[Problem]]:
+    """Encode the labels, and check that they allow weights if there are any."""
+    labels = {split: table.labels for split, table in tables.items()}
+    ids = {split: table.ids for split, table in tables.items()}
+    targets, problems = resolve_targets(labels, ids, tables["train"].declared, requested)
+    if targets is not None and used.weight is not None and not TARGETS[targets.target].is_exclusive:
+        rule = "must not be set unless each example has exactly one class"
+        problems.append(Problem("data.columns.weight", rule, repr(used.weight)))
+    return targets, problems
+
+
+def _missing_fractions(tables: Mapping[str, Table], spec: SplitSpec) -> dict[str, float]:
+    """Return the fraction of train for each split that the data lacks and the recipe requests."""
+    fractions = {"validation": spec.validation, "test": spec.test}
+    return {split: share for split, share in fractions.items() if share > 0 and split not in tables}
+
+
+def _encode(tables: Mapping[str, Table], targets: Targets) -> dict[str, Table]:
+    return {
+        split: table.with_labels(targets.labels[split], targets.target, targets.label_names)
+        for split, table in tables.items()
+    }
+
+
+def _check_tables(
+    tables: Mapping[str, Table], targets: Targets | None, skip: bool, slices: Sequence[str]
+) -> tuple[list[str], list[Problem]]:
+    """Check the examples (unless unusable ones were skipped), the labels if they are encoded, and the slices."""
+    notes: list[str] = []
+    problems: list[Problem] = []
+    if not skip:
+        _, notes, problems = check_readable(tables, skip)
+        problems += check_duplicates_across_splits(tables, skip)[2]
+    if targets is not None:
+        label_notes, label_problems = check_labels(tables, targets.target, targets.label_names)
+        notes += label_notes
+        problems += label_problems
+    problems += value_problems({split: table.dataset for split, table in tables.items()}, slices)
+    return notes, problems
+
+
+def _hold_out(
+    tables: Mapping[str, Table], targets: Targets, spec: SplitSpec, by_class: bool, seed: int
+) -> tuple[dict[str, Table], Pool, str]:
+    """Replace the test split by the fold of a cross-validation; return the splits, their pool and a note."""
+    number, count = map(int, str(spec.fold).split("/"))
+    folded = fold_tables(tables, Fold(number, count), spec.validation, by_class, seed)
+    rows = {split: tuple(rows.tolist()) for split, rows in folded.rows.items()}
+    pool = Pool(folded.pool.dataset, rows, _fingerprint({"pool": folded.pool}, targets))
+    return {split: folded.pool.take(rows) for split, rows in folded.rows.items()}, pool, folded.note
 
 
 def _fingerprint(tables: Mapping[str, Table], targets: Targets) -> str:

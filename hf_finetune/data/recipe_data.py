@@ -1,8 +1,7 @@
 """Loading of a recipe's data: labeled examples, and unlabeled inputs of the target domain."""
 
-from hf_finetune.data.folds import Fold
 from hf_finetune.data.prepare import LabeledData, prepare_data
-from hf_finetune.data.table_options import TableOptions, table_options
+from hf_finetune.data.table_options import table_options
 from hf_finetune.data.unlabeled import UnlabeledData, load_unlabeled
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
@@ -23,26 +22,8 @@ def load_data(recipe: Recipe) -> LabeledData:
     Raises:
         InputError: If the data cannot be used.
     """
-    spec = recipe.data
-    return prepare_data(
-        spec.path,
-        modality=TASKS[recipe.task_type].modality,
-        config=spec.config,
-        revision=spec.revision,
-        columns=spec.columns.model_dump(),
-        target=spec.target,
-        validation=spec.split.validation,
-        test=spec.split.test,
-        stratify=spec.split.stratify,
-        group=spec.split.group or spec.columns.group,
-        on_error=spec.on_error,
-        limit=spec.limit,
-        fold=Fold(*map(int, spec.split.fold.split("/"))) if spec.split.fold else None,
-        slices=recipe.evaluation.slices,
-        seed=recipe.seed,
-        nested=spec.nested,
-        options=TableOptions(spec.encoding, spec.separator, spec.decimal),
-    )
+    modality = TASKS[recipe.task_type].modality
+    return prepare_data(recipe.data, modality, slices=recipe.evaluation.slices, seed=recipe.seed)
 
 
 def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledData | None:
@@ -70,7 +51,7 @@ def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledDat
         on_error=recipe.data.on_error,
         limit=recipe.data.limit,
         seed=recipe.seed,
-        options=table_options(recipe),
+        options=table_options(recipe.data),
     )
     if data is not None:
         target_columns = modality.columns_in(target.dataset.column_names)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from hf_finetune.errors import Problem
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.modality_fields import DataFields
 
 __all__ = [
     "NO_OPTIONS",
@@ -90,7 +90,6 @@ def table_stem(file: str | Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() == COMPRESSED else path.stem
 
 
-def table_options(recipe: Recipe) -> TableOptions:
-    """Return the text parsing options of a recipe as fallbacks, for other files that probably have the same format."""
-    spec = recipe.data
+def table_options(spec: DataFields) -> TableOptions:
+    """Return the text parsing options of a recipe's data as fallbacks, for other files that probably have them, too."""
     return TableOptions(spec.encoding, spec.separator, spec.decimal, fallback=True)

@@ -158,5 +158,5 @@ def _without_metrics(recipe: Recipe) -> Recipe:
     The first three need the real data; pruning would change the checkpoint that is to be checked.
     """
     disabled = {"best": None, "early_stopping": None, "compress": None}
-    stages = tuple(stage.model_copy(update=disabled) for stage in recipe.stages)
+    stages = tuple(spec.model_copy(update=disabled) for spec in recipe.stages)
     return recipe.model_copy(update={"metrics": (), "stages": stages})

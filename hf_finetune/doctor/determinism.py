@@ -30,13 +30,13 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
         folder: Folder for the output of the runs.
     """
     index = widest_stage(subject)
-    stage, planned = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
+    spec, plan = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
     speed = subject.prepared.recipe.speed.model_copy(update={"compile": False})
     states = []
     for attempt in ("first", "second"):
         trained = take_steps(
             subject.model,
-            shorten(stage, planned, steps=2, batch_size=len(subject.examples) // 2, clip=stage.clip),
+            shorten(spec, plan, steps=2, batch_size=len(subject.examples) // 2, clip=spec.clip),
             target=subject.prepared.data.target,
             examples=subject.inputs.train,
             collate=subject.inputs.collate,

@@ -37,7 +37,7 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
         folder: Folder for the output of the steps.
     """
     index = widest_stage(subject)
-    stage, planned = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
+    spec, plan = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
     count, target = len(subject.examples), subject.prepared.data.target
     splits = ((1, count), (4, count // 4))
     gradients = []
@@ -45,7 +45,7 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
         first = FirstGradient()
         take_steps(
             subject.model,
-            shorten(stage, planned, steps=1, batch_size=batch_size, accumulation=accumulation),
+            shorten(spec, plan, steps=1, batch_size=batch_size, accumulation=accumulation),
             target=target,
             examples=list(subject.examples),
             collate=subject.inputs.collate,
@@ -55,9 +55,9 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
         )
         gradients.append(first.gradient)
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
-    device, smoothing = start_processes().device, stage.label_smoothing
+    device, smoothing = start_processes().device, spec.label_smoothing
     reference = plain_gradient(
-        subject.model, planned.trainable, batch, target, label_smoothing=smoothing, device=device
+        subject.model, plan.trainable, batch, target, label_smoothing=smoothing, device=device
     )
     names = [f"{counted(batches, 'batch', 'batches')} of {size}" for batches, size in splits]
     compared = [difference(gradient, reference) for gradient in gradients]
@@ -75,5 +75,5 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
 
 def widest_stage(subject: CheckTarget) -> int:
     """Return the index of the stage that trains the most parameters; the last one in a tie."""
-    sizes = [stage.trainable_size for stage in subject.prepared.plan.stages]
+    sizes = [plan.trainable_size for plan in subject.prepared.plan.stages]
     return max(range(len(sizes)), key=lambda index: (sizes[index], index))

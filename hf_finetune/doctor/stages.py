@@ -47,13 +47,13 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
         folder: Folder for the output of the stage.
     """
     title = stage_title(subject, index)
-    stage, planned = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
+    spec, plan = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
     size = len(subject.examples) // 2
-    short = shorten(stage, planned, steps=2, batch_size=size, clip=stage.clip, lowest_rate=CHECK_LR)
-    observer, first = _StageObserver(short[1]), FirstGradient()
+    stage = shorten(spec, plan, steps=2, batch_size=size, clip=spec.clip, lowest_rate=CHECK_LR)
+    observer, first = _StageObserver(stage.plan), FirstGradient()
     trained = take_steps(
         subject.model,
-        short,
+        stage,
         target=subject.prepared.data.target,
         examples=list(subject.examples),
         collate=subject.inputs.collate,
@@ -65,8 +65,8 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     before, after = _tensors(subject.model), _tensors(trained)
     parameters = dict(subject.model.named_parameters())
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    unchanged = [name for name in parameters if name in set(planned.trainable) - changed]
-    unplanned = sorted(changed - set(planned.trainable) - _trained_batch_norm_buffers(subject, planned))
+    unchanged = [name for name in parameters if name in set(plan.trainable) - changed]
+    unplanned = sorted(changed - set(plan.trainable) - _trained_batch_norm_buffers(subject, plan))
     unmeasurable = _unmeasurable_updates(subject, index, unchanged, first.gradient) if unchanged else set()
     missing = [name for name in unchanged if name not in unmeasurable]
     wrong: list[str] = []
@@ -85,15 +85,15 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
         repairs[UNPLANNED_CHANGE_REPAIR] = None
     if wrong:
         return CheckResult(title, "fail", sentence(wrong), " ".join(repairs))
-    return CheckResult(title, "pass", _summary(subject, planned, unchanged, observer.frozen))
+    return CheckResult(title, "pass", _summary(subject, plan, unchanged, observer.frozen))
 
 
 class _StageObserver(TrainerCallback):
     """Callback that checks the optimizer's groups at the start, and the mode of frozen modules in each forward pass."""
 
-    def __init__(self, planned: StagePlan):
-        self.groups = planned.groups
-        self.trainable = set(planned.trainable)
+    def __init__(self, plan: StagePlan):
+        self.groups = plan.groups
+        self.trainable = set(plan.trainable)
         self.training: set[str] = set()
         self.frozen = 0
         self.optimizer_problem = "on_train_begin was not called"
@@ -124,13 +124,15 @@ class _StageObserver(TrainerCallback):
                 if name in optimized:
                     twice.append(name)
                 optimized[name] = group["initial_lr"], group["weight_decay"]
-        planned = {name: (group.lr, group.weight_decay) for group in self.groups for name in group.parameters}
+        expected = {
+            name: (group.lr, group.weight_decay) for group in self.groups for name in group.parameters
+        }
         wrong = {
-            "lacks": sorted(planned.keys() - optimized.keys()),
-            "also contains": sorted(optimized.keys() - planned.keys()),
+            "lacks": sorted(expected.keys() - optimized.keys()),
+            "also contains": sorted(optimized.keys() - expected.keys()),
             "contains twice": sorted(twice),
             "has a wrong learning rate or weight decay for": [
-                name for name in planned if optimized.get(name, planned[name]) != planned[name]
+                name for name in expected if optimized.get(name, expected[name]) != expected[name]
             ],
         }
         clauses = [f"{words} {join_words(which, most=3)}" for words, which in wrong.items() if which]
@@ -146,10 +148,10 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu() for name, value in named}
 
 
-def _trained_batch_norm_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
+def _trained_batch_norm_buffers(subject: CheckTarget, plan: StagePlan) -> set[str]:
     """Return the names of the running statistics of trained BatchNorms; no other buffer may change."""
     trained_norms = {name for name, _ in subject.prepared.plan.layout.batch_norms} - {
-        *planned.frozen_batch_norms
+        *plan.frozen_batch_norms
     }
     return {name for name, _ in subject.model.named_buffers() if name.rpartition(".")[0] in trained_norms}
 
@@ -164,8 +166,8 @@ def _unmeasurable_updates(
     the former is large enough.
     """
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
-    planned = subject.prepared.plan.stages[index].trainable
-    expected = plain_gradient(subject.model, planned, batch, subject.prepared.data.target)
+    trainable = subject.prepared.plan.stages[index].trainable
+    expected = plain_gradient(subject.model, trainable, batch, subject.prepared.data.target)
     clip = subject.prepared.recipe.stages[index].clip
     total = torch.stack([value.norm() for value in gradient.values()]).norm().item() if gradient else 0.0
     scale = 1.0 if clip is None or total <= clip else clip / total
@@ -185,14 +187,12 @@ def _unmeasurable_updates(
     }
 
 
-def _summary(subject: CheckTarget, planned: StagePlan, unmeasurable: list[str], frozen: int) -> str:
+def _summary(subject: CheckTarget, plan: StagePlan, unmeasurable: list[str], frozen: int) -> str:
     total = len(subject.prepared.plan.layout.parameters)
-    buffers = {name for name, _ in subject.model.named_buffers()} - _trained_batch_norm_buffers(
-        subject, planned
-    )
-    unchanged = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []
+    buffers = {name for name, _ in subject.model.named_buffers()} - _trained_batch_norm_buffers(subject, plan)
+    unchanged = [counted(total - len(plan.trainable), "other")] if len(plan.trainable) < total else []
     unchanged += [counted(len(buffers), "buffer")] if buffers else []
-    text = f"2 steps changed {counted(len(planned.trainable) - len(unmeasurable), 'planned parameter')}"
+    text = f"2 steps changed {counted(len(plan.trainable) - len(unmeasurable), 'planned parameter')}"
     text += f"; {' and '.join(unchanged)} are equal bit for bit" if unchanged else ""
     text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
     text += "; the optimizer's parameter groups match the plan."

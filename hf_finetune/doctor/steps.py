@@ -34,20 +34,20 @@ CHECK_LR = 1e-3
 
 
 def shorten(
-    stage: StageSpec,
-    planned: StagePlan,
+    spec: StageSpec,
+    plan: StagePlan,
     *,
     steps: int,
     batch_size: int,
     accumulation: int = 1,
     clip: float | None = None,
     lowest_rate: float = 0.0,
-) -> tuple[StageSpec, StagePlan]:
+) -> PlannedStage:
     """Return a copy of a stage with a few steps, without warmup, ``regularize``, ``best`` and ``early_stopping``.
 
     Args:
-        stage: Stage of the recipe.
-        planned: Plan of the stage; its trainable parameters stay the same.
+        spec: Stage of the recipe.
+        plan: Plan of the stage; its trainable parameters stay the same.
         steps: Optimizer steps.
         batch_size: Examples per process and forward pass.
         accumulation: Forward passes per optimizer step.
@@ -65,15 +65,16 @@ def shorten(
         "early_stopping": None,
         "regularize": RegularizeSpec(),
         "fit": "gradient",  # a head that a solver fits is trained by gradient here, so that the check covers it
-        "lr": stage.lr if stage.lr is not None else max(lowest_rate, CHECK_LR),
+        "lr": spec.lr if spec.lr is not None else max(lowest_rate, CHECK_LR),
     }
-    groups = tuple(replace(group, lr=max(group.lr or CHECK_LR, lowest_rate)) for group in planned.groups)
-    return stage.model_copy(update=changes), replace(planned, groups=groups, steps=steps, warmup_steps=0)
+    groups = tuple(replace(group, lr=max(group.lr or CHECK_LR, lowest_rate)) for group in plan.groups)
+    shortened = replace(plan, groups=groups, steps=steps, warmup_steps=0)
+    return PlannedStage(spec.model_copy(update=changes), shortened)
 
 
 def take_steps(
     model: PreTrainedModel,
-    short: tuple[StageSpec, StagePlan],
+    stage: PlannedStage,
     *,
     target: str,
     examples: Any,
@@ -87,7 +88,7 @@ def take_steps(
 
     Args:
         model: Model to copy; it is not changed.
-        short: Stage and plan from ``shorten``.
+        stage: Stage, from ``shorten``.
         target: Label type.
         examples: Preprocessed training examples.
         collate: Collate function.
@@ -96,15 +97,14 @@ def take_steps(
         prepare: Function that is called with the copy before training.
         callbacks: Additional callbacks.
     """
-    stage, planned = short
     trained = copy.deepcopy(model)
     prepare(trained)
     train_stage(
         trained,
-        PlannedStage(stage, planned),
+        stage,
         StageData(target, examples, collate),
         output=StageOutput(folder),
-        evaluation=StageEvaluation(stage.batch_size),
+        evaluation=StageEvaluation(stage.spec.batch_size),
         execution=ExecutionSettings(speed or SpeedSpec()),
         callbacks=[*callbacks, _NoCheckpoints()],
     )

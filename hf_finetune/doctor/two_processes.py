@@ -47,8 +47,8 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         return CheckResult(TWO_PROCESSES, "skipped", "This build of torch has no gloo.")
     prepared, count = subject.prepared, len(subject.examples)
     stages = [
-        shorten(stage, planned, steps=2, batch_size=count // PROCESSES)
-        for stage, planned in zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
+        shorten(spec, plan, steps=2, batch_size=count // PROCESSES)
+        for spec, plan in zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
     ]
     job = {
         **pack_model(subject.model),
@@ -65,21 +65,23 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
     ]
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     faults, worst = [], 0.0
-    for index, (stage, planned) in enumerate(stages):
+    for index, stage in enumerate(stages):
         first, second = (by_stage[index] for by_stage in digests)
         different = [name for name, digest in first.items() if second[name] != digest]
         if different:
             faults.append(
-                f"after stage {stage.name} the two processes differ in {counted(len(different), 'parameter')} "
+                f"after stage {stage.spec.name} the two processes differ in {counted(len(different), 'parameter')} "
                 f"({join_words(different, most=3)})"
             )
-        target, smoothing = prepared.data.target, stage.label_smoothing
-        expected = plain_gradient(subject.model, planned.trainable, batch, target, label_smoothing=smoothing)
+        target, smoothing = prepared.data.target, stage.spec.label_smoothing
+        expected = plain_gradient(
+            subject.model, stage.plan.trainable, batch, target, label_smoothing=smoothing
+        )
         ratio, relative_error = difference(load_file(gradient_file(folder, index)), expected)
         worst = max(worst, relative_error)
         if not relative_error <= TOLERANCE:
             faults.append(
-                f"in stage {stage.name} the gradient norm is {ratio:.3g} times that of one process, "
+                f"in stage {stage.spec.name} the gradient norm is {ratio:.3g} times that of one process, "
                 f"and the gradients differ by {relative_error:.1%} of it"
             )
     if faults:

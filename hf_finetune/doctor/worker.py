@@ -72,11 +72,11 @@ def run_job(folder: Path) -> None:
     torch.distributed.init_process_group("gloo", rendezvous, timeout=TIMEOUT, rank=rank, world_size=count)
     PartialState(cpu=True)
     model, digests = _unpack_model(job), []
-    for index, short in enumerate(job["stages"]):
+    for index, stage in enumerate(job["stages"]):
         first = FirstGradient()
         trained = take_steps(
             model,
-            short,
+            stage,
             target=job["target"],
             examples=job["examples"],
             collate=job["collate"],

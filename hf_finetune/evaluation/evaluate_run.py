@@ -18,7 +18,6 @@ from hf_finetune.evaluation.finished import (
     find_run,
     find_run_recipe,
     load_finished,
-    run_options,
     training_columns,
 )
 from hf_finetune.evaluation.intervals import intervals
@@ -162,15 +161,11 @@ def _load(
             modality=classifier.modality,
             target=classifier.target,
             label_names=classifier.label_names,
-            columns=recipe.data.columns.model_dump() if recipe else {},
+            spec=recipe.data if recipe else None,
+            slices=recipe.evaluation.slices if recipe else (),
+            split=split,
             named=columns or {},
             training_columns=training_columns(model_or_run, classifier),
-            split=split,
-            slices=recipe.evaluation.slices if recipe else (),
-            on_error=recipe.data.on_error if recipe else "fail",
-            nested=recipe.data.nested if recipe else None,
-            options=run_options(model_or_run),
-            group=(recipe.data.split.group or recipe.data.columns.group) if recipe else None,
         )
         return RunSplit(dataset)
     run = find_run(model_or_run)

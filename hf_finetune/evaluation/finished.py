@@ -72,7 +72,7 @@ def run_options(model_or_run: str | Path) -> TableOptions:
         model_or_run: Run directory, checkpoint folder or Hub id.
     """
     recipe = find_run_recipe(model_or_run)
-    return table_options(recipe) if recipe else NO_OPTIONS
+    return table_options(recipe.data) if recipe else NO_OPTIONS
 
 
 def find_run_recipe(model_or_run: str | Path) -> Recipe | None:

@@ -1,21 +1,22 @@
 """Linear probe: a baseline that fits a logistic regression on features of the frozen backbone."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.cache.pooled_texts import pool_texts
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.cache.replay import PREFIX
-from hf_finetune.evaluation.metrics import label_array, probabilities
+from hf_finetune.data.prepare import LabeledData
+from hf_finetune.evaluation.metrics import labels_of, probabilities
+from hf_finetune.models.find_head import head_names
 from hf_finetune.planning.head_fit import MAX_WORK
-from hf_finetune.targets.labels import TargetName
+from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_metadata
 
@@ -49,18 +50,11 @@ class Probe:
 
 def linear_probe(
     model: Any,
-    head: frozenset[str],
-    train: Dataset,
-    test: Dataset,
-    collate: Any,
+    inputs: Inputs,
+    data: LabeledData,
     settings: CacheSettings,
     *,
     poolings: tuple[str, ...] = (),
-    labels: Sequence[Any],
-    unknown: Sequence[Sequence[int]] | None = None,
-    target: TargetName,
-    classes: int,
-    groups: Sequence[int] = (),
     seed: int = 0,
     device: torch.device,
     batch_size: int,
@@ -73,17 +67,10 @@ def linear_probe(
 
     Args:
         model: Model with the weights of the checkpoint.
-        head: Names of the head's parameters.
-        train: Training examples, preprocessed as for inference.
-        test: Test examples, preprocessed in the same way.
-        collate: Collate function.
+        inputs: Training and, as ``validation``, test examples, both preprocessed as for inference.
+        data: Labels and groups of the training examples; cross-validation keeps a group in one fold.
         settings: Cache settings of the features.
         poolings: Token poolings to choose from, see ``poolings_for``; empty for images.
-        labels: Labels of the training examples: class indices, lists of class indices, or regression targets.
-        unknown: For each training example the classes whose label is unknown; None if there are none.
-        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        classes: Number of classes.
-        groups: Group index of each training example; cross-validation keeps a group in one fold.
         seed: Seed of the folds.
         device: Device of the forward passes.
         batch_size: Examples per forward pass.
@@ -100,22 +87,23 @@ def linear_probe(
     features: dict[str, dict[str, np.ndarray]] = {}
     if poolings:
         try:
-            splits = {"train": train, "test": test}
+            splits = {"train": inputs.train, "test": inputs.validation}
             features = pool_texts(
-                model, splits, collate, settings, poolings, device=device, **forward_options
+                model, splits, inputs.collate, settings, poolings, device=device, **forward_options
             ).vectors
         except CacheUnavailableError as error:
             logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
     if not features:
-        features = {"": _head_inputs(model, head, train, test, collate, settings, device, forward_options)}
+        features = {"": _head_inputs(model, inputs, settings, device, forward_options)}
     train_features = {name: vectors["train"] for name, vectors in features.items()}
+    target, classes = data.target, len(data.label_names)
     examples, size = next(iter(train_features.values())).shape
     if examples * size * classes > MAX_WORK:
         raise CacheUnavailableError(
             f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
         )
-    folds = assign_folds(labels, target, 1, seed, groups=groups)
-    label_rows = label_array(labels, target, classes, unknown)
+    folds = assign_folds(data.train["label"][:], target, 1, seed, groups=data.train_groups)
+    label_rows = labels_of(data.train, target, classes)
     name, fit, losses = fit_best(train_features, label_rows, target, classes, folds)
     about = fit_metadata(fit, target) | ({"pool": name, "pooling": losses} if name else {})
     return Probe(probabilities(fit(features[name]["test"]), target), about)
@@ -123,20 +111,16 @@ def linear_probe(
 
 def _head_inputs(
     model: torch.nn.Module,
-    head: frozenset[str],
-    train: Dataset,
-    test: Dataset,
-    collate: Any,
+    inputs: Inputs,
     settings: CacheSettings,
     device: torch.device,
     forward_options: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Return the inputs of a model's head for the examples of each split [examples, features]."""
+    """Return the inputs of a model's head for the training and test examples [examples, features]."""
+    head = frozenset(head_names(model))
     freeze_all_but(model, head)
     state = _SingleProcessState(device)
-    cached = cache_prefix(
-        model, head, train, test, collate, settings, state=state, held_out="test", **forward_options
-    )
+    cached = cache_prefix(model, head, inputs, settings, state=state, held_out="test", **forward_options)
     return {"train": _features(cached.train), "test": _features(cached.validation)}
 
 

@@ -66,15 +66,9 @@ class Predictions:
 
 def write_predictions(
     path: Path,
-    ids: Sequence[str],
-    labels: np.ndarray,
-    scores: Scores,
-    target: TargetName,
-    label_names: Sequence[str],
+    predictions: Predictions,
     thresholds: Sequence[float] | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
-    groups: Sequence[str] | None = None,
-    group_column: str | None = None,
     probabilities: Literal["top", "all"] = "top",
 ) -> None:
     """Write predictions with the columns id, label, prediction, a probability for each class, slices and groups.
@@ -90,26 +84,21 @@ def write_predictions(
 
     Args:
         path: File to write, in an existing folder.
-        ids: Id of each example.
-        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
-        scores: Probabilities [examples, classes] or their ``TopScores``, or regression predictions [examples].
-        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        label_names: Class names in the order of the model.
+        predictions: Labels and scores; the groups, if there are any, are written to ``group:NAME``.
         thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
         slices: Slice of each example, by column; written to ``slice:NAME``.
-        groups: Group of each example, written to ``group:NAME``; None if the data has no groups.
-        group_column: Column of the data that contains the groups, the ``NAME``.
         probabilities: Probabilities to write if there are more than 200 classes.
 
     Raises:
         ValueError: If ids, labels and scores differ in length.
     """
+    ids, labels, scores = predictions.ids, predictions.labels, predictions.scores
+    label_names, kind = predictions.label_names, TARGETS[predictions.target]
     if not len(ids) == len(labels) == len(scores):
         raise ValueError(
             f"ids, labels and scores must have the same length. Got {len(ids)}, {len(labels)}, {len(scores)}."
         )
-    kind = TARGETS[target]
-    decisions = decide(scores, target, thresholds)
+    decisions = decide(scores, predictions.target, thresholds)
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array([kind.decode(label, label_names) for label in labels], kind.arrow_type),
@@ -128,20 +117,17 @@ def write_predictions(
             for name, column in zip(label_names, scores.T, strict=True)
         }
     if has_unknown(labels):
-        names = [
-            [name for name, known in zip(label_names, row, strict=True) if not known]
-            for row in is_known(labels)
-        ]
+        names = [[label_names[index] for index in np.flatnonzero(~row)] for row in is_known(labels)]
         columns[UNKNOWN] = pa.array(names, pa.list_(pa.string()))
     columns |= {SLICE + name: pa.array(values, pa.string()) for name, values in (slices or {}).items()}
-    if groups is not None:
-        columns[f"{GROUP}{group_column}"] = pa.array(groups, pa.string())
+    if predictions.groups is not None:
+        columns[f"{GROUP}{predictions.group_column}"] = pa.array(predictions.groups, pa.string())
     with atomic_file(Path(path)) as temporary:
         metadata = {}
         if top_scores is not None:
             metadata[CLASSES] = json.dumps(list(label_names))
         if _default_target_for(kind.arrow_type) is not kind:
-            metadata[TARGET] = target
+            metadata[TARGET] = kind.name
         table = pa.table(columns)
         pq.write_table(table.replace_schema_metadata(metadata) if metadata else table, temporary)
 

@@ -140,7 +140,6 @@ def load_classifier(
     """
     source = resolve_model_dir(model_or_run)
     place = str(source)
-    options = {"trust_remote_code": trust_remote_code}
     try:
         config = load_config(source, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
@@ -150,28 +149,9 @@ def load_classifier(
     if task is not None and task != model_task.name:
         raise InputError(Problem(place, f"must be a model for {task}", f"a model for {model_task.name}"))
     modality = model_task.modality
-    model_class, known = model_task.auto_class, dict[str, Any]()
-    if is_given(config):  # this package implements the head: the code next to the weights is not run
-        model_class, known = HeadModel, {"config": config}
     if modality.has_tokens:
         check_tokenizer(place, source, trust_remote_code=trust_remote_code)
-    try:
-        model, loaded = model_class.from_pretrained(source, output_loading_info=True, **known, **options)
-        processor = getattr(transformers, modality.processor_class).from_pretrained(
-            source, **(known if modality.has_tokens else {}), **options
-        )
-    except UnpicklingError as error:
-        raise InputError(unsafe_pickle(place, source)) from error
-    except SafetensorError as error:
-        rule = "contains a damaged or truncated weight file"
-        raise InputError(Problem(place, rule, "", "Download or copy it again.")) from error
-    except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
-        refused = None if trust_remote_code else remote_code_error(place, source)
-        unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
-        raise (refused or InputError(unreadable)) from error
-    if loaded["missing_keys"]:
-        missing = join_words(sorted(loaded["missing_keys"]), most=4)
-        raise InputError(Problem(place, f"lacks weights of its model: {missing}"))
+    model, processor = _load_model(source, config, model_task, trust_remote_code)
     label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
     model.config.id2label = dict(enumerate(label_names))
     pipe = model_task.build_pipeline(model, modality.pipeline_settings(processor, model))
@@ -185,6 +165,35 @@ def load_classifier(
         thresholds=tuple(getattr(model.config, THRESHOLDS, None) or ()) or None,
         columns=_columns_of(model.config, modality),
     )
+
+
+def _load_model(
+    source: str | Path, config: PreTrainedConfig, task: Task, trust_remote_code: bool
+) -> tuple[Any, Any]:
+    """Return the model with all of its weights, and its processor."""
+    place = str(source)
+    options = {"trust_remote_code": trust_remote_code}
+    model_class, known = task.auto_class, dict[str, Any]()
+    if is_given(config):  # this package implements the head: the code next to the weights is not run
+        model_class, known = HeadModel, {"config": config}
+    try:
+        model, loaded = model_class.from_pretrained(source, output_loading_info=True, **known, **options)
+        processor = getattr(transformers, task.modality.processor_class).from_pretrained(
+            source, **(known if task.modality.has_tokens else {}), **options
+        )
+    except UnpicklingError as error:
+        raise InputError(unsafe_pickle(place, source)) from error
+    except SafetensorError as error:
+        rule = "contains a damaged or truncated weight file"
+        raise InputError(Problem(place, rule, "", "Download or copy it again.")) from error
+    except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
+        refused = None if trust_remote_code else remote_code_error(place, source)
+        unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
+        raise (refused or InputError(unreadable)) from error
+    if loaded["missing_keys"]:
+        missing = join_words(sorted(loaded["missing_keys"]), most=4)
+        raise InputError(Problem(place, f"lacks weights of its model: {missing}"))
+    return model, processor
 
 
 def _columns_of(config: PreTrainedConfig, modality: Modality) -> dict[str, Any] | None:

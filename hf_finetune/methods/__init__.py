@@ -47,13 +47,13 @@ def build_methods(context: StageContext, loaded: Sequence[Method] = ()) -> list[
     return [method for method in built if method is not None]
 
 
-def cache_blocker(recipe: Recipe, stage: StageSpec, planned: StagePlan) -> str:
+def cache_blocker(recipe: Recipe, spec: StageSpec, plan: StagePlan) -> str:
     """Return the reason why a stage cannot cache the outputs of its frozen layers; empty if it can.
 
     Args:
         recipe: Recipe of the run.
-        stage: Stage of the recipe.
-        planned: Plan of the stage.
+        spec: Stage of the recipe.
+        plan: Plan of the stage.
     """
-    used = (kind for kind in METHODS if kind.is_used(recipe, stage, planned))
+    used = (kind for kind in METHODS if kind.is_used(recipe, spec, plan))
     return next(filter(None, (kind.rules.cache_blocker for kind in used)), "")

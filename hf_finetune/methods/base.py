@@ -86,15 +86,15 @@ class Method:
     compiles: ClassVar[bool] = True
 
     @classmethod
-    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+    def is_used(cls, recipe: Recipe, spec: StageSpec, plan: StagePlan) -> bool:
         """Return whether a stage of a recipe uses the method.
 
         Args:
             recipe: Recipe of the run.
-            stage: Stage of the recipe.
-            planned: Plan of the stage.
+            spec: Stage of the recipe.
+            plan: Plan of the stage.
         """
-        return bool(cls.rules.used(stage))
+        return bool(cls.rules.used(spec))
 
     @classmethod
     def build(cls, context: StageContext) -> Self | None:

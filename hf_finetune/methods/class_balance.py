@@ -57,9 +57,9 @@ class ClassBalance(Method):
     rules = CLASS_BALANCE
 
     @classmethod
-    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+    def is_used(cls, recipe: Recipe, spec: StageSpec, plan: StagePlan) -> bool:
         """Return whether the stage has a correction."""
-        return stage.balance.method != "none"
+        return spec.balance.method != "none"
 
     @classmethod
     def build(cls, context: StageContext) -> "ClassBalance | None":

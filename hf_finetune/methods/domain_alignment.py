@@ -208,9 +208,9 @@ class DomainAlignment(CallbackMethod):
         self.step_losses: list[torch.Tensor] = []
 
     @classmethod
-    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+    def is_used(cls, recipe: Recipe, spec: StageSpec, plan: StagePlan) -> bool:
         """Return whether the features of the stage are aligned."""
-        return is_aligned(recipe.domain_adaptation, stage, planned)
+        return is_aligned(recipe.domain_adaptation, spec, plan)
 
     def prepare(
         self, model: PreTrainedModel, train: Any, collate: Collate, seed: int

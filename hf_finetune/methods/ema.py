@@ -197,12 +197,12 @@ class AveragedWeights(CallbackMethod):
             save_file({name: value.contiguous() for name, value in self.average.items()}, temporary)
 
 
-def _averaged_names(planned: StagePlan) -> list[str]:
+def _averaged_names(plan: StagePlan) -> list[str]:
     """Return the names of the trained parameters and of the statistics of BatchNorms that are not frozen."""
-    frozen = set(planned.frozen_batch_norms)
-    norms = [name for name, _ in planned.layout.batch_norms if name not in frozen]
+    frozen = set(plan.frozen_batch_norms)
+    norms = [name for name, _ in plan.layout.batch_norms if name not in frozen]
     return [
-        *planned.trainable,
+        *plan.trainable,
         *(f"{name}.{statistic}" for name in norms for statistic in BATCH_NORM_STATISTICS),
     ]
 

@@ -44,9 +44,9 @@ class PruningMasks(CallbackMethod):
         self.trained: Masked = []
 
     @classmethod
-    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+    def is_used(cls, recipe: Recipe, spec: StageSpec, plan: StagePlan) -> bool:
         """Return whether this stage or an earlier one has unstructured pruning."""
-        return is_sparse(recipe.stages[: recipe.stages.index(stage) + 1])
+        return is_sparse(recipe.stages[: recipe.stages.index(spec) + 1])
 
     @classmethod
     def build(cls, context: StageContext) -> "PruningMasks | None":

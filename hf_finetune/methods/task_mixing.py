@@ -37,7 +37,7 @@ class TaskMixture(Method):
     loss: Loss
 
     @classmethod
-    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+    def is_used(cls, recipe: Recipe, spec: StageSpec, plan: StagePlan) -> bool:
         """Return whether the recipe has several tasks."""
         return len(recipe.task_names) > 1
 

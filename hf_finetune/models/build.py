@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any
@@ -162,7 +162,6 @@ def build_model(
     """
     model_class = _auto_model(config, task)
     saved = _config_on_disk(path, revision, trust_remote_code)
-    old_labels = tuple(saved.id2label.values()) if saved is not None and saved.id2label else ()
     rows, old_rows = embedding_rows(config), embedding_rows(saved) if saved is not None else None
     resizes = rows is not None and old_rows is not None and rows > old_rows
     wanted = config
@@ -170,6 +169,22 @@ def build_model(
         config = copy.deepcopy(config)
         config.get_text_config().vocab_size = old_rows
     transformers.set_seed(seed)
+    model, info = _load_weights(model_class, path, config, revision)
+    head = set(head_names(model))
+    notes = _replace_head(model, head, info, saved)
+    old_head = _old_head(saved, config, task) - head
+    notes += check_loaded_weights(path, model, info, head, old_head, allow_missing, saved)
+    check_finite_weights(path, model)
+    if resizes:
+        notes.append(resize_vocabulary(model, embedding_rows(wanted) or 0))
+    task.modality.complete_config(model.config)
+    return BuiltModel(model, tuple(notes))
+
+
+def _load_weights(
+    model_class: Any, path: str, config: PreTrainedConfig, revision: str | None
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return the classifier with the checkpoint's weights, and which of them are missing or of another shape."""
     try:
         model, info = model_class.from_pretrained(
             path,
@@ -181,29 +196,27 @@ def build_model(
         )
     except LOADING_ERRORS as error:
         raise InputError(weights_problem(path, error)) from error
-    head = set(head_names(model))
-    replaced = {name for name, *_ in info["mismatched_keys"]}
-    new = (set(info["missing_keys"]) | replaced) & head
-    loaded_head = head - new
-    notes = []
-    if loaded_head == head and old_labels != tuple(config.id2label.values()):
+    return model, info
+
+
+def _replace_head(
+    model: PreTrainedModel, head: set[str], info: Mapping[str, Any], saved: PreTrainedConfig | None
+) -> list[str]:
+    """Reinitialize a loaded head for other classes, and return a note if the head is new."""
+    config = model.config
+    old_labels = tuple(saved.id2label.values()) if saved is not None and saved.id2label else ()
+    replaced = {name for name, *_ in info["mismatched_keys"]} & head
+    new = (set(info["missing_keys"]) & head) | replaced
+    if not new and old_labels != tuple(config.id2label.values()):
         # The checkpoint's head has the right size but other classes, so its weights are meaningless here.
         for name in sorted({name.rpartition(".")[0] for name in head}):
             _reinitialize(model, model.get_submodule(name))
-        replaced |= head
+        replaced = head
     labels = counted(config.num_labels, "label")
-    if replaced & head:
+    if replaced:
         old = counted(len(old_labels), "label")
-        notes.append(f"The checkpoint's head for {old} is replaced by a new head for {labels}.")
-    elif new:
-        notes.append(f"A new head is initialized for {labels}.")
-    old_head = _old_head(saved, config, task) - head
-    notes += check_loaded_weights(path, model, info, head, old_head, allow_missing, saved)
-    check_finite_weights(path, model)
-    if resizes:
-        notes.append(resize_vocabulary(model, embedding_rows(wanted) or 0))
-    task.modality.complete_config(model.config)
-    return BuiltModel(model, tuple(notes))
+        return [f"The checkpoint's head for {old} is replaced by a new head for {labels}."]
+    return [f"A new head is initialized for {labels}."] if new else []
 
 
 def load_processor(

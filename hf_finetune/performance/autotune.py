@@ -96,7 +96,6 @@ def choose_mode(
     steps: int,
     forward_only: bool = False,
     overhead_seconds: float = 0.0,
-    budget_share: float = BUDGET_SHARE,
     notes_file: Path | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> Choice:
@@ -116,7 +115,6 @@ def choose_mode(
         steps: Number of steps of the stage, or of forward passes if ``forward_only``, which determines the time budget.
         forward_only: Whether the expensive part is a forward pass without gradients, as through a frozen prefix.
         overhead_seconds: Additional seconds of the run per step, for example to prepare its batch.
-        budget_share: Maximum share of the estimated time of the steps that measuring may take.
         notes_file: File of saved measurements, by machine and architecture; None to save none.
         clock: Function that returns the time in seconds.
     """
@@ -125,7 +123,7 @@ def choose_mode(
         return Choice(reference, f"{reference.title}: the only candidate")
     key = speed_key(model, batch, trainable, candidates, forward_only)
     measurement = load_measurement(notes_file, key, _measured_as(reference, reference))
-    budget_steps = steps * budget_share
+    budget_steps = steps * BUDGET_SHARE
     if measurement is not None:
         time = budget_steps * _full_step(measurement, reference, size)
         if not _should_remeasure(measurement, time, device):
@@ -181,9 +179,42 @@ def measure(
         0.0, reference_outputs.seconds - WARM_COMPARISON_STEPS * step
     )  # the run would take this time anyway
     end = start + first_use + budget_steps * step + seconds
-    usable, left_out = [reference], {}
+    usable, left_out = _usable_modes(bench, [reference, *others], reference_outputs, step, end)
+    timed = time_interleaved(bench, usable, NUM_ROUNDS, until=end) if len(usable) > 1 else {reference: [step]}
+    compiled = replace(min(timed, key=lambda mode: min(timed[mode])), compile=True)
+    if not candidates[0].compile and compiled in candidates:
+        try:
+            if end - bench.now() < _compile_seconds(bench.device):
+                left_out[compiled.title] = NO_TIME
+            else:
+                timed |= _time_compiled(bench, compiled, left_out)
+        except RuntimeError as error:
+            left_out[compiled.title] = _failure_reason(bench, error)
+    fastest = {mode.title: min(times) for mode, times in timed.items()}
+    steady = all(max(times) <= MAX_JITTER * min(times) for times in timed.values())
+    spent = bench.now() - start
+    return Measurement(fastest, left_out, examples, spent, steady, date.today().isoformat())
+
+
+def _usable_modes(
+    bench: StepBenchmark,
+    modes: Sequence[ExecutionMode],
+    reference_outputs: StepOutputs,
+    step: float,
+    end: float,
+) -> tuple[list[ExecutionMode], dict[str, str]]:
+    """Return the first mode and those that agree with fp32 and are not far slower, and why others are left out.
+
+    Args:
+        bench: Benchmark that runs the steps.
+        modes: Uncompiled modes, the reference first.
+        reference_outputs: Outputs of a step in fp32.
+        step: Seconds of a step of the reference.
+        end: Time at which measuring must end.
+    """
+    usable, left_out = [modes[0]], {}
     fastest_seconds = reference_outputs.seconds
-    for mode in others:
+    for mode in modes[1:]:
         if bench.now() + reference_outputs.seconds + 2 * step * (len(usable) + 1) > end:
             left_out[mode.title] = NO_TIME
             continue
@@ -199,20 +230,7 @@ def measure(
         else:
             usable.append(mode)
         fastest_seconds = min(fastest_seconds, outputs.seconds)
-    timed = time_interleaved(bench, usable, NUM_ROUNDS, until=end) if len(usable) > 1 else {reference: [step]}
-    compiled = replace(min(timed, key=lambda mode: min(timed[mode])), compile=True)
-    if not candidates[0].compile and compiled in candidates:
-        try:
-            if end - bench.now() < _compile_seconds(bench.device):
-                left_out[compiled.title] = NO_TIME
-            else:
-                timed |= _time_compiled(bench, compiled, left_out)
-        except RuntimeError as error:
-            left_out[compiled.title] = _failure_reason(bench, error)
-    fastest = {mode.title: min(times) for mode, times in timed.items()}
-    steady = all(max(times) <= MAX_JITTER * min(times) for times in timed.values())
-    spent = bench.now() - start
-    return Measurement(fastest, left_out, examples, spent, steady, date.today().isoformat())
+    return usable, left_out
 
 
 def decide(

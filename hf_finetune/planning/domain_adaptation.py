@@ -15,17 +15,17 @@ PRETRAINING = "pretraining"
 """Title of the pretraining stage before the first stage."""
 
 
-def is_aligned(spec: DomainSpec | None, stage: StageSpec, planned: StagePlan) -> bool:
+def is_aligned(domain: DomainSpec | None, spec: StageSpec, plan: StagePlan) -> bool:
     """Return whether a stage aligns the features of the training domain and the target domain.
 
     Args:
-        spec: ``domain_adaptation`` of the recipe; None without any.
-        stage: Stage of the recipe.
-        planned: Plan of the stage.
+        domain: ``domain_adaptation`` of the recipe; None without any.
+        spec: Stage of the recipe.
+        plan: Plan of the stage.
     """
-    if not isinstance(spec, Alignment):
+    if not isinstance(domain, Alignment):
         return False
-    return stage.name in spec.stages if spec.stages else _trains_below_the_head(planned)
+    return spec.name in domain.stages if domain.stages else _trains_below_the_head(plan)
 
 
 def domain_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
@@ -35,14 +35,14 @@ def domain_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
         recipe: Recipe of the run.
         plan: Plan of its stages.
     """
-    spec = recipe.domain_adaptation
-    if not isinstance(spec, Alignment):
+    domain = recipe.domain_adaptation
+    if not isinstance(domain, Alignment):
         return []
     problems = []
-    place, known = "domain_adaptation.stages", [stage.name for stage in plan.stages]
-    below = [stage.name for stage in plan.stages if _trains_below_the_head(stage)]
+    place, known = "domain_adaptation.stages", [stage_plan.name for stage_plan in plan.stages]
+    below = [stage_plan.name for stage_plan in plan.stages if _trains_below_the_head(stage_plan)]
     rule = "must be a stage that trains layers below the head"
-    for index, name in enumerate(spec.stages):
+    for index, name in enumerate(domain.stages):
         if name not in known:
             where = f"{place}[{index}]"
             problems.append(
@@ -51,17 +51,19 @@ def domain_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
         elif name not in below:
             repair = "Domain alignment trains only layers below the head."
             problems.append(Problem(f"{place}[{index}]", rule, repr(name), repair))
-    if not spec.stages and not below:
+    if not domain.stages and not below:
         repair = "Add a stage that trains them, for example train: last:1."
-        problems.append(Problem("stages", f"must train layers below the head for {spec.method}", "", repair))
-    for index, (stage, planned) in enumerate(zip(recipe.stages, plan.stages, strict=True)):
-        if not is_aligned(spec, stage, planned):
+        problems.append(
+            Problem("stages", f"must train layers below the head for {domain.method}", "", repair)
+        )
+    for index, (spec, stage_plan) in enumerate(zip(recipe.stages, plan.stages, strict=True)):
+        if not is_aligned(domain, spec, stage_plan):
             continue
-        rule = f"must not be set in a stage that uses {spec.method}"
+        rule = f"must not be set in a stage that uses {domain.method}"
         repair = "List only the other stages in domain_adaptation.stages."
         problems += [
             Problem(f"stages[{index}].{field}", rule, "", repair)
-            for field in conflicting_fields(DOMAIN_ALIGNMENT, stage)
+            for field in conflicting_fields(DOMAIN_ALIGNMENT, spec)
         ]
     return problems
 
@@ -74,35 +76,35 @@ def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | No
         stages: Plans of the stages.
         examples: Number of inputs of the target domain; None if it is not known.
     """
-    spec = recipe.domain_adaptation
+    domain = recipe.domain_adaptation
     inputs = f"the {examples} inputs of" if examples is not None else "the inputs of"
-    if isinstance(spec, ContinuePretraining):
-        epochs = spec.epochs or 1
+    if isinstance(domain, ContinuePretraining):
+        epochs = domain.epochs or 1
         duration = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
-        if spec.max_steps:
-            duration = f"{spec.max_steps} steps"
+        if domain.max_steps:
+            duration = f"{domain.max_steps} steps"
         masked = "tokens" if TASKS[recipe.task_type].modality.has_tokens else "patches"
-        and_source = " and of the training split" if spec.source else ""
+        and_source = " and of the training split" if domain.source else ""
         return [
             f"Stage 0, {PRETRAINING}, before stage 1: everything below the head learns to predict masked "
-            f"{masked} in {inputs} {spec.target}{and_source}, for {duration} at lr {spec.lr:g}."
+            f"{masked} in {inputs} {domain.target}{and_source}, for {duration} at lr {domain.lr:g}."
         ]
-    if not isinstance(spec, Alignment):
+    if not isinstance(domain, Alignment):
         return []
     notes = []
-    for stage, planned in zip(recipe.stages, stages, strict=True):
-        if is_aligned(spec, stage, planned):
+    for spec, plan in zip(recipe.stages, stages, strict=True):
+        if is_aligned(domain, spec, plan):
             notes.append(
-                f"Stage {stage.name} aligns the head's input with {inputs} {spec.target}: {spec.method}, "
-                f"weight {spec.weight:g}."
+                f"Stage {spec.name} aligns the head's input with {inputs} {domain.target}: {domain.method}, "
+                f"weight {domain.weight:g}."
             )
         else:
-            why = "it is not in domain_adaptation.stages" if spec.stages else "it trains only the head"
-            notes.append(f"Stage {stage.name} has no domain alignment: {why}.")
+            why = "it is not in domain_adaptation.stages" if domain.stages else "it trains only the head"
+            notes.append(f"Stage {spec.name} has no domain alignment: {why}.")
     return notes
 
 
-def _trains_below_the_head(planned: StagePlan) -> bool:
-    head = planned.layout.backbone_groups
-    groups = {parameter.name: parameter.group for parameter in planned.layout.parameters}
-    return any(groups[name] < head for name in planned.trainable)
+def _trains_below_the_head(plan: StagePlan) -> bool:
+    head = plan.layout.backbone_groups
+    groups = {parameter.name: parameter.group for parameter in plan.layout.parameters}
+    return any(groups[name] < head for name in plan.trainable)

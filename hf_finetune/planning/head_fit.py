@@ -65,17 +65,17 @@ def resolve_head_fits(
         The stages, and a sentence for each decision.
     """
     resolved, notes = [], []
-    for index, stage in enumerate(stages):
-        if stage.fit != AUTO:
-            resolved.append(stage)
+    for index, spec in enumerate(stages):
+        if spec.fit != AUTO:
+            resolved.append(spec)
             continue
-        reason = _reason_for_gradient(stage, layout, target, examples, is_single_task)
+        reason = _reason_for_gradient(spec, layout, target, examples, is_single_task)
         if reason:
-            resolved.append(stage.model_copy(update={"fit": GRADIENT}))
+            resolved.append(spec.model_copy(update={"fit": GRADIENT}))
             notes.append(f"stages[{index}].fit is gradient: {reason}.")
             continue
         fields = {
-            name: getattr(stage, name) for name in FIELDS_WITHOUT_STEPS if name in StageSpec.model_fields
+            name: getattr(spec, name) for name in FIELDS_WITHOUT_STEPS if name in StageSpec.model_fields
         }
         solver = TARGETS[target].linear_solver
         resolved.append(StageSpec(**{**fields, "fit": solver}))
@@ -84,7 +84,7 @@ def resolve_head_fits(
 
 
 def _reason_for_gradient(
-    stage: StageSpec, layout: Layout, target: str, examples: int | None, is_single_task: bool
+    spec: StageSpec, layout: Layout, target: str, examples: int | None, is_single_task: bool
 ) -> str:
     """Return the reason why no solver fits the head of a stage; empty if one does."""
     head = [parameter for parameter in layout.parameters if parameter.group == layout.backbone_groups]
@@ -94,9 +94,9 @@ def _reason_for_gradient(
         return f"no solver supports the loss of {target} labels"
     if not linear_head(layout):
         return f"the head is more than one linear layer ({', '.join(parameter.name for parameter in head)})"
-    if stage.balance.method not in BALANCES:
-        return f"balance {stage.balance.method} needs optimizer steps"
-    if stage.teacher is not None:
+    if spec.balance.method not in BALANCES:
+        return f"balance {spec.balance.method} needs optimizer steps"
+    if spec.teacher is not None:
         return "the stage has a teacher"
     if (examples or 0) * max(parameter.size for parameter in head) > MAX_WORK:
         return f"{examples:,} examples and {head[0].size:,} weights take too long to fit"

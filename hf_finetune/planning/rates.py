@@ -123,7 +123,7 @@ def fill_selectors(
     Returns:
         The stages, and a sentence on those that were changed.
     """
-    auto_stages = [index for index, stage in enumerate(stages) if stage.train == AUTO]
+    auto_stages = [index for index, spec in enumerate(stages) if spec.train == AUTO]
     if not auto_stages:
         return tuple(stages), ()
     selector, source_note = layout.adapter, "the model's adapter"
@@ -132,7 +132,7 @@ def fill_selectors(
         is_all = last is not None and int(last[1]) >= layout.backbone_groups
         selector, source_note = "all" if is_all else defaults.train, f"default of {defaults.family}"
     filled = tuple(
-        stage.model_copy(update={"train": selector}) if stage.train == AUTO else stage for stage in stages
+        spec.model_copy(update={"train": selector}) if spec.train == AUTO else spec for spec in stages
     )
     return filled, (f"stages[{', '.join(map(str, auto_stages))}].train is {selector}: {source_note}.",)
 
@@ -155,16 +155,16 @@ def fill_learning_rates(
     """
     filled: list[StageSpec] = []
     places: dict[str, list[int]] = {}
-    for index, stage in enumerate(stages):
-        changes: dict[str, float] = {} if stage.layer_decay is not None else {"layer_decay": 1.0}
-        if stage.lr is None and not solver_of(stage):
-            default_rate = _stage_default(stage, layout, defaults)
+    for index, spec in enumerate(stages):
+        changes: dict[str, float] = {} if spec.layer_decay is not None else {"layer_decay": 1.0}
+        if spec.lr is None and not solver_of(spec):
+            default_rate = _stage_default(spec, layout, defaults)
             if default_rate is None:
-                filled.append(stage)
+                filled.append(spec)
                 continue
             changes["lr"] = default_rate.lr
             and_decay = ""
-            if stage.layer_decay is None:
+            if spec.layer_decay is None:
                 changes["layer_decay"] = default_rate.layer_decay
                 and_decay = (
                     f", layer_decay {default_rate.layer_decay:g}" if default_rate.layer_decay != 1 else ""
@@ -172,7 +172,7 @@ def fill_learning_rates(
             places.setdefault(f"{default_rate.lr:g}{and_decay}: default {default_rate.words}", []).append(
                 index
             )
-        filled.append(stage.model_copy(update=changes) if changes else stage)
+        filled.append(spec.model_copy(update=changes) if changes else spec)
     notes = (
         f"stages[{', '.join(map(str, indices))}].lr is {sentence}." for sentence, indices in places.items()
     )
@@ -193,23 +193,23 @@ def rate_notes(
         place: Location of the rates, if it is not in the stages; empty for ``stages[i].lr``.
     """
     notes = []
-    for index, stage in enumerate(stages):
-        if stage.lr is None or solver_of(stage) or not is_adamw(stage.optimizer.name):
+    for index, spec in enumerate(stages):
+        if spec.lr is None or solver_of(spec) or not is_adamw(spec.optimizer.name):
             continue
-        default_rate = _stage_default(stage, layout, defaults)
+        default_rate = _stage_default(spec, layout, defaults)
         if default_rate is None:
             continue
         where = place or f"stages[{index}].lr"
-        if isinstance(stage.lr, RatesSpec):
-            backbone = stage.lr.backbone
+        if isinstance(spec.lr, RatesSpec):
+            backbone = spec.lr.backbone
             top = backbone[1] if isinstance(backbone, tuple) else backbone
             head_default = _StageDefault(defaults.head_lr, 1.0, f"of {defaults.family} for the head")
             notes += [
-                _unusual_rate_note(f"{where}.head", stage.lr.head, head_default),
+                _unusual_rate_note(f"{where}.head", spec.lr.head, head_default),
                 _unusual_rate_note(f"{where}.backbone", top, default_rate),
             ]
         else:
-            notes.append(_unusual_rate_note(where, stage.lr, default_rate))
+            notes.append(_unusual_rate_note(where, spec.lr, default_rate))
     return tuple(dict.fromkeys(filter(None, notes)))
 
 
@@ -229,10 +229,10 @@ def _format_factor(factor: float) -> str:
     return f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
 
 
-def _stage_default(stage: StageSpec, layout: Layout, defaults: Defaults) -> _StageDefault | None:
+def _stage_default(spec: StageSpec, layout: Layout, defaults: Defaults) -> _StageDefault | None:
     """Return the default rate of a stage, by the parameters it trains; None if its selector matches nothing."""
     try:
-        chosen = set(select(layout, stage.train))
+        chosen = set(select(layout, spec.train))
     except InputError:
         return None
     below = [

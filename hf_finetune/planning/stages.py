@@ -108,32 +108,32 @@ def build_plan(
         [('head', 0.001), ('bert.encoder.layer.1', 0.0005)]
     """
     problems: list[Problem] = []
-    planned: list[StagePlan] = []
+    plans: list[StagePlan] = []
     previous_spec: StageSpec | None = None
     previous_plan: StagePlan | None = None
     stage_layouts = layouts if layouts is not None else [layout] * len(stages)
-    for index, (stage, stage_layout) in enumerate(zip(stages, stage_layouts, strict=True)):
-        if previous_spec is not None and _settings(stage) == _settings(previous_spec):
+    for index, (spec, stage_layout) in enumerate(zip(stages, stage_layouts, strict=True)):
+        if previous_spec is not None and _settings(spec) == _settings(previous_spec):
             repair = "Increase the epochs of the previous stage, or change this one."
             problems.append(
-                Problem(f"stages[{index}]", "must differ from the previous stage", repr(stage.train), repair)
+                Problem(f"stages[{index}]", "must differ from the previous stage", repr(spec.train), repair)
             )
-        previous_spec = stage
+        previous_spec = spec
         try:
-            stage_plan = _plan_stage(stage_layout, stage, f"stages[{index}]", examples, processes)
-            if stage.carry_optimizer and previous_plan is not None:
-                stage_plan = _with_carried_optimizer(stage_plan, previous_plan, f"stages[{index}]")
-            planned.append(stage_plan)
-            previous_plan = stage_plan
+            plan = _plan_stage(stage_layout, spec, f"stages[{index}]", examples, processes)
+            if spec.carry_optimizer and previous_plan is not None:
+                plan = _with_carried_optimizer(plan, previous_plan, f"stages[{index}]")
+            plans.append(plan)
+            previous_plan = plan
         except InputError as error:
             problems.extend(error.problems)
             previous_plan = None
-    if not problems and layout.adapter and not any(_trains_adapter(layout, stage) for stage in planned):
+    if not problems and layout.adapter and not any(_trains_adapter(layout, plan) for plan in plans):
         rule, repair = "must be trained by a stage", f"Add or change a stage: train: {layout.adapter}."
         problems.append(Problem("model.adapter", rule, repr(layout.adapter), repair))
     if problems:
         raise InputError(problems)
-    return Plan(layout, tuple(planned))
+    return Plan(layout, tuple(plans))
 
 
 def adapter_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
@@ -154,14 +154,14 @@ def adapter_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
     rule = "must train only the adapter and the head when model.adapter.save is not merged"
     repair = f"Set model.adapter.save to merged, or train {adapter.type}."
     return [
-        Problem(f"stages[{index}].train", rule, repr(stage.train), repair)
-        for index, stage in enumerate(plan.stages)
-        if not saved.issuperset(stage.trainable)
+        Problem(f"stages[{index}].train", rule, repr(stage_plan.train), repair)
+        for index, stage_plan in enumerate(plan.stages)
+        if not saved.issuperset(stage_plan.trainable)
     ]
 
 
-def _trains_adapter(layout: Layout, stage: StagePlan) -> bool:
-    chosen = set(stage.trainable)
+def _trains_adapter(layout: Layout, plan: StagePlan) -> bool:
+    chosen = set(plan.trainable)
     return any(parameter.is_adapter and parameter.name in chosen for parameter in layout.parameters)
 
 
@@ -179,34 +179,34 @@ def steps_per_epoch(examples: int, batch_size: int, accumulation: int = 1, proce
 
 
 def _plan_stage(
-    layout: Layout, stage: StageSpec, place: str, examples: int | None, processes: int
+    layout: Layout, spec: StageSpec, place: str, examples: int | None, processes: int
 ) -> StagePlan:
-    trainable = select(layout, stage.train, f"{place}.train")
-    if solver_of(stage):
-        check_solver(layout, f"{place}.fit", stage.fit)
+    trainable = select(layout, spec.train, f"{place}.train")
+    if solver_of(spec):
+        check_solver(layout, f"{place}.fit", spec.fit)
     chosen = set(trainable)
     trained_norms = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
     per_epoch = None
     if examples is not None:
-        per_epoch = steps_per_epoch(examples, stage.batch_size, stage.accumulation, processes)
-    steps = 0 if solver_of(stage) else stage.max_steps
-    if steps is None and per_epoch is not None and stage.epochs is not None:
-        steps = ceil(stage.epochs * per_epoch)
-    epochs = stage.epochs
+        per_epoch = steps_per_epoch(examples, spec.batch_size, spec.accumulation, processes)
+    steps = 0 if solver_of(spec) else spec.max_steps
+    if steps is None and per_epoch is not None and spec.epochs is not None:
+        steps = ceil(spec.epochs * per_epoch)
+    epochs = spec.epochs
     if epochs is None and steps and per_epoch:
         epochs = steps / per_epoch
     return StagePlan(
-        name=stage.name or f"stage-{place}",
-        train=stage.train if isinstance(stage.train, str) else ", ".join(stage.train),
+        name=spec.name or f"stage-{place}",
+        train=spec.train if isinstance(spec.train, str) else ", ".join(spec.train),
         trainable=trainable,
         groups=plan_groups(
             layout,
             trainable,
-            stage.lr or 0.0,
-            stage.weight_decay,
-            1.0 if stage.layer_decay is None else stage.layer_decay,
-            stage.schedule,
-            stage.regularize.l2_sp > 0,
+            spec.lr or 0.0,
+            spec.weight_decay,
+            1.0 if spec.layer_decay is None else spec.layer_decay,
+            spec.schedule,
+            spec.regularize.l2_sp > 0,
         ),
         trainable_size=sum(parameter.size for parameter in layout.parameters if parameter.name in chosen),
         frozen_batch_norms=tuple(
@@ -216,19 +216,19 @@ def _plan_stage(
         ),
         epochs=epochs,
         steps=steps,
-        warmup_steps=_warmup_steps(stage.warmup, steps),
+        warmup_steps=_warmup_steps(spec.warmup, steps),
         layout=layout,
     )
 
 
-def _with_carried_optimizer(planned: StagePlan, before: StagePlan, place: str) -> StagePlan:
+def _with_carried_optimizer(plan: StagePlan, before: StagePlan, place: str) -> StagePlan:
     chosen = set(before.trainable)
-    carried = tuple(name for name in planned.trainable if name in chosen)
+    carried = tuple(name for name in plan.trainable if name in chosen)
     if not carried:
         rule = "must not be set unless the stage trains parameters of the previous stage"
-        value = f"{before.train!r} and then {planned.train!r}"
+        value = f"{before.train!r} and then {plan.train!r}"
         raise InputError(Problem(f"{place}.carry_optimizer", rule, value))
-    return replace(planned, carried=carried)
+    return replace(plan, carried=carried)
 
 
 def _warmup_steps(warmup: int | float, steps: int | None) -> int | None:
@@ -237,5 +237,5 @@ def _warmup_steps(warmup: int | float, steps: int | None) -> int | None:
     return None if steps is None else ceil(warmup * steps)
 
 
-def _settings(stage: StageSpec) -> dict:
-    return stage.model_dump(exclude={"name"})
+def _settings(spec: StageSpec) -> dict:
+    return spec.model_dump(exclude={"name"})

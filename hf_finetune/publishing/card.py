@@ -76,10 +76,50 @@ def render_card(
         joint_recipe: Multi-task recipe of the run, if the model is for one of several tasks; None uses ``recipe``.
     """
     base, data = recipe.model.path, recipe.data.path
+    leading_metric = record.primary_metrics[0] if record.primary_metrics else ""
+    classes = class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
+    rows = [row for row in classes if row.test]
+    yaml = dump_recipe(joint_recipe or recipe).rstrip()
+    text = (
+        _environment()
+        .get_template("card.md")
+        .render(
+            run=record,
+            base=_describe_source(base, "checkpoint"),
+            data=_describe_source(data, "dataset"),
+            code=code,
+            this_model=MODEL_PLACEHOLDER,
+            example=_example(record),
+            head=recipe.model.head,
+            verdict=verdict(record),
+            fold_sentence=cross_validation_sentence(record.metrics, leading_metric),
+            calibration=calibration_verdict(record.metrics),
+            slice_sentences=slices_verdict(record.metrics),
+            domain_sentence=domain_sentence(record),
+            weak_classes=sorted(rows, key=lambda row: (row.f1, row.name))[:MAX_LISTED_CLASSES]
+            if len(rows) > 2
+            else [],
+            rare_classes=_rare_classes(record),
+            rare_below=RARE_CLASS_EXAMPLES,
+            recipe=yaml,
+            fence=_fence(yaml),
+            other_tasks=[name for name in getattr(joint_recipe, "tasks", ()) if name != record.name],
+            sizes=size_tables(record.metrics),
+            stages=list(zip(record.recipe["stages"], record.metrics["stages"], strict=True)),
+        )
+    )
+    metadata = _metadata(record, recipe, license_fields, code)
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}"))
+
+
+def _metadata(
+    record: RunRecord, recipe: Recipe, license_fields: Mapping[str, str], code: str
+) -> ModelCardData:
+    base, data = recipe.model.path, recipe.data.path
     tags = ["hf-finetune"]
     tags += ["timm"] if base.startswith("timm/") else []
     tags += ["custom_code"] if code else []
-    metadata = ModelCardData(
+    return ModelCardData(
         base_model=base if not is_local(base) else None,
         datasets=data if not is_local(data) else None,
         library_name="transformers",
@@ -90,6 +130,9 @@ def render_card(
         eval_results=_results(record, data) or None,
         **dict[str, Any](license_fields),
     )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("hf_finetune.publishing", "."),
         autoescape=False,
@@ -99,35 +142,7 @@ def render_card(
         keep_trailing_newline=True,
     )
     environment.filters["plain"] = _plain
-    leading_metric = record.primary_metrics[0] if record.primary_metrics else ""
-    classes = class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
-    rows = [row for row in classes if row.test]
-    yaml = dump_recipe(joint_recipe or recipe).rstrip()
-    text = environment.get_template("card.md").render(
-        run=record,
-        base=_describe_source(base, "checkpoint"),
-        data=_describe_source(data, "dataset"),
-        code=code,
-        this_model=MODEL_PLACEHOLDER,
-        example=_example(record),
-        head=recipe.model.head,
-        verdict=verdict(record),
-        fold_sentence=cross_validation_sentence(record.metrics, leading_metric),
-        calibration=calibration_verdict(record.metrics),
-        slice_sentences=slices_verdict(record.metrics),
-        domain_sentence=domain_sentence(record),
-        weak_classes=sorted(rows, key=lambda row: (row.f1, row.name))[:MAX_LISTED_CLASSES]
-        if len(rows) > 2
-        else [],
-        rare_classes=_rare_classes(record),
-        rare_below=RARE_CLASS_EXAMPLES,
-        recipe=yaml,
-        fence=_fence(yaml),
-        other_tasks=[name for name in getattr(joint_recipe, "tasks", ()) if name != record.name],
-        sizes=size_tables(record.metrics),
-        stages=list(zip(record.recipe["stages"], record.metrics["stages"], strict=True)),
-    )
-    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}"))
+    return environment
 
 
 def _results(record: RunRecord, data: str) -> list[EvalResult]:

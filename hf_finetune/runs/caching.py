@@ -43,23 +43,23 @@ VIEWS_FOR_HEAD_FIT = 2
 """Number of views of each example that a head is fitted on."""
 
 
-def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) -> CacheSettings | None:
+def cache_settings(prepared: PreparedRun, spec: StageSpec, plan: StagePlan) -> CacheSettings | None:
     """Return the cache settings of a stage's frozen layers; None if nothing is cached.
 
     Args:
         prepared: Checked run.
-        stage: The stage.
-        planned: Plan of the stage.
+        spec: The stage.
+        plan: Plan of the stage.
     """
     recipe = prepared.recipe
-    spec = recipe.speed.prefix_cache
-    if spec is None:
+    cache_spec = recipe.speed.prefix_cache
+    if cache_spec is None:
         return None
     source = _digest(prepared, recipe.seed if _is_augmented(recipe) else None)
-    views, epochs = cached_views(recipe, spec, stage, planned)
-    objection = cache_blocker(recipe, stage, planned)
+    views, epochs = cached_views(recipe, cache_spec, spec, plan)
+    objection = cache_blocker(recipe, spec, plan)
     texts = _shared_texts(prepared)
-    return CacheSettings(cache_folder(), views, epochs, spec.size_limit, source, objection, texts)
+    return CacheSettings(cache_folder(), views, epochs, cache_spec.size_limit, source, objection, texts)
 
 
 def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
@@ -119,27 +119,27 @@ def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
 
 
 def cached_views(
-    recipe: Recipe, spec: PrefixCacheSpec, stage: StageSpec, planned: StagePlan
+    recipe: Recipe, cache_spec: PrefixCacheSpec, spec: StageSpec, plan: StagePlan
 ) -> tuple[int, float | None]:
     """Return the number of cached views of each example, and the number of epochs over which caching must pay off.
 
     Args:
         recipe: Recipe with its stages expanded.
-        spec: The recipe's settings of the cache.
-        stage: The stage.
-        planned: Plan of the stage.
+        cache_spec: The recipe's settings of the cache.
+        spec: The stage.
+        plan: Plan of the stage.
 
     Returns:
         Number of views, and of epochs; None for the epochs if the frozen outputs are cached in any case.
     """
-    epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
-    if solver_of(stage):
-        views = spec.views if isinstance(spec.views, int) else VIEWS_FOR_HEAD_FIT
+    epochs, augmented = plan.epochs or 1.0, _is_augmented(recipe)
+    if solver_of(spec):
+        views = cache_spec.views if isinstance(cache_spec.views, int) else VIEWS_FOR_HEAD_FIT
         return views if augmented else 1, None
     views = choose_views(epochs, augmented=augmented)
-    if isinstance(spec.views, int):
-        return spec.views if augmented else views, None
-    only_head = all(group.layers == "head" for group in planned.groups)
+    if isinstance(cache_spec.views, int):
+        return cache_spec.views if augmented else views, None
+    only_head = all(group.layers == "head" for group in plan.groups)
     if only_head and not augmented and recipe.evaluation.linear_probe is not None:
         epochs += 1  # the linear probe reads the features of unaugmented examples
     return views, epochs
@@ -161,12 +161,12 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
     if speed.decode_once is False or not prepared.task.modality.opens_files:
         return inputs
     train = validation = 0
-    for planned, cache_setting in zip(prepared.plan.stages, settings, strict=True):
-        passes = ceil(planned.epochs or 1.0)
+    for plan, cache_setting in zip(prepared.plan.stages, settings, strict=True):
+        passes = ceil(plan.epochs or 1.0)
         if (
             cache_setting is None
             or cache_setting.reason_not_to_cache
-            or planned.trainable_size == planned.layout.size
+            or plan.trainable_size == plan.layout.size
         ):
             train, validation = train + passes, validation + passes
         else:

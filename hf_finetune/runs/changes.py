@@ -163,7 +163,7 @@ def cannot_resume(
     """
     problems = []
     requested = prepared.requested.model_dump(mode="json")
-    names = [stage.name for stage in prepared.recipe.stages]
+    names = [spec.name for spec in prepared.recipe.stages]
     for index, record in enumerate(manifest.stages):
         if record.state == "done" and names[index : index + 1] != [record.name]:
             value = repr(names[index]) if index < len(names) else ""
@@ -228,11 +228,11 @@ def requires_restart(manifest: Manifest, changes: Changes, prepared: PreparedRun
         return True
     if position.stage >= len(prepared.recipe.stages) or not position.step:
         return False
-    prefix, stage = f"stages.{position.stage}", prepared.recipe.stages[position.stage]
+    prefix, spec = f"stages.{position.stage}", prepared.recipe.stages[position.stage]
     no_restart = re.compile(
         rf"{NO_RESTART_FIELDS}|{prefix}\.({NO_RESTART_STAGE_FIELDS})\b|stages\.(?!{position.stage}\b)"
     )
-    chosen_by_first = stage.best is not None and stage.best.metric is None
+    chosen_by_first = spec.best is not None and spec.best.metric is None
     for path in changes.recipe:
         if path.startswith("metrics"):
             if chosen_by_first and path in ("metrics", "metrics.0"):
@@ -244,15 +244,15 @@ def requires_restart(manifest: Manifest, changes: Changes, prepared: PreparedRun
 
 def _same_groups(manifest: Manifest, prepared: PreparedRun, position: Position) -> bool:
     """Return whether the parameter groups of the optimizer and the number of examples per step are unchanged."""
-    stage = prepared.requested.stages[position.stage]
+    spec = prepared.requested.stages[position.stage]
     try:
         before = StageSpec.model_validate(manifest.recipe["stages"][position.stage])
-        planned = build_plan(prepared.plan.layout, [before]).stages[0]
+        plan = build_plan(prepared.plan.layout, [before]).stages[0]
     except (ValidationError, InputError, KeyError, IndexError):
         return False
     groups = prepared.plan.stages[position.stage].groups
-    return before.batch_size * before.accumulation == stage.batch_size * stage.accumulation and [
-        group.parameters for group in planned.groups
+    return before.batch_size * before.accumulation == spec.batch_size * spec.accumulation and [
+        group.parameters for group in plan.groups
     ] == [group.parameters for group in groups]
 
 
@@ -273,17 +273,17 @@ def adapt_to_processes(recipe: Recipe, manifest: Manifest, processes: int) -> Re
         return recipe
     problems, stages = [], []
     done = {record.name for record in manifest.stages if record.state == "done"}
-    for index, stage in enumerate(recipe.stages):
-        split = split_batch(stage.batch_size, stage.accumulation, manifest.processes, processes)
-        if split is None and stage.name not in done:
-            examples = stage.batch_size * stage.accumulation * manifest.processes
+    for index, spec in enumerate(recipe.stages):
+        split = split_batch(spec.batch_size, spec.accumulation, manifest.processes, processes)
+        if split is None and spec.name not in done:
+            examples = spec.batch_size * spec.accumulation * manifest.processes
             fitting = [str(number) for number in range(1, examples + 1) if examples % number == 0]
             repair = f"Resume with one of these numbers of processes: {', '.join(fitting)}."
             rule = "must have a global batch size that is divisible by the number of processes"
             value = f"{examples} examples on {processes} processes"
             problems.append(Problem(f"stages[{index}]", rule, value, repair))
-        batch_size, accumulation = split or (stage.batch_size, stage.accumulation)
-        stages.append(stage.model_copy(update={"batch_size": batch_size, "accumulation": accumulation}))
+        batch_size, accumulation = split or (spec.batch_size, spec.accumulation)
+        stages.append(spec.model_copy(update={"batch_size": batch_size, "accumulation": accumulation}))
     if problems:
         raise InputError(problems)
     return recipe.model_copy(update={"stages": tuple(stages)})

@@ -43,8 +43,8 @@ def compare_sizes(
         a cross-validation.
     """
     stages = prepared.recipe.stages
-    pruning_stages = [index for index, stage in enumerate(stages) if stage.compress is not None]
-    distillation_stages = [index for index, stage in enumerate(stages) if stage.teacher is not None]
+    pruning_stages = [index for index, spec in enumerate(stages) if spec.compress is not None]
+    distillation_stages = [index for index, spec in enumerate(stages) if spec.teacher is not None]
     if not (pruning_stages or distillation_stages) or prepared.recipe.data.split.fold is not None:
         return {}
     example = _example(inputs)

@@ -76,7 +76,7 @@ def recipe_for_folds(prepared: PreparedRun) -> Recipe:
     fit the head with a solver, each fold chooses the pooling again on its own training examples. If a stage takes
     gradient steps, the expanded recipe does not show that the pooling is open, and the folds use the chosen one.
     """
-    if prepared.pooling is not None and all(solver_of(stage) for stage in prepared.recipe.stages):
+    if prepared.pooling is not None and all(solver_of(spec) for spec in prepared.recipe.stages):
         return prepared.pooling.before.requested
     return prepared.requested
 

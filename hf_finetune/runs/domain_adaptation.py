@@ -16,7 +16,7 @@ from hf_finetune.models.masked_models import build_masked_model
 from hf_finetune.models.vocabulary import embedding_rows
 from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.planning.groups import plan_groups
-from hf_finetune.planning.stages import StagePlan, steps_per_epoch
+from hf_finetune.planning.stages import PlannedStage, StagePlan, steps_per_epoch
 from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.domain import Alignment, ContinuePretraining
 from hf_finetune.runs.prepared import PreparedRun
@@ -38,15 +38,13 @@ class Pretraining:
 
     Attributes:
         model: Model that predicts masked tokens or pixels.
-        stage: Settings, in the form of a stage.
-        planned: Plan: trained parameters, steps and learning rates.
+        stage: Settings and plan, in the form of a stage.
         masked: Masked examples.
         notes: Notes for the user.
     """
 
     model: PreTrainedModel
-    stage: StageSpec
-    planned: StagePlan
+    stage: PlannedStage
     masked: MaskedInputs
     notes: tuple[str, ...]
 
@@ -56,17 +54,17 @@ def load_alignments(prepared: PreparedRun) -> dict[int, Method]:
 
     The inputs of the target domain are preprocessed like training examples, augmentation included.
     """
-    spec, target = prepared.recipe.domain_adaptation, prepared.target
-    if target is None or not isinstance(spec, Alignment):
+    alignment, target = prepared.recipe.domain_adaptation, prepared.target
+    if target is None or not isinstance(alignment, Alignment):
         return {}
     recipe = prepared.recipe
     data = replace(prepared.data, train=target.dataset, validation=None, test=None, pool=None)
     examples = prepared.task.prepare(data, prepared.processor, recipe.data, recipe.seed).train
     stages = enumerate(zip(recipe.stages, prepared.plan.stages, strict=True))
     return {
-        index: DomainAlignment(examples, spec.method, spec.weight)
-        for index, (stage, planned) in stages
-        if DomainAlignment.is_used(recipe, stage, planned)
+        index: DomainAlignment(examples, alignment.method, alignment.weight)
+        for index, (spec, plan) in stages
+        if DomainAlignment.is_used(recipe, spec, plan)
     }
 
 
@@ -88,19 +86,21 @@ def prepare_pretraining(
         InputError: If the checkpoint cannot be pretrained on masked inputs, or if an unfinished pretraining is resumed
             on another number of processes.
     """
-    spec, target = prepared.recipe.domain_adaptation, prepared.target
-    if target is None or not isinstance(spec, ContinuePretraining):
+    domain, target = prepared.recipe.domain_adaptation, prepared.target
+    if target is None or not isinstance(domain, ContinuePretraining):
         return None
     if before is not None and before.pretraining.get("state") == "done":
         return None
     if before is not None and before.pretraining and before.processes != state.num_processes:
         rule = f"must be resumed on {before.processes} processes"
         raise InputError(Problem("The unfinished pretraining", rule, str(state.num_processes)))
-    dataset = _select_inputs(prepared, target.dataset, spec)
+    dataset = _select_inputs(prepared, target.dataset, domain)
     seed, model_spec = prepared.recipe.seed, prepared.recipe.model
     notes: list[str] = []
     splits = replace(prepared.data, train=dataset, validation=None, test=None, pool=None)
-    masked = prepared.task.modality.masked(splits, prepared.processor, prepared.recipe.data, seed, spec.mask)
+    masked = prepared.task.modality.masked(
+        splits, prepared.processor, prepared.recipe.data, seed, domain.mask
+    )
     if masked.wrap is not None:
         model = masked.wrap(classifier, seed)
     else:
@@ -113,9 +113,9 @@ def prepare_pretraining(
             trust_remote_code=prepared.trust_remote_code,
             rows=embedding_rows(prepared.config),
         )
-    stage = _build_stage(spec)
-    planned = _build_plan(model, stage, len(masked.train), state.num_processes)
-    return Pretraining(model, stage, planned, masked, tuple(notes))
+    spec = _build_stage(domain)
+    plan = _build_plan(model, spec, len(masked.train), state.num_processes)
+    return Pretraining(model, PlannedStage(spec, plan, (seed - 1) % 2**32), masked, tuple(notes))
 
 
 def _select_inputs(prepared: PreparedRun, target: Dataset, spec: ContinuePretraining) -> Dataset:
@@ -142,24 +142,24 @@ def _build_stage(spec: ContinuePretraining) -> StageSpec:
     )
 
 
-def _build_plan(model: PreTrainedModel, stage: StageSpec, examples: int, processes: int) -> StagePlan:
+def _build_plan(model: PreTrainedModel, spec: StageSpec, examples: int, processes: int) -> StagePlan:
     """Return a plan that trains all parameters except an image classifier's head, which masked images do not reach."""
     layout = read_layout(model)
     unused = set()
     if isinstance(model, WrappedClassifier):
         unused = {f"classifier.{name}" for name in head_names(model.classifier)}
     trainable = tuple(name for name in layout.names() if name not in unused)
-    per_epoch = steps_per_epoch(examples, stage.batch_size, 1, processes)
-    steps = stage.max_steps or max(round((stage.epochs or 1.0) * per_epoch + 0.499999), 1)
+    per_epoch = steps_per_epoch(examples, spec.batch_size, 1, processes)
+    steps = spec.max_steps or max(round((spec.epochs or 1.0) * per_epoch + 0.499999), 1)
     sizes = {parameter.name: parameter.size for parameter in layout.parameters}
     return StagePlan(
         name=PRETRAINING,
         train="all",
         trainable=trainable,
-        groups=plan_groups(layout, trainable, stage.lr or 0.0, stage.weight_decay, 1.0, stage.schedule),
+        groups=plan_groups(layout, trainable, spec.lr or 0.0, spec.weight_decay, 1.0, spec.schedule),
         trainable_size=sum(sizes[name] for name in trainable),
         frozen_batch_norms=(),
-        epochs=stage.epochs or steps / per_epoch,
+        epochs=spec.epochs or steps / per_epoch,
         steps=steps,
         warmup_steps=round(WARMUP * steps),
         layout=layout,

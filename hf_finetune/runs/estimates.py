@@ -48,8 +48,7 @@ def describe_prefix_caches(report: PlanReport, strategy: str | None = None) -> l
     model_and_example = cache(lambda: _model_and_example(report))
     stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
     sentences = [
-        _describe_prefix_cache(report, index, stage, planned, model_and_example)
-        for index, (stage, planned) in stages
+        _describe_prefix_cache(report, index, spec, plan, model_and_example) for index, (spec, plan) in stages
     ]
     reads_texts = TASKS[report.recipe.task_type].modality.has_tokens
     if reads_texts and selects_pooling_by_cv(report.recipe.model, report.recipe.stages, strategy):
@@ -60,24 +59,24 @@ def describe_prefix_caches(report: PlanReport, strategy: str | None = None) -> l
 def _describe_prefix_cache(
     report: PlanReport,
     index: int,
-    stage: StageSpec,
-    planned: StagePlan,
+    spec: StageSpec,
+    plan: StagePlan,
     model_and_example: Callable[[], ModelAndExample],
 ) -> str:
-    recipe, spec = report.recipe, report.recipe.speed.prefix_cache
-    if planned.trainable_size == planned.layout.size:
+    recipe, cache_spec = report.recipe, report.recipe.speed.prefix_cache
+    if plan.trainable_size == plan.layout.size:
         return ""
-    if spec is None:
+    if cache_spec is None:
         return "prefix cache: disabled (set in the recipe)"
-    views, epochs = cached_views(recipe, spec, stage, planned)
-    if reason := cache_blocker(recipe, stage, planned) or reason_not_to_cache(views, epochs):
+    views, epochs = cached_views(recipe, cache_spec, spec, plan)
+    if reason := cache_blocker(recipe, spec, plan) or reason_not_to_cache(views, epochs):
         return f"prefix cache: disabled ({reason})"
     try:
         skeleton, example = model_and_example()
     except InputError:
         return ""  # without a processor no example can be built, so nothing can be estimated
     estimate = estimate_cache_size(
-        apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example
+        apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), plan.trainable, example
     )
     if estimate.reason:
         return f"prefix cache: disabled ({estimate.reason})"
@@ -130,16 +129,16 @@ def estimate_seconds(
     batch = inputs.collate([inputs.train[index] for index in range(count)])
     preparation = (perf_counter() - start) / count
     seconds = []
-    for stage, planned in zip(recipe.stages, stages, strict=True):
-        fits = bool(solver_of(stage))
-        freeze_all_but(model, planned.trainable)
-        with benchmark_steps(model, batch, _surrogate_loss, planned.trainable, forward_only=fits) as bench:
+    for spec, plan in zip(recipe.stages, stages, strict=True):
+        fits = bool(solver_of(spec))
+        freeze_all_but(model, plan.trainable)
+        with benchmark_steps(model, batch, _surrogate_loss, plan.trainable, forward_only=fits) as bench:
             bench.step(ExecutionMode())  # the first use of each kernel is slower
             step = min(bench.step(ExecutionMode()) for _ in range(TIMED_STEPS))
         release_eval_mode(model)
-        examples = (planned.epochs or 0.0) * len(inputs.train)
-        if planned.steps is not None and not fits:
-            examples = float(planned.steps * stage.batch_size * stage.accumulation)
+        examples = (plan.epochs or 0.0) * len(inputs.train)
+        if plan.steps is not None and not fits:
+            examples = float(plan.steps * spec.batch_size * spec.accumulation)
         seconds.append((examples or len(inputs.train)) * (step / count + preparation))
     return tuple(seconds)
 

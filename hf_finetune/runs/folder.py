@@ -107,7 +107,7 @@ def _start_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Mani
     """Write recipe and manifest of a new run."""
     text = dump_recipe(prepared.requested)
     manifest = Manifest(
-        stages=tuple(StageRecord(stage.name) for stage in prepared.requested.stages),
+        stages=tuple(StageRecord(spec.name) for spec in prepared.requested.stages),
         fingerprints=_fingerprints(prepared),
         versions=library_versions(),
         seed=prepared.requested.seed,
@@ -261,7 +261,7 @@ def _make_folder(folder: Path) -> None:
 def _checkpoints_fingerprint(prepared: PreparedRun) -> str:
     """Return the fingerprint of the checkpoint and of all teachers."""
     checkpoint = _checkpoint_fingerprint(prepared.requested.model.path, prepared.config)
-    paths = [resolve_model_dir(stage.teacher.path) for stage in prepared.requested.stages if stage.teacher]
+    paths = [resolve_model_dir(spec.teacher.path) for spec in prepared.requested.stages if spec.teacher]
     teachers = [_checkpoint_fingerprint(str(path), None) for path in paths]
     return _sha256(json.dumps([checkpoint, *teachers])) if teachers else checkpoint
 

@@ -44,12 +44,12 @@ def check_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs)
         _forward_backward(
             model, prepared, [_collated(inputs, prepared, [first, *extreme]) for extreme in extremes]
         )
-    fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if solver_of(stage)]
+    fitted = [(index, spec) for index, spec in enumerate(prepared.recipe.stages) if solver_of(spec)]
     if fitted and (reason := nonlinear_reason(model, head_names(model), batch)):
         rule = "must be gradient unless the head is one linear layer"
         repair = f"In this model, {reason}."
-        index, stage = fitted[0]
-        raise InputError(Problem(f"stages[{index}].fit", rule, repr(stage.fit), repair))
+        index, spec = fitted[0]
+        raise InputError(Problem(f"stages[{index}].fit", rule, repr(spec.fit), repair))
     if uncalled:
         rule, names = "must not contain layers that the model never calls", sorted(uncalled)
         repair = "The model uses their weights without calling them, so an adapter has no effect. Choose other layers."
@@ -92,7 +92,7 @@ def _forward_backward(
     model: PreTrainedModel, prepared: PreparedRun, batches: Sequence[Mapping[str, torch.Tensor]]
 ) -> None:
     """Compute the logits of each batch, and for the last batch also the gradient of the first trained parameter."""
-    trained = {name for stage in prepared.plan.stages for name in stage.trainable}
+    trained = {name for plan in prepared.plan.stages for name in plan.trainable}
     size = prepared.recipe.data.image_size
     for batch in batches:
         weight = next((value for name, value in model.named_parameters() if name in trained), None)

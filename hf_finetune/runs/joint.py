@@ -171,17 +171,17 @@ def joint_problems(recipe: Recipe, data_by_task: DataByTask, trust_remote_code: 
         rule = "must not be multi-task with FSDP or DeepSpeed"
         repair = "Launch without --use_fsdp and --use_deepspeed."
         problems.append(Problem("task", rule, "'multi-task'", repair))
-    stages: list[tuple[str, Any]] = [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]
+    stages: list[tuple[str, Any]] = [(f"stages[{index}]", spec) for index, spec in enumerate(recipe.stages)]
     stages += [("strategy", recipe.strategy)] if recipe.strategy is not None else []
-    for place, stage in stages:
-        metric = stage.best.metric if stage.best else None
+    for place, spec in stages:
+        metric = spec.best.metric if spec.best else None
         if metric is not None:
             where = f"{place}.best.metric"
             problems += _metric_problems(recipe, data_by_task, metric, where, trust_remote_code)
         has_validation = any(
             data is UNKNOWN_DATA or data.validation is not None for data in data_by_task.values()
         )
-        if stage.early_stopping is not None and not has_validation:
+        if spec.early_stopping is not None and not has_validation:
             rule = "must not be set without a validation split"
             repair = "Add a validation split to a task, or remove the field."
             problems.append(Problem(f"{place}.early_stopping", rule, "", repair))

@@ -18,7 +18,6 @@ from hf_finetune.methods.base import LossMethod
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.masked_models import backbone_weights, recompute_batch_norm_statistics
 from hf_finetune.planning.domain_adaptation import PRETRAINING
-from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.runs.domain_adaptation import Pretraining
 from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
@@ -67,8 +66,8 @@ def pretrain(
     manifest = _write_entry(manifest, folder, state, {"state": "running", "seconds": spent})
     verb = "resumes" if resumes else "starts"
     logger.info(
-        f"Stage 0 ({PRETRAINING}) {verb}: {len(pretraining.masked.train)} inputs, {pretraining.planned.steps} steps, "
-        f"learning rate {pretraining.stage.lr:.2g}."
+        f"Stage 0 ({PRETRAINING}) {verb}: {len(pretraining.masked.train)} inputs, "
+        f"{pretraining.stage.plan.steps} steps, learning rate {pretraining.stage.spec.lr:.2g}."
     )
     start = perf_counter()
     try:
@@ -100,7 +99,7 @@ def _train(
     data = StageData("", masked.train, masked.collate, lengths=masked.lengths, workers=workers)
     return train_stage(
         pretraining.model,
-        PlannedStage(pretraining.stage, pretraining.planned, (recipe.seed - 1) % 2**32),
+        pretraining.stage,
         data,
         output=StageOutput(stage_dir, resumes, track=recipe.track),
         evaluation=StageEvaluation(recipe.evaluation.batch_size),
@@ -117,7 +116,7 @@ def _save_backbone(pretraining: Pretraining, prepared: PreparedRun, stage_dir: P
         model.classifier.to(memory_format=torch.contiguous_format)
         if (unmasked := pretraining.masked.unmasked) is not None:
             recompute_batch_norm_statistics(
-                model.classifier, _batches(unmasked, pretraining.stage.batch_size)
+                model.classifier, _batches(unmasked, pretraining.stage.spec.batch_size)
             )
         head = set(head_names(model.classifier))
         names = [name for name in model.classifier.state_dict() if name not in head]
@@ -154,7 +153,7 @@ def _metrics_entry(
         "epochs": result.epochs,
         "steps": result.steps,
         "train_seconds": seconds,
-        "trainable_parameters": pretraining.planned.trainable_size,
-        "total_parameters": pretraining.planned.layout.size,
+        "trainable_parameters": pretraining.stage.plan.trainable_size,
+        "total_parameters": pretraining.stage.plan.layout.size,
         "speed": asdict(result.mode),
     }

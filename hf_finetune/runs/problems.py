@@ -30,13 +30,13 @@ ADD_VALIDATION = "Set data.split.validation above 0, or remove the field."
 def stage_problems(recipe: Recipe) -> list[Problem]:
     """Return the problems that depend on installed libraries, FSDP or DeepSpeed, but not on data or checkpoint."""
     problems = check_transforms(recipe.data.augment.transform_list())
-    for place, stage in _stage_settings(recipe):
-        if stage.optimizer is not None:
-            problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
-        problems += _sharding_problems(stage, f"{place}.") if is_sharded() else []
+    for place, spec in _stage_settings(recipe):
+        if spec.optimizer is not None:
+            problems += check_optimizer(spec.optimizer.name, spec.optimizer.args, f"{place}.optimizer")
+        problems += _sharding_problems(spec, f"{place}.") if is_sharded() else []
     if is_sparse(recipe.stages) and is_sharded():
         rule = "must be structured with FSDP or DeepSpeed, which shard the pruned weights"
-        index = next(number for number, stage in enumerate(recipe.stages) if is_sparse([stage]))
+        index = next(number for number, spec in enumerate(recipe.stages) if is_sparse([spec]))
         problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
     problems += _sharding_problems(recipe, "") if is_sharded() else []
     if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
@@ -50,8 +50,8 @@ def selector_problems(recipe: Recipe) -> list[Problem]:
     adapter = recipe.model.adapter.type if recipe.model.adapter else None
     return [
         problem
-        for index, stage in enumerate(recipe.stages)
-        for problem in form_problems(stage.train, f"stages[{index}].train", adapter)
+        for index, spec in enumerate(recipe.stages)
+        for problem in form_problems(spec.train, f"stages[{index}].train", adapter)
     ]
 
 
@@ -59,9 +59,9 @@ def metric_name_problems(recipe: Recipe) -> list[Problem]:
     """Return the problems of misspelled metric names, for use before the labels are known."""
     named = [(name, f"metrics[{index}]") for index, name in enumerate(recipe.metrics)]
     named += [
-        (stage.best.metric, f"{place}.best.metric")
-        for place, stage in _stage_settings(recipe)
-        if stage.best and stage.best.metric not in (None, "loss")
+        (spec.best.metric, f"{place}.best.metric")
+        for place, spec in _stage_settings(recipe)
+        if spec.best and spec.best.metric not in (None, "loss")
     ]
     return [problem for name, place in named if (problem := misspelled_metric(str(name), place))]
 
@@ -89,9 +89,9 @@ def recipe_problems(
         )
         problems += [problem] if problem else []
     chosen_by: dict[str, str] = {}
-    for place, stage in _stage_settings(recipe):
-        metric = stage.best.metric if stage.best else None
-        if stage.best is not None and not solver_of(stage):
+    for place, spec in _stage_settings(recipe):
+        metric = spec.best.metric if spec.best else None
+        if spec.best is not None and not solver_of(spec):
             where = f"{place}.best.metric" if metric else "metrics[0]" if recipe.metrics else f"{place}.best"
             chosen_by.setdefault(str(metric or primary_metrics[0]), where)
         if metric not in (None, "loss"):
@@ -103,16 +103,16 @@ def recipe_problems(
                 trust_remote_code=trust_remote_code,
             )
             problems += [problem] if problem else []
-        if data.validation is None and (metric is not None or stage.early_stopping is not None):
-            field = "early_stopping" if stage.early_stopping is not None else "best.metric"
+        if data.validation is None and (metric is not None or spec.early_stopping is not None):
+            field = "early_stopping" if spec.early_stopping is not None else "best.metric"
             problems.append(Problem(f"{place}.{field}", NO_VALIDATION, "", ADD_VALIDATION))
-        problems += label_problems(stage, place, data.target, data.label_names)
+        problems += label_problems(spec, place, data.target, data.label_names)
         if not TARGETS[data.target].has_classes:
-            problems += _class_problems(stage, place, data.target)
+            problems += _class_problems(spec, place, data.target)
         if not TARGETS[data.target].has_standard_loss:
-            problems += _loss_problems(stage, place, data.target)
+            problems += _loss_problems(spec, place, data.target)
         field = "classifier" if place == "strategy" else "fit"
-        problems += head_fit_problems(solver_of(stage), data.target, f"{place}.{field}")
+        problems += head_fit_problems(solver_of(spec), data.target, f"{place}.{field}")
     undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]
     return [*problems, *filter(None, undefined)]
 
@@ -158,24 +158,24 @@ def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Proble
     ]
 
 
-def _class_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
+def _class_problems(spec: StageSettings, place: str, target: str) -> list[Problem]:
     """Return a problem for each field of a method that requires classes, for labels without them."""
     rule = f"is not supported for {target} labels"
     return [
         Problem(f"{place}.{field}", rule, repr(value), rules.classes_reason)
         for rules in RULES
         if rules.classes_reason
-        for field, value in rules.used(stage).items()
+        for field, value in rules.used(spec).items()
     ]
 
 
-def _loss_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
+def _loss_problems(spec: StageSettings, place: str, target: str) -> list[Problem]:
     """Return a problem for each field of a method that replaces the loss, for labels with a custom loss."""
     return [
         Problem(f"{place}.{field}", f"is not supported for the label type {target}, which has its own loss")
         for rules in RULES
         if rules.needs_standard_loss
-        for field in rules.used(stage)
+        for field in rules.used(spec)
     ]
 
 
@@ -183,4 +183,4 @@ def _stage_settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
     """Return the settings of each stage with their location; those of a strategy, for all stages, are listed once."""
     if recipe.strategy is not None:
         return [("strategy", recipe.strategy)]
-    return [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]
+    return [(f"stages[{index}]", spec) for index, spec in enumerate(recipe.stages)]

@@ -35,7 +35,6 @@ from hf_finetune.runs.caching import has_linear_probe, probe_settings, text_pool
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import UNKNOWN
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import (
     MANY_CLASSES,
@@ -223,20 +222,8 @@ def evaluate_run(
         logger.info(f"Test split: {note}")
     training = training_slices(prepared.data.train)
     slices = sliced(prepared.data.test, training)
-    write_predictions(
-        folder / "predictions.parquet",
-        result.ids,
-        result.labels,
-        result.scores,
-        result.target,
-        result.label_names,
-        result.thresholds,
-        slices=slices,
-        groups=result.groups,
-        group_column=result.group_column,
-        probabilities=stored,
-    )
-    predictions = Predictions(result.ids, result.labels, result.scores, result.target, result.label_names)
+    predictions = _predictions(result)
+    write_predictions(folder / "predictions.parquet", predictions, result.thresholds, slices, stored)
     write_json(folder / ERRORS_FILE, find_mistakes(predictions, prepared.data.test, result.thresholds))
     primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
     ends = intervals(primary_metrics, result.examples, seed=prepared.recipe.seed)
@@ -264,6 +251,13 @@ def evaluate_run(
     return content
 
 
+def _predictions(result: EvaluationResult) -> Predictions:
+    return Predictions(
+        *(result.ids, result.labels, result.scores, result.target, result.label_names),
+        *(result.groups, result.group_column),
+    )
+
+
 def _compare_with_baselines(
     prepared: PreparedRun, result: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
 ) -> dict[str, Any]:
@@ -279,13 +273,7 @@ def _compare_with_baselines(
     for baseline, scores in baselines.items():
         write_predictions(
             folder / BASELINE_FOLDER / f"{baseline}.parquet",
-            result.ids,
-            result.labels,
-            scores,
-            result.target,
-            result.label_names,
-            groups=result.groups,
-            group_column=result.group_column,
+            replace(_predictions(result), scores=scores),
             probabilities=prepared.recipe.evaluation.probabilities,
         )
         examples = replace(result.examples, scores=scores, thresholds=None)
@@ -363,17 +351,10 @@ def fit_linear_probe_baseline(
     try:
         return linear_probe(
             model,
-            frozenset(head_names(model)),
-            inputs.train,
-            inputs.validation,
-            inputs.collate,
+            inputs,
+            data,
             probe_settings(plain),
             poolings=text_poolings(prepared),
-            labels=data.train["label"][:],
-            unknown=data.train[UNKNOWN][:] if UNKNOWN in data.train.column_names else None,
-            target=data.target,
-            classes=len(data.label_names),
-            groups=data.train_groups,
             seed=recipe.seed,
             device=device,
             batch_size=recipe.stages[0].batch_size,

@@ -156,13 +156,13 @@ def _run_locked(
     start = load_start(prepared, earlier_manifest, state)
     prepared = with_input_notes(prepared, start.inputs)
     stages = zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
-    caches = [cache_settings(prepared, stage, planned) for stage, planned in stages]
+    caches = [cache_settings(prepared, spec, plan) for spec, plan in stages]
     manifest = open_folder(
         folder, lock, prepared, earlier_manifest, state, allow_changes=options.allow_changes
     )
     for note in (*prepared.notes, *start.built.notes, *filter(None, [prepared.plan.layout.note])):
         logger.info(note)
-    inputs = decode_images(start.inputs, prepared, caches)
+    start = replace(start, inputs=decode_images(start.inputs, prepared, caches))
     pretrained = pretrained_weights(start.built.model, prepared.recipe.stages, prepared.plan)
     manifest = pretrain(start.pretraining, prepared, manifest, folder, state, options.callbacks)
     start = replace(start, pretraining=None)  # frees its model
@@ -170,7 +170,6 @@ def _run_locked(
         prepared,
         start,
         pretrained,
-        inputs,
         caches,
         manifest=manifest,
         folder=folder,
@@ -179,7 +178,7 @@ def _run_locked(
     )
     metrics: dict[str, Any] = {}
     if state.is_main_process:
-        metrics = save_and_evaluate(prepared, inputs, manifest, folder, state, options.progress)
+        metrics = save_and_evaluate(prepared, start.inputs, manifest, folder, state, options.progress)
     wait_for_all(state)
     if prepared.recipe.evaluation.folds is not None:
         metrics["cross_validation"] = _cross_validate(prepared, folder, options, state)

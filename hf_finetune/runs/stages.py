@@ -23,7 +23,7 @@ from hf_finetune.evaluation.metrics import (
     without_nan,
 )
 from hf_finetune.evaluation.registry import needs_all_scores
-from hf_finetune.methods import Method, StageContext, build_methods
+from hf_finetune.methods import StageContext, build_methods
 from hf_finetune.models.compression import compress
 from hf_finetune.planning.stages import PlannedStage, StagePlan
 from hf_finetune.recipe import StageSpec
@@ -62,7 +62,6 @@ def train_stages(
     prepared: PreparedRun,
     start: RunStart,
     pretrained: Mapping[str, torch.Tensor],
-    inputs: Inputs,
     caches: Sequence[CacheSettings | None],
     manifest: Manifest,
     folder: Path,
@@ -75,7 +74,6 @@ def train_stages(
         prepared: Checked run.
         start: Pretrained model and the other inputs of the stages.
         pretrained: Weights of the checkpoint to which L2-SP pulls.
-        inputs: Examples as model inputs.
         caches: Cache settings of each stage; None where nothing is cached.
         manifest: Progress of the run.
         folder: Run directory.
@@ -87,20 +85,19 @@ def train_stages(
     """
     recipe = prepared.recipe
     model = start.built.model
-    for index, stage in enumerate(recipe.stages):
+    for index, spec in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
-            logger.info("Stage %s is already finished.", stage.name)
+            logger.info("Stage %s is already finished.", spec.name)
             continue
         if index > 0 or prepared.pretrains:
             model = load_stage_weights(prepared, folder, index)
-        model = compress(model, stage)
+        model = compress(model, spec)
         context = _context(model, index, prepared, pretrained, folder)
         manifest = _train_stage(
             context,
-            start.methods[index],
             index,
             prepared,
-            inputs,
+            start,
             caches[index],
             manifest=manifest,
             folder=folder,
@@ -136,10 +133,9 @@ def _context(
 
 def _train_stage(
     context: StageContext,
-    loaded: Sequence[Method],
     index: int,
     prepared: PreparedRun,
-    inputs: Inputs,
+    start: RunStart,
     cache: CacheSettings | None,
     manifest: Manifest,
     folder: Path,
@@ -159,11 +155,11 @@ def _train_stage(
         result = train_stage(
             context.model,
             context.stage,
-            _stage_data(prepared, inputs, state),
+            _stage_data(prepared, start.inputs, state),
             output=StageOutput(stage_folder(folder, index, spec.name), resumes, keep_optimizer, recipe.track),
             evaluation=_evaluation(prepared, context),
             execution=ExecutionSettings(recipe.speed, cache),
-            methods=build_methods(context, loaded),
+            methods=build_methods(context, start.methods[index]),
             callbacks=callbacks,
         )
     finally:
@@ -218,7 +214,7 @@ def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[s
 
 def _stage_metrics(prepared: PreparedRun) -> list[str]:
     """Return the metrics that stages compute besides the loss."""
-    best = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
+    best = [spec.best.metric for spec in prepared.recipe.stages if spec.best and spec.best.metric]
     return [name for name in dict.fromkeys([*prepared.primary_metrics, *best]) if name != "loss"]
 
 

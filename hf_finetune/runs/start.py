@@ -90,16 +90,14 @@ def load_teachers(prepared: PreparedRun) -> dict[int, Method]:
         InputError: If a teacher cannot be loaded, has other classes or another label type, or takes other inputs than
             the model; or if a run with a teacher is cross-validated.
     """
-    if prepared.recipe.evaluation.folds is not None and any(
-        stage.teacher for stage in prepared.recipe.stages
-    ):
+    if prepared.recipe.evaluation.folds is not None and any(spec.teacher for spec in prepared.recipe.stages):
         rule = "must not be set if a stage has a teacher"
         repair = "The teacher was trained on examples that a fold holds out."
         raise InputError(Problem("evaluation.folds", rule, str(prepared.recipe.evaluation.folds), repair))
     return {
-        index: _load_teacher(stage.teacher, f"stages[{index}].teacher", prepared)
-        for index, stage in enumerate(prepared.recipe.stages)
-        if stage.teacher is not None
+        index: _load_teacher(spec.teacher, f"stages[{index}].teacher", prepared)
+        for index, spec in enumerate(prepared.recipe.stages)
+        if spec.teacher is not None
     }
 
 

@@ -74,7 +74,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
     """
     columns = task_column_ranges({name: task_run.data for name, task_run in prepared.tasks.items()})
     groups = {name: groups_of(task_run.data.validation) for name, task_run in prepared.tasks.items()}
-    best_metrics = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
+    best_metrics = [spec.best.metric for spec in prepared.recipe.stages if spec.best and spec.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = require_finite_logits(prediction)

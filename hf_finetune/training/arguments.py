@@ -41,10 +41,10 @@ def training_arguments(
     Returns:
         The arguments.
     """
-    spec, planned, best_metric = stage.spec, stage.plan, evaluation.best_metric
+    spec, plan, best_metric = stage.spec, stage.plan, evaluation.best_metric
     evaluates = data.validation is not None
     # SingleStageTrainer builds the schedules that the Trainer lacks.
-    schedule = trainer_schedule(planned.groups[0].schedule) or {}
+    schedule = trainer_schedule(plan.groups[0].schedule) or {}
     make = TrainingArguments if base is None else partial(replace, base)
     arguments: TrainingArguments = make(
         output_dir=str(output.folder),
@@ -56,7 +56,7 @@ def training_arguments(
         learning_rate=spec.lr.head if isinstance(spec.lr, RatesSpec) else spec.lr,
         optim=optimizer_name(spec.optimizer.name),
         **{"lr_scheduler_kwargs": None, **schedule},
-        warmup_steps=planned.warmup_steps or 0,
+        warmup_steps=plan.warmup_steps or 0,
         max_grad_norm=spec.clip or 0.0,
         eval_strategy="epoch" if evaluates else "no",
         eval_on_start=evaluates,

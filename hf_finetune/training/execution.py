@@ -24,6 +24,7 @@ from hf_finetune.performance.autotune import Choice, choose_mode
 from hf_finetune.performance.execution_modes import DTYPES, MEMORY_FORMATS, ExecutionMode, candidate_modes
 from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.recipe.schema import SpeedSpec
+from hf_finetune.tasks import Inputs
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageOutput
 
 __all__ = ["StageExecution", "plan_execution"]
@@ -129,52 +130,61 @@ def _execution_mode(
     """Return the execution mode that the recipe sets, or else the fastest one by measurement."""
     if not speed.is_measured:
         return ExecutionMode(speed.precision, speed.memory_format, speed.compile)  # type: ignore[arg-type]
-    plan, collate = work.stage.plan, work.data.collate
-    train: Any = work.data.train
-    validation: Any = work.data.validation
-    device, size = work.state.device, work.stage.spec.batch_size
+    plan, data = work.stage.plan, work.data
     cached = settings is not None and not settings.reason_not_to_cache
     only_head = cached and all(group.layers == "head" for group in plan.groups)
     steps = plan.steps or 0
     if only_head and settings is not None:
+        train: Any = data.train
+        validation: Any = data.validation
         validation_examples = len(validation) if validation is not None else 0
-        steps = ceil((settings.views * len(train) + validation_examples) / size)
-
-    def measure() -> Choice:
-        start = perf_counter()
-        batch: Any = collate([train[index] for index in range(min(size, len(train)))])
-        collate_seconds = perf_counter() - start
-        batch = {name: value.to(device) for name, value in batch.items()}
-        micro_batches = 1
-        if only_head:  # the cache computes the frozen layers in micro-batches of this size
-            full_size, batch = len(batch["labels"]), next(iter_micro_batches(batch, device))
-            micro_batches = ceil(full_size / len(batch["labels"]))
-        candidates = candidate_modes(
-            work.model,
-            batch,
-            device,
-            precision=speed.precision,
-            memory_format=speed.memory_format,
-            compile=False if speed.compile == "auto" and cached else speed.compile,
-        )
-        if is_sharded():
-            return Choice(candidates[0], f"{candidates[0].title}: a sharded model is not benchmarked")
-        work.model.to(device)
-        return choose_mode(
-            work.model,
-            batch,
-            loss,
-            plan.trainable,
-            candidates,
-            steps=steps * micro_batches,
-            forward_only=only_head,
-            overhead_seconds=collate_seconds / micro_batches,
-            notes_file=cache_folder() / MEASUREMENTS_FILE,
-        )
-
-    choice: Choice = broadcast_from_main(work.state, measure)
+        steps = ceil((settings.views * len(train) + validation_examples) / work.stage.spec.batch_size)
+    if speed.compile == "auto" and cached:
+        speed = speed.model_copy(update={"compile": False})
+    choice: Choice = broadcast_from_main(
+        work.state, lambda: _measure_modes(work, speed, loss, steps, only_head)
+    )
     logger.info("Stage %s: execution mode %s.", work.stage.spec.name, choice.reason)
     return choice.mode
+
+
+def _measure_modes(
+    work: _StageInputs, speed: SpeedSpec, loss: Callable[..., torch.Tensor], steps: int, only_head: bool
+) -> Choice:
+    """Return the fastest execution mode for the first batch; for ``only_head``, of the frozen layers."""
+    train: Any = work.data.train
+    device = work.state.device
+    start = perf_counter()
+    examples = [train[index] for index in range(min(work.stage.spec.batch_size, len(train)))]
+    batch: Any = work.data.collate(examples)
+    collate_seconds = perf_counter() - start
+    batch = {name: value.to(device) for name, value in batch.items()}
+    micro_batches = 1
+    if only_head:  # the cache computes the frozen layers in micro-batches of this size
+        full_size, batch = len(batch["labels"]), next(iter_micro_batches(batch, device))
+        micro_batches = ceil(full_size / len(batch["labels"]))
+    candidates = candidate_modes(
+        work.model,
+        batch,
+        device,
+        precision=speed.precision,
+        memory_format=speed.memory_format,
+        compile=speed.compile,
+    )
+    if is_sharded():
+        return Choice(candidates[0], f"{candidates[0].title}: a sharded model is not benchmarked")
+    work.model.to(device)
+    return choose_mode(
+        work.model,
+        batch,
+        loss,
+        work.stage.plan.trainable,
+        candidates,
+        steps=steps * micro_batches,
+        forward_only=only_head,
+        overhead_seconds=collate_seconds / micro_batches,
+        notes_file=cache_folder() / MEASUREMENTS_FILE,
+    )
 
 
 def _build_cache(
@@ -190,9 +200,7 @@ def _build_cache(
         cache = cache_prefix(
             work.model,
             trainable,
-            data.train,
-            data.validation,
-            data.collate,
+            Inputs(data.train, data.validation, data.collate),
             settings,
             batch_size=work.stage.spec.batch_size,
             state=work.state,

@@ -1,8 +1,9 @@
 """Stage without optimizer steps: the linear head is fitted to the outputs of the frozen layers on the main process."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,63 +80,83 @@ def fit_head(
     Returns:
         Metrics of the head before and after the fit, which of the two is kept, and the entry about the fit.
     """
-    head, target, best_metric = stage.plan.trainable, data.target, evaluation.best_metric
     state = PartialState()
     model.to(state.device).eval()
-    layer = model.get_submodule(head[0].rpartition(".")[0])
+    layer = model.get_submodule(stage.plan.trainable[0].rpartition(".")[0])
     versions = execution.report.views if execution.cache is not None else 1
-
-    def outputs(examples: Any, size: int) -> _HeadPass:
-        loader = DataLoader(examples, size, collate_fn=data.collate, num_workers=data.workers)
-        return _collect_outputs(model, layer, execution, loader)
-
-    def validation_metrics() -> dict[str, float]:
-        if data.validation is None:
-            return {}
-        predicted = outputs(data.validation, evaluation.batch_size)
-        return evaluation.compute_metrics(
-            EvalPrediction(predictions=predicted.logits, label_ids=predicted.labels)
-        )
+    outputs = partial(_collect_outputs, model, layer, execution, data)
 
     def fit() -> tuple[LinearFit, dict[str, float], dict[str, float], bool]:
-        results, start = [], validation_metrics()
+        start = _validation_metrics(outputs, data, evaluation)
         weight, bias = read_linear(layer)
-        for version in range(versions):
-            set_epoch(data.train, version)
-            results.append(outputs(data.train, stage.spec.batch_size))
-        labels = np.concatenate([result.labels for result in results])
-        folds = assign_folds(
-            _labels_for_folds(results[0].labels, target), target, versions, stage.seed, groups=data.groups
-        )
-        fitted = fit_linear(
-            np.concatenate([result.features for result in results]),
-            labels,
-            target,
-            layer.weight.shape[0],
-            folds=folds,
-            **options,
-        )
+        fitted = _fit_linear(outputs, layer, stage, data, versions, options)
         set_linear(layer, fitted.weight, fitted.bias)
-        metrics = validation_metrics()
-        start_metrics, fitted_metrics = (
-            {f"eval_{name}": value for name, value in result.items()} for result in (start, metrics)
-        )
-        keeps = best_metric is not None and is_better(
-            start_metrics, fitted_metrics, best_metric, greater_is_better=evaluation.greater_is_better
-        )
-        if keeps:
-            fitted = replace(fitted, weight=weight, bias=bias)
-        return fitted, metrics, start, keeps
+        metrics = _validation_metrics(outputs, data, evaluation)
+        keeps = _is_start_better(start, metrics, evaluation)
+        return replace(fitted, weight=weight, bias=bias) if keeps else fitted, metrics, start, keeps
 
     fitted, metrics, start, keeps = broadcast_from_main(state, fit)
     set_linear(layer, fitted.weight, fitted.bias)
-    return HeadFitResult(versions, metrics, fit_metadata(fitted, target), start, keeps)
+    return HeadFitResult(versions, metrics, fit_metadata(fitted, data.target), start, keeps)
+
+
+def _validation_metrics(
+    outputs: Callable[[Any, int], _HeadPass], data: StageData, evaluation: StageEvaluation
+) -> dict[str, float]:
+    if data.validation is None:
+        return {}
+    predicted = outputs(data.validation, evaluation.batch_size)
+    return evaluation.compute_metrics(
+        EvalPrediction(predictions=predicted.logits, label_ids=predicted.labels)
+    )
+
+
+def _fit_linear(
+    outputs: Callable[[Any, int], _HeadPass],
+    layer: Any,
+    stage: PlannedStage,
+    data: StageData,
+    versions: int,
+    options: Mapping[str, Any],
+) -> LinearFit:
+    """Fit a linear layer to the inputs of the head for all augmented versions of the training examples."""
+    passes = []
+    for version in range(versions):
+        set_epoch(data.train, version)
+        passes.append(outputs(data.train, stage.spec.batch_size))
+    fold_labels = _labels_for_folds(passes[0].labels, data.target)
+    return fit_linear(
+        np.concatenate([head_pass.features for head_pass in passes]),
+        np.concatenate([head_pass.labels for head_pass in passes]),
+        data.target,
+        layer.weight.shape[0],
+        folds=assign_folds(fold_labels, data.target, versions, stage.seed, groups=data.groups),
+        **options,
+    )
+
+
+def _is_start_better(
+    start: Mapping[str, float], fitted: Mapping[str, float], evaluation: StageEvaluation
+) -> bool:
+    """Return whether the head before the fit has the better validation metrics."""
+    if evaluation.best_metric is None:
+        return False
+    before, after = (
+        {f"eval_{name}": value for name, value in metrics.items()} for metrics in (start, fitted)
+    )
+    return is_better(before, after, evaluation.best_metric, greater_is_better=evaluation.greater_is_better)
 
 
 def _collect_outputs(
-    model: PreTrainedModel, layer: torch.nn.Module, execution: StageExecution, loader: DataLoader
+    model: PreTrainedModel,
+    layer: torch.nn.Module,
+    execution: StageExecution,
+    data: StageData,
+    examples: Any,
+    batch_size: int,
 ) -> _HeadPass:
-    """Run the model over all examples in order, from the cached prefix outputs if there are any."""
+    """Run the model over examples in their order, from the cached prefix outputs if there are any."""
+    loader = DataLoader(examples, batch_size, collate_fn=data.collate, num_workers=data.workers)
     device, entry, dtype = (
         model.device,
         execution.cache.runner if execution.cache else None,

@@ -84,19 +84,14 @@ def train_stage(
         DivergedError: If the loss, the gradient norm or the logits are not finite.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
-    spec, planned, folder = stage.spec, stage.plan, output.folder
-    freeze_all_but(model, planned.trainable)
+    spec, plan, folder = stage.spec, stage.plan, output.folder
+    freeze_all_but(model, plan.trainable)
     loss = _loss(spec, data, methods)
-    if execution.speed.compile == "auto" and not all(method.compiles for method in methods):
-        speed = execution.speed.model_copy(update={"compile": False})
-        execution = replace(execution, speed=speed)
+    execution = _restrict_compilation(execution, methods)
     stage_execution = plan_execution(model, stage, data, loss, execution, output)
     data = _use_cached_outputs(stage_execution, data)
-    preprocess = reduce_logits(evaluation.reduce, loss)
-    compute = add_loss_metric(evaluation.compute_metrics, loss, reduced=preprocess is not None)
-    evaluation = replace(evaluation, compute_metrics=compute)
+    evaluation = _with_loss(evaluation, loss)
     if solver_of(spec):
-        evaluation = replace(evaluation, compute_metrics=reduce_before_metrics(compute, preprocess))
         return _fit(model, stage, data, evaluation, stage_execution, folder, methods)
     if stage_execution.mode.compile:
         # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
@@ -111,41 +106,17 @@ def train_stage(
     arguments = training_arguments(stage, stage_execution.mode, data, evaluation, output, execution.arguments)
     stopping = _early_stopping(spec, evaluation.best_metric)
     interrupt = InterruptCallback()
-    trainer = SingleStageTrainer(
-        groups=planned.groups,
-        optimizer_args=spec.optimizer.args,
-        target=data.target,
-        lengths=data.lengths,
-        methods=methods,
-        model=model,
-        args=arguments,
-        train_dataset=data.train,
-        eval_dataset=data.validation,
-        data_collator=data.collate,
-        compute_loss_func=loss,
-        compute_metrics=evaluation.compute_metrics,
-        preprocess_logits_for_metrics=preprocess,
-        callbacks=[
-            *filter(None, [stopping]),
-            LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], spec.name),
-            _EpochCallback(data.train),
-            *callbacks,
-            SyncBuffersCallback(),
-            interrupt,
-        ],
-    )
-    trainer.remove_callback(PrinterCallback)
+    callbacks = [
+        *filter(None, [stopping]),
+        LogCallback(folder / "log.jsonl", [group.layers for group in plan.groups], spec.name),
+        _EpochCallback(data.train),
+        *callbacks,
+        SyncBuffersCallback(),
+        interrupt,
+    ]
+    trainer = _build_trainer(model, stage, data, evaluation, arguments, loss, methods, callbacks)
     checkpoint = _restore_for_resume(trainer, folder, stopping) if output.resume else None
-    try:
-        with ExitStack() as stack, detect_lost_process(PartialState()):
-            for method in methods:
-                stack.enter_context(method.active())
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except UnpicklingError as error:  # the Trainer reads a checkpoint's files with weights_only=True
-        raise InputError(unsafe_checkpoint(checkpoint or folder)) from error
-    finally:
-        interrupt.restore()
-    interrupt.raise_if_interrupted(arguments)
+    _train(trainer, checkpoint, interrupt, folder)
     release_eval_mode(model)
     if output.keep_optimizer:
         _keep_optimizer(trainer, folder, evaluation.best_metric)
@@ -154,10 +125,24 @@ def train_stage(
     return stage_result(trainer.state, evaluation, stage_execution, results.get("averaged"))
 
 
-def _loss(stage: StageSpec, data: StageData, methods: Sequence[Method]) -> Loss:
+def _loss(spec: StageSpec, data: StageData, methods: Sequence[Method]) -> Loss:
     """Return the loss of the labels: that of the first method that has one, or else that of the target."""
-    replacements = (method.base_loss(data.target, stage.label_smoothing) for method in methods)
-    return next(filter(None, replacements), None) or loss_for(data.target, stage.label_smoothing)
+    replacements = (method.base_loss(data.target, spec.label_smoothing) for method in methods)
+    return next(filter(None, replacements), None) or loss_for(data.target, spec.label_smoothing)
+
+
+def _restrict_compilation(execution: ExecutionSettings, methods: Sequence[Method]) -> ExecutionSettings:
+    """Return the settings, without the choice to compile the model if a method does not support that."""
+    if execution.speed.compile != "auto" or all(method.compiles for method in methods):
+        return execution
+    return replace(execution, speed=execution.speed.model_copy(update={"compile": False}))
+
+
+def _with_loss(evaluation: StageEvaluation, loss: Loss) -> StageEvaluation:
+    """Return the evaluation settings with the exact loss over the validation split as an additional metric."""
+    reduce = reduce_logits(evaluation.reduce, loss)
+    compute = add_loss_metric(evaluation.compute_metrics, loss, reduced=reduce is not None)
+    return replace(evaluation, compute_metrics=compute, reduce=reduce)
 
 
 def _use_cached_outputs(stage_execution: StageExecution, data: StageData) -> StageData:
@@ -169,6 +154,52 @@ def _use_cached_outputs(stage_execution: StageExecution, data: StageData) -> Sta
         # The stage was started with a prefix cache that cannot be used now: cycle through the same versions.
         return replace(data, train=cycle(data.train, stage_execution.views))
     return data
+
+
+def _build_trainer(
+    model: PreTrainedModel,
+    stage: PlannedStage,
+    data: StageData,
+    evaluation: StageEvaluation,
+    arguments: TrainingArguments,
+    loss: Loss,
+    methods: Sequence[Method],
+    callbacks: Sequence[TrainerCallback],
+) -> SingleStageTrainer:
+    trainer = SingleStageTrainer(
+        groups=stage.plan.groups,
+        optimizer_args=stage.spec.optimizer.args,
+        target=data.target,
+        lengths=data.lengths,
+        methods=methods,
+        model=model,
+        args=arguments,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=data.collate,
+        compute_loss_func=loss,
+        compute_metrics=evaluation.compute_metrics,
+        preprocess_logits_for_metrics=evaluation.reduce,
+        callbacks=[*callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _train(
+    trainer: SingleStageTrainer, checkpoint: Path | None, interrupt: InterruptCallback, folder: Path
+) -> None:
+    """Train from a checkpoint, or from the start without one, while the methods are active."""
+    try:
+        with ExitStack() as stack, detect_lost_process(PartialState()):
+            for method in trainer.methods:
+                stack.enter_context(method.active())
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except UnpicklingError as error:  # the Trainer reads a checkpoint's files with weights_only=True
+        raise InputError(unsafe_checkpoint(checkpoint or folder)) from error
+    finally:
+        interrupt.restore()
+    interrupt.raise_if_interrupted(trainer.args)
 
 
 def _write_final_weights(trainer: SingleStageTrainer, model: PreTrainedModel, folder: Path) -> None:
@@ -189,13 +220,15 @@ def _fit(
     methods: Sequence[Method],
 ) -> StageResult:
     """Fit the head without optimizer steps, and write the weights as ``train_stage`` does."""
+    compute = reduce_before_metrics(evaluation.compute_metrics, evaluation.reduce)
+    evaluation = replace(evaluation, compute_metrics=compute)
     options = {name: value for method in methods for name, value in method.fit_options().items()}
     fitted = fit_head(model, stage, data, evaluation, stage_execution, options)
     release_eval_mode(model)
     if PartialState().is_main_process:
         save_weights(model, folder / WEIGHTS)
     PartialState().wait_for_everyone()
-    epochs = float(fitted.versions)  # one pass over the data per augmented version
+    epochs = float(fitted.versions)  # one pass over the data per view
     restored = fitted.kept_initial_head
     return StageResult(
         epochs=epochs,
@@ -210,11 +243,11 @@ def _fit(
     )
 
 
-def _early_stopping(stage: StageSpec, best_metric: str | None) -> ResumableEarlyStopping | None:
+def _early_stopping(spec: StageSpec, best_metric: str | None) -> ResumableEarlyStopping | None:
     """Return the callback; None without early stopping or without a validation metric."""
-    if stage.early_stopping is None or best_metric is None:
+    if spec.early_stopping is None or best_metric is None:
         return None
-    return ResumableEarlyStopping(stage.early_stopping.patience, stage.early_stopping.threshold)
+    return ResumableEarlyStopping(spec.early_stopping.patience, spec.early_stopping.threshold)
 
 
 def _restore_for_resume(

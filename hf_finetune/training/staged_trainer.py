@@ -171,9 +171,9 @@ class StagedTrainer:
         if metrics:
             done = len(metrics) - 1
             load_weights(self.model, stage_folder(folder, done, self.stages[done].name) / WEIGHTS)
-        for index, stage in list(enumerate(self.stages))[len(metrics) :]:
+        for index, spec in list(enumerate(self.stages))[len(metrics) :]:
             context = self._context(index, folder, pretrained)
-            metrics[stage.name] = self._train_stage(context, index, folder, resume_from_checkpoint)
+            metrics[spec.name] = self._train_stage(context, index, folder, resume_from_checkpoint)
             if state.is_main_process:
                 self._record(folder, metrics)
             wait_for_all(state)
@@ -268,21 +268,21 @@ class StagedTrainer:
             partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
     def _stages_as_json(self) -> list[dict[str, Any]]:
-        return [stage.model_dump(mode="json") for stage in self.stages]
+        return [spec.model_dump(mode="json") for spec in self.stages]
 
     def _context(self, index: int, folder: Path, pretrained: Any) -> StageContext:
         """Return stage, model and labels, from which the methods of the stage are built."""
-        stage, args = self.stages[index], self.args
+        spec, args = self.stages[index], self.args
         best = None
-        if stage.best is not None and self.eval_dataset is not None:
-            best = (stage.best.metric or args.metric_for_best_model or "loss").removeprefix("eval_")
-        greater = args.greater_is_better if stage.best is None or stage.best.metric is None else None
+        if spec.best is not None and self.eval_dataset is not None:
+            best = (spec.best.metric or args.metric_for_best_model or "loss").removeprefix("eval_")
+        greater = args.greater_is_better if spec.best is None or spec.best.metric is None else None
         greater_is_better = bool(greater) if greater is not None else best not in (None, "", "loss")
         previous = self.stages[index - 1].name
         return StageContext(
-            PlannedStage(stage, self.plan.stages[index], args.seed + index),
+            PlannedStage(spec, self.plan.stages[index], args.seed + index),
             self.model,
-            () if stage.balance.method == "none" else (self._task_labels(),),
+            () if spec.balance.method == "none" else (self._task_labels(),),
             earlier=self.stages[:index],
             previous=stage_folder(folder, index - 1, previous) if index else folder,
             pretrained=pretrained,
@@ -302,8 +302,8 @@ class StagedTrainer:
     def _train_stage(
         self, context: StageContext, index: int, folder: Path, resumes: bool
     ) -> dict[str, float]:
-        stage, args, best = context.stage.spec, self.args, context.best_metric
-        logger.info("Stage %d of %d, %s, begins.", index + 1, len(self.stages), stage.name)
+        spec, args, best = context.stage.spec, self.args, context.best_metric
+        logger.info("Stage %d of %d, %s, begins.", index + 1, len(self.stages), spec.name)
         next_stage = self.stages[index + 1] if index + 1 < len(self.stages) else None
         speed = SpeedSpec(
             precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
@@ -321,7 +321,7 @@ class StagedTrainer:
                 workers=args.dataloader_num_workers,
             ),
             output=StageOutput(
-                stage_folder(folder, index, stage.name),
+                stage_folder(folder, index, spec.name),
                 resumes,
                 next_stage is not None and next_stage.carry_optimizer,
                 args.report_to,
@@ -334,7 +334,7 @@ class StagedTrainer:
             callbacks=self.callbacks,
         )
         for line in result_lines(
-            stage.name, result, best, leading=best or "loss", greater_is_better=context.greater_is_better
+            spec.name, result, best, leading=best or "loss", greater_is_better=context.greater_is_better
         ):
             logger.info(line)
         return {name: float(value) for name, value in result.validation.items()}

@@ -267,11 +267,11 @@ class SingleStageTrainer(Trainer):
             return
         scheduler: Any = self.lr_scheduler
         scheduler.base_lrs = [group.lr for group in self.planned_groups]
-        for group, planned, factor_at in zip(
+        for group, planned_group, factor_at in zip(
             self.optimizer.param_groups, self.planned_groups, scheduler.lr_lambdas, strict=True
         ):
-            group["initial_lr"], group["weight_decay"] = planned.lr, planned.weight_decay
-            group["lr"] = planned.lr * factor_at(scheduler.last_epoch)
+            group["initial_lr"], group["weight_decay"] = planned_group.lr, planned_group.weight_decay
+            group["lr"] = planned_group.lr * factor_at(scheduler.last_epoch)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with report_broken_state(checkpoint):

@@ -55,7 +55,7 @@ def complete_stages(
         InputError: If a stage is invalid or does not suit the labels of the model; with all problems.
     """
     task, target = _task_of(model), get_target(model.config)
-    filled = [_with_defaults(stage, args) for stage in stages]
+    filled = [_with_defaults(spec, args) for spec in stages]
     recipe = parse_recipe({"task": task.name, "model": "model", "data": "data", "stages": filled})
     with_selectors, _ = fill_selectors(
         recipe.stages, layout, find_defaults(model.config, layout, task.modality)
@@ -64,8 +64,8 @@ def complete_stages(
     names = tuple(model.config.id2label.values())
     problems = [
         problem
-        for index, stage in enumerate(resolved)
-        for problem in _problems(stage, f"stages[{index}]", target, names)
+        for index, spec in enumerate(resolved)
+        for problem in _problems(spec, f"stages[{index}]", target, names)
     ]
     if problems:
         raise InputError(problems)
@@ -81,18 +81,18 @@ def _task_of(model: PreTrainedModel) -> Task:
     raise InputError(Problem("model", f"must be a classifier with the input {known}", type(model).__name__))
 
 
-def _with_defaults(stage: StageSpec, args: TrainingArguments) -> StageSpec:
+def _with_defaults(spec: StageSpec, args: TrainingArguments) -> StageSpec:
     """Return a stage with its missing fields set by the arguments, those of optimizer steps only if it takes steps."""
     defaults: dict[str, Any] = {"batch_size": args.per_device_train_batch_size}
-    if not solver_of(stage):
+    if not solver_of(spec):
         defaults |= _step_fields(args)
-        if stage.epochs is None and stage.max_steps is None:
+        if spec.epochs is None and spec.max_steps is None:
             if args.max_steps > 0:
                 defaults["max_steps"] = args.max_steps
             else:
                 defaults["epochs"] = float(args.num_train_epochs)
-    changes = {name: value for name, value in defaults.items() if name not in stage.model_fields_set}
-    return stage.model_copy(update=changes)
+    changes = {name: value for name, value in defaults.items() if name not in spec.model_fields_set}
+    return spec.model_copy(update=changes)
 
 
 def _step_fields(args: TrainingArguments) -> dict[str, Any]:
@@ -113,12 +113,12 @@ def _step_fields(args: TrainingArguments) -> dict[str, Any]:
     }
 
 
-def _problems(stage: StageSpec, place: str, target: str, label_names: Sequence[str]) -> list[Problem]:
-    problems = check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
-    problems += label_problems(stage, place, target, label_names)
-    problems += head_fit_problems(solver_of(stage), target, f"{place}.fit")
+def _problems(spec: StageSpec, place: str, target: str, label_names: Sequence[str]) -> list[Problem]:
+    problems = check_optimizer(spec.optimizer.name, spec.optimizer.args, f"{place}.optimizer")
+    problems += label_problems(spec, place, target, label_names)
+    problems += head_fit_problems(solver_of(spec), target, f"{place}.fit")
     for rules in RULES:
-        for field, value in rules.used(stage).items():
+        for field, value in rules.used(spec).items():
             if rules in NEEDS_RUN_FILES:
                 rule = "must not be set in a StagedTrainer"
                 repair = "Write a recipe, and use hf_finetune.run."

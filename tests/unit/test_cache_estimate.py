@@ -9,6 +9,7 @@ from hf_finetune.cache.estimate import estimate_cache_size
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
+from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
 
 NAMES = ["timm/test_resnet", "timm/test_vit", "vit", "bert", "distilbert", "gpt2", "deberta-v2"]
@@ -23,7 +24,9 @@ def test_the_estimated_bytes_are_those_of_the_cache(tmp_path, tiny_model, name, 
     examples = Examples(model, 10)
     settings = CacheSettings(tmp_path, views=1, epochs=None, size_limit=10**9, source="tests")
     state = PartialState(cpu=True)
-    kept = cache_prefix(model, trainable, examples, None, collate, settings, batch_size=5, state=state)
+    kept = cache_prefix(
+        model, trainable, Inputs(examples, None, collate), settings, batch_size=5, state=state
+    )
     inputs = {key: value for key, value in collate([examples[0]]).items() if key != "labels"}
     found = estimate_cache_size(skeleton_of(model), trainable, inputs)
     labels = 10 * examples.labels.dtype.itemsize

@@ -17,6 +17,7 @@ from hf_finetune.cache.views import choose_views, saved_seconds
 from hf_finetune.cache.writer import PrefixWriter, RowCost, Version, part_ranges
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
+from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
 
 COST = RowCost(compute=0.010, write=0.001, read=0.0005, bytes=100)
@@ -51,9 +52,7 @@ def keep(model, train, settings, validation=None, batch_size=4, shared=None):
     return cache_prefix(
         model,
         select(read_layout(model), "head"),
-        train,
-        validation,
-        collate,
+        Inputs(train, validation, collate),
         settings,
         batch_size=batch_size,
         state=PartialState(cpu=True),

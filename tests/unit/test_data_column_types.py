@@ -1,12 +1,11 @@
 """Types of columns of text: decided once, over all rows of all splits."""
 
 import pytest
+from data_helpers import prepare_data
 from datasets import Dataset
 from PIL import Image
 
 from hf_finetune.data.column_types import convert_numeric_columns, guess_features, infer_label_types
-from hf_finetune.data.prepare import prepare_data
-from hf_finetune.data.table_options import TableOptions
 from hf_finetune.tasks import MODALITIES
 
 
@@ -164,13 +163,13 @@ def test_a_number_with_a_decimal_comma_is_a_regression(tmp_path):
     )
     assert (data.target, data.train["label"][3]) == ("regression", pytest.approx(3.03))
     assert "The labels are numbers with decimal commas." in data.notes
-    stated = TableOptions(decimal=".")
+    stated = {"decimal": "."}
     data = prepare_data(
         write(tmp_path / "r.csv", rows * 2, "text;label"),
         modality=MODALITIES["text"],
         validation=0,
         test=0,
-        options=stated,
+        **stated,
     )
     assert (data.target, len(data.label_names)) == ("single_label", 20)
 

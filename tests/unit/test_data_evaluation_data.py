@@ -7,7 +7,10 @@ from datasets import ClassLabel
 
 from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.errors import InputError
+from hf_finetune.recipe.data import DataSpec
 from hf_finetune.tasks import MODALITIES
+
+SKIP = DataSpec(path="data", on_error="skip")
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +76,7 @@ def test_unknown_labels_and_empty_texts_are_reported_together(tmp_path):
 def test_skipped_files_are_logged(tmp_path, caplog):
     write(tmp_path / "test.jsonl", ("a", "pos"), (" ", "neg"))
     with caplog.at_level(logging.INFO, "hf_finetune"):
-        data = load(tmp_path, on_error="skip")
+        data = load(tmp_path, spec=SKIP)
     assert data["text"][:] == ["a"]
     assert caplog.messages == [
         "Evaluating on the test split: 1 examples.",
@@ -84,7 +87,7 @@ def test_skipped_files_are_logged(tmp_path, caplog):
 
 def test_nothing_left_to_evaluate(tmp_path):
     write(tmp_path / "test.jsonl", (" ", "neg"))
-    assert error_text(tmp_path, on_error="skip") == "The test split must not be empty."
+    assert error_text(tmp_path, spec=SKIP) == "The test split must not be empty."
 
 
 def test_continuous_targets(tmp_path):

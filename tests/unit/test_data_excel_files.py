@@ -3,8 +3,8 @@
 from datetime import date, datetime
 
 import pytest
+from data_helpers import prepare_data
 
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.data.table_files import read_file
 from hf_finetune.errors import InputError
 from hf_finetune.tasks import MODALITIES

@@ -5,12 +5,11 @@ from collections import Counter
 import pytest
 from test_data_prepare import prepare, write_rows
 
-from hf_finetune.data.folds import Fold
 from hf_finetune.errors import InputError
 
 
 def folds_of(path, count, **options):
-    return [prepare(path, fold=Fold(number, count), **options) for number in range(1, count + 1)]
+    return [prepare(path, fold=f"{number}/{count}", **options) for number in range(1, count + 1)]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -30,7 +29,7 @@ def test_each_example_that_is_not_for_the_test_is_held_out_once(tmp_path, count)
 
 def test_folds_are_the_same_again_and_others_for_another_seed(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", 60)
-    one, again, other = (prepare(path, fold=Fold(1, 3), seed=seed).test["id"] for seed in (0, 0, 1))
+    one, again, other = (prepare(path, fold="1/3", seed=seed).test["id"] for seed in (0, 0, 1))
     assert list(one) == list(again) != list(other)
 
 
@@ -68,4 +67,4 @@ def test_all_folds_share_the_examples_that_they_are_made_of(tmp_path):
 def test_more_folds_than_groups_are_refused(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", 40, day=[f"day {row % 3}" for row in range(40)])
     with pytest.raises(InputError, match=r"evaluation.folds must be at most the number of groups.*Got 5"):
-        prepare(path, fold=Fold(1, 5), group="day", test=0.0, validation=0.0)
+        prepare(path, fold="1/5", group="day", test=0.0, validation=0.0)

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from data_helpers import prepare_data
 from PIL import Image
 
 from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.data.file_paths import FileFinder, is_encoded
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError, truncate
 from hf_finetune.evaluation.input_tables import open_table
 from hf_finetune.tasks import MODALITIES

@@ -4,10 +4,10 @@ import csv
 import json
 
 import pytest
+from data_helpers import prepare_data
 from PIL import Image
 
 from hf_finetune.data.label_checks import merge_variants, normalize_name, spellings
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 from hf_finetune.tasks import MODALITIES

@@ -7,10 +7,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_helpers import prepare_data
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from PIL import Image
 
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.tasks import MODALITIES
 

@@ -4,14 +4,13 @@ import json
 
 import pyarrow as pa
 import pytest
+from data_helpers import prepare_data
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 from pyarrow import parquet
 
 from hf_finetune.data.evaluation_data import load_for_evaluation
-from hf_finetune.data.folds import Fold
 from hf_finetune.data.locate import locate
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.tasks import MODALITIES
 
@@ -129,9 +128,7 @@ def test_a_column_of_texts_in_one_split_is_text_in_all_and_splits_can_be_joined(
         lines = [f"{split} text {index},{index % 2},{value}" for index, value in enumerate(column * 4)]
         text = "\n".join(["text,label,site", *lines, ""])
         (tmp_path / f"{split}.csv").write_text(text, encoding="utf-8")
-    data = prepare_data(
-        str(tmp_path), modality=MODALITIES["text"], slices=["site"], test=0.0, fold=Fold(1, 2)
-    )
+    data = prepare_data(str(tmp_path), modality=MODALITIES["text"], slices=["site"], test=0.0, fold="1/2")
     assert data.train.features["slice:site"] == data.test.features["slice:site"] == Value("string")
     found = {*data.train["slice:site"][:], *data.test["slice:site"][:]} - {None}
     assert found == {"a", "b", "1", *filter(None, values)}

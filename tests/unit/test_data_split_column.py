@@ -1,10 +1,10 @@
 """A column that divides the examples."""
 
 import pytest
+from data_helpers import prepare_data
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from hf_finetune.data.load import load_source
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.data.split_column import divide_by_column
 from hf_finetune.errors import InputError
 from hf_finetune.tasks import MODALITIES

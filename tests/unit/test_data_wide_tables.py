@@ -3,9 +3,9 @@
 from collections import Counter
 
 import pytest
+from data_helpers import prepare_data
 from datasets import Dataset
 
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.tasks import MODALITIES
 

@@ -11,7 +11,7 @@ from hf_finetune.cli.app import app
 from hf_finetune.data.content_hashes import write_hashes
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.compare import McNemar, compare_runs, paired_difference
-from hf_finetune.evaluation.predictions import write_predictions
+from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.targets.scored_examples import ScoredExamples
 
 NAMES = ("bread", "soup", "stew")
@@ -31,13 +31,15 @@ def make_run(tmp_path):
         folder.mkdir()
         write_predictions(
             folder / "predictions.parquet",
-            ids or [f"{row}.jpg" for row in range(count)],
-            np.argsort(order)[labels],
-            scores[:, order],
-            "single_label",
-            label_names,
-            groups=groups,
-            group_column=groups and "patient",
+            Predictions(
+                ids or [f"{row}.jpg" for row in range(count)],
+                np.argsort(order)[labels],
+                scores[:, order],
+                "single_label",
+                label_names,
+                groups=groups,
+                group_column=groups and "patient",
+            ),
         )
         return folder
 
@@ -156,8 +158,7 @@ def test_thresholds_of_a_run_count(tmp_path):
         (tmp_path / name).mkdir()
         write_predictions(
             tmp_path / name / "predictions.parquet",
-            [str(row) for row in range(40)],
-            *(labels, scores, "multi_label", ("a", "b")),
+            Predictions([str(row) for row in range(40)], labels, scores, "multi_label", ("a", "b")),
         )
     said = {"thresholds": {"b": 0.3, "a": 0.3}}
     (tmp_path / "chosen" / "metrics.json").write_text(json.dumps(said), encoding="utf-8")
@@ -183,8 +184,7 @@ def test_incomparable_runs_are_refused(make_run, tmp_path):
     rows = np.random.default_rng(5).integers(0, 3, 200)
     write_predictions(
         other / "predictions.parquet",
-        [f"{row}.jpg" for row in range(200)],
-        *(rows, np.eye(3)[rows], "single_label", NAMES),
+        Predictions([f"{row}.jpg" for row in range(200)], rows, np.eye(3)[rows], "single_label", NAMES),
     )
     with pytest.raises(InputError, match="has other test labels than"):
         compare_runs([one, other])

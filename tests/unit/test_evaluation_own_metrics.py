@@ -12,7 +12,7 @@ from hf_finetune.evaluation.compare import compare_runs, paired_difference
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics
-from hf_finetune.evaluation.predictions import write_predictions
+from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.evaluation.selection_metrics import undefined_metric
 from hf_finetune.targets import TARGETS
@@ -146,9 +146,15 @@ def test_runs_are_compared_by_them(tmp_path):
     for name, examples in (("first", EXAMPLES), ("other", BETTER)):
         write_predictions(
             tmp_path / name,
-            *(ids, examples.labels, examples.scores, "regression", ("label",)),
-            groups=QUERIES,
-            group_column="query",
+            Predictions(
+                ids,
+                examples.labels,
+                examples.scores,
+                "regression",
+                ("label",),
+                groups=QUERIES,
+                group_column="query",
+            ),
         )
     (found,) = compare_runs([tmp_path / "first", tmp_path / "other"], NAMES)
     expected = [paired_difference(name, EXAMPLES, BETTER, seed=0) for name in NAMES]

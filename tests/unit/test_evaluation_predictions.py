@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.predictions import read_predictions, write_predictions
+from hf_finetune.evaluation.predictions import Predictions, read_predictions, write_predictions
 
 CASES = {
     "single_label": (("soup", "cake"), np.array([0, 1]), np.array([[0.75, 0.25], [0.625, 0.375]])),
@@ -19,7 +19,7 @@ IDS = ["a.jpg", "b.jpg"]
 @pytest.mark.parametrize("target", CASES)
 def test_written_predictions_are_read_back(tmp_path, target):
     names, labels, scores = CASES[target]
-    write_predictions(tmp_path / "predictions.parquet", IDS, labels, scores, target, names)
+    write_predictions(tmp_path / "predictions.parquet", Predictions(IDS, labels, scores, target, names))
     found = read_predictions(tmp_path / "predictions.parquet")
     assert (found.ids, found.target, found.label_names) == (tuple(IDS), target, names)
     assert np.array_equal(found.labels, labels)
@@ -78,14 +78,14 @@ def test_written_predictions_are_read_back(tmp_path, target):
 )
 def test_columns_are_readable(tmp_path, target, rows):
     names, labels, scores = CASES[target]
-    write_predictions(tmp_path / "p.parquet", IDS, labels, scores, target, names)
+    write_predictions(tmp_path / "p.parquet", Predictions(IDS, labels, scores, target, names))
     assert pq.read_table(tmp_path / "p.parquet").to_pylist() == rows
 
 
 def test_a_failed_write_leaves_existing_files(tmp_path, monkeypatch):
     path = tmp_path / "p.parquet"
     names, labels, scores = CASES["single_label"]
-    write_predictions(path, IDS, labels, scores, "single_label", names)
+    write_predictions(path, Predictions(IDS, labels, scores, "single_label", names))
     before = path.read_bytes()
 
     def fill_the_disk(table, where):
@@ -94,21 +94,23 @@ def test_a_failed_write_leaves_existing_files(tmp_path, monkeypatch):
 
     monkeypatch.setattr("hf_finetune.evaluation.predictions.pq.write_table", fill_the_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_predictions(path, IDS, labels[::-1], scores, "single_label", names)
+        write_predictions(path, Predictions(IDS, labels[::-1], scores, "single_label", names))
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["p.parquet"]
 
 
 def test_the_file_can_be_read_by_others_as_any_new_file(tmp_path):
     names, labels, scores = CASES["regression"]
-    write_predictions(tmp_path / "p.parquet", IDS, labels, scores, "regression", names)
+    write_predictions(tmp_path / "p.parquet", Predictions(IDS, labels, scores, "regression", names))
     (tmp_path / "other").touch()
     assert (tmp_path / "p.parquet").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_lengths_must_agree(tmp_path):
     with pytest.raises(ValueError, match="Got 1, 2, 2"):
-        write_predictions(tmp_path / "p.parquet", ["a"], *CASES["regression"][1:], "regression", ("label",))
+        write_predictions(
+            tmp_path / "p.parquet", Predictions(["a"], *CASES["regression"][1:], "regression", ("label",))
+        )
 
 
 def test_other_files_are_refused(tmp_path):

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.predictions import read_predictions, write_predictions
+from hf_finetune.evaluation.predictions import Predictions, read_predictions, write_predictions
 from hf_finetune.evaluation.slices import (
     MISSING,
     evaluate_slices,
@@ -171,7 +171,7 @@ def test_predictions_contain_the_slices_and_are_read_without_them(tmp_path):
     said = found(np.array([True, False]))
     path = tmp_path / "predictions.parquet"
     columns = (said.ids, said.labels, said.scores, said.target, said.label_names)
-    write_predictions(path, *columns, slices={"style": ["flat", MISSING]})
+    write_predictions(path, Predictions(*columns), slices={"style": ["flat", MISSING]})
     table = Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
     assert table.column_names == [
         "id",

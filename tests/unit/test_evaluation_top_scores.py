@@ -32,7 +32,7 @@ from hf_finetune.evaluation.metrics import (
 )
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.prediction_writers import open_output
-from hf_finetune.evaluation.predictions import read_predictions, write_predictions
+from hf_finetune.evaluation.predictions import Predictions, read_predictions, write_predictions
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.report.figures import confused_classes, confusion_matrix
@@ -161,7 +161,7 @@ def test_predictions_of_many_classes_contain_the_top_20(tmp_path, target):
     ids = [str(row) for row in range(EXAMPLES)]
     for kind in ("top", "all"):
         write_predictions(
-            tmp_path / f"{kind}.parquet", ids, labels, scores, target, NAMES, probabilities=kind
+            tmp_path / f"{kind}.parquet", Predictions(ids, labels, scores, target, NAMES), probabilities=kind
         )
     top, every = (read_predictions(tmp_path / f"{kind}.parquet") for kind in ("top", "all"))
     assert len(pq.read_schema(tmp_path / "top.parquet").names) < 10
@@ -180,9 +180,12 @@ def test_runs_of_both_forms_are_compared(tmp_path):
     ids = [str(row) for row in range(EXAMPLES)]
     order = np.random.default_rng(1).permutation(CLASSES)
     other = [NAMES[index] for index in order]
-    write_predictions(tmp_path / "a.parquet", ids, labels, scores, "single_label", NAMES, probabilities="all")
     write_predictions(
-        tmp_path / "b.parquet", ids, np.argsort(order)[labels], scores[:, order], "single_label", other
+        tmp_path / "a.parquet", Predictions(ids, labels, scores, "single_label", NAMES), probabilities="all"
+    )
+    write_predictions(
+        tmp_path / "b.parquet",
+        Predictions(ids, np.argsort(order)[labels], scores[:, order], "single_label", other),
     )
     runs = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
     (found,) = compare_runs(runs, ["accuracy", "log_loss", "top5_accuracy"])

@@ -6,7 +6,7 @@ import pytest
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
 from hf_finetune.evaluation.intervals import intervals, statistic
 from hf_finetune.evaluation.metrics import compute_metrics, defined_metrics, metric_for
-from hf_finetune.evaluation.predictions import read_predictions, write_predictions
+from hf_finetune.evaluation.predictions import Predictions, read_predictions, write_predictions
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.report.tables import class_rows
 from hf_finetune.targets import TARGETS
@@ -81,15 +81,19 @@ def test_calibration_and_thresholds_leave_them_out():
 
 def test_predictions_are_written_and_read_with_them(tmp_path):
     ids = [str(row) for row in range(40)]
-    write_predictions(tmp_path / "p.parquet", ids, PARTLY, SCORES, "multi_label", NAMES)
+    write_predictions(tmp_path / "p.parquet", Predictions(ids, PARTLY, SCORES, "multi_label", NAMES))
     found = read_predictions(tmp_path / "p.parquet")
     np.testing.assert_array_equal(found.labels, PARTLY)
-    write_predictions(tmp_path / "w.parquet", ids, LABELS.astype(int), SCORES, "multi_label", NAMES)
+    write_predictions(
+        tmp_path / "w.parquet", Predictions(ids, LABELS.astype(int), SCORES, "multi_label", NAMES)
+    )
     assert read_predictions(tmp_path / "w.parquet").labels.dtype == np.int64
 
 
 def test_the_report_counts_no_mistake_for_them(tmp_path):
-    write_predictions(tmp_path / "p.parquet", list(map(str, range(40))), PARTLY, SCORES, "multi_label", NAMES)
+    write_predictions(
+        tmp_path / "p.parquet", Predictions(list(map(str, range(40))), PARTLY, SCORES, "multi_label", NAMES)
+    )
     found = read_predictions(tmp_path / "p.parquet")
     wrong, _ = TARGETS[found.target].mistakes(found.labels, found.scores, (SCORES >= 0.5).astype(int))
     np.testing.assert_array_equal(wrong, ((SCORES >= 0.5) != LABELS)[...].__and__(~HIDDEN).any(axis=1))

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_helpers import prepare_data
 from PIL import Image
 from typer.testing import CliRunner
 
 from hf_finetune.cli.app import app
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.runs.preview import pick_diverse_examples, preview

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from data_helpers import prepare_data
 from transformers import ViTImageProcessor
 
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.models.build import load_processor, read_config
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks import MODALITIES, TASKS
