@@ -13,8 +13,9 @@ from hf_finetune.cli.cache import cache_app
 from hf_finetune.cli.errors import print_failure, print_input_error, print_unpublished
 from hf_finetune.cli.publishing import publishing_app
 from hf_finetune.cli.recipes import recipes_app
+from hf_finetune.cli.search import CheckpointOption, draft_in_run, search_app
 from hf_finetune.cli.terminal import ModelArgument, TrustRemoteCode, err, out
-from hf_finetune.errors import InputError, counted
+from hf_finetune.errors import InputError, Problem, counted
 
 if TYPE_CHECKING:
     from hf_finetune.recipe import Recipe
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Fine-tune image and text classifiers in stages; each stage trains exactly the parameters it declares.",
 )
+app.add_typer(search_app)
 app.add_typer(publishing_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(cache_app, name="cache")
@@ -104,8 +106,16 @@ def _handle_version(
 
 @app.command("run")
 def run_command(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help="Path of a recipe, or name of a shipped one; or use --data."),
+    ] = None,
     overrides: Overrides = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Labeled data, instead of a recipe: a recipe is written, printed and run."),
+    ] = None,
+    model: CheckpointOption = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Run directory, empty or new unless --resume; default: runs/RECIPE-DATE."),
@@ -129,6 +139,15 @@ def run_command(
     """Fine-tune, evaluate and save a model."""
     from hf_finetune.cli.display import RunDisplay, default_run_folder
 
+    if data is not None:
+        overrides = [*filter(None, [recipe]), *(overrides or ())]
+        source = draft_in_run(data, model, output_dir, resume)
+        recipe, output_dir = str(source), source.parent
+    elif recipe is None or model is not None:
+        option, repair = (
+            ("RECIPE", "Or set --data.") if recipe is None else ("--data", "Or override model in the recipe.")
+        )
+        raise InputError(Problem(option, "must be set", repair=repair))
     loaded = _load(recipe, overrides, trust_remote_code)
     folder = output_dir or default_run_folder(recipe, resume)
     with RunDisplay(err, folder) as display:

@@ -11,9 +11,10 @@ from hf_finetune.errors import InputError, Problem, suggestion
 from hf_finetune.tasks import MODALITIES, Modality
 from hf_finetune.tasks.columns import choose_only_candidate
 
-__all__ = ["Columns", "find_columns", "find_inputs", "resolved_columns"]
+__all__ = ["LABEL_NAMES", "Columns", "find_columns", "find_inputs", "resolved_columns"]
 
-_LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "sentiment", "score", "rating")
+LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "sentiment", "score", "rating")
+"""Usual names of a label column, in lower case."""
 _SPLIT_ROLE = "split"
 """Key of ``named`` with the column that assigns rows to splits, which is applied when the data is loaded."""
 
@@ -174,7 +175,7 @@ def _find_label(
 ) -> tuple[str | None, list[Problem]]:
     if label_form.columns:
         return label_form.columns[0], []
-    candidates = [name for name in features if name.lower() in _LABEL_NAMES and name not in taken]
+    candidates = [name for name in features if name.lower() in LABEL_NAMES and name not in taken]
     if not candidates:
         candidates = [n for n in features if isinstance(features[n], ClassLabel) and n not in taken]
     return choose_only_candidate("label", "labels", candidates, features)

@@ -5,16 +5,31 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
 
-__all__ = ["find_shipped", "shipped_recipes"]
+__all__ = ["find_shipped", "shipped_candidates", "shipped_recipes"]
+
+_CANDIDATES = "candidates"
+"""Folder among the recipes with the lists of checkpoints, one file for each modality."""
 
 
 def shipped_recipes() -> Mapping[str, Path]:
     """Return the file of each shipped recipe by its name (``text/imdb-bert``), sorted by name."""
     folder = _folder()
-    paths = sorted(folder.rglob("*.yaml"), key=lambda path: path.with_suffix("")) if folder else []
-    return MappingProxyType(
-        {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths if folder}
-    )
+    if folder is None:
+        return MappingProxyType({})
+    paths = sorted(folder.rglob("*.yaml"), key=lambda path: path.with_suffix(""))
+    named = ((path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths)
+    return MappingProxyType({name: path for name, path in named if not name.startswith(f"{_CANDIDATES}/")})
+
+
+def shipped_candidates(modality: str) -> Path | None:
+    """Return the file that lists checkpoints for a modality; None if there is none.
+
+    Args:
+        modality: Name of the modality.
+    """
+    folder = _folder()
+    path = folder / _CANDIDATES / f"{modality}.yaml" if folder else None
+    return path if path is not None and path.is_file() else None
 
 
 def find_shipped(name: str) -> list[str]:

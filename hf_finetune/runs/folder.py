@@ -36,9 +36,19 @@ from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions, read_manifest
 from hf_finetune.training.run_lock import LOCK, RunLock
 
-__all__ = ["check_folder", "choose_folder", "lock_and_read_manifest", "open_folder", "write_manifest"]
+__all__ = [
+    "DRAFT_FILE",
+    "check_folder",
+    "choose_folder",
+    "lock_and_read_manifest",
+    "open_folder",
+    "write_manifest",
+]
 
 logger = logging.getLogger(__name__)
+
+DRAFT_FILE = "draft.yaml"
+"""Recipe in a run directory that was written for its data before the run."""
 
 
 def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, state: PartialState) -> Path:
@@ -67,13 +77,14 @@ def check_folder(folder: Path) -> None:
     """Check that a folder can be the directory of a new run.
 
     Raises:
-        InputError: If the folder is not empty (apart from a lock file), or if it cannot be created or written to.
+        InputError: If the folder is not empty (apart from a lock file and a drafted recipe), or if it cannot be created
+            or written to.
     """
     if not is_valid_path(folder):
         raise InputError(Problem("--output-dir", "must be a valid folder name", str(folder)))
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
-    if folder.exists() and any(entry.name != LOCK for entry in folder.iterdir()):
+    if folder.exists() and any(entry.name not in (LOCK, DRAFT_FILE) for entry in folder.iterdir()):
         repair = "Choose another folder."
         if (folder / "manifest.json").is_file():
             repair = "Choose another folder, or add --resume to continue the run in it."

@@ -149,6 +149,15 @@ class Target(ABC):
     def arrow_type(self) -> Any:
         """Arrow type of decoded labels."""
 
+    @abstractmethod
+    def describe_labels(self, labels: Sequence[Any], label_names: Sequence[str]) -> str:
+        """Return the distribution of labels in words, such as ``3 classes with 20 (soup) to 61 (cake) examples``.
+
+        Args:
+            labels: Labels as a dataset stores them, at least one.
+            label_names: Names of the outputs.
+        """
+
     # Predictions
 
     @abstractmethod

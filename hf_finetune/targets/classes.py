@@ -1,5 +1,6 @@
 """Base class of label types with named classes."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,3 +39,11 @@ class ClassTarget(Target):
         if isinstance(label, list):
             return sorted(indices[label_text(item)] for item in label)
         return indices[label_text(label)]
+
+    def describe_labels(self, labels: Sequence[Any], label_names: Sequence[str]) -> str:
+        """Return the number of classes, and the sizes of the smallest and the largest."""
+        counts = Counter(flat_labels(labels))
+        sizes = sorted((counts[index], name) for index, name in enumerate(label_names))
+        (fewest, rarest), (most, commonest) = sizes[0], sizes[-1]
+        each = f"{fewest:,} ({rarest}) to {most:,} ({commonest})" if fewest < most else f"{fewest:,}"
+        return f"{len(label_names):,} classes with {each} examples"

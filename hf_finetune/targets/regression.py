@@ -87,6 +87,10 @@ class Regression(Target):
         """Return the number."""
         return float(label)
 
+    def describe_labels(self, labels: Sequence[Any], label_names: Sequence[str]) -> str:
+        """Return the range of the numbers and their mean."""
+        return f"numbers from {min(labels):.4g} to {max(labels):.4g}, mean {sum(labels) / len(labels):.4g}"
+
     @property
     def arrow_type(self) -> Any:
         """Floats."""

@@ -3,10 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.tasks.columns import ColumnRole
 from hf_finetune.tasks.examples import PreviewRow
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = ["Presentation"]
 
@@ -79,6 +82,19 @@ class Presentation(ABC):
     def format_size(self, batch: Mapping[str, Any]) -> str:
         """Return the size of the examples of a batch in words, such as ``38 tokens``."""
         return " x ".join(map(str, batch[self.main_input].shape[1:]))
+
+    def describe_sizes(self, dataset: "Dataset") -> str:
+        """Return the sizes of stored examples in words: ``Median size 640 x 480 pixels.``; empty if unknown.
+
+        Args:
+            dataset: Dataset with the columns of the roles.
+        """
+        return ""
+
+    @property
+    def draft_fields(self) -> Mapping[str, tuple[Any, str]]:
+        """Fields of ``data`` that a recipe written for new data sets, each with its value and a comment."""
+        return {}
 
     # Previews
 

@@ -188,6 +188,23 @@ class Image(Modality):
         height, width = batch["pixel_values"].shape[-2:]
         return f"{height} x {width} pixels"
 
+    def describe_sizes(self, dataset: "Dataset") -> str:
+        """Return the median width and height, read from the headers of the files."""
+        from statistics import median
+
+        from hf_finetune.tasks.image.stored import image_sizes
+
+        sizes = image_sizes(dataset).values()
+        if not sizes:
+            return ""
+        width, height = (median(side) for side in zip(*sizes, strict=True))
+        return f"Median size {width:.0f} x {height:.0f} pixels."
+
+    @property
+    def draft_fields(self) -> Mapping[str, tuple[Any, str]]:
+        """Standard augmentation."""
+        return {"augment": ("standard", "crops and horizontal flips; none if left and right matter")}
+
     @property
     def preview_suffixes(self) -> tuple[str, ...]:
         """Suffixes of image files for a contact sheet."""

@@ -12,7 +12,7 @@ from hf_finetune.tasks.image.files import ImageError, ImageFacts, NoImageError, 
 from hf_finetune.tasks.image.notes import ImageNotes
 from hf_finetune.tasks.stored import map_files
 
-__all__ = ["ImageCheck", "extreme_images", "map_images"]
+__all__ = ["ImageCheck", "extreme_images", "image_sizes", "map_images"]
 
 MAX_HEADERS_READ = 1000
 """Largest number of images whose headers are read; of larger splits, evenly spaced images are sampled."""
@@ -74,18 +74,30 @@ def extreme_images(dataset: Dataset) -> list[int]:
     Returns:
         Distinct row indices, at most three; empty if no image size can be read.
     """
-    rows = np.unique(
-        np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_HEADERS_READ)).astype(int)
-    ).tolist()
-    stored = dataset.select_columns(["image"]).cast_column("image", Image(decode=False)).with_format(None)
-    sizes = [(row, _size(stored[row]["image"])) for row in rows]
-    known = {row: size for row, size in sizes if size is not None}
+    known = image_sizes(dataset)
     if not known:
         return []
     largest = max(known, key=lambda row: known[row][0] * known[row][1])
     widest = max(known, key=lambda row: known[row][0] / known[row][1])
     tallest = max(known, key=lambda row: known[row][1] / known[row][0])
     return list(dict.fromkeys([largest, widest, tallest]))
+
+
+def image_sizes(dataset: Dataset) -> dict[int, tuple[int, int]]:
+    """Return the width and height of images by row, read from their headers.
+
+    Args:
+        dataset: Dataset with a column ``image``; of a large one, evenly spaced rows are read.
+
+    Returns:
+        Sizes in pixels; without the images whose header cannot be read.
+    """
+    rows = np.unique(
+        np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_HEADERS_READ)).astype(int)
+    ).tolist()
+    stored = dataset.select_columns(["image"]).cast_column("image", Image(decode=False)).with_format(None)
+    sizes = ((row, _size(stored[row]["image"])) for row in rows)
+    return {row: size for row, size in sizes if size is not None}
 
 
 def _size(image: Any) -> tuple[int, int] | None:

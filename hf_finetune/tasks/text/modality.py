@@ -187,6 +187,15 @@ class Text(Modality):
         """Return the number of tokens of the texts of a batch."""
         return f"{batch['input_ids'].shape[1]} tokens"
 
+    def describe_sizes(self, dataset: "Dataset") -> str:
+        """Return the median and the largest number of characters."""
+        import numpy as np
+
+        from hf_finetune.tasks.text.stored import text_lengths
+
+        lengths = text_lengths(dataset)
+        return f"Median length {np.median(lengths):,.0f} characters, longest {lengths.max():,}."
+
     def preview_example(self, row: Mapping[str, Any]) -> Any:
         """Return the text, or both texts of a pair, each on its own line."""
         return "\n".join(row[name] for name in self.columns_in(row))

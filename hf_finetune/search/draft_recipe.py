@@ -1,0 +1,125 @@
+"""A commented recipe for inspected data."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_finetune.errors import InputError, Problem, join_words, truncate
+from hf_finetune.search.candidates import choose_at_hand, read_candidates
+from hf_finetune.search.inspect_data import InspectedData
+from hf_finetune.targets import TARGETS
+
+__all__ = ["describe", "draft_recipe", "write_draft"]
+
+_STAGES = """\
+stages: # the depth and the learning rates that are not set are the defaults of the checkpoint's architecture
+  - {name: head, train: head, fit: auto, epochs: 10, early_stopping: 3} # a new head on frozen features
+  - {name: fine-tune, train: auto, epochs: 6, warmup: 0.1, batch_size: 16, early_stopping: 3}
+"""
+
+
+def draft_recipe(data: InspectedData, model: str | None = None) -> str:
+    """Return a commented recipe that runs as it is.
+
+    Args:
+        data: Inspected data.
+        model: Checkpoint; None takes the first candidate that is on this machine, else the default candidate.
+
+    Returns:
+        Text of the recipe, in YAML.
+
+    Raises:
+        InputError: If no model is given and the package has no list of checkpoints for the modality.
+    """
+    target = TARGETS[data.data.target]
+    lines = [f"# {line}" for line in describe(data)]
+    lines += [f"task: {data.task.name}", _model_line(data, model), "data:"]
+    lines += [f"  {line}" for line in _data_lines(data)]
+    lines += _STAGES.splitlines()
+    metrics = _flow(list(target.default_metrics))
+    lines += [f"metrics: {metrics} # the first one selects the epoch that is kept"]
+    lines += ["speed: auto # precision, memory format and compilation are chosen by measuring them"]
+    return "\n".join(lines) + "\n"
+
+
+def describe(data: InspectedData) -> list[str]:
+    """Return sentences on what the data contains."""
+    modality, loaded = data.task.modality, data.data
+    train = data.splits["train"]
+    given = [split for split in data.splits if split in data.given_splits]
+    new = [split for split in data.splits if split not in data.given_splits]
+    counts = join_words(f"{len(dataset):,} {split}" for split, dataset in data.splits.items())
+    total = sum(map(len, data.splits.values()))
+    labels = [label for dataset in data.splits.values() for label in dataset["label"]]
+    sentences = [
+        f"{total:,} {modality.plural}; {TARGETS[loaded.target].describe_labels(labels, loaded.label_names)}.",
+        modality.describe_sizes(train),
+        f"Examples: {counts}; {join_words(given)} in the data"
+        + (f", {join_words(new)} split off." if new else "."),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def write_draft(text: str, output: Path) -> None:
+    """Write a recipe to a new file.
+
+    Raises:
+        InputError: If the file exists, or its folder does not.
+    """
+    if not output.parent.is_dir():
+        raise InputError(Problem(str(output.parent), "must be a folder"))
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        repair = "Existing files are not overwritten. Choose another name with --output."
+        raise InputError(Problem(str(output), "must not exist", repair=repair)) from None
+
+
+def _model_line(data: InspectedData, model: str | None) -> str:
+    if model is not None:
+        return f"model: {_flow(model)}"
+    candidates = read_candidates(data.task.modality)
+    chosen, here = choose_at_hand(candidates)
+    comment = "the first recommended checkpoint on this machine" if here else "downloaded from the Hub"
+    return f"model: {_flow(chosen)} # {comment}"
+
+
+def _data_lines(data: InspectedData) -> list[str]:
+    loaded, fields = data.data, data.fields
+    lines = [f"path: {_flow(data.path)}"]
+    if "columns" in fields or data.other_columns:
+        columns = {role: name for role, name in loaded.columns.items() if name is not None}
+        guess = f"guessed: {join_words(data.guessed)}; " if data.guessed else ""
+        others = f"not used: {join_words(data.other_columns)}" if data.other_columns else ""
+        lines.append(_commented(f"columns: {_flow(columns)}", (guess + others).rstrip("; ")))
+    lines.append(f"target: {loaded.target} # inferred; or {join_words(_other_targets(loaded.target))}")
+    if "split" in fields:
+        split = fields["split"]
+        comment = (
+            "stratified by class" if split["stratify"] else "random, because a class has too few examples"
+        )
+        lines.append(_commented(f"split: {_flow(dict(split))}", comment))
+    for name, (value, comment) in data.task.modality.draft_fields.items():
+        lines.append(_commented(f"{name}: {_flow(value)}", comment))
+    if "on_error" in fields:
+        lines.append(_commented(f"on_error: {fields['on_error']}", truncate(data.removed)))
+    return lines
+
+
+def _other_targets(target: str) -> list[str]:
+    return [name for name in TARGETS if name != target]
+
+
+def _commented(line: str, comment: str) -> str:
+    return f"{line} # {comment}" if comment else line
+
+
+def _flow(value: str | list[str] | Mapping[str, Any]) -> str:
+    """Return a value as YAML in one line."""
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True
+    )
+    return text.strip().removesuffix("...").strip()
