@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from huggingface_hub import try_to_load_from_cache
 from pydantic import Field
@@ -38,6 +39,8 @@ class Candidate(Part):
         folder: Name of a folder below ``assets`` that contains the same weights.
     """
 
+    in_recipes: ClassVar[bool] = False
+
     model: str
     parameters: float = Field(gt=0)
     input: int | None = None
@@ -65,6 +68,8 @@ class CandidateList(Part):
         default: Hub id of the checkpoint for a first run.
         checkpoints: The candidates, the most recommended first.
     """
+
+    in_recipes: ClassVar[bool] = False
 
     date: str
     default: str

@@ -59,10 +59,14 @@ def _run(installed: tuple[Path, Path], *words: str) -> str:
 def test_the_wheel_brings_every_recipe(installed):
     listed = _run(installed, "-m", "hf_finetune", "recipes", "list")
     names = {line.split()[0] for line in listed.splitlines()}
-    assert names == {
-        path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
-        for path in (ROOT / "recipes").rglob("*.yaml")
-    }
+    files = (ROOT / "recipes").rglob("*.yaml")
+    present = {path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in files}
+    candidates = {name for name in present if name.startswith("candidates/")}
+    assert names == present - candidates
+    found = "from hf_finetune.recipe.shipped import shipped_candidates; print(shipped_candidates({!r}))"
+    for name in candidates:
+        printed = _run(installed, "-c", found.format(name.removeprefix("candidates/"))).strip()
+        assert Path(printed).read_bytes() == (ROOT / "recipes" / f"{name}.yaml").read_bytes()
 
 
 def test_the_installed_wheel_runs(installed):

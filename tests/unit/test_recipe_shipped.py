@@ -10,7 +10,7 @@ from hf_finetune.recipe import dump_recipe, json_schema, load_recipe, parse_reci
 from hf_finetune.recipe.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file())
+FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.parent != FOLDER / "candidates")
 NAMES = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FILES]
 KEYWORDS = {
     "$defs",
