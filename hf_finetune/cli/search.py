@@ -1,12 +1,18 @@
-"""The command `init`, and the recipe that `run --data` writes for itself."""
+"""The commands `init` and `runs`, and the recipe that `run --data` writes for itself."""
 
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hf_finetune.cli.terminal import err, out
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, counted
+
+if TYPE_CHECKING:
+    from hf_finetune.search.leaderboard import Leaderboard
 
 __all__ = ["CheckpointOption", "draft_in_run", "search_app"]
 
@@ -49,6 +55,61 @@ def init_command(
     out.print(text, markup=False, end="")
     out.print(f"Written: {path}. Edit it, check it with `hf-finetune plan {path}`, and run it:", markup=False)
     out.print(f"hf-finetune run {path}", markup=False)
+
+
+@search_app.command("runs")
+def runs_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Folder with run directories, at any depth.")
+    ] = Path("runs"),
+    metric: Annotated[
+        str | None, typer.Option(help="Metric; default: the first metric of the recipes.")
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(help="metric, seconds, parameters, bytes, milliseconds or name.")
+    ] = "metric",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all fields of all runs.")] = False,
+) -> None:
+    """Compare all finished runs in a folder by their test metric, size and time."""
+    from hf_finetune.search.leaderboard import read_leaderboards
+
+    boards, unfinished = read_leaderboards(folder, metric, sort)
+    if as_json:
+        content = {"leaderboards": [asdict(board) for board in boards], "unfinished": unfinished}
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        return
+    for board in boards:
+        _print_leaderboard(board)
+    if boards:
+        out.print("`hf-finetune compare RUN RUN` tests the difference of two runs on the same examples.")
+    if not boards:
+        out.print(f"No finished runs in {folder}.", markup=False)
+    if unfinished:
+        out.print(f"Not shown: {counted(unfinished, 'unfinished run')}, or without test metrics.")
+
+
+def _print_leaderboard(board: "Leaderboard") -> None:
+    """Print a table of runs; the last column has the recipe fields in which they differ, in the form of overrides."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title=f"Test examples of {board.data}", title_justify="left")
+    table.add_column("run", overflow="fold")
+    for name in (board.metric, "95 % interval", "parameters", "MB", "ms", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("fields that differ", overflow="fold")
+    for run in board.runs:
+        value, ends = run.metrics.get(board.metric), run.intervals.get(board.metric)
+        table.add_row(
+            run.name,
+            "-" if value is None else f"{value:.3f}",
+            f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else "-",
+            f"{run.parameters / 1e6:.1f} M",
+            "-" if run.bytes is None else f"{run.bytes / 1e6:.1f}",
+            "-" if run.milliseconds is None else f"{run.milliseconds:.1f}",
+            f"{run.seconds:.0f}",
+            "\n".join(f"{path}={json.dumps(run.fields.get(path))}" for path in board.differing),
+        )
+    out.print(table, markup=False)
 
 
 def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: bool) -> Path:
