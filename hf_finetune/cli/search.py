@@ -1,4 +1,4 @@
-"""The commands `init` and `runs`, and the recipe that `run --data` writes for itself."""
+"""The commands `init`, `choose` and `runs`, and the recipe that `run --data` writes for itself."""
 
 import json
 import sys
@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_finetune.cli.terminal import err, out
-from hf_finetune.errors import InputError, Problem, counted
+from hf_finetune.cli.terminal import TrustRemoteCode, err, out
+from hf_finetune.errors import InputError, Problem, counted, join_words
 
 if TYPE_CHECKING:
     from hf_finetune.search.leaderboard import Leaderboard
+    from hf_finetune.search.rank_candidates import RankedCandidates
 
 __all__ = ["CheckpointOption", "draft_in_run", "search_app"]
 
 search_app = typer.Typer()
+
+MIN_TABLE_WIDTH = 120
+"""Width of a table of checkpoints, in characters; a narrower terminal wraps its lines."""
 
 CheckpointOption = Annotated[
     str | None,
@@ -55,6 +59,101 @@ def init_command(
     out.print(text, markup=False, end="")
     out.print(f"Written: {path}. Edit it, check it with `hf-finetune plan {path}`, and run it:", markup=False)
     out.print(f"hf-finetune run {path}", markup=False)
+
+
+@search_app.command("choose")
+def choose_command(
+    source: Annotated[
+        str, typer.Argument(metavar="DATA|RECIPE", help="Labeled data, or a recipe whose data is used.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="Checkpoint to rank; repeatable; default: the candidates on this machine."
+        ),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Also rank candidates that must be downloaded from the Hub.")
+    ] = False,
+    max_params: Annotated[
+        float | None, typer.Option(min=0, help="Most parameters of a candidate, in millions.")
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option(min=0, help="Longest time of an example for a recommendation, in milliseconds."),
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="permissive: only candidates with apache-2.0, mit or bsd licenses.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Recipe to write for the recommended checkpoint, a new file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Rank checkpoints for data: a linear classifier on frozen features, cross-validated on training examples."""
+    from hf_finetune.cli.display import quiet_libraries
+
+    quiet_libraries(err)
+    from hf_finetune.search.draft_recipe import write_draft
+    from hf_finetune.search.rank_candidates import CandidateFilter, rank_candidates
+
+    allowed = CandidateFilter(download=download, max_parameters=max_params, license=license)
+    result = rank_candidates(
+        source,
+        model or (),
+        allowed,
+        max_milliseconds=max_latency,
+        progress=lambda name, position, count: err.print(
+            f"Checkpoint {position} of {count}: {name}", markup=False
+        ),
+        trust_remote_code=trust_remote_code,
+    )
+    if output is not None:
+        write_draft(result.recipe_text, output)
+    if as_json:
+        sys.stdout.write(json.dumps(result.as_json(), indent=2) + "\n")
+        return
+    _print_ranking(result)
+    if output is not None:
+        out.print(f"Written: {output}. Run it with `hf-finetune run {output}`.", markup=False)
+
+
+def _print_ranking(result: "RankedCandidates") -> None:
+    """Print a table of checkpoints, the recommendation, and the checkpoints that were not ranked."""
+    from rich.table import Table
+
+    ranking = result.ranking
+    table = Table(box=None, pad_edge=False)
+    table.add_column("checkpoint", overflow="fold", min_width=20)
+    for name in (ranking.metric, "95 % interval", "LogME", "parameters", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("input")
+    for name in ("license", "verdict"):
+        table.add_column(name, no_wrap=True)
+    for entry in ranking.ranked:
+        table.add_row(
+            entry.model,
+            f"{entry.value:.3f}",
+            f"{entry.interval[0]:.3f}-{entry.interval[1]:.3f}" if entry.interval else "-",
+            f"{entry.log_me:.3f}",
+            f"{entry.parameters / 1e6:.1f} M",
+            f"{entry.milliseconds:.1f}",
+            entry.input_size,
+            result.licenses.get(entry.model) or "?",
+            entry.comparison,
+        )
+    out.print(table, markup=False, width=max(out.width, MIN_TABLE_WIDTH))
+    out.print(
+        f"Cross-validated on {counted(ranking.ranked[0].examples, 'training example')}; the test split was not read."
+    )
+    out.print(
+        f"Recommended: {result.recommended.model}, the fastest that is not worse than the best.", markup=False
+    )
+    for name, reason in ranking.refused.items():
+        out.print(f"Not ranked: {name}: {reason}", markup=False)
+    if result.absent:
+        out.print(f"Not on this machine (add --download): {join_words(result.absent)}.", markup=False)
 
 
 @search_app.command("runs")
@@ -109,7 +208,7 @@ def _print_leaderboard(board: "Leaderboard") -> None:
             f"{run.seconds:.0f}",
             "\n".join(f"{path}={json.dumps(run.fields.get(path))}" for path in board.differing),
         )
-    out.print(table, markup=False)
+    out.print(table, markup=False, width=max(out.width, MIN_TABLE_WIDTH))
 
 
 def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: bool) -> Path:

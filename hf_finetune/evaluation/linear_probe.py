@@ -20,7 +20,7 @@ from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_metadata
 
-__all__ = ["Probe", "linear_probe"]
+__all__ = ["Probe", "frozen_features", "linear_probe"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,19 +82,9 @@ def linear_probe(
     Raises:
         CacheUnavailableError: If the inputs of the head cannot be cached, or the fit would take too long.
     """
-    forward_options: dict[str, Any] = {"batch_size": batch_size, "autocast": autocast}
-    settings = replace(settings, views=1, epochs=None)
-    features: dict[str, dict[str, np.ndarray]] = {}
-    if poolings:
-        try:
-            splits = {"train": inputs.train, "test": inputs.validation}
-            features = pool_texts(
-                model, splits, inputs.collate, settings, poolings, device=device, **forward_options
-            ).vectors
-        except CacheUnavailableError as error:
-            logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
-    if not features:
-        features = {"": _head_inputs(model, inputs, settings, device, forward_options)}
+    features = frozen_features(
+        model, inputs, settings, poolings=poolings, device=device, batch_size=batch_size, autocast=autocast
+    )
     train_features = {name: vectors["train"] for name, vectors in features.items()}
     target, classes = data.target, len(data.label_names)
     examples, size = next(iter(train_features.values())).shape
@@ -109,6 +99,48 @@ def linear_probe(
     return Probe(probabilities(fit(features[name]["test"]), target), about)
 
 
+def frozen_features(
+    model: Any,
+    inputs: Inputs,
+    settings: CacheSettings,
+    *,
+    poolings: tuple[str, ...] = (),
+    device: torch.device,
+    batch_size: int,
+    autocast: torch.dtype | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the inputs of the head of the pretrained model, from the feature store where they are in it.
+
+    Args:
+        model: Model with the weights of the checkpoint.
+        inputs: Training and, as ``validation``, test examples (or None), both preprocessed as for inference.
+        settings: Cache settings of the features.
+        poolings: Token poolings, see ``poolings_for``; empty for images.
+        device: Device of the forward passes.
+        batch_size: Examples per forward pass.
+        autocast: Half-precision dtype of the forward passes; None computes in full precision.
+
+    Returns:
+        Features [examples, features] of each split, ``train`` and ``test``, by pooling; the pooling is ``""`` for
+        images, and where texts cannot be pooled in several ways.
+
+    Raises:
+        CacheUnavailableError: If the inputs of the head cannot be cached.
+    """
+    forward_options: dict[str, Any] = {"batch_size": batch_size, "autocast": autocast}
+    settings = replace(settings, views=1, epochs=None)
+    if poolings:
+        splits = {"train": inputs.train, "test": inputs.validation}
+        present = {name: examples for name, examples in splits.items() if examples is not None}
+        try:
+            return pool_texts(
+                model, present, inputs.collate, settings, poolings, device=device, **forward_options
+            ).vectors
+        except CacheUnavailableError as error:
+            logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
+    return {"": _head_inputs(model, inputs, settings, device, forward_options)}
+
+
 def _head_inputs(
     model: torch.nn.Module,
     inputs: Inputs,
@@ -121,7 +153,8 @@ def _head_inputs(
     freeze_all_but(model, head)
     state = _SingleProcessState(device)
     cached = cache_prefix(model, head, inputs, settings, state=state, held_out="test", **forward_options)
-    return {"train": _features(cached.train), "test": _features(cached.validation)}
+    splits = {"train": cached.train, "test": cached.validation}
+    return {name: _features(examples) for name, examples in splits.items() if examples is not None}
 
 
 def _features(examples: Any) -> np.ndarray:

@@ -231,6 +231,8 @@ def evaluate_run(
         "test": without_nan(result.metrics),
         "test_interval": {name: list(entry) if entry else None for name, entry in ends.items()},
         "target": result.target,
+        "test_examples": len(result.ids),
+        "test_seconds": round(result.seconds, 3),
     }
     if result.groups is not None:
         content["test_groups"] = {"column": result.group_column, "groups": len(set(result.groups))}

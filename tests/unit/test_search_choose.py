@@ -1,0 +1,151 @@
+"""`choose`: checkpoints ranked by a classifier on their frozen features, without the test split."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForImageClassification
+from typer.testing import CliRunner
+
+from hf_finetune.cache import writer
+from hf_finetune.cli.app import app
+from hf_finetune.errors import InputError
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.search import choose
+from hf_finetune.search.choose import choose_checkpoint
+from hf_finetune.search.draft_recipe import draft_recipe
+from hf_finetune.search.inspect_data import inspect_data
+from hf_finetune.search.log_me import log_me
+from hf_finetune.search.rank_candidates import CandidateFilter, rank_candidates
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def useless(timm_checkpoint, tmp_path_factory):
+    """Return a checkpoint whose features are the same for all images."""
+    folder = tmp_path_factory.mktemp("useless")
+    model = AutoModelForImageClassification.from_pretrained(timm_checkpoint)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inspected(squares):
+    return inspect_data(str(squares))
+
+
+def rank(inspected, *models, data=None):
+    def recipe_for(model):
+        return parse_recipe(yaml.safe_load(draft_recipe(inspected, model)))
+
+    return choose_checkpoint([*map(str, models)], recipe_for, data or inspected.data)
+
+
+def test_useful_features_rank_first(inspected, timm_checkpoint, useless):
+    ranking = rank(inspected, useless, timm_checkpoint)
+    best, worst = ranking.ranked
+    assert (best.model, worst.model) == (str(timm_checkpoint), str(useless))
+    assert best.value > worst.value and best.log_me > worst.log_me > -np.inf
+    assert (best.comparison, worst.comparison) == ("best", "worse")
+    assert best.examples == len(inspected.data.train)
+    assert best.interval[0] <= best.value <= best.interval[1]
+    assert best.input_size == "32 x 32 pixels"
+
+
+def test_the_test_and_validation_splits_are_not_read(inspected, timm_checkpoint):
+    data = replace(inspected.data, validation=inspected.data.train.select([0]), test=None)
+    (alone,) = rank(inspected, timm_checkpoint, data=data).ranked
+    (entry,) = rank(inspected, timm_checkpoint).ranked
+    assert (alone.value, alone.log_me) == (entry.value, entry.log_me)
+
+
+def test_features_are_computed_once(inspected, timm_checkpoint, monkeypatch):
+    rank(inspected, timm_checkpoint)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(writer.PrefixWriter, "_write", refuse)
+    rank(inspected, timm_checkpoint)
+
+
+def test_a_clearly_worse_checkpoint_is_dropped_early(inspected, timm_checkpoint, useless, monkeypatch):
+    monkeypatch.setattr(choose, "FIRST_ROUND", 20)
+    best, worst = rank(inspected, useless, timm_checkpoint).ranked
+    assert (best.examples, worst.examples) == (len(inspected.data.train), 20)
+    assert (worst.comparison, worst.is_as_good) == ("dropped early", False)
+
+
+def test_checkpoints_that_cannot_be_used_are_named(inspected, timm_checkpoint, bert_checkpoint):
+    ranking = rank(inspected, timm_checkpoint, bert_checkpoint)
+    assert [entry.model for entry in ranking.ranked] == [str(timm_checkpoint)]
+    assert [*ranking.refused] == [str(bert_checkpoint)]
+    with pytest.raises(InputError, match="cannot be ranked"):
+        rank(inspected, bert_checkpoint)
+
+
+def test_texts_are_ranked_with_the_best_pooling(reviews, bert_checkpoint):
+    (entry,) = rank(inspect_data(str(reviews)), bert_checkpoint).ranked
+    assert entry.pooling
+    assert entry.input_size.endswith("tokens")
+
+
+def test_the_evidence_is_that_of_a_bayesian_regression():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 20))
+    label = (features[:, 0] + rng.normal(size=200) > 0).astype(float)
+    alpha = beta = 1.0
+    values, gram = np.linalg.eigvalsh(features.T @ features), features.T @ features
+    for _ in range(300):  # the fixed point of MacKay, with the full matrix
+        precision = alpha * np.eye(20) + beta * gram
+        mean = beta * np.linalg.solve(precision, features.T @ label)
+        effective = (values * beta / (alpha + values * beta)).sum()
+        alpha = effective / (mean @ mean)
+        beta = (200 - effective) / np.square(features @ mean - label).sum()
+    precision = alpha * np.eye(20) + beta * gram
+    evidence = (
+        200 * np.log(beta) + 20 * np.log(alpha) - 200 * np.log(2 * np.pi) - np.linalg.slogdet(precision)[1]
+    )
+    evidence -= beta * np.square(features @ mean - label).sum() + alpha * mean @ mean
+    assert log_me(features, label[:, None]) == pytest.approx(evidence / 400, abs=1e-6)
+
+
+def test_the_recommendation_is_the_fastest_of_the_best(squares, timm_checkpoint, useless):
+    models = [str(useless), str(timm_checkpoint)]
+    result = rank_candidates(str(squares), models, CandidateFilter())
+    assert result.recommended.model == str(timm_checkpoint)
+    assert yaml.safe_load(result.recipe_text)["model"] == str(timm_checkpoint)
+    with pytest.raises(InputError, match="--max-latency must allow a checkpoint"):
+        rank_candidates(str(squares), models, CandidateFilter(), max_milliseconds=1e-9)
+
+
+def test_the_command_prints_a_table_and_writes_the_recipe(squares, timm_checkpoint, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    arguments = ["choose", str(squares), "--model", str(timm_checkpoint)]
+    told = CliRunner().invoke(app, [*arguments, "--output", str(recipe)])
+    assert told.exit_code == 0, told.output
+    assert "the test split was not read" in told.output
+    assert yaml.safe_load(recipe.read_text())["model"] == str(timm_checkpoint)
+    from_recipe = CliRunner().invoke(app, ["choose", str(recipe), "--model", str(timm_checkpoint), "--json"])
+    content = json.loads(from_recipe.stdout)
+    assert content["recommended"] == str(timm_checkpoint)
+    assert content["checkpoints"][0]["comparison"] == "best"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--license", "free"), "--license must be permissive. Got 'free'."),
+        (("--max-params", "0.1"), "--model must be set, because no candidate is on this machine."),
+    ],
+)
+def test_invalid_options_are_refused(squares, arguments, message):
+    told = CliRunner().invoke(app, ["choose", str(squares), *arguments])
+    assert str(told.exception).startswith(message)
