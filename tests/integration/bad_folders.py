@@ -124,7 +124,7 @@ CASES = [
             "The checkpoint's head for 2 labels is replaced by a new head for 3 labels.\n"
             "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 1e+38.\n"
             "Stage head: prefix cache disabled (caching would save less than 2 s).\n"
-            "Epoch 0: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
+            "Stage head, before training: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
             "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, set "
             "clip, or use fp32."
         ),
@@ -143,7 +143,7 @@ CASES = [
             "The checkpoint's head for 2 labels is replaced by a new head for 3 labels.\n"
             "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 1e+09.\n"
             "Stage head: prefix cache disabled (caching would save less than 2 s).\n"
-            "Epoch 0: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
+            "Stage head, before training: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
             "Stopped: The model's output on the validation split is not finite. In a new run lower lr, or "
             "use fp32."
         ),
@@ -159,7 +159,7 @@ CASES = [
             "The checkpoint's head for 2 labels is replaced by a new head for 3 labels.\n"
             "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 0.01.\n"
             "Stage head: prefix cache disabled (each cached view would be used only once).\n"
-            "Stage head: epoch 1 of 1, loss 2.4253, learning rate 0.01.\n"
+            "Stage head, epoch 1 of 1: mean loss of this epoch 2.4253, learning rate 0.01.\n"
             "The disk is full. Files saved before are kept; resume a run with --resume."
         ),
         code=1,
