@@ -68,10 +68,10 @@ def _describe_prefix_cache(
     if planned.trainable_size == planned.layout.size:
         return ""
     if spec is None:
-        return "prefix cache: disabled (set in the recipe)"
+        return "prefix cache: not used (turned off in the recipe)"
     views, epochs = cached_views(recipe, spec, stage, planned)
     if reason := cache_blocker(recipe, stage, planned) or reason_not_to_cache(views, epochs):
-        return f"prefix cache: disabled ({reason})"
+        return f"prefix cache: not used ({reason})"
     try:
         skeleton, example = model_and_example()
     except InputError:
@@ -80,7 +80,7 @@ def _describe_prefix_cache(
         apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example
     )
     if estimate.reason:
-        return f"prefix cache: disabled ({estimate.reason})"
+        return f"prefix cache: not used ({estimate.reason})"
     return _format_estimate(estimate, views, report.examples)
 
 

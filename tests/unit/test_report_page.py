@@ -273,6 +273,14 @@ def test_stages_follow_each_other_in_time():
     assert second["train"] == "last:3, norms" and second["groups"] == 3
 
 
+def test_the_best_checkpoint_is_counted_in_epochs_as_in_the_log():
+    record = make_record()
+    record.metrics["stages"][0]["start"] = {"accuracy": 0.25}
+    text = re.sub(r"\s+", " ", Page(record, figures=False).text)
+    assert re.search(r"accuracy 0\.\d{3} after epoch 1 \(0\.250 before training\)", text)
+    assert re.search(r"accuracy 0\.\d{3} after epoch 2", text)
+
+
 def test_rates_are_shown_as_in_the_recipe():
     record = make_record()
     record.recipe["stages"][0]["lr"] = {"head": 1e-2, "backbone": [1e-5, 1e-3]}
@@ -283,7 +291,7 @@ def test_rates_are_shown_as_in_the_recipe():
         in text
     )
     assert "1 view of each example, 3.4 MB" in text
-    assert "disabled: the first layer is trained" in text
+    assert "not used: the first layer is trained" in text
 
 
 def letters(svg):
