@@ -25,7 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hf_finetune.errors import format_seconds
+from hf_finetune.errors import InputError, Problem, format_seconds
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -139,13 +139,19 @@ def default_run_folder(recipe: str, resume: bool) -> Path | None:
         resume: Whether to resume a run.
 
     Returns:
-        Run directory. None if there is no run to resume, and for a new run on several processes: its folder is named
-        later, so that all processes use the same name.
+        Run directory. None for a new run on several processes: its folder is named later, so that all processes use the
+        same name.
+
+    Raises:
+        InputError: If there is no run to resume.
     """
     stem = Path(recipe).stem
     if resume:
         run_folders = sorted(Path("runs").glob(f"{stem}-????????-??????"))
-        return run_folders[-1] if run_folders else None
+        if not run_folders:
+            rule = f"found no run of {stem} in runs/"
+            raise InputError(Problem("--resume", rule, "", "Add --output-dir RUN."))
+        return run_folders[-1]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
     return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -345,7 +351,9 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
             skipped = ("runtime", "samples_per_second", "steps_per_second")
             shown = {k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_")}
             line = _line({k: v for k, v in shown.items() if k not in skipped})
-            log.info("%s: validation %s", self.clock.position(state.epoch or 0.0, state.num_train_epochs), line)
+            log.info(
+                "%s: validation %s", self.clock.position(state.epoch or 0.0, state.num_train_epochs), line
+            )
             self.clock.losses, self.clock.last_line = [], self.clock.now()
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -66,7 +66,7 @@ CASES = [
     Case(
         "nothing to resume",
         "run recipe.yaml --resume",
-        ("Problem:\n  --resume requires --output-dir. Add --output-dir RUN."),
+        ("Problem:\n  --resume found no run of recipe in runs/. Add --output-dir RUN."),
     ),
     Case(
         "a folder to resume that contains no run",
@@ -125,8 +125,8 @@ CASES = [
             "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 1e+38.\n"
             "Stage head: prefix cache not used (caching would save less than 2 s).\n"
             "Stage head, before training: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
-            "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, set "
-            "clip, or use fp32."
+            "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr or "
+            "set clip."
         ),
         code=1,
         partial="new",
@@ -145,7 +145,7 @@ CASES = [
             "Stage head: prefix cache not used (caching would save less than 2 s).\n"
             "Stage head, before training: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
             "Stopped: The model's output on the validation split is not finite. In a new run lower lr, or "
-            "use fp32."
+            "use fp32 if the precision is lower."
         ),
         code=1,
         partial="new",

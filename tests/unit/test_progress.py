@@ -4,14 +4,15 @@ import io
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from hf_finetune.cli.display import LINE_SECONDS, RunDisplay, StageClock
+from hf_finetune.cli.display import LINE_SECONDS, RunDisplay, StageClock, default_run_folder
 from hf_finetune.cli.plan_table import _group_rows, _layer_range
-from hf_finetune.errors import format_seconds
+from hf_finetune.errors import InputError, format_seconds
 from hf_finetune.planning.groups import ParameterGroup
 
 
@@ -185,3 +186,13 @@ def test_a_short_table_of_rates_is_complete():
 def test_a_range_of_layers_begins_at_the_input_as_in_the_table(names, text):
     layout = SimpleNamespace(groups=("stem", "blocks.0", "blocks.1", "head"), adapter="lora")
     assert _layer_range(names, layout) == text
+
+
+def test_a_run_is_resumed_in_the_newest_folder_of_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        default_run_folder("recipes/photos.yaml", resume=True)
+    assert str(caught.value) == "--resume found no run of photos in runs/. Add --output-dir RUN."
+    for name in ("photos-20260101-000000", "photos-20260102-000000", "others-20260103-000000"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert default_run_folder("recipes/photos.yaml", resume=True) == Path("runs/photos-20260102-000000")
