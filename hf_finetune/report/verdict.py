@@ -180,8 +180,8 @@ def calibration_verdict(metrics: Mapping[str, Any]) -> str:
     before, after = (fitted["validation"][when]["ece"] for when in ("before", "after"))
     if ece > MAX_CALIBRATED_ECE and after < before:
         return (
-            f"{text} A temperature of {fitted['temperature']:.2f}, fitted on the validation split, would reduce the ECE "
-            f"on that split from {before:.3f} to {after:.3f} (evaluation.calibrate: true)."
+            f"{text} A temperature of {fitted['temperature']:.2f}, fitted on the validation split, would reduce the "
+            f"ECE on that split from {before:.3f} to {after:.3f} (evaluation.calibrate: true)."
         )
     return text
 
