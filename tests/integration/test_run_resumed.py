@@ -193,7 +193,9 @@ def test_resuming_a_run_that_never_began_is_an_error(tmp_path, text_recipe):
         f"{tmp_path / 'run' / 'manifest.json'} must be the manifest of a run. Got no such file. "
         "Start the run without --resume."
     )
-    assert refusal(lambda: quick_run(text_recipe(), resume=True)) == ("resume requires output_dir.")
+    assert refusal(lambda: quick_run(text_recipe(), resume=True)) == (
+        "resume requires output_dir (--output-dir)."
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,6 +14,7 @@ from hf_finetune.cli.display import LINE_SECONDS, RunDisplay, StageClock, defaul
 from hf_finetune.cli.plan_table import _group_rows, _layer_range
 from hf_finetune.errors import InputError, format_seconds
 from hf_finetune.planning.groups import ParameterGroup
+from hf_finetune.runs.stages import _learning_rates
 
 
 class Time:
@@ -196,3 +197,21 @@ def test_a_run_is_resumed_in_the_newest_folder_of_its_recipe(tmp_path, monkeypat
     for name in ("photos-20260101-000000", "photos-20260102-000000", "others-20260103-000000"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     assert default_run_folder("recipes/photos.yaml", resume=True) == Path("runs/photos-20260102-000000")
+
+
+@pytest.mark.parametrize(
+    ("rates", "text"),
+    [
+        ({"head": 3e-3}, "learning rate 0.003 (head)"),
+        ({"head": 1e-2, "stem..blocks.1": 1e-4}, "learning rates 0.01 (head), 0.0001 (stem..blocks.1)"),
+        (
+            {"head": 2e-3, "blocks.1": 1.6e-3, "blocks.0": 1.28e-3, "stem": 1.024e-3},
+            "learning rates from 0.002 (head) to 0.001 (stem)",
+        ),
+    ],
+)
+def test_the_first_line_of_a_stage_has_its_learning_rates(rates, text):
+    groups = [
+        ParameterGroup(layers, lr, decay, ("a",), 1) for layers, lr in rates.items() for decay in (0.01, 0)
+    ]
+    assert _learning_rates(SimpleNamespace(groups=groups)) == text
