@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
-quickstart: $(VENV)/.installed ## install, fetch the checkpoint, train and evaluate the dish recogniser
+quickstart: $(VENV)/.installed ## install, fetch the checkpoint, train and evaluate the dish classifier
 	$(BIN)/python tools/assets.py --only efficientnet-lite0
 	$(BIN)/hf-finetune run recipes/quickstart.yaml
 
@@ -28,7 +28,7 @@ bench: $(VENV)/.installed-bench ## run the benchmarks, which takes more than an 
 	$(BIN)/python tools/assets.py
 	$(BIN)/python -m benchmarks
 
-check: $(VENV)/.installed-dev ## lint, format, types, the order of imports, docstrings and the tables of docs/recipe.md
+check: $(VENV)/.installed-dev ## lint, format, types, imports between folders, names and docstrings, and the tables of docs/recipe.md
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -63,5 +63,5 @@ $(VENV)/.installed-bench: pyproject.toml benchmarks/requirements.txt | $(BIN)/py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed. Got: $$($(PYTHON) --version 2>&1). Say which: make PYTHON=python3.11" >&2; exit 2; }
+		|| { echo "Python 3.11 or newer is required. Got: $$($(PYTHON) --version 2>&1). Select one: make PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
-"""Replace a defence of the package, to see that the tests that guard it fail (see ``tools/mutations.py``).
+"""Replace a safeguard of the package, to see that the tests that guard it fail (see ``tools/mutations.py``).
 
-A defence is named ``module:name``. By default it is removed: the inherited method takes its place, or a function that
+A safeguard is named ``module:name``. By default it is removed: the inherited method takes its place, or a function that
 does nothing. Otherwise it is replaced by a function that is called with the original and the arguments; its docstring
 describes the replacement in docs/mutations.md.
 """
@@ -12,16 +12,16 @@ from functools import reduce
 from importlib import import_module
 
 REPLACED = "HF_FINETUNE_TESTS_REPLACED"
-"""Environment variable that sets the defence that launched processes replace, as ``module:name=function``."""
+"""Environment variable that sets the safeguard that launched processes replace, as ``module:name=function``."""
 
 
 def replace(target, by=None, put=setattr):
-    """Replace a defence in its module and in all modules of the package and the tests that import it.
+    """Replace a safeguard in its module and in all modules of the package and the tests that import it.
 
     Args:
-        target: The defence, ``module:name``.
+        target: The safeguard, ``module:name``.
         by: Function called with the original and the arguments, or any other object to put in its place; None removes
-            the defence.
+            the safeguard.
         put: Function that sets an attribute.
     """
     owner, name = locate(target)
@@ -36,20 +36,20 @@ def replace(target, by=None, put=setattr):
 
 
 def replace_in_launched(target, by):
-    """Let processes that the tests launch replace the defence too, if the replacement is one of this module."""
+    """Let processes that the tests launch replace the safeguard too, if the replacement is one of this module."""
     if by is None or getattr(by, "__module__", None) == __name__:
         os.environ[REPLACED] = f"{target}={by.__name__ if by else ''}"
 
 
 def replace_as_launched():
-    """Replace the defence that the tests that launched this process do without, if any."""
+    """Replace the safeguard that the tests that launched this process do without, if any."""
     if declared := os.environ.get(REPLACED):
         target, _, by = declared.partition("=")
         replace(target, globals()[by] if by else None)
 
 
 def locate(target):
-    """Return the module or class that holds a defence, and its name there."""
+    """Return the module or class that holds a safeguard, and its name there."""
     module_name, _, path = target.partition(":")
     *owners, name = path.split(".")
     owner = reduce(getattr, owners, import_module(module_name))
@@ -58,7 +58,7 @@ def locate(target):
 
 
 def describe(target, by):
-    """Return the replacement of a defence in words.
+    """Return the replacement of a safeguard in words.
 
     Raises:
         AttributeError: If the replacement has no docstring.

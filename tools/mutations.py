@@ -1,18 +1,18 @@
-"""Replace each defence of the package in turn and check that the tests that guard it fail. Writes docs/mutations.md.
+"""Replace each safeguard of the package in turn and check that its tests fail. Writes docs/mutations.md.
 
-    python tools/mutations.py              all defences
-    python tools/mutations.py WORD ...     defences whose description or code contains all words; no page is written
+    python tools/mutations.py              all safeguards
+    python tools/mutations.py WORD ...     safeguards whose description or code contains all words; no page is written
     python tools/mutations.py --page       write the page without running tests, after names have changed
 
-A test declares each defence that it guards with a marker:
+A test declares each safeguard that it tests with a marker:
 
     @pytest.mark.defends("hf_finetune.models.build:set_seed", why="A new head follows from the seed")
 
-``by`` is what replaces the defence (see ``tests/removals.py``; by default it is removed), and ``ids`` lists the
-parameter sets of the test that must fail (all by default). Of several tests of one defence, at least one gives ``why``.
+``by`` is what replaces the safeguard (see ``tests/removals.py``; by default it is removed), and ``ids`` lists the
+parameter sets of the test that must fail (all by default). At least one test of a safeguard gives ``why``.
 
-One session of pytest collects the tests. For each defence the process forks, and the child runs the tests with the
-defence replaced: no file changes, and no replacement outlives its child.
+One session of pytest collects the tests. For each safeguard the process forks, and the child runs the tests with the
+safeguard replaced: no file changes, and no replacement outlives its child.
 """
 
 import json
@@ -33,24 +33,24 @@ sys.path.insert(0, str(TESTS))
 
 import removals  # noqa: E402
 
-__all__ = ["PAGE", "Collector", "Defence", "MutationRun", "main", "page"]
+__all__ = ["PAGE", "Collector", "MutationRun", "Safeguard", "main", "page"]
 
 PAGE = ROOT / "docs" / "mutations.md"
 HEADER = """\
-# Tests that guard each defence
+# Tests of each safeguard
 
-Each defence of the package was replaced in turn while its tests ran, and all tests in the last column failed. They pass
-with every defence in place. `python tools/mutations.py` repeats this and writes this page. The tests declare their
-defences with `@pytest.mark.defends`.
+Each safeguard of the package was replaced in turn while its tests ran, and all tests in the last column failed. They
+pass with every safeguard in place. `python tools/mutations.py` repeats this and writes this page. The tests declare
+their safeguards with `@pytest.mark.defends`.
 
-| Defence | Code | Replaced by | Tests that fail |
+| Safeguard | Code | Replaced by | Tests that fail |
 |---|---|---|---|
 """
 
 
 @dataclass
-class Defence:
-    """A defence and the tests that guard it.
+class Safeguard:
+    """A safeguard and the tests that guard it.
 
     Attributes:
         target: Its code, ``module:name``.
@@ -79,37 +79,37 @@ class Defence:
 
 
 class Collector:
-    """A plugin of pytest that collects the declared defences.
+    """A plugin of pytest that collects the declared safeguards.
 
     Attributes:
-        defences: The defences, sorted by their code.
+        safeguards: The safeguards, sorted by their code.
     """
 
     def __init__(self) -> None:
-        self.defences: list[Defence] = []
+        self.safeguards: list[Safeguard] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Collect the defences of all collected tests.
+        """Collect the safeguards of all collected tests.
 
         Raises:
             pytest.UsageError: If a declaration is wrong.
         """
-        defences: dict[tuple[str, Any], Defence] = {}
+        safeguards: dict[tuple[str, Any], Safeguard] = {}
         for item in session.items:
             for mark in item.iter_markers("defends"):
-                _declare(defences, item, *mark.args, **mark.kwargs)
-        self.defences = sorted(defences.values(), key=lambda defence: (defence.target, defence.why))
-        _check(self.defences, {item.nodeid for item in session.items})
+                _declare(safeguards, item, *mark.args, **mark.kwargs)
+        self.safeguards = sorted(safeguards.values(), key=lambda safeguard: (safeguard.target, safeguard.why))
+        _check(self.safeguards, {item.nodeid for item in session.items})
 
 
 class MutationRun(Collector):
-    """A plugin of pytest that runs the tests of each defence with the defence replaced.
+    """A plugin of pytest that runs the tests of each safeguard with the safeguard replaced.
 
     Args:
-        words: Words that the description or code of a defence must contain to be replaced.
+        words: Words that the description or code of a safeguard must contain to be replaced.
 
     Attributes:
-        unexpected: Number of tests that passed without a defence, or failed with all defences.
+        unexpected: Number of tests that passed without a safeguard, or failed with all safeguards.
     """
 
     def __init__(self, words: Sequence[str]):
@@ -117,28 +117,28 @@ class MutationRun(Collector):
         self.words, self.unexpected = [word.lower() for word in words], 0
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Collect and select the defences."""
+        """Collect and select the safeguards."""
         super().pytest_collection_finish(session)
-        self.defences = [
-            defence
-            for defence in self.defences
-            if all(word in f"{defence.why} {defence.target}".lower() for word in self.words)
+        self.safeguards = [
+            safeguard
+            for safeguard in self.safeguards
+            if all(word in f"{safeguard.why} {safeguard.target}".lower() for word in self.words)
         ]
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run the tests of all defences with the defences in place, then those of each defence without it."""
+        """Run the tests of all safeguards with the safeguards in place, then those of each safeguard without it."""
         items = {item.nodeid: item for item in session.items}
-        declared = {test for defence in self.defences for test in defence.tests}
+        declared = {test for safeguard in self.safeguards for test in safeguard.tests}
         tests = [test for test in items if test in declared]
         outcomes = _run_in_fork(items, tests, None)
         for test in tests:
             if outcomes.get(test) != "passed":
                 self.unexpected += 1
-                print(f"\nWith all defences in place: {test} {outcomes.get(test, 'ended the process')}")
-        for number, defence in enumerate(self.defences, 1):
-            print(f"\n[{number}/{len(self.defences)}] {defence.why} ({defence.target})", flush=True)
-            outcomes = _run_in_fork(items, defence.tests, defence)
-            for test in defence.tests:
+                print(f"\nWith all safeguards in place: {test} {outcomes.get(test, 'ended the process')}")
+        for number, safeguard in enumerate(self.safeguards, 1):
+            print(f"\n[{number}/{len(self.safeguards)}] {safeguard.why} ({safeguard.target})", flush=True)
+            outcomes = _run_in_fork(items, safeguard.tests, safeguard)
+            for test in safeguard.tests:
                 outcome = outcomes.get(test, "ended the process")
                 self.unexpected += not outcome.startswith("failed")
                 print(f"    {test.rpartition('::')[2]} {outcome}")
@@ -146,49 +146,49 @@ class MutationRun(Collector):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the tests with and without each defence. Returns 1 if a test does not detect that a defence is missing."""
+    """Run the tests with and without each safeguard. Returns 1 if a test does not detect that one is missing."""
     if list(arguments) == ["--page"]:
         PAGE.write_text(page(), encoding="utf-8")
         return 0
     run = MutationRun(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         code = _pytest(run, f"--basetemp={scratch}/tests")
-    if code or run.unexpected or not run.defences:
+    if code or run.unexpected or not run.safeguards:
         print(
-            f"{len(run.defences)} defences, {run.unexpected} tests with an unexpected outcome. "
+            f"{len(run.safeguards)} safeguards, {run.unexpected} tests with an unexpected outcome. "
             f"pytest exited with {code}."
         )
         return 1
-    print(f"{len(run.defences)} defences: without each of them, all its tests fail.")
+    print(f"{len(run.safeguards)} safeguards: without each of them, all its tests fail.")
     if not arguments:
-        PAGE.write_text(table(run.defences), encoding="utf-8")
+        PAGE.write_text(table(run.safeguards), encoding="utf-8")
     return 0
 
 
 def page() -> str:
-    """Return the page for the declared defences, without running their tests.
+    """Return the page for the declared safeguards, without running their tests.
 
     Raises:
         ValueError: If a declaration is wrong.
     """
     collector = Collector()
     if code := _pytest(collector, "--collect-only"):
-        raise ValueError(f"The declarations of the defences are wrong: pytest exited with {code}.")
-    return table(collector.defences)
+        raise ValueError(f"The declarations of the safeguards are wrong: pytest exited with {code}.")
+    return table(collector.safeguards)
 
 
-def table(defences: Sequence[Defence]) -> str:
+def table(safeguards: Sequence[Safeguard]) -> str:
     """Return the page."""
     rows = []
-    for defence in defences:
-        tests = "<br>".join(f"`{test.rpartition('::')[2]}`" for test in defence.tests)
-        replacement = removals.describe(defence.target, defence.by)
-        rows.append(f"| {defence.why} | `{defence.target}` | {replacement} | {tests} |\n")
+    for safeguard in safeguards:
+        tests = "<br>".join(f"`{test.rpartition('::')[2]}`" for test in safeguard.tests)
+        replacement = removals.describe(safeguard.target, safeguard.by)
+        rows.append(f"| {safeguard.why} | `{safeguard.target}` | {replacement} | {tests} |\n")
     return HEADER + "".join(rows)
 
 
 def _pytest(plugin: Collector, *options: str) -> int:
-    """Run pytest with a plugin on the test files that declare defences, and return its exit code."""
+    """Run pytest with a plugin on the test files that declare safeguards, and return its exit code."""
     os.chdir(ROOT)
     files = sorted(
         path for path in TESTS.rglob("test_*.py") if "pytest.mark.defends(" in path.read_text("utf-8")
@@ -197,7 +197,7 @@ def _pytest(plugin: Collector, *options: str) -> int:
 
 
 def _declare(
-    defences: dict[tuple[str, Any], Defence],
+    safeguards: dict[tuple[str, Any], Safeguard],
     item: pytest.Item,
     target: str,
     *,
@@ -206,38 +206,38 @@ def _declare(
     ids: Sequence[str] | None = None,
 ) -> None:
     """Add the declaration of one marker."""
-    defences.setdefault((target, by), Defence(target, by)).add(item, why, ids)
+    safeguards.setdefault((target, by), Safeguard(target, by)).add(item, why, ids)
 
 
-def _check(defences: Sequence[Defence], tests: set[str]) -> None:
-    """Check that each defence has a reason, a description of its replacement, code and tests that exist.
+def _check(safeguards: Sequence[Safeguard], tests: set[str]) -> None:
+    """Check that each safeguard has a reason, a description of its replacement, code and tests that exist.
 
     Raises:
         pytest.UsageError: If not.
     """
-    for defence in defences:
-        if not defence.why:
-            raise pytest.UsageError(f"{defence.target}: none of {', '.join(defence.tests)} gives 'why'.")
-        if missing := set(defence.tests) - tests:
-            raise pytest.UsageError(f"{defence.target}: there is no {', '.join(sorted(missing))}.")
+    for safeguard in safeguards:
+        if not safeguard.why:
+            raise pytest.UsageError(f"{safeguard.target}: none of {', '.join(safeguard.tests)} gives 'why'.")
+        if missing := set(safeguard.tests) - tests:
+            raise pytest.UsageError(f"{safeguard.target}: there is no {', '.join(sorted(missing))}.")
         try:
-            removals.describe(defence.target, defence.by)
-            removals.locate(defence.target)
+            removals.describe(safeguard.target, safeguard.by)
+            removals.locate(safeguard.target)
         except (ImportError, AttributeError) as error:
-            raise pytest.UsageError(f"{defence.target}: {error}") from error
+            raise pytest.UsageError(f"{safeguard.target}: {error}") from error
 
 
 def _run_in_fork(
-    items: dict[str, pytest.Item], tests: Sequence[str], defence: Defence | None
+    items: dict[str, pytest.Item], tests: Sequence[str], safeguard: Safeguard | None
 ) -> dict[str, str]:
-    """Run tests in a child process without a defence. Returns ``passed`` or ``failed: REASON`` for each."""
+    """Run tests in a child process without a safeguard. Returns ``passed`` or ``failed: REASON`` for each."""
     with tempfile.NamedTemporaryFile() as file:
         child = os.fork()
         if child == 0:
             try:
-                if defence is not None:
-                    removals.replace_in_launched(defence.target, defence.by)
-                    removals.replace(defence.target, defence.by)
+                if safeguard is not None:
+                    removals.replace_in_launched(safeguard.target, safeguard.by)
+                    removals.replace(safeguard.target, safeguard.by)
                 Path(file.name).write_text(json.dumps(_outcomes(items, tests)), encoding="utf-8")
             finally:
                 os._exit(0)  # without the parent's cleanup

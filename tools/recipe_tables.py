@@ -238,7 +238,7 @@ def meaning_of(spec: Mapping[str, Any]) -> str:
     text = LINK.sub(r"[\1](\1)", CODE.sub(r"`\g<0>`", NO_UNIT.sub("", spec["description"])))
     if len(CASE.findall(text)) > MAX_CASES_PER_LINE:
         text = CASE.sub(r"\1<br>", text)
-    return re.sub(r"Experimental\.$", "*Experimental.*", text)
+    return re.sub(r"No measured benefit\.$", "*No measured benefit.*", text)
 
 
 def main(arguments: list[str]) -> int:

@@ -28,7 +28,7 @@ class CacheEntry:
     Attributes:
         name: Name of its folders, without the suffix for the range of a part.
         folders: Folders of the parts.
-        about: Description of the contents: model, boundary and version.
+        about: Description of the contents: model, cut point and view.
         examples: Number of examples.
         bytes: Size on disk.
         used: Time of the last write or read.

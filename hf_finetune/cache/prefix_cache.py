@@ -279,10 +279,13 @@ def _affordable_views(
     except CacheUnavailableError as error:
         return 0, str(error)
     examples = train_examples + held_out_examples
-    views_note = f", {count:,} augmented versions in total" if count > examples else ""
+    views_note = f", {count:,} views in total" if count > examples else ""
     seconds = count * (cost.compute + cost.write)
     logger.info(
-        "Computing the prefix cache of %s examples%s: about %.0f s.", f"{examples:,}", views_note, seconds
+        "Computing outputs of frozen layers for %s examples%s: about %.0f s.",
+        f"{examples:,}",
+        views_note,
+        seconds,
     )
     return views, ""
 

@@ -11,12 +11,7 @@ SHORT_TRAINING_EPOCHS = 10
 
 
 def choose_views(epochs: float, *, augmented: bool) -> int:
-    """Return the number of views of each training example to cache.
-
-    Measured with EfficientNet-lite0 on the dishes data at 160 pixels, head only: the test accuracy (mean of 15 runs)
-    after 4, 10, 15 and 20 epochs was 0.743, 0.740, 0.750 and 0.761 with a new view in each epoch; 0.735, 0.728,
-    0.729 and 0.729 with 1 view; 0.751, 0.737, 0.742 and 0.757 with 2 views; 0.741, 0.747, 0.755 and 0.756 with
-    3 views. So two views are enough for few epochs and three for many; more cost more than they gain.
+    """Return the number of views of each training example to cache; docs/speed.md has a measurement.
 
     Args:
         epochs: Epochs of the stage.

@@ -248,9 +248,9 @@ class PrefixWriter:
                 else:
                     folder.touch()  # marks the part as recently used
                     return store
-                boundary = f"{type(self.runner.model).__name__} up to {self.runner.cut.boundary}"
+                boundary = f"{type(self.runner.model).__name__} before {self.runner.cut.boundary}"
                 batches = self._batches(Subset(version.examples, part), version.view)
-                self._write(folder, batches, f"{boundary}, version {version.view + 1}", len(part))
+                self._write(folder, batches, f"{boundary}, view {version.view + 1}", len(part))
                 return RowStore(folder)
 
     def _existing_folder(self) -> Path:

@@ -69,7 +69,7 @@ def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = Fa
     """Load a recipe for use on this machine; if it has problems, print all of them and exit with code 2.
 
     Invalid fields and paths are printed at once. The valid rest is then checked further, which requires importing
-    torch, so that a single run of the command reports all problems.
+    torch, so that a single run of the command reports as many problems as possible.
     """
     from hf_finetune.recipe.quick_check import check_fields_and_paths
 
@@ -245,9 +245,7 @@ def evaluate_command(
     data: Annotated[str | None, typer.Option(help="Labeled data; default: the data of the run.")] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Split; default: test; with --data, the first of test, validation and train that exists."
-        ),
+        typer.Option(help="Split; default: test; with --data, if there is none, validation, else train."),
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -354,7 +352,8 @@ def compare_command(
         list[str], typer.Argument(metavar="RUN...", help="Two or more run directories or prediction files.")
     ],
     metric: Annotated[
-        list[str] | None, typer.Option(help="Metric; repeatable; default: the main metrics.")
+        list[str] | None,
+        typer.Option(help="Metric; repeatable; default: those of the label type, such as accuracy."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
 ) -> None:

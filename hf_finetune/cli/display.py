@@ -25,7 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hf_finetune.errors import format_seconds
+from hf_finetune.errors import InputError, Problem, format_seconds
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -139,13 +139,19 @@ def default_run_folder(recipe: str, resume: bool) -> Path | None:
         resume: Whether to resume a run.
 
     Returns:
-        Run directory. None if there is no run to resume, and for a new run on several processes: its folder is named
-        later, so that all processes use the same name.
+        Run directory. None for a new run on several processes: its folder is named later, so that all processes use the
+        same name.
+
+    Raises:
+        InputError: If there is no run to resume.
     """
     stem = Path(recipe).stem
     if resume:
         run_folders = sorted(Path("runs").glob(f"{stem}-????????-??????"))
-        return run_folders[-1] if run_folders else None
+        if not run_folders:
+            rule = f"found no run of {stem} in runs/"
+            raise InputError(Problem("--resume", rule, "", "Add --output-dir RUN."))
+        return run_folders[-1]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
     return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -283,13 +289,22 @@ class StageClock:
             step: Number of optimizer steps done.
             rate: Learning rate; None leaves it out.
         """
-        loss = f"loss {fmean(self.losses):.4f}" if self.losses else ""
+        loss = f"mean loss of this epoch {fmean(self.losses):.4f}" if self.losses else ""
         rates = f"learning rate {rate:.2g}" if rate is not None else ""
         if float(epoch).is_integer():
             self.losses = []
         self.last_line = self.now()
-        parts = [f"epoch {floor(100 * epoch) / 100:g} of {epochs:.4g}", loss, rates, self._left(step)]
-        return f"Stage {self.stage}: {', '.join(filter(None, parts))}."
+        return f"{self.position(epoch, epochs)}: {', '.join(filter(None, (loss, rates, self._left(step))))}."
+
+    def position(self, epoch: float, epochs: float) -> str:
+        """Return the start of a line: the stage, and the epochs done.
+
+        Args:
+            epoch: Epochs done, with fraction.
+            epochs: Number of epochs of the stage.
+        """
+        done = f"epoch {floor(100 * epoch) / 100:g} of {epochs:.4g}" if epoch else "before training"
+        return f"Stage {self.stage}, {done}"
 
     def is_due(self) -> bool:
         """Return whether ``LINE_SECONDS`` have passed since the last line."""
@@ -336,7 +351,9 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
             skipped = ("runtime", "samples_per_second", "steps_per_second")
             shown = {k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_")}
             line = _line({k: v for k, v in shown.items() if k not in skipped})
-            log.info("Epoch %g: validation %s", round(state.epoch or 0.0, 2), line)
+            log.info(
+                "%s: validation %s", self.clock.position(state.epoch or 0.0, state.num_train_epochs), line
+            )
             self.clock.losses, self.clock.last_line = [], self.clock.now()
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, counted
 
 __all__ = ["print_failure", "print_input_error", "print_unpublished"]
 
@@ -28,9 +28,10 @@ def print_input_error(console: Console, error: InputError, before: int = 0) -> i
     """
     if int(os.environ.get("RANK", "0")) == 0:
         count = len(error.problems)
-        more = " more" if before else ""
-        title = f"{count:,}{more} problem{'s' if count != 1 else ''}:" if count > 1 or before else "Problem:"
-        console.print(f"[bold red]{title}[/]")
+        title = counted(count, "problem") if count > 1 else "Problem"
+        if before:
+            title = f"The remaining checks found {counted(count, 'more problem')}"
+        console.print(f"[bold red]{title}:[/]")
         for problem in error.problems[:MAX_PROBLEMS]:
             console.print(f"  {problem}", markup=False)
         if count > MAX_PROBLEMS:

@@ -74,7 +74,7 @@ def _print_stage(
     epochs = "epochs unknown" if planned.epochs is None else counted(planned.epochs, "epoch")
     title = f"Stage {index + 1}, {planned.name}: train {planned.train}"
     table = Table(title=title, title_justify="left", box=None)
-    for heading in ("layers", "parameters", "lr", "weight decay"):
+    for heading in ("layers", "parameters", "lr", "weight decay / of norms and biases"):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
     for row in _group_rows(planned):
         table.add_row(*row)
@@ -90,11 +90,14 @@ def _print_stage(
     regular = (
         f"; regularize: {stage.regularize.active_fields_text}" if stage.regularize.active_fields_text else ""
     )
+    batch_norms = ""
+    if layout.batch_norms:
+        count = f"{len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}"
+        batch_norms = f"; {count} BatchNorm layers frozen"
     console.print(
         f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
         f"{warmup} warmup steps; {stage.optimizer.name}{restored if planned.carried else ''}"
-        f"{balance}{regular}; "
-        f"{len(planned.frozen_batch_norms)} of {len(layout.batch_norms)} BatchNorm layers frozen",
+        f"{balance}{regular}{batch_norms}",
         markup=False,
     )
 
@@ -177,11 +180,18 @@ def _rates(planned: "StagePlan") -> list[str]:
         layers.setdefault(group.schedule, []).append(group.layers)
     lines = []
     for schedule, names in layers.items():
-        line = f"learning rate of {' to '.join(dict.fromkeys((names[0], names[-1])))}: {_schedule(schedule)}"
+        line = f"learning rate of {_layer_range(names, planned.layout)}: {_schedule(schedule)}"
         if planned.steps and planned.warmup_steps is not None:
             line += f", over the steps: {draw_schedule(schedule, planned.steps, planned.warmup_steps)}"
         lines.append(line)
     return lines
+
+
+def _layer_range(names: "Sequence[str]", layout: "Layout") -> str:
+    """Return the layers that parameter groups span, from the input: ``blocks.0..head``; one layer as its name."""
+    ends = [end for name in names for end in name.removeprefix(f"{layout.adapter} in ").split("..")]
+    ends.sort(key=layout.groups.index)
+    return "..".join(dict.fromkeys((ends[0], ends[-1])))
 
 
 def _schedule(schedule: ScheduleSpec) -> str:

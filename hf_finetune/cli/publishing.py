@@ -89,7 +89,7 @@ def demo_command(
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Serve a demo page of a fine-tuned model, which only this machine can open."""
+    """Serve a demo page of a fine-tuned model, reachable only from this machine."""
     from hf_finetune.cli.display import quiet_libraries
 
     quiet_libraries(err)

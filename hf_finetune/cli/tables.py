@@ -143,21 +143,33 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
                 markup=False,
             )
         table = Table(box=None)
-        for heading in ("", "first", "this", "difference", "95 % interval", "p"):
-            table.add_column(heading, justify="left" if not heading else "right")
+        names = Path(first).name, Path(comparison.run).name
+        first_name, run_name = names if names[0] != names[1] else (first, comparison.run)
+        for heading in ("", first_name, run_name, "difference", "95 % interval", "p"):
+            table.add_column(Text(heading), justify="left" if not heading else "right")
         for row in comparison.differences:
             ends = "-" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}"
-            p_value = "-" if row.p_value is None else f"{row.p_value:.3f}"
+            p_value = "-" if row.p_value is None else _format_p_value(row.p_value)
             values = (f"{row.first:.4f}", f"{row.value:.4f}", f"{row.value - row.first:+.4f}")
             table.add_row(row.metric, *values, ends, p_value)
         console.print(table)
-        for verdict in ("above", "below", "not distinguishable"):
-            if names := [row.metric for row in comparison.differences if row.verdict == verdict]:
-                console.print(f"{verdict.capitalize()}: {', '.join(names)}", markup=False)
+        verdicts = {
+            "above": f"Significantly above {first_name}",
+            "below": f"Significantly below {first_name}",
+            "not distinguishable": f"Not distinguishable from {first_name}",
+        }
+        for verdict, text in verdicts.items():
+            if metrics := [row.metric for row in comparison.differences if row.verdict == verdict]:
+                console.print(f"{text}: {', '.join(metrics)}", markup=False)
         if comparison.mcnemar is not None:
             test = comparison.mcnemar
-            split = f"{test.only_first:,} correct only in the first, {test.only_this:,} only in this one"
-            console.print(f"McNemar's test: {split}; p {test.p_value:.3f}\n", markup=False)
+            split = f"{test.only_first:,} correct only in {first_name}, {test.only_this:,} only in {run_name}"
+            p_value = _format_p_value(test.p_value)
+            console.print(f"McNemar's test: {split}; p {p_value}\n", markup=False)
+
+
+def _format_p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def print_export(console: Console, result: "ExportResult") -> None:

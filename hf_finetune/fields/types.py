@@ -21,6 +21,7 @@ __all__ = [
     "Encoding",
     "FoldText",
     "Folds",
+    "Interval",
     "Location",
     "NameOrNames",
     "NonEmptyText",
@@ -90,6 +91,12 @@ def _warmup(value: Any) -> Any:
     if isinstance(value, float) and 0 <= value < 1:
         return value
     raise _value_error("must be a whole number of steps, or a fraction below 1 of the stage's steps", value)
+
+
+def _interval(value: Any) -> Any:
+    if _warmup(value) == 0:
+        raise _value_error("must be at least 1 step, or a fraction above 0", value)
+    return value
 
 
 def _views(value: Any) -> Any:
@@ -214,6 +221,19 @@ Warmup = Annotated[
     ),
 ]
 """Number of steps (integer), or fraction of the steps (number below 1)."""
+Interval = Annotated[
+    int | float,
+    BeforeValidator(_interval),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            ]
+        }
+    ),
+]
+"""Like ``Warmup``, but not 0."""
 Views = Annotated[
     int | str,
     BeforeValidator(_views),

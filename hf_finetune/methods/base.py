@@ -1,6 +1,6 @@
 """Interface of the methods, the optional additions to the training of a stage.
 
-The Trainer calls the hooks of all methods of a stage in their order, and its class refers to none of them by name.
+The stage and its Trainer call the hooks of all its methods in order, and refer to none of the methods by name.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,10 +181,11 @@ class Method:
     def on_batches(
         self, batches: Iterable[dict[str, Any]], step: int, process: int
     ) -> Iterable[dict[str, Any]]:
-        """Return the micro-batches of an optimizer step, with inputs and labels as the method changes them.
+        """Return the micro-batches from an optimizer step on, with inputs and labels as the method changes them.
 
         Args:
-            batches: Micro-batches with ``labels``.
+            batches: Iterator over the remaining micro-batches of the epoch, with ``labels``; only those of this step
+                are drawn from it.
             step: Number of optimizer steps before this one.
             process: Index of the process.
         """

@@ -241,21 +241,21 @@ TABLE: tuple[Defaults, ...] = (
 
 FALLBACKS: dict[tuple[bool, bool], Defaults] = {
     (False, False): Defaults(
-        family="text models that docs/rates.md does not list",
+        family="unlisted text models",
         lr=3e-5,
         layer_decay=0.95,
         lr_source="convention: the middle of BERT's range",
         decay_source=_AS_BERT,
     ),
     (True, False): Defaults(
-        family="image models without BatchNorm that docs/rates.md does not list",
+        family="unlisted image models without BatchNorm",
         lr=5e-5,
         layer_decay=0.8,
         lr_source="convention: as Swin and ConvNeXt",
         decay_source="convention: between ViT and ConvNeXt",
     ),
     (True, True): Defaults(
-        family="image models with BatchNorm that docs/rates.md does not list",
+        family="unlisted image models with BatchNorm",
         head_lr=2e-3,
         lr=1e-3,
         layer_decay=0.9,

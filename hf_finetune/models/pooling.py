@@ -169,7 +169,8 @@ def fill_pooling(
     if spec.head.pool is not None or is_chosen or not needs_code or spec.adapter is not None:
         return spec, ()
     return spec, (
-        f"model.head.pool is own, the architecture's pooling, but {POOLING_DESCRIPTIONS[default.name]} suits the "
-        f"checkpoint better ({default.source}). Set auto to use it (plain transformers then needs "
-        "trust_remote_code=True to load the model), or own to silence this note.",
+        "model.head.pool is not set, so the architecture's pooling (own) is used; "
+        f"{POOLING_DESCRIPTIONS[default.name]} suits the checkpoint better ({default.source}). Set it to auto for that "
+        "pooling (plain transformers then needs trust_remote_code=True to load the model), or to own to silence this "
+        "note.",
     )

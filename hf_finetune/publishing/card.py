@@ -79,6 +79,7 @@ def render_card(
     leading_metric = record.primary_metrics[0] if record.primary_metrics else ""
     classes = class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
     rows = [row for row in classes if row.test]
+    rare_classes = _rare_classes(record)
     yaml = dump_recipe(joint_recipe or recipe).rstrip()
     text = (
         _environment()
@@ -99,7 +100,11 @@ def render_card(
             weak_classes=sorted(rows, key=lambda row: (row.f1, row.name))[:MAX_LISTED_CLASSES]
             if len(rows) > 2
             else [],
-            rare_classes=_rare_classes(record),
+            tested=len(rows),
+            failed=sum(row.f1 == 0 for row in rows),
+            rare_classes=rare_classes[:MAX_LISTED_CLASSES],
+            rare=len(rare_classes),
+            trained=len(_class_counts(record)),
             rare_below=RARE_CLASS_EXAMPLES,
             recipe=yaml,
             fence=_fence(yaml),
@@ -177,10 +182,15 @@ def _example(record: RunRecord) -> str:
 
 
 def _rare_classes(record: RunRecord) -> list[tuple[str, int]]:
-    """Return up to ``MAX_LISTED_CLASSES`` rare classes with their numbers of training examples, the rarest first."""
-    counts = record.data["splits"].get("train", {}).get("classes", {})
+    """Return the rare classes with their numbers of training examples, the rarest first."""
+    counts = _class_counts(record)
     rare = sorted((count, name) for name, count in counts.items() if count < RARE_CLASS_EXAMPLES)
-    return [(name, count) for count, name in rare[:MAX_LISTED_CLASSES]]
+    return [(name, count) for count, name in rare]
+
+
+def _class_counts(record: RunRecord) -> Mapping[str, int]:
+    """Return the number of training examples of each class; empty without classes."""
+    return record.data["splits"].get("train", {}).get("classes") or {}
 
 
 def _license_fields(spec: ModelSpec) -> dict[str, str]:

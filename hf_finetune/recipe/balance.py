@@ -80,7 +80,7 @@ class BalancedSampling(BalanceSpec):
 class FocalLoss(WithWeights, BalanceSpec):
     """Multiplies the loss by (1 - p)^gamma, where p is the probability of the true class (Lin et al. 2017).
 
-    Experimental.
+    No measured benefit.
     """
 
     method: Literal["focal"]

@@ -69,7 +69,9 @@ class SplitSpec(Part):
         "split.",
     )
     stratify: bool = Field(
-        default=True, description="Whether each split keeps the proportions of the classes."
+        default=True,
+        description="Whether each split keeps the proportions of the classes; each class then contributes its "
+        "fraction, rounded, but at least one example.",
     )
     group: NonEmptyText | None = Field(
         default=None,

@@ -33,7 +33,7 @@ class ContinuePretraining(DomainSpec):
     """Before the first stage, all layers below the head are trained to predict masked parts of the inputs.
 
     Tokens are masked (Devlin et al. 2019; Gururangan et al. 2020), or image patches, which one linear layer predicts
-    (SimMIM, Xie et al. 2022). Experimental.
+    (SimMIM, Xie et al. 2022). No measured benefit.
     """
 
     method: Literal["continue_pretraining"]
@@ -70,7 +70,8 @@ class Alignment(Part):
     weight: float = Field(
         default=1.0,
         gt=0,
-        description="Factor on the alignment loss, which is added to the loss of the labels.",
+        description="Factor on the alignment loss, which is added to the loss of the labels; coral may need a "
+        "far larger one than the default (see below).",
     )
     stages: Texts = Field(
         default=(),
@@ -81,7 +82,7 @@ class Alignment(Part):
 class Coral(Alignment, DomainSpec):
     """Adds the distance between the covariances of the head's input in both domains to the loss of a stage.
 
-    This is Deep CORAL (Sun & Saenko 2016). Experimental.
+    This is Deep CORAL (Sun & Saenko 2016). No measured benefit.
     """
 
     summary = "the covariances of the head's inputs were aligned (Deep CORAL)"
@@ -92,7 +93,7 @@ class Coral(Alignment, DomainSpec):
 class Dann(Alignment, DomainSpec):
     """Gradient reversal: a small classifier learns to distinguish the domains by the head's input.
 
-    Its reversed gradient trains the backbone to prevent that (Ganin et al. 2016). Experimental.
+    Its reversed gradient trains the backbone to prevent that (Ganin et al. 2016). No measured benefit.
     """
 
     summary = "the features were trained against a domain classifier (domain-adversarial training)"

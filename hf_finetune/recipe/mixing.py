@@ -29,7 +29,7 @@ class BySize(MixingSpec):
 
 
 class WithTemperature(MixingSpec):
-    """In proportion to size^(1/temperature) (Raffel et al. 2020, T5). Experimental."""
+    """In proportion to size^(1/temperature) (Raffel et al. 2020, T5). No measured benefit."""
 
     method: Literal["temperature"]
     temperature: float = Field(
@@ -46,7 +46,7 @@ class WithTemperature(MixingSpec):
 
 
 class EqualShares(MixingSpec):
-    """Equal fractions. Experimental."""
+    """Equal fractions. No measured benefit."""
 
     method: Literal["equal"]
 

@@ -31,14 +31,14 @@ class ModelSpec(Part):
         lt=1,
         description="Dropout probability before the head and, in transformers models, of the hidden states "
         "(Srivastava et al. 2014); the dropout of attention weights does not change; null = the "
-        "checkpoint's. Experimental.",
+        "checkpoint's. No measured benefit.",
     )
     drop_path: float | None = Field(
         default=None,
         ge=0,
         lt=1,
         description="Probability of skipping the last block for an example (stochastic depth, Huang et al. 2016); "
-        "it decreases linearly to 0 at the first block; null = the checkpoint's. Experimental.",
+        "it decreases linearly to 0 at the first block; null = the checkpoint's. No measured benefit.",
     )
     resize_embeddings: bool = Field(
         default=False,

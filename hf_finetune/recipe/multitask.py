@@ -81,7 +81,7 @@ class TaskSpec(Part):
     weight: float = Field(
         default=1.0,
         gt=0,
-        description="Factor on the loss of the task, if weighting is fixed. Experimental.",
+        description="Factor on the loss of the task, if weighting is fixed. No measured benefit.",
     )
     metrics: Texts = Field(
         default=(),
@@ -105,7 +105,7 @@ class MultiTaskRecipe(Recipe):
     )
     mixing: MixingSpec = Field(
         default=MixingSpec(),
-        description="Multi-task: fraction of each task in the examples of an epoch. Experimental.",
+        description="Multi-task: fraction of each task in the examples of an epoch. No measured benefit.",
     )
     weighting: Literal["fixed", "uncertainty"] = Field(
         default="fixed",

@@ -23,48 +23,48 @@ class RegularizeSpec(Part):
         default=0.0,
         ge=0,
         description="L1 strength (no unit), such as 0.001: after each step, moves weights towards 0 by learning "
-        "rate x l1 but not past 0 (the proximal step of ISTA, Beck & Teboulle 2009); 0 = off. Experimental.",
+        "rate x l1 but not past 0 (the proximal step of ISTA, Beck & Teboulle 2009); 0 = off. No measured benefit.",
     )
     l2_sp: float = Field(
         default=0.0,
         ge=0,
         description="L2-SP strength (no unit), such as 0.1: after each step, moves each trained weight w below "
         "the head towards the weight w0 of the checkpoint, to w0 + (w - w0) / (1 + learning rate x l2_sp) "
-        "(Li et al. 2018); 0 = off. Experimental.",
+        "(Li et al. 2018); 0 = off. No measured benefit.",
     )
     r_drop: float = Field(
         default=0.0,
         ge=0,
         description="For texts: two forward passes with different dropout; the divergence of their predictions "
         "times this factor, such as 1.0, is added to the loss (R-Drop, Liang et al. 2021); 0 = off. "
-        "Experimental.",
+        "No measured benefit.",
     )
     ema: float | None = Field(
         default=None,
         gt=0,
         lt=1,
         description="Decay factor of an exponential moving average of the weights, such as 0.99 (Polyak & Juditsky "
-        "1992); null = off. Experimental.",
+        "1992); null = off. No measured benefit.",
     )
     mixup: float = Field(
         default=0.0,
         ge=0,
         description="For images: each image is blended with another one of its batch, and the labels in the same "
         "proportion, which has a Beta distribution with this parameter (no unit; Zhang et al. 2018), "
-        "usually 0.2; with cutmix too, each batch uses one of them at random; 0 = off. Experimental.",
+        "usually 0.2; with cutmix too, each batch uses one of them at random; 0 = off. No measured benefit.",
     )
     cutmix: float = Field(
         default=0.0,
         ge=0,
         description="For images: each image is partly covered by another one of its batch, and the labels are "
         "mixed in the same proportion, which has a Beta distribution with this parameter (no unit; "
-        "Yun et al. 2019), usually 1.0; 0 = off. Experimental.",
+        "Yun et al. 2019), usually 1.0; 0 = off. No measured benefit.",
     )
     gradient_noise: float = Field(
         default=0.0,
         ge=0,
         description="Variance (no unit), such as 1e-4, of normal noise that is added to the clipped gradient; it "
-        "falls as 1 / (1 + step)^0.55 (Neelakantan et al. 2015); 0 = off. Experimental.",
+        "falls as 1 / (1 + step)^0.55 (Neelakantan et al. 2015); 0 = off. No measured benefit.",
     )
 
     @property

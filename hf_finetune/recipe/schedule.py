@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag
 
 from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, per_group_discriminator
 from hf_finetune.fields.choice import Choice
-from hf_finetune.fields.types import Count, Warmup
+from hf_finetune.fields.types import Count, Interval, Warmup
 
 __all__ = [
     "LINEAR",
@@ -108,7 +108,7 @@ class StepSchedule(ScheduleSpec):
     """Decay by a factor at regular intervals (torch's StepLR)."""
 
     name: Literal["step"]
-    every: Warmup = Field(
+    every: Interval = Field(
         default=0.34,
         description="Steps between decays (integer), or fraction of the steps after warmup (number below 1).",
     )

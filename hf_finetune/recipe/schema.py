@@ -104,7 +104,7 @@ class Recipe(Part, ABC):
     )
     domain_adaptation: DomainSpec | None = Field(
         default=None,
-        description="Adaptation to another domain with unlabeled inputs; null = none. Experimental.",
+        description="Adaptation to another domain with unlabeled inputs; null = none. No measured benefit.",
     )
     metrics: Texts = Field(
         default=(),

@@ -48,12 +48,13 @@ class OptimizerSpec(Part):
 
     name: NonEmptyText = Field(
         default=DEFAULT_OPTIMIZER,
-        description="Name of the optimizer: sgd, adamw, or another optimizer of transformers' Trainer.",
+        description="Name of the optimizer: adamw, sgd (with momentum 0.9 unless args sets it), or another optimizer "
+        "of transformers' Trainer.",
     )
     args: dict[str, Argument] = Field(
         default_factory=dict,
         description="Other arguments of the optimizer by name, with the values that its class takes, such as "
-        "{momentum: 0.9}.",
+        "{nesterov: true}.",
     )
 
 
@@ -127,7 +128,8 @@ class StageSettings(Part):
         default=0.0,
         ge=0,
         lt=1,
-        description="Fraction of each label that is distributed over all classes (Szegedy et al. 2016). Experimental.",
+        description="Fraction of each label that is distributed over all classes (Szegedy et al. 2016). "
+        "No measured benefit.",
     )
     balance: BalanceSpec = Field(
         default=BalanceSpec(),
@@ -136,7 +138,7 @@ class StageSettings(Part):
     regularize: RegularizeSpec = Field(
         default=RegularizeSpec(),
         description="Regularization in addition to weight_decay, label_smoothing and early_stopping; {} = none. "
-        "Experimental.",
+        "No measured benefit.",
     )
     early_stopping: EarlyStoppingSpec | None = Field(
         default=None,
@@ -239,11 +241,11 @@ class GradualUnfreeze(StrategySpec):
 
 
 class Features(StrategySpec):
-    """One stage that trains only the head, on the outputs of the frozen layers, experimental."""
+    """One stage that trains only the head, on the outputs of the frozen layers; no measured benefit."""
 
     name: Literal["features"]
     classifier: Classifier = Field(
         default="logistic_regression",
         description="Training of the head, as fit in a stage: sgd = by gradient steps, with any optimizer; "
-        "logistic_regression = by a solver, for classes; ridge = by a solver, for regression. Experimental.",
+        "logistic_regression = by a solver, for classes; ridge = by a solver, for regression. No measured benefit.",
     )

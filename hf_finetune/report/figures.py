@@ -193,10 +193,11 @@ def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
             color=FIRST,
         )
         lower.set(ylabel="predictions", xlabel="confidence")
+        empty = f" ({len(bins) - len(filled)} empty)" if len(filled) < len(bins) else ""
         caption = (
-            f"Fraction of correct predictions by confidence in {len(filled)} bins; the expected calibration error "
-            f"(ECE) is {ece:.3f}. The dashed line is perfect calibration; below it the model is overconfident. "
-            "The bars count the predictions."
+            f"Fraction of correct predictions by confidence in {len(bins)} bins of equal width{empty}; the expected "
+            f"calibration error (ECE) is {ece:.3f}. The dashed line is perfect calibration; below it the model is "
+            "overconfident. The bars count the predictions."
         )
         return Picture("reliability", "Reliability", caption, _svg(figure))
 

@@ -67,10 +67,10 @@ def _describe_prefix_cache(
     if plan.trainable_size == plan.layout.size:
         return ""
     if cache_spec is None:
-        return "prefix cache: disabled (set in the recipe)"
+        return "prefix cache: not used (turned off in the recipe)"
     views, epochs = cached_views(recipe, cache_spec, spec, plan)
     if reason := cache_blocker(recipe, spec, plan) or reason_not_to_cache(views, epochs):
-        return f"prefix cache: disabled ({reason})"
+        return f"prefix cache: not used ({reason})"
     try:
         skeleton, example = model_and_example()
     except InputError:
@@ -79,7 +79,7 @@ def _describe_prefix_cache(
         apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), plan.trainable, example
     )
     if estimate.reason:
-        return f"prefix cache: disabled ({estimate.reason})"
+        return f"prefix cache: not used ({estimate.reason})"
     return _format_estimate(estimate, views, report.examples)
 
 

@@ -66,7 +66,7 @@ def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, s
     if output_dir is not None:
         return Path(output_dir).expanduser()
     if resume:
-        raise InputError(Problem("--resume", "requires --output-dir", "", "Add --output-dir RUN."))
+        raise InputError(Problem("resume", "requires output_dir (--output-dir)"))
     names = [f"runs/{recipe.task}-{datetime.now():%Y%m%d-%H%M%S}"]
     if state.num_processes > 1:
         broadcast_object_list(names)

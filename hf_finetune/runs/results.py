@@ -346,6 +346,7 @@ def fit_linear_probe_baseline(
             f"{len(prepared.data.label_names):,} classes on {len(prepared.data.train):,} examples would take too long."
         )
         return None
+    logger.info("Fitting the linear probe, a baseline on frozen features of the pretrained checkpoint.")
     prepared = prepared.pooling.before if prepared.pooling else prepared
     model, plain = load_pretrained(prepared).model, without_augmentation(prepared)
     recipe, data = plain.recipe, replace(prepared.data, validation=prepared.data.test, pool=None)

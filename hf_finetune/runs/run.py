@@ -101,8 +101,8 @@ def run(
 
     Raises:
         InputError: If recipe, data, checkpoint or run directory cannot be used; nothing is written then.
-        DivergedError: If the loss of a stage is no longer a finite number.
-        LostProcessError: If another process of the launch has ended.
+        DivergedError: If the loss, the gradient norm or the validation logits of a stage are not finite.
+        LostProcessError: If another process of the launch has ended or hangs.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
 
     Example:
@@ -124,7 +124,7 @@ def run(
 def _run(recipe: Recipe, output_dir: str | Path | None, options: _Options, state: PartialState) -> RunResult:
     """Run a recipe in its folder, which no other process may write to meanwhile."""
     if options.allow_changes and not options.resume:
-        raise InputError(Problem("--allow-changes", "requires --resume"))
+        raise InputError(Problem("allow_changes (--allow-changes)", "requires resume (--resume)"))
     folder = choose_folder(output_dir, recipe, options.resume, state)
     lock = RunLock(folder)
     try:

@@ -242,10 +242,15 @@ def _start_message(index: int, spec: StageSpec, plan: StagePlan, prepared: Prepa
     number = f"Stage {index + 1} of {len(prepared.recipe.stages)} ({spec.name})"
     if method := solver_of(spec):
         return f"{number} {'restarts' if resumes else 'starts'}: fitting {size} {FIT_PHRASES[method]}."
-    rates = dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in plan.groups)
-    return (
-        f"{number} {'resumes' if resumes else 'starts'}: training {size}, learning rate {', '.join(rates)}."
-    )
+    return f"{number} {'resumes' if resumes else 'starts'}: training {size}, {_learning_rates(plan)}."
+
+
+def _learning_rates(plan: StagePlan) -> str:
+    """Return the learning rates with their layers; of more than three, the first and the last one."""
+    rates = list(dict.fromkeys(f"{group.lr:.2g} ({group.layers})" for group in plan.groups))
+    if len(rates) > 3:
+        return f"learning rates from {rates[0]} to {rates[-1]}"
+    return f"learning rate{'s' if len(rates) > 1 else ''} {', '.join(rates)}"
 
 
 def _pooling_entry(prepared: PreparedRun) -> dict[str, Any]:

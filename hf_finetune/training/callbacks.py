@@ -71,14 +71,15 @@ class LogCallback(TrainerCallback):
         if not math.isfinite(entry.get("loss", 0.0)):
             raise DivergedError(
                 f"Stage {self.stage!r} diverged: the loss is {entry['loss']} at step {state.global_step}. "
-                "In a new run lower its lr, set clip, or use fp32."
+                + _remedy(args)
             )
         norm = entry.get("grad_norm", 0.0)
         # fp16 skips such steps until the loss scale is low enough
         if not args.fp16 and not math.isfinite(norm):
             raise DivergedError(
                 f"Stage {self.stage!r} diverged: the gradient norm is {norm} at step {state.global_step}. "
-                "Start a new run with fp32, and check the checkpoint for extreme weights: hf-finetune doctor."
+                f"{'Start a new run with fp32, and check' if args.bf16 else 'Check'} the checkpoint for extreme "
+                "weights: hf-finetune doctor."
             )
 
 
@@ -165,6 +166,16 @@ def _any_process(flag: bool, args: TrainingArguments) -> bool:
     result = torch.tensor(int(flag), device=args.device)
     torch.distributed.all_reduce(result, torch.distributed.ReduceOp.MAX)
     return bool(result)
+
+
+def _remedy(args: TrainingArguments) -> str:
+    """Return a sentence on how to avoid that the loss diverges, without what the stage already does."""
+    settings = [
+        "lower its lr",
+        *([] if args.max_grad_norm else ["set clip"]),
+        *(["use fp32"] if args.bf16 or args.fp16 else []),
+    ]
+    return f"In a new run {' or '.join(settings)}."
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -85,9 +85,9 @@ def plan_execution(
     recorded = broadcast_from_main(
         state, lambda: _read_decision(folder / DECISION_FILE, requested) if output.resume else None
     )
-    report = CacheReport(False, "the prefix cache is off")
+    report = CacheReport(False, "turned off")
     if len(stage.plan.trainable) == sum(1 for _ in model.parameters()):
-        settings, report = None, CacheReport(False, "nothing is frozen")
+        settings, report = None, CacheReport(False, "no layer is frozen")
     views = None
     if recorded is not None:
         mode, views = ExecutionMode(**recorded["way"]), recorded["views"]
@@ -209,11 +209,11 @@ def _build_cache(
             shared=share_texts(work.model, trainable, settings, DTYPES[mode.precision]),
         )
     except CacheUnavailableError as error:
-        logger.info("Stage %s: prefix cache disabled (%s).", name, error)
+        logger.info("Stage %s: prefix cache not used (%s).", name, error)
         return None, CacheReport(False, str(error))
     noun = "view" if cache.report.views == 1 else "views"
     logger.info(
-        "Stage %s: prefix cache up to %s, %d %s of each example, %s bytes.",
+        "Stage %s: prefix cache of all layers before %s, %d %s of each example, %s bytes.",
         *(name, cache.runner.cut.boundary, cache.report.views, noun, f"{cache.report.bytes:,}"),
     )
     return cache, cache.report

@@ -24,7 +24,8 @@ def require_finite_logits(prediction: Any) -> np.ndarray:
     logits = _logits(prediction)
     if not np.isfinite(logits).all():
         raise DivergedError(
-            "The model's output on the validation split is not finite. In a new run lower lr, or use fp32."
+            "The model's output on the validation split is not finite. In a new run lower lr, or use fp32 if the "
+            "precision is lower."
         )
     return logits
 

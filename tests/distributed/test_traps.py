@@ -1,7 +1,7 @@
 """Traps 9 and 10, on two processes on the CPU: layers that are unfrozen under DDP and under FSDP.
 
 Two forked processes run every scenario of ``trap_scenarios.py``. If an assertion about the stock libraries fails, they
-have changed, and the defence may no longer be needed.
+have changed, and the safeguard may no longer be needed.
 """
 
 from pathlib import Path

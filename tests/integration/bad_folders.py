@@ -66,7 +66,7 @@ CASES = [
     Case(
         "nothing to resume",
         "run recipe.yaml --resume",
-        ("Problem:\n  --resume requires --output-dir. Add --output-dir RUN."),
+        ("Problem:\n  --resume found no run of recipe in runs/. Add --output-dir RUN."),
     ),
     Case(
         "a folder to resume that contains no run",
@@ -122,11 +122,11 @@ CASES = [
             "The validation split has only 3 examples: the 95 % confidence interval of accuracy is about "
             "±0.37, so smaller differences between epochs may be due to chance.\n"
             "The checkpoint's head for 2 labels is replaced by a new head for 3 labels.\n"
-            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 1e+38.\n"
-            "Stage head: prefix cache disabled (caching would save less than 2 s).\n"
-            "Epoch 0: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
-            "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, set "
-            "clip, or use fp32."
+            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate 1e+38 (head).\n"
+            "Stage head: prefix cache not used (caching would save less than 2 s).\n"
+            "Stage head, before training: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
+            "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr or "
+            "set clip."
         ),
         code=1,
         partial="new",
@@ -141,11 +141,11 @@ CASES = [
             "The validation split has only 3 examples: the 95 % confidence interval of accuracy is about "
             "±0.37, so smaller differences between epochs may be due to chance.\n"
             "The checkpoint's head for 2 labels is replaced by a new head for 3 labels.\n"
-            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 1e+09.\n"
-            "Stage head: prefix cache disabled (caching would save less than 2 s).\n"
-            "Epoch 0: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
+            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate 1e+09 (head).\n"
+            "Stage head: prefix cache not used (caching would save less than 2 s).\n"
+            "Stage head, before training: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
             "Stopped: The model's output on the validation split is not finite. In a new run lower lr, or "
-            "use fp32."
+            "use fp32 if the precision is lower."
         ),
         code=1,
         partial="new",
@@ -157,9 +157,9 @@ CASES = [
             "Columns inferred: image from 'image', label from 'label'.\n"
             "Created from train, stratified by class: test (3 examples); train keeps 15 examples.\n"
             "The checkpoint's head for 2 labels is replaced by a new head for 3 labels.\n"
-            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate head 0.01.\n"
-            "Stage head: prefix cache disabled (each cached view would be used only once).\n"
-            "Stage head: epoch 1 of 1, loss 2.4253, learning rate 0.01.\n"
+            "Stage 1 of 1 (head) starts: training 51 of 14,179 parameters, learning rate 0.01 (head).\n"
+            "Stage head: prefix cache not used (each cached view would be used only once).\n"
+            "Stage head, epoch 1 of 1: mean loss of this epoch 2.4253, learning rate 0.01.\n"
             "The disk is full. Files saved before are kept; resume a run with --resume."
         ),
         code=1,

@@ -22,7 +22,7 @@ CASES = [
             "  data.path must be a folder, a data file or a Hub id. Got './revews.csv'. Nearest: './reviews.csv'.\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got './brt'. "
             "Nearest: './bert'.\n"
-            "3 more problems:\n"
+            "The remaining checks found 3 more problems:\n"
             "  stages[1].optimizer must be an optimizer that the Trainer supports. Got 'adamv'. Nearest: "
             "'adam'.\n"
             "  metrics[0] must be a metric. Got 'acuracy'. Nearest: 'accuracy'.\n"
@@ -44,7 +44,7 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0].batch_size must be at least 1. Got 0.\n"
-            "2 more problems:\n"
+            "The remaining checks found 2 more problems:\n"
             "  train:0 must contain text. Got an empty text. Replace or remove it, or set data.on_error: "
             "skip.\n"
             "  stages[0].train must match at least one parameter. Got '/encodr/'. Nearest: 'encoder'."
@@ -83,7 +83,7 @@ CASES = [
         (
             "Problem:\n"
             "  data.path must be a folder, a data file or a Hub id. Got 'reviews.cvs'. Nearest: './reviews.csv'.\n"
-            "1 more problem:\n"
+            "The remaining checks found 1 more problem:\n"
             "  stages[0].train must be a valid selector. Got 'hed'. Nearest: 'head'. Valid: head, all, norms, biases, "
             "last:N, layers[A:B], /regular expression/."
         ),

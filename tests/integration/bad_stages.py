@@ -277,7 +277,7 @@ CASES = [
             "'./photos'.\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
             "Got './vitt'. Nearest: './vit'.\n"
-            "1 more problem:\n"
+            "The remaining checks found 1 more problem:\n"
             "  stages[0].optimizer must be an optimizer that the Trainer supports. Got 'adamv'. "
             "Nearest: 'adam'."
         ),

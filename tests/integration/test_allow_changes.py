@@ -148,7 +148,7 @@ def test_an_edited_recipe_in_the_run_directory_is_compared_with_the_original(int
 def test_allowing_changes_needs_a_run_to_resume(recipe, place):
     with pytest.raises(InputError) as caught:
         quick_run(recipe, place / "new", allow_changes=True)
-    assert str(caught.value) == "--allow-changes requires --resume."
+    assert str(caught.value) == "allow_changes (--allow-changes) requires resume (--resume)."
 
 
 # --- Refused although allowed -----------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_domain_alignment_changes_the_planned_parameters_and_has_no_effect_on_a_
         reasons[1]
         == {
             "image": "domain alignment also needs inputs of the target domain",
-            "text": "nothing is frozen",
+            "text": "no layer is frozen",
         }[kind]
     )
 
@@ -265,7 +265,7 @@ def test_the_plan_describes_the_domain_adaptation(adapted, targets):
         f"Stage all aligns the head's input with the 10 inputs of {targets['image']}: coral, weight 5.",
     )
     assert describe_prefix_caches(report)[1] == (
-        "prefix cache: disabled (domain alignment also needs inputs of the target domain)"
+        "prefix cache: not used (domain alignment also needs inputs of the target domain)"
     )
     assert plan(adapted("text", "continue_pretraining")).notes[-1] == (
         "Stage 0, pretraining, before stage 1: everything below the head learns to predict masked tokens in "

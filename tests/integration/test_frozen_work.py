@@ -43,8 +43,8 @@ def test_texts(text_recipe):
 @pytest.mark.parametrize(
     ("epochs", "speed", "sentence"),
     [
-        (2.0, {}, "prefix cache: disabled (each cached view would be used only once)"),
-        (9.0, {"prefix_cache": None}, "prefix cache: disabled (set in the recipe)"),
+        (2.0, {}, "prefix cache: not used (each cached view would be used only once)"),
+        (9.0, {"prefix_cache": None}, "prefix cache: not used (turned off in the recipe)"),
         (2.0, {"prefix_cache": {"views": 5}}, "5 views of each example"),
     ],
 )

@@ -145,7 +145,7 @@ def test_the_cache_is_listed_and_pruned(tmp_path, folder, image_recipe, capsys, 
 
     listed = command("list")
     # two versions of the head stage and one without augmentation for the baseline, validation, test
-    assert listed.count("TimmWrapperForImageClassification up to timm_model") == 6
+    assert listed.count("TimmWrapperForImageClassification before timm_model") == 6
     assert listed.endswith(f"{size:,} bytes in {folder}\n")
     assert command("prune", "--max-size", "1TB") == f"Removed 0 cache entries (0 bytes) from {folder}.\n"
     assert command("prune") == f"Removed 6 cache entries ({size:,} bytes) from {folder}.\n"

@@ -120,4 +120,4 @@ def test_the_plan_lists_regularization_and_uncached_stages(squares, timm_checkpo
     assert text.count("; regularize: ") == 1
     words = r"sgd; regularize: l1 0\.001, ema 0\.99, cutmix 1; \d+ of \d+ BatchNorm layers frozen"
     assert re.search(words, text)
-    assert text.count("prefix cache: disabled (mixup and cutmix mix whole images)") == 1
+    assert text.count("prefix cache: not used (mixup and cutmix mix whole images)") == 1

@@ -69,7 +69,7 @@ def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipe
     cached = ("l2-sp", "noise") if kind == "image" else ("l2-sp", "noise", "all-of-them")
     assert used == {name: name in cached for name in used}
     if kind == "image":
-        line = "Stage cutmix: prefix cache disabled (mixup and cutmix mix whole images)."
+        line = "Stage cutmix: prefix cache not used (mixup and cutmix mix whole images)."
         assert told.count(line) == 1
 
 

@@ -194,7 +194,7 @@ def test_resuming_a_run_that_never_began_is_an_error(tmp_path, text_recipe):
         "Start the run without --resume."
     )
     assert refusal(lambda: quick_run(text_recipe(), resume=True)) == (
-        "--resume requires --output-dir. Add --output-dir RUN."
+        "resume requires output_dir (--output-dir)."
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -96,7 +96,10 @@ def test_augmented_dishes_are_the_same_in_each_epoch(tmp_path, dishes):
     kept, report = once(inputs, tmp_path)
     one, other = assert_same(kept, inputs)
     assert not torch.equal(one, other) and one.dtype == torch.uint8
-    assert sorted(each.about for each in list_cache(tmp_path)) == ["12 decoded images", "6 prepared images"]
+    assert sorted(each.about for each in list_cache(tmp_path)) == [
+        "12 decoded images",
+        "6 preprocessed images",
+    ]
     assert (report.used, report.reason) == (True, "")
     assert report.bytes == 12 * (128 * 128 * 3 + 16) + 6 * SIZE * SIZE * 3 * 4
 
@@ -107,7 +110,7 @@ def test_images_without_augmentation_are_cached_as_model_inputs(tmp_path, dishes
     one, other = assert_same(kept, inputs)
     assert torch.equal(one, other) and one.dtype == torch.float32
     assert report.bytes == 6 * SIZE * SIZE * 3 * 4 and kept.validation is None
-    assert [each.about for each in list_cache(tmp_path)] == ["6 prepared images"]
+    assert [each.about for each in list_cache(tmp_path)] == ["6 preprocessed images"]
 
 
 @pytest.mark.parametrize("augment", ["strong", "none"])

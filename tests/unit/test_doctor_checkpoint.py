@@ -111,7 +111,7 @@ def test_the_checkpoint_is_loaded_by_transformers_and_by_timm(tmp_path, image, t
 
 
 def test_a_model_that_timm_cannot_load_fails(tmp_path, image, monkeypatch):
-    """Without the defence: timm does not find the weights under the names that the wrapper saves."""
+    """Without the safeguard: timm does not find the weights under the names that the wrapper saves."""
 
     def stock(model, processor, folder):
         model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The doctor's checks of training: they pass with the package, and fail once a defence is removed."""
+"""The doctor's checks of training: they pass with the package, and fail once a safeguard is removed."""
 
 import pytest
 import torch

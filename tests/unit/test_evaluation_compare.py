@@ -1,6 +1,7 @@
 """Two runs on the same test examples: significant differences, and runs that cannot be compared."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -105,7 +106,10 @@ def test_the_verdict_is_above_below_or_undecided(make_run, capsys):
     (better,) = compare_runs([bad, good], ["accuracy", "log_loss", "recall:soup"])
     assert [each.verdict for each in better.differences] == ["above", "below", "above"]
     app(["compare", str(good), str(bad)], standalone_mode=False)
-    assert "Below: accuracy, f1_macro" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Significantly below good: accuracy, f1_macro\n" in said
+    assert re.search(r"\n +good +bad +difference +95 % interval +p *\n", said)
+    assert re.search(r"McNemar's test: \d+ correct only in good, \d+ only in bad; p < 0\.001\n", said)
 
 
 def test_few_examples_that_differ_do_not_decide():

@@ -155,9 +155,9 @@ def test_with_explicit_rates_the_head_stays_and_a_pooling_is_suggested():
     assert fill_pooling(head(None), MEAN, is_left=False, is_chosen=False) == (
         head(None),
         (
-            "model.head.pool is own, the architecture's pooling, but the mean over tokens suits the checkpoint better "
-            "(default of MiniLM). Set auto to use it (plain transformers then needs trust_remote_code=True to load the "
-            "model), or own to silence this note.",
+            "model.head.pool is not set, so the architecture's pooling (own) is used; the mean over tokens suits the "
+            "checkpoint better (default of MiniLM). Set it to auto for that pooling (plain transformers then needs "
+            "trust_remote_code=True to load the model), or to own to silence this note.",
         ),
     )
 

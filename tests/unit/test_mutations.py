@@ -1,4 +1,4 @@
-"""The tests declare the defences that they guard, and docs/mutations.md lists them (see ``tools/mutations.py``)."""
+"""The tests declare the safeguards that they guard, and docs/mutations.md lists them (see ``tools/mutations.py``)."""
 
 import sys
 import tempfile
@@ -22,7 +22,7 @@ def always(original):
 
 
 def collect(*marks, tests=("a[x]", "b")):
-    """Collect the defences that the last test declares."""
+    """Collect the safeguards that the last test declares."""
     items = [
         SimpleNamespace(
             nodeid=f"test.py::{test}", iter_markers=lambda name, test=test: marks * (test == tests[-1])
@@ -31,7 +31,7 @@ def collect(*marks, tests=("a[x]", "b")):
     ]
     collector = mutations.Collector()
     collector.pytest_collection_finish(SimpleNamespace(items=items))
-    return collector.defences
+    return collector.safeguards
 
 
 def defends(*arguments, **options):
@@ -39,22 +39,22 @@ def defends(*arguments, **options):
 
 
 @pytest.mark.slow
-def test_the_page_lists_the_declared_defences_whose_code_and_tests_exist(tmp_path, monkeypatch):
+def test_the_page_lists_the_declared_safeguards_whose_code_and_tests_exist(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # from the conftest that is imported again
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         page = pool.submit(mutations.page).result()
     assert mutations.PAGE.read_text(encoding="utf-8") == page
 
 
-def test_the_tests_of_a_defence_are_those_that_declare_it():
+def test_the_tests_of_a_safeguard_are_those_that_declare_it():
     marks = [defends(TARGET, why="a"), defends(TARGET), defends("torch.compiler:reset", why="b")]
-    defences = collect(*marks)
-    assert [(defence.target, defence.why, defence.tests) for defence in defences] == [
+    safeguards = collect(*marks)
+    assert [(safeguard.target, safeguard.why, safeguard.tests) for safeguard in safeguards] == [
         (TARGET, "a", ["test.py::b"]),
         ("torch.compiler:reset", "b", ["test.py::b"]),
     ]
-    (defence,) = collect(defends(TARGET, why="a", ids=["y"]), tests=("a[x]", "a[y]", "a[z]"))
-    assert defence.tests == ["test.py::a[y]"]
+    (safeguard,) = collect(defends(TARGET, why="a", ids=["y"]), tests=("a[x]", "a[y]", "a[z]"))
+    assert safeguard.tests == ["test.py::a[y]"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_wrong_declaration_is_an_error(marks, message):
         collect(*marks)
 
 
-def test_every_override_of_the_trainer_is_a_defence():
+def test_every_override_of_the_trainer_is_a_safeguard():
     from transformers import Trainer
 
     from hf_finetune.training.trainer import SingleStageTrainer
@@ -85,7 +85,7 @@ def test_every_override_of_the_trainer_is_a_defence():
     assert own and [name for name in own if f":SingleStageTrainer.{name}`" not in page] == []
 
 
-def test_a_defence_is_replaced_wherever_it_is_imported(monkeypatch):
+def test_a_safeguard_is_replaced_wherever_it_is_imported(monkeypatch):
     from hf_finetune.training import freezing, stage
 
     original = freezing.release_eval_mode

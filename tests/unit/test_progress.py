@@ -4,15 +4,17 @@ import io
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from hf_finetune.cli.display import LINE_SECONDS, RunDisplay, StageClock
-from hf_finetune.cli.plan_table import _group_rows
-from hf_finetune.errors import format_seconds
+from hf_finetune.cli.display import LINE_SECONDS, RunDisplay, StageClock, default_run_folder
+from hf_finetune.cli.plan_table import _group_rows, _layer_range
+from hf_finetune.errors import InputError, format_seconds
 from hf_finetune.planning.groups import ParameterGroup
+from hf_finetune.runs.stages import _learning_rates
 
 
 class Time:
@@ -31,26 +33,29 @@ def test_a_line_has_mean_loss_rate_and_time_left():
     clock.losses += [3.0, 1.0]
     time.seconds += 50
     assert clock.line(1.0, 4.0, 10, 0.01) == (
-        "Stage head: epoch 1 of 4, loss 2.0000, learning rate 0.01, about 2 min left."
+        "Stage head, epoch 1 of 4: mean loss of this epoch 2.0000, learning rate 0.01, about 2 min left."
     )
     clock.losses.append(0.5)
     time.seconds += 150
-    assert clock.line(4.0, 4.0, 40, 0.0) == "Stage head: epoch 4 of 4, loss 0.5000, learning rate 0."
+    assert clock.line(4.0, 4.0, 40, 0.0) == (
+        "Stage head, epoch 4 of 4: mean loss of this epoch 0.5000, learning rate 0."
+    )
 
 
 def test_the_loss_is_the_mean_over_the_epoch_whose_last_batch_may_be_small():
     clock = StageClock("all", steps=176, now=Time())
     clock.losses += [0.9, 0.7]
-    assert clock.line(7.9587, 8.0, 175, None).startswith("Stage all: epoch 7.95 of 8, loss 0.8000")
+    line = clock.line(7.9587, 8.0, 175, None)
+    assert line.startswith("Stage all, epoch 7.95 of 8: mean loss of this epoch 0.8000")
     clock.losses.append(1.4)
-    assert clock.line(8.0, 8.0, 176, None) == "Stage all: epoch 8 of 8, loss 1.0000."
+    assert clock.line(8.0, 8.0, 176, None) == "Stage all, epoch 8 of 8: mean loss of this epoch 1.0000."
 
 
 def test_time_left_after_a_resume_counts_only_the_steps_since_then():
     time = Time()
     clock = StageClock("head", steps=40, done=30, now=time)
     time.seconds += 10
-    assert clock.line(3.5, 4.0, 35, None) == "Stage head: epoch 3.5 of 4, about 10 s left."
+    assert clock.line(3.5, 4.0, 35, None) == "Stage head, epoch 3.5 of 4: about 10 s left."
 
 
 def test_a_line_is_due_after_half_a_minute():
@@ -104,6 +109,8 @@ def steps(callback, evaluates, count=4, epochs=2):
     args = SimpleNamespace(output_dir="run/stages/01-head", eval_strategy="epoch" if evaluates else "no")
     state = SimpleNamespace(max_steps=count, global_step=0, epoch=0.0, num_train_epochs=epochs)
     callback.on_train_begin(args, state, None)
+    if evaluates:
+        callback.on_evaluate(args, state, None, metrics={"eval_loss": 0.75})
     for step in range(1, count + 1):
         state.global_step, state.epoch = step, step * epochs / count
         callback.on_step_end(args, state, None)
@@ -117,16 +124,17 @@ def test_without_a_validation_split_there_is_a_line_for_each_epoch(display, capl
     with caplog.at_level(logging.INFO, "hf_finetune"):
         steps(display.callback, evaluates=False)
     first, last = [record.getMessage() for record in caplog.records]
-    assert first.startswith("Stage head: epoch 1 of 2, loss 1.5000, learning rate 0.1")
-    assert last == "Stage head: epoch 2 of 2, loss 3.5000, learning rate 0.1."
+    assert first.startswith("Stage head, epoch 1 of 2: mean loss of this epoch 1.5000, learning rate 0.1")
+    assert last == "Stage head, epoch 2 of 2: mean loss of this epoch 3.5000, learning rate 0.1."
 
 
-def test_with_a_validation_split_its_line_is_the_only_one_of_an_epoch(display, caplog):
+def test_with_a_validation_split_there_is_a_line_before_training_and_one_for_each_epoch(display, caplog):
     with caplog.at_level(logging.INFO, "hf_finetune"):
         steps(display.callback, evaluates=True)
     assert [record.getMessage() for record in caplog.records] == [
-        "Epoch 1: validation loss 0.5000",
-        "Epoch 2: validation loss 0.5000",
+        "Stage head, before training: validation loss 0.7500",
+        "Stage head, epoch 1 of 2: validation loss 0.5000",
+        "Stage head, epoch 2 of 2: validation loss 0.5000",
     ]
 
 
@@ -134,12 +142,13 @@ def test_a_long_epoch_has_a_line_every_half_minute(display, caplog, monkeypatch)
     monkeypatch.setattr("hf_finetune.cli.display.LINE_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, "hf_finetune"):
         steps(display.callback, evaluates=True)
-    lines = [record.getMessage().partition(",")[0] for record in caplog.records]
+    lines = [record.getMessage().partition(":")[0] for record in caplog.records]
     assert lines == [
-        "Stage head: epoch 0.5 of 2",
-        "Epoch 1: validation loss 0.5000",
-        "Stage head: epoch 1.5 of 2",
-        "Epoch 2: validation loss 0.5000",
+        "Stage head, before training",
+        "Stage head, epoch 0.5 of 2",
+        "Stage head, epoch 1 of 2",
+        "Stage head, epoch 1.5 of 2",
+        "Stage head, epoch 2 of 2",
     ]
 
 
@@ -164,3 +173,45 @@ def test_a_long_table_of_rates_shows_its_ends():
 def test_a_short_table_of_rates_is_complete():
     planned = SimpleNamespace(groups=[group(number, 0.0) for number in range(9)])
     assert len(_group_rows(planned)) == 9
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["head"], "head"),
+        (["head", "blocks.1", "blocks.0", "stem"], "stem..head"),
+        (["blocks.0..head", "stem..head"], "stem..head"),
+        (["head", "lora in blocks.0..blocks.1"], "blocks.0..head"),
+    ],
+)
+def test_a_range_of_layers_begins_at_the_input_as_in_the_table(names, text):
+    layout = SimpleNamespace(groups=("stem", "blocks.0", "blocks.1", "head"), adapter="lora")
+    assert _layer_range(names, layout) == text
+
+
+def test_a_run_is_resumed_in_the_newest_folder_of_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        default_run_folder("recipes/photos.yaml", resume=True)
+    assert str(caught.value) == "--resume found no run of photos in runs/. Add --output-dir RUN."
+    for name in ("photos-20260101-000000", "photos-20260102-000000", "others-20260103-000000"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert default_run_folder("recipes/photos.yaml", resume=True) == Path("runs/photos-20260102-000000")
+
+
+@pytest.mark.parametrize(
+    ("rates", "text"),
+    [
+        ({"head": 3e-3}, "learning rate 0.003 (head)"),
+        ({"head": 1e-2, "stem..blocks.1": 1e-4}, "learning rates 0.01 (head), 0.0001 (stem..blocks.1)"),
+        (
+            {"head": 2e-3, "blocks.1": 1.6e-3, "blocks.0": 1.28e-3, "stem": 1.024e-3},
+            "learning rates from 0.002 (head) to 0.001 (stem)",
+        ),
+    ],
+)
+def test_the_first_line_of_a_stage_has_its_learning_rates(rates, text):
+    groups = [
+        ParameterGroup(layers, lr, decay, ("a",), 1) for layers, lr in rates.items() for decay in (0.01, 0)
+    ]
+    assert _learning_rates(SimpleNamespace(groups=groups)) == text

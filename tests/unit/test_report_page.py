@@ -15,7 +15,7 @@ from report_helpers import make_record
 from hf_finetune.report.figures import class_balance, confused_classes, confusion_matrix, learning_curves
 from hf_finetune.report.page import EMPTY_CELL, figures_of, render_report
 from hf_finetune.report.tables import class_rows, confusion_rows, primary_metric_bars, stage_rows
-from hf_finetune.report.verdict import verdict
+from hf_finetune.report.verdict import calibration_verdict, verdict
 
 SCRIPT = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
 MANY = tuple(f"class {index:03d} of a long name that goes on" for index in range(200))
@@ -266,11 +266,46 @@ def test_amounts_are_compared_with_another_regression():
     assert "0.300 for the linear probe (ridge regression)" in verdict(make_record("regression"))
 
 
+def test_the_verdict_on_calibration_names_the_split_of_each_error():
+    bins = [{"count": 10, "confidence": 0.5, "right": 0.65}]
+    errors = {"before": {"ece": 0.201}, "after": {"ece": 0.155}}
+    fitted = {"temperature": 0.75, "applied": None, "validation": errors}
+    assert calibration_verdict({"test_calibration": {"ece": 0.154, "bins": bins}, "calibration": fitted}) == (
+        "Probabilities are underconfident: the expected calibration error (ECE) on the test split is 0.154. A "
+        "temperature of 0.75, fitted on the validation split, would reduce the ECE on that split from 0.201 to 0.155 "
+        "(evaluation.calibrate: true)."
+    )
+
+
+def test_the_conditions_of_reproducibility_are_one_list():
+    record = make_record()
+    provided = {
+        "versions": "as listed",
+        "processes": 1,
+        "processor": "AVX512",
+        "threads": 2,
+        "prefix_cache": "x",
+    }
+    record.manifest["determinism"] = {"bit_for_bit": True, "provided": provided, "obstacles": []}
+    assert (
+        "bit for bit with the same library versions, number of processes (1), type of processor (AVX512), number of "
+        "threads (2), stages with a prefix cache (listed in metrics.json)"
+    ) in Page(record, figures=False).text
+
+
 def test_stages_follow_each_other_in_time():
     first, second = stage_rows(make_record())
     assert (first["start"], first["share"]) == (0.0, pytest.approx(1 / 3))
     assert (second["start"], second["share"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     assert second["train"] == "last:3, norms" and second["groups"] == 3
+
+
+def test_the_best_checkpoint_is_counted_in_epochs_as_in_the_log():
+    record = make_record()
+    record.metrics["stages"][0]["start"] = {"accuracy": 0.25}
+    text = re.sub(r"\s+", " ", Page(record, figures=False).text)
+    assert re.search(r"accuracy 0\.\d{3} after epoch 1 \(0\.250 before training\)", text)
+    assert re.search(r"accuracy 0\.\d{3} after epoch 2", text)
 
 
 def test_rates_are_shown_as_in_the_recipe():
@@ -283,7 +318,7 @@ def test_rates_are_shown_as_in_the_recipe():
         in text
     )
     assert "1 view of each example, 3.4 MB" in text
-    assert "disabled: the first layer is trained" in text
+    assert "not used: the first layer is trained" in text
 
 
 def letters(svg):

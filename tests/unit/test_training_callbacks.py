@@ -243,24 +243,47 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_a_checkpoint(tmp_pat
     with pytest.raises(DivergedError) as caught:
         trainer.train()
     assert str(caught.value) == (
-        "Stage 'head' diverged: the loss is nan at step 4. In a new run lower its lr, set clip, or use fp32."
+        "Stage 'head' diverged: the loss is nan at step 4. In a new run lower its lr."
     )
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({}, "lower its lr."),
+        ({"max_grad_norm": 0.0}, "lower its lr or set clip."),
+        ({"max_grad_norm": 0.0, "bf16": True}, "lower its lr or set clip or use fp32."),
+        ({"fp16": True}, "lower its lr or use fp32."),
+    ],
+)
+def test_the_message_suggests_only_settings_that_the_stage_does_not_have(tmp_path, settings, remedy):
+    arguments = SimpleNamespace(**{"max_grad_norm": 1.0, "fp16": False, "bf16": False} | settings)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=3, log_history=[{"loss": math.nan}])
+    with pytest.raises(DivergedError) as caught:
+        LogCallback(tmp_path / "log.jsonl", [], "head").on_log(arguments, state, None)
+    assert str(caught.value).endswith(f"In a new run {remedy}")
 
 
 @pytest.mark.parametrize("fp16", [False, True])
 def test_gradients_without_a_norm_stop_training_but_in_fp16(tmp_path, fp16):
     callback = LogCallback(tmp_path / "log.jsonl", ["head"], "head")
-    arguments = SimpleNamespace(fp16=fp16)
+    arguments = SimpleNamespace(fp16=fp16, bf16=False)
     state = SimpleNamespace(is_world_process_zero=True, global_step=3, log_history=[{"grad_norm": math.inf}])
     if fp16:
         callback.on_log(arguments, state, None)
     else:
         with pytest.raises(DivergedError) as caught:
             callback.on_log(arguments, state, None)
-        assert str(caught.value).startswith(
-            "Stage 'head' diverged: the gradient norm is inf at step 3. Start a new run with fp32,"
+        assert str(caught.value) == (
+            "Stage 'head' diverged: the gradient norm is inf at step 3. Check the checkpoint for extreme weights: "
+            "hf-finetune doctor."
         )
+        arguments.bf16 = True
+        with pytest.raises(
+            DivergedError, match=r"at step 3\. Start a new run with fp32, and check the checkpoint"
+        ):
+            callback.on_log(arguments, state, None)
     assert "Infinity" in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     state.log_history = [{"grad_norm": 2.0, "step": 3}, {"eval_loss": 1.0}]
     callback.on_log(arguments, state, None)

@@ -1,7 +1,7 @@
 """Traps 1 to 8: freezing, the optimizer, BatchNorm and dropout.
 
-Each test first shows the error of the stock libraries, then that the package's defence works. If the first
-half fails, the libraries have changed, and the defence may no longer be needed.
+Each test first shows the error of the stock libraries, then that the package's safeguard works. If the first
+half fails, the libraries have changed, and the safeguard may no longer be needed.
 """
 
 import pytest

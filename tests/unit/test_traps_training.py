@@ -1,7 +1,7 @@
 """Traps 11 to 18, 24 and 25: loss, state that outlives a stage, logs, gradient checkpointing, compilation.
 
-Each test first shows the error of the stock libraries, then that the package's defence works. If the first
-half fails, the libraries have changed, and the defence may no longer be needed.
+Each test first shows the error of the stock libraries, then that the package's safeguard works. If the first
+half fails, the libraries have changed, and the safeguard may no longer be needed.
 """
 
 import json

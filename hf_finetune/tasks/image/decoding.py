@@ -66,7 +66,7 @@ class StoredImages:
     @property
     def what(self) -> str:
         """Words for the stored images."""
-        return f"{'prepared' if self.transform.fixed else 'decoded'} images"
+        return f"{'preprocessed' if self.transform.fixed else 'decoded'} images"
 
     @property
     def facts(self) -> Mapping[str, Any]:

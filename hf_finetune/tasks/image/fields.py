@@ -59,12 +59,12 @@ class ImageAugmentFields(Part):
         ge=0,
         le=1,
         description="Probability that a rectangle of an image is erased (Zhong et al. 2020); null = that of the "
-        "preset: 0.25 for strong, else 0. Experimental.",
+        "preset: 0.25 for strong, else 0. No measured benefit.",
     )
     transforms: Annotated[tuple[TransformSpec, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
         description="Transforms of single images from torchvision or timm, applied in this order instead of a "
-        "preset. Experimental.",
+        "preset. No measured benefit.",
     )
 
     def transform_list(self) -> list[tuple[str, dict[str, Any]]]:

@@ -31,12 +31,12 @@ class TextAugmentFields(Part):
         ge=0,
         lt=1,
         description="Probability that a token of a text is replaced by the mask token; special tokens are kept "
-        "(Devlin et al. 2019). Experimental.",
+        "(Devlin et al. 2019). No measured benefit.",
     )
     drop: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         description="Probability that a word of a text is dropped (Bowman et al. 2016; Dai & Le 2015). "
-        "Experimental.",
+        "No measured benefit.",
     )
