@@ -203,7 +203,7 @@ def _print_leaderboard(board: "Leaderboard") -> None:
             "-" if value is None else f"{value:.3f}",
             f"{ends[0]:.3f}-{ends[1]:.3f}" if ends else "-",
             f"{run.parameters / 1e6:.1f} M",
-            "-" if run.bytes is None else f"{run.bytes / 1e6:.1f}",
+            f"{run.bytes / 1e6:.1f}",
             "-" if run.milliseconds is None else f"{run.milliseconds:.1f}",
             f"{run.seconds:.0f}",
             "\n".join(f"{path}={json.dumps(run.fields.get(path))}" for path in board.differing),

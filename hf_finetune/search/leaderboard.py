@@ -32,8 +32,8 @@ class FinishedRun:
         primary: Name of the first metric of its recipe that is defined.
         seconds: Duration of the run.
         parameters: Number of parameters of the model.
-        bytes: Size of the model; None for a run of an earlier version.
-        milliseconds: Time of one example on the CPU; None for a run of an earlier version.
+        bytes: Size of the weights files.
+        milliseconds: Mean time of a test example, preprocessing included; None for several tasks and earlier versions.
         fields: Fields of the recipe, by dotted path.
     """
 
@@ -44,7 +44,7 @@ class FinishedRun:
     primary: str
     seconds: float
     parameters: int
-    bytes: int | None
+    bytes: int
     milliseconds: float | None
     fields: Mapping[str, Any]
 
@@ -165,7 +165,7 @@ def _read_run(path: Path, root: Path) -> FinishedRun | None:
     primary = next((name for name in (*listed, *defined) if name in defined), None)
     if primary is None:
         return None
-    size = metrics.get("model", {})
+    examples = metrics.get("test_examples")
     return FinishedRun(
         name=path.relative_to(root).as_posix(),
         test_data=_test_fingerprint(path, manifest["fingerprints"]),
@@ -174,10 +174,15 @@ def _read_run(path: Path, root: Path) -> FinishedRun | None:
         primary=primary,
         seconds=metrics["wall_seconds"],
         parameters=metrics["stages"][-1]["total_parameters"],
-        bytes=size.get("bytes"),
-        milliseconds=size.get("milliseconds"),
+        bytes=sum(file.stat().st_size for file in path.rglob("*.safetensors") if _is_saved(file, path)),
+        milliseconds=1000 * metrics["test_seconds"] / examples if examples else None,
         fields={path: value for path, value in _flat(recipe) if path.split(".")[0] not in _UNCOMPARED},
     )
+
+
+def _is_saved(file: Path, run: Path) -> bool:
+    """Return whether a weights file of a run belongs to its model or adapter, not to a stage."""
+    return file.relative_to(run).parts[0] in ("model", "adapter")
 
 
 def _test_fingerprint(path: Path, fingerprints: Mapping[str, str]) -> str:

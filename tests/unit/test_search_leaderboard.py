@@ -82,7 +82,8 @@ def test_runs_are_sorted_by_a_value(tmp_path, sort, expected):
             "wall_seconds": seconds,
             "stages": [{"total_parameters": size}],
         }
-        write_run(tmp_path / name, **changes, model={"bytes": 1, "milliseconds": milliseconds})
+        timing = {} if milliseconds is None else {"test_examples": 10, "test_seconds": milliseconds / 100}
+        write_run(tmp_path / name, **changes, **timing)
     (board,), _ = read_leaderboards(tmp_path, sort=sort)
     assert "".join(names(board)) == expected
 
@@ -116,6 +117,19 @@ def test_the_command_prints_a_table_or_json(tmp_path):
     (board,) = content["leaderboards"]
     assert [run["metrics"]["accuracy"] for run in board["runs"]] == [0.9, 0.8]
     assert content["unfinished"] == 0
+
+
+def test_the_size_is_that_of_the_saved_weights(tmp_path):
+    folder = write_run(tmp_path / "a")
+    for name, size in (
+        ("model/model.safetensors", 5),
+        ("adapter/adapter.safetensors", 2),
+        ("stages/01/x.safetensors", 9),
+    ):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(bytes(size))
+    (board,), _ = read_leaderboards(tmp_path)
+    assert board.runs[0].bytes == 7
 
 
 def test_an_empty_folder_has_no_runs(tmp_path):
