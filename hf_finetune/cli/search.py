@@ -212,13 +212,16 @@ def _print_leaderboard(board: "Leaderboard") -> None:
 
 
 def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: bool) -> Path:
-    """Write a recipe for data into a new run directory and print it; return its path.
+    """Write a recipe for data into a new run directory, and print it.
 
     Args:
         data: Folder, table or Hub id with labeled examples.
         model: Checkpoint; None chooses a candidate.
         output_dir: Run directory; None is that of ``default_run_folder``.
         resume: Whether the run is resumed, so that its recipe exists.
+
+    Returns:
+        Path of the recipe.
 
     Raises:
         InputError: If the run directory cannot be used, or if a recipe cannot be written for the data.

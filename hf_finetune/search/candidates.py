@@ -79,6 +79,12 @@ class CandidateList(Part):
 def read_candidates(modality: Modality) -> CandidateList:
     """Return the candidates for a modality.
 
+    Args:
+        modality: Kind of input.
+
+    Returns:
+        The shipped list.
+
     Raises:
         InputError: If the package has no list for this modality.
     """

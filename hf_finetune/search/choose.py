@@ -29,8 +29,9 @@ from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.search.log_me import log_me
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.scored_examples import ScoredExamples
-from hf_finetune.training.linear_fit import assign_folds, fit_best, held_out_outputs
+from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_linear
 
 __all__ = ["RankedCheckpoint", "Ranking", "choose_checkpoint"]
 
@@ -232,7 +233,7 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
     labels = labels_of(data.train, target, classes)
     folds = assign_folds(data.train["label"][:], target, 1, recipe.seed, groups=data.train_groups)
     pooling, fit, _ = fit_best(by_pooling, labels, target, classes, folds)
-    outputs = held_out_outputs(by_pooling[pooling], labels, target, classes, fit.strength, folds)
+    outputs = _held_out_outputs(by_pooling[pooling], labels, target, classes, fit.strength, folds)
     is_grouped = len(set(data.train_groups)) < len(data.train_groups)
     groups = np.asarray(data.train_groups) if is_grouped else None
     examples = ScoredExamples(labels, probabilities(outputs, target), target, groups=groups)
@@ -249,6 +250,37 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
         pooling=pooling,
     )
     return _Scored(entry, examples)
+
+
+def _held_out_outputs(
+    features: np.ndarray,
+    labels: np.ndarray,
+    target: TargetName,
+    classes: int,
+    strength: float,
+    folds: np.ndarray,
+) -> np.ndarray:
+    """Return the outputs for each example of the linear layer that was fitted to the other folds.
+
+    Args:
+        features: Features [examples, features].
+        labels: Labels as in ``fit_linear``.
+        target: Label type.
+        classes: Number of classes; 1 for regression.
+        strength: Strength of all fits.
+        folds: Fold number of each example, from ``assign_folds``.
+
+    Returns:
+        Logits, or continuous predictions, [examples, outputs].
+    """
+    parts = []
+    for fold in np.unique(folds).tolist():
+        held_out = folds == fold
+        fit = fit_linear(features[~held_out], labels[~held_out], target, classes, (strength,))
+        parts.append(fit(features[held_out]))
+    outputs = np.empty((len(features), parts[0].shape[1]))
+    outputs[np.argsort(folds, kind="stable")] = np.concatenate(parts)
+    return outputs
 
 
 def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -45,7 +45,11 @@ def draft_recipe(data: InspectedData, model: str | None = None) -> str:
 
 
 def describe(data: InspectedData) -> list[str]:
-    """Return sentences on what the data contains."""
+    """Return sentences on what the data contains.
+
+    Args:
+        data: Inspected data.
+    """
     modality, loaded = data.task.modality, data.data
     train = data.splits["train"]
     given = [split for split in data.splits if split in data.given_splits]
@@ -64,6 +68,10 @@ def describe(data: InspectedData) -> list[str]:
 
 def write_draft(text: str, output: Path) -> None:
     """Write a recipe to a new file.
+
+    Args:
+        text: Text of the recipe.
+        output: File to write.
 
     Raises:
         InputError: If the file exists, or its folder does not.

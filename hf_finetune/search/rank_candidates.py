@@ -38,7 +38,11 @@ class CandidateFilter:
     license: str | None = None
 
     def accepts(self, candidate: Candidate) -> bool:
-        """Return whether a candidate is small enough and has a suitable license."""
+        """Return whether a candidate is small enough and has a suitable license.
+
+        Args:
+            candidate: The candidate.
+        """
         is_small = self.max_parameters is None or candidate.parameters <= self.max_parameters
         return is_small and (self.license is None or candidate.license in _PERMISSIVE_LICENSES)
 

@@ -27,7 +27,6 @@ __all__ = [
     "fit_best",
     "fit_linear",
     "fit_metadata",
-    "held_out_outputs",
 ]
 
 FOLDS = 5
@@ -185,39 +184,6 @@ def fit_best(
     losses = {name: min(fit.losses.values()) for name, fit in fits.items()}
     best = min(losses, key=losses.__getitem__)
     return best, fits[best], losses
-
-
-def held_out_outputs(
-    features: np.ndarray,
-    labels: np.ndarray,
-    target: TargetName,
-    classes: int,
-    strength: float,
-    folds: np.ndarray,
-) -> np.ndarray:
-    """Return the outputs for each example of the linear layer that was fitted to the other folds.
-
-    Args:
-        features: Features [examples, features].
-        labels: Labels as in ``fit_linear``.
-        target: Label type.
-        classes: Number of classes; 1 for regression.
-        strength: Strength of all fits.
-        folds: Fold number of each example, from ``assign_folds``.
-
-    Returns:
-        Logits, or continuous predictions, [examples, outputs].
-    """
-    outputs = None
-    for fold in np.unique(folds).tolist():
-        held_out = folds == fold
-        fit = fit_linear(features[~held_out], labels[~held_out], target, classes, (strength,))
-        predicted = fit(features[held_out])
-        if outputs is None:
-            outputs = np.empty((len(features), predicted.shape[1]))
-        outputs[held_out] = predicted
-    assert outputs is not None
-    return outputs
 
 
 def fit_metadata(fit: LinearFit, target: TargetName) -> dict[str, Any]:
