@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +349,7 @@ def cache_key(
         "config": _backbone_config(model),
         "source": source,
         "precision": str(autocast),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: library_version(name) for name in LIBRARIES},
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     trained = set(trainable)

@@ -84,8 +84,8 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             task_run, rows = prepared.tasks[task.name], ~np.isnan(labels[:, task.labels[0]])
             if not rows.any():
                 continue
-            task_labels = task.select_labels(labels[rows])
-            task_labels = task_labels if TARGETS[task.target].has_several_classes else task_labels[:, 0]
+            values = task.select_labels(labels[rows])
+            values = values if TARGETS[task.target].has_several_classes else values[:, 0]
             scores = probabilities(task.select_logits(logits[rows]), task.target)
             prefix = f"{task.name}/"
             names = [
@@ -93,7 +93,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
                 *(name[len(prefix) :] for name in best_metrics if name.startswith(prefix)),
             ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
-            targets = task_labels.astype(np.int64 if TARGETS[task.target].has_classes else np.float64)
+            targets = values.astype(np.int64 if TARGETS[task.target].has_classes else np.float64)
             examples = ScoredExamples(
                 targets, scores, task.target, None, groups[task.name], task_run.metric_settings
             )
