@@ -140,7 +140,8 @@ def load_labeled(
         Dataset in the form that ``evaluate_model`` takes.
 
     Raises:
-        InputError: If there is no such data or split, or the data has labels that the model does not know.
+        MissingSplitError: If the data, or the run, has no such split.
+        InputError: If the data cannot be used, or it has labels that the model does not know.
     """
     return _load(model_or_run, classifier, data=data, split=split, columns=columns).dataset
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_finetune.errors import InputError, Problem, suggestion
+from hf_finetune.errors import InputError, MissingSplitError, Problem, suggestion
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.finished import find_run, load_finished
@@ -193,11 +193,14 @@ def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data
     """Return examples to calibrate the quantization, from the validation split or else the training split.
 
     The parity check uses other examples: those of the test split, if there is one.
+
+    Raises:
+        InputError: If there is neither split, or the data cannot be used.
     """
     for split in ("validation", "train"):
         try:
             dataset = load_labeled(model_or_run, classifier, data=data, split=split)
-        except InputError:
+        except MissingSplitError:
             continue
         return dataset.select(np.random.default_rng(0).permutation(len(dataset))[:CALIBRATION_EXAMPLES])
     rule = "must have a validation or training split, which int8 quantization needs for calibration"
