@@ -91,7 +91,7 @@ class CutPoint:
     """Module at which a forward pass can start after the frozen prefix.
 
     Attributes:
-        boundary: Name of the first module that is computed.
+        boundary: Name of the first module after the prefix, which is computed in each forward pass.
         keys: Positions or names of the arguments of ``boundary`` that the prefix computes.
         shapes: Shapes of these arguments.
         skipped: Modules of the prefix.
@@ -112,7 +112,8 @@ def batch_sizes(batch: Batch) -> dict[str, int]:
 def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> CutPoint:
     """Return the cut point before the first trained module.
 
-    If several are possible, return the one with the smallest input.
+    It is at the innermost outer candidate that has a valid cut point (see ``_candidate_boundaries``), or at an inner
+    candidate whose input is smaller, because the layers in between pool tokens.
 
     Args:
         model: Model to run; its state is restored.
@@ -122,10 +123,10 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
     Raises:
         CacheUnavailableError: If there is no cut point, or skipping the prefix saves nothing.
     """
-    # Probes are shortened texts; BART, for example, fails without its end token.
     try:
         calls = tuple(record_calls(model, probe) for probe in probes)
     except (RuntimeError, ValueError, IndexError) as error:
+        # probes are shortened texts: BART, for example, fails without its end token
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise CacheUnavailableError(
             f"a test forward pass of the model failed ({first_line.rstrip('.')})"

@@ -215,7 +215,7 @@ def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[
         examples: Examples as ``Modality.pipeline_input`` returns them.
 
     Yields:
-        Logits of one example [classes], in float32.
+        Logits of one example [classes], divided by the temperature, in float32.
     """
     for logits in logit_batches(classifier, examples):
         yield from logits
@@ -236,7 +236,7 @@ def logit_batches(
         remarks: Collector of the modality, which counts truncated examples, though not those of an exported model.
 
     Yields:
-        Logits of a batch [batch, classes], in float32.
+        Logits of a batch [batch, classes], divided by the temperature, in float32.
     """
     pipe, stream = classifier.pipe, iter(examples)
     is_exported = not isinstance(pipe, Pipeline)

@@ -157,7 +157,15 @@ def _load_by_task(
 
 @dataclass(frozen=True)
 class _Settings:
-    """Settings of the checks, as in ``prepare_run``; without data the processor of the checkpoint is not read."""
+    """Settings of the checks.
+
+    Attributes:
+        processes: Number of processes that share each epoch.
+        adapt: See ``prepare_run``.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
+        reads_processor: Whether the processor of the checkpoint is read and checked; False if the data is not available
+            because the Hub cannot be reached.
+    """
 
     processes: int
     adapt: AdaptRecipe | None
@@ -191,6 +199,7 @@ def _check(
             layout, adapter_notes = read_model_layout(recipe, configs)
     has_data = all(data is not UNKNOWN_DATA for data in data_by_task.values())
     settings = replace(settings, reads_processor=bool(data_problems) or has_data)
+    # a joint recipe is adapted once, in _join: each task would report the same batch size again
     task_settings = settings if len(singles) == 1 else replace(settings, adapt=None)
     tasks: dict[str, PreparedRun] = {}
     for name, single in singles.items():
@@ -215,7 +224,8 @@ def _check_task(
     """Check the recipe of one task; ``config`` and ``layout`` are None if they cannot be read.
 
     Raises:
-        InputError: If anything is wrong; with an empty list of problems if ``layout`` is None, whose problem is known.
+        InputError: If anything is wrong, or ``layout`` is None. The caller has recorded the problem of the layout, so
+            the error may contain no problems.
     """
     task, trust_remote_code = TASKS[recipe.task], settings.trust_remote_code
     problems: list[Problem] = []
@@ -267,7 +277,7 @@ def _expand(
     examples: int | None,
     settings: _Settings,
 ) -> tuple[Recipe, Recipe, Plan, tuple[str, ...]]:
-    """Return the expanded recipe as requested, the same with batch sizes of each process, its plan, and notes."""
+    """Return the expanded recipe, the same adapted to the number of processes, its plan, and notes."""
     requested, notes = expand_recipe(recipe, layout, config, target, examples)
     effective = settings.adapt(requested) if settings.adapt else requested
     layouts = stage_layouts(layout, config, TASKS[recipe.task_type], effective.stages)

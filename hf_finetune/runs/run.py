@@ -101,8 +101,8 @@ def run(
 
     Raises:
         InputError: If recipe, data, checkpoint or run directory cannot be used; nothing is written then.
-        DivergedError: If the loss of a stage is no longer a finite number.
-        LostProcessError: If another process of the launch has ended.
+        DivergedError: If the loss, the gradient norm or the validation logits of a stage are not finite.
+        LostProcessError: If another process of the launch has ended or is stuck.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
 
     Example:
