@@ -5,7 +5,7 @@ The stage and its Trainer call the hooks of all methods in their order, and refe
 calls that of the method before it, so the last method is called first.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -50,7 +50,9 @@ def test_an_interrupted_run_is_resumed_with_its_recipe(reviews, bert_checkpoint,
     stop += "def once(*a, **k):\n    r = before(*a, **k); os.kill(os.getpid(), signal.SIGKILL)\n"
     stop += "stages.train_stage = once\nfrom hf_finetune.cli.app import main; main()"
     command = [sys.executable, "-c", stop, "run", *map(str, options)]
-    killed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    killed = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert killed.returncode == -9, killed.stderr
     draft = (tmp_path / "out" / "draft.yaml").read_text(encoding="utf-8")
     done = run(*options, "--resume", folder=tmp_path)

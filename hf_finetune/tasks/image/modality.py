@@ -246,11 +246,11 @@ class Image(Modality):
 
         return to_rgb(row["image"])
 
-    def is_unreadable(self, name: str) -> bool:
+    def has_unsupported_format(self, name: str) -> bool:
         """Return whether a file is an image in a format that must be converted first."""
-        from hf_finetune.tasks.image.formats import is_unreadable_image
+        from hf_finetune.tasks.image.formats import has_unsupported_image_format
 
-        return is_unreadable_image(name)
+        return has_unsupported_image_format(name)
 
     def read_example(self, cells: Mapping[str, Any]) -> tuple[Any, Any]:
         """Decode an image as in training: upright, on a white background, in RGB."""
