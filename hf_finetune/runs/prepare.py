@@ -41,7 +41,7 @@ from hf_finetune.runs.prepared import UNKNOWN_DATA, PlanReport, PreparedRun
 from hf_finetune.runs.problems import metric_name_problems, recipe_problems, selector_problems, stage_problems
 from hf_finetune.tasks import TASKS
 
-__all__ = ["load_available_data", "plan", "prepare_run", "prepare_with_data"]
+__all__ = ["load_available_data", "plan_stages", "prepare_run", "prepare_with_data"]
 
 AdaptRecipe = Callable[[Recipe], Recipe]
 """Function that adapts the batch sizes of a recipe to another number of processes."""
@@ -51,7 +51,7 @@ UNKNOWN_DATA_NOTE = "the plan assumes 2 labels, and the number of steps is unkno
 
 
 @quiet_libraries()
-def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
+def plan_stages(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     """Plan the stages of a recipe. Trains nothing, loads no weights, writes nothing.
 
     If the Hub cannot be reached, its data is replaced by two unknown classes; the number of steps is unknown then.
