@@ -67,12 +67,12 @@ class ExportResult:
     Attributes:
         folder: Folder of the exported model.
         report: Content of export.json.
-        primary_metrics: Names of the default metrics of the target.
+        metric_names: Names of the default metrics of the target.
     """
 
     folder: Path
     report: dict[str, Any]
-    primary_metrics: tuple[str, ...]
+    metric_names: tuple[str, ...]
 
 
 def export(

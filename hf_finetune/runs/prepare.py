@@ -241,11 +241,11 @@ def _check_task(
             skeleton = partial(build_skeleton, config, task)
             processor_notes = task.modality.configure(processor, config, recipe.data, skeleton)
     problems += stage_problems(recipe)
-    primary_metrics = tuple(recipe.metrics or default_metrics(data.target))
+    metric_names = tuple(recipe.metrics or default_metrics(data.target))
     if data is UNKNOWN_DATA:
         problems += metric_name_problems(recipe)
     else:
-        problems += recipe_problems(recipe, data, primary_metrics, trust_remote_code)
+        problems += recipe_problems(recipe, data, metric_names, trust_remote_code)
     if config is None or layout is None:
         raise InputError([*problems, *selector_problems(recipe)])
     with collect_problems(problems):
@@ -262,7 +262,7 @@ def _check_task(
         config=config,
         processor=processor,
         plan=plan,
-        primary_metrics=primary_metrics,
+        metric_names=metric_names,
         trust_remote_code=trust_remote_code,
         stage_notes=notes,
         processor_notes=processor_notes,
@@ -297,7 +297,7 @@ def _join(
     examples = sum(examples_per_epoch(recipe, data_by_task.values())) if joined.has_data else None
     target = first.data.target if joined.has_data else UNKNOWN_DATA.target
     requested, effective, plan, notes = _expand(recipe, layout, first.config, target, examples, settings)
-    metrics = [f"{name}/{metric}" for name, task in tasks.items() for metric in task.primary_metrics]
+    metrics = [f"{name}/{metric}" for name, task in tasks.items() for metric in task.metric_names]
     shares = {name: TaskData(task.data, task.recipe.data) for name, task in tasks.items()}
     return replace(
         joined,
@@ -306,7 +306,7 @@ def _join(
         task=MultiTask(TASKS[recipe.task_type], shares, task_column_ranges(data_by_task)),
         data=join_data(data_by_task) if joined.has_data else UNKNOWN_DATA,
         plan=plan,
-        primary_metrics=(MEAN, *metrics),
+        metric_names=(MEAN, *metrics),
         stage_notes=notes,
     )
 

@@ -77,7 +77,7 @@ class PreparedRun:
         config: Config of the model.
         processor: Image processor or tokenizer.
         plan: Plan of the stages.
-        primary_metrics: Names of the metrics; the first one selects checkpoints by default.
+        metric_names: Names of the metrics of the recipe; the first one selects checkpoints by default.
         target: Inputs of the target domain; None without domain adaptation.
         joined: Prepared run of each task of a multi-task run; empty for a single task. See ``tasks``.
         trust_remote_code: Whether the user allows code of checkpoints and metrics to run.
@@ -93,7 +93,7 @@ class PreparedRun:
     config: PreTrainedConfig
     processor: Any
     plan: Plan
-    primary_metrics: tuple[str, ...]
+    metric_names: tuple[str, ...]
     target: UnlabeledData | None = None
     joined: Mapping[str, "PreparedRun"] = field(default_factory=dict)
     trust_remote_code: bool = False
@@ -122,7 +122,7 @@ class PreparedRun:
         resolution = [
             f"{task}: {note}" if task else note
             for task, task_run in self.tasks.items()
-            for note in resolution_notes(self.recipe.stages, task_run.primary_metrics[0], task_run.data, task)
+            for note in resolution_notes(self.recipe.stages, task_run.metric_names[0], task_run.data, task)
         ]
         target_notes = self.target.notes if self.target else ()
         return (*self.data.notes, *target_notes, *resolution, *self.processor_notes, *self.stage_notes)

@@ -186,7 +186,7 @@ def _run_locked(
         metrics["wall_seconds"] = round(perf_counter() - start_time, 3)
         write_results(prepared, metrics, replace(manifest, state="done"), folder, state)
     wait_for_all(state)
-    return RunResult(folder, metrics, prepared.primary_metrics)
+    return RunResult(folder, metrics, prepared.metric_names)
 
 
 def _cross_validate(

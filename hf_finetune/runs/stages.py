@@ -118,7 +118,7 @@ def _context(
     recipe, spec = prepared.recipe, prepared.recipe.stages[index]
     best = None
     if spec.best is not None and prepared.data.validation is not None:
-        best = spec.best.metric or prepared.primary_metrics[0]
+        best = spec.best.metric or prepared.metric_names[0]
     return StageContext(
         PlannedStage(spec, prepared.plan.stages[index], (recipe.seed + index) % 2**32),
         model,
@@ -169,7 +169,7 @@ def _train_stage(
     manifest = manifest.with_stage(index, state="done", result=_metrics_entry(plan, result, spent, prepared))
     write_manifest(manifest, folder, state)
     best = context.best_metric
-    leading = best or prepared.primary_metrics[0]
+    leading = best or prepared.metric_names[0]
     greater = _greater_is_better(leading)
     for line in result_lines(spec.name, result, best, leading=leading, greater_is_better=greater):
         logger.info(line)
@@ -215,7 +215,7 @@ def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[s
 def _stage_metrics(prepared: PreparedRun) -> list[str]:
     """Return the metrics that stages compute besides the loss."""
     best = [spec.best.metric for spec in prepared.recipe.stages if spec.best and spec.best.metric]
-    return [name for name in dict.fromkeys([*prepared.primary_metrics, *best]) if name != "loss"]
+    return [name for name in dict.fromkeys([*prepared.metric_names, *best]) if name != "loss"]
 
 
 def _keeps_top_scores(prepared: PreparedRun) -> bool:

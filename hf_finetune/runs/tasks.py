@@ -89,7 +89,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             scores = probabilities(task.select_logits(logits[rows]), task.target)
             prefix = f"{task.name}/"
             names = [
-                *task_run.primary_metrics,
+                *task_run.metric_names,
                 *(name[len(prefix) :] for name in best_metrics if name.startswith(prefix)),
             ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
@@ -113,7 +113,7 @@ def _mean(metrics_by_task: Mapping[str, Mapping[str, Any]], task_runs: Mapping[s
     """Return the mean over the tasks of their first metric, errors negated; nan if one is undefined."""
     values = []
     for task, metrics in metrics_by_task.items():
-        first = next(name for name in task_runs[task].primary_metrics if name != "loss")
+        first = next(name for name in task_runs[task].metric_names if name != "loss")
         value = metrics.get(first)
         signed = float("nan") if value is None else value if greater_is_better(first) else -value
         values.append(signed)
@@ -244,7 +244,7 @@ def joint_metrics(
         "task": prepared.recipe.task,
         "wall_seconds": 0.0,
         "stages": stages,
-        "headline": [name for name in prepared.primary_metrics if not name.endswith("/loss")],
+        "headline": [name for name in prepared.metric_names if not name.endswith("/loss")],
         "tasks": tasks,
     }
     for key in PER_TASK:

@@ -83,9 +83,9 @@ def test_metrics_are_those_of_all_probabilities():
             assert np.isnan(found[name])
         else:
             assert found[name] == pytest.approx(expected[name], abs=1e-12), name
-    primary_metrics = ["accuracy", "f1_macro", "log_loss", "top5_accuracy"]
-    assert intervals(primary_metrics, scored(kept(scores, labels), labels), seed=0) == intervals(
-        primary_metrics, scored(scores, labels), seed=0
+    metric_names = ["accuracy", "f1_macro", "log_loss", "top5_accuracy"]
+    assert intervals(metric_names, scored(kept(scores, labels), labels), seed=0) == intervals(
+        metric_names, scored(scores, labels), seed=0
     )
     assert reliability(kept(scores, labels), labels) == reliability(scores, labels)
 
