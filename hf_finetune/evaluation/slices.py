@@ -125,7 +125,7 @@ def evaluate_slices(
     """Compute the primary metric and the accuracy (or exact match) of each slice, and find the worst slice.
 
     Args:
-        found: Evaluation result with the scores and labels of the examples.
+        result: Evaluation result with the scores and labels of the examples.
         slices: Slice of each example, by column.
         training: Slices of the training split, as ``training_slices`` returns them. For a column that is missing in it,
             it is not known whether the model was trained on its slices.
