@@ -251,8 +251,8 @@ def _fingerprints(prepared: PreparedRun) -> dict[str, str]:
 
 def _data_fingerprint(prepared: PreparedRun) -> str:
     """Return the fingerprint of all examples, those of the target domain included."""
-    labeled = prepared.data.fingerprint
-    return labeled if prepared.target is None else _sha256(json.dumps([labeled, prepared.target.fingerprint]))
+    labeled, domain_inputs = prepared.data.fingerprint, prepared.domain_inputs
+    return labeled if domain_inputs is None else _sha256(json.dumps([labeled, domain_inputs.fingerprint]))
 
 
 def _sha256(text: str) -> str:

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from hf_finetune.data.multi_task import MultiTask, TaskData
 from hf_finetune.data.prepare import LabeledData
-from hf_finetune.data.recipe_data import load_data, load_target
+from hf_finetune.data.recipe_data import load_data, load_domain_inputs
 from hf_finetune.data.unlabeled import UnlabeledData
 from hf_finetune.distributed import main_process_first, start_processes
 from hf_finetune.errors import HubUnreachableError, InputError, Problem, collect_problems
@@ -68,13 +68,13 @@ def plan_stages(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanRepor
     """
     problems: list[Problem] = []
     data_by_task = _load_by_task(recipe, problems, load_available_data)
-    domain = None
+    domain_inputs = None
     spec = recipe.domain_adaptation
     if spec is not None and Path(spec.target).exists():
         with collect_problems(problems):
-            domain = load_target(recipe)
+            domain_inputs = load_domain_inputs(recipe)
     settings = _Settings(start_processes().num_processes, None, trust_remote_code)
-    return _report(_check(recipe, data_by_task, domain, problems, settings))
+    return _report(_check(recipe, data_by_task, domain_inputs, problems, settings))
 
 
 def prepare_run(
@@ -101,12 +101,12 @@ def prepare_run(
     problems: list[Problem] = []
     with main_process_first(state):
         data_by_task = _load_by_task(recipe, problems, load_data)
-    domain = None
+    domain_inputs = None
     with collect_problems(problems), main_process_first(state):
         first = next(iter(data_by_task.values()))
-        domain = load_target(recipe, None if first is UNKNOWN_DATA else first)
+        domain_inputs = load_domain_inputs(recipe, None if first is UNKNOWN_DATA else first)
     settings = _Settings(state.num_processes, adapt, trust_remote_code)
-    return _check(recipe, data_by_task, domain, problems, settings)
+    return _check(recipe, data_by_task, domain_inputs, problems, settings)
 
 
 def prepare_with_data(
@@ -176,7 +176,7 @@ class _Settings:
 def _check(
     recipe: Recipe,
     data_by_task: DataByTask,
-    domain: UnlabeledData | None,
+    domain_inputs: UnlabeledData | None,
     data_problems: list[Problem],
     settings: _Settings,
 ) -> PreparedRun:
@@ -211,7 +211,7 @@ def _check(
     joined = _join(recipe, tasks, layout, settings)
     # If the data is known, the model is loaded later, and load_start adds these notes.
     stage_notes = joined.stage_notes if has_data else (*adapter_notes, *joined.stage_notes)
-    return replace(joined, target=domain, stage_notes=stage_notes)
+    return replace(joined, domain_inputs=domain_inputs, stage_notes=stage_notes)
 
 
 def _check_task(
@@ -313,9 +313,9 @@ def _join(
 
 def _report(prepared: PreparedRun) -> PlanReport:
     """Return the report of a recipe that passed all checks."""
-    domain, tasks = prepared.target, prepared.tasks
+    domain_inputs, tasks = prepared.domain_inputs, prepared.tasks
     stage_notes = domain_notes(
-        prepared.requested, prepared.plan.stages, len(domain) if domain is not None else None
+        prepared.requested, prepared.plan.stages, len(domain_inputs) if domain_inputs is not None else None
     )
     examples: int | None = None
     if prepared.has_data:
@@ -331,7 +331,12 @@ def _report(prepared: PreparedRun) -> PlanReport:
                 missing_data_notes.append(
                     f"{subject} data {task.recipe.data.path!r} is not available: {UNKNOWN_DATA_NOTE}."
                 )
-        notes = [*missing_data_notes, *prepared.stage_notes, *(domain.notes if domain else ()), *stage_notes]
+        notes = [
+            *missing_data_notes,
+            *prepared.stage_notes,
+            *(domain_inputs.notes if domain_inputs else ()),
+            *stage_notes,
+        ]
     return PlanReport(
         recipe=prepared.requested,
         plan=prepared.plan,

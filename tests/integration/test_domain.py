@@ -291,9 +291,9 @@ def test_the_path_of_the_other_domain_is_resolved_next_to_the_recipe_and_not_pub
 
 def test_the_inputs_of_the_other_domain_count_among_the_data(tmp_path, adapted):
     prepared = prepare_run(adapted("text", "dann"), start_processes())
-    assert len(prepared.target) == 13 and not prepared.pretrains
+    assert len(prepared.domain_inputs) == 13 and not prepared.pretrains
     assert prepare_run(adapted("text", "continue_pretraining"), start_processes()).pretrains
-    assert prepare_run(adapted("text", None), start_processes()).target is None
+    assert prepare_run(adapted("text", None), start_processes()).domain_inputs is None
 
 
 @pytest.mark.parametrize(
@@ -338,4 +338,4 @@ def test_a_strategy_with_another_domain_is_planned_with_and_without_the_data(ada
     assert (report.examples is not None) == at_hand
     assert any("domain" in note for note in report.notes)
     if at_hand:
-        assert prepare_run(parse_recipe(content), start_processes()).target is not None
+        assert prepare_run(parse_recipe(content), start_processes()).domain_inputs is not None
