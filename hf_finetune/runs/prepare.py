@@ -250,13 +250,13 @@ def _check_task(
         raise InputError([*problems, *selector_problems(recipe)])
     with collect_problems(problems):
         examples = None if data is UNKNOWN_DATA else len(data.train)
-        requested, effective, plan, notes = _expand(recipe, layout, config, data.target, examples, settings)
-        problems += [*adapter_problems(effective, plan), *domain_problems(effective, plan)]
+        expanded, adapted, plan, notes = _expand(recipe, layout, config, data.target, examples, settings)
+        problems += [*adapter_problems(adapted, plan), *domain_problems(adapted, plan)]
     if problems:
         raise InputError(problems)
     return PreparedRun(
-        recipe=effective,
-        requested=requested,
+        recipe=adapted,
+        requested=expanded,
         task=task,
         data=data,
         config=config,
@@ -278,11 +278,11 @@ def _expand(
     settings: _Settings,
 ) -> tuple[Recipe, Recipe, Plan, tuple[str, ...]]:
     """Return the expanded recipe, the same adapted to the number of processes, its plan, and notes."""
-    requested, notes = expand_recipe(recipe, layout, config, target, examples)
-    effective = settings.adapt(requested) if settings.adapt else requested
-    layouts = stage_layouts(layout, config, TASKS[recipe.task_type], effective.stages)
-    plan = build_plan(layout, effective.stages, examples, settings.processes, layouts)
-    return requested, effective, plan, notes
+    expanded, notes = expand_recipe(recipe, layout, config, target, examples)
+    adapted = settings.adapt(expanded) if settings.adapt else expanded
+    layouts = stage_layouts(layout, config, TASKS[recipe.task_type], adapted.stages)
+    plan = build_plan(layout, adapted.stages, examples, settings.processes, layouts)
+    return expanded, adapted, plan, notes
 
 
 def _join(
@@ -296,13 +296,13 @@ def _join(
     data_by_task = {name: task.data for name, task in tasks.items()}
     examples = sum(examples_per_epoch(recipe, data_by_task.values())) if joined.has_data else None
     target = first.data.target if joined.has_data else UNKNOWN_DATA.target
-    requested, effective, plan, notes = _expand(recipe, layout, first.config, target, examples, settings)
+    expanded, adapted, plan, notes = _expand(recipe, layout, first.config, target, examples, settings)
     metrics = [f"{name}/{metric}" for name, task in tasks.items() for metric in task.metric_names]
     shares = {name: TaskData(task.data, task.recipe.data) for name, task in tasks.items()}
     return replace(
         joined,
-        recipe=effective,
-        requested=requested,
+        recipe=adapted,
+        requested=expanded,
         task=MultiTask(TASKS[recipe.task_type], shares, task_column_ranges(data_by_task)),
         data=join_data(data_by_task) if joined.has_data else UNKNOWN_DATA,
         plan=plan,

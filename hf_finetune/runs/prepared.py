@@ -69,9 +69,9 @@ class PreparedRun:
     """Everything that a run needs, checked; nothing is written yet.
 
     Attributes:
-        recipe: Recipe with the stages expanded and the batch sizes of each process.
-        requested: Recipe as given, with the stages expanded. It differs from ``recipe`` only in a run that is resumed
-            on another number of processes.
+        recipe: Recipe with the stages expanded and the batch sizes adapted to the number of processes.
+        requested: Recipe with the stages expanded and the batch sizes as given. It differs from ``recipe`` only in a
+            run that is resumed on another number of processes.
         task: Task, or the combination of several.
         data: Labeled data with its splits; ``UNKNOWN_DATA`` if it could not be read.
         config: Config of the model.
