@@ -13,11 +13,11 @@ import torch
 from datasets import Dataset
 
 from hf_finetune.errors import InputError, MissingSplitError, Problem, suggestion
+from hf_finetune.evaluation.classifier import Classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.finished import find_run, load_finished
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
-from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.files import atomic_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.publishing.exported_pipeline import (

@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from hf_finetune.evaluation.classifier import Classifier, load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.evaluation.predictor import Classifier, load_classifier
 from hf_finetune.models.export import export_model
 from hf_finetune.publishing.parity import median_milliseconds
 from hf_finetune.recipe.method_rules import DISTILLATION

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from hf_finetune.distributed import broadcast_from_main, main_process_first
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.predictor import resolve_model_dir
+from hf_finetune.evaluation.classifier import resolve_model_dir
 from hf_finetune.files import atomic_file, is_valid_path
 from hf_finetune.recipe import Recipe, dump_recipe
 from hf_finetune.runs.changes import (

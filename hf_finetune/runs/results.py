@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.data.content_hashes import HASHES, write_hashes
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
+from hf_finetune.evaluation.classifier import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.compare import paired_difference
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.linear_probe import Probe, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.predictor import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.slices import evaluate_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import atomic_folder

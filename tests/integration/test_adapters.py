@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from hf_finetune.doctor.checkpoint import realign_weights
-from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
 from hf_finetune.recipe import AdapterSpec, load_recipe, parse_recipe

@@ -20,9 +20,9 @@ from run_helpers import (
 )
 from transformers import BertModel
 
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.space import write_space

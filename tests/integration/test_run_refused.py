@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.models.defaults import TABLE
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.recipe import dump_recipe, parse_recipe

@@ -20,6 +20,7 @@ from sklearn.metrics import (
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation import evaluate
 from hf_finetune.evaluation.calibration import reliability
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.intervals import intervals, statistic
@@ -33,7 +34,6 @@ from hf_finetune.evaluation.metrics import (
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictions import Predictions, read_predictions, write_predictions
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.report.figures import confused_classes, confusion_matrix
 from hf_finetune.targets.losses import loss_for

@@ -25,10 +25,10 @@ from hf_finetune.distributed import start_processes
 from hf_finetune.doctor.check_target import load_check_target
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation import evaluate_run
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.finished import load_finished
 from hf_finetune.evaluation.metrics import check_metric_names, compute_metrics
 from hf_finetune.evaluation.predict import predict
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model
 from hf_finetune.models.head_spec import CODE, set_head
