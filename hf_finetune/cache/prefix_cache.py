@@ -306,7 +306,7 @@ def _find_verified_cut(
     for probe in probes:
         verify(model, cut, probe)
     for shape in cut.shapes:
-        if shape.varies and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
+        if shape.has_tokens and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
             raise CacheUnavailableError(f"the input of {cut.boundary} does not have one row per token")
     name = spatial_input(probes[0])
     return PrefixRunner(model, cut, None if name is None else (name, tuple(probes[0][name].shape[1:])))

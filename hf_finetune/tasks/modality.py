@@ -229,7 +229,7 @@ class Modality(Presentation):
 
     # Model inputs
 
-    def varies(self, augment: Any) -> bool:
+    def is_augmented(self, augment: Any) -> bool:
         """Return whether training examples are augmented.
 
         Args:

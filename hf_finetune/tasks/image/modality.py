@@ -166,7 +166,7 @@ class Image(Modality):
             return "it has no class token"
         return None
 
-    def varies(self, augment: Any) -> bool:
+    def is_augmented(self, augment: Any) -> bool:
         """Return whether training images are augmented."""
         return augment.preset != "none"
 
@@ -174,7 +174,7 @@ class Image(Modality):
         """Return augmented training images, and validation images prepared exactly as for inference."""
         from hf_finetune.tasks.image.inputs import prepare_images
 
-        return prepare_images(splits, processor, data, seed, augmented=self.varies(data.augment))
+        return prepare_images(splits, processor, data, seed, augmented=self.is_augmented(data.augment))
 
     def decoded_form(self, examples: Any) -> DecodedForm | None:
         """Return how decoded images are stored."""
