@@ -73,6 +73,9 @@ class Tallies(Target):
     def arrow_type(self):
         return pa.string()
 
+    def describe_labels(self, labels, label_names):
+        return f"tallies from {min(labels):g} to {max(labels):g}"
+
     def summary(self, subject, classes):
         return f"keeps a tally of {subject}"
 
