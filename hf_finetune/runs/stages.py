@@ -47,11 +47,11 @@ from hf_finetune.targets.top_scores import (
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.head_fit import FIT_PHRASES
-from hf_finetune.training.loss import require_finite_logits
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, result_lines
+from hf_finetune.training.validation_loss import require_finite_logits
 
 __all__ = ["train_stages"]
 

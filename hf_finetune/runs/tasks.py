@@ -33,8 +33,8 @@ from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import Inputs
-from hf_finetune.training.loss import require_finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
+from hf_finetune.training.validation_loss import require_finite_logits
 
 __all__ = [
     "joint_metrics",

@@ -34,13 +34,13 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.targets.model_config import get_target
 from hf_finetune.training.checkpoints import stage_folder
-from hf_finetune.training.loss import add_loss_metric
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import result_lines
 from hf_finetune.training.stage_weights import WEIGHTS, load_weights
 from hf_finetune.training.trainer import SingleStageTrainer
 from hf_finetune.training.trainer_defaults import complete_stages
+from hf_finetune.training.validation_loss import add_loss_metric
 
 __all__ = ["StagedTrainer"]
 

@@ -49,7 +49,7 @@ from hf_finetune.targets.top_scores import (
     top_indices,
     unpack_top,
 )
-from hf_finetune.training.loss import add_loss_metric, reduce_before_metrics, reduce_logits
+from hf_finetune.training.validation_loss import add_loss_metric, reduce_before_metrics, reduce_logits
 
 CLASSES, EXAMPLES = 300, 60
 SCORES = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
