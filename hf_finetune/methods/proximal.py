@@ -149,13 +149,13 @@ class ProximalSteps(CallbackMethod):
 
 
 def pretrained_weights(
-    model: PreTrainedModel, stages: Sequence[StageSpec], plan: Plan
+    model: PreTrainedModel, specs: Sequence[StageSpec], plan: Plan
 ) -> dict[str, torch.Tensor]:
     """Return copies of the backbone weights that the stages with l2_sp train, as they are in the checkpoint.
 
     Args:
         model: Model with the weights of the checkpoint, before any stage.
-        stages: Stages of the recipe.
+        specs: Stages of the recipe.
         plan: Plan of the stages.
 
     Returns:
@@ -163,9 +163,9 @@ def pretrained_weights(
     """
     names = {
         name
-        for stage, planned in zip(stages, plan.stages, strict=True)
-        if stage.regularize.l2_sp
-        for name in planned.trainable
+        for spec, stage_plan in zip(specs, plan.stages, strict=True)
+        if spec.regularize.l2_sp
+        for name in stage_plan.trainable
     }
     layout = plan.layout
     names &= {parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups}

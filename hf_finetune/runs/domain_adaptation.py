@@ -75,7 +75,7 @@ def prepare_pretraining(
 
     Args:
         prepared: Checked run.
-        classifier: Checkpoint with its new head; for images its weights are trained in place by ``pretrain``.
+        classifier: Checkpoint with its new head; for images ``continue_pretraining`` trains its weights in place.
         before: Manifest of the run if it is resumed, else None.
         state: Process state.
 

@@ -30,12 +30,12 @@ from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult
 
-__all__ = ["pretrain"]
+__all__ = ["continue_pretraining"]
 
 logger = logging.getLogger(__name__)
 
 
-def pretrain(
+def continue_pretraining(
     pretraining: Pretraining | None,
     prepared: PreparedRun,
     manifest: Manifest,

@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 def train_stages(
     prepared: PreparedRun,
     start: RunStart,
-    pretrained: Mapping[str, torch.Tensor],
+    checkpoint_weights: Mapping[str, torch.Tensor],
     caches: Sequence[CacheSettings | None],
     manifest: Manifest,
     folder: Path,
@@ -73,7 +73,7 @@ def train_stages(
     Args:
         prepared: Checked run.
         start: Pretrained model and the other inputs of the stages.
-        pretrained: Weights of the checkpoint to which L2-SP pulls.
+        checkpoint_weights: Weights of the checkpoint to which L2-SP pulls.
         caches: Cache settings of each stage; None where nothing is cached.
         manifest: Progress of the run.
         folder: Run directory.
@@ -92,7 +92,7 @@ def train_stages(
         if index > 0 or prepared.pretrains:
             model = load_stage_weights(prepared, folder, index)
         model = compress(model, spec)
-        context = _context(model, index, prepared, pretrained, folder)
+        context = _context(model, index, prepared, checkpoint_weights, folder)
         manifest = _train_stage(
             context,
             index,
@@ -111,7 +111,7 @@ def _context(
     model: PreTrainedModel,
     index: int,
     prepared: PreparedRun,
-    pretrained: Mapping[str, torch.Tensor],
+    checkpoint_weights: Mapping[str, torch.Tensor],
     folder: Path,
 ) -> StageContext:
     """Return stage, model and labels, from which the methods of the stage are built."""
@@ -125,7 +125,7 @@ def _context(
         task_labels(prepared),
         earlier=recipe.stages[:index],
         previous=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if index else folder,
-        pretrained=pretrained,
+        pretrained=checkpoint_weights,
         best_metric=best,
         greater_is_better=best is not None and _greater_is_better(best),
     )
