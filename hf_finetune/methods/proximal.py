@@ -168,7 +168,7 @@ def pretrained_weights(
         for name in stage_plan.trainable
     }
     layout = plan.layout
-    names &= {parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups}
+    names &= {parameter.name for parameter in layout.parameters if parameter.group < layout.head_group}
     return {name: value.detach().clone() for name, value in model.named_parameters() if name in names}
 
 

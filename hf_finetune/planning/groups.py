@@ -56,7 +56,7 @@ def plan_groups(
     Raises:
         ValueError: If ``layer_decay`` is invalid, or ``trainable`` contains names that the model does not have.
     """
-    rates = layer_rates(layout.backbone_groups, lr, layer_decay)
+    rates = layer_rates(layout.backbone_group_count, lr, layer_decay)
     if unknown := sorted(set(trainable) - set(layout.names())):
         raise ValueError(f"trainable must name parameters of the model. Got {', '.join(unknown)}.")
     if isinstance(schedule, SchedulesSpec) and schedule.head == schedule.backbone:
@@ -65,7 +65,7 @@ def plan_groups(
     members: dict[tuple[float, float, bool, bool], list[Parameter]] = {}
     for parameter in layout.parameters:
         if parameter.name in trained:
-            in_head = parameter.group == layout.backbone_groups
+            in_head = parameter.group == layout.head_group
             decay = weight_decay if parameter.decays and (in_head or not decay_head_only) else 0.0
             uses_backbone_schedule = isinstance(schedule, SchedulesSpec) and not in_head
             key = (rates[parameter.group], decay, uses_backbone_schedule, parameter.is_adapter)

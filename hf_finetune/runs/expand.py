@@ -57,7 +57,7 @@ def expand_recipe(
     if recipe.strategy is not None:
         place = "strategy.lr"
         fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
-        stages = write_stages(recipe.strategy, layout.backbone_groups)
+        stages = write_stages(recipe.strategy, layout.backbone_group_count)
         recipe = type(recipe)(**{**fields, "strategy": None, "stages": stages})
     with_depths, depth_sentences = fill_selectors(recipe.stages, layout, defaults)
     with_head_fits, fit_sentences = resolve_head_fits(with_depths, layout, target, examples, is_single_task)

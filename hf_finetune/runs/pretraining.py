@@ -122,9 +122,7 @@ def _save_backbone(pretraining: Pretraining, prepared: PreparedRun, stage_dir: P
         names = [name for name in model.classifier.state_dict() if name not in head]
     else:
         layout = prepared.plan.layout
-        names = [
-            parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups
-        ]
+        names = [parameter.name for parameter in layout.parameters if parameter.group < layout.head_group]
     weights = backbone_weights(model, names)
     with atomic_file(stage_dir / BACKBONE) as temporary:
         save_file({name: value.clone() for name, value in weights.items()}, temporary)

@@ -74,7 +74,7 @@ def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path
         assert sum(len(names) for names, _, _ in watch.groups) == len(settings)
         assert settings == {
             parameter.name: (
-                pytest.approx(0.01 * 0.5 ** (layout.backbone_groups - parameter.group)),
+                pytest.approx(0.01 * 0.5 ** (layout.head_group - parameter.group)),
                 0.05 if parameter.decays else 0.0,
             )
             for parameter in layout.parameters

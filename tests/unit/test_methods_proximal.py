@@ -140,7 +140,7 @@ def test_l2_sp_pulls_exactly_the_trained_weights_below_the_head_to_the_checkpoin
     """Even if it has an initial value for every parameter, including frozen ones."""
     model = tiny_model(name)
     layout = read_layout(model)
-    first = {each.name for each in layout.parameters if each.group == layout.backbone_groups}
+    first = {each.name for each in layout.parameters if each.group == layout.head_group}
     start = {key: value + 1.0 for key, value in state_of(model).items() if key not in first}
     (planned,), (watch,) = train_stages(
         model, tmp_path, ["last:1"], pretrained=start, regularize={"l2_sp": 1e6}, **SGD
@@ -179,7 +179,7 @@ def test_initial_weights_are_stored_for_the_stages_with_l2_sp_and_without_the_he
     ]
     plan = build_plan(layout, stages, 8)
     before, found = state_of(model), pretrained_weights(model, stages, plan)
-    head = {each.name for each in layout.parameters if each.group == layout.backbone_groups}
+    head = {each.name for each in layout.parameters if each.group == layout.head_group}
     assert set(found) == set(plan.stages[1].trainable) - head and found
     with torch.no_grad():
         for value in model.parameters():

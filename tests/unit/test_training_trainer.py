@@ -149,7 +149,7 @@ def test_the_optimizer_contains_exactly_the_planned_parameters(
     for parameter in layout.parameters:
         if parameter.name in held:
             group = held[parameter.name]
-            depth = layout.backbone_groups - parameter.group
+            depth = layout.head_group - parameter.group
             assert group["lr"] == pytest.approx(0.02 * layer_decay**depth, rel=1e-12)
             assert group["weight_decay"] == (0.05 if parameter.decays else 0.0)
     assert trainer.create_optimizer() is optimizer
