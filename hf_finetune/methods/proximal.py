@@ -149,13 +149,13 @@ class ProximalSteps(CallbackMethod):
 
 
 def pretrained_weights(
-    model: PreTrainedModel, specs: Sequence[StageSpec], plan: Plan
+    model: PreTrainedModel, stages: Sequence[StageSpec], plan: Plan
 ) -> dict[str, torch.Tensor]:
     """Return copies of the backbone weights that the stages with l2_sp train, as they are in the checkpoint.
 
     Args:
         model: Model with the weights of the checkpoint, before any stage.
-        specs: Stages of the recipe.
+        stages: Stages of the recipe.
         plan: Plan of the stages.
 
     Returns:
@@ -163,7 +163,7 @@ def pretrained_weights(
     """
     names = {
         name
-        for spec, stage_plan in zip(specs, plan.stages, strict=True)
+        for spec, stage_plan in zip(stages, plan.stages, strict=True)
         if spec.regularize.l2_sp
         for name in stage_plan.trainable
     }

@@ -175,7 +175,7 @@ def _record_changes(manifest: Manifest, changes: Changes, position: Position, re
     records = {record.name: record for record in manifest.stages[: position.stage]}
     if position.stage < len(manifest.stages) and not position.restarts:
         records |= {record.name: record for record in manifest.stages[position.stage : position.stage + 1]}
-    names = [stage.name for stage in recipe.stages]
+    names = [spec.name for spec in recipe.stages]
     stages = tuple(
         records[name] if name in records and index <= position.stage else StageRecord(name)
         for index, name in enumerate(names)

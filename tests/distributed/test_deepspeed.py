@@ -59,10 +59,10 @@ def test_deepspeed_it_is(divided):
 
 def test_exactly_the_planned_parameters_change(divided, alone, recipe):
     before = load_file(f"{recipe.model.path}/model.safetensors")
-    for stage, planned in zip(STAGES, plan_stages(recipe).plan.stages, strict=True):
+    for stage, plan in zip(STAGES, plan_stages(recipe).plan.stages, strict=True):
         after = stage_weights(divided.folder, stage)
         moved = {name for name in before if name in after and name in same(before, after)}
-        assert moved <= set(planned.trainable)
+        assert moved <= set(plan.trainable)
         before = after
 
 

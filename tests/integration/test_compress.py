@@ -117,15 +117,15 @@ def test_only_planned_parameters_change_in_the_recovery_stage(tmp_path, text_rec
     recipe = with_stages(text_recipe(), {}, {"compress": 0.5, "train": "last:1", "best": None})
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
-    planned = plan_stages(recipe).plan.stages[1]
-    assert changed(record.before[1], record.after[1]) == set(planned.trainable)
+    plan = plan_stages(recipe).plan.stages[1]
+    assert changed(record.before[1], record.after[1]) == set(plan.trainable)
     held = {name: (rate, decay) for names, rate, decay in record.groups[1] for name in names}
     assert held == {
-        name: (group.lr, group.weight_decay) for group in planned.groups for name in group.parameters
+        name: (group.lr, group.weight_decay) for group in plan.groups for name in group.parameters
     }
-    sizes = {parameter.name: parameter.size for parameter in planned.layout.parameters}
+    sizes = {parameter.name: parameter.size for parameter in plan.layout.parameters}
     assert sizes == {name: record.after[1][name].numel() for name in sizes}
-    assert planned.trainable_size == sum(sizes[name] for name in planned.trainable)
+    assert plan.trainable_size == sum(sizes[name] for name in plan.trainable)
 
 
 def test_the_plan_counts_the_remaining_parameters(tmp_path, narrow_run):

@@ -99,11 +99,11 @@ def test_domain_alignment_changes_the_planned_parameters_and_has_no_effect_on_a_
     assert first[0].read_bytes() == first[1].read_bytes()
     assert changed(weights_of(folder), weights_of(without))
     stages = plan_stages(adapted(kind, method)).plan.stages
-    for planned, before, after in zip(stages, record.before, record.after, strict=True):
+    for plan, before, after in zip(stages, record.before, record.after, strict=True):
         buffers = {name for name in before if "running_" in name or "num_batches" in name}
-        frozen = {name for name in buffers if name.rpartition(".")[0] in planned.frozen_batch_norms}
+        frozen = {name for name in buffers if name.rpartition(".")[0] in plan.frozen_batch_norms}
         moved = changed(before, after)
-        assert moved <= {*planned.trainable, *(buffers - frozen)} and moved & set(planned.trainable)
+        assert moved <= {*plan.trainable, *(buffers - frozen)} and moved & set(plan.trainable)
     losses = [entry["domain_loss"] for entry in log_of(folder, "02-all") if "loss" in entry]
     assert len(losses) == plan_stages(adapted(kind, method)).plan.stages[1].steps and min(losses) > 0.0
     assert not any("domain_loss" in entry for entry in log_of(folder, "01-head"))

@@ -167,14 +167,14 @@ def test_a_stage_may_choose_by_the_metric_of_one_task(tmp_path, texts):
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_each_stage_changes_exactly_the_planned_parameters(kind, image_run, text_run, images, texts):
     _, record = image_run if kind == "image" else text_run
-    planned = plan_stages(images() if kind == "image" else texts()).plan
-    buffers = {name for name in record.before[0] if name not in planned.layout.names()}
-    for index, stage in enumerate(planned.stages):
+    plan = plan_stages(images() if kind == "image" else texts()).plan
+    buffers = {name for name in record.before[0] if name not in plan.layout.names()}
+    for index, stage in enumerate(plan.stages):
         moved = changed(record.before[index], record.after[index])
         assert moved - buffers <= set(stage.trainable)
         # attention does not depend on a key's bias: its gradient is only rounding
         assert {name for name in set(stage.trainable) - moved if "key.bias" not in name} == set()
-    heads = {name for name in planned.stages[0].trainable if ".task_" in name or ".log_variance_" in name}
+    heads = {name for name in plan.stages[0].trainable if ".task_" in name or ".log_variance_" in name}
     assert len(heads) == (4 if kind == "image" else 6)
     assert changed(record.before[0], record.after[0]) == heads
 

@@ -33,9 +33,9 @@ def test_each_stage_changes_exactly_the_planned_parameters(tmp_path, request, ki
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
     stages = plan_stages(recipe).plan.stages
-    for index, (planned, spec) in enumerate(zip(stages, recipe.stages, strict=True)):
+    for index, (plan, spec) in enumerate(zip(stages, recipe.stages, strict=True)):
         moved = changed(record.before[index], record.after[index])
-        trainable = set(planned.trainable)
+        trainable = set(plan.trainable)
         statistics = {
             name for name in moved - trainable if name.rpartition(".")[2].startswith(("running", "num_b"))
         }
@@ -45,9 +45,9 @@ def test_each_stage_changes_exactly_the_planned_parameters(tmp_path, request, ki
         moving = {name.rpartition(".")[0] for name in trainable}
         assert {name.rpartition(".")[0] for name in statistics} <= moving
         assert record.groups[index] == [
-            (list(group.parameters), pytest.approx(group.lr), group.weight_decay) for group in planned.groups
+            (list(group.parameters), pytest.approx(group.lr), group.weight_decay) for group in plan.groups
         ]
-        assert spec.name == planned.name
+        assert spec.name == plan.name
     assert changed(record.after[0], record.before[1]) == set()
 
 
@@ -137,7 +137,7 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
         *("target", "baselines", "baseline_fit", "baseline_differences"),
     }
     assert content["task"] == recipe.task
-    for entry, planned in zip(content["stages"], plan_stages(recipe).plan.stages, strict=True):
+    for entry, plan in zip(content["stages"], plan_stages(recipe).plan.stages, strict=True):
         assert (entry["best_step"] == 0) == ("trained" in entry)
         assert set(entry) - {"trained"} == {
             "name",
@@ -152,10 +152,10 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
             *("validation", "start"),
         }
         assert (entry["name"], entry["epochs"], entry["steps"], entry["trainable_parameters"]) == (
-            planned.name,
+            plan.name,
             2.0,
-            planned.steps,
-            planned.trainable_size,
+            plan.steps,
+            plan.trainable_size,
         )
     predictions = read_predictions(result.folder / "predictions.parquet")
     right = np.mean(predictions.scores.argmax(axis=1) == predictions.labels)

@@ -172,8 +172,8 @@ def test_the_plan_describes_the_run_and_writes_nothing(tmp_path, image_run, monk
     recipe, result = image_run
     report = plan_stages(recipe)
     assert report.examples == 24
-    for planned, entry in zip(report.plan.stages, result.metrics["stages"], strict=True):
-        assert (planned.steps, planned.trainable_size) == (entry["steps"], entry["trainable_parameters"])
+    for plan, entry in zip(report.plan.stages, result.metrics["stages"], strict=True):
+        assert (plan.steps, plan.trainable_size) == (entry["steps"], entry["trainable_parameters"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -257,8 +257,8 @@ def test_the_plan_refuses_whatever_the_run_refuses(
         content = text_recipe().model_dump(mode="json")
         content["data"]["path"] = str(tmp_path / "none.csv")
         recipe = parse_recipe(content)
-    planned = refusal(lambda: full_plan(recipe))
-    assert planned == refusal(lambda: run(recipe, tmp_path / "run"))
+    message = refusal(lambda: full_plan(recipe))
+    assert message == refusal(lambda: run(recipe, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
