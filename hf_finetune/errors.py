@@ -12,6 +12,7 @@ __all__ = [
     "DataNotFoundError",
     "HubUnreachableError",
     "InputError",
+    "MissingSplitError",
     "Problem",
     "collect_problems",
     "counted",
@@ -94,6 +95,10 @@ class DataNotFoundError(InputError):
 
 class HubUnreachableError(DataNotFoundError):
     """Raised if data does not exist locally and the Hub, where it might be, does not respond."""
+
+
+class MissingSplitError(InputError):
+    """Raised if the data, or the run, has no split of the requested name."""
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:

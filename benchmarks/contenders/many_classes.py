@@ -21,12 +21,12 @@ from transformers import (
 
 from benchmarks.watch import peak_bytes
 from hf_finetune.evaluation.calibration import calibration_error, reliability
+from hf_finetune.evaluation.classifier import Classifier, load_classifier, logit_batches
 from hf_finetune.evaluation.evaluate import evaluate_model, model_examples
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.predictor import Classifier, load_classifier, logit_batches
 from hf_finetune.performance.allocator import keep_freed_memory
 
 __all__ = ["measure"]

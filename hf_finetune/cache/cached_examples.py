@@ -69,7 +69,7 @@ class CachedCollate:
         inputs = [{key: value for key, value in fields.items() if key != PREFIX} for fields in examples]
         batch: dict[str, Any] = dict(self.collate(inputs))
         batch[PREFIX] = tuple(
-            _stack([row[column] for row in rows], shape.varies, batch)
+            _stack([row[column] for row in rows], shape.has_tokens, batch)
             for column, shape in enumerate(self.cut.shapes)
         )
         return batch

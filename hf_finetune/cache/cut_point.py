@@ -39,7 +39,7 @@ from hf_finetune.cache.call_recording import (
 from hf_finetune.models.head_spec import requiring_gradients
 from hf_finetune.tasks import token_count
 
-__all__ = ["CacheUnavailableError", "CutPoint", "OutputShape", "SkippedModule", "find_cut"]
+__all__ = ["BatchShape", "CacheUnavailableError", "CutPoint", "SkippedModule", "find_cut"]
 
 Batch = Mapping[str, torch.Tensor]
 COMPARABLE_TYPES = (bool, int, float, str, TensorShape, Sequence, Mapping, type(None))
@@ -51,7 +51,7 @@ class CacheUnavailableError(ValueError):
 
 
 @dataclass(frozen=True)
-class OutputShape:
+class BatchShape:
     """Shape of a tensor for any batch.
 
     Attributes:
@@ -63,7 +63,7 @@ class OutputShape:
     dtype: torch.dtype
 
     @property
-    def varies(self) -> bool:
+    def has_tokens(self) -> bool:
         """Whether a value has one row per token."""
         return "tokens" in self.sizes
 
@@ -79,7 +79,7 @@ class SkippedModule:
 
     Attributes:
         name: Name in the model.
-        outputs: Output of each call, with an ``OutputShape`` in place of each tensor.
+        outputs: Output of each call, with an ``BatchShape`` in place of each tensor.
     """
 
     name: str
@@ -91,7 +91,7 @@ class CutPoint:
     """Module at which a forward pass can start after the frozen prefix.
 
     Attributes:
-        boundary: Name of the first module that is computed.
+        boundary: Name of the first module after the prefix, which is computed in each forward pass.
         keys: Positions or names of the arguments of ``boundary`` that the prefix computes.
         shapes: Shapes of these arguments.
         skipped: Modules of the prefix.
@@ -99,7 +99,7 @@ class CutPoint:
 
     boundary: str
     keys: tuple[Key, ...]
-    shapes: tuple[OutputShape, ...]
+    shapes: tuple[BatchShape, ...]
     skipped: tuple[SkippedModule, ...]
 
 
@@ -112,7 +112,8 @@ def batch_sizes(batch: Batch) -> dict[str, int]:
 def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> CutPoint:
     """Return the cut point before the first trained module.
 
-    If several are possible, return the one with the smallest input.
+    It is at the innermost outer candidate that has a valid cut point (see ``_candidate_boundaries``), or at an inner
+    candidate whose input is smaller, because the layers in between pool tokens.
 
     Args:
         model: Model to run; its state is restored.
@@ -122,10 +123,10 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
     Raises:
         CacheUnavailableError: If there is no cut point, or skipping the prefix saves nothing.
     """
-    # Probes are shortened texts; BART, for example, fails without its end token.
     try:
         calls = tuple(record_calls(model, probe) for probe in probes)
     except (RuntimeError, ValueError, IndexError) as error:
+        # probes are shortened texts: BART, for example, fails without its end token
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise CacheUnavailableError(
             f"a test forward pass of the model failed ({first_line.rstrip('.')})"
@@ -356,7 +357,7 @@ def _generalize(first: Any, second: Any, sizes: Sequence[Mapping[str, int]]) -> 
         and len(first.sizes) == len(second.sizes)
     ):
         pairs = zip(first.sizes, second.sizes, strict=True)
-        return OutputShape(tuple(_size(pair, sizes) for pair in pairs), first.dtype)
+        return BatchShape(tuple(_size(pair, sizes) for pair in pairs), first.dtype)
     if isinstance(first, tuple | list) and isinstance(second, tuple | list) and len(first) == len(second):
         return type(first)([_generalize(*pair, sizes) for pair in zip(first, second, strict=True)])
     if isinstance(first, Mapping) and isinstance(second, Mapping) and first.keys() == second.keys():

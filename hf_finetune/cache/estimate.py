@@ -61,7 +61,7 @@ def estimate_cache_size(
     example_bytes = token_bytes = 0
     for shape in cut.shapes:
         size = shape.dtype.itemsize * prod(number for number in shape.sizes if isinstance(number, int))
-        if shape.varies:
+        if shape.has_tokens:
             token_bytes += size
         else:
             example_bytes += size

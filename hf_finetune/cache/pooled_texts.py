@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hf_finetune.cache.call_recording import eval_mode
-from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, OutputShape
+from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint
 from hf_finetune.cache.prefix_cache import (
     CacheSettings,
     SharedRows,
@@ -96,7 +96,7 @@ class PooledRunner(PrefixRunner):
     """
 
     def __init__(self, model: PreTrainedModel, poolings: tuple[str, ...]):
-        shape = OutputShape(("examples", "features"), torch.float32)
+        shape = BatchShape(("examples", "features"), torch.float32)
         super().__init__(
             model, CutPoint(f"texts pooled by {', '.join(poolings)}", (), (shape,) * len(poolings), ())
         )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +309,7 @@ def _find_verified_cut(
     for probe in probes:
         verify(model, cut, probe)
     for shape in cut.shapes:
-        if shape.varies and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
+        if shape.has_tokens and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
             raise CacheUnavailableError(f"the input of {cut.boundary} does not have one row per token")
     name = spatial_input(probes[0])
     return PrefixRunner(model, cut, None if name is None else (name, tuple(probes[0][name].shape[1:])))
@@ -352,7 +352,7 @@ def cache_key(
         "config": _backbone_config(model),
         "source": source,
         "precision": str(autocast),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: library_version(name) for name in LIBRARIES},
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     trained = set(trainable)

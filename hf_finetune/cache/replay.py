@@ -9,7 +9,7 @@ from accelerate.utils import recursively_apply
 from torch import nn
 
 from hf_finetune.cache.call_recording import arguments, compute_logits, eval_mode
-from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, OutputShape
+from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint
 
 __all__ = ["PREFIX", "PrefixRunner", "verify"]
 
@@ -126,9 +126,9 @@ class _Stub:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.outputs[self.calls]
         self.calls += 1
-        return recursively_apply(self._empty, output, test_type=lambda value: isinstance(value, OutputShape))
+        return recursively_apply(self._empty, output, test_type=lambda value: isinstance(value, BatchShape))
 
-    def _empty(self, shape: OutputShape) -> torch.Tensor:
+    def _empty(self, shape: BatchShape) -> torch.Tensor:
         device = next(iter(self.batch.values())).device
         return torch.zeros((), dtype=shape.dtype, device=device).expand(shape.at(self.batch))
 

@@ -259,7 +259,7 @@ class PrefixWriter:
 
     def _write(self, folder: Path, batches: Iterator[list[Row]], about: str, count: int) -> None:
         first = next(batches)
-        by_token = [*(shape.varies for shape in self.runner.cut.shapes), False]
+        by_token = [*(shape.has_tokens for shape in self.runner.cut.shapes), False]
         formats = [
             RowFormat(tuple(tensor.shape[varying:]), str(tensor.dtype).removeprefix("torch."), varying)
             for tensor, varying in zip(first[0], by_token, strict=True)
@@ -282,7 +282,7 @@ class PrefixWriter:
             mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
             columns = [
                 [row[known] for row, known in zip(value.cpu(), mask, strict=True)]
-                if shape.varies and mask is not None
+                if shape.has_tokens and mask is not None
                 else value.cpu()
                 for value, shape in zip(values, self.runner.cut.shapes, strict=True)
             ]

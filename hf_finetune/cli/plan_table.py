@@ -35,9 +35,7 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
         frozen: Sentence on the prefix cache of each stage, from ``describe_prefix_caches``.
     """
     layout = report.plan.layout
-    groups = (
-        f"{layout.backbone_groups} layer groups (numbered from the input) and the head, from {layout.source}"
-    )
+    groups = f"{layout.backbone_group_count} layer groups (numbered from the input) and the head, from {layout.source}"
     console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
     numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
     console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
@@ -45,12 +43,12 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
         for name, task in report.prepared.tasks.items():
             _print_data(console, task.data, name)
     if recipe.strategy is not None:
-        fields = [_non_default_fields(stage) for stage in report.recipe.stages]
+        fields = [_non_default_fields(spec) for spec in report.recipe.stages]
         console.print(f"The strategy {recipe.strategy.name} expands to these stages:\n", markup=False)
         console.print(write_yaml({"stages": fields}), markup=False)
     stages = zip(report.recipe.stages, report.plan.stages, frozen, strict=True)
-    for index, (stage, planned, sentence) in enumerate(stages):
-        _print_stage(console, index, stage, planned, layout)
+    for index, (spec, plan, sentence) in enumerate(stages):
+        _print_stage(console, index, spec, plan, layout)
         if sentence:
             console.print(sentence, markup=False)
         if report.seconds:
@@ -65,47 +63,47 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
 
 
 def _print_stage(
-    console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
+    console: Console, index: int, spec: "StageSpec", plan: "StagePlan", layout: "Layout"
 ) -> None:
-    if solver_of(stage):
-        _print_closed_form_stage(console, index, stage, planned)
+    if solver_of(spec):
+        _print_closed_form_stage(console, index, spec, plan)
         return
-    steps = "steps unknown" if planned.steps is None else counted(planned.steps, "step")
-    epochs = "epochs unknown" if planned.epochs is None else counted(planned.epochs, "epoch")
-    title = f"Stage {index + 1}, {planned.name}: train {planned.train}"
+    steps = "steps unknown" if plan.steps is None else counted(plan.steps, "step")
+    epochs = "epochs unknown" if plan.epochs is None else counted(plan.epochs, "epoch")
+    title = f"Stage {index + 1}, {plan.name}: train {plan.train}"
     table = Table(title=title, title_justify="left", box=None)
     for heading in ("layers", "parameters", "lr", "weight decay / of norms and biases"):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
-    for row in _group_rows(planned):
+    for row in _group_rows(plan):
         table.add_row(*row)
     console.print()
     console.print(table)
-    if stage.compress is not None:
-        console.print(_compression(stage.compress), markup=False)
-    for line in _rates(planned):
+    if spec.compress is not None:
+        console.print(_compression(spec.compress), markup=False)
+    for line in _rates(plan):
         console.print(line, markup=False)
-    warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
-    restored = f"; restores the optimizer state of {len(planned.carried)} tensors"
-    balance = _balance(stage)
+    warmup = "unknown" if plan.warmup_steps is None else f"{plan.warmup_steps:,}"
+    restored = f"; restores the optimizer state of {len(plan.carried)} tensors"
+    balance = _balance(spec)
     regular = (
-        f"; regularize: {stage.regularize.active_fields_text}" if stage.regularize.active_fields_text else ""
+        f"; regularize: {spec.regularize.active_fields_text}" if spec.regularize.active_fields_text else ""
     )
     batch_norms = ""
     if layout.batch_norms:
-        count = f"{len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}"
+        count = f"{len(plan.frozen_batch_norms)} of {len(layout.batch_norms)}"
         batch_norms = f"; {count} BatchNorm layers frozen"
     console.print(
-        f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
-        f"{warmup} warmup steps; {stage.optimizer.name}{restored if planned.carried else ''}"
+        f"trains {plan.trainable_size:,} of {plan.layout.size:,} parameters; {epochs}, {steps}, "
+        f"{warmup} warmup steps; {spec.optimizer.name}{restored if plan.carried else ''}"
         f"{balance}{regular}{batch_norms}",
         markup=False,
     )
 
 
-def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
+def _group_rows(plan: "StagePlan") -> list[tuple[str, str, str, str]]:
     """Return layers, parameters, learning rate and weight decay of each group; of many, the first and the last ones."""
     merged: dict[tuple[str, float], list[Any]] = {}
-    for group in planned.groups:
+    for group in plan.groups:
         merged.setdefault((group.layers, group.lr), []).append(group)
     rows = []
     for (layers, rate), groups in merged.items():
@@ -131,21 +129,21 @@ def _print_data(console: Console, data: "LabeledData", task: str) -> None:
     console.print(f"Data{name}: {join_words(sizes)} examples{classes}", markup=False)
 
 
-def _print_closed_form_stage(console: Console, index: int, stage: "StageSpec", planned: "StagePlan") -> None:
-    console.print(f"\nStage {index + 1}, {planned.name}: fit {planned.train}", markup=False)
-    if stage.compress is not None:
-        console.print(_compression(stage.compress), markup=False)
-    how = stage.fit.replace("_", " ")
+def _print_closed_form_stage(console: Console, index: int, spec: "StageSpec", plan: "StagePlan") -> None:
+    console.print(f"\nStage {index + 1}, {plan.name}: fit {plan.train}", markup=False)
+    if spec.compress is not None:
+        console.print(_compression(spec.compress), markup=False)
+    how = spec.fit.replace("_", " ")
     console.print(
-        f"fits {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on frozen features, without "
+        f"fits {plan.trainable_size:,} of {plan.layout.size:,} parameters by {how} on frozen features, without "
         "optimizer steps; its regularization strength is chosen by cross-validation on the training split"
-        f"{_balance(stage)}",
+        f"{_balance(spec)}",
         markup=False,
     )
 
 
-def _balance(stage: "StageSpec") -> str:
-    return f"; balance: {stage.balance.method}" if stage.balance.method != "none" else ""
+def _balance(spec: "StageSpec") -> str:
+    return f"; balance: {spec.balance.method}" if spec.balance.method != "none" else ""
 
 
 def _compression(spec: "CompressSpec") -> str:
@@ -154,11 +152,11 @@ def _compression(spec: "CompressSpec") -> str:
     return f"first sets {spec.prune:.3g} of the backbone's linear and convolution weights to 0 and keeps them at 0"
 
 
-def _non_default_fields(stage: "StageSpec") -> dict[str, Any]:
+def _non_default_fields(spec: "StageSpec") -> dict[str, Any]:
     """Return the fields of a stage that differ from their defaults, with the shorthands of recipe files."""
-    fields = stage.model_dump(mode="json", exclude_defaults=True)
-    if isinstance(stage.schedule, SchedulesSpec):
-        by_part = {"head": stage.schedule.head, "backbone": stage.schedule.backbone}
+    fields = spec.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(spec.schedule, SchedulesSpec):
+        by_part = {"head": spec.schedule.head, "backbone": spec.schedule.backbone}
         fields["schedule"] = {
             part: {"name": schedule.name, **parameters}
             if (parameters := _schedule_parameters(schedule))
@@ -173,16 +171,16 @@ def _schedule_parameters(schedule: ScheduleSpec) -> dict[str, Any]:
     return schedule.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
 
 
-def _rates(planned: "StagePlan") -> list[str]:
+def _rates(plan: "StagePlan") -> list[str]:
     """Return a line per schedule: its layer groups, and a drawing of the rate over the steps if these are known."""
     layers: dict[ScheduleSpec, list[str]] = {}
-    for group in planned.groups:
+    for group in plan.groups:
         layers.setdefault(group.schedule, []).append(group.layers)
     lines = []
     for schedule, names in layers.items():
-        line = f"learning rate of {_layer_range(names, planned.layout)}: {_schedule(schedule)}"
-        if planned.steps and planned.warmup_steps is not None:
-            line += f", over the steps: {draw_schedule(schedule, planned.steps, planned.warmup_steps)}"
+        line = f"learning rate of {_layer_range(names, plan.layout)}: {_schedule(schedule)}"
+        if plan.steps and plan.warmup_steps is not None:
+            line += f", over the steps: {draw_schedule(schedule, plan.steps, plan.warmup_steps)}"
         lines.append(line)
     return lines
 

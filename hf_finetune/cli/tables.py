@@ -178,7 +178,7 @@ def print_export(console: Console, result: "ExportResult") -> None:
     table = Table(box=None)
     for heading in ("", "before", "after"):
         table.add_column(heading, justify="right" if heading else "left")
-    for name in result.primary_metrics:
+    for name in result.metric_names:
         values = (report["metrics"][version][name] for version in ("before", "after"))
         table.add_row(name, *("undefined" if value is None else f"{value:.4f}" for value in values))
     table.add_row("bytes", *(f"{report['bytes'][version]:,}" for version in ("before", "after")))

@@ -16,7 +16,7 @@ from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.table_options import table_options
 from hf_finetune.data.tables import Table, choose_common_columns, is_unlabeled, read_table
 from hf_finetune.data.targets import encode_known, find_unknown_classes
-from hf_finetune.errors import InputError, Problem, join_quoted
+from hf_finetune.errors import InputError, MissingSplitError, Problem, join_quoted
 from hf_finetune.recipe.data import DataSpec
 from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.targets.labels import TargetName
@@ -56,6 +56,7 @@ def load_for_evaluation(
         Dataset with the columns of ``LabeledData``, and labels encoded as in training.
 
     Raises:
+        MissingSplitError: If the data has no such split.
         InputError: If the data cannot be used, or if it has labels that the model does not know.
     """
     spec = spec or DataSpec.model_construct(path=path)
@@ -105,7 +106,7 @@ def _load_splits(
     )
     if split is not None and split not in source.splits:
         repair = f"Known: {join_quoted(source.splits)}."
-        raise InputError(Problem("The split", "must exist in the data", repr(split), repair))
+        raise MissingSplitError(Problem("The split", "must exist in the data", repr(split), repair))
     return source
 
 

@@ -224,10 +224,10 @@ def _unlisted_in_saved(root: Path) -> list[str]:
     """Return a note on Arrow files and datasets in a ``save_to_disk`` folder that its JSON files do not list."""
     splits = root / "dataset_dict.json"
     names = json.loads(splits.read_text(encoding="utf-8"))["splits"] if splits.is_file() else [""]
-    join_words = {splits.parent / name / "state.json" for name in names}
+    state_files = {splits.parent / name / "state.json" for name in names}
     on_disk = {*root.glob("*/state.json"), *root.glob("state.json")}
-    unlisted = [path.parent for path in on_disk - join_words]
-    for state in join_words:
+    unlisted = [path.parent for path in on_disk - state_files]
+    for state in state_files:
         files = {entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]}
         arrow_files = [path for path in state.parent.glob("*.arrow") if path.name not in files]
         # Dataset.map writes files with these names

@@ -7,7 +7,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
 from hf_finetune.tasks import TASKS
 
-__all__ = ["load_data", "load_target"]
+__all__ = ["load_data", "load_domain_inputs"]
 
 
 def load_data(recipe: Recipe) -> LabeledData:
@@ -26,7 +26,7 @@ def load_data(recipe: Recipe) -> LabeledData:
     return prepare_data(recipe.data, modality, slices=recipe.evaluation.slices, seed=recipe.seed)
 
 
-def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledData | None:
+def load_domain_inputs(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledData | None:
     """Load the unlabeled inputs of a recipe's target domain; return None without domain adaptation.
 
     Args:
@@ -43,7 +43,7 @@ def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledDat
     if spec is None:
         return None
     modality = TASKS[recipe.task_type].modality
-    target = load_unlabeled(
+    domain_inputs = load_unlabeled(
         spec.target,
         modality=modality,
         columns=recipe.data.columns.model_dump(),
@@ -54,9 +54,9 @@ def load_target(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledDat
         options=table_options(recipe.data),
     )
     if data is not None:
-        target_columns = modality.columns_in(target.dataset.column_names)
+        target_columns = modality.columns_in(domain_inputs.dataset.column_names)
         train_columns = modality.columns_in(data.train.column_names)
         if target_columns != train_columns:
             rule = f"must have the input columns of the training data: {' and '.join(train_columns)}"
             raise InputError(Problem("domain_adaptation.target", rule, " and ".join(target_columns)))
-    return target
+    return domain_inputs

@@ -12,9 +12,9 @@ from datasets import Dataset
 
 from hf_finetune.data.slices import group_of
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.classifier import Classifier, logit_batches
 from hf_finetune.evaluation.intervals import Interval
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, labels_of, probabilities
-from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import CostTable
@@ -174,7 +174,7 @@ def _predict(
 
 
 def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:
-    """Yield examples in the form that ``compute_logits`` takes.
+    """Yield examples in the form that ``iter_logits`` takes.
 
     Args:
         dataset: Data with the columns of a modality.

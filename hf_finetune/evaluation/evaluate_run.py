@@ -13,6 +13,7 @@ from hf_finetune.data.content_hashes import HASHES, count_known, read_hashes, sh
 from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.data.tables import content_keys
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.classifier import Classifier
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.finished import (
     find_run,
@@ -22,7 +23,6 @@ from hf_finetune.evaluation.finished import (
 )
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
-from hf_finetune.evaluation.predictor import Classifier
 from hf_finetune.evaluation.run_data import RunSplit, load_run_split
 from hf_finetune.evaluation.slices import evaluate_slices, sliced
 from hf_finetune.models.library_logging import quiet_libraries
@@ -140,7 +140,8 @@ def load_labeled(
         Dataset in the form that ``evaluate_model`` takes.
 
     Raises:
-        InputError: If there is no such data or split, or the data has labels that the model does not know.
+        MissingSplitError: If the data, or the run, has no such split.
+        InputError: If the data cannot be used, or it has labels that the model does not know.
     """
     return _load(model_or_run, classifier, data=data, split=split, columns=columns).dataset
 

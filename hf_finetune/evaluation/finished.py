@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_options
-from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.classifier import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.models.remote_code import check_declared, list_remote_code
 from hf_finetune.recipe import Recipe, load_recipe
 

@@ -141,7 +141,7 @@ def _read_rows(
         modality: Kind of input of the model.
         used: Columns by role.
         id_column: Column of the ids; None if there is none.
-        kept: Columns that the examples contain; None for none.
+        columns: Columns that the examples contain; None for none.
     """
     row = -1
     finder = FileFinder(file.parent, modality)

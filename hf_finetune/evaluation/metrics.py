@@ -272,21 +272,21 @@ def metric_problem(
     """
     if find_metric(name, settings):
         return _definition_problem(name, target, place, settings)
-    suggestion = suggest_metric(name, target, settings)
+    hint = suggest_metric(name, target, settings)
     score, label = split_class_metric(name)
     if label is not None:
-        return Problem(place, f"must be '{score}:' followed by a class of the data", repr(name), suggestion)
+        return Problem(place, f"must be '{score}:' followed by a class of the data", repr(name), hint)
     known = _plain(name) in ALIASES or find_metric(_plain(name), settings) is not None
     if name in COST_METRICS or (known and name not in _AMBIGUOUS_NAMES):
-        return Problem(place, f"must be a metric for the label type {target}", repr(name), suggestion)
+        return Problem(place, f"must be a metric for the label type {target}", repr(name), hint)
     if not trust_remote_code:
         rule = f"must be a metric of this package for the label type {target} unless {FLAG} is given"
-        return Problem(place, rule, repr(name), _remote_code_hint(name, suggestion))
+        return Problem(place, rule, repr(name), _remote_code_hint(name, hint))
     try:
         _LOADED_METRICS[name] = _load(name)
     except OSError:  # there is no such metric, or the Hub cannot be reached
         rule = f"must be a metric for the label type {target}, or one that evaluate.load finds locally or on the Hub"
-        return Problem(place, rule, repr(name), suggestion)
+        return Problem(place, rule, repr(name), hint)
     except Exception as error:  # The script may raise anything while it is imported.
         return Problem(place, "cannot be loaded by evaluate.load", repr(name), f"{cause_of(error)}.")
     try:
@@ -356,14 +356,14 @@ def _load(name: str) -> "EvaluationModule":
     return evaluate.load(name, keep_in_memory=True)
 
 
-def _remote_code_hint(name: str, suggestion: str) -> str:
+def _remote_code_hint(name: str, hint: str) -> str:
     """Return a sentence on the script that ``evaluate.load`` would run for a name: a local one, else one of the Hub."""
     path = Path(name)
     for script in (path, path / f"{path.name}.py"):
         if script.suffix == ".py" and script.is_file():
             return f"With the option, evaluate.load runs the script {str(script.absolute())!r}."
     elsewhere = f"the script {name!r} of the Hub, or its cached copy"
-    return f"{suggestion} With the option, evaluate.load runs {elsewhere}."
+    return f"{hint} With the option, evaluate.load runs {elsewhere}."
 
 
 def _compute_loaded(name: str, examples: ScoredExamples) -> float:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.evaluation.classifier import Classifier, logit_batches
 from hf_finetune.evaluation.example_reading import PredictionExample, PredictionInputs
 from hf_finetune.evaluation.finished import load_finished, run_options, training_columns
 from hf_finetune.evaluation.prediction_inputs import open_inputs
-from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.decisions import decide, probabilities
 from hf_finetune.targets.top_scores import MANY_CLASSES, top_indices

@@ -143,7 +143,9 @@ def _safe_check(check: Callable[[], bool]) -> bool:
 def _open_folder(folder: Path, modality: Modality) -> PredictionInputs:
     suffixes = modality.suffixes if modality.opens_files else {TEXT_SUFFIX}
     files = sorted(
-        files_below(folder, lambda file: file.suffix.lower() in suffixes or modality.is_unreadable(file.name))
+        files_below(
+            folder, lambda file: file.suffix.lower() in suffixes or modality.has_unsupported_format(file.name)
+        )
     )
     if not files:
         kind = modality.plural if modality.opens_files else f"{TEXT_SUFFIX} files"

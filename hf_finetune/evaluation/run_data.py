@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from hf_finetune.data.content_hashes import HASHES, read_hashes, short_hash
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.data.tables import content_keys
-from hf_finetune.errors import InputError, Problem, join_quoted
-from hf_finetune.evaluation.predictor import Classifier
+from hf_finetune.errors import InputError, MissingSplitError, Problem, join_quoted
+from hf_finetune.evaluation.classifier import Classifier
 from hf_finetune.recipe import Recipe
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
@@ -55,15 +55,18 @@ def load_run_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
         The examples, with a note if the data has changed.
 
     Raises:
-        InputError: If the data cannot be used, if the run has no such split, or if none of its examples are found.
+        MissingSplitError: If the run has no such split.
+        InputError: If the data cannot be used, or if none of the examples of the split are found.
     """
     known = read_hashes(run / HASHES)
     try:
         prepared = load_data(recipe)
     except InputError as error:
         # Added or removed examples may prevent splitting again: a single example of a new class is enough.
-        if known is None or split not in known:
+        if known is None:
             raise
+        if split not in known:
+            raise _missing_split(split, known) from None
         try:
             full_data = load_data(_without_split(recipe))
         except InputError:
@@ -72,9 +75,7 @@ def load_run_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
     dataset = _splits(prepared).get(split)
     if dataset is None or (known is not None and split not in known):
         names = [name for name in _splits(prepared) if known is None or name in known]
-        raise InputError(
-            Problem("--split", "must be a split of the run", repr(split), f"Known: {join_quoted(names)}.")
-        )
+        raise _missing_split(split, names)
     if known is None:
         return _split_without_hashes(run, recipe, prepared, split)
     if _same_inputs(prepared.hashes[split], known[split]):
@@ -110,6 +111,11 @@ def match_rows(
         else:
             new_count += 1
     return rows, new_count
+
+
+def _missing_split(split: str, names: Iterable[str]) -> MissingSplitError:
+    repair = f"Known: {join_quoted(names)}."
+    return MissingSplitError(Problem("--split", "must be a split of the run", repr(split), repair))
 
 
 def _same_inputs(hashes: np.ndarray, known: np.ndarray) -> bool:

@@ -89,7 +89,7 @@ def resolution_notes(
         task: Name of the task that the data belongs to, if there are several; stages that select by a metric of
             another task are ignored.
     """
-    chosen = [stage.best.metric or primary_metric for stage in stages if stage.best and not solver_of(stage)]
+    chosen = [spec.best.metric or primary_metric for spec in stages if spec.best and not solver_of(spec)]
     if task:
         chosen = [name.removeprefix(f"{task}/") for name in chosen]
         chosen = [name for name in chosen if "/" not in name]

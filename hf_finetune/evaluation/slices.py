@@ -119,24 +119,24 @@ def evaluate_slices(
     result: EvaluationResult,
     slices: Mapping[str, Sequence[str]],
     training: Mapping[str, Mapping[str, Any]],
-    primary_metrics: Sequence[str],
+    metric_names: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
     """Compute the primary metric and the accuracy (or exact match) of each slice, and find the worst slice.
 
     Args:
-        found: Evaluation result with the scores and labels of the examples.
+        result: Evaluation result with the scores and labels of the examples.
         slices: Slice of each example, by column.
         training: Slices of the training split, as ``training_slices`` returns them. For a column that is missing in it,
             it is not known whether the model was trained on its slices.
-        primary_metrics: Names of the metrics of the recipe, the primary one first.
+        metric_names: Names of the metrics of the recipe, the primary one first.
         seed: Seed of the bootstrap intervals.
 
     Returns:
         A dictionary for each column: ``metric``, ``worst`` (None if fewer than two slices have enough examples),
         ``ends``, ``training`` and ``slices``, ordered from the worst to the best, those with too few examples last.
     """
-    primary_metric = next((name for name in primary_metrics if name != "loss"), None)
+    primary_metric = next((name for name in metric_names if name != "loss"), None)
     names = list(
         dict.fromkeys(name for name in (primary_metric, TARGETS[result.target].accuracy_metric) if name)
     )

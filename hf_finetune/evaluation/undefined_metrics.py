@@ -20,7 +20,7 @@ def undefined_notes(result: EvaluationResult) -> tuple[str, ...]:
     """Return a sentence for each reason why metrics are undefined, and one if mean average precision is always 1.
 
     Args:
-        found: Metrics, with the labels and scores they were computed from.
+        result: Metrics, with the labels and scores they were computed from.
     """
     reasons: dict[str, list[str]] = {}
     for name, value in result.metrics.items():

@@ -99,7 +99,10 @@ class Choice(Part):
     @model_validator(mode="before")
     @classmethod
     def _drop_default_fields_of_other_options(cls, value: Any) -> Any:
-        """Drop fields of other options with default values; add the discriminator unless it is required."""
+        """Drop fields of other options with default values; add the discriminator unless it is required.
+
+        Recipes of older runs list the fields of all options with their defaults, and stay valid.
+        """
         if not isinstance(value, Mapping):
             return value
         defaults = {

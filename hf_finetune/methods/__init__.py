@@ -31,7 +31,7 @@ METHODS: tuple[type[Method], ...] = (
     RDrop,
     PruningMasks,
 )
-"""All methods, in the order of their hooks."""
+"""All methods, in the order in which their hooks are called."""
 
 
 def build_methods(context: StageContext, loaded: Sequence[Method] = ()) -> list[Method]:

@@ -1,9 +1,11 @@
 """Interface of the methods, the optional additions to the training of a stage.
 
-The stage and its Trainer call the hooks of all its methods in order, and refer to none of the methods by name.
+The stage and its Trainer call the hooks of all methods in their order, and refer to no method by name. Of
+``base_loss``, ``sampler`` and ``loss_denominator``, the first result that is not None is used. ``evaluate`` of a method
+calls that of the method before it, so the last method is called first.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,7 @@ Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 """Function from a list of examples to a batch."""
 
 Loss = Callable[..., torch.Tensor]
-"""Function from outputs, labels and ``num_items_in_batch`` to a scalar, see ``loss_for``."""
+"""Function from outputs, labels and ``num_items_in_batch`` to a scalar, see ``targets.losses.loss_for``."""
 
 
 @dataclass(frozen=True)
@@ -179,13 +181,13 @@ class Method:
         return loss
 
     def on_batches(
-        self, batches: Iterable[dict[str, Any]], step: int, process: int
-    ) -> Iterable[dict[str, Any]]:
-        """Return the micro-batches from an optimizer step on, with inputs and labels as the method changes them.
+        self, batches: Iterator[dict[str, Any]], step: int, process: int
+    ) -> Iterator[dict[str, Any]]:
+        """Return the micro-batches with inputs and labels as the method changes them; called for each optimizer step.
 
         Args:
-            batches: Iterator over the remaining micro-batches of the epoch, with ``labels``; only those of this step
-                are drawn from it.
+            batches: Iterator over the remaining micro-batches of the epoch, with ``labels``. The Trainer draws only
+                those of this step from the result, so a method must change them one at a time.
             step: Number of optimizer steps before this one.
             process: Index of the process.
         """

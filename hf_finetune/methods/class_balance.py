@@ -214,10 +214,10 @@ def balanced_loss(
             adjusted = logits + logits.new_tensor(balance.logit_adjustments)
             return plain((adjusted,), labels, num_items_in_batch)
         weights = None if balance.class_weights is None else logits.new_tensor(balance.class_weights)
-        known = valid_labels(labels)
+        valid = valid_labels(labels)
         items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
         if TARGETS[target].has_several_classes or labels.ndim > 1:
-            labels = labels.where(known, 0).to(logits)
+            labels = labels.where(valid, 0).to(logits)
         if balance.gamma is not None:
             losses = _focal(logits, labels, target, balance.gamma, weights)
         elif TARGETS[target].has_several_classes:
@@ -227,7 +227,7 @@ def balanced_loss(
         else:
             losses = _weighted(logits, labels, weights, label_smoothing)
         # probability labels include the example's weight, and are 0 for padding examples
-        total = (losses * known).sum() if losses.ndim == known.ndim else losses.sum()
+        total = (losses * valid).sum() if losses.ndim == valid.ndim else losses.sum()
         return total / items
 
     return loss

@@ -66,11 +66,11 @@ class BatchMixer(Method):
     def on_batches(
         self, batches: Iterable[dict[str, Any]], step: int, process: int
     ) -> Iterator[dict[str, Any]]:
-        """Yield the mixed micro-batches of an optimizer step.
+        """Yield the mixed micro-batches; called for each optimizer step.
 
         Args:
-            batches: Micro-batches of images with ``labels``.
-            step: Number of steps before this one.
+            batches: Iterator over the remaining micro-batches of the epoch: images with ``labels``.
+            step: Number of optimizer steps before this one.
             process: Index of the process.
         """
         for index, batch in enumerate(batches):

@@ -163,12 +163,12 @@ def pretrained_weights(
     """
     names = {
         name
-        for stage, planned in zip(stages, plan.stages, strict=True)
-        if stage.regularize.l2_sp
-        for name in planned.trainable
+        for spec, stage_plan in zip(stages, plan.stages, strict=True)
+        if spec.regularize.l2_sp
+        for name in stage_plan.trainable
     }
     layout = plan.layout
-    names &= {parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups}
+    names &= {parameter.name for parameter in layout.parameters if parameter.group < layout.head_group}
     return {name: value.detach().clone() for name, value in model.named_parameters() if name in names}
 
 

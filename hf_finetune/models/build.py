@@ -88,10 +88,10 @@ def read_config(
     except LOADING_ERRORS as error:
         config = _timm_config(path)
         if config is None:
-            refused = None
+            code_error = None
             if not isinstance(error, OSError) and not trust_remote_code:  # the config was read
-                refused = remote_code_error("model.path", path, revision)
-            raise (refused or InputError(checkpoint_problem(path, error))) from error
+                code_error = remote_code_error("model.path", path, revision)
+            raise (code_error or InputError(checkpoint_problem(path, error))) from error
     config = classifier_config(config)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
@@ -233,8 +233,8 @@ def load_processor(
         )
         modality.check_processor(processor)
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
-        refused = None if trust_remote_code else remote_code_error("model.path", path, revision)
-        raise (refused or InputError(processor_problem(path, modality, error))) from error
+        code_error = None if trust_remote_code else remote_code_error("model.path", path, revision)
+        raise (code_error or InputError(processor_problem(path, modality, error))) from error
     if modality.has_tokens:
         check_tokenizer("model.path", path, revision=revision, trust_remote_code=trust_remote_code)
     if modality.is_default_processor(processor):

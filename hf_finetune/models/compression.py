@@ -20,22 +20,21 @@ logger = logging.getLogger(__name__)
 REPAIRS = {"method": "Unstructured pruning sets single weights to 0.", "prune": ""}
 
 
-def compress(model: PreTrainedModel, stage: StageSpec) -> PreTrainedModel:
+def compress(model: PreTrainedModel, spec: StageSpec) -> PreTrainedModel:
     """Return the model pruned as a stage specifies, before that stage trains; unchanged if it specifies nothing.
 
     Args:
         model: Model after the previous stage. It may be changed in place.
-        stage: The stage of the recipe.
+        spec: The stage of the recipe.
     """
-    spec = stage.compress
-    if spec is None:
+    if spec.compress is None:
         return model
     before = model.num_parameters()
-    if spec.method == "structured":
-        model = narrow_model(model, spec.prune)
+    if spec.compress.method == "structured":
+        model = narrow_model(model, spec.compress.prune)
         logger.info("Pruned: %s of %s parameters remain.", f"{model.num_parameters():,}", f"{before:,}")
     else:
-        zero_smallest(model, spec.prune)
+        zero_smallest(model, spec.compress.prune)
         zeros = sum(int(mask.sum()) for _, mask in pruning_masks(model))
         logger.info("Pruned: %s of %s parameters are 0 and stay 0.", f"{zeros:,}", f"{before:,}")
     return model
@@ -48,15 +47,15 @@ def apply_pruned_shapes(model: PreTrainedModel, stages: Iterable[StageSpec]) -> 
         model: Model of the checkpoint.
         stages: All stages up to and including the one whose weights are to be loaded.
     """
-    for stage in stages:
-        if stage.compress is not None and stage.compress.method == "structured":
-            model = narrow_model(model, stage.compress.prune)
+    for spec in stages:
+        if spec.compress is not None and spec.compress.method == "structured":
+            model = narrow_model(model, spec.compress.prune)
     return model
 
 
 def is_sparse(stages: Iterable[StageSpec]) -> bool:
     """Return whether any of the stages sets single weights to 0 (unstructured pruning)."""
-    return any(stage.compress is not None and stage.compress.method == "unstructured" for stage in stages)
+    return any(spec.compress is not None and spec.compress.method == "unstructured" for spec in stages)
 
 
 def stage_layouts(
@@ -75,14 +74,14 @@ def stage_layouts(
     """
     layouts = []
     skeleton = None
-    for index, stage in enumerate(stages):
-        if stage.compress is not None and stage.compress.method == "structured":
+    for index, spec in enumerate(stages):
+        if spec.compress is not None and spec.compress.method == "structured":
             skeleton = skeleton if skeleton is not None else build_skeleton(config, task)
             try:
-                skeleton = narrow_model(skeleton, stage.compress.prune)
+                skeleton = narrow_model(skeleton, spec.compress.prune)
             except CannotNarrowError as error:
                 kind = getattr(config, "architecture", None) or config.model_type
-                value = f"{getattr(stage.compress, error.field)!r}, for {kind!r}"
+                value = f"{getattr(spec.compress, error.field)!r}, for {kind!r}"
                 place = f"stages[{index}].compress.{error.field}"
                 raise InputError(Problem(place, error.rule, value, REPAIRS[error.field])) from error
             layout = read_layout(skeleton)

@@ -56,7 +56,7 @@ def parameter_groups(
     inner = extract_model_from_parallel(model, keep_torch_compile=False)
     layout = read_layout(inner)
     chosen = select(layout, train)
-    head = {parameter.name for parameter in layout.parameters if parameter.group == layout.backbone_groups}
+    head = {parameter.name for parameter in layout.parameters if parameter.group == layout.head_group}
     parameters = dict(inner.named_parameters())
     rates = _rates(lr)
     return [

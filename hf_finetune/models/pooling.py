@@ -23,7 +23,7 @@ __all__ = [
     "declared_pooling",
     "default_pooling",
     "fill_pooling",
-    "is_left",
+    "uses_default_pooling",
 ]
 
 HEAD_POOLINGS = ("cls", "mean")
@@ -92,7 +92,7 @@ def declared_pooling(path: str, revision: str | None = None) -> str | None:
 def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = None) -> DefaultPooling:
     """Return the pooling that suits a checkpoint.
 
-    A checkpoint that already is a classifier keeps the pooling of its head. For image models source default is
+    A checkpoint that already is a classifier keeps the pooling of its head. For image models whose default is
     the mean over positions, the architecture's own head already computes it.
 
     Args:
@@ -131,7 +131,7 @@ def _settings(path: str, revision: str | None) -> Mapping[str, Any]:
     return content
 
 
-def is_left(recipe: Recipe, default: DefaultPooling) -> bool:
+def uses_default_pooling(recipe: Recipe, default: DefaultPooling) -> bool:
     """Return whether a recipe leaves the pooling to the checkpoint.
 
     Args:
@@ -146,21 +146,21 @@ def is_left(recipe: Recipe, default: DefaultPooling) -> bool:
 
 
 def fill_pooling(
-    spec: ModelSpec, default: DefaultPooling, *, is_left: bool, is_chosen: bool
+    spec: ModelSpec, default: DefaultPooling, *, uses_default: bool, is_chosen: bool
 ) -> tuple[ModelSpec, tuple[str, ...]]:
     """Set the pooling of the head to the checkpoint's default, or return a note if another pooling would suit it.
 
     Args:
         spec: The checkpoint and its head, as in a recipe.
         default: Default pooling of the checkpoint.
-        is_left: Whether the recipe leaves the pooling to the checkpoint.
+        uses_default: Whether the recipe leaves the pooling to the checkpoint, see ``uses_default_pooling``.
         is_chosen: Whether the run chooses the pooling by cross-validation.
 
     Returns:
         The checkpoint and its head with the pooling set, and at most one note for the user.
     """
     needs_code = default.name != OWN_POOLING
-    if is_left and (needs_code or spec.head.pool is not None):
+    if uses_default and (needs_code or spec.head.pool is not None):
         keep_hint = "" if default.is_saved else "; own keeps the architecture's pooling"
         code_note = f" Plain transformers needs trust_remote_code=True for this head{keep_hint}."
         head = spec.head.model_copy(update={"pool": default.name})

@@ -139,8 +139,8 @@ def check_tokenizer(
     if not isinstance(name, str) or not settings.get("auto_map"):
         return
     known = (tokenizer_class_from_name(candidate) for candidate in (name, f"{name.removesuffix('Fast')}Fast"))
-    if not any(known) and (refused := remote_code_error(place, path, revision)):
-        raise refused
+    if not any(known) and (code_error := remote_code_error(place, path, revision)):
+        raise code_error
 
 
 def check_declared(

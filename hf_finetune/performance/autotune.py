@@ -74,7 +74,7 @@ class Choice:
     """Choice of the execution mode of a stage.
 
     Attributes:
-        way: Chosen execution mode.
+        mode: Chosen execution mode.
         reason: Reason for the choice, in one line for the user.
         seconds: Seconds per step of each measured mode, by title.
         remembered: Whether the measurement is from an earlier run.

@@ -105,6 +105,6 @@ def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | No
 
 
 def _trains_below_the_head(plan: StagePlan) -> bool:
-    head = plan.layout.backbone_groups
+    head = plan.layout.head_group
     groups = {parameter.name: parameter.group for parameter in plan.layout.parameters}
     return any(groups[name] < head for name in plan.trainable)

@@ -56,7 +56,7 @@ def plan_groups(
     Raises:
         ValueError: If ``layer_decay`` is invalid, or ``trainable`` contains names that the model does not have.
     """
-    rates = layer_rates(layout.backbone_groups, lr, layer_decay)
+    rates = layer_rates(layout.backbone_group_count, lr, layer_decay)
     if unknown := sorted(set(trainable) - set(layout.names())):
         raise ValueError(f"trainable must name parameters of the model. Got {', '.join(unknown)}.")
     if isinstance(schedule, SchedulesSpec) and schedule.head == schedule.backbone:
@@ -65,21 +65,21 @@ def plan_groups(
     members: dict[tuple[float, float, bool, bool], list[Parameter]] = {}
     for parameter in layout.parameters:
         if parameter.name in trained:
-            in_head = parameter.group == layout.backbone_groups
+            in_head = parameter.group == layout.head_group
             decay = weight_decay if parameter.decays and (in_head or not decay_head_only) else 0.0
-            separate_schedule = (
-                isinstance(schedule, SchedulesSpec) and parameter.group < layout.backbone_groups
-            )
-            key = (rates[parameter.group], decay, separate_schedule, parameter.is_adapter)
+            uses_backbone_schedule = isinstance(schedule, SchedulesSpec) and not in_head
+            key = (rates[parameter.group], decay, uses_backbone_schedule, parameter.is_adapter)
             members.setdefault(key, []).append(parameter)
     groups = []
-    for (rate, decay, separate_schedule, is_adapter), parameters in sorted(members.items(), key=_sort_key):
-        depths = [parameter.group for parameter in parameters]
-        first, last = layout.groups[min(depths)], layout.groups[max(depths)]
+    for (rate, decay, uses_backbone_schedule, is_adapter), parameters in sorted(
+        members.items(), key=_sort_key
+    ):
+        indices = [parameter.group for parameter in parameters]
+        first, last = layout.groups[min(indices)], layout.groups[max(indices)]
         layers = first if first == last else f"{first}..{last}"
         group_schedule = schedule
         if isinstance(group_schedule, SchedulesSpec):
-            group_schedule = group_schedule.backbone if separate_schedule else group_schedule.head
+            group_schedule = group_schedule.backbone if uses_backbone_schedule else group_schedule.head
         groups.append(
             ParameterGroup(
                 layers=f"{layout.adapter} in {layers}" if is_adapter else layers,
@@ -131,5 +131,5 @@ def layer_rates(layer_groups: int, lr: float | RatesSpec, layer_decay: float = 1
 def _sort_key(
     item: tuple[tuple[float, float, bool, bool], object],
 ) -> tuple[float, bool, float, bool]:
-    (rate, decay, separate_schedule, is_adapter), _ = item
-    return -rate, is_adapter, -decay, separate_schedule
+    (rate, decay, uses_backbone_schedule, is_adapter), _ = item
+    return -rate, is_adapter, -decay, uses_backbone_schedule

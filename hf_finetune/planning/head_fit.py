@@ -20,7 +20,7 @@ def linear_head(layout: Layout) -> str:
     Args:
         layout: Parameters and layer groups of the model.
     """
-    names = {parameter.name for parameter in layout.parameters if parameter.group == layout.backbone_groups}
+    names = {parameter.name for parameter in layout.parameters if parameter.group == layout.head_group}
     layer = next(iter(names), "").rpartition(".")[0]
     return layer if names == {f"{layer}.weight", f"{layer}.bias"} else ""
 
@@ -38,7 +38,7 @@ def check_solver(layout: Layout, place: str, how: str) -> None:
     """
     if linear_head(layout):
         return
-    head = [parameter.name for parameter in layout.parameters if parameter.group == layout.backbone_groups]
+    head = [parameter.name for parameter in layout.parameters if parameter.group == layout.head_group]
     rule = f"must be gradient unless the head is one linear layer with a bias; this one has {', '.join(head)}"
     raise InputError(Problem(place, rule, repr(how)))
 
@@ -87,7 +87,7 @@ def _reason_for_gradient(
     spec: StageSpec, layout: Layout, target: str, examples: int | None, is_single_task: bool
 ) -> str:
     """Return the reason why no solver fits the head of a stage; empty if one does."""
-    head = [parameter for parameter in layout.parameters if parameter.group == layout.backbone_groups]
+    head = [parameter for parameter in layout.parameters if parameter.group == layout.head_group]
     if not is_single_task:
         return "solvers fit only the head of a single task"
     if TARGETS[target].linear_solver is None:

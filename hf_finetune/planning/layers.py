@@ -62,7 +62,12 @@ class Layout:
     adapter: str = ""
 
     @property
-    def backbone_groups(self) -> int:
+    def head_group(self) -> int:
+        """Index of the last layer group, the head."""
+        return len(self.groups) - 1
+
+    @property
+    def backbone_group_count(self) -> int:
         """Number of layer groups below the head."""
         return len(self.groups) - 1
 

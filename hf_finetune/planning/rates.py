@@ -129,7 +129,7 @@ def fill_selectors(
     selector, source_note = layout.adapter, "the model's adapter"
     if not selector:
         last = LAST.fullmatch(defaults.train)
-        is_all = last is not None and int(last[1]) >= layout.backbone_groups
+        is_all = last is not None and int(last[1]) >= layout.backbone_group_count
         selector, source_note = "all" if is_all else defaults.train, f"default of {defaults.family}"
     filled = tuple(
         spec.model_copy(update={"train": selector}) if spec.train == AUTO else spec for spec in stages
@@ -238,7 +238,7 @@ def _stage_default(spec: StageSpec, layout: Layout, defaults: Defaults) -> _Stag
     below = [
         parameter
         for parameter in layout.parameters
-        if parameter.name in chosen and (parameter.is_adapter or parameter.group < layout.backbone_groups)
+        if parameter.name in chosen and (parameter.is_adapter or parameter.group < layout.head_group)
     ]
     of_family = f"of {defaults.family} for a stage that trains"
     if not below:

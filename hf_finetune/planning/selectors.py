@@ -54,7 +54,7 @@ def select(layout: Layout, selector: str | Sequence[str], place: str = "train") 
 
 
 def _match(layout: Layout, part: str, place: str) -> set[str]:
-    head = layout.backbone_groups
+    head = layout.head_group
     if part == "all":
         return set(layout.names())
     if part == "head":
@@ -125,7 +125,7 @@ def _adapter(layout: Layout, part: str, place: str) -> set[str]:
             repair = f"The model has {layout.adapter!r}."
         raise InputError(Problem(place, "must be the adapter of the model", repr(part), repair))
     adapter_names = {parameter.name for parameter in layout.parameters if parameter.is_adapter}
-    return adapter_names | _in_groups(layout, {layout.backbone_groups})
+    return adapter_names | _in_groups(layout, {layout.head_group})
 
 
 def _last(count: int, head: int, part: str, place: str) -> set[int]:
@@ -162,7 +162,9 @@ def _no_match(layout: Layout, part: str, place: str) -> Problem:
         if not repair.startswith("Nearest"):
             repair = f"This model's {len(names)} parameters range from {names[0]!r} to {names[-1]!r}."
         return Problem(place, "must match at least one parameter", repr(part), repair)
-    count = f"This model has {layout.backbone_groups} layer groups and {len(layout.parameters)} parameters."
+    count = (
+        f"This model has {layout.backbone_group_count} layer groups and {len(layout.parameters)} parameters."
+    )
     return Problem(place, "must match at least one parameter", repr(part), count)
 
 

@@ -149,7 +149,7 @@ def adapter_problems(recipe: Recipe, plan: Plan) -> list[Problem]:
     saved = {
         parameter.name
         for parameter in plan.layout.parameters
-        if parameter.is_adapter or parameter.group == plan.layout.backbone_groups
+        if parameter.is_adapter or parameter.group == plan.layout.head_group
     }
     rule = "must train only the adapter and the head when model.adapter.save is not merged"
     repair = f"Set model.adapter.save to merged, or train {adapter.type}."

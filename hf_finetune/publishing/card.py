@@ -76,7 +76,7 @@ def render_card(
         joint_recipe: Multi-task recipe of the run, if the model is for one of several tasks; None uses ``recipe``.
     """
     base, data = recipe.model.path, recipe.data.path
-    leading_metric = record.primary_metrics[0] if record.primary_metrics else ""
+    leading_metric = record.metric_names[0] if record.metric_names else ""
     classes = class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
     rows = [row for row in classes if row.test]
     rare_classes = _rare_classes(record)
@@ -130,7 +130,7 @@ def _metadata(
         library_name="transformers",
         pipeline_tag=recipe.task,
         tags=tags,
-        metrics=list(record.primary_metrics) or None,
+        metrics=list(record.metric_names) or None,
         model_name=record.name,
         eval_results=_results(record, data) or None,
         **dict[str, Any](license_fields),
@@ -153,7 +153,7 @@ def _environment() -> Environment:
 def _results(record: RunRecord, data: str) -> list[EvalResult]:
     """Return the test metrics in the form of the Hub's ``model-index``, each with its 95 % interval."""
     results = []
-    for name in record.primary_metrics:
+    for name in record.metric_names:
         value = record.metrics["test"].get(name)
         if value is None:
             continue

@@ -11,13 +11,13 @@ from typing import Any
 
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.classifier import Classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.example_reading import PredictionInputs, read_example, read_file
 from hf_finetune.evaluation.finished import find_run, find_run_recipe, load_finished, training_columns
 from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
 from hf_finetune.evaluation.prediction_writers import open_output
-from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.publishing.optional_packages import require_extra
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import Modality

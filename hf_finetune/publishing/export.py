@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_finetune.errors import InputError, Problem, suggestion
+from hf_finetune.errors import InputError, MissingSplitError, Problem, suggestion
+from hf_finetune.evaluation.classifier import Classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.finished import find_run, load_finished
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
-from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.files import atomic_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.publishing.exported_pipeline import (
@@ -67,12 +67,12 @@ class ExportResult:
     Attributes:
         folder: Folder of the exported model.
         report: Content of export.json.
-        primary_metrics: Names of the default metrics of the target.
+        metric_names: Names of the default metrics of the target.
     """
 
     folder: Path
     report: dict[str, Any]
-    primary_metrics: tuple[str, ...]
+    metric_names: tuple[str, ...]
 
 
 def export(
@@ -193,11 +193,14 @@ def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data
     """Return examples to calibrate the quantization, from the validation split or else the training split.
 
     The parity check uses other examples: those of the test split, if there is one.
+
+    Raises:
+        InputError: If there is neither split, or the data cannot be used.
     """
     for split in ("validation", "train"):
         try:
             dataset = load_labeled(model_or_run, classifier, data=data, split=split)
-        except InputError:
+        except MissingSplitError:
             continue
         return dataset.select(np.random.default_rng(0).permutation(len(dataset))[:CALIBRATION_EXAMPLES])
     rule = "must have a validation or training split, which int8 quantization needs for calibration"

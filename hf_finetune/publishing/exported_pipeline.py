@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import transformers
 
-from hf_finetune.evaluation.predictor import Classifier
+from hf_finetune.evaluation.classifier import Classifier
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.tasks import TASKS
 
@@ -37,7 +37,7 @@ Forward = Callable[[Batch], np.ndarray]
 
 @dataclass(frozen=True)
 class ExportedPipeline:
-    """Pipeline that maps a batch of examples to logits, as ``compute_logits`` calls it.
+    """Pipeline that maps a batch of examples to logits, as ``iter_logits`` calls it.
 
     Attributes:
         prepare: Function from a batch of examples to model inputs.

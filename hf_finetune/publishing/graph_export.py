@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.predictor import Classifier
+from hf_finetune.evaluation.classifier import Classifier
 from hf_finetune.publishing.exported_pipeline import load_exported_classifier
 from hf_finetune.tasks import Modality
 
@@ -144,7 +144,7 @@ def load_onnx_classifier(
         trust_remote_code: Whether code of the processor in the folder may run.
 
     Returns:
-        Classifier for ``predict``, ``evaluate_model`` and ``compute_logits``.
+        Classifier for ``predict``, ``evaluate_model`` and ``iter_logits``.
     """
     import onnxruntime
 
@@ -176,7 +176,7 @@ def load_program_classifier(
             needs ``trust_remote_code``.
 
     Returns:
-        Classifier for ``predict``, ``evaluate_model`` and ``compute_logits``.
+        Classifier for ``predict``, ``evaluate_model`` and ``iter_logits``.
 
     Raises:
         InputError: If neither ``trust_remote_code`` nor ``trust_program`` is set.

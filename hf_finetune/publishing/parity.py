@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from hf_finetune.evaluation.classifier import Classifier, iter_logits
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, groups_of, labels_of, probabilities
-from hf_finetune.evaluation.predictor import Classifier, compute_logits
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
 
@@ -52,7 +52,7 @@ def compare_models(original: Classifier, exported: Classifier, dataset: Dataset)
         dataset: Labeled examples, as for ``evaluate_model``.
     """
     original_logits, exported_logits = (
-        np.stack(list(compute_logits(classifier, model_examples(dataset))))
+        np.stack(list(iter_logits(classifier, model_examples(dataset))))
         for classifier in (original, exported)
     )
     target = original.target

@@ -10,8 +10,8 @@ from transformers import TimmWrapperConfig
 
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.classifier import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.finished import find_run, find_run_recipe, training_columns
-from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.files import atomic_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import CODE

@@ -207,7 +207,7 @@ def _local_paths(run: Path) -> list[str]:
     folders += [Path(os.environ[name]) for name in ("HF_HOME", "HF_HUB_CACHE") if os.environ.get(name)]
     if (run / RECIPE_FILE).is_file():
         recipe = run_recipe(run)
-        teachers = [stage.teacher for stage in recipe.stages if stage.teacher is not None]
+        teachers = [spec.teacher for spec in recipe.stages if spec.teacher is not None]
         named = (recipe.model.path, recipe.data.path, *(teacher.path for teacher in teachers))
         folders += [Path(path) for path in named if Path(path).is_absolute()]
     paths = {str(variant) for folder in folders for variant in (folder.absolute(), folder.resolve())}

@@ -70,8 +70,8 @@ def uses_checkpoint_pooling(recipe: Any) -> bool:
     Args:
         recipe: Single-task recipe, with its stages as the user wrote them.
     """
-    takes_steps = any(stage.fit == GRADIENT for stage in recipe.stages)
-    sets_rate = any(stage.lr is not None for stage in recipe.stages)
+    takes_steps = any(spec.fit == GRADIENT for spec in recipe.stages)
+    sets_rate = any(spec.lr is not None for spec in recipe.stages)
     return _pooling_unset(recipe.model) and recipe.strategy is None and takes_steps and not sets_rate
 
 

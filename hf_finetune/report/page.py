@@ -106,7 +106,7 @@ def write_report(folder: Path) -> Path:
 def figures_of(record: RunRecord) -> list[Picture]:
     """Return all figures for which the run has data."""
     logs = [(item.steps, item.evaluations) for item in record.logs]
-    metric = record.primary_metrics[0] if record.primary_metrics else "loss"
+    metric = record.metric_names[0] if record.metric_names else "loss"
     figures = [learning_curves(record.metrics["stages"], logs, metric)]
     predictions = record.predictions
     if predictions is not None and TARGETS[predictions.target].is_exclusive:
@@ -146,7 +146,7 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         bars=primary_metric_bars(record),
         calibration=calibration_verdict(record.metrics),
         fold_sentence=cross_validation_sentence(
-            record.metrics, record.primary_metrics[0] if record.primary_metrics else ""
+            record.metrics, record.metric_names[0] if record.metric_names else ""
         ),
         contents=_contents(
             record, bool(metrics), bool(classes), bool(sizes), figures, _mistakes_title(target)

@@ -41,7 +41,7 @@ class RunRecord:
         recipe: Recipe with all defaults filled in.
         manifest: Content of ``manifest.json``.
         metrics: Content of ``metrics.json``.
-        primary_metrics: Names of the primary metrics, which are shown first.
+        metric_names: Names of the metrics of the recipe, which are shown first.
         logs: Training log of each stage.
         predictions: Predictions for the test split; None if there is none.
         data: Content of ``data.json``: numbers of examples in each split and class, and notes on the data.
@@ -52,7 +52,7 @@ class RunRecord:
     recipe: Mapping[str, Any]
     manifest: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    primary_metrics: tuple[str, ...]
+    metric_names: tuple[str, ...]
     logs: tuple[StageLog, ...]
     predictions: Predictions | None
     data: Mapping[str, Any]
@@ -84,7 +84,7 @@ def read_run(folder: Path) -> RunRecord:
     file = folder / "predictions.parquet"
     predictions = read_predictions(file) if file.is_file() else None
     recipe = manifest["recipe"]
-    primary_metrics = (
+    metric_names = (
         metrics.get("headline")
         or recipe.get("metrics")
         or (default_metrics(predictions.target) if predictions else ())
@@ -94,7 +94,7 @@ def read_run(folder: Path) -> RunRecord:
         recipe=recipe,
         manifest=manifest,
         metrics=metrics,
-        primary_metrics=tuple(name for name in primary_metrics if name != "loss"),
+        metric_names=tuple(name for name in metric_names if name != "loss"),
         logs=tuple(
             _log(folder / "stages" / f"{number:02d}-{stage['name']}" / "log.jsonl")
             for number, stage in enumerate(manifest["stages"], 1)

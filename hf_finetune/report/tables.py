@@ -74,9 +74,9 @@ def primary_metric_bars(record: RunRecord) -> list[Bar]:
         Bars of the model and of each baseline; empty if lower values are better, there is no interval, or a value is
         outside [0, 1].
     """
-    if not record.primary_metrics:
+    if not record.metric_names:
         return []
-    name = record.primary_metrics[0]
+    name = record.metric_names[0]
     value, ends = record.metrics["test"].get(name), record.metrics.get("test_interval", {}).get(name)
     if value is None or not ends or not greater_is_better(name):
         return []
@@ -95,7 +95,7 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
     test = record.metrics.get("test", {})
     if not test:
         return []
-    names = [*record.primary_metrics, *(name for name in test if name not in record.primary_metrics)]
+    names = [*record.metric_names, *(name for name in test if name not in record.metric_names)]
     baselines = record.metrics.get("baselines", {})
     return [
         {
@@ -103,7 +103,7 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
             "value": test.get(name),
             "interval": record.metrics.get("test_interval", {}).get(name),
             "baselines": [baselines[baseline].get(name) for baseline in BASELINES if baseline in baselines],
-            "is_primary": name in record.primary_metrics,
+            "is_in_recipe": name in record.metric_names,
         }
         for name in names
     ]
@@ -114,7 +114,7 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
 
     ``start`` and ``share`` (the duration) are fractions of the training time of all stages.
     """
-    primary_metric = record.primary_metrics[0] if record.primary_metrics else ""
+    primary_metric = record.metric_names[0] if record.metric_names else ""
     total_seconds = sum(stage["train_seconds"] for stage in record.metrics["stages"]) or 1.0
     rows: list[dict[str, Any]] = []
     start = 0.0

@@ -28,9 +28,9 @@ def verdict(record: RunRecord) -> str:
     """Return sentences on the first primary metric on the test split: value, interval, comparison with baselines."""
     if "tasks" in record.metrics:
         return _multi_task_verdict(record.metrics)
-    if record.predictions is None or not record.primary_metrics:
+    if record.predictions is None or not record.metric_names:
         return "There was no test split, so performance on new data is unknown."
-    name, metrics = record.primary_metrics[0], record.metrics
+    name, metrics = record.metric_names[0], record.metrics
     examples = f"{len(record.predictions.ids):,} test examples"
     if metrics["test"][name] is None:
         return f"On {examples} the {name} is undefined."

@@ -146,7 +146,7 @@ def cached_views(
 
 
 def _is_augmented(recipe: Recipe) -> bool:
-    return TASKS[recipe.task_type].modality.varies(recipe.data.augment)
+    return TASKS[recipe.task_type].modality.is_augmented(recipe.data.augment)
 
 
 def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[CacheSettings | None]) -> Inputs:

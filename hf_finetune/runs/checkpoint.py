@@ -13,7 +13,7 @@ from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, lo
 from hf_finetune.models.head_spec import set_head
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
-from hf_finetune.models.pooling import default_pooling, is_left
+from hf_finetune.models.pooling import default_pooling, uses_default_pooling
 from hf_finetune.models.remote_code import check_declared
 from hf_finetune.models.vocabulary import fit_vocabulary
 from hf_finetune.planning.layers import Layout
@@ -136,7 +136,7 @@ def read_task_config(
     modality = TASKS[recipe.task_type].modality
     head = spec.head
     suits = default_pooling(config, spec.path, spec.revision)
-    if is_left(recipe, suits):
+    if uses_default_pooling(recipe, suits):
         head = head.model_copy(update={"pool": suits.name})
     set_head(config, None if head.is_plain else head.fields(), spec.dropout)
     if not modality.has_tokens:

@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
+from hf_finetune.evaluation.classifier import Classifier, load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.evaluation.predictor import Classifier, load_classifier
 from hf_finetune.models.export import export_model
 from hf_finetune.publishing.parity import median_milliseconds
 from hf_finetune.recipe.method_rules import DISTILLATION
@@ -49,7 +49,7 @@ def compare_sizes(
         return {}
     example = _example(inputs)
     model = _load(prepared, folder / "model")
-    finished = {"metrics": _primary_metrics(prepared, test_metrics), **measure_size(_model(model), example)}
+    finished = {"metrics": _recipe_metrics(prepared, test_metrics), **measure_size(_model(model), example)}
     content: dict[str, Any] = {}
     if pruning_stages:
         after = finished
@@ -127,16 +127,16 @@ def _metrics_after_stages(prepared: PreparedRun, folder: Path, index: int) -> di
 def _evaluate(prepared: PreparedRun, classifier: Classifier) -> dict[str, float | None]:
     if prepared.data.test is None:
         return {}
-    extra = [name for name in prepared.primary_metrics if name != "loss"]
+    extra = [name for name in prepared.metric_names if name != "loss"]
     result = evaluate_model(
         classifier, prepared.data.test, metrics=extra, costs=prepared.recipe.evaluation.costs
     )
-    return _primary_metrics(prepared, result.metrics)
+    return _recipe_metrics(prepared, result.metrics)
 
 
-def _primary_metrics(prepared: PreparedRun, metrics: MetricValues) -> dict[str, float | None]:
-    """Return the primary metrics without the loss; an undefined one is None."""
-    names = [name for name in prepared.primary_metrics if name != "loss"] if metrics else []
+def _recipe_metrics(prepared: PreparedRun, metrics: MetricValues) -> dict[str, float | None]:
+    """Return the metrics of the recipe without the loss; an undefined one is None."""
+    names = [name for name in prepared.metric_names if name != "loss"] if metrics else []
     values = {name: metrics.get(name) for name in names}
     return {name: None if value is None or isnan(value) else value for name, value in values.items()}
 

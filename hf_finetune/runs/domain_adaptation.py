@@ -54,11 +54,11 @@ def load_alignments(prepared: PreparedRun) -> dict[int, Method]:
 
     The inputs of the target domain are preprocessed like training examples, augmentation included.
     """
-    alignment, target = prepared.recipe.domain_adaptation, prepared.target
-    if target is None or not isinstance(alignment, Alignment):
+    alignment, domain_inputs = prepared.recipe.domain_adaptation, prepared.domain_inputs
+    if domain_inputs is None or not isinstance(alignment, Alignment):
         return {}
     recipe = prepared.recipe
-    data = replace(prepared.data, train=target.dataset, validation=None, test=None, pool=None)
+    data = replace(prepared.data, train=domain_inputs.dataset, validation=None, test=None, pool=None)
     examples = prepared.task.prepare(data, prepared.processor, recipe.data, recipe.seed).train
     stages = enumerate(zip(recipe.stages, prepared.plan.stages, strict=True))
     return {
@@ -75,7 +75,7 @@ def prepare_pretraining(
 
     Args:
         prepared: Checked run.
-        classifier: Checkpoint with its new head; for images its weights are trained in place by ``pretrain``.
+        classifier: Checkpoint with its new head; for images ``continue_pretraining`` trains its weights in place.
         before: Manifest of the run if it is resumed, else None.
         state: Process state.
 
@@ -86,15 +86,15 @@ def prepare_pretraining(
         InputError: If the checkpoint cannot be pretrained on masked inputs, or if an unfinished pretraining is resumed
             on another number of processes.
     """
-    domain, target = prepared.recipe.domain_adaptation, prepared.target
-    if target is None or not isinstance(domain, ContinuePretraining):
+    domain, domain_inputs = prepared.recipe.domain_adaptation, prepared.domain_inputs
+    if domain_inputs is None or not isinstance(domain, ContinuePretraining):
         return None
     if before is not None and before.pretraining.get("state") == "done":
         return None
     if before is not None and before.pretraining and before.processes != state.num_processes:
         rule = f"must be resumed on {before.processes} processes"
         raise InputError(Problem("The unfinished pretraining", rule, str(state.num_processes)))
-    dataset = _select_inputs(prepared, target.dataset, domain)
+    dataset = _select_inputs(prepared, domain_inputs.dataset, domain)
     seed, model_spec = prepared.recipe.seed, prepared.recipe.model
     notes: list[str] = []
     splits = replace(prepared.data, train=dataset, validation=None, test=None, pool=None)

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from hf_finetune.models.defaults import find_defaults
-from hf_finetune.models.pooling import default_pooling, fill_pooling, is_left
+from hf_finetune.models.pooling import default_pooling, fill_pooling, uses_default_pooling
 from hf_finetune.planning.head_fit import resolve_head_fits
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_learning_rates, fill_selectors, rate_notes
@@ -49,20 +49,22 @@ def expand_recipe(
     place, strategy = "", recipe.strategy.name if recipe.strategy else None
     is_single_task = len(recipe.task_names) == 1
     default = default_pooling(config, recipe.model.path, recipe.model.revision)
-    pooling_is_unset = (
-        is_left(recipe, default) if is_single_task else recipe.model.head.pool == CHECKPOINT_POOLING
+    uses_default = (
+        uses_default_pooling(recipe, default)
+        if is_single_task
+        else recipe.model.head.pool == CHECKPOINT_POOLING
     )
     if recipe.strategy is not None:
         place = "strategy.lr"
         fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
-        stages = write_stages(recipe.strategy, layout.backbone_groups)
+        stages = write_stages(recipe.strategy, layout.backbone_group_count)
         recipe = type(recipe)(**{**fields, "strategy": None, "stages": stages})
     with_depths, depth_sentences = fill_selectors(recipe.stages, layout, defaults)
     with_head_fits, fit_sentences = resolve_head_fits(with_depths, layout, target, examples, is_single_task)
     with_rates, rate_sentences = fill_learning_rates(with_head_fits, layout, defaults)
     is_chosen = selects_pooling_by_cv(recipe.model, with_head_fits, strategy)
     model, pooling_sentences = fill_pooling(
-        recipe.model, default, is_left=pooling_is_unset, is_chosen=is_chosen
+        recipe.model, default, uses_default=uses_default, is_chosen=is_chosen
     )
     unusual_rate_notes = rate_notes(with_head_fits, layout, defaults, place)
     notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *unusual_rate_notes)

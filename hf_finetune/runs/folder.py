@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from hf_finetune.distributed import broadcast_from_main, main_process_first
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.predictor import resolve_model_dir
+from hf_finetune.evaluation.classifier import resolve_model_dir
 from hf_finetune.files import atomic_file, is_valid_path
 from hf_finetune.recipe import Recipe, dump_recipe
 from hf_finetune.runs.changes import (
@@ -175,7 +175,7 @@ def _record_changes(manifest: Manifest, changes: Changes, position: Position, re
     records = {record.name: record for record in manifest.stages[: position.stage]}
     if position.stage < len(manifest.stages) and not position.restarts:
         records |= {record.name: record for record in manifest.stages[position.stage : position.stage + 1]}
-    names = [stage.name for stage in recipe.stages]
+    names = [spec.name for spec in recipe.stages]
     stages = tuple(
         records[name] if name in records and index <= position.stage else StageRecord(name)
         for index, name in enumerate(names)
@@ -251,8 +251,8 @@ def _fingerprints(prepared: PreparedRun) -> dict[str, str]:
 
 def _data_fingerprint(prepared: PreparedRun) -> str:
     """Return the fingerprint of all examples, those of the target domain included."""
-    labeled = prepared.data.fingerprint
-    return labeled if prepared.target is None else _sha256(json.dumps([labeled, prepared.target.fingerprint]))
+    labeled, domain_inputs = prepared.data.fingerprint, prepared.domain_inputs
+    return labeled if domain_inputs is None else _sha256(json.dumps([labeled, domain_inputs.fingerprint]))
 
 
 def _sha256(text: str) -> str:

@@ -6,7 +6,7 @@ from hf_finetune.distributed import start_processes
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.recipe import Recipe
 from hf_finetune.runs.estimates import estimate_seconds
-from hf_finetune.runs.prepare import plan as plan_stages
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.prepared import PlanReport, with_input_notes
 from hf_finetune.runs.start import load_start
 

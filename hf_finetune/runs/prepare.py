@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from hf_finetune.data.multi_task import MultiTask, TaskData
 from hf_finetune.data.prepare import LabeledData
-from hf_finetune.data.recipe_data import load_data, load_target
+from hf_finetune.data.recipe_data import load_data, load_domain_inputs
 from hf_finetune.data.unlabeled import UnlabeledData
 from hf_finetune.distributed import main_process_first, start_processes
 from hf_finetune.errors import HubUnreachableError, InputError, Problem, collect_problems
@@ -41,7 +41,7 @@ from hf_finetune.runs.prepared import UNKNOWN_DATA, PlanReport, PreparedRun
 from hf_finetune.runs.problems import metric_name_problems, recipe_problems, selector_problems, stage_problems
 from hf_finetune.tasks import TASKS
 
-__all__ = ["load_available_data", "plan", "prepare_run", "prepare_with_data"]
+__all__ = ["load_available_data", "plan_stages", "prepare_run", "prepare_with_data"]
 
 AdaptRecipe = Callable[[Recipe], Recipe]
 """Function that adapts the batch sizes of a recipe to another number of processes."""
@@ -51,7 +51,7 @@ UNKNOWN_DATA_NOTE = "the plan assumes 2 labels, and the number of steps is unkno
 
 
 @quiet_libraries()
-def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
+def plan_stages(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     """Plan the stages of a recipe. Trains nothing, loads no weights, writes nothing.
 
     If the Hub cannot be reached, its data is replaced by two unknown classes; the number of steps is unknown then.
@@ -68,13 +68,13 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     """
     problems: list[Problem] = []
     data_by_task = _load_by_task(recipe, problems, load_available_data)
-    domain = None
+    domain_inputs = None
     spec = recipe.domain_adaptation
     if spec is not None and Path(spec.target).exists():
         with collect_problems(problems):
-            domain = load_target(recipe)
+            domain_inputs = load_domain_inputs(recipe)
     settings = _Settings(start_processes().num_processes, None, trust_remote_code)
-    return _report(_check(recipe, data_by_task, domain, problems, settings))
+    return _report(_check(recipe, data_by_task, domain_inputs, problems, settings))
 
 
 def prepare_run(
@@ -101,12 +101,12 @@ def prepare_run(
     problems: list[Problem] = []
     with main_process_first(state):
         data_by_task = _load_by_task(recipe, problems, load_data)
-    domain = None
+    domain_inputs = None
     with collect_problems(problems), main_process_first(state):
         first = next(iter(data_by_task.values()))
-        domain = load_target(recipe, None if first is UNKNOWN_DATA else first)
+        domain_inputs = load_domain_inputs(recipe, None if first is UNKNOWN_DATA else first)
     settings = _Settings(state.num_processes, adapt, trust_remote_code)
-    return _check(recipe, data_by_task, domain, problems, settings)
+    return _check(recipe, data_by_task, domain_inputs, problems, settings)
 
 
 def prepare_with_data(
@@ -157,7 +157,15 @@ def _load_by_task(
 
 @dataclass(frozen=True)
 class _Settings:
-    """Settings of the checks, as in ``prepare_run``; without data the processor of the checkpoint is not read."""
+    """Settings of the checks.
+
+    Attributes:
+        processes: Number of processes that share each epoch.
+        adapt: See ``prepare_run``.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
+        reads_processor: Whether the processor of the checkpoint is read and checked; False if the data is not available
+            because the Hub cannot be reached.
+    """
 
     processes: int
     adapt: AdaptRecipe | None
@@ -168,7 +176,7 @@ class _Settings:
 def _check(
     recipe: Recipe,
     data_by_task: DataByTask,
-    domain: UnlabeledData | None,
+    domain_inputs: UnlabeledData | None,
     data_problems: list[Problem],
     settings: _Settings,
 ) -> PreparedRun:
@@ -191,6 +199,7 @@ def _check(
             layout, adapter_notes = read_model_layout(recipe, configs)
     has_data = all(data is not UNKNOWN_DATA for data in data_by_task.values())
     settings = replace(settings, reads_processor=bool(data_problems) or has_data)
+    # a joint recipe is adapted once, in _join: each task would report the same batch size again
     task_settings = settings if len(singles) == 1 else replace(settings, adapt=None)
     tasks: dict[str, PreparedRun] = {}
     for name, single in singles.items():
@@ -202,7 +211,7 @@ def _check(
     joined = _join(recipe, tasks, layout, settings)
     # If the data is known, the model is loaded later, and load_start adds these notes.
     stage_notes = joined.stage_notes if has_data else (*adapter_notes, *joined.stage_notes)
-    return replace(joined, target=domain, stage_notes=stage_notes)
+    return replace(joined, domain_inputs=domain_inputs, stage_notes=stage_notes)
 
 
 def _check_task(
@@ -215,7 +224,8 @@ def _check_task(
     """Check the recipe of one task; ``config`` and ``layout`` are None if they cannot be read.
 
     Raises:
-        InputError: If anything is wrong; with an empty list of problems if ``layout`` is None, whose problem is known.
+        InputError: If anything is wrong, or ``layout`` is None. The caller has recorded the problem of the layout, so
+            the error may contain no problems.
     """
     task, trust_remote_code = TASKS[recipe.task], settings.trust_remote_code
     problems: list[Problem] = []
@@ -231,28 +241,28 @@ def _check_task(
             skeleton = partial(build_skeleton, config, task)
             processor_notes = task.modality.configure(processor, config, recipe.data, skeleton)
     problems += stage_problems(recipe)
-    primary_metrics = tuple(recipe.metrics or default_metrics(data.target))
+    metric_names = tuple(recipe.metrics or default_metrics(data.target))
     if data is UNKNOWN_DATA:
         problems += metric_name_problems(recipe)
     else:
-        problems += recipe_problems(recipe, data, primary_metrics, trust_remote_code)
+        problems += recipe_problems(recipe, data, metric_names, trust_remote_code)
     if config is None or layout is None:
         raise InputError([*problems, *selector_problems(recipe)])
     with collect_problems(problems):
         examples = None if data is UNKNOWN_DATA else len(data.train)
-        requested, effective, plan, notes = _expand(recipe, layout, config, data.target, examples, settings)
-        problems += [*adapter_problems(effective, plan), *domain_problems(effective, plan)]
+        expanded, adapted, plan, notes = _expand(recipe, layout, config, data.target, examples, settings)
+        problems += [*adapter_problems(adapted, plan), *domain_problems(adapted, plan)]
     if problems:
         raise InputError(problems)
     return PreparedRun(
-        recipe=effective,
-        requested=requested,
+        recipe=adapted,
+        requested=expanded,
         task=task,
         data=data,
         config=config,
         processor=processor,
         plan=plan,
-        primary_metrics=primary_metrics,
+        metric_names=metric_names,
         trust_remote_code=trust_remote_code,
         stage_notes=notes,
         processor_notes=processor_notes,
@@ -267,12 +277,12 @@ def _expand(
     examples: int | None,
     settings: _Settings,
 ) -> tuple[Recipe, Recipe, Plan, tuple[str, ...]]:
-    """Return the expanded recipe as requested, the same with batch sizes of each process, its plan, and notes."""
-    requested, notes = expand_recipe(recipe, layout, config, target, examples)
-    effective = settings.adapt(requested) if settings.adapt else requested
-    layouts = stage_layouts(layout, config, TASKS[recipe.task_type], effective.stages)
-    plan = build_plan(layout, effective.stages, examples, settings.processes, layouts)
-    return requested, effective, plan, notes
+    """Return the expanded recipe, the same adapted to the number of processes, its plan, and notes."""
+    expanded, notes = expand_recipe(recipe, layout, config, target, examples)
+    adapted = settings.adapt(expanded) if settings.adapt else expanded
+    layouts = stage_layouts(layout, config, TASKS[recipe.task_type], adapted.stages)
+    plan = build_plan(layout, adapted.stages, examples, settings.processes, layouts)
+    return expanded, adapted, plan, notes
 
 
 def _join(
@@ -286,26 +296,26 @@ def _join(
     data_by_task = {name: task.data for name, task in tasks.items()}
     examples = sum(examples_per_epoch(recipe, data_by_task.values())) if joined.has_data else None
     target = first.data.target if joined.has_data else UNKNOWN_DATA.target
-    requested, effective, plan, notes = _expand(recipe, layout, first.config, target, examples, settings)
-    metrics = [f"{name}/{metric}" for name, task in tasks.items() for metric in task.primary_metrics]
+    expanded, adapted, plan, notes = _expand(recipe, layout, first.config, target, examples, settings)
+    metrics = [f"{name}/{metric}" for name, task in tasks.items() for metric in task.metric_names]
     shares = {name: TaskData(task.data, task.recipe.data) for name, task in tasks.items()}
     return replace(
         joined,
-        recipe=effective,
-        requested=requested,
+        recipe=adapted,
+        requested=expanded,
         task=MultiTask(TASKS[recipe.task_type], shares, task_column_ranges(data_by_task)),
         data=join_data(data_by_task) if joined.has_data else UNKNOWN_DATA,
         plan=plan,
-        primary_metrics=(MEAN, *metrics),
+        metric_names=(MEAN, *metrics),
         stage_notes=notes,
     )
 
 
 def _report(prepared: PreparedRun) -> PlanReport:
     """Return the report of a recipe that passed all checks."""
-    domain, tasks = prepared.target, prepared.tasks
+    domain_inputs, tasks = prepared.domain_inputs, prepared.tasks
     stage_notes = domain_notes(
-        prepared.requested, prepared.plan.stages, len(domain) if domain is not None else None
+        prepared.requested, prepared.plan.stages, len(domain_inputs) if domain_inputs is not None else None
     )
     examples: int | None = None
     if prepared.has_data:
@@ -321,7 +331,12 @@ def _report(prepared: PreparedRun) -> PlanReport:
                 missing_data_notes.append(
                     f"{subject} data {task.recipe.data.path!r} is not available: {UNKNOWN_DATA_NOTE}."
                 )
-        notes = [*missing_data_notes, *prepared.stage_notes, *(domain.notes if domain else ()), *stage_notes]
+        notes = [
+            *missing_data_notes,
+            *prepared.stage_notes,
+            *(domain_inputs.notes if domain_inputs else ()),
+            *stage_notes,
+        ]
     return PlanReport(
         recipe=prepared.requested,
         plan=prepared.plan,

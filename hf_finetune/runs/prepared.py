@@ -69,16 +69,16 @@ class PreparedRun:
     """Everything that a run needs, checked; nothing is written yet.
 
     Attributes:
-        recipe: Recipe with the stages expanded and the batch sizes of each process.
-        requested: Recipe as given, with the stages expanded. It differs from ``recipe`` only in a run that is resumed
-            on another number of processes.
+        recipe: Recipe with the stages expanded and the batch sizes adapted to the number of processes.
+        requested: Recipe with the stages expanded and the batch sizes as given. It differs from ``recipe`` only in a
+            run that is resumed on another number of processes.
         task: Task, or the combination of several.
         data: Labeled data with its splits; ``UNKNOWN_DATA`` if it could not be read.
         config: Config of the model.
         processor: Image processor or tokenizer.
         plan: Plan of the stages.
-        primary_metrics: Names of the metrics; the first one selects checkpoints by default.
-        target: Inputs of the target domain; None without domain adaptation.
+        metric_names: Names of the metrics of the recipe; the first one selects checkpoints by default.
+        domain_inputs: Inputs of the target domain; None without domain adaptation.
         joined: Prepared run of each task of a multi-task run; empty for a single task. See ``tasks``.
         trust_remote_code: Whether the user allows code of checkpoints and metrics to run.
         stage_notes: Notes on the fields that depend on the checkpoint, and on rates far from its defaults.
@@ -93,8 +93,8 @@ class PreparedRun:
     config: PreTrainedConfig
     processor: Any
     plan: Plan
-    primary_metrics: tuple[str, ...]
-    target: UnlabeledData | None = None
+    metric_names: tuple[str, ...]
+    domain_inputs: UnlabeledData | None = None
     joined: Mapping[str, "PreparedRun"] = field(default_factory=dict)
     trust_remote_code: bool = False
     stage_notes: tuple[str, ...] = ()
@@ -122,10 +122,10 @@ class PreparedRun:
         resolution = [
             f"{task}: {note}" if task else note
             for task, task_run in self.tasks.items()
-            for note in resolution_notes(self.recipe.stages, task_run.primary_metrics[0], task_run.data, task)
+            for note in resolution_notes(self.recipe.stages, task_run.metric_names[0], task_run.data, task)
         ]
-        target_notes = self.target.notes if self.target else ()
-        return (*self.data.notes, *target_notes, *resolution, *self.processor_notes, *self.stage_notes)
+        domain_notes = self.domain_inputs.notes if self.domain_inputs else ()
+        return (*self.data.notes, *domain_notes, *resolution, *self.processor_notes, *self.stage_notes)
 
     @property
     def metric_settings(self) -> MetricSettings:
@@ -135,7 +135,9 @@ class PreparedRun:
     @property
     def pretrains(self) -> bool:
         """Whether masked inputs of the target domain train the backbone before the first stage."""
-        return self.target is not None and isinstance(self.recipe.domain_adaptation, ContinuePretraining)
+        return self.domain_inputs is not None and isinstance(
+            self.recipe.domain_adaptation, ContinuePretraining
+        )
 
     @property
     def save_format(self) -> str:

@@ -30,12 +30,12 @@ from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult
 
-__all__ = ["pretrain"]
+__all__ = ["continue_pretraining"]
 
 logger = logging.getLogger(__name__)
 
 
-def pretrain(
+def continue_pretraining(
     pretraining: Pretraining | None,
     prepared: PreparedRun,
     manifest: Manifest,
@@ -122,9 +122,7 @@ def _save_backbone(pretraining: Pretraining, prepared: PreparedRun, stage_dir: P
         names = [name for name in model.classifier.state_dict() if name not in head]
     else:
         layout = prepared.plan.layout
-        names = [
-            parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups
-        ]
+        names = [parameter.name for parameter in layout.parameters if parameter.group < layout.head_group]
     weights = backbone_weights(model, names)
     with atomic_file(stage_dir / BACKBONE) as temporary:
         save_file({name: value.clone() for name, value in weights.items()}, temporary)

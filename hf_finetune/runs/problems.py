@@ -67,7 +67,7 @@ def metric_name_problems(recipe: Recipe) -> list[Problem]:
 
 
 def recipe_problems(
-    recipe: Recipe, data: LabeledData, primary_metrics: Sequence[str], trust_remote_code: bool = False
+    recipe: Recipe, data: LabeledData, metric_names: Sequence[str], trust_remote_code: bool = False
 ) -> list[Problem]:
     """Return the problems of a recipe that depend on its data.
 
@@ -77,12 +77,12 @@ def recipe_problems(
     Args:
         recipe: Recipe to check.
         data: Labeled data with its splits.
-        primary_metrics: Names of the primary metrics; the first one selects checkpoints by default.
+        metric_names: Names of the metrics of the recipe; the first one selects checkpoints by default.
         trust_remote_code: Whether code of metrics may run.
     """
     problems = _evaluation_problems(recipe, data)
     settings = MetricSettings(data.label_names, recipe.evaluation.costs or {})
-    for index, name in enumerate(primary_metrics):
+    for index, name in enumerate(metric_names):
         place = f"metrics[{index}]"
         problem = unknown_label_problem(name, data, place, settings) or metric_problem(
             name, data.target, place, settings, trust_remote_code=trust_remote_code
@@ -93,7 +93,7 @@ def recipe_problems(
         metric = spec.best.metric if spec.best else None
         if spec.best is not None and not solver_of(spec):
             where = f"{place}.best.metric" if metric else "metrics[0]" if recipe.metrics else f"{place}.best"
-            chosen_by.setdefault(str(metric or primary_metrics[0]), where)
+            chosen_by.setdefault(str(metric or metric_names[0]), where)
         if metric not in (None, "loss"):
             problem = metric_problem(
                 str(metric),

@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.data.content_hashes import HASHES, write_hashes
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
+from hf_finetune.evaluation.classifier import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.compare import paired_difference
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.linear_probe import Probe, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.predictor import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.slices import evaluate_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import atomic_folder
@@ -127,7 +127,7 @@ def _evaluate(
         batch_size=prepared.recipe.evaluation.batch_size,
         trust_remote_code=prepared.trust_remote_code,
     )
-    extra = [name for name in prepared.primary_metrics if name != "loss"]
+    extra = [name for name in prepared.metric_names if name != "loss"]
     costs = prepared.recipe.evaluation.costs
     return evaluate_model(
         classifier, dataset, metrics=extra, costs=costs, keep_all=keep_all, progress=progress
@@ -225,8 +225,8 @@ def evaluate_run(
     predictions = _predictions(result)
     write_predictions(folder / "predictions.parquet", predictions, result.thresholds, slices, stored)
     write_json(folder / ERRORS_FILE, find_mistakes(predictions, prepared.data.test, result.thresholds))
-    primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
-    ends = intervals(primary_metrics, result.examples, seed=prepared.recipe.seed)
+    metric_names = [name for name in prepared.metric_names if name != "loss"]
+    ends = intervals(metric_names, result.examples, seed=prepared.recipe.seed)
     content: dict[str, Any] = {
         "test": without_nan(result.metrics),
         "test_interval": {name: list(entry) if entry else None for name, entry in ends.items()},
@@ -237,7 +237,7 @@ def evaluate_run(
     if result.groups is not None:
         content["test_groups"] = {"column": result.group_column, "groups": len(set(result.groups))}
     if slices:
-        content["slices"] = evaluate_slices(result, slices, training, primary_metrics, prepared.recipe.seed)
+        content["slices"] = evaluate_slices(result, slices, training, metric_names, prepared.recipe.seed)
     baselines = {}
     if TARGETS[result.target].constant_baseline:
         baselines["majority"] = _constant_scores(prepared, result)
@@ -271,7 +271,7 @@ def _compare_with_baselines(
     """
     content: dict[str, Any] = {"baselines": {}, "baseline_differences": {}}
     (folder / BASELINE_FOLDER).mkdir(exist_ok=True)
-    primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
+    metric_names = [name for name in prepared.metric_names if name != "loss"]
     for baseline, scores in baselines.items():
         write_predictions(
             folder / BASELINE_FOLDER / f"{baseline}.parquet",
@@ -279,10 +279,9 @@ def _compare_with_baselines(
             probabilities=prepared.recipe.evaluation.probabilities,
         )
         examples = replace(result.examples, scores=scores, thresholds=None)
-        content["baselines"][baseline] = without_nan(compute_metrics(primary_metrics, examples))
+        content["baselines"][baseline] = without_nan(compute_metrics(metric_names, examples))
         content["baseline_differences"][baseline] = {
-            name: _difference(name, examples, result.examples, prepared.recipe.seed)
-            for name in primary_metrics
+            name: _difference(name, examples, result.examples, prepared.recipe.seed) for name in metric_names
         }
     return content
 

@@ -25,7 +25,7 @@ from hf_finetune.runs.folder import check_folder, choose_folder, lock_and_read_m
 from hf_finetune.runs.pooling_choice import choose_pooling
 from hf_finetune.runs.prepare import prepare_run
 from hf_finetune.runs.prepared import PreparedRun, with_input_notes
-from hf_finetune.runs.pretraining import pretrain
+from hf_finetune.runs.pretraining import continue_pretraining
 from hf_finetune.runs.stages import train_stages
 from hf_finetune.runs.start import load_start
 from hf_finetune.training.run_lock import RunLock
@@ -122,18 +122,18 @@ def run(
 
 
 def _run(recipe: Recipe, output_dir: str | Path | None, options: _Options, state: PartialState) -> RunResult:
-    """Run a recipe in its folder, which no other process may write to meanwhile."""
+    """Run a recipe in its folder, and release the lock of the folder at the end."""
     if options.allow_changes and not options.resume:
         raise InputError(Problem("allow_changes (--allow-changes)", "requires resume (--resume)"))
     folder = choose_folder(output_dir, recipe, options.resume, state)
     lock = RunLock(folder)
     try:
-        return _run_locked(recipe, folder, lock, options, state)
+        return _run_in_folder(recipe, folder, lock, options, state)
     finally:
         lock.release()
 
 
-def _run_locked(
+def _run_in_folder(
     recipe: Recipe, folder: Path, lock: RunLock, options: _Options, state: PartialState
 ) -> RunResult:
     """Prepare the run, train all stages, evaluate the model and write the results.
@@ -163,13 +163,14 @@ def _run_locked(
     for note in (*prepared.notes, *start.built.notes, *filter(None, [prepared.plan.layout.note])):
         logger.info(note)
     start = replace(start, inputs=decode_images(start.inputs, prepared, caches))
-    pretrained = pretrained_weights(start.built.model, prepared.recipe.stages, prepared.plan)
-    manifest = pretrain(start.pretraining, prepared, manifest, folder, state, options.callbacks)
+    # before continued pretraining: L2-SP pulls towards the weights of the checkpoint
+    checkpoint_weights = pretrained_weights(start.built.model, prepared.recipe.stages, prepared.plan)
+    manifest = continue_pretraining(start.pretraining, prepared, manifest, folder, state, options.callbacks)
     start = replace(start, pretraining=None)  # frees its model
     manifest = train_stages(
         prepared,
         start,
-        pretrained,
+        checkpoint_weights,
         caches,
         manifest=manifest,
         folder=folder,
@@ -186,7 +187,7 @@ def _run_locked(
         metrics["wall_seconds"] = round(perf_counter() - start_time, 3)
         write_results(prepared, metrics, replace(manifest, state="done"), folder, state)
     wait_for_all(state)
-    return RunResult(folder, metrics, prepared.primary_metrics)
+    return RunResult(folder, metrics, prepared.metric_names)
 
 
 def _cross_validate(

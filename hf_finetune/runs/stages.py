@@ -47,11 +47,11 @@ from hf_finetune.targets.top_scores import (
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.head_fit import FIT_PHRASES
-from hf_finetune.training.loss import require_finite_logits
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, result_lines
+from hf_finetune.training.validation_loss import require_finite_logits
 
 __all__ = ["train_stages"]
 
@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 def train_stages(
     prepared: PreparedRun,
     start: RunStart,
-    pretrained: Mapping[str, torch.Tensor],
+    checkpoint_weights: Mapping[str, torch.Tensor],
     caches: Sequence[CacheSettings | None],
     manifest: Manifest,
     folder: Path,
@@ -73,7 +73,7 @@ def train_stages(
     Args:
         prepared: Checked run.
         start: Pretrained model and the other inputs of the stages.
-        pretrained: Weights of the checkpoint to which L2-SP pulls.
+        checkpoint_weights: Weights of the checkpoint to which L2-SP pulls.
         caches: Cache settings of each stage; None where nothing is cached.
         manifest: Progress of the run.
         folder: Run directory.
@@ -92,7 +92,7 @@ def train_stages(
         if index > 0 or prepared.pretrains:
             model = load_stage_weights(prepared, folder, index)
         model = compress(model, spec)
-        context = _context(model, index, prepared, pretrained, folder)
+        context = _context(model, index, prepared, checkpoint_weights, folder)
         manifest = _train_stage(
             context,
             index,
@@ -111,21 +111,21 @@ def _context(
     model: PreTrainedModel,
     index: int,
     prepared: PreparedRun,
-    pretrained: Mapping[str, torch.Tensor],
+    checkpoint_weights: Mapping[str, torch.Tensor],
     folder: Path,
 ) -> StageContext:
     """Return stage, model and labels, from which the methods of the stage are built."""
     recipe, spec = prepared.recipe, prepared.recipe.stages[index]
     best = None
     if spec.best is not None and prepared.data.validation is not None:
-        best = spec.best.metric or prepared.primary_metrics[0]
+        best = spec.best.metric or prepared.metric_names[0]
     return StageContext(
         PlannedStage(spec, prepared.plan.stages[index], (recipe.seed + index) % 2**32),
         model,
         task_labels(prepared),
         earlier=recipe.stages[:index],
         previous=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if index else folder,
-        pretrained=pretrained,
+        pretrained=checkpoint_weights,
         best_metric=best,
         greater_is_better=best is not None and _greater_is_better(best),
     )
@@ -169,7 +169,7 @@ def _train_stage(
     manifest = manifest.with_stage(index, state="done", result=_metrics_entry(plan, result, spent, prepared))
     write_manifest(manifest, folder, state)
     best = context.best_metric
-    leading = best or prepared.primary_metrics[0]
+    leading = best or prepared.metric_names[0]
     greater = _greater_is_better(leading)
     for line in result_lines(spec.name, result, best, leading=leading, greater_is_better=greater):
         logger.info(line)
@@ -215,7 +215,7 @@ def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[s
 def _stage_metrics(prepared: PreparedRun) -> list[str]:
     """Return the metrics that stages compute besides the loss."""
     best = [spec.best.metric for spec in prepared.recipe.stages if spec.best and spec.best.metric]
-    return [name for name in dict.fromkeys([*prepared.primary_metrics, *best]) if name != "loss"]
+    return [name for name in dict.fromkeys([*prepared.metric_names, *best]) if name != "loss"]
 
 
 def _keeps_top_scores(prepared: PreparedRun) -> bool:

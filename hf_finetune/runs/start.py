@@ -8,7 +8,7 @@ from accelerate import PartialState
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import main_process_first
 from hf_finetune.errors import InputError, Problem, collect_problems
-from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.methods import Method
 from hf_finetune.methods.distillation import Teacher
 from hf_finetune.models.build import BuiltModel

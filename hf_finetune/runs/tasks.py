@@ -33,8 +33,8 @@ from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import Inputs
-from hf_finetune.training.loss import require_finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
+from hf_finetune.training.validation_loss import require_finite_logits
 
 __all__ = [
     "joint_metrics",
@@ -84,16 +84,16 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             task_run, rows = prepared.tasks[task.name], ~np.isnan(labels[:, task.labels[0]])
             if not rows.any():
                 continue
-            task_labels = task.select_labels(labels[rows])
-            task_labels = task_labels if TARGETS[task.target].has_several_classes else task_labels[:, 0]
+            values = task.select_labels(labels[rows])
+            values = values if TARGETS[task.target].has_several_classes else values[:, 0]
             scores = probabilities(task.select_logits(logits[rows]), task.target)
             prefix = f"{task.name}/"
             names = [
-                *task_run.primary_metrics,
+                *task_run.metric_names,
                 *(name[len(prefix) :] for name in best_metrics if name.startswith(prefix)),
             ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
-            targets = task_labels.astype(np.int64 if TARGETS[task.target].has_classes else np.float64)
+            targets = values.astype(np.int64 if TARGETS[task.target].has_classes else np.float64)
             examples = ScoredExamples(
                 targets, scores, task.target, None, groups[task.name], task_run.metric_settings
             )
@@ -113,7 +113,7 @@ def _mean(metrics_by_task: Mapping[str, Mapping[str, Any]], task_runs: Mapping[s
     """Return the mean over the tasks of their first metric, errors negated; nan if one is undefined."""
     values = []
     for task, metrics in metrics_by_task.items():
-        first = next(name for name in task_runs[task].primary_metrics if name != "loss")
+        first = next(name for name in task_runs[task].metric_names if name != "loss")
         value = metrics.get(first)
         signed = float("nan") if value is None else value if greater_is_better(first) else -value
         values.append(signed)
@@ -244,7 +244,7 @@ def joint_metrics(
         "task": prepared.recipe.task,
         "wall_seconds": 0.0,
         "stages": stages,
-        "headline": [name for name in prepared.primary_metrics if not name.endswith("/loss")],
+        "headline": [name for name in prepared.metric_names if not name.endswith("/loss")],
         "tasks": tasks,
     }
     for key in PER_TASK:

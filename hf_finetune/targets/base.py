@@ -272,32 +272,32 @@ class Target(ABC):
 
     @abstractmethod
     def loss_sum(
-        self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float
+        self, logits: "torch.Tensor", labels: "torch.Tensor", valid: "torch.Tensor", smoothing: float
     ) -> "torch.Tensor":
         """Return the loss, summed over the valid labels of a batch (neither padding nor unknown).
 
         Args:
             logits: Logits [batch, outputs], float32.
             labels: Labels of the batch.
-            known: Mask of the valid labels, of the shape of ``labels``.
+            valid: Mask of the valid labels, of the shape of ``labels``.
             smoothing: Share of each label that is distributed over all classes, in [0, 1).
 
         Returns:
             A scalar.
         """
 
-    def label_weights(self, labels: "torch.Tensor", known: "torch.Tensor") -> "torch.Tensor":
+    def label_weights(self, labels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
         """Return the weight of each label in the loss; the loss of a step is divided by their sum.
 
         Args:
             labels: Labels of the batch.
-            known: Mask of the valid labels, of the shape of ``labels``.
+            valid: Mask of the valid labels, of the shape of ``labels``.
 
         Returns:
             Weights [batch] or [batch, classes], with the example weights and without class weights; or a mask, which
             counts as 0 and 1.
         """
-        return known
+        return valid
 
 
 TARGETS: Registry[Target] = Registry("label type")

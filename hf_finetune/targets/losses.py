@@ -35,8 +35,8 @@ def label_weights(labels: torch.Tensor, target: str) -> torch.Tensor:
     Returns:
         Weights [batch], or [batch, classes] (multi-label).
     """
-    known = valid_labels(labels)
-    return TARGETS[target].label_weights(labels, known) if target else known
+    valid = valid_labels(labels)
+    return TARGETS[target].label_weights(labels, valid) if target else valid
 
 
 def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.Tensor]:
@@ -66,9 +66,9 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        logits, known = logits.float(), valid_labels(labels)
+        logits, valid = logits.float(), valid_labels(labels)
         items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
-        total = kind.loss_sum(logits, labels, known, label_smoothing)
+        total = kind.loss_sum(logits, labels, valid, label_smoothing)
         return total / items
 
     return loss

@@ -149,11 +149,11 @@ class MultiLabel(ClassTarget):
         return classes
 
     def loss_sum(
-        self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float
+        self, logits: "torch.Tensor", labels: "torch.Tensor", valid: "torch.Tensor", smoothing: float
     ) -> "torch.Tensor":
-        """Return the summed binary cross-entropy of the known labels."""
+        """Return the summed binary cross-entropy of the valid labels."""
         from torch.nn import functional
 
-        labels = labels.where(known, 0).to(logits)
+        labels = labels.where(valid, 0).to(logits)
         losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        return (losses * known.view_as(losses)).sum()
+        return (losses * valid.view_as(losses)).sum()

@@ -154,11 +154,11 @@ class Regression(Target):
         return rng.random()
 
     def loss_sum(
-        self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float
+        self, logits: "torch.Tensor", labels: "torch.Tensor", valid: "torch.Tensor", smoothing: float
     ) -> "torch.Tensor":
-        """Return the summed squared error of the known labels."""
+        """Return the summed squared error of the valid labels."""
         from torch.nn import functional
 
-        labels = labels.where(known, 0).to(logits)
+        labels = labels.where(valid, 0).to(logits)
         losses = functional.mse_loss(logits.view(-1), labels.view(-1), reduction="none")
-        return (losses * known.view_as(losses)).sum()
+        return (losses * valid.view_as(losses)).sum()

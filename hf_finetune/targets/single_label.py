@@ -115,7 +115,7 @@ class SingleLabel(ClassTarget):
         return rng.randrange(classes)
 
     def loss_sum(
-        self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float
+        self, logits: "torch.Tensor", labels: "torch.Tensor", valid: "torch.Tensor", smoothing: float
     ) -> "torch.Tensor":
         """Return the summed cross-entropy; labels may be class probabilities times the weight of the example."""
         from torch.nn import functional
@@ -123,9 +123,9 @@ class SingleLabel(ClassTarget):
         from hf_finetune.targets.cross_entropy import weighted_cross_entropy
 
         if labels.ndim > 1:
-            return weighted_cross_entropy(logits, labels.where(known, 0).to(logits), smoothing).sum()
+            return weighted_cross_entropy(logits, labels.where(valid, 0).to(logits), smoothing).sum()
         return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
 
-    def label_weights(self, labels: "torch.Tensor", known: "torch.Tensor") -> "torch.Tensor":
+    def label_weights(self, labels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
         """Return 1 for each valid label, or the sum of the weighted class probabilities, [batch]."""
-        return labels.where(known, 0.0).sum(dim=-1) if labels.ndim > 1 else known
+        return labels.where(valid, 0.0).sum(dim=-1) if labels.ndim > 1 else valid

@@ -41,7 +41,7 @@ class TopScores:
         indices: The most probable classes [examples, top] in descending order; ties are in the order of the classes.
         values: Their probabilities [examples, top].
         decisions: Class indices [examples], or zeros and ones [examples, classes] for multi-label data.
-        of_label: Probability of the true class [examples]; None for multi-label data.
+        label_probabilities: Probability of the true class [examples]; None for multi-label data.
         ranks: Number of classes ranked above the true one [examples], see ``label_ranks``; None for multi-label data.
     """
 

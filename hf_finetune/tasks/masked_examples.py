@@ -64,15 +64,15 @@ def masked_loss(
     Unmasked positions are ignored, and the loss of a step without masked positions is 0.
 
     Args:
-        loss_sum: Function of logits, labels and the mask of the known labels, which returns the summed loss.
+        loss_sum: Function of logits, labels and the mask of the valid labels, which returns the summed loss.
     """
 
     def loss(
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        known = valid_labels(labels)
-        items = torch.as_tensor(known.sum() if num_items_in_batch is None else num_items_in_batch)
-        return loss_sum(logits, labels, known) / items.clamp(min=1)
+        valid = valid_labels(labels)
+        items = torch.as_tensor(valid.sum() if num_items_in_batch is None else num_items_in_batch)
+        return loss_sum(logits, labels, valid) / items.clamp(min=1)
 
     return loss

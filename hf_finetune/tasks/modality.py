@@ -88,7 +88,7 @@ class Modality(Presentation):
         return find_columns_by_name(self.roles, features, named, taken)
 
     def unreadable_files(self, place: str, files: Iterable[Any]) -> list[Problem]:
-        """Return a problem for files in a format that must be converted before it can be read, see ``is_unreadable``.
+        """Return a problem for files in a format that must be converted before it can be read.
 
         Args:
             place: Location of the problems.
@@ -123,7 +123,8 @@ class Modality(Presentation):
             dataset: Dataset with the columns of the roles.
 
         Returns:
-            SHA-256 of the exact content, and a key that is equal for copies; None for what cannot be compared.
+            SHA-256 of the exact content, and a key that is equal for copies; None for an example that cannot be
+            compared. The two differ only for texts, whose copies may differ in case and white space.
         """
         from hf_finetune.tasks.stored import hash_file, hash_rows, map_files
 
@@ -228,7 +229,7 @@ class Modality(Presentation):
 
     # Model inputs
 
-    def varies(self, augment: Any) -> bool:
+    def is_augmented(self, augment: Any) -> bool:
         """Return whether training examples are augmented.
 
         Args:
@@ -316,7 +317,7 @@ class Modality(Presentation):
 
         return collate_inputs(pipe, preprocess(pipe, examples, size))
 
-    def is_unreadable(self, name: str) -> bool:
+    def has_unsupported_format(self, name: str) -> bool:
         """Return whether a file, by its suffix, contains an example in a format that must be converted first."""
         return False
 
@@ -329,7 +330,7 @@ class Modality(Presentation):
                 of a file.
 
         Returns:
-            The example as ``pipeline_input`` returns it, and metadata for ``Remarks.add``, or None.
+            The example as ``pipeline_input`` returns it, and facts for ``Remarks.add``, or None.
 
         Raises:
             ExampleError: If the cells contain no example.

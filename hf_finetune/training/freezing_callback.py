@@ -25,7 +25,7 @@ class FreezingCallback(TrainerCallback):
     """Callback that trains only the parameters of a selector. Works on any ``Trainer``.
 
     ``FreezingCallback("head")`` freezes all other parameters once, before the optimizer exists, which then holds
-    exactly the trained parameters: one stage, one Trainer.
+    exactly the trained parameters. Use a new Trainer for each stage.
 
     ``FreezingCallback({0: "head", 2: "last:3", 4: "all"})`` changes the trained parameters at the start of these
     epochs, within one ``train()``. The optimizer then holds the parameters of all phases, and skips those that have no
@@ -68,8 +68,8 @@ class FreezingCallback(TrainerCallback):
             raise ValueError(f"phases must have epochs as keys, whole numbers from 0. Got {wrong[0]!r}.")
         if 0 not in self.phases:
             raise ValueError(f"phases must begin at epoch 0. Got {sorted(self.phases)}.")
-        self._frozen: nn.Module | None = None  # model that has been frozen for a phase
-        self._phase: int | None = None
+        self._frozen_model: nn.Module | None = None  # model that has been frozen for a phase
+        self._phase_start: int | None = None  # epoch at which the current phase starts
         self._gradients_unchecked = False
 
     def on_init_end(
@@ -78,8 +78,8 @@ class FreezingCallback(TrainerCallback):
         """Freeze the parameters that no phase trains, before the optimizer and the distributed wrapper are created."""
         model = _unwrapped(kwargs["model"])
         names = self._parameters_by_phase(model)
-        freeze_all_but(model, {name for phase in names.values() for name in phase})
-        self._frozen = self._phase = None
+        freeze_all_but(model, {name for trained_names in names.values() for name in trained_names})
+        self._frozen_model = self._phase_start = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -91,9 +91,10 @@ class FreezingCallback(TrainerCallback):
             _check_resumed(model, Path(args.output_dir) / f"checkpoint-{state.global_step}")
         if kwargs.get("optimizer") is not None:
             _check_optimizer(model, kwargs["optimizer"], names)
-        if args.world_size > 1 and self._frozen is not model:
+        # in a further train() this callback itself has frozen parameters, after the model was wrapped
+        if args.world_size > 1 and self._frozen_model is not model:
             _check_wrapped(model, names)
-        self._phase = None
+        self._phase_start = None
         self._enter(model, state)
 
     def on_epoch_begin(
@@ -111,17 +112,17 @@ class FreezingCallback(TrainerCallback):
         self._gradients_unchecked = False
         if args.world_size > 1 and (names := _unsynced_gradients(_unwrapped(kwargs["model"]))):
             raise RuntimeError(
-                f"Gradients must be equal in all processes. From epoch {self._phase} on they differ for "
+                f"Gradients must be equal in all processes. From epoch {self._phase_start} on they differ for "
                 f"{len(names)} parameters (first: {names[0]!r}), which were frozen when the model was wrapped for "
                 "distributed training. Pass this callback to the constructor of a new Trainer."
             )
 
     def _enter(self, model: nn.Module, state: TrainerState) -> None:
         epoch = math.floor((state.epoch or 0.0) + 1e-6)
-        phase = max(start for start in self.phases if start <= epoch)
-        if phase != self._phase:
-            freeze_all_but(model, self._parameters_by_phase(model)[phase])
-            self._frozen, self._phase, self._gradients_unchecked = model, phase, True
+        start = max(start for start in self.phases if start <= epoch)
+        if start != self._phase_start:
+            freeze_all_but(model, self._parameters_by_phase(model)[start])
+            self._frozen_model, self._phase_start, self._gradients_unchecked = model, start, True
 
     def _parameters_by_phase(self, model: nn.Module) -> dict[int, tuple[str, ...]]:
         layout = read_layout(model)

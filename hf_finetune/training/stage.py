@@ -39,12 +39,12 @@ from hf_finetune.training.checkpoints import last_checkpoint, remove_old_checkpo
 from hf_finetune.training.execution import StageExecution, plan_execution
 from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 from hf_finetune.training.head_fit import fit_head
-from hf_finetune.training.loss import add_loss_metric, reduce_before_metrics, reduce_logits
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, stage_result
 from hf_finetune.training.stage_weights import WEIGHTS, save_weights
 from hf_finetune.training.trainer import SingleStageTrainer
+from hf_finetune.training.validation_loss import add_loss_metric, reduce_before_metrics, reduce_logits
 
 __all__ = ["train_stage"]
 

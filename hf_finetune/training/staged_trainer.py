@@ -34,13 +34,13 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.targets.model_config import get_target
 from hf_finetune.training.checkpoints import stage_folder
-from hf_finetune.training.loss import add_loss_metric
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import result_lines
 from hf_finetune.training.stage_weights import WEIGHTS, load_weights
 from hf_finetune.training.trainer import SingleStageTrainer
 from hf_finetune.training.trainer_defaults import complete_stages
+from hf_finetune.training.validation_loss import add_loss_metric
 
 __all__ = ["StagedTrainer"]
 
@@ -162,7 +162,7 @@ class StagedTrainer:
             {'head': {}}
         """
         state, folder = PartialState(), Path(self.args.output_dir)
-        pretrained = pretrained_weights(self.model, self.stages, self.plan)
+        checkpoint_weights = pretrained_weights(self.model, self.stages, self.plan)
         metrics = broadcast_from_main(
             state, lambda: self._read_or_create_record(folder, resume_from_checkpoint)
         )
@@ -172,7 +172,7 @@ class StagedTrainer:
             done = len(metrics) - 1
             load_weights(self.model, stage_folder(folder, done, self.stages[done].name) / WEIGHTS)
         for index, spec in list(enumerate(self.stages))[len(metrics) :]:
-            context = self._context(index, folder, pretrained)
+            context = self._context(index, folder, checkpoint_weights)
             metrics[spec.name] = self._train_stage(context, index, folder, resume_from_checkpoint)
             if state.is_main_process:
                 self._record(folder, metrics)
@@ -270,7 +270,7 @@ class StagedTrainer:
     def _stages_as_json(self) -> list[dict[str, Any]]:
         return [spec.model_dump(mode="json") for spec in self.stages]
 
-    def _context(self, index: int, folder: Path, pretrained: Any) -> StageContext:
+    def _context(self, index: int, folder: Path, checkpoint_weights: Any) -> StageContext:
         """Return stage, model and labels, from which the methods of the stage are built."""
         spec, args = self.stages[index], self.args
         best = None
@@ -285,7 +285,7 @@ class StagedTrainer:
             () if spec.balance.method == "none" else (self._task_labels(),),
             earlier=self.stages[:index],
             previous=stage_folder(folder, index - 1, previous) if index else folder,
-            pretrained=pretrained,
+            pretrained=checkpoint_weights,
             best_metric=best,
             greater_is_better=greater_is_better,
         )

@@ -41,7 +41,8 @@ SGD_MOMENTUM = 0.9
 class SingleStageTrainer(Trainer):
     """``Trainer`` that trains planned parameter groups, with the methods of a stage.
 
-    The loss of the labels is ``compute_loss_func``, see ``loss_for``; without it, the loss is left to the model.
+    The loss of the labels is ``compute_loss_func``, see ``targets.losses.loss_for``; without it, the model computes the
+    loss.
 
     Args:
         groups: Parameter groups of the stage, with the names of the model's parameters.
@@ -49,8 +50,8 @@ class SingleStageTrainer(Trainer):
         target: Label type, by which the labels of a step are counted.
         lengths: Number of tokens of each training example, to batch examples of similar length; None for random
             batches.
-        methods: Methods of the stage, whose hooks are called in this order. They add to the loss, and their callbacks
-            come before the other ones.
+        methods: Methods of the stage, in the order in which their hooks are called. They add to the loss, and their
+            callbacks come before the other ones.
         kwargs: Arguments of ``Trainer``.
     """
 
@@ -143,8 +144,8 @@ class SingleStageTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count the labels of an optimizer step exactly.
 
-        transformers 5.23 skips every label equal to -100, even a regression target. On several processes it counts
-        the examples twice that pad the last batches.
+        transformers 5.23 skips every label equal to -100, even a regression target. On several processes it also
+        counts the examples that only pad the last batches.
         """
         if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
@@ -176,8 +177,8 @@ class SingleStageTrainer(Trainer):
     ) -> dict[str, float]:
         """Evaluate; before the first step also save the initial weights as the best checkpoint so far.
 
-        The Trainer (5.23) passes ``skip_scheduler`` only for ``eval_on_start``. It does so also on resume, where the
-        initial evaluation is already logged; it is skipped then. It does not change the random state.
+        The Trainer (5.23) passes ``skip_scheduler`` only for ``eval_on_start``, also on resume; the initial evaluation
+        is already logged then, and is skipped. The evaluation does not change the random state.
         """
         if not skip_scheduler:
             return super()._evaluate(trial, ignore_keys_for_eval)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_interrupted import assert_learns_alike, recipe_with_best, same, stage_weights
 
 from hf_finetune.distributed import ZERO3_GATHER_SETTING
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.run import run
 
 pytestmark = pytest.mark.skipif(
@@ -59,10 +59,10 @@ def test_deepspeed_it_is(divided):
 
 def test_exactly_the_planned_parameters_change(divided, alone, recipe):
     before = load_file(f"{recipe.model.path}/model.safetensors")
-    for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
+    for stage, plan in zip(STAGES, plan_stages(recipe).plan.stages, strict=True):
         after = stage_weights(divided.folder, stage)
         moved = {name for name in before if name in after and name in same(before, after)}
-        assert moved <= set(planned.trainable)
+        assert moved <= set(plan.trainable)
         before = after
 
 

@@ -11,7 +11,7 @@ from test_processes import image_recipe, log_of, values
 from transformers import AutoModelForSequenceClassification
 
 from hf_finetune.errors import InputError
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.run import run
 from hf_finetune.training.checkpoints import last_checkpoint
 
@@ -52,14 +52,14 @@ def test_the_model_is_divided(sharded):
 
 
 def test_exactly_the_planned_parameters_change(sharded, recipe):
-    for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
+    for stage, plan in zip(STAGES, plan_stages(recipe).plan.stages, strict=True):
         for rank in (0, 1):
             before, after = sharded.weights(stage, rank, "before"), sharded.weights(stage, rank)
             moved = set(same(before, after))
-            assert moved <= set(planned.trainable)
+            assert moved <= set(plan.trainable)
             # attention does not depend on a key's bias: its gradient is only rounding
-            assert {name for name in set(planned.trainable) - moved if "key.bias" not in name} == set()
-            assert sum(sharded.notes(stage, rank)["groups"]) == planned.trainable_size
+            assert {name for name in set(plan.trainable) - moved if "key.bias" not in name} == set()
+            assert sum(sharded.notes(stage, rank)["groups"]) == plan.trainable_size
     assert same(sharded.weights("02-all", 0), sharded.weights("02-all", 1)) == []
 
 
@@ -105,11 +105,11 @@ def test_a_timm_model_with_batch_norms_is_sharded_too(tmp_path, squares, timm_ch
     recipe = image_recipe(squares, timm_checkpoint)
     done = spread(tmp_path, recipe, 2, mode="fsdp")
     assert done.code == 0, done.err[-4000:]
-    for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
+    for stage, plan in zip(STAGES, plan_stages(recipe).plan.stages, strict=True):
         before, after = done.weights(stage, 0, "before"), done.weights(stage, 0)
         moved = set(same(before, after))
         statistics = {name for name in moved if name.rpartition(".")[2].startswith(("running", "num_b"))}
-        assert moved - statistics == set(planned.trainable)
+        assert moved - statistics == set(plan.trainable)
         assert bool(statistics) == (stage == "02-all")
         # FSDP leaves the statistics of each process to itself
         assert same(after, done.weights(stage, 1)) == []

@@ -13,9 +13,9 @@ import torch
 from launching import fork_script
 from safetensors.torch import load_file
 
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.runs.run import run
 

@@ -13,7 +13,7 @@ from hf_finetune.distributed import start_processes
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.checkpoint import load_pretrained
-from hf_finetune.runs.prepare import plan, prepare_run
+from hf_finetune.runs.prepare import plan_stages, prepare_run
 from hf_finetune.runs.run import run
 from hf_finetune.training.stage_weights import load_weights
 
@@ -71,13 +71,13 @@ def test_three_processes_end_each_stage_with_the_same_bits(three):
 
 
 def test_three_processes_change_exactly_the_planned_parameters(three, alone):
-    for stage, planned in zip(STAGES, plan(alone[0]).plan.stages, strict=True):
+    for stage, plan in zip(STAGES, plan_stages(alone[0]).plan.stages, strict=True):
         for rank in range(3):
             before, after = three.weights(stage, rank, "before"), three.weights(stage, rank)
             moved = {name for name in before if not torch.equal(before[name], after[name])}
-            assert moved <= set(planned.trainable)
+            assert moved <= set(plan.trainable)
             # attention does not depend on a key's bias: its gradient is only rounding
-            assert {name for name in set(planned.trainable) - moved if "key.bias" not in name} == set()
+            assert {name for name in set(plan.trainable) - moved if "key.bias" not in name} == set()
 
 
 def test_three_processes_train_as_one_does(three, alone):

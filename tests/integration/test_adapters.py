@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from hf_finetune.doctor.checkpoint import realign_weights
-from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
 from hf_finetune.recipe import AdapterSpec, load_recipe, parse_recipe
@@ -104,8 +104,8 @@ def test_a_stage_changes_exactly_the_planned_parameters_and_saves_a_plain_model(
     recipe = recipe_of(name, adapter, selector)
     record = Record()
     result = quick_run(recipe, tmp_path / "run", callbacks=[record])
-    (planned,) = plan(recipe).plan.stages
-    moved, trainable = changed(record.before[0], record.after[0]), set(planned.trainable)
+    (stage_plan,) = plan(recipe).plan.stages
+    moved, trainable = changed(record.before[0], record.after[0]), set(stage_plan.trainable)
     moving = {other.rpartition(".")[0] for other in trainable}
     statistics = {other for other in moved - trainable if other.rpartition(".")[0] in moving}
     assert all(other.endswith(("running_mean", "running_var", "num_batches_tracked")) for other in statistics)
@@ -118,7 +118,7 @@ def test_a_stage_changes_exactly_the_planned_parameters_and_saves_a_plain_model(
         other for other in trainable - moved if "key.bias" not in other and "qkv.bias" not in other
     } == set()
     assert record.groups[0] == [
-        (list(group.parameters), pytest.approx(group.lr), group.weight_decay) for group in planned.groups
+        (list(group.parameters), pytest.approx(group.lr), group.weight_decay) for group in stage_plan.groups
     ]
     entry = result.metrics["stages"][0]
     before = record.before[0]
@@ -153,8 +153,8 @@ def test_stages_before_and_after_an_adapter_train_what_they_declare(tmp_path, re
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
     stages = plan(recipe).plan.stages
-    for index, planned in enumerate(stages):
-        moved, trainable = changed(record.before[index], record.after[index]), set(planned.trainable)
+    for index, stage_plan in enumerate(stages):
+        moved, trainable = changed(record.before[index], record.after[index]), set(stage_plan.trainable)
         statistics = {other for other in moved if other.rpartition(".")[2].startswith(("running", "num_b"))}
         assert moved - statistics <= trainable
         assert {
@@ -162,12 +162,13 @@ def test_stages_before_and_after_an_adapter_train_what_they_declare(tmp_path, re
             for other in trainable - moved
             if "key.base_layer.bias" not in other and "key.bias" not in other
         } == set()
-        assert bool(statistics) == (name != "bert" and planned.train in ("last:2", "all"))
+        assert bool(statistics) == (name != "bert" and stage_plan.train in ("last:2", "all"))
         if index:
             assert changed(record.after[index - 1], record.before[index]) == set()
     adapter = {other for other in record.before[0] if "lora_" in other}
     assert adapter and all(
-        bool(adapter & set(planned.trainable)) == (planned.train in ("lora", "all")) for planned in stages
+        bool(adapter & set(stage_plan.trainable)) == (stage_plan.train in ("lora", "all"))
+        for stage_plan in stages
     )
     assert set(stages[3].trainable) == set(plan(recipe).plan.layout.names())
     model = unmerged(recipe, tmp_path / "run", name, "04-all")

@@ -30,7 +30,7 @@ from hf_finetune.cli.app import app
 from hf_finetune.models.pruning import narrow_model, pruning_masks
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.report.compression import size_tables
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 
 HALF = {"prune": 0.5, "method": "unstructured"}
 MEASURED = {"metrics", "parameters", "nonzero_parameters", "macs", "bytes", "milliseconds"}
@@ -117,15 +117,15 @@ def test_only_planned_parameters_change_in_the_recovery_stage(tmp_path, text_rec
     recipe = with_stages(text_recipe(), {}, {"compress": 0.5, "train": "last:1", "best": None})
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
-    planned = plan(recipe).plan.stages[1]
-    assert changed(record.before[1], record.after[1]) == set(planned.trainable)
+    plan = plan_stages(recipe).plan.stages[1]
+    assert changed(record.before[1], record.after[1]) == set(plan.trainable)
     held = {name: (rate, decay) for names, rate, decay in record.groups[1] for name in names}
     assert held == {
-        name: (group.lr, group.weight_decay) for group in planned.groups for name in group.parameters
+        name: (group.lr, group.weight_decay) for group in plan.groups for name in group.parameters
     }
-    sizes = {parameter.name: parameter.size for parameter in planned.layout.parameters}
+    sizes = {parameter.name: parameter.size for parameter in plan.layout.parameters}
     assert sizes == {name: record.after[1][name].numel() for name in sizes}
-    assert planned.trainable_size == sum(sizes[name] for name in planned.trainable)
+    assert plan.trainable_size == sum(sizes[name] for name in plan.trainable)
 
 
 def test_the_plan_counts_the_remaining_parameters(tmp_path, narrow_run):
@@ -192,7 +192,7 @@ def test_a_stage_that_freezes_pruned_weights_leaves_them_alone(tmp_path, text_re
     recipe = with_stages(text_recipe(), {}, {"compress": HALF, "train": "last:1", "best": None})
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
-    assert changed(record.before[1], record.after[1]) == set(plan(recipe).plan.stages[1].trainable)
+    assert changed(record.before[1], record.after[1]) == set(plan_stages(recipe).plan.stages[1].trainable)
     assert changed(record.after[0], record.before[1])  # frozen layers are pruned as well
 
 
@@ -328,5 +328,5 @@ def test_a_network_without_feed_forward_layers_is_refused(tmp_path, image_recipe
         "weights to 0."
     )
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == expected
-    assert refusal(lambda: plan(recipe)) == expected
+    assert refusal(lambda: plan_stages(recipe)) == expected
     assert not (tmp_path / "run").exists()

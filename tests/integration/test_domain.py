@@ -27,7 +27,7 @@ from hf_finetune.publishing.portable_recipe import portable_recipe
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.load import resolve_paths
 from hf_finetune.runs.estimates import describe_prefix_caches
-from hf_finetune.runs.prepare import plan, prepare_run
+from hf_finetune.runs.prepare import plan_stages, prepare_run
 
 METHODS = {
     "coral": {"method": "coral", "weight": 5.0},
@@ -98,14 +98,14 @@ def test_domain_alignment_changes_the_planned_parameters_and_has_no_effect_on_a_
     first = [each / "stages" / "01-head" / "model.safetensors" for each in (folder, without)]
     assert first[0].read_bytes() == first[1].read_bytes()
     assert changed(weights_of(folder), weights_of(without))
-    stages = plan(adapted(kind, method)).plan.stages
-    for planned, before, after in zip(stages, record.before, record.after, strict=True):
+    stages = plan_stages(adapted(kind, method)).plan.stages
+    for plan, before, after in zip(stages, record.before, record.after, strict=True):
         buffers = {name for name in before if "running_" in name or "num_batches" in name}
-        frozen = {name for name in buffers if name.rpartition(".")[0] in planned.frozen_batch_norms}
+        frozen = {name for name in buffers if name.rpartition(".")[0] in plan.frozen_batch_norms}
         moved = changed(before, after)
-        assert moved <= {*planned.trainable, *(buffers - frozen)} and moved & set(planned.trainable)
+        assert moved <= {*plan.trainable, *(buffers - frozen)} and moved & set(plan.trainable)
     losses = [entry["domain_loss"] for entry in log_of(folder, "02-all") if "loss" in entry]
-    assert len(losses) == plan(adapted(kind, method)).plan.stages[1].steps and min(losses) > 0.0
+    assert len(losses) == plan_stages(adapted(kind, method)).plan.stages[1].steps and min(losses) > 0.0
     assert not any("domain_loss" in entry for entry in log_of(folder, "01-head"))
     reasons = [stage["prefix_cache"]["reason"] for stage in result.metrics["stages"]]
     assert (
@@ -259,7 +259,7 @@ def test_each_fold_of_a_cross_validation_has_domain_adaptation(tmp_path, adapted
 
 
 def test_the_plan_describes_the_domain_adaptation(adapted, targets):
-    report = plan(adapted("image", "coral"))
+    report = plan_stages(adapted("image", "coral"))
     assert report.notes[-2:] == (
         "Stage head has no domain alignment: it trains only the head.",
         f"Stage all aligns the head's input with the 10 inputs of {targets['image']}: coral, weight 5.",
@@ -267,13 +267,13 @@ def test_the_plan_describes_the_domain_adaptation(adapted, targets):
     assert describe_prefix_caches(report)[1] == (
         "prefix cache: not used (domain alignment also needs inputs of the target domain)"
     )
-    assert plan(adapted("text", "continue_pretraining")).notes[-1] == (
+    assert plan_stages(adapted("text", "continue_pretraining")).notes[-1] == (
         "Stage 0, pretraining, before stage 1: everything below the head learns to predict masked tokens in "
         f"the 13 inputs of {targets['text']} and of the training split, for 2 epochs at lr 0.001."
     )
     content = adapted("text", "dann").model_dump(mode="json")
     content["domain_adaptation"] |= {"target": "nobody/has-this", "stages": ["all"]}
-    assert plan(parse_recipe(content)).notes[-2:] == (
+    assert plan_stages(parse_recipe(content)).notes[-2:] == (
         "Stage head has no domain alignment: it is not in domain_adaptation.stages.",
         "Stage all aligns the head's input with the inputs of nobody/has-this: dann, weight 1.",
     )
@@ -291,9 +291,9 @@ def test_the_path_of_the_other_domain_is_resolved_next_to_the_recipe_and_not_pub
 
 def test_the_inputs_of_the_other_domain_count_among_the_data(tmp_path, adapted):
     prepared = prepare_run(adapted("text", "dann"), start_processes())
-    assert len(prepared.target) == 13 and not prepared.pretrains
+    assert len(prepared.domain_inputs) == 13 and not prepared.pretrains
     assert prepare_run(adapted("text", "continue_pretraining"), start_processes()).pretrains
-    assert prepare_run(adapted("text", None), start_processes()).target is None
+    assert prepare_run(adapted("text", None), start_processes()).domain_inputs is None
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_report_and_card_mention_the_domain_adaptation(runs, method, said):
 
 def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
     recipe = with_stages(adapted("text", "dann"), {}, {"teacher": str(runs("text", None)[0])})
-    assert refusal(lambda: plan(recipe)) == (
+    assert refusal(lambda: plan_stages(recipe)) == (
         "stages[1].teacher must not be set in a stage that uses dann. "
         "List only the other stages in domain_adaptation.stages."
     )
@@ -321,7 +321,7 @@ def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
 @pytest.mark.parametrize(("kind", "field"), [("image", "mixup"), ("image", "cutmix"), ("text", "r_drop")])
 def test_methods_that_mix_or_repeat_batches_are_refused_with_domain_alignment(adapted, kind, field):
     recipe = with_stages(adapted(kind, "coral"), {}, {"regularize": {field: 1.0}})
-    assert refusal(lambda: plan(recipe)) == (
+    assert refusal(lambda: plan_stages(recipe)) == (
         f"stages[1].regularize.{field} must not be set in a stage that uses coral. "
         "List only the other stages in domain_adaptation.stages."
     )
@@ -334,8 +334,8 @@ def test_a_strategy_with_another_domain_is_planned_with_and_without_the_data(ada
     content["strategy"] = {"name": "gradual_unfreeze", "epochs": 1}
     if not at_hand:
         content["data"]["path"] = "nobody/has-this"
-    report = plan(parse_recipe(content))
+    report = plan_stages(parse_recipe(content))
     assert (report.examples is not None) == at_hand
     assert any("domain" in note for note in report.notes)
     if at_hand:
-        assert prepare_run(parse_recipe(content), start_processes()).target is not None
+        assert prepare_run(parse_recipe(content), start_processes()).domain_inputs is not None

@@ -10,10 +10,10 @@ import pytest
 from forked_cli import forked_cli
 from run_helpers import refusal
 
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.evaluate_run import load_labeled
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.publishing import export as export_module
 from hf_finetune.publishing.export import ParityError, export
 from hf_finetune.publishing.graph_export import load_onnx_classifier, load_program_classifier

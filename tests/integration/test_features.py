@@ -32,7 +32,7 @@ from hf_finetune.publishing.card import write_card
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.checkpoint import load_pretrained
-from hf_finetune.runs.prepare import plan, prepare_with_data
+from hf_finetune.runs.prepare import plan_stages, prepare_with_data
 
 FIT = {"name": "head", "train": "head", "fit": "logistic_regression"}
 ALL = {"name": "all", "train": "all", "epochs": 1.0, "lr": 1e-3, "batch_size": 4}
@@ -341,7 +341,7 @@ def test_heads_that_cannot_be_fitted_are_refused_before_any_file_is_written(
         changes = {**changes, "model": {"path": str(bert_checkpoint), **changes["model"]}}
     recipe = of_labels(kinds, bert_checkpoint, name, **changes)
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == expected
-    assert refusal(lambda: plan(recipe)) == expected
+    assert refusal(lambda: plan_stages(recipe)) == expected
     assert not (tmp_path / "run").exists()
 
 

@@ -7,7 +7,7 @@ from run_helpers import with_stages
 
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.estimates import describe_prefix_caches
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 
 
 def said(recipe, epochs=2.0, **speed):
@@ -15,7 +15,7 @@ def said(recipe, epochs=2.0, **speed):
     content["speed"] |= speed
     for stage in content["stages"]:
         stage["epochs"] = epochs
-    return describe_prefix_caches(plan(parse_recipe(content)))
+    return describe_prefix_caches(plan_stages(parse_recipe(content)))
 
 
 def test_images(image_recipe):
@@ -66,6 +66,6 @@ def test_a_plan_announces_that_the_run_chooses_the_pooling_of_texts(text_recipe,
     content = text_recipe().model_dump(mode="json", exclude={"stages"})
     content["model"] |= model
     recipe = parse_recipe({**content, "strategy": strategy})
-    sentences = describe_prefix_caches(plan(recipe), strategy["name"])
+    sentences = describe_prefix_caches(plan_stages(recipe), strategy["name"])
     assert sentences[0].startswith("prefix cache: ")
     assert any("token pooling: chosen by cross-validation" in each for each in sentences) is is_said

@@ -8,7 +8,7 @@ from kit_stages import BALANCES, kit_stages, skewed_reviews
 from run_helpers import Stop, changed, log_of, quick_run, tiny_image_recipe, tiny_text_recipe, weights_of
 from safetensors.torch import load_file
 
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 
 STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
 
@@ -55,10 +55,10 @@ def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipe
 def test_the_rates_of_a_run_are_those_of_its_plan(tmp_path, recipes):
     recipe = recipes["text"]
     quick_run(recipe, tmp_path / "run")
-    for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
+    for stage, plan in zip(STAGES, plan_stages(recipe).plan.stages, strict=True):
         logged = [entry["learning_rates"] for entry in log_of(tmp_path / "run", stage) if "loss" in entry]
-        assert len(logged) == planned.steps == 10
+        assert len(logged) == plan.steps == 10
         for step, rates in enumerate(logged):
-            factors = [group.schedule.rate_factor(step, planned.steps) for group in planned.groups]
-            expected = [group.lr * factor for group, factor in zip(planned.groups, factors, strict=True)]
+            factors = [group.schedule.rate_factor(step, plan.steps) for group in plan.groups]
+            expected = [group.lr * factor for group, factor in zip(plan.groups, factors, strict=True)]
             assert [rate for _, rate in rates] == pytest.approx(expected, rel=1e-12)

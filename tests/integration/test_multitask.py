@@ -35,7 +35,7 @@ from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.upload_plan import check_finished, collect_uploads
 from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.preview import preview
 
 ALONE = """
@@ -167,14 +167,14 @@ def test_a_stage_may_choose_by_the_metric_of_one_task(tmp_path, texts):
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_each_stage_changes_exactly_the_planned_parameters(kind, image_run, text_run, images, texts):
     _, record = image_run if kind == "image" else text_run
-    planned = plan(images() if kind == "image" else texts()).plan
-    buffers = {name for name in record.before[0] if name not in planned.layout.names()}
-    for index, stage in enumerate(planned.stages):
+    plan = plan_stages(images() if kind == "image" else texts()).plan
+    buffers = {name for name in record.before[0] if name not in plan.layout.names()}
+    for index, stage in enumerate(plan.stages):
         moved = changed(record.before[index], record.after[index])
         assert moved - buffers <= set(stage.trainable)
         # attention does not depend on a key's bias: its gradient is only rounding
         assert {name for name in set(stage.trainable) - moved if "key.bias" not in name} == set()
-    heads = {name for name in planned.stages[0].trainable if ".task_" in name or ".log_variance_" in name}
+    heads = {name for name in plan.stages[0].trainable if ".task_" in name or ".log_variance_" in name}
     assert len(heads) == (4 if kind == "image" else 6)
     assert changed(record.before[0], record.after[0]) == heads
 
@@ -295,7 +295,7 @@ def test_the_plan_shows_the_examples_of_an_epoch(tmp_path, texts):
         "An epoch has 42 examples: 21 of type (each 0.75 times on average), 21 of words (each 1.5 times on average)"
         in told
     )
-    assert plan(texts()).plan.stages[0].steps == 12
+    assert plan_stages(texts()).plan.stages[0].steps == 12
 
 
 def test_a_preview_has_examples_of_each_task(tmp_path, texts):
@@ -319,7 +319,7 @@ def test_doctor_checks_the_model_of_each_task(tmp_path, images):
 def test_a_plan_needs_no_data(images):
     content = images().model_dump(mode="json")
     content["tasks"]["shade"]["data"]["path"] = "nobody/has-this"
-    report = plan(parse_recipe(content))
+    report = plan_stages(parse_recipe(content))
     assert report.examples is None
     assert "shade: the data 'nobody/has-this' is not available: the plan assumes 2 labels" in " ".join(
         report.notes
@@ -330,7 +330,7 @@ def test_errors_in_stages_are_reported_without_data_too(images):
     content = images().model_dump(mode="json")
     content["tasks"]["shade"]["data"]["path"] = "nobody/has-this"
     content["stages"][0] |= {"optimizer": "adamm", "best": {"metric": "size/accuracy"}, "early_stopping": 2}
-    assert refusal(lambda: plan(parse_recipe(content))) == (
+    assert refusal(lambda: plan_stages(parse_recipe(content))) == (
         "stages[0].optimizer must be an optimizer that the Trainer supports. Got 'adamm'. Nearest: 'adam'.\n"
         "stages[0].best.metric must be mean, loss, or TASK/METRIC of one of the tasks. Got 'size/accuracy'. "
         "Nearest: 'shade/accuracy'."
@@ -338,11 +338,11 @@ def test_errors_in_stages_are_reported_without_data_too(images):
     content["stages"][0] |= {"optimizer": "adamw", "best": {"metric": "mean"}}
     content["tasks"]["shade"]["metrics"] = ["acuracy"]
     assert "tasks.shade.metrics[0] must be a metric. Got 'acuracy'." in refusal(
-        lambda: plan(parse_recipe(content))
+        lambda: plan_stages(parse_recipe(content))
     )
     content["stages"][0] |= {"optimizer": "adamm"}
     content["model"]["path"] = "./nowhere"
-    told = refusal(lambda: plan(parse_recipe(content)))
+    told = refusal(lambda: plan_stages(parse_recipe(content)))
     assert "stages[0].optimizer must be" in told and "nowhere" in told
 
 

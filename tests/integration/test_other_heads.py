@@ -20,15 +20,15 @@ from run_helpers import (
 )
 from transformers import BertModel
 
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.space import write_space
 from hf_finetune.publishing.upload_plan import collect_uploads
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 
 OF_TIMM = {"name": "rand_augment_transform", "args": {"config_str": "rand-m9-mstd0.5"}}
 IMAGE_DATA = {"augment": {"transforms": [OF_TIMM], "erase": 0.3}}
@@ -236,7 +236,7 @@ WHY = "from the checkpoint's 1_Pooling/config.json"
 def test_a_run_leaves_the_pooling_to_the_checkpoint(tmp_path, reviews, sentence_encoder, asked):
     given = tiny_text_recipe(reviews, sentence_encoder)
     recipe = with_head(given, {"pool": "auto"}) if asked == "auto" else without_rates(given)
-    found = plan(recipe)
+    found = plan_stages(recipe)
     assert found.recipe.model.head.pool == "mean"
     assert sum(note.startswith(f"model.head.pool is mean: {WHY}.") for note in found.notes) == 1
     interrupt(recipe, tmp_path / "run", Stop("all", 1, "ctrl-c"))
@@ -250,9 +250,9 @@ def test_with_an_explicit_rate_the_head_stays_linear_and_the_plan_suggests_anoth
 ):
     recipe = tiny_text_recipe(reviews, sentence_encoder)
     wanted = f"the mean over tokens suits the checkpoint better ({WHY})"
-    assert sum(wanted in note for note in plan(recipe).notes) == 1
+    assert sum(wanted in note for note in plan_stages(recipe).notes) == 1
     for pool in ("own", "auto"):
-        assert not any(wanted in note for note in plan(with_head(recipe, {"pool": pool})).notes)
+        assert not any(wanted in note for note in plan_stages(with_head(recipe, {"pool": pool})).notes)
     folder = quick_run(recipe, tmp_path / "run").folder
     assert not (folder / "model" / CODE.name).exists()
 
@@ -268,7 +268,7 @@ def test_an_adapter_stays_on_the_architectures_own_head(reviews, sentence_encode
     content = without_rates(tiny_text_recipe(reviews, sentence_encoder)).model_dump(mode="json")
     content["model"]["adapter"] = "lora"
     content["stages"][-1]["train"] = "lora"
-    assert plan(parse_recipe(content)).recipe.model.head.pool is None
+    assert plan_stages(parse_recipe(content)).recipe.model.head.pool is None
 
 
 @pytest.mark.parametrize("asked", ["rates", "without rates", "auto", "adapter"])
@@ -294,5 +294,5 @@ def test_a_model_with_a_pooling_head_is_trained_further_under_that_head(
 def test_a_plain_classifier_keeps_its_own_head(tmp_path, reviews, sentence_encoder):
     first = quick_run(tiny_text_recipe(reviews, sentence_encoder), tmp_path / "first").folder
     shutil.copytree(sentence_encoder / "1_Pooling", first / "model" / "1_Pooling")
-    found = plan(without_rates(tiny_text_recipe(reviews, first / "model")))
+    found = plan_stages(without_rates(tiny_text_recipe(reviews, first / "model")))
     assert found.recipe.model.head.pool is None

@@ -14,7 +14,7 @@ from test_prefix_cache import assert_same, cached, reports
 from hf_finetune.cli.plan_table import print_plan
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.estimates import describe_prefix_caches
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_the_plan_lists_regularization_and_uncached_stages(squares, timm_checkpo
         {},
         {"regularize": {"l1": 1e-3, "ema": 0.99, "cutmix": 1}},
     )
-    report, stream = plan(recipe), io.StringIO()
+    report, stream = plan_stages(recipe), io.StringIO()
     print_plan(Console(file=stream, width=200), recipe, report, describe_prefix_caches(report))
     text = stream.getvalue()
     assert text.count("; regularize: ") == 1

@@ -18,11 +18,11 @@ from transformers import (
 )
 
 from hf_finetune.doctor.checkpoint import realign_weights
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 
 # --- Trained parameters -----------------------------------------------------------------------------------------------
 
@@ -32,10 +32,10 @@ def test_each_stage_changes_exactly_the_planned_parameters(tmp_path, request, ki
     recipe = with_stages(request.getfixturevalue(f"{kind}_recipe")(), {"best": None}, {"best": None})
     record = Record()
     quick_run(recipe, tmp_path / "run", callbacks=[record])
-    stages = plan(recipe).plan.stages
-    for index, (planned, spec) in enumerate(zip(stages, recipe.stages, strict=True)):
+    stages = plan_stages(recipe).plan.stages
+    for index, (plan, spec) in enumerate(zip(stages, recipe.stages, strict=True)):
         moved = changed(record.before[index], record.after[index])
-        trainable = set(planned.trainable)
+        trainable = set(plan.trainable)
         statistics = {
             name for name in moved - trainable if name.rpartition(".")[2].startswith(("running", "num_b"))
         }
@@ -45,9 +45,9 @@ def test_each_stage_changes_exactly_the_planned_parameters(tmp_path, request, ki
         moving = {name.rpartition(".")[0] for name in trainable}
         assert {name.rpartition(".")[0] for name in statistics} <= moving
         assert record.groups[index] == [
-            (list(group.parameters), pytest.approx(group.lr), group.weight_decay) for group in planned.groups
+            (list(group.parameters), pytest.approx(group.lr), group.weight_decay) for group in plan.groups
         ]
-        assert spec.name == planned.name
+        assert spec.name == plan.name
     assert changed(record.after[0], record.before[1]) == set()
 
 
@@ -137,7 +137,7 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
         *("target", "baselines", "baseline_fit", "baseline_differences"),
     }
     assert content["task"] == recipe.task
-    for entry, planned in zip(content["stages"], plan(recipe).plan.stages, strict=True):
+    for entry, plan in zip(content["stages"], plan_stages(recipe).plan.stages, strict=True):
         assert (entry["best_step"] == 0) == ("trained" in entry)
         assert set(entry) - {"trained"} == {
             "name",
@@ -152,10 +152,10 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
             *("validation", "start"),
         }
         assert (entry["name"], entry["epochs"], entry["steps"], entry["trainable_parameters"]) == (
-            planned.name,
+            plan.name,
             2.0,
-            planned.steps,
-            planned.trainable_size,
+            plan.steps,
+            plan.trainable_size,
         )
     predictions = read_predictions(result.folder / "predictions.parquet")
     right = np.mean(predictions.scores.argmax(axis=1) == predictions.labels)
@@ -219,7 +219,7 @@ def test_the_log_of_a_stage_contains_the_rate_of_every_layer_group(image_run):
     """Trap 18: transformers 5.23 logs the rate of the first group only."""
     entries = [entry for entry in log_of(image_run[1].folder, "02-all") if "loss" in entry]
     assert entries
-    groups = plan(image_run[0]).plan.stages[1].groups
+    groups = plan_stages(image_run[0]).plan.stages[1].groups
     for entry in entries:
         share = 1 - (entry["step"] - 1) / 12
         assert entry["learning_rates"] == [
@@ -293,7 +293,7 @@ def test_the_polynomial_rate_is_exact_at_every_step(tmp_path, text_recipe):
     schedule = {"name": "polynomial", "power": 0.9}
     recipe = with_stages(text_recipe(), {"epochs": None, "max_steps": 1}, {"schedule": schedule})
     quick_run(recipe, tmp_path / "run", callbacks=[Rates()])
-    groups = plan(recipe).plan.stages[1].groups
-    steps = plan(recipe).plan.stages[1].steps
+    groups = plan_stages(recipe).plan.stages[1].groups
+    steps = plan_stages(recipe).plan.stages[1].steps
     expected = [[group.lr * (1 - step / steps) ** 0.9 for group in groups] for step in range(steps)]
     torch.testing.assert_close(torch.tensor(rates[1:]), torch.tensor(expected), rtol=1e-12, atol=0)

@@ -13,12 +13,12 @@ from transformers import (
 )
 
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.models.defaults import TABLE
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.runs.planner import plan as full_plan
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.run import run
 from hf_finetune.training.callbacks import DivergedError
 
@@ -170,17 +170,17 @@ def test_divergence_is_reported(tmp_path, text_recipe):
 def test_the_plan_describes_the_run_and_writes_nothing(tmp_path, image_run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe, result = image_run
-    report = plan(recipe)
+    report = plan_stages(recipe)
     assert report.examples == 24
-    for planned, entry in zip(report.plan.stages, result.metrics["stages"], strict=True):
-        assert (planned.steps, planned.trainable_size) == (entry["steps"], entry["trainable_parameters"])
+    for plan, entry in zip(report.plan.stages, result.metrics["stages"], strict=True):
+        assert (plan.steps, plan.trainable_size) == (entry["steps"], entry["trainable_parameters"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_without_the_data_counts_two_labels(text_recipe):
     content = text_recipe().model_dump(mode="json")
     content["data"]["path"] = "nobody/has-this"
-    report = plan(parse_recipe(content))
+    report = plan_stages(parse_recipe(content))
     assert report.examples is None
     assert [stage.steps for stage in report.plan.stages] == [None, None]
     assert report.notes[0] == (
@@ -202,7 +202,7 @@ def test_a_misspelled_data_folder_is_reported_with_the_other_problems(
     content = text_recipe(metrics=["acuracy"]).model_dump(mode="json")
     content["data"]["path"] = name
     with pytest.raises(InputError) as found:
-        plan(parse_recipe(content))
+        plan_stages(parse_recipe(content))
     assert {problem.place for problem in found.value.problems} == {"data.path", "metrics[0]"}
     assert f"Got {name!r}. Nearest: '{tmp_path / 'photos'}'." in str(found.value)
 
@@ -216,7 +216,7 @@ def test_defaults_of_the_checkpoint_are_filled_in_and_reported(text_recipe):
         {"train": "head", "epochs": 1},
         {"train": "auto", "epochs": 1},
     ]
-    report = plan(parse_recipe(content))
+    report = plan_stages(parse_recipe(content))
     row = next(row for row in TABLE if row.family == "small BERTs")
     assert [(stage.train, stage.fit, stage.lr, stage.layer_decay) for stage in report.recipe.stages] == [
         ("head", "logistic_regression", None, 1.0),
@@ -257,14 +257,14 @@ def test_the_plan_refuses_whatever_the_run_refuses(
         content = text_recipe().model_dump(mode="json")
         content["data"]["path"] = str(tmp_path / "none.csv")
         recipe = parse_recipe(content)
-    planned = refusal(lambda: full_plan(recipe))
-    assert planned == refusal(lambda: run(recipe, tmp_path / "run"))
+    message = refusal(lambda: full_plan(recipe))
+    assert message == refusal(lambda: run(recipe, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_the_layout_of_the_plan_is_that_of_the_model(image_run):
     recipe, result = image_run
     model = AutoModelForImageClassification.from_pretrained(result.folder / "model")
-    assert read_layout(model) == plan(recipe).plan.layout
-    assert head_names(model) == list(plan(recipe).plan.stages[0].trainable)
+    assert read_layout(model) == plan_stages(recipe).plan.layout
+    assert head_names(model) == list(plan_stages(recipe).plan.stages[0].trainable)
     assert dump_recipe(recipe) == (result.folder / "recipe.yaml").read_text(encoding="utf-8")

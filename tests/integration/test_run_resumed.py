@@ -17,7 +17,7 @@ from run_helpers import (
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 
 STOPS = [
     ("head", 6, "save"),  # after the first epoch's checkpoint
@@ -86,7 +86,7 @@ def test_an_interrupt_in_the_last_step_of_an_epoch_skips_no_evaluation(tmp_path,
 def test_an_interrupt_between_two_logs_changes_none_of_them(tmp_path, text_recipe, step):
     """The Trainer resets its mean of the loss when it resumes."""
     recipe = with_stages(text_recipe(), *[{"batch_size": 1, "accumulation": 2, "epochs": 1.0}] * 2)
-    assert plan(recipe).plan.stages[0].steps >= 10
+    assert plan_stages(recipe).plan.stages[0].steps >= 10
     quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "run", Stop("all", step, "ctrl-c"))
     quick_run(recipe, tmp_path / "run", resume=True)

@@ -22,7 +22,7 @@ from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.export import export
 from hf_finetune.recipe import dump_recipe, json_schema, parse_recipe
 from hf_finetune.report.page import write_report
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.preview import preview
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import TASKS
@@ -83,7 +83,7 @@ def test_the_schema_accepts_the_recipe(runs, task, target):
 @each_pair
 def test_a_stage_trains_exactly_what_it_declares(runs, task, target):
     case, _, record = runs.run(task, target)
-    stages = plan(case.recipe).plan.stages
+    stages = plan_stages(case.recipe).plan.stages
     assert [stage.name for stage in stages] == ["head", "all"]
     for index, stage in enumerate(stages):
         moved, trainable = changed(record.before[index], record.after[index]), set(stage.trainable)

@@ -22,7 +22,7 @@ from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import json_schema, parse_recipe
 from hf_finetune.report.page import write_report
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import MODALITIES, TASKS
 
@@ -69,7 +69,7 @@ def test_the_recipe_knows_a_new_kind_of_labels(kind, case):
 
 
 def test_a_new_kind_of_labels_is_planned_and_trained(kind, case, finished):
-    assert [stage.name for stage in plan(case.recipe).plan.stages] == ["head", "all"]
+    assert [stage.name for stage in plan_stages(case.recipe).plan.stages] == ["head", "all"]
     first, last = (finished.metrics["stages"][index]["validation"]["loss"] for index in (0, -1))
     assert math.isfinite(first) and math.isfinite(last)
     assert [*finished.metrics["test"]][:1] == [kind.default_metrics[0]]
@@ -111,7 +111,7 @@ def test_a_new_kind_of_labels_refuses_settings_of_another_loss(case):
     content["stages"][0] = {"name": "head", "train": "head", "fit": "ridge"}
     content["stages"][1] |= {"balance": "class_weights", "teacher": str(case.recipe.model.path)}
     with pytest.raises(InputError) as refused:
-        plan(parse_recipe(content))
+        plan_stages(parse_recipe(content))
     assert {problem.place for problem in refused.value.problems} == {
         *("evaluation.calibrate", "stages[0].fit", "stages[1].balance", "stages[1].teacher"),
     }

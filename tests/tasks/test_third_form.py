@@ -22,7 +22,7 @@ from hf_finetune.recipe import parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import ERRORS_FILE
 from hf_finetune.runs.pooling_choice import _compare_poolings
-from hf_finetune.runs.prepare import plan, prepare_run, start_processes
+from hf_finetune.runs.prepare import plan_stages, prepare_run, start_processes
 from hf_finetune.runs.preview import _label
 from hf_finetune.targets import TARGETS, Target
 from hf_finetune.targets.scored_examples import trial_examples
@@ -59,7 +59,7 @@ def read(finished, name):
 
 def refused(content):
     with pytest.raises(InputError) as error:
-        plan(parse_recipe(content))
+        plan_stages(parse_recipe(content))
     return [str(problem) for problem in error.value.problems]
 
 
@@ -71,7 +71,7 @@ def test_no_solver_fits_the_head(cases):
             f"stages[0].fit must be gradient for the label type tallies. Got '{solver}'. No solver supports their loss."
         ]
     content["stages"][0] = {"name": "head", "train": "head", "fit": "auto", "epochs": 1, "lr": 0.1}
-    report = plan(parse_recipe(content))
+    report = plan_stages(parse_recipe(content))
     assert report.recipe.stages[0].fit == "gradient"
     assert "stages[0].fit is gradient: no solver supports the loss of tallies labels." in report.notes
     with pytest.raises(ValueError, match="no solver minimizes the loss of tallies labels"):

@@ -32,9 +32,9 @@ class Counts(Regression):
     def scores(self, logits):
         return np.exp(super().scores(logits))
 
-    def loss_sum(self, logits, labels, known, smoothing):
+    def loss_sum(self, logits, labels, valid, smoothing):
         losses = functional.poisson_nll_loss(logits.view(-1), labels.view(-1), reduction="none")
-        return (losses * known).sum()
+        return (losses * valid).sum()
 
     def synthetic_label(self, rng, classes):
         return float(rng.randrange(5))
@@ -73,6 +73,9 @@ class Tallies(Target):
     def arrow_type(self):
         return pa.string()
 
+    def describe_labels(self, labels, label_names):
+        return f"tallies from {min(labels):g} to {max(labels):g}"
+
     def summary(self, subject, classes):
         return f"keeps a tally of {subject}"
 
@@ -91,6 +94,6 @@ class Tallies(Target):
     def synthetic_label(self, rng, classes):
         return float(rng.randrange(1, 5))
 
-    def loss_sum(self, logits, labels, known, smoothing):
+    def loss_sum(self, logits, labels, valid, smoothing):
         losses = functional.poisson_nll_loss(logits.view(-1), labels.view(-1), reduction="none")
-        return (losses * known).sum()
+        return (losses * valid).sum()

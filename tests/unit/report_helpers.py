@@ -25,8 +25,8 @@ def make_record(target="single_label", names=("cake", "soup", "tea"), examples=2
         skill: How much greater the logit of the right class is; 50 has no mistake.
     """
     predictions = _predictions(target, tuple(names), examples, skill)
-    primary_metrics = default_metrics(target)
-    metrics = compute_metrics(primary_metrics, ScoredExamples(predictions.labels, predictions.scores, target))
+    metric_names = default_metrics(target)
+    metrics = compute_metrics(metric_names, ScoredExamples(predictions.labels, predictions.scores, target))
     test = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
     content = {
         "wall_seconds": 754.2,
@@ -37,8 +37,8 @@ def make_record(target="single_label", names=("cake", "soup", "tea"), examples=2
             for name, value in test.items()
         },
         "baselines": {
-            "majority": dict.fromkeys(primary_metrics, 0.1),
-            "linear_probe": dict.fromkeys(primary_metrics, 0.3),
+            "majority": dict.fromkeys(metric_names, 0.1),
+            "linear_probe": dict.fromkeys(metric_names, 0.3),
         },
     }
     if target != "regression":
@@ -58,7 +58,7 @@ def make_record(target="single_label", names=("cake", "soup", "tea"), examples=2
             "determinism": {"bit_for_bit": True, "obstacles": []},
         },
         metrics=content,
-        primary_metrics=primary_metrics,
+        metric_names=metric_names,
         logs=(_log(2.0), _log(1.0)),
         predictions=predictions,
         data={

@@ -190,24 +190,24 @@ def train_stages(
     """
     fields = {"lr": 0.01, "weight_decay": 0.05, "layer_decay": 0.5, "batch_size": 4, "clip": None}
     length = {} if "epochs" in changes else {"max_steps": 2}
-    stages = [
+    specs = [
         StageSpec(train=selector, name=f"stage-{index}", **{**fields, **length, **changes})
         for index, selector in enumerate(selectors)
     ]
     data = Examples(model, 8) if data is None else data
-    plan = build_plan(read_layout(model), stages, len(data))
+    plan = build_plan(read_layout(model), specs, len(data))
     seen = []
-    for index, (stage, planned) in enumerate(zip(stages, plan.stages, strict=True)):
+    for index, (spec, stage_plan) in enumerate(zip(specs, plan.stages, strict=True)):
         seen.append(StageWatch(model))
-        train = PlannedStage(stage, planned, index)
+        stage = PlannedStage(spec, stage_plan, index)
         context = StageContext(
-            train, model, pretrained=pretrained or {}, best_metric=best_metric, greater_is_better=True
+            stage, model, pretrained=pretrained or {}, best_metric=best_metric, greater_is_better=True
         )
         train_stage(
             model,
-            train,
+            stage,
             StageData("single_label", data, collator, validation),
-            output=StageOutput(stage_folder(folder, index, stage.name)),
+            output=StageOutput(stage_folder(folder, index, spec.name)),
             evaluation=StageEvaluation(4, compute_metrics, best_metric, greater_is_better=True),
             execution=ExecutionSettings(speed or SpeedSpec()),
             methods=build_methods(context),

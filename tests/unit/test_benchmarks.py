@@ -176,9 +176,9 @@ def test_the_vit_contenders_train_the_same_parameters():
     config = TimmWrapperConfig(architecture=recipes.VIT["architecture"], model_args={}, num_labels=2)
     model = build_skeleton(config, TASKS["image-classification"])
     stages = parse_recipe({**recipes.vit_recipe(1, "fp32", 224), "model": "m", "data": {"path": "d"}}).stages
-    planned = build_plan(read_layout(model), stages, 64).stages[0]
+    plan = build_plan(read_layout(model), stages, 64).stages[0]
     names = [name for name, _ in model.named_parameters() if name.startswith(tuple(recipes.VIT["prefixes"]))]
-    assert sorted(planned.trainable) == sorted(names)
+    assert sorted(plan.trainable) == sorted(names)
 
 
 def _groups(contenders):

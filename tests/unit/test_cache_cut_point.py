@@ -10,7 +10,7 @@ from test_invariants import EVERY_ARCHITECTURE
 from torch import nn
 
 from hf_finetune.cache.call_recording import compute_logits
-from hf_finetune.cache.cut_point import CacheUnavailableError, OutputShape, SkippedModule, find_cut
+from hf_finetune.cache.cut_point import BatchShape, CacheUnavailableError, SkippedModule, find_cut
 from hf_finetune.cache.replay import PrefixRunner, verify
 from hf_finetune.models.head_spec import set_head, with_head
 from hf_finetune.models.layout import read_layout
@@ -153,7 +153,7 @@ def test_a_cut_point_with_different_outputs_is_refused(tiny_model):
     with torch.no_grad():
         other.bert.encoder.layer[1].attention.self.query.weight.add_(0.1)
     verify(other, cut, batches[0])  # what is trained may change; the prefix is the same
-    beyond = SkippedModule("bert.pooler", (OutputShape(("examples", 16), torch.float32),))
+    beyond = SkippedModule("bert.pooler", (BatchShape(("examples", 16), torch.float32),))
     with pytest.raises(CacheUnavailableError, match="different results"):
         verify(model, replace(cut, skipped=(*cut.skipped, beyond)), batches[0])
 

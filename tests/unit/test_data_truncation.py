@@ -7,8 +7,8 @@ from evaluation_helpers import save_bert
 from multitask_data import text_recipe, texts_by_length
 from test_data_texts import texts, tokenizer
 
+from hf_finetune.evaluation.classifier import iter_logits, load_classifier, logit_batches
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.evaluation.predictor import compute_logits, load_classifier, logit_batches
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.planner import plan
 from hf_finetune.runs.run import run
@@ -150,7 +150,7 @@ def test_predicting_counts_the_texts_that_are_cut(tmp_path, batch_size):
     cut = TruncationCounter()
     examples = ["good " * 14, "bad", "good " * 15, {"text": "good " * 9, "text_pair": "bad " * 9}]
     logits = [row for batch in logit_batches(classifier, examples, cut) for row in batch]
-    assert np.stack(logits) == pytest.approx(np.stack(list(compute_logits(classifier, examples))))
+    assert np.stack(logits) == pytest.approx(np.stack(list(iter_logits(classifier, examples))))
     assert cut.sentences() == [
         "2 of 4 texts were truncated on the right: the model accepts at most 16 tokens."
     ]

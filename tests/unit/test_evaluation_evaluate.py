@@ -9,9 +9,9 @@ from PIL import Image as PilImage
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_finetune.errors import InputError
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, label_array, probabilities
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks.image.transforms import processor_transform
 

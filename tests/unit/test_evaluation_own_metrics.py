@@ -8,12 +8,12 @@ import pytest
 from datasets import Dataset, Features, Value
 from evaluation_helpers import save_bert
 
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.compare import compare_runs, paired_difference
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.evaluation.selection_metrics import undefined_metric
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.metric import Metric

@@ -18,11 +18,11 @@ from evaluation_helpers import save_bert, save_vit
 from PIL import Image
 
 from hf_finetune.errors import InputError
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predict import Predictor, predict
 from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.prediction_writers import json_line, open_output
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.tasks import MODALITIES
 
 TEXT, IMAGE = MODALITIES["text"], MODALITIES["image"]

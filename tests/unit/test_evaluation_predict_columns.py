@@ -7,8 +7,8 @@ from evaluation_helpers import save_bert
 
 from hf_finetune.data.input_columns import INPUT_KEYS, parse_columns
 from hf_finetune.errors import InputError
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.prediction_inputs import open_inputs
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.tasks import MODALITIES
 
 TEXT = MODALITIES["text"]

@@ -9,7 +9,7 @@ from removals import always
 
 from hf_finetune.data.content_hashes import write_hashes
 from hf_finetune.data.recipe_data import load_data
-from hf_finetune.errors import InputError
+from hf_finetune.errors import InputError, MissingSplitError
 from hf_finetune.evaluation.run_data import load_run_split, match_rows
 from hf_finetune.recipe import parse_recipe
 
@@ -207,8 +207,17 @@ def test_unusable_data_is_reported_as_before(tmp_path):
 
 def test_a_split_that_the_run_did_not_have_is_not_its_own(tmp_path):
     case = Case(tmp_path, ROWS, split={"validation": 0.2, "test": 0})
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(MissingSplitError) as caught:
         case.found(ROWS)
+    assert (
+        str(caught.value) == "--split must be a split of the run. Got 'test'. Known: 'train', 'validation'."
+    )
+
+
+def test_a_split_that_the_run_did_not_have_is_missing_in_unusable_data_too(tmp_path):
+    case = Case(tmp_path, ROWS, split={"validation": 0.2, "test": 0})
+    with pytest.raises(MissingSplitError) as caught:
+        case.found(["a film,good"] * 3)
     assert (
         str(caught.value) == "--split must be a split of the run. Got 'test'. Known: 'train', 'validation'."
     )

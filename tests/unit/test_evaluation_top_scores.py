@@ -20,6 +20,7 @@ from sklearn.metrics import (
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation import evaluate
 from hf_finetune.evaluation.calibration import reliability
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.intervals import intervals, statistic
@@ -33,7 +34,6 @@ from hf_finetune.evaluation.metrics import (
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictions import Predictions, read_predictions, write_predictions
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.report.figures import confused_classes, confusion_matrix
 from hf_finetune.targets.losses import loss_for
@@ -49,7 +49,7 @@ from hf_finetune.targets.top_scores import (
     top_indices,
     unpack_top,
 )
-from hf_finetune.training.loss import add_loss_metric, reduce_before_metrics, reduce_logits
+from hf_finetune.training.validation_loss import add_loss_metric, reduce_before_metrics, reduce_logits
 
 CLASSES, EXAMPLES = 300, 60
 SCORES = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
@@ -83,9 +83,9 @@ def test_metrics_are_those_of_all_probabilities():
             assert np.isnan(found[name])
         else:
             assert found[name] == pytest.approx(expected[name], abs=1e-12), name
-    primary_metrics = ["accuracy", "f1_macro", "log_loss", "top5_accuracy"]
-    assert intervals(primary_metrics, scored(kept(scores, labels), labels), seed=0) == intervals(
-        primary_metrics, scored(scores, labels), seed=0
+    metric_names = ["accuracy", "f1_macro", "log_loss", "top5_accuracy"]
+    assert intervals(metric_names, scored(kept(scores, labels), labels), seed=0) == intervals(
+        metric_names, scored(scores, labels), seed=0
     )
     assert reliability(kept(scores, labels), labels) == reliability(scores, labels)
 

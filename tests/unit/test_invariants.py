@@ -66,15 +66,15 @@ def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path
     stages, seen = train_stages(model, tmp_path, STAGES)
     for before, watch in zip([initial, *(watch.after for watch in seen)], seen, strict=False):
         assert differing(before, watch.before) == set()  # nor does anything change between two stages
-    for planned, watch in zip(stages, seen, strict=True):
-        trained = set(planned.trainable)
+    for plan, watch in zip(stages, seen, strict=True):
+        trained = set(plan.trainable)
 
         # the optimizer: each trained parameter once, at the rate of its depth
         settings = {parameter: (rate, decay) for names, rate, decay in watch.groups for parameter in names}
         assert sum(len(names) for names, _, _ in watch.groups) == len(settings)
         assert settings == {
             parameter.name: (
-                pytest.approx(0.01 * 0.5 ** (layout.backbone_groups - parameter.group)),
+                pytest.approx(0.01 * 0.5 ** (layout.head_group - parameter.group)),
                 0.05 if parameter.decays else 0.0,
             )
             for parameter in layout.parameters
@@ -84,7 +84,7 @@ def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path
         # what changed: exactly the trained parameters and the statistics of the trained BatchNorms, bit for bit
         owners = {parameter.rpartition(".")[0] for parameter in trained}
         norms = {name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
-        assert set(planned.frozen_batch_norms) == norms - owners
+        assert set(plan.frozen_batch_norms) == norms - owners
         changed = differing(watch.before, watch.after)
         assert changed - trained == {f"{norm}.{buffer}" for norm in norms & owners for buffer in STATISTICS}
         assert trained - changed == trained - watch.moved_by_gradient == trained & UNUSED.get(name, set())
@@ -125,8 +125,8 @@ def test_the_gradient_of_every_stage_is_that_of_its_whole_batch(tmp_path, tiny_m
         accumulation=3,
         max_steps=1,
     )
-    for planned, (taken, expected) in zip(stages, whole.pairs, strict=True):
-        assert taken.keys() == expected.keys() == set(planned.trainable) - UNUSED.get(name, set())
+    for plan, (taken, expected) in zip(stages, whole.pairs, strict=True):
+        assert taken.keys() == expected.keys() == set(plan.trainable) - UNUSED.get(name, set())
         norms = [torch.stack([value.norm() for value in each.values()]).norm() for each in (taken, expected)]
         assert norms[0].item() == pytest.approx(norms[1].item(), rel=1e-4)
         errors = {each: ((taken[each] - expected[each]).norm() / norms[1]).item() for each in taken}

@@ -132,11 +132,11 @@ def test_methods_are_built_in_the_order_of_the_registry(tiny_model):
     model = tiny_model("vit")
     every = {"l1": 0.1, "ema": 0.9, "mixup": 0.2, "r_drop": 1.0, "gradient_noise": 0.01}
     spec = StageSpec(train="head", epochs=1, lr=0.1, balance="sampler", regularize=every)
-    (planned,) = build_plan(read_layout(model), [spec], 8).stages
+    (plan,) = build_plan(read_layout(model), [spec], 8).stages
     labels = TaskLabels("", "single_label", "abc", [0, 1, 2, 2], 4)
     teacher = Teacher(model, [0, 1, 2], 1.0, 0.5)
     pruned = spec.model_copy(update={"compress": CompressSpec(prune=0.5, method="unstructured")})
-    context = StageContext(PlannedStage(spec, planned), model, (labels,), earlier=(pruned,))
+    context = StageContext(PlannedStage(spec, plan), model, (labels,), earlier=(pruned,))
     built = [type(method) for method in build_methods(context, [teacher])]
     without = {CarriedOptimizer, TaskMixture, DomainAlignment}
     assert built == [kind for kind in METHODS if kind not in without]

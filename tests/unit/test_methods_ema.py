@@ -49,9 +49,9 @@ class Steps(TrainerCallback):
         self.states.append(state_of(kwargs["model"]))
 
 
-def parameters_only(original, planned):
+def parameters_only(original, plan):
     """The parameters only."""
-    return list(planned.trainable)
+    return list(plan.trainable)
 
 
 @pytest.mark.defends(
@@ -63,12 +63,12 @@ def parameters_only(original, planned):
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
 def test_without_validation_the_average_is_kept_and_frozen_weights_are_unchanged(tmp_path, tiny_model, name):
     model, steps = tiny_model(name), Steps()
-    (planned,), (watch,) = train_stages(
+    (plan,), (watch,) = train_stages(
         model, tmp_path, ["last:1"], callbacks=[steps], regularize={"ema": 0.5}, max_steps=5
     )
-    norms = [norm for norm, _ in planned.layout.batch_norms if norm not in planned.frozen_batch_norms]
+    norms = [norm for norm, _ in plan.layout.batch_norms if norm not in plan.frozen_batch_norms]
     averaged = {
-        *planned.trainable,
+        *plan.trainable,
         *(f"{norm}.running_{which}" for norm in norms for which in ("mean", "var")),
     }
     expected = dict(steps.states[0])

@@ -124,12 +124,10 @@ def shrink_all(original, self, args, state, control, **kwargs):
 def test_l1_sets_decayed_weights_to_zero_and_leaves_others_unchanged(tmp_path, tiny_model, name):
     """So strong a penalty removes a weight completely; norms, biases and frozen parameters keep theirs."""
     model = tiny_model(name)
-    (planned, _), (watch, _) = train_stages(
-        model, tmp_path, ["last:1", "norms"], regularize={"l1": 1e6}, **SGD
-    )
-    trained, decaying = set(planned.trainable), {p.name for p in planned.layout.parameters if p.decays}
+    (plan, _), (watch, _) = train_stages(model, tmp_path, ["last:1", "norms"], regularize={"l1": 1e6}, **SGD)
+    trained, decaying = set(plan.trainable), {p.name for p in plan.layout.parameters if p.decays}
     moved = differing(watch.before, watch.after)
-    assert moved & {parameter.name for parameter in planned.layout.parameters} <= trained
+    assert moved & {parameter.name for parameter in plan.layout.parameters} <= trained
     for parameter in trained:
         assert watch.after[parameter].any() == (parameter not in decaying), parameter
     assert trained & decaying and trained - decaying
@@ -140,14 +138,14 @@ def test_l2_sp_pulls_exactly_the_trained_weights_below_the_head_to_the_checkpoin
     """Even if it has an initial value for every parameter, including frozen ones."""
     model = tiny_model(name)
     layout = read_layout(model)
-    first = {each.name for each in layout.parameters if each.group == layout.backbone_groups}
+    first = {each.name for each in layout.parameters if each.group == layout.head_group}
     start = {key: value + 1.0 for key, value in state_of(model).items() if key not in first}
-    (planned,), (watch,) = train_stages(
+    (plan,), (watch,) = train_stages(
         model, tmp_path, ["last:1"], pretrained=start, regularize={"l2_sp": 1e6}, **SGD
     )
     parameters = {each.name for each in layout.parameters}
     moved = differing(watch.before, watch.after) & parameters
-    assert moved == set(planned.trainable)
+    assert moved == set(plan.trainable)
     for parameter in moved - first:
         torch.testing.assert_close(watch.after[parameter], start[parameter], rtol=1e-3, atol=1e-3)
     assert (moved & first) and all(
@@ -179,7 +177,7 @@ def test_initial_weights_are_stored_for_the_stages_with_l2_sp_and_without_the_he
     ]
     plan = build_plan(layout, stages, 8)
     before, found = state_of(model), pretrained_weights(model, stages, plan)
-    head = {each.name for each in layout.parameters if each.group == layout.backbone_groups}
+    head = {each.name for each in layout.parameters if each.group == layout.head_group}
     assert set(found) == set(plan.stages[1].trainable) - head and found
     with torch.no_grad():
         for value in model.parameters():
@@ -222,10 +220,10 @@ def test_the_noise_of_a_stage_by_hand(tmp_path, tiny_model, clip):
     """One step of plain SGD with noise differs from one without by rate x noise, after clipping."""
     plain, noisy = tiny_model("timm/test_resnet"), tiny_model("timm/test_resnet")
     options = {**SGD, "max_steps": 1, "clip": clip, "weight_decay": 0.0}
-    (planned,), _ = train_stages(plain, tmp_path / "plain", ["last:1"], **options)
+    (plan,), _ = train_stages(plain, tmp_path / "plain", ["last:1"], **options)
     train_stages(noisy, tmp_path / "noisy", ["last:1"], regularize={"gradient_noise": 0.04}, **options)
     one, other = state_of(plain), state_of(noisy)
-    names = [name for group in planned.groups for name in group.parameters]
+    names = [name for group in plan.groups for name in group.parameters]
     assert differing(one, other) == set(names)
     noise = [torch.zeros_like(one[name]) for name in names]
     add_noise(noise, 0.04, hash((0, 0)) & 0x7FFF_FFFF_FFFF_FFFF)

@@ -23,7 +23,7 @@ def test_every_parameter_is_in_one_group_with_its_rate_and_decay(tiny_model, nam
     layout = read_layout(model)
     for parameter in layout.parameters:
         group = held[parameter.name]
-        assert group["lr"] == 0.1 * 0.5 ** (layout.backbone_groups - parameter.group)
+        assert group["lr"] == 0.1 * 0.5 ** (layout.head_group - parameter.group)
         assert group["weight_decay"] == (0.05 if parameter.decays else 0.0)
         assert group["name"] == ("head" if parameter.name in head_names(model) else "backbone")
         assert group["layers"] == layout.groups[parameter.group]

@@ -172,7 +172,7 @@ def test_batch_norm_statistics_change_in_the_stages_that_train_them(on_meta, nam
     head, last, norms, everything = build_plan(layout, stages).stages
     assert list(head.frozen_batch_norms) == names
     assert norms.frozen_batch_norms == everything.frozen_batch_norms == ()
-    below = [name for name, group in layout.batch_norms if group < layout.backbone_groups - 1]
+    below = [name for name, group in layout.batch_norms if group < layout.head_group - 1]
     assert list(last.frozen_batch_norms) == below
 
 

@@ -118,7 +118,7 @@ def test_a_text_classifier_loads_all_weights_of_the_other_model(checkpoint):
     assert len(notes) == 1
     assert notes[0].startswith("The checkpoint has no masked language modeling head; a new one is trained: ")
     layout = read_layout(classifier)
-    names = [one.name for one in layout.parameters if one.group < layout.backbone_groups]
+    names = [one.name for one in layout.parameters if one.group < layout.head_group]
     lacking = {name for name in names if name not in backbone_weights(model, names)}
     assert all("pooler" in name for name in lacking) and len(lacking) < len(names) - 10
     known = {name: value.clone() for name, value in classifier.state_dict().items()}

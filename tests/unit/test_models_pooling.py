@@ -13,7 +13,7 @@ from hf_finetune.models.pooling import (
     declared_pooling,
     default_pooling,
     fill_pooling,
-    is_left,
+    uses_default_pooling,
 )
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.model import ModelSpec
@@ -118,11 +118,11 @@ def recipe(**model):
 
 def test_a_saved_head_stays_whatever_the_rates_unless_an_adapter_is_saved_by_itself():
     kept = DefaultPooling("mean", "pooling of the checkpoint's own head", is_saved=True)
-    assert is_left(recipe(), kept) and not is_left(recipe(), MEAN)
-    assert is_left(recipe(adapter="lora"), kept)
-    assert not is_left(recipe(adapter={"type": "lora", "save": "both"}), kept)
-    assert not is_left(recipe(head={"pool": "own"}), kept)
-    spec, notes = fill_pooling(head(None), kept, is_left=True, is_chosen=False)
+    assert uses_default_pooling(recipe(), kept) and not uses_default_pooling(recipe(), MEAN)
+    assert uses_default_pooling(recipe(adapter="lora"), kept)
+    assert not uses_default_pooling(recipe(adapter={"type": "lora", "save": "both"}), kept)
+    assert not uses_default_pooling(recipe(head={"pool": "own"}), kept)
+    spec, notes = fill_pooling(head(None), kept, uses_default=True, is_chosen=False)
     assert spec == head("mean")
     assert notes == (
         "model.head.pool is mean: pooling of the checkpoint's own head. Plain transformers needs "
@@ -139,20 +139,20 @@ NEEDS = "Plain transformers needs trust_remote_code=True for this head; own keep
 
 @pytest.mark.parametrize("pool", ["auto", None])
 def test_a_default_pooling_is_filled_in_and_reported(pool):
-    spec, notes = fill_pooling(head(pool), MEAN, is_left=True, is_chosen=False)
+    spec, notes = fill_pooling(head(pool), MEAN, uses_default=True, is_chosen=False)
     assert spec == head("mean")
     assert notes == (f"model.head.pool is mean: default of MiniLM. {NEEDS}",)
 
 
 def test_the_architectures_own_pooling_is_reported_on_request():
     own = DefaultPooling("own", OWN)
-    spec, notes = fill_pooling(head("auto"), own, is_left=True, is_chosen=False)
+    spec, notes = fill_pooling(head("auto"), own, uses_default=True, is_chosen=False)
     assert spec == head("own") and notes == (f"model.head.pool is own: {OWN}.",)
-    assert fill_pooling(head(None), own, is_left=True, is_chosen=False) == (head(None), ())
+    assert fill_pooling(head(None), own, uses_default=True, is_chosen=False) == (head(None), ())
 
 
 def test_with_explicit_rates_the_head_stays_and_a_pooling_is_suggested():
-    assert fill_pooling(head(None), MEAN, is_left=False, is_chosen=False) == (
+    assert fill_pooling(head(None), MEAN, uses_default=False, is_chosen=False) == (
         head(None),
         (
             "model.head.pool is not set, so the architecture's pooling (own) is used; the mean over tokens suits the "
@@ -163,7 +163,7 @@ def test_with_explicit_rates_the_head_stays_and_a_pooling_is_suggested():
 
 
 @pytest.mark.parametrize(
-    ("pool", "suits", "is_left", "is_chosen"),
+    ("pool", "suits", "uses_default", "is_chosen"),
     [
         ("own", MEAN, False, False),
         ("cls", MEAN, False, False),
@@ -171,5 +171,5 @@ def test_with_explicit_rates_the_head_stays_and_a_pooling_is_suggested():
         (None, DefaultPooling("own", OWN), False, False),
     ],
 )
-def test_a_given_chosen_or_suitable_pooling_causes_no_note(pool, suits, is_left, is_chosen):
-    assert fill_pooling(head(pool), suits, is_left=is_left, is_chosen=is_chosen) == (head(pool), ())
+def test_a_given_chosen_or_suitable_pooling_causes_no_note(pool, suits, uses_default, is_chosen):
+    assert fill_pooling(head(pool), suits, uses_default=uses_default, is_chosen=is_chosen) == (head(pool), ())

@@ -27,7 +27,7 @@ def recipe(trains=("head", "last:1"), **domain):
 def aligned(made):
     stages = build_plan(LAYOUT, made.stages, 10).stages
     pairs = zip(made.stages, stages, strict=True)
-    return [is_aligned(made.domain_adaptation, stage, planned) for stage, planned in pairs]
+    return [is_aligned(made.domain_adaptation, stage, plan) for stage, plan in pairs]
 
 
 def told(made):

@@ -41,5 +41,5 @@ def test_a_layout_counts_elements_and_knows_biases_by_name():
     layout = Layout(
         (Parameter("a.weight", 6, 0), Parameter("a.bias", 2, 0), Parameter("bias", 1, 1)), ("a", "head")
     )
-    assert (layout.size, layout.backbone_groups) == (9, 1)
+    assert (layout.size, layout.backbone_group_count) == (9, 1)
     assert [parameter.is_bias for parameter in layout.parameters] == [False, True, True]

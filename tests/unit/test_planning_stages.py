@@ -173,10 +173,10 @@ ADAPTED = Layout(
 
 
 def test_an_adapter_stage_trains_the_adapter_and_the_head():
-    (planned,) = build_plan(ADAPTED, [stage(train="lora")]).stages
-    assert planned.trainable == ("block.lora_A.default.weight", "fc.weight")
-    assert (planned.trainable_size, ADAPTED.size, planned.frozen_batch_norms) == (10, 37, ("bn", "block.bn"))
-    assert [(group.layers, group.lr, group.size) for group in planned.groups] == [
+    (plan,) = build_plan(ADAPTED, [stage(train="lora")]).stages
+    assert plan.trainable == ("block.lora_A.default.weight", "fc.weight")
+    assert (plan.trainable_size, ADAPTED.size, plan.frozen_batch_norms) == (10, 37, ("bn", "block.bn"))
+    assert [(group.layers, group.lr, group.size) for group in plan.groups] == [
         ("head", 0.1, 6),
         ("lora in block", 0.1, 4),
     ]

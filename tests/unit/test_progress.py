@@ -159,8 +159,8 @@ def group(number, decay):
 
 
 def test_a_long_table_of_rates_shows_its_ends():
-    planned = SimpleNamespace(groups=[group(number, decay) for number in range(12) for decay in (0.01, 0.0)])
-    rows = _group_rows(planned)
+    plan = SimpleNamespace(groups=[group(number, decay) for number in range(12) for decay in (0.01, 0.0)])
+    rows = _group_rows(plan)
     assert [row[0] for row in rows] == [
         *("layer 0", "layer 1", "layer 2", "layer 3"),
         "... 4 more",
@@ -171,8 +171,8 @@ def test_a_long_table_of_rates_shows_its_ends():
 
 
 def test_a_short_table_of_rates_is_complete():
-    planned = SimpleNamespace(groups=[group(number, 0.0) for number in range(9)])
-    assert len(_group_rows(planned)) == 9
+    plan = SimpleNamespace(groups=[group(number, 0.0) for number in range(9)])
+    assert len(_group_rows(plan)) == 9
 
 
 @pytest.mark.parametrize(

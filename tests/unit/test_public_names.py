@@ -14,7 +14,7 @@ CHECK = """
 import inspect
 import hf_finetune.runs.prepare, hf_finetune.runs.run as module
 assert callable(plan) and callable(run)
-assert inspect.signature(plan) == inspect.signature(hf_finetune.runs.prepare.plan)
+assert inspect.signature(plan) == inspect.signature(hf_finetune.runs.prepare.plan_stages)
 assert inspect.signature(run) == inspect.signature(module.run)
 for call in (plan, run):
     try:

@@ -9,8 +9,8 @@ from evaluation_helpers import save_bert, save_timm, save_vit
 from PIL import Image
 from transformers import AutoTokenizer
 
+from hf_finetune.evaluation.classifier import iter_logits, load_classifier
 from hf_finetune.evaluation.predict import predict
-from hf_finetune.evaluation.predictor import compute_logits, load_classifier
 from hf_finetune.publishing.exported_pipeline import (
     METADATA,
     example_inputs,
@@ -43,8 +43,8 @@ def through_inputs(folder, batch_size):
 @pytest.mark.parametrize(("save", "examples"), [(save_vit, IMAGES), (save_timm, IMAGES), (save_bert, TEXTS)])
 def test_logits_are_the_pipelines(tmp_path, save, examples, batch_size):
     folder = save(tmp_path / "model")
-    expected = np.stack(list(compute_logits(load_classifier(folder, batch_size=2), examples)))
-    found = np.stack(list(compute_logits(through_inputs(folder, batch_size), examples)))
+    expected = np.stack(list(iter_logits(load_classifier(folder, batch_size=2), examples)))
+    found = np.stack(list(iter_logits(through_inputs(folder, batch_size), examples)))
     assert np.ptp(expected, axis=0).max() > 1e-3
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
@@ -73,7 +73,7 @@ def test_postprocessing_settings_are_exported_too(tmp_path):
     assert (found.task, found.target) == ("text-classification", "multi_label")
     assert found.label_names == ("dull", "long", "süß")
     assert (found.temperature, found.thresholds) == (2.0, (0.1, 0.5, 0.9))
-    (logits,) = compute_logits(found, ["good"])
+    (logits,) = iter_logits(found, ["good"])
     assert logits.tolist() == [1.0, 0.0, -1.0]
 
 
@@ -92,7 +92,7 @@ def test_a_tokenizer_that_cannot_pad_takes_one_text_at_a_time(tmp_path):
     tokenizer.save_pretrained(folder)
     classifier = through_inputs(folder, 8)
     assert classifier.batch_size == 1
-    assert len(list(compute_logits(classifier, ["good film", "bad"]))) == 2
+    assert len(list(iter_logits(classifier, ["good film", "bad"]))) == 2
 
 
 def test_a_model_is_traced_with_two_examples(tmp_path):

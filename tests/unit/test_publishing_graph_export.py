@@ -10,7 +10,7 @@ import torch
 from evaluation_helpers import save_bert, save_timm, save_vit
 from PIL import Image
 
-from hf_finetune.evaluation.predictor import compute_logits, load_classifier
+from hf_finetune.evaluation.classifier import iter_logits, load_classifier
 from hf_finetune.publishing.exported_pipeline import (
     METADATA,
     example_inputs,
@@ -82,10 +82,10 @@ def test_logits_are_the_pipelines(tmp_path, request, save, examples, kind):
     else:
         load = partial(load_program_classifier, trust_remote_code=True)
         written(save(folder), kind)
-    expected = np.stack(list(compute_logits(load_classifier(folder), examples)))
+    expected = np.stack(list(iter_logits(load_classifier(folder), examples)))
     (folder / "model.safetensors").unlink()  # the graph contains the weights itself
     for batch_size in (1, 3, 5):
-        found = np.stack(list(compute_logits(load(folder, batch_size=batch_size), examples)))
+        found = np.stack(list(iter_logits(load(folder, batch_size=batch_size), examples)))
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
@@ -114,7 +114,7 @@ def test_int8_is_smaller_and_gives_nearly_the_same_logits(tmp_path, copy_onnx, s
 
     folder = copy_onnx(save, tmp_path / "model")
     classifier = load_classifier(folder)
-    expected = np.stack(list(compute_logits(classifier, examples)))
+    expected = np.stack(list(iter_logits(classifier, examples)))
     prepare = model_inputs(classifier)
     path = folder / ONNX_FILE
     whole = path.rename(folder / "whole.onnx")
@@ -123,7 +123,7 @@ def test_int8_is_smaller_and_gives_nearly_the_same_logits(tmp_path, copy_onnx, s
     write_metadata(path, export_metadata(classifier))
     kinds = {each.data_type for each in onnx.load(str(path)).graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
-    found = np.stack(list(compute_logits(load_onnx_classifier(folder, batch_size=2), examples)))
+    found = np.stack(list(iter_logits(load_onnx_classifier(folder, batch_size=2), examples)))
     assert not np.array_equal(found, expected)
     assert np.abs(found - expected).max() < 0.3 * np.abs(expected).max()
 

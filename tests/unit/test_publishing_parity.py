@@ -5,8 +5,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PillowImage
 
+from hf_finetune.evaluation.classifier import Classifier
 from hf_finetune.evaluation.evaluate import model_examples
-from hf_finetune.evaluation.predictor import Classifier
 from hf_finetune.publishing import parity
 from hf_finetune.publishing.exported_pipeline import ExportedPipeline
 from hf_finetune.publishing.parity import compare_models, median_milliseconds, weight_bytes

@@ -180,7 +180,7 @@ def test_bars_are_drawn_for_shares_only():
     undefined = make_record()
     undefined.metrics["test"]["accuracy"] = undefined.metrics["test_interval"]["accuracy"] = None
     assert primary_metric_bars(undefined) == []
-    below = make_record(primary_metrics=("matthews",))
+    below = make_record(metric_names=("matthews",))
     below.metrics["test"]["matthews"], below.metrics["test_interval"]["matthews"] = 0.2, [-0.1, 0.4]
     assert primary_metric_bars(below) == []
 
@@ -225,7 +225,7 @@ def test_a_verdict_is_better_worse_or_undecided():
 
 
 def test_of_a_loss_above_is_worse():
-    record = make_record(primary_metrics=("log_loss",))
+    record = make_record(metric_names=("log_loss",))
     record.metrics["test"]["log_loss"], record.metrics["test_interval"]["log_loss"] = 0.9, [0.8, 1.0]
     record.metrics["baselines"] = {"majority": {"log_loss": 0.5}}
     found = {"difference": 0.4, "interval": [0.3, 0.5], "p_value": 0.01, "verdict": "above"}

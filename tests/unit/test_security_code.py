@@ -25,10 +25,10 @@ from hf_finetune.distributed import start_processes
 from hf_finetune.doctor.check_target import load_check_target
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation import evaluate_run
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.finished import load_finished
 from hf_finetune.evaluation.metrics import check_metric_names, compute_metrics
 from hf_finetune.evaluation.predict import predict
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model
 from hf_finetune.models.head_spec import CODE, set_head
@@ -39,7 +39,7 @@ from hf_finetune.publishing.exported_pipeline import example_inputs, export_meta
 from hf_finetune.publishing.graph_export import PROGRAM_FILE, load_program_classifier, write_program
 from hf_finetune.publishing.space import write_space
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.runs.prepare import plan, prepare_run
+from hf_finetune.runs.prepare import plan_stages, prepare_run
 from hf_finetune.runs.preview import preview
 from hf_finetune.runs.run import run
 from hf_finetune.runs.start import load_teachers
@@ -69,15 +69,15 @@ def test_a_metric_script_runs_only_when_allowed(tmp_path, monkeypatch, bert_chec
         f"metrics[1] must be a metric of this package for the label type single_label {UNLESS}. Got './share'. "
         f"With the option, evaluate.load runs the script {str(script)!r}."
     )
-    assert refused(plan, recipe) == message
+    assert refused(plan_stages, recipe) == message
     assert refused(prepare_run, recipe, start_processes()) == message
     assert refused(preview, recipe, tmp_path / "preview.html") == message
     assert refused(run, recipe, tmp_path / "run") == message
     assert not canary.ran
     assert not (tmp_path / "run").exists()
-    plan(recipe, trust_remote_code=True)
+    plan_stages(recipe, trust_remote_code=True)
     assert canary.ran
-    assert refused(plan, recipe) == message  # a permission is not permanent
+    assert refused(plan_stages, recipe) == message  # a permission is not permanent
 
 
 @pytest.mark.parametrize("name", ["share.py", "share", "../work/share", "{}/share", "./share/share.py"])
@@ -104,7 +104,7 @@ def test_a_script_in_the_cache_of_evaluate_is_not_run_either(monkeypatch, canary
 def test_a_stage_does_not_choose_by_a_script(bert_checkpoint, reviews, canary, tmp_path):
     script = canary.script(tmp_path / "share.py", METRIC)
     stage = {"name": "head", "train": "head", "epochs": 1, "lr": 0.01, "best": str(script)}
-    message = refused(plan, text_recipe(str(bert_checkpoint), reviews, stages=[stage]))
+    message = refused(plan_stages, text_recipe(str(bert_checkpoint), reviews, stages=[stage]))
     assert message.startswith(
         f"stages[0].best.metric must be a metric of this package for the label type single_label {UNLESS}"
     )
@@ -136,14 +136,14 @@ def test_code_of_a_model_runs_only_when_allowed(tmp_path, reviews, canary):
     message = (
         f"model.path must not need custom code {UNLESS}. Got {str(folder)!r}. {would_run(MODEL_CODE, folder)}"
     )
-    assert refused(plan, recipe) == message
+    assert refused(plan_stages, recipe) == message
     assert refused(prepare_run, recipe, start_processes()) == message
     assert refused(build_masked_model, str(folder), "AutoModelForMaskedLM") == message
     assert not canary.ran
     with pytest.raises(
         InputError, match="must be a checkpoint from which transformers can build a text classifier"
     ):
-        plan(recipe, trust_remote_code=True)  # its config is read, but its class cannot be trained
+        plan_stages(recipe, trust_remote_code=True)  # its config is read, but its class cannot be trained
     assert canary.ran
 
 
@@ -158,7 +158,7 @@ def test_a_recipe_declares_that_it_needs_code_and_grants_nothing(tmp_path, revie
         "model.trust_remote_code must be combined with --trust-remote-code, which permits the code to run. "
         f"{would_run(MODEL_CODE, folder)}"
     )
-    assert refused(plan, recipe) == message
+    assert refused(plan_stages, recipe) == message
     assert refused(preview, recipe, tmp_path / "preview.html") == message
     assert refused(run, recipe, tmp_path / "run") == message
     assert not canary.ran
@@ -166,11 +166,11 @@ def test_a_recipe_declares_that_it_needs_code_and_grants_nothing(tmp_path, revie
 
 def test_a_declaration_without_code_is_reported(bert_checkpoint, reviews):
     recipe = text_recipe({"path": str(bert_checkpoint), "trust_remote_code": True}, reviews)
-    assert refused(plan, recipe) == (
+    assert refused(plan_stages, recipe) == (
         "model.trust_remote_code must be combined with --trust-remote-code, which permits the code to run. "
         f"{str(bert_checkpoint)!r} needs no custom code: remove the field."
     )
-    assert plan(recipe, trust_remote_code=True).plan.stages
+    assert plan_stages(recipe, trust_remote_code=True).plan.stages
 
 
 def test_code_of_another_repository_is_named_with_it(tmp_path, reviews, canary):
@@ -178,7 +178,7 @@ def test_code_of_another_repository_is_named_with_it(tmp_path, reviews, canary):
     change_json(folder / "config.json", auto_map={"AutoConfig": "somebody/else--modeling_own.OwnConfig"})
     assert would_run(
         "modeling_own.py of 'somebody/else' (OwnConfig, named in config.json)", folder
-    ) in refused(plan, text_recipe(str(folder), reviews))
+    ) in refused(plan_stages, text_recipe(str(folder), reviews))
 
 
 @pytest.mark.defends(
@@ -241,7 +241,7 @@ def test_a_model_that_transformers_knows_is_loaded_without_the_code_next_to_it(t
         },
     )
     assert load_classifier(folder).label_names == ("bad", "good")
-    assert plan(text_recipe(str(folder), reviews)).plan.stages
+    assert plan_stages(text_recipe(str(folder), reviews)).plan.stages
     assert not canary.ran
 
 
@@ -277,7 +277,7 @@ def test_several_tasks_run_no_code(tmp_path, bert_checkpoint, reviews, canary):
         },
         "stages": [{"name": "head", "train": "head", "epochs": 1, "lr": 0.01, "best": f"first/{script}"}],
     }
-    message = refused(plan, parse_recipe(content))
+    message = refused(plan_stages, parse_recipe(content))
     assert (
         f"tasks.first.metrics[0] must be a metric of this package for the label type single_label {UNLESS}"
         in message

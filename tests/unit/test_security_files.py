@@ -22,10 +22,10 @@ from report_helpers import make_record
 from security_helpers import Canary, change_json, refused
 
 from hf_finetune.data.load import load_source
+from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.example_reading import read_file
 from hf_finetune.evaluation.predict import Prediction
 from hf_finetune.evaluation.prediction_writers import open_output, safe_cell
-from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.publishing.card import render_card
 from hf_finetune.publishing.exported_pipeline import METADATA, load_exported_classifier

@@ -14,7 +14,7 @@ from hf_finetune.fields.patterns import PatternError, check_pattern, find_matche
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.recipe import load_recipe
 from hf_finetune.recipe.yaml_text import MAX_BYTES, MAX_VALUES
-from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.tasks import TASKS
 
 RECIPE = """\
@@ -154,14 +154,16 @@ def test_a_pattern_matches_like_re():
 
 def test_a_slow_pattern_of_a_stage_is_stopped(short_timeout, bert_checkpoint, reviews):
     stage = {"name": "slow", "train": f"/{SLOW}/", "epochs": 1, "lr": 0.1}
-    assert refusal(plan, text_recipe(str(bert_checkpoint), reviews, stages=[stage])) == (
+    assert refusal(plan_stages, text_recipe(str(bert_checkpoint), reviews, stages=[stage])) == (
         f"stages[0].train {TIMELY}. Got '/{SLOW}/'."
     )
 
 
 def test_a_slow_pattern_of_an_adapter_is_stopped(short_timeout, bert_checkpoint, reviews):
     model = {"path": str(bert_checkpoint), "adapter": {"type": "lora", "target": f"/{SLOW}/"}}
-    assert refusal(plan, text_recipe(model, reviews)) == f"model.adapter.target {TIMELY}. Got '/{SLOW}/'."
+    assert (
+        refusal(plan_stages, text_recipe(model, reviews)) == f"model.adapter.target {TIMELY}. Got '/{SLOW}/'."
+    )
 
 
 def test_a_slow_pattern_of_weight_names_is_stopped(short_timeout, tmp_path, bert_checkpoint):

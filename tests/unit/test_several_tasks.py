@@ -316,7 +316,7 @@ def test_the_heads_of_all_tasks_are_the_head_and_the_layer_groups_stay_as_they_w
     joined = join_tasks({"a": tiny_model(name), "b": tiny_model(name, num_labels=2)})
     after = read_layout(joined)
     assert after.groups == before.groups
-    head = {parameter.name for parameter in after.parameters if parameter.group == after.backbone_groups}
+    head = {parameter.name for parameter in after.parameters if parameter.group == after.head_group}
     own = {
         f"{place}.{key}"
         for place, module in task_heads(joined).items()

@@ -9,7 +9,7 @@ import transformers
 from evaluation_helpers import save_bert
 from transformers import AutoTokenizer
 
-from hf_finetune.evaluation.predictor import compute_logits, load_classifier
+from hf_finetune.evaluation.classifier import iter_logits, load_classifier
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.forward_check import padding_notes
 from hf_finetune.runs.run import run
@@ -30,7 +30,7 @@ def pad_left(folder):
 
 
 def logits(folder, batch_size):
-    return np.stack(list(compute_logits(load_classifier(folder, batch_size=batch_size), EXAMPLES)))
+    return np.stack(list(iter_logits(load_classifier(folder, batch_size=batch_size), EXAMPLES)))
 
 
 def test_a_model_with_absolute_positions_is_padded_at_the_right(tmp_path):

@@ -26,9 +26,9 @@ def test_of_several_gpus_one_process_uses_one(tmp_path, tiny_model, monkeypatch,
     stage = StageSpec.model_validate(
         {"name": "head", "train": "head", "epochs": 1, "lr": 0.1, "batch_size": 4}
     )
-    planned = build_plan(read_layout(tiny_model("bert")), (stage,), 8).stages[0]
+    plan = build_plan(read_layout(tiny_model("bert")), (stage,), 8).stages[0]
     made = arguments.training_arguments(
-        PlannedStage(stage, planned),
+        PlannedStage(stage, plan),
         ExecutionMode(),
         StageData("single_label", [], collate),
         StageEvaluation(4),

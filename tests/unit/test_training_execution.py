@@ -43,11 +43,11 @@ def measured(monkeypatch):
 
 def decide(model, folder, speed, train="last:1", resume=False):
     stage = StageSpec(train=train, epochs=4, lr=0.1, batch_size=4)
-    (planned,) = build_plan(read_layout(model), [stage], 12).stages
-    freeze_all_but(model, planned.trainable)
+    (plan,) = build_plan(read_layout(model), [stage], 12).stages
+    freeze_all_but(model, plan.trainable)
     return plan_execution(
         model,
-        PlannedStage(stage, planned),
+        PlannedStage(stage, plan),
         StageData("single_label", Examples(model, 12), collate),
         loss_for("single_label"),
         ExecutionSettings(speed),

@@ -65,10 +65,10 @@ def test_each_stage_trains_its_selected_parameters_with_its_own_optimizer(tmp_pa
     watch = Watch(model)
     trainer = make(model, tmp_path, evaluates=False, callbacks=[watch])
     assert trainer.train() == {"head": {}, "last-1": {}, "all": {}}
-    for planned, stage, changed in zip(trainer.plan.stages, watch.stages, watch.changed, strict=True):
+    for plan, stage, changed in zip(trainer.plan.stages, watch.stages, watch.changed, strict=True):
         parameters = {name for name, _ in model.named_parameters()}
-        assert changed & parameters <= set(planned.trainable)
-        assert {name for names, _, _ in stage.groups for name in names} == set(planned.trainable)
+        assert changed & parameters <= set(plan.trainable)
+        assert {name for names, _, _ in stage.groups for name in names} == set(plan.trainable)
         assert changed & parameters >= stage.moved_by_gradient
 
 

@@ -138,8 +138,8 @@ def test_the_optimizer_contains_exactly_the_planned_parameters(
 ):
     """Traps 1, 2, 4 and 19: the stock optimizer misses layers unfrozen later, and decays timm's exceptions."""
     model = tiny_model(name)
-    planned = {"lr": 0.02, "weight_decay": 0.05, "layer_decay": layer_decay}
-    trainer = make_trainer(model, tmp_path, 4, train=train, groups=planned)
+    plan = {"lr": 0.02, "weight_decay": 0.05, "layer_decay": layer_decay}
+    trainer = make_trainer(model, tmp_path, 4, train=train, groups=plan)
     optimizer = trainer.create_optimizer()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     held = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
@@ -149,7 +149,7 @@ def test_the_optimizer_contains_exactly_the_planned_parameters(
     for parameter in layout.parameters:
         if parameter.name in held:
             group = held[parameter.name]
-            depth = layout.backbone_groups - parameter.group
+            depth = layout.head_group - parameter.group
             assert group["lr"] == pytest.approx(0.02 * layer_decay**depth, rel=1e-12)
             assert group["weight_decay"] == (0.05 if parameter.decays else 0.0)
     assert trainer.create_optimizer() is optimizer

@@ -67,7 +67,7 @@ def test_trap_02_each_stage_has_its_own_optimizer(tmp_path, tiny_model):
     stages, seen = train_stages(model, tmp_path / "ours", ["head", "all"])
     held = [{name for names, _, _ in watch.groups for name in names} for watch in seen]
     assert held == [HEAD, {name for name, _ in model.named_parameters()}]
-    assert [set(planned.trainable) for planned in stages] == held
+    assert [set(plan.trainable) for plan in stages] == held
 
 
 def test_trap_03_phases_never_add_a_parameter_group(tmp_path, tiny_model):

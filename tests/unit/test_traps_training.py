@@ -305,12 +305,12 @@ def test_trap_18_the_log_contains_the_rate_of_every_group(tmp_path, tiny_model):
     assert [entry["learning_rate"] for entry in logged] == pytest.approx([0.1 * n / 4 for n in (4, 3, 2, 1)])
     assert not any(isinstance(value, (list, dict)) for entry in logged for value in entry.values())
 
-    (planned,), _ = train_stages(tiny_model(RESNET), tmp_path / "ours", ["all"], schedule="constant")
+    (plan,), _ = train_stages(tiny_model(RESNET), tmp_path / "ours", ["all"], schedule="constant")
     lines = (tmp_path / "ours" / "stages" / "01-stage-0" / "log.jsonl").read_text().splitlines()
     entries = [entry for entry in map(json.loads, lines) if "loss" in entry]
-    assert len(entries) == 2 and len(planned.groups) > 3
+    assert len(entries) == 2 and len(plan.groups) > 3
     assert all(
-        entry["learning_rates"] == [[group.layers, pytest.approx(group.lr)] for group in planned.groups]
+        entry["learning_rates"] == [[group.layers, pytest.approx(group.lr)] for group in plan.groups]
         for entry in entries
     )
 

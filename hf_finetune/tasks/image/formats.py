@@ -16,7 +16,7 @@ __all__ = [
     "IMAGE_FORMATS",
     "IMAGE_SUFFIXES",
     "conversion_of",
-    "is_unreadable_image",
+    "has_unsupported_image_format",
     "sniffed_conversion",
     "unreadable_problems",
 ]
@@ -126,7 +126,7 @@ def conversion_of(name: str) -> str | None:
     return next((repair for suffixes, repair in _REPAIRS.items() if name.endswith(suffixes)), None)
 
 
-def is_unreadable_image(name: str) -> bool:
+def has_unsupported_image_format(name: str) -> bool:
     """Return whether a file is an image, and not a video, that must be converted first, by its suffix."""
     return conversion_of(name) not in (None, _VIDEO_REPAIR)
 

@@ -166,7 +166,7 @@ class Image(Modality):
             return "it has no class token"
         return None
 
-    def varies(self, augment: Any) -> bool:
+    def is_augmented(self, augment: Any) -> bool:
         """Return whether training images are augmented."""
         return augment.preset != "none"
 
@@ -174,7 +174,7 @@ class Image(Modality):
         """Return augmented training images, and validation images prepared exactly as for inference."""
         from hf_finetune.tasks.image.inputs import prepare_images
 
-        return prepare_images(splits, processor, data, seed, augmented=self.varies(data.augment))
+        return prepare_images(splits, processor, data, seed, augmented=self.is_augmented(data.augment))
 
     def decoded_form(self, examples: Any) -> DecodedForm | None:
         """Return how decoded images are stored."""
@@ -246,11 +246,11 @@ class Image(Modality):
 
         return to_rgb(row["image"])
 
-    def is_unreadable(self, name: str) -> bool:
+    def has_unsupported_format(self, name: str) -> bool:
         """Return whether a file is an image in a format that must be converted first."""
-        from hf_finetune.tasks.image.formats import is_unreadable_image
+        from hf_finetune.tasks.image.formats import has_unsupported_image_format
 
-        return is_unreadable_image(name)
+        return has_unsupported_image_format(name)
 
     def read_example(self, cells: Mapping[str, Any]) -> tuple[Any, Any]:
         """Decode an image as in training: upright, on a white background, in RGB."""

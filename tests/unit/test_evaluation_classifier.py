@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from hf_finetune.errors import InputError
+from hf_finetune.evaluation.classifier import iter_logits, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.metrics import probabilities
-from hf_finetune.evaluation.predictor import compute_logits, load_classifier, resolve_model_dir
 
 
 def error_of(function, *args, **kwargs):
@@ -93,7 +93,7 @@ def test_logits_of_images_are_the_models(tmp_path):
             pixels = classifier.pipe.image_processor(images, return_tensors="pt")["pixel_values"]
             expected = model(pixels).logits.numpy()
         assert np.ptp(expected, axis=0).max() > 1e-3
-        assert np.stack(list(compute_logits(classifier, images))) == pytest.approx(expected, abs=1e-5)
+        assert np.stack(list(iter_logits(classifier, images))) == pytest.approx(expected, abs=1e-5)
 
 
 def test_logits_of_texts_and_pairs_are_the_models(tmp_path):
@@ -105,7 +105,7 @@ def test_logits_of_texts_and_pairs_are_the_models(tmp_path):
         with torch.no_grad():
             expected = model(**tokenizer(**example, return_tensors="pt")).logits[0].numpy()
         others = [{"text": "great"}, {"text": "not bad " * 100, "text_pair": "bad"}]
-        found = list(compute_logits(classifier, [example, *others]))
+        found = list(iter_logits(classifier, [example, *others]))
         assert len(found) == 3
         assert found[0] == pytest.approx(expected, abs=1e-5)
 
@@ -122,8 +122,7 @@ def test_logits_are_bit_for_bit_those_of_the_plain_pipeline(tmp_path, target):
     ]
     classifier = load_classifier(folder, batch_size=2)
     found = [
-        dict(zip(classifier.label_names, row.tolist(), strict=True))
-        for row in compute_logits(classifier, texts)
+        dict(zip(classifier.label_names, row.tolist(), strict=True)) for row in iter_logits(classifier, texts)
     ]
     assert found == expected
     assert len({str(row) for row in found}) == len(texts)
@@ -134,7 +133,7 @@ def test_probabilities_are_the_scores_of_the_plain_pipeline(tmp_path):
     images = [Image.new("RGB", (40, 30), color) for color in ("red", "green", "blue")]
     expected = pipeline("image-classification", str(folder), device="cpu")(images, top_k=3)
     classifier = load_classifier(folder)
-    scores = probabilities(np.stack(list(compute_logits(classifier, images))), "single_label")
+    scores = probabilities(np.stack(list(iter_logits(classifier, images))), "single_label")
     for row, said in zip(scores, expected, strict=True):
         by_class = {each["label"]: each["score"] for each in said}
         assert dict(zip(classifier.label_names, row.tolist(), strict=True)) == pytest.approx(
@@ -149,7 +148,7 @@ def test_a_tokenizer_that_cannot_pad_takes_one_text_at_a_time(tmp_path):
     tokenizer.save_pretrained(folder)
     classifier = load_classifier(folder, batch_size=8)
     assert classifier.batch_size == 1
-    assert len(list(compute_logits(classifier, [{"text": "good film"}, {"text": "bad"}]))) == 2
+    assert len(list(iter_logits(classifier, [{"text": "good film"}, {"text": "bad"}]))) == 2
 
 
 def test_classes_of_one_name_are_distinguished(tmp_path):
@@ -157,7 +156,7 @@ def test_classes_of_one_name_are_distinguished(tmp_path):
     change_config(folder, id2label={"0": "crane", "1": "soup", "2": "crane"})
     classifier = load_classifier(folder)
     assert classifier.label_names == ("crane (0)", "soup", "crane (2)")
-    (logits,) = compute_logits(classifier, [Image.new("RGB", (32, 32), "red")])
+    (logits,) = iter_logits(classifier, [Image.new("RGB", (32, 32), "red")])
     assert len(set(logits.tolist())) == 3
 
 

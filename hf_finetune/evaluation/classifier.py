@@ -1,4 +1,4 @@
-"""Fine-tuned model as a transformers pipeline, with the task and the labels declared in its config."""
+"""Fine-tuned model that is ready to predict: a transformers pipeline, with the task and the labels of its config."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ __all__ = [
     "TEMPERATURE",
     "THRESHOLDS",
     "Classifier",
-    "compute_logits",
+    "iter_logits",
     "load_classifier",
     "logit_batches",
     "resolve_model_dir",
@@ -143,8 +143,8 @@ def load_classifier(
     try:
         config = load_config(source, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
-        refused = None if trust_remote_code else remote_code_error(place, source)
-        raise (refused or InputError(_no_checkpoint(source, error))) from error
+        code_error = None if trust_remote_code else remote_code_error(place, source)
+        raise (code_error or InputError(_no_checkpoint(source, error))) from error
     model_task = _task_of(config, place)
     if task is not None and task != model_task.name:
         raise InputError(Problem(place, f"must be a model for {task}", f"a model for {model_task.name}"))
@@ -173,13 +173,15 @@ def _load_model(
     """Return the model with all of its weights, and its processor."""
     place = str(source)
     options = {"trust_remote_code": trust_remote_code}
-    model_class, known = task.auto_class, dict[str, Any]()
+    model_class, config_argument = task.auto_class, dict[str, Any]()
     if is_given(config):  # this package implements the head: the code next to the weights is not run
-        model_class, known = HeadModel, {"config": config}
+        model_class, config_argument = HeadModel, {"config": config}
     try:
-        model, loaded = model_class.from_pretrained(source, output_loading_info=True, **known, **options)
+        model, loaded = model_class.from_pretrained(
+            source, output_loading_info=True, **config_argument, **options
+        )
         processor = getattr(transformers, task.modality.processor_class).from_pretrained(
-            source, **(known if task.modality.has_tokens else {}), **options
+            source, **(config_argument if task.modality.has_tokens else {}), **options
         )
     except UnpicklingError as error:
         raise InputError(unsafe_pickle(place, source)) from error
@@ -187,9 +189,9 @@ def _load_model(
         rule = "contains a damaged or truncated weight file"
         raise InputError(Problem(place, rule, "", "Download or copy it again.")) from error
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
-        refused = None if trust_remote_code else remote_code_error(place, source)
+        code_error = None if trust_remote_code else remote_code_error(place, source)
         unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
-        raise (refused or InputError(unreadable)) from error
+        raise (code_error or InputError(unreadable)) from error
     if loaded["missing_keys"]:
         missing = join_words(sorted(loaded["missing_keys"]), most=4)
         raise InputError(Problem(place, f"lacks weights of its model: {missing}"))
@@ -207,7 +209,7 @@ def _columns_of(config: PreTrainedConfig, modality: Modality) -> dict[str, Any] 
     return {**inputs, "label": columns.get("label")}
 
 
-def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[np.ndarray]:
+def iter_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[np.ndarray]:
     """Compute the logits of a stream of examples, one batch at a time.
 
     Args:
@@ -215,7 +217,7 @@ def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[
         examples: Examples as ``Modality.pipeline_input`` returns them.
 
     Yields:
-        Logits of one example [classes], in float32.
+        Logits of one example [classes], divided by the temperature, in float32.
     """
     for logits in logit_batches(classifier, examples):
         yield from logits
@@ -236,7 +238,7 @@ def logit_batches(
         remarks: Collector of the modality, which counts truncated examples, though not those of an exported model.
 
     Yields:
-        Logits of a batch [batch, classes], in float32.
+        Logits of a batch [batch, classes], divided by the temperature, in float32.
     """
     pipe, stream = classifier.pipe, iter(examples)
     is_exported = not isinstance(pipe, Pipeline)

@@ -6,7 +6,7 @@ from transformers import EvalPrediction
 
 from hf_finetune.runs.tasks import score_tasks
 from hf_finetune.training.callbacks import DivergedError
-from hf_finetune.training.loss import require_finite_logits
+from hf_finetune.training.validation_loss import require_finite_logits
 
 LOGITS = np.array([[1.0, 2.0], [0.5, -1.0]], np.float32)
 
