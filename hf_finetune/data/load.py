@@ -132,6 +132,7 @@ def _divide(
     # A dataset saved with a format (numpy, torch, ...) must still return plain Python values.
     plain = {split: dataset.with_format(None) for split, dataset in source.splits.items()}
     column = columns.get("split", AUTO)
+    # options that were set for the training data name a column that other data need not have
     division = divide_by_column(plain, column, taken_columns(columns), optional=options.fallback)
     untyped_splits = {new for new, old in division.origins.items() if old in source.untyped_splits}
     return replace(

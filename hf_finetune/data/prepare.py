@@ -232,7 +232,10 @@ def _read_labels(
     """Parse the labels of all splits, and return notes on their type and on their format."""
     skip = spec.on_error == "skip"
     parsed, type_notes, form_notes, problems = parse_labels(
-        *(tables, parse_label_form(spec.columns.model_dump()["label"]), used, spec.target),
+        tables,
+        parse_label_form(spec.columns.model_dump()["label"]),
+        used,
+        spec.target,
         untyped_splits=source.untyped_splits,
         decimal=spec.decimal,
         skip=skip,

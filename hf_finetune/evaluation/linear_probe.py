@@ -109,7 +109,7 @@ def frozen_features(
     batch_size: int,
     autocast: torch.dtype | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return the inputs of the head of the pretrained model, from the feature store where they are in it.
+    """Return the inputs of the head of the pretrained model, from the prefix cache where they are in it.
 
     Args:
         model: Model with the weights of the checkpoint.

@@ -35,7 +35,7 @@ class WithTemperature(MixingSpec):
     temperature: float = Field(
         default=2.0,
         ge=1,
-        description="Temperature (no unit): the sizes are raised to the power 1 / temperature; 1 = in proportion to "
+        description="The sizes are raised to the power 1 / temperature (no unit); 1 = in proportion to "
         "the sizes; higher values result in more equal fractions.",
     )
 

@@ -41,7 +41,7 @@ class RunResult:
 
     Attributes:
         folder: Run directory.
-        metrics: Content of ``metrics.json``.
+        metrics: Content of ``metrics.json``; of several processes, only that of the main process has all of it.
         primary_metrics: Names of the metrics of the recipe, the primary one first.
         unpublished: Reasons why the model was not published, if the recipe has ``publish``.
         publish_later: Shell command that publishes the model later; empty if it was published or need not be.
@@ -100,7 +100,7 @@ def run(
         The finished run.
 
     Raises:
-        InputError: If recipe, data, checkpoint or run directory cannot be used; nothing is written then.
+        InputError: If recipe, data, checkpoint or run directory cannot be used; a new run has then written nothing.
         DivergedError: If the loss, the gradient norm or the validation logits of a stage are not finite.
         LostProcessError: If another process of the launch has ended or hangs.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.

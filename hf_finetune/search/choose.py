@@ -1,5 +1,6 @@
 """Rank checkpoints by how well a linear classifier on their frozen features predicts held-out training examples."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -126,9 +127,9 @@ def choose_checkpoint(
 ) -> Ranking:
     """Rank checkpoints by the cross-validated metric of a linear classifier on their frozen features.
 
-    Only training examples are read. Their features are kept in the feature store, so that an interrupted call continues
-    where it stopped. With many examples, checkpoints whose interval lies below that of the best one are dropped after a
-    first round.
+    Features are computed of training examples only. They are kept in the prefix cache, so that an interrupted call
+    continues where it stopped. With many examples, checkpoints whose interval is entirely worse than that of the best
+    one are dropped after a first round.
 
     Args:
         models: Paths or Hub ids.
@@ -205,7 +206,11 @@ def _subset(data: LabeledData, size: int) -> LabeledData:
         return data
     rows = np.sort(np.random.default_rng(0).permutation(len(data.train))[:size]).tolist()
     groups = tuple(data.train_groups[row] for row in rows) if data.train_groups else ()
-    return replace(data, train=data.train.select(rows), train_groups=groups, hashes={})
+    # features are cached by fingerprint: those of other examples must not be read
+    fingerprint = hashlib.sha256(f"{data.fingerprint} {size}".encode()).hexdigest()
+    return replace(
+        data, train=data.train.select(rows), train_groups=groups, hashes={}, fingerprint=fingerprint
+    )
 
 
 def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) -> _Scored:
@@ -226,7 +231,9 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
         probe_settings(plain),
         poolings=text_poolings(prepared),
         device=device,
-        batch_size=recipe.evaluation.batch_size,
+        batch_size=recipe.stages[
+            0
+        ].batch_size,  # that of the linear probe of a run, which shares the features
     )
     by_pooling = {name: splits["train"] for name, splits in features.items()}
     target, classes = data.target, len(data.label_names)
@@ -300,6 +307,8 @@ def _milliseconds(network: Any, inputs: Any, device: torch.device) -> float:
         batch = inputs.collate([inputs.train[index] for index in range(count)])
         with torch.no_grad():
             network(**{name: value.to(device) for name, value in batch.items() if name != "labels"})
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds = perf_counter() - start
     return 1000 * seconds / count
 
@@ -325,7 +334,7 @@ def _clearly_worse(scored: dict[str, _Scored], metric: str) -> list[str]:
 
 
 def _compared(scored: dict[str, _Scored], metric: str) -> Sequence[RankedCheckpoint]:
-    """Return the checkpoints in order, each with the interval of its difference to the best one."""
+    """Return the checkpoints in order, each with the test of its difference to the best one."""
     ranked = _ordered(scored.values(), metric)
     best = scored[ranked[0].model].examples
     compared = [ranked[0]]

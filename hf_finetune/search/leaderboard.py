@@ -15,7 +15,7 @@ from hf_finetune.files import read_json_object
 __all__ = ["SORT_KEYS", "FinishedRun", "Leaderboard", "read_leaderboards", "sort_runs"]
 
 SORT_KEYS = ("metric", "seconds", "parameters", "bytes", "milliseconds", "name")
-"""Values by which runs can be sorted, in addition to the names of metrics."""
+"""Values by which runs can be sorted; ``metric`` is that of the leaderboard."""
 _UNCOMPARED = ("output_dir", "track", "publish")
 """Fields of a recipe that have no effect on the model."""
 
@@ -77,7 +77,8 @@ def read_leaderboards(
         sort: One of ``SORT_KEYS``.
 
     Returns:
-        The leaderboards, the one with most runs first, and the number of unfinished runs, which they do not contain.
+        The leaderboards, the one with most runs first, and the number of runs that are unfinished or have no
+        test metric, which they do not contain.
 
     Raises:
         InputError: If the folder does not exist, or if no run has the metric.

@@ -263,7 +263,7 @@ class Target(ABC):
         """
 
     def label_width(self, classes: int) -> int | None:
-        """Return the number of values that encode one label in a row of numbers; None if the label is no such row.
+        """Return the width of a label in the label rows of several tasks; None if these do not support the label type.
 
         Args:
             classes: Number of classes.

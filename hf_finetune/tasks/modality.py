@@ -61,7 +61,7 @@ class Modality(Presentation):
         return f"a {self.processor_argument.replace('_', ' ')}"
 
     def field_problems(self, augment: Mapping[str, Any]) -> Iterator[Problem]:
-        """Yield the problems between the fields of ``data.augment``.
+        """Yield the problems of fields of ``data.augment`` that contradict each other.
 
         Args:
             augment: ``data.augment`` of the recipe, as a plain mapping; any value may be of the wrong type.
@@ -279,8 +279,8 @@ class Modality(Presentation):
         """Return how decoded examples are stored, so that each is decoded once; None if that saves nothing.
 
         Args:
-            examples: Examples of a split in the result of ``prepare``, without augmentation (of ``SeededExamples`` the
-                ``dataset``).
+            examples: Unaugmented examples of a split as ``prepare`` returns them; the ``dataset`` of its
+                ``SeededExamples``, if it returns these.
         """
         return None
 

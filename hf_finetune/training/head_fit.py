@@ -35,14 +35,14 @@ class HeadFitResult:
     """Result of fitting a head.
 
     Attributes:
-        versions: Number of augmented versions of each training example that were used.
+        views: Number of views of each training example that were used.
         validation: Metrics of the fitted head on the validation split; empty without one.
         start: The same metrics of the head before the fit.
         kept_initial_head: Whether the head before the fit was better and is restored.
         metadata: Method, strength and cross-validation of the fit, for ``metrics.json``.
     """
 
-    versions: int
+    views: int
     validation: dict[str, float]
     metadata: dict[str, Any]
     start: dict[str, float] = field(default_factory=dict)
@@ -83,13 +83,13 @@ def fit_head(
     state = PartialState()
     model.to(state.device).eval()
     layer = model.get_submodule(stage.plan.trainable[0].rpartition(".")[0])
-    versions = execution.report.views if execution.cache is not None else 1
+    views = execution.report.views if execution.cache is not None else 1
     outputs = partial(_collect_outputs, model, layer, execution, data)
 
     def fit() -> tuple[LinearFit, dict[str, float], dict[str, float], bool]:
         start = _validation_metrics(outputs, data, evaluation)
         weight, bias = read_linear(layer)
-        fitted = _fit_linear(outputs, layer, stage, data, versions, options)
+        fitted = _fit_linear(outputs, layer, stage, data, views, options)
         set_linear(layer, fitted.weight, fitted.bias)
         metrics = _validation_metrics(outputs, data, evaluation)
         keeps = _is_start_better(start, metrics, evaluation)
@@ -97,7 +97,7 @@ def fit_head(
 
     fitted, metrics, start, keeps = broadcast_from_main(state, fit)
     set_linear(layer, fitted.weight, fitted.bias)
-    return HeadFitResult(versions, metrics, fit_metadata(fitted, data.target), start, keeps)
+    return HeadFitResult(views, metrics, fit_metadata(fitted, data.target), start, keeps)
 
 
 def _validation_metrics(
@@ -116,13 +116,13 @@ def _fit_linear(
     layer: Any,
     stage: PlannedStage,
     data: StageData,
-    versions: int,
+    views: int,
     options: Mapping[str, Any],
 ) -> LinearFit:
-    """Fit a linear layer to the inputs of the head for all augmented versions of the training examples."""
+    """Fit a linear layer to the inputs of the head for all views of the training examples."""
     passes = []
-    for version in range(versions):
-        set_epoch(data.train, version)
+    for view in range(views):
+        set_epoch(data.train, view)
         passes.append(outputs(data.train, stage.spec.batch_size))
     fold_labels = _labels_for_folds(passes[0].labels, data.target)
     return fit_linear(
@@ -130,7 +130,7 @@ def _fit_linear(
         np.concatenate([head_pass.labels for head_pass in passes]),
         data.target,
         layer.weight.shape[0],
-        folds=assign_folds(fold_labels, data.target, versions, stage.seed, groups=data.groups),
+        folds=assign_folds(fold_labels, data.target, views, stage.seed, groups=data.groups),
         **options,
     )
 

@@ -54,7 +54,7 @@ Regressions = dict[int, "LogisticRegression"]
 
 @dataclass(frozen=True)
 class LinearFit:
-    """HeadFitResult linear layer.
+    """Fitted linear layer.
 
     Attributes:
         weight: Weights for raw features [outputs, features].
@@ -190,7 +190,7 @@ def fit_metadata(fit: LinearFit, target: TargetName) -> dict[str, Any]:
     """Return the entry of ``metrics.json`` about a fit.
 
     Args:
-        fit: HeadFitResult head.
+        fit: Fitted head.
         target: Label type.
 
     Returns:

@@ -94,7 +94,7 @@ def train_stage(
     if solver_of(spec):
         return _fit(model, stage, data, evaluation, stage_execution, folder, methods)
     if stage_execution.mode.compile:
-        # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
+        # torch recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
     if stage_execution.cache is not None:
@@ -120,7 +120,7 @@ def train_stage(
     release_eval_mode(model)
     if output.keep_optimizer:
         _keep_optimizer(trainer, folder, evaluation.best_metric)
-    _write_final_weights(trainer, model, folder)
+    _write_kept_weights(trainer, model, folder)
     results = {name: value for method in methods for name, value in method.result(trainer.state).items()}
     return stage_result(trainer.state, evaluation, stage_execution, results.get("averaged"))
 
@@ -151,7 +151,7 @@ def _use_cached_outputs(stage_execution: StageExecution, data: StageData) -> Sta
         cache = stage_execution.cache
         return replace(data, train=cache.train, validation=cache.validation, collate=cache.collate)
     if stage_execution.views is not None:
-        # The stage was started with a prefix cache that cannot be used now: cycle through the same versions.
+        # The stage was started with a prefix cache that cannot be used now: cycle through the same views.
         return replace(data, train=cycle(data.train, stage_execution.views))
     return data
 
@@ -202,7 +202,7 @@ def _train(
     interrupt.raise_if_interrupted(trainer.args)
 
 
-def _write_final_weights(trainer: SingleStageTrainer, model: PreTrainedModel, folder: Path) -> None:
+def _write_kept_weights(trainer: SingleStageTrainer, model: PreTrainedModel, folder: Path) -> None:
     """Write the final weights of the stage from the main process."""
     weights = trainer.gather_full_state_dict()
     if trainer.is_world_process_zero():
@@ -228,7 +228,7 @@ def _fit(
     if PartialState().is_main_process:
         save_weights(model, folder / WEIGHTS)
     PartialState().wait_for_everyone()
-    epochs = float(fitted.versions)  # one pass over the data per view
+    epochs = float(fitted.views)  # one pass over the data per view
     restored = fitted.kept_initial_head
     return StageResult(
         epochs=epochs,

@@ -83,6 +83,18 @@ def test_a_clearly_worse_checkpoint_is_dropped_early(inspected, timm_checkpoint,
     assert (worst.comparison, worst.is_as_good) == ("dropped early", False)
 
 
+def test_the_second_round_does_not_read_features_of_the_first(inspected, timm_checkpoint, monkeypatch, tmp_path):
+    def parts_of_ten(count, batch_size):
+        return [range(start, min(start + 10, count)) for start in range(0, count, 10)]
+
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path))
+    (expected,) = rank(inspected, timm_checkpoint).ranked
+    monkeypatch.setattr(writer, "part_ranges", parts_of_ten)
+    monkeypatch.setattr(choose, "FIRST_ROUND", 20)
+    (entry,) = rank(inspected, timm_checkpoint).ranked
+    assert entry.log_me == pytest.approx(expected.log_me, rel=1e-4)
+
+
 def test_checkpoints_that_cannot_be_used_are_named(inspected, timm_checkpoint, bert_checkpoint):
     ranking = rank(inspected, timm_checkpoint, bert_checkpoint)
     assert [entry.model for entry in ranking.ranked] == [str(timm_checkpoint)]

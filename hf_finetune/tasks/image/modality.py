@@ -203,7 +203,7 @@ class Image(Modality):
     @property
     def draft_fields(self) -> Mapping[str, tuple[Any, str]]:
         """Standard augmentation."""
-        return {"augment": ("standard", "crops and horizontal flips; none if left and right matter")}
+        return {"augment": ("standard", "crops, horizontal flips and color jitter; or none, light")}
 
     @property
     def preview_suffixes(self) -> tuple[str, ...]:
