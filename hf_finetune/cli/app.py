@@ -108,7 +108,7 @@ def _handle_version(
 def run_command(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help="Path of a recipe, or name of a shipped one; or use --data."),
+        typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a shipped one; or use --data."),
     ] = None,
     overrides: Overrides = None,
     data: Annotated[
@@ -145,7 +145,9 @@ def run_command(
         recipe, output_dir = str(source), source.parent
     elif recipe is None or model is not None:
         option, repair = (
-            ("RECIPE", "Or set --data.") if recipe is None else ("--data", "Or override model in the recipe.")
+            ("RECIPE", "Name a recipe, or set --data.")
+            if recipe is None
+            else ("--data", "Or override model in the recipe.")
         )
         raise InputError(Problem(option, "must be set", repair=repair))
     loaded = _load(recipe, overrides, trust_remote_code)

@@ -159,7 +159,7 @@ def _print_ranking(result: "RankedCandidates") -> None:
 @search_app.command("runs")
 def runs_command(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="Folder with run directories, at any depth.")
+        Path, typer.Argument(metavar="FOLDER", help="Folder with run directories, at any depth.")
     ] = Path("runs"),
     metric: Annotated[
         str | None, typer.Option(help="Metric; default: the first metric of the recipes.")

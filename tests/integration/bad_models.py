@@ -255,18 +255,23 @@ CASES = [
         "an unknown option",
         "run recipe.yaml --output new",
         (
-            "Usage: hf-finetune run [OPTIONS] {RECIPE} [[KEY=VALUE]...]...\n"
+            "Usage: hf-finetune run [OPTIONS] [RECIPE] [[KEY=VALUE]...]...\n"
             "Try 'hf-finetune run --help' for help.\n"
             "\n"
             "Error: No such option: --output (Possible options: --output-dir)"
         ),
     ),
     Case(
-        "a command without its recipe",
+        "a run without a recipe and without data",
         "run",
+        "Problem:\n  RECIPE must be set. Name a recipe, or set --data.",
+    ),
+    Case(
+        "a command without its recipe",
+        "plan",
         (
-            "Usage: hf-finetune run [OPTIONS] {RECIPE} [[KEY=VALUE]...]...\n"
-            "Try 'hf-finetune run --help' for help.\n"
+            "Usage: hf-finetune plan [OPTIONS] {RECIPE} [[KEY=VALUE]...]...\n"
+            "Try 'hf-finetune plan --help' for help.\n"
             "\n"
             "Error: Missing argument 'RECIPE'."
         ),

@@ -134,7 +134,7 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
     assert content == result.metrics
     assert set(content) == {
         *("task", "wall_seconds", "stages", "test", "test_interval", "test_calibration", "calibration"),
-        *("target", "baselines", "baseline_fit", "baseline_differences"),
+        *("target", "test_examples", "test_seconds", "baselines", "baseline_fit", "baseline_differences"),
     }
     assert content["task"] == recipe.task
     for entry, plan in zip(content["stages"], plan_stages(recipe).plan.stages, strict=True):

@@ -83,7 +83,9 @@ def test_a_clearly_worse_checkpoint_is_dropped_early(inspected, timm_checkpoint,
     assert (worst.comparison, worst.is_as_good) == ("dropped early", False)
 
 
-def test_the_second_round_does_not_read_features_of_the_first(inspected, timm_checkpoint, monkeypatch, tmp_path):
+def test_the_second_round_does_not_read_features_of_the_first(
+    inspected, timm_checkpoint, monkeypatch, tmp_path
+):
     def parts_of_ten(count, batch_size):
         return [range(start, min(start + 10, count)) for start in range(0, count, 10)]
 

@@ -179,6 +179,6 @@ def test_invalid_options_are_refused(reviews, arguments, message, tmp_path, monk
 
 
 def test_a_run_needs_a_recipe_or_data():
-    assert str(invoke("run").exception) == "RECIPE must be set. Or set --data."
+    assert str(invoke("run").exception) == "RECIPE must be set. Name a recipe, or set --data."
     refused = invoke("run", "quickstart", "--model", "a/model").exception
     assert str(refused) == "--data must be set. Or override model in the recipe."
