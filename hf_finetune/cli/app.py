@@ -143,13 +143,10 @@ def run_command(
         overrides = [*filter(None, [recipe]), *(overrides or ())]
         source = draft_in_run(data, model, output_dir, resume)
         recipe, output_dir = str(source), source.parent
-    elif recipe is None or model is not None:
-        option, repair = (
-            ("RECIPE", "Name a recipe, or set --data.")
-            if recipe is None
-            else ("--data", "Or override model in the recipe.")
-        )
-        raise InputError(Problem(option, "must be set", repair=repair))
+    elif recipe is None:
+        raise InputError(Problem("RECIPE", "must be set", repair="Name a recipe, or set --data."))
+    elif model is not None:
+        raise InputError(Problem("--data", "must be set", repair="Or override model in the recipe."))
     loaded = _load(recipe, overrides, trust_remote_code)
     folder = output_dir or default_run_folder(recipe, resume)
     with RunDisplay(err, folder) as display:
