@@ -200,7 +200,8 @@ def runs_command(
     if not boards:
         out.print(f"No finished runs in {folder}.", markup=False)
     if unfinished:
-        out.print(f"Not shown: {counted(unfinished, 'unfinished run')}, or without test metrics.")
+        reasons = "unfinished, damaged, or without test metrics"
+        out.print(f"Not shown: {counted(unfinished, 'run')}, {reasons}.")
 
 
 def _print_leaderboard(board: "Leaderboard") -> None:
@@ -229,8 +230,8 @@ def _print_leaderboard(board: "Leaderboard") -> None:
 
 def _print_table(table: "Table") -> None:
     """Print a table in its full width; a console does not print wider than itself, and would leave out columns."""
-    console = Console(highlight=False, width=max(out.width, MIN_TABLE_WIDTH))
-    console.print(table, markup=False)
+    width = max(out.width, MIN_TABLE_WIDTH)
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 @contextmanager

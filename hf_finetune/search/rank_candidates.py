@@ -173,6 +173,6 @@ def _candidates(
     if not ranked:
         repair = "Add --download to download candidates from the Hub, or name a checkpoint with --model."
         raise InputError(
-            Problem("--model", "must be set, because no candidate is on this machine", "", repair)
+            Problem("--model", "must be set, because no suitable candidate is on this machine", "", repair)
         )
     return ranked, licenses, () if allowed.download else absent

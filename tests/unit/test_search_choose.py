@@ -143,7 +143,7 @@ def test_the_command_prints_a_table_and_writes_the_recipe(squares, timm_checkpoi
     ("arguments", "message"),
     [
         (("--license", "free"), "--license must be permissive. Got 'free'."),
-        (("--max-params", "0.1"), "--model must be set, because no candidate is on this machine."),
+        (("--max-params", "0.1"), "--model must be set, because no suitable candidate is on this machine."),
     ],
 )
 def test_invalid_options_are_refused(squares, arguments, message):
