@@ -1,6 +1,7 @@
 """`choose`: checkpoints ranked by a classifier on their frozen features, without the test split."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +92,22 @@ def test_checkpoints_that_cannot_be_used_are_named(inspected, timm_checkpoint, b
         rank(inspected, bert_checkpoint)
 
 
+def test_a_checkpoint_that_fails_does_not_end_the_ranking(inspected, timm_checkpoint, tmp_path):
+    damaged, infinite = tmp_path / "damaged", tmp_path / "infinite"
+    shutil.copytree(timm_checkpoint, damaged)
+    (damaged / "model.safetensors").write_bytes(b"no weights")
+    model = AutoModelForImageClassification.from_pretrained(timm_checkpoint)
+    with torch.no_grad():
+        next(model.parameters()).fill_(1e38)
+    model.save_pretrained(infinite)
+    ranking = rank(inspected, damaged, infinite, timm_checkpoint)
+    assert [entry.model for entry in ranking.ranked] == [str(timm_checkpoint)]
+    assert ranking.refused[str(damaged)].startswith("model.path must contain intact weight files.")
+    assert ranking.refused[str(infinite)] == "model.path must have finite features for all examples."
+    with pytest.raises(InputError, match=r"cannot be ranked: model.path must have .* examples\.$"):
+        rank(inspected, infinite)
+
+
 def test_texts_are_ranked_with_the_best_pooling(reviews, bert_checkpoint):
     (entry,) = rank(inspect_data(str(reviews)), bert_checkpoint).ranked
     assert entry.pooling
@@ -132,11 +149,27 @@ def test_the_command_prints_a_table_and_writes_the_recipe(squares, timm_checkpoi
     told = CliRunner().invoke(app, [*arguments, "--output", str(recipe)])
     assert told.exit_code == 0, told.output
     assert "the test split was not read" in told.output
+    header, row = told.output.splitlines()[1:3]
+    assert header.split()[0] == "checkpoint" and header.split()[-1] == "verdict"
+    assert row.split()[-1] == "best"
     assert yaml.safe_load(recipe.read_text())["model"] == str(timm_checkpoint)
     from_recipe = CliRunner().invoke(app, ["choose", str(recipe), "--model", str(timm_checkpoint), "--json"])
     content = json.loads(from_recipe.stdout)
     assert content["recommended"] == str(timm_checkpoint)
     assert content["checkpoints"][0]["comparison"] == "best"
+
+
+def test_an_output_that_exists_is_refused_before_the_ranking(squares, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("")
+    arguments = [
+        "choose",
+        str(squares),
+        "--model",
+        "no/such/model",
+        "--output",
+        str(tmp_path / "recipe.yaml"),
+    ]
+    assert "recipe.yaml must not exist." in str(CliRunner().invoke(app, arguments).exception)
 
 
 @pytest.mark.parametrize(
