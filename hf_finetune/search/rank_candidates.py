@@ -152,9 +152,8 @@ def _read_source(source: str) -> tuple[LabeledData, Modality, Callable[[str], st
         raise InputError(Problem(source, "must be a recipe of a single task"))
 
     def write(model: str) -> str:
-        return dump_recipe(
-            recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": model})})
-        )
+        changes = {"path": model} if model == recipe.model.path else {"path": model, "revision": None}
+        return dump_recipe(recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)}))
 
     return load_data(recipe), TASKS[recipe.task].modality, write
 

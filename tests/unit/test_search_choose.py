@@ -20,7 +20,7 @@ from hf_finetune.search.choose import choose_checkpoint
 from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import inspect_data
 from hf_finetune.search.log_me import log_me
-from hf_finetune.search.rank_candidates import CandidateFilter, rank_candidates
+from hf_finetune.search.rank_candidates import CandidateFilter, _read_source, rank_candidates
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +134,15 @@ def test_the_evidence_is_that_of_a_bayesian_regression():
     assert log_me(features, label[:, None]) == pytest.approx(evidence / 400, abs=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-6, 1e6, 1e20])
+def test_the_evidence_is_finite_for_features_of_any_scale(scale):
+    rng = np.random.default_rng(0)
+    for examples, size in ((3, 40), (10, 11), (40, 3)):
+        features = scale * rng.normal(size=(examples, size))
+        labels = np.eye(3)[rng.integers(0, 2, examples)]
+        assert np.isfinite(log_me(features, labels))
+
+
 def test_the_recommendation_is_the_fastest_of_the_best(squares, timm_checkpoint, useless):
     models = [str(useless), str(timm_checkpoint)]
     result = rank_candidates(str(squares), models, CandidateFilter())
@@ -141,6 +150,16 @@ def test_the_recommendation_is_the_fastest_of_the_best(squares, timm_checkpoint,
     assert yaml.safe_load(result.recipe_text)["model"] == str(timm_checkpoint)
     with pytest.raises(InputError, match="--max-latency must allow a checkpoint"):
         rank_candidates(str(squares), models, CandidateFilter(), max_milliseconds=1e-9)
+
+
+def test_the_revision_of_a_recipe_is_not_that_of_another_checkpoint(squares, tmp_path):
+    model = "{path: a/model, revision: old}"
+    stages = "[{train: head, epochs: 1, lr: 0.1}]"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"task: image-classification\nmodel: {model}\ndata: {squares}\nstages: {stages}\n")
+    write = _read_source(str(recipe))[2]
+    assert yaml.safe_load(write("a/model"))["model"]["revision"] == "old"
+    assert yaml.safe_load(write("b/model"))["model"]["revision"] is None
 
 
 def test_the_command_prints_a_table_and_writes_the_recipe(squares, timm_checkpoint, tmp_path):
