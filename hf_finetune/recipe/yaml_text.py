@@ -157,7 +157,11 @@ def write_yaml(value: Any) -> str:
 
 
 def write_flow_yaml(value: Any) -> str:
-    """Return plain mappings, lists, numbers and texts as YAML text in one line, without the line break."""
+    """Return plain mappings, lists, numbers and texts as YAML text in one line, without the line break.
+
+    Args:
+        value: Value to write.
+    """
     for style in (
         None,
         '"',

@@ -263,6 +263,9 @@ def _sha256(text: str) -> str:
 def make_folder(folder: Path) -> None:
     """Create a run directory, and the folders that contain it.
 
+    Args:
+        folder: Run directory; it may exist.
+
     Raises:
         InputError: If it cannot be created.
     """
