@@ -137,16 +137,31 @@ def run_command(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Fine-tune, evaluate and save a model."""
-    from hf_finetune.cli.display import RunDisplay, default_run_folder
-
+    options = {"resume": resume, "allow_changes": allow_changes, "trust_remote_code": trust_remote_code}
     if data is not None:
         overrides = [*filter(None, [recipe]), *(overrides or ())]
-        source = draft_in_run(data, model, output_dir, resume)
-        recipe, output_dir = str(source), source.parent
+        with draft_in_run(data, model, output_dir, resume) as draft:
+            _run(str(draft), overrides, draft.parent, **options)
     elif recipe is None:
         raise InputError(Problem("RECIPE", "must be set", repair="Name a recipe, or set --data."))
     elif model is not None:
         raise InputError(Problem("--data", "must be set", repair="Or override model in the recipe."))
+    else:
+        _run(recipe, overrides, output_dir, **options)
+
+
+def _run(
+    recipe: str,
+    overrides: list[str] | None,
+    output_dir: Path | None,
+    *,
+    resume: bool,
+    allow_changes: bool,
+    trust_remote_code: bool,
+) -> None:
+    """Run a recipe, and print the progress and the result."""
+    from hf_finetune.cli.display import RunDisplay, default_run_folder
+
     loaded = _load(recipe, overrides, trust_remote_code)
     folder = output_dir or default_run_folder(recipe, resume)
     with RunDisplay(err, folder) as display:

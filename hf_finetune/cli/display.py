@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from glob import escape
 from io import TextIOWrapper
 from math import floor
 from pathlib import Path
@@ -147,7 +148,7 @@ def default_run_folder(recipe: str, resume: bool) -> Path | None:
     """
     stem = Path(recipe).stem
     if resume:
-        run_folders = sorted(Path("runs").glob(f"{stem}-????????-??????"))
+        run_folders = sorted(Path("runs").glob(f"{escape(stem)}-????????-??????"))
         if not run_folders:
             rule = f"found no run of {stem} in runs/"
             raise InputError(Problem("--resume", rule, "", "Add --output-dir RUN."))

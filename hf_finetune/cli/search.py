@@ -1,17 +1,25 @@
 """The commands `init`, `choose` and `runs`, and the recipe that `run --data` writes for itself."""
 
 import json
+import os
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from hf_finetune.cli.terminal import TrustRemoteCode, err, out
 from hf_finetune.errors import InputError, Problem, counted, join_words
+from hf_finetune.files import is_valid_path
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hf_finetune.search.leaderboard import Leaderboard
     from hf_finetune.search.rank_candidates import RankedCandidates
 
@@ -19,8 +27,10 @@ __all__ = ["CheckpointOption", "draft_in_run", "search_app"]
 
 search_app = typer.Typer()
 
-MIN_TABLE_WIDTH = 120
+MIN_TABLE_WIDTH = 140
 """Width of a table of checkpoints, in characters; a narrower terminal wraps its lines."""
+_MAX_NAME = 100
+"""Maximum length of a file name that is made from that of the data, in characters."""
 
 CheckpointOption = Annotated[
     str | None,
@@ -51,14 +61,18 @@ def init_command(
     ] = None,
 ) -> None:
     """Inspect data and write a commented recipe for it."""
-    from hf_finetune.search.draft_recipe import write_draft
+    from hf_finetune.search.draft_recipe import check_output, write_draft
 
     path = output or Path(f"{_name_of(data)}.yaml")
+    check_output(path)
     text = _draft(data, model, task, column)
     write_draft(text, path)
     out.print(text, markup=False, end="")
-    out.print(f"Written: {path}. Edit it, check it with `hf-finetune plan {path}`, and run it:", markup=False)
-    out.print(f"hf-finetune run {path}", markup=False)
+    argument = shlex.quote(str(path))
+    out.print(
+        f"Written: {path}. Edit it, check it with `hf-finetune plan {argument}`, and run it:", markup=False
+    )
+    out.print(f"hf-finetune run {argument}", markup=False)
 
 
 @search_app.command("choose")
@@ -95,9 +109,11 @@ def choose_command(
     from hf_finetune.cli.display import quiet_libraries
 
     quiet_libraries(err)
-    from hf_finetune.search.draft_recipe import write_draft
+    from hf_finetune.search.draft_recipe import check_output, write_draft
     from hf_finetune.search.rank_candidates import CandidateFilter, rank_candidates
 
+    if output is not None:
+        check_output(output)
     allowed = CandidateFilter(download=download, max_parameters=max_params, license=license)
     result = rank_candidates(
         source,
@@ -116,7 +132,8 @@ def choose_command(
         return
     _print_ranking(result)
     if output is not None:
-        out.print(f"Written: {output}. Run it with `hf-finetune run {output}`.", markup=False)
+        argument = shlex.quote(str(output))
+        out.print(f"Written: {output}. Run it with `hf-finetune run {argument}`.", markup=False)
 
 
 def _print_ranking(result: "RankedCandidates") -> None:
@@ -125,11 +142,10 @@ def _print_ranking(result: "RankedCandidates") -> None:
 
     ranking = result.ranking
     table = Table(box=None, pad_edge=False)
-    table.add_column("checkpoint", overflow="fold", min_width=20)
+    table.add_column("checkpoint", overflow="fold")
     for name in (ranking.metric, "95 % interval", "LogME", "parameters", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("input")
-    for name in ("license", "verdict"):
+    for name in ("input", "license", "verdict"):
         table.add_column(name, no_wrap=True)
     for entry in ranking.ranked:
         table.add_row(
@@ -143,7 +159,7 @@ def _print_ranking(result: "RankedCandidates") -> None:
             result.licenses.get(entry.model) or "?",
             entry.comparison,
         )
-    out.print(table, markup=False, width=max(out.width, MIN_TABLE_WIDTH))
+    _print_table(table)
     out.print(
         f"Cross-validated on {counted(ranking.ranked[0].examples, 'training example')}; the test split was not read."
     )
@@ -184,7 +200,8 @@ def runs_command(
     if not boards:
         out.print(f"No finished runs in {folder}.", markup=False)
     if unfinished:
-        out.print(f"Not shown: {counted(unfinished, 'unfinished run')}, or without test metrics.")
+        reasons = "unfinished, damaged, or without test metrics"
+        out.print(f"Not shown: {counted(unfinished, 'run')}, {reasons}.")
 
 
 def _print_leaderboard(board: "Leaderboard") -> None:
@@ -208,11 +225,20 @@ def _print_leaderboard(board: "Leaderboard") -> None:
             f"{run.seconds:.0f}",
             "\n".join(f"{path}={json.dumps(run.fields.get(path))}" for path in board.differing),
         )
-    out.print(table, markup=False, width=max(out.width, MIN_TABLE_WIDTH))
+    _print_table(table)
 
 
-def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: bool) -> Path:
-    """Write a recipe for data into a new run directory, and print it.
+def _print_table(table: "Table") -> None:
+    """Print a table in its full width; a console does not print wider than itself, and would leave out columns."""
+    width = max(out.width, MIN_TABLE_WIDTH)
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+@contextmanager
+def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: bool) -> Iterator[Path]:
+    """Write a recipe for data into a new run directory, print it, and yield its path.
+
+    If the block fails before the run begins, the recipe is removed.
 
     Args:
         data: Folder, table or Hub id with labeled examples.
@@ -220,16 +246,17 @@ def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: 
         output_dir: Run directory; None is that of ``default_run_folder``.
         resume: Whether the run is resumed, so that its recipe exists.
 
-    Returns:
+    Yields:
         Path of the recipe.
 
     Raises:
-        InputError: If the run directory cannot be used, or if a recipe cannot be written for the data.
+        InputError: If the run directory cannot be used, if a recipe cannot be written for the data, or if the run that
+            is resumed has other data or another checkpoint.
     """
     from hf_finetune.cli.display import default_run_folder, quiet_libraries
 
     quiet_libraries(err)
-    from hf_finetune.runs.folder import DRAFT_FILE, check_folder
+    from hf_finetune.runs.folder import DRAFT_FILE, check_folder, make_folder
     from hf_finetune.search.draft_recipe import write_draft
 
     folder = output_dir or default_run_folder(_name_of(data), resume)
@@ -237,18 +264,47 @@ def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: 
         raise InputError(
             Problem("--resume", "requires a run of this data in runs/, or --output-dir", repr(data))
         )
-    if folder is None:
+    if folder is None or (int(os.environ.get("WORLD_SIZE", "1")) > 1 and not resume):
         repair = f"Write a recipe with `hf-finetune init {data}`, and launch `run` with it."
         raise InputError(Problem("--data", "must not be set on several processes", repair=repair))
     path = folder / DRAFT_FILE
     if resume:
-        return path
+        _check_draft(path, data, model)
+        yield path
+        return
     check_folder(folder)
     text = _draft(data, model, None, None)
-    folder.mkdir(parents=True, exist_ok=True)
+    new_folders = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    make_folder(folder)
     write_draft(text, path)
-    out.print(text, markup=False, end="")
-    return path
+    try:
+        out.print(text, markup=False, end="")
+        yield path
+    except BaseException:
+        if not (folder / "manifest.json").exists():
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that is not empty stays
+                for new in new_folders:
+                    new.rmdir()
+        raise
+
+
+def _check_draft(path: Path, data: str, model: str | None) -> None:
+    """Check that the recipe in the directory of a run that is resumed has the data and the checkpoint of the command.
+
+    Raises:
+        InputError: If there is no such recipe, or it has other data or another checkpoint.
+    """
+    from hf_finetune.recipe import load_recipe
+
+    if not path.is_file():
+        repair = "Only a run that `run --data` has begun can be resumed with --data."
+        raise InputError(Problem(str(path.parent), f"must contain {path.name}", repair=repair))
+    recipe = load_recipe(path)
+    for option, given, used in (("--data", data, recipe.data.path), ("--model", model, recipe.model.path)):
+        if given is not None and given != used and os.path.realpath(given) != os.path.realpath(used):
+            rule = f"must be that of the run in {path.parent}, {used!r}"
+            raise InputError(Problem(option, rule, repr(given), "Name another run with --output-dir."))
 
 
 def _draft(data: str, model: str | None, task: str | None, column: list[str] | None) -> str:
@@ -268,5 +324,7 @@ def _draft(data: str, model: str | None, task: str | None, column: list[str] | N
 
 
 def _name_of(data: str) -> str:
-    """Return a file name for data: that of its last folder or file, without suffix."""
-    return Path(data).resolve().stem if Path(data).exists() else Path(data).name
+    """Return a file name for data: that of its folder or file, without the suffix of a file."""
+    path = Path.cwd() / data
+    name = path.stem if is_valid_path(data) and path.is_file() else path.name
+    return name.strip(" .-")[:_MAX_NAME] or "data"

@@ -7,8 +7,8 @@ from rich.console import Console
 
 __all__ = ["ModelArgument", "TrustRemoteCode", "err", "out"]
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL_OR_RUN", help="Run directory, checkpoint folder or Hub id.")

@@ -43,6 +43,7 @@ class Source:
         untyped_splits: Splits read from files without column types, so that all their columns are strings.
         column_problems: Problems of single columns, by column name; reported only if the column is used.
         header_problems: Problems of headers that look like rows of data; reported only if columns are not found.
+        split_column: Column that divided the examples into splits; None if there is none.
     """
 
     splits: Mapping[str, Dataset]
@@ -52,6 +53,7 @@ class Source:
     untyped_splits: frozenset[str] = frozenset()
     column_problems: Mapping[str, Problem] = field(default_factory=dict)
     header_problems: tuple[Problem, ...] = ()
+    split_column: str | None = None
 
 
 def load_source(
@@ -140,6 +142,7 @@ def _divide(
         splits=convert_numeric_columns(division.splits, untyped_splits, values, options.decimal),
         notes=(*source.notes, *division.notes),
         untyped_splits=frozenset(untyped_splits),
+        split_column=division.column,
     )
 
 

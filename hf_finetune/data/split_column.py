@@ -32,11 +32,13 @@ class Division:
         splits: Examples of each split.
         origins: For each split, the split that its examples were loaded from.
         notes: Messages to the user on the split column.
+        column: Name of the column that divided the examples; None if there is none.
     """
 
     splits: Mapping[str, Dataset]
     origins: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    column: str | None = None
 
 
 def divide_by_column(
@@ -101,7 +103,7 @@ def divide_by_column(
     }
     counts = join_words(f"{len(dataset)} of {split}" for split, dataset in divided.items())
     note = f"The examples are split by the column {chosen!r}: {counts}. {_DISABLE_HINT}"
-    return Division(divided, origins, (note,))
+    return Division(divided, origins, (note,), chosen)
 
 
 def taken_columns(columns: Mapping[str, Any]) -> set[str]:

@@ -9,7 +9,7 @@ import yaml
 
 from hf_finetune.errors import InputError, Problem, short_repr
 
-__all__ = ["MAX_BYTES", "MAX_VALUES", "read_yaml", "write_yaml"]
+__all__ = ["MAX_BYTES", "MAX_VALUES", "read_yaml", "write_flow_yaml", "write_yaml"]
 
 MAX_BYTES = 1_000_000
 """Maximum size of a recipe file, in bytes; typical files have a few thousand."""
@@ -154,6 +154,31 @@ def write_yaml(value: Any) -> str:
     return yaml.dump(
         value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
     )
+
+
+def write_flow_yaml(value: Any) -> str:
+    """Return plain mappings, lists, numbers and texts as YAML text in one line, without the line break.
+
+    Args:
+        value: Value to write.
+    """
+    for style in (
+        None,
+        '"',
+    ):  # only double quotes can keep a line break and other control characters in one line
+        text: str = yaml.dump(
+            value,
+            Dumper=_Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            width=float("inf"),
+            default_flow_style=True,
+            default_style=style,
+        )
+        text = text.removesuffix("\n").removesuffix("\n...")
+        if text.isprintable():
+            break
+    return text
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, origin: str) -> Problem:

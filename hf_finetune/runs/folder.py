@@ -41,6 +41,7 @@ __all__ = [
     "check_folder",
     "choose_folder",
     "lock_and_read_manifest",
+    "make_folder",
     "open_folder",
     "write_manifest",
 ]
@@ -101,7 +102,7 @@ def _acquire_lock(lock: RunLock, state: PartialState, create: Path | None = None
     def acquire() -> tuple[Problem, ...]:
         try:
             if create is not None:
-                _make_folder(create)
+                make_folder(create)
             lock.acquire()
             if create is not None:
                 check_folder(create)  # another run may have begun and ended since the first check
@@ -259,7 +260,15 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Create a run directory, and the folders that contain it.
+
+    Args:
+        folder: Run directory; it may exist.
+
+    Raises:
+        InputError: If it cannot be created.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -163,9 +163,14 @@ def choose_checkpoint(
                 scored[model] = _score(model, run, _subset(data, size), metric)
             except CacheUnavailableError as error:
                 refused[model] = str(error)
+            except InputError as error:
+                refused[model] = str(error.problems[0])
         if not scored:
             raise InputError(
-                [Problem(model, f"cannot be ranked: {reason}") for model, reason in refused.items()]
+                [
+                    Problem(model, f"cannot be ranked: {reason.removesuffix('.')}")
+                    for model, reason in refused.items()
+                ]
             )
         if size != sizes[-1]:
             worse = _clearly_worse(scored, metric)
@@ -218,6 +223,7 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
 
     Raises:
         CacheUnavailableError: If the features cannot be computed.
+        InputError: If the weights cannot be loaded, or the features are not finite.
     """
     plain = without_augmentation(replace(prepared, data=data))
     recipe, task = plain.recipe, plain.task
@@ -236,6 +242,8 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
         ].batch_size,  # that of the linear probe of a run, which shares the features
     )
     by_pooling = {name: splits["train"] for name, splits in features.items()}
+    if not all(np.isfinite(values).all() for values in by_pooling.values()):
+        raise InputError(Problem("model.path", "must have finite features for all examples"))
     target, classes = data.target, len(data.label_names)
     labels = labels_of(data.train, target, classes)
     folds = assign_folds(data.train["label"][:], target, 1, recipe.seed, groups=data.train_groups)

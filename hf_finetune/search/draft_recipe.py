@@ -1,17 +1,16 @@
 """A commented recipe for inspected data."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from hf_finetune.errors import InputError, Problem, join_words, truncate
+from hf_finetune.errors import InputError, Problem, join_words, short_repr, truncate
+from hf_finetune.files import is_valid_path
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.yaml_text import read_yaml, write_flow_yaml
 from hf_finetune.search.candidates import choose_at_hand, read_candidates
 from hf_finetune.search.inspect_data import InspectedData
 from hf_finetune.targets import TARGETS
 
-__all__ = ["describe", "draft_recipe", "write_draft"]
+__all__ = ["check_output", "describe", "draft_recipe", "write_draft"]
 
 _STAGES = """\
 stages: # the depth and the learning rates that are not set are the defaults of the checkpoint's architecture
@@ -31,17 +30,20 @@ def draft_recipe(data: InspectedData, model: str | None = None) -> str:
         Text of the recipe, in YAML.
 
     Raises:
-        InputError: If no model is given and the package has no list of checkpoints for the modality.
+        InputError: If the model is not a valid value of a recipe, or if none is given and the package has no list of
+            checkpoints for the modality.
     """
     target = TARGETS[data.data.target]
-    lines = [f"# {line}" for line in describe(data)]
+    lines = [f"# {_one_line(sentence)}" for sentence in describe(data)]
     lines += [f"task: {data.task.name}", _model_line(data, model), "data:"]
     lines += [f"  {line}" for line in _data_lines(data)]
     lines += _STAGES.splitlines()
-    metrics = _flow(list(target.default_metrics))
+    metrics = write_flow_yaml(list(target.default_metrics))
     lines += [f"metrics: {metrics} # the first one selects the epoch that is kept"]
     lines += ["speed: auto # precision, memory format and compilation are chosen by measuring them"]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    parse_recipe(read_yaml(text, "The recipe")[0])
+    return text
 
 
 def describe(data: InspectedData) -> list[str]:
@@ -74,46 +76,68 @@ def write_draft(text: str, output: Path) -> None:
         output: File to write.
 
     Raises:
-        InputError: If the file exists, or its folder does not.
+        InputError: If the file exists, or cannot be created.
     """
+    check_output(output)
+    try:
+        file = output.open("x", encoding="utf-8")
+    except OSError as error:
+        problem = Problem(str(output), "must be a file that can be created", repair=f"{error.strerror}.")
+        raise InputError(problem) from error
+    with file:
+        file.write(text)
+
+
+def check_output(output: Path) -> None:
+    """Check that a recipe can be written to a file, before a long computation.
+
+    Args:
+        output: File to write.
+
+    Raises:
+        InputError: If the file exists, its folder does not, or its name is invalid.
+    """
+    if not is_valid_path(output):
+        raise InputError(Problem("The recipe", "must have a valid file name", short_repr(str(output))))
     if not output.parent.is_dir():
         raise InputError(Problem(str(output.parent), "must be a folder"))
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        repair = "Existing files are not overwritten. Choose another name with --output."
-        raise InputError(Problem(str(output), "must not exist", repair=repair)) from None
+    if output.exists():
+        repair = "Existing files are not overwritten. Choose another name."
+        raise InputError(Problem(str(output), "must not exist", repair=repair))
 
 
 def _model_line(data: InspectedData, model: str | None) -> str:
     if model is not None:
-        return f"model: {_flow(model)}"
+        return f"model: {write_flow_yaml(model)}"
     candidates = read_candidates(data.task.modality)
     chosen, here = choose_at_hand(candidates)
     comment = "the first recommended checkpoint on this machine" if here else "downloaded from the Hub"
-    return f"model: {_flow(chosen)} # {comment}"
+    return f"model: {write_flow_yaml(chosen)} # {comment}"
 
 
 def _data_lines(data: InspectedData) -> list[str]:
     loaded, fields = data.data, data.fields
-    lines = [f"path: {_flow(data.path)}"]
+    lines = [f"path: {write_flow_yaml(data.path)}"]
     if "columns" in fields or data.other_columns:
         columns = {role: name for role, name in loaded.columns.items() if name is not None}
         guess = f"guessed: {join_words(data.guessed)}; " if data.guessed else ""
         others = f"not used: {join_words(data.other_columns)}" if data.other_columns else ""
-        lines.append(_commented(f"columns: {_flow(columns)}", (guess + others).rstrip("; ")))
+        lines.append(_commented(f"columns: {write_flow_yaml(columns)}", (guess + others).rstrip("; ")))
     lines.append(f"target: {loaded.target} # inferred; or {join_words(_other_targets(loaded.target))}")
     if "split" in fields:
         split = fields["split"]
-        comment = (
-            "stratified by class" if split["stratify"] else "random, because a class has too few examples"
-        )
-        lines.append(_commented(f"split: {_flow(dict(split))}", comment))
+        comment = "stratified by class"
+        if not TARGETS[loaded.target].has_classes:
+            comment = "random: only classes are stratified"
+        elif not split["stratify"]:
+            comment = "random, because a class has too few examples"
+        lines.append(_commented(f"split: {write_flow_yaml(dict(split))}", comment))
     for name, (value, comment) in data.task.modality.draft_fields.items():
-        lines.append(_commented(f"{name}: {_flow(value)}", comment))
+        lines.append(_commented(f"{name}: {write_flow_yaml(value)}", comment))
     if "on_error" in fields:
-        lines.append(_commented(f"on_error: {fields['on_error']}", truncate(data.removed)))
+        lines.append(
+            _commented(f"on_error: {fields['on_error']}", f"else an error: {truncate(data.removed)}")
+        )
     return lines
 
 
@@ -122,12 +146,9 @@ def _other_targets(target: str) -> list[str]:
 
 
 def _commented(line: str, comment: str) -> str:
-    return f"{line} # {comment}" if comment else line
+    return f"{line} # {_one_line(comment)}" if comment else line
 
 
-def _flow(value: str | list[str] | Mapping[str, Any]) -> str:
-    """Return a value as YAML in one line."""
-    text: str = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True
-    )
-    return text.strip().removesuffix("...").strip()
+def _one_line(text: str) -> str:
+    """Return a text for a comment, without line breaks and other characters that YAML does not allow there."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -19,9 +19,9 @@ _MIN_EXAMPLES_PER_CLASS = 2.0
 def guess_columns(dataset: Dataset, modality: Modality, named: Mapping[str, str]) -> dict[str, str]:
     """Return guesses for the main input column and the label column, where names alone do not decide.
 
-    The input is the column with the longest texts, or with the most names of files of the modality. The label is the
-    column with a usual name that comes first in the list of such names, else the last column with few values, else
-    the last column with numbers.
+    The input is the column with the longest texts that are not numbers, or with the most names of files of the
+    modality. The label is the column with a usual name that comes first in the list of such names, else the last column
+    with few values, else the last column with numbers.
 
     Args:
         dataset: Rows of the training split.
@@ -31,11 +31,9 @@ def guess_columns(dataset: Dataset, modality: Modality, named: Mapping[str, str]
     Returns:
         Guessed column by role; empty if the names decide, or if nothing can be guessed.
     """
-    try:
-        find_columns(dataset.features, modality, named)
+    if _are_found(dataset.features, modality, named):
         return {}
-    except InputError:
-        rows = dataset.select(range(min(len(dataset), _ROWS_READ)))
+    rows = dataset.select(range(min(len(dataset), _ROWS_READ)))
     guesses: dict[str, str] = {}
     main = modality.main_column
     if main not in named and (column := _guess_input(rows, modality, {*named.values()})):
@@ -45,17 +43,17 @@ def guess_columns(dataset: Dataset, modality: Modality, named: Mapping[str, str]
     return {
         role: column
         for role, column in guesses.items()
-        if _is_needed(dataset.features, modality, named, role)
+        if not _are_found(dataset.features, modality, {**named, **guesses, role: None})
     }
 
 
-def _is_needed(features: Features, modality: Modality, named: Mapping[str, str], role: str) -> bool:
-    """Return whether the column of a role is not found by its name."""
+def _are_found(features: Features, modality: Modality, named: Mapping[str, str | None]) -> bool:
+    """Return whether all columns that are not named are found by their names."""
     try:
         find_columns(features, modality, named)
-    except InputError as error:
-        return any(problem.place == f"data.columns.{role}" for problem in error.problems)
-    return False
+    except InputError:
+        return False
+    return True
 
 
 def _guess_input(rows: Dataset, modality: Modality, taken: set[str]) -> str | None:
@@ -66,7 +64,7 @@ def _guess_input(rows: Dataset, modality: Modality, taken: set[str]) -> str | No
         texts = [value for value in rows[name] if isinstance(value, str)]
         if modality.opens_files:
             scores[name] = sum(text.lower().endswith(tuple(modality.suffixes)) for text in texts)
-        else:
+        elif not all(map(_is_number, texts)):
             scores[name] = sum(map(len, texts))
     best = max(scores, key=scores.__getitem__, default=None)
     return best if best is not None and scores[best] else None

@@ -1,7 +1,7 @@
 """Inspection of data without a recipe: its task, columns, splits and label type."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import Dataset
@@ -12,7 +12,7 @@ from hf_finetune.data.recipe_data import load_data
 from hf_finetune.errors import DataNotFoundError, InputError, Problem
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.search.guess_columns import guess_columns
-from hf_finetune.tasks import TASKS, Task
+from hf_finetune.tasks import MODALITIES, TASKS, Modality, Task
 
 __all__ = ["InspectedData", "inspect_data"]
 
@@ -29,10 +29,10 @@ class InspectedData:
         task: The task.
         fields: Fields of ``data`` in a recipe, besides ``path``, with which the data loads.
         data: The loaded data.
-        other_columns: Columns of a table that are not used.
+        other_columns: Columns of a table that are not used, not even to assign rows to splits.
         given_splits: Names of the splits that the data has.
         guessed: Roles whose columns were guessed from their content.
-        removed: Reason why unusable examples are skipped; empty if all examples are used.
+        removed: The first problem for which unusable examples are skipped; empty if all examples are used.
     """
 
     path: str
@@ -91,13 +91,17 @@ def _inspect(path: str, named: Mapping[str, str], task: Task) -> InspectedData:
         raise InputError(Problem("The data", "must have a train split", ", ".join(source.splits)))
     train = source.splits["train"]
     guesses = guess_columns(train, task.modality, named)
+    if guesses and source.header_problems:
+        raise InputError(source.header_problems)
     columns = {**named, **guesses}
     new = {split: _NEW_SPLIT for split in ("validation", "test") if split not in source.splits}
     fields: dict[str, Any] = {"columns": columns} if columns else {}
     if new:
         fields["split"] = {**new, "stratify": True}
     fields, data, removed = _load(path, task, fields)
-    used = {value for value in data.columns.values() if isinstance(value, str)}
+    if task.modality.main_column not in named:
+        _check_texts(data, task.modality)
+    used = {source.split_column, *(value for value in data.columns.values() if isinstance(value, str))}
     return InspectedData(
         path=path,
         task=task,
@@ -111,21 +115,38 @@ def _inspect(path: str, named: Mapping[str, str], task: Task) -> InspectedData:
 
 
 def _load(path: str, task: Task, fields: Mapping[str, Any]) -> tuple[dict[str, Any], LabeledData, str]:
-    """Load the data strictly, else without its unusable examples, else also without stratified splits."""
-    attempts: list[dict[str, Any]] = [{}, {"on_error": "skip"}]
+    """Load the data with stratified splits, else with random ones; in both cases, skip examples only if necessary."""
+    attempts = [dict(fields)]
     if "split" in fields:
-        attempts.append({"on_error": "skip", "split": {**fields["split"], "stratify": False}})
-    first_error: InputError | None = None
-    for changes in attempts:
-        tried = {**fields, **changes}
-        try:
-            data = load_data(_minimal_recipe(path, task, tried))
-        except InputError as error:
-            first_error = first_error or error
-        else:
-            return tried, data, str(first_error.problems[0]) if first_error else ""
-    assert first_error is not None
-    raise first_error
+        attempts.append({**fields, "split": {**fields["split"], "stratify": False}})
+    errors: list[InputError] = []
+    for tried in attempts:
+        removed = ""
+        for skipping in ({}, {"on_error": "skip"}):
+            try:
+                data = load_data(_minimal_recipe(path, task, {**tried, **skipping}))
+            except InputError as error:
+                errors.append(error)
+                first = error.problems[0]
+                removed = str(replace(first, repair=""))
+            else:
+                return {**tried, **skipping}, data, removed
+    raise errors[0]
+
+
+def _check_texts(data: LabeledData, modality: Modality) -> None:
+    """Check that the main column does not contain names of files, such as pictures that are missing.
+
+    Raises:
+        InputError: If all texts are such names.
+    """
+    suffixes = tuple(
+        suffix for other in MODALITIES.values() if other.opens_files for suffix in other.suffixes
+    )
+    texts = data.train[modality.main_column] if not modality.opens_files else []
+    if texts and all(text.lower().endswith(suffixes) for text in texts):
+        place, repair = f"data.columns.{modality.main_column}", "Name the column with --column."
+        raise InputError(Problem(place, "must not contain only names of files", repr(texts[0]), repair))
 
 
 def _minimal_recipe(path: str, task: Task, fields: Mapping[str, Any]) -> Any:

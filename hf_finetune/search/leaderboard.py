@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,40 +146,71 @@ def _data_path(run: FinishedRun) -> str:
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
-    """Yield the run directories below a folder, without those in a run directory, such as those of folds and tasks."""
+    """Yield the run directories in a folder, without those in a run directory, such as those of folds and tasks.
+
+    A link to a folder is followed only if it is a run directory.
+    """
+    if (folder / "manifest.json").is_file():
+        yield folder
+        return
     for path in sorted(folder.iterdir()):
-        if not path.is_dir() or path.name.startswith("."):
-            continue
-        if (path / "manifest.json").is_file():
-            yield path
-        else:
+        is_link_to_no_run = path.is_symlink() and not (path / "manifest.json").is_file()
+        if path.is_dir() and not path.name.startswith(".") and not is_link_to_no_run:
             yield from _run_folders(path)
 
 
 def _read_run(path: Path, root: Path) -> FinishedRun | None:
-    """Return a run; None if it is not finished, or has no test metric."""
+    """Return a run; None if it is not finished, has no test metric, or its files are damaged."""
     manifest, metrics = read_json_object(path / "manifest.json"), read_json_object(path / "metrics.json")
     if manifest.get("state") != "done" or not metrics:
         return None
+    try:
+        return _finished_run(path, root, manifest, metrics)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        return None
+
+
+def _finished_run(
+    path: Path, root: Path, manifest: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> FinishedRun | None:
+    """Return a finished run; None if it has no test metric."""
     defined = {name: float(value) for name, value in metrics["test"].items() if value is not None}
+    defined = {name: value for name, value in defined.items() if math.isfinite(value)}
     recipe = manifest["recipe"]
     listed = metrics.get("headline") or recipe.get("metrics") or default_metrics(metrics["target"])
     primary = next((name for name in (*listed, *defined) if name in defined), None)
     if primary is None:
         return None
     examples = metrics.get("test_examples")
+    fields = {path: value for path, value in _flat(recipe) if path.split(".")[0] not in _UNCOMPARED}
     return FinishedRun(
-        name=path.relative_to(root).as_posix(),
+        name=path.relative_to(root).as_posix() if path != root else path.resolve().name,
         test_data=_test_fingerprint(path, manifest["fingerprints"]),
         metrics=defined,
-        intervals={name: tuple(ends) for name, ends in metrics.get("test_interval", {}).items() if ends},
+        intervals={
+            name: (_number(ends[0]), _number(ends[1]))
+            for name, ends in metrics.get("test_interval", {}).items()
+            if ends
+        },
         primary=primary,
-        seconds=metrics["wall_seconds"],
-        parameters=metrics["stages"][-1]["total_parameters"],
+        seconds=_number(metrics["wall_seconds"]),
+        parameters=int(_number(metrics["stages"][-1]["total_parameters"])),
         bytes=sum(file.stat().st_size for file in path.rglob("*.safetensors") if _is_saved(file, path)),
-        milliseconds=1000 * metrics["test_seconds"] / examples if examples else None,
-        fields={path: value for path, value in _flat(recipe) if path.split(".")[0] not in _UNCOMPARED},
+        milliseconds=_number(1000 * metrics["test_seconds"] / examples) if examples else None,
+        fields=json.loads(json.dumps(fields), parse_constant=str),  # JSON has no NaN and no infinity
     )
+
+
+def _number(value: Any) -> float:
+    """Return a finite number.
+
+    Raises:
+        OverflowError, TypeError, ValueError: If the value is something else.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
 
 
 def _is_saved(file: Path, run: Path) -> bool:
@@ -190,8 +222,8 @@ def _test_fingerprint(path: Path, fingerprints: Mapping[str, str]) -> str:
     """Return a fingerprint of classes and test examples; of all data for a run that did not store them."""
     hashes = read_hashes(path / HASHES) or {}
     if "test" not in hashes:
-        return fingerprints["data"]
-    return fingerprints["classes"] + hashlib.sha256(hashes["test"].tobytes()).hexdigest()
+        return str(fingerprints["data"])
+    return str(fingerprints["classes"]) + hashlib.sha256(hashes["test"].tobytes()).hexdigest()
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

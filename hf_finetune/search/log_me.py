@@ -55,7 +55,10 @@ def _evidence(left: np.ndarray, squares: np.ndarray, label: np.ndarray, shape: t
         effective = (squares / shrinkage).sum()
         weight_norm = (squares * projected / np.square(shrinkage)).sum()
         residual = (np.square(ratio / shrinkage) * projected).sum() + outside
-        alpha, beta = effective / (weight_norm + 1e-12), (examples - effective) / (residual + 1e-12)
+        alpha = effective / (weight_norm + 1e-12)
+        beta = max(examples - effective, 1e-12) / (
+            residual + 1e-12
+        )  # features that are large may fit all labels
         if abs(alpha / beta - ratio) <= _TOLERANCE * ratio:
             break
     shrinkage = squares + alpha / beta

@@ -152,9 +152,8 @@ def _read_source(source: str) -> tuple[LabeledData, Modality, Callable[[str], st
         raise InputError(Problem(source, "must be a recipe of a single task"))
 
     def write(model: str) -> str:
-        return dump_recipe(
-            recipe.model_copy(update={"model": recipe.model.model_copy(update={"path": model})})
-        )
+        changes = {"path": model} if model == recipe.model.path else {"path": model, "revision": None}
+        return dump_recipe(recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)}))
 
     return load_data(recipe), TASKS[recipe.task].modality, write
 
@@ -173,6 +172,6 @@ def _candidates(
     if not ranked:
         repair = "Add --download to download candidates from the Hub, or name a checkpoint with --model."
         raise InputError(
-            Problem("--model", "must be set, because no candidate is on this machine", "", repair)
+            Problem("--model", "must be set, because no suitable candidate is on this machine", "", repair)
         )
     return ranked, licenses, () if allowed.download else absent

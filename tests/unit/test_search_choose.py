@@ -1,6 +1,7 @@
 """`choose`: checkpoints ranked by a classifier on their frozen features, without the test split."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from hf_finetune.search.choose import choose_checkpoint
 from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import inspect_data
 from hf_finetune.search.log_me import log_me
-from hf_finetune.search.rank_candidates import CandidateFilter, rank_candidates
+from hf_finetune.search.rank_candidates import CandidateFilter, _read_source, rank_candidates
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +106,22 @@ def test_checkpoints_that_cannot_be_used_are_named(inspected, timm_checkpoint, b
         rank(inspected, bert_checkpoint)
 
 
+def test_a_checkpoint_that_fails_does_not_end_the_ranking(inspected, timm_checkpoint, tmp_path):
+    damaged, infinite = tmp_path / "damaged", tmp_path / "infinite"
+    shutil.copytree(timm_checkpoint, damaged)
+    (damaged / "model.safetensors").write_bytes(b"no weights")
+    model = AutoModelForImageClassification.from_pretrained(timm_checkpoint)
+    with torch.no_grad():
+        next(model.parameters()).fill_(1e38)
+    model.save_pretrained(infinite)
+    ranking = rank(inspected, damaged, infinite, timm_checkpoint)
+    assert [entry.model for entry in ranking.ranked] == [str(timm_checkpoint)]
+    assert ranking.refused[str(damaged)].startswith("model.path must contain intact weight files.")
+    assert ranking.refused[str(infinite)] == "model.path must have finite features for all examples."
+    with pytest.raises(InputError, match=r"cannot be ranked: model.path must have .* examples\.$"):
+        rank(inspected, infinite)
+
+
 def test_texts_are_ranked_with_the_best_pooling(reviews, bert_checkpoint):
     (entry,) = rank(inspect_data(str(reviews)), bert_checkpoint).ranked
     assert entry.pooling
@@ -131,6 +148,15 @@ def test_the_evidence_is_that_of_a_bayesian_regression():
     assert log_me(features, label[:, None]) == pytest.approx(evidence / 400, abs=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-6, 1e6, 1e20])
+def test_the_evidence_is_finite_for_features_of_any_scale(scale):
+    rng = np.random.default_rng(0)
+    for examples, size in ((3, 40), (10, 11), (40, 3)):
+        features = scale * rng.normal(size=(examples, size))
+        labels = np.eye(3)[rng.integers(0, 2, examples)]
+        assert np.isfinite(log_me(features, labels))
+
+
 def test_the_recommendation_is_the_fastest_of_the_best(squares, timm_checkpoint, useless):
     models = [str(useless), str(timm_checkpoint)]
     result = rank_candidates(str(squares), models, CandidateFilter())
@@ -140,12 +166,25 @@ def test_the_recommendation_is_the_fastest_of_the_best(squares, timm_checkpoint,
         rank_candidates(str(squares), models, CandidateFilter(), max_milliseconds=1e-9)
 
 
+def test_the_revision_of_a_recipe_is_not_that_of_another_checkpoint(squares, tmp_path):
+    model = "{path: a/model, revision: old}"
+    stages = "[{train: head, epochs: 1, lr: 0.1}]"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"task: image-classification\nmodel: {model}\ndata: {squares}\nstages: {stages}\n")
+    write = _read_source(str(recipe))[2]
+    assert yaml.safe_load(write("a/model"))["model"]["revision"] == "old"
+    assert yaml.safe_load(write("b/model"))["model"]["revision"] is None
+
+
 def test_the_command_prints_a_table_and_writes_the_recipe(squares, timm_checkpoint, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     arguments = ["choose", str(squares), "--model", str(timm_checkpoint)]
     told = CliRunner().invoke(app, [*arguments, "--output", str(recipe)])
     assert told.exit_code == 0, told.output
     assert "the test split was not read" in told.output
+    header, row = told.output.splitlines()[1:3]
+    assert header.split()[0] == "checkpoint" and header.split()[-1] == "verdict"
+    assert row.split()[-1] == "best"
     assert yaml.safe_load(recipe.read_text())["model"] == str(timm_checkpoint)
     from_recipe = CliRunner().invoke(app, ["choose", str(recipe), "--model", str(timm_checkpoint), "--json"])
     content = json.loads(from_recipe.stdout)
@@ -153,11 +192,24 @@ def test_the_command_prints_a_table_and_writes_the_recipe(squares, timm_checkpoi
     assert content["checkpoints"][0]["comparison"] == "best"
 
 
+def test_an_output_that_exists_is_refused_before_the_ranking(squares, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("")
+    arguments = [
+        "choose",
+        str(squares),
+        "--model",
+        "no/such/model",
+        "--output",
+        str(tmp_path / "recipe.yaml"),
+    ]
+    assert "recipe.yaml must not exist." in str(CliRunner().invoke(app, arguments).exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--license", "free"), "--license must be permissive. Got 'free'."),
-        (("--max-params", "0.1"), "--model must be set, because no candidate is on this machine."),
+        (("--max-params", "0.1"), "--model must be set, because no suitable candidate is on this machine."),
     ],
 )
 def test_invalid_options_are_refused(squares, arguments, message):

@@ -1,13 +1,14 @@
 """`init`: what is seen in data, which columns are guessed, and the recipe that is written for it."""
 
 import pytest
-import yaml
 from folder_helpers import touch
 from typer.testing import CliRunner
 
 from hf_finetune.cli.app import app
+from hf_finetune.cli.search import _name_of
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.search import candidates
 from hf_finetune.search.candidates import Candidate, CandidateList, choose_at_hand, read_candidates
 from hf_finetune.search.draft_recipe import draft_recipe
@@ -23,7 +24,7 @@ def write_table(path, rows, header):
 def drafted(path, named=None):
     """Return the recipe for data, as text and as checked fields."""
     text = draft_recipe(inspect_data(str(path), named), "a/model")
-    content = yaml.safe_load(text)
+    content, _ = read_yaml(text, "the draft")
     parse_recipe(content)
     return text, content
 
@@ -71,6 +72,7 @@ def test_numbers_of_many_values_are_a_regression(tmp_path):
     assert recipe["data"]["target"] == "regression"
     assert recipe["metrics"][0] == "rmse"
     assert "numbers from 0 to 5.571, mean 2.786" in text
+    assert "# random: only classes are stratified\n" in text
 
 
 def test_a_class_with_two_examples_is_not_stratified(tmp_path):
@@ -78,6 +80,7 @@ def test_a_class_with_two_examples_is_not_stratified(tmp_path):
     text, recipe = drafted(write_table(tmp_path / "remarks.csv", rows, "text,label"))
     assert recipe["data"]["split"]["stratify"] is False
     assert "random, because a class has too few examples" in text
+    assert "on_error" not in recipe["data"]
 
 
 def test_unreadable_examples_are_skipped_and_named(squares, tmp_path):
@@ -89,7 +92,45 @@ def test_unreadable_examples_are_skipped_and_named(squares, tmp_path):
     (tmp_path / "blue" / "broken.png").write_bytes(b"not a picture")
     text, recipe = drafted(tmp_path)
     assert recipe["data"]["on_error"] == "skip"
-    assert "broken.png" in text
+    assert "on_error: skip # else an error: blue/broken.png must contain a readable image." in text
+
+
+def test_names_with_line_breaks_and_numbers_stay_valid(tmp_path):
+    rows = [f'"{row} dish as one expects",{"a: #b" if row % 2 else "c"},{row},{row}' for row in range(40)]
+    text, recipe = drafted(write_table(tmp_path / "1e5.csv", rows, '1e5,"new\nline","one\nmore",# x: y'))
+    assert recipe["data"]["columns"] == {"text": "1e5", "label": "new\nline"}
+    assert "# guessed: text, label; not used: one more, # x: y\n" in text
+
+
+def test_a_column_of_splits_is_used(tmp_path):
+    splits = ("train", "train", "validation", "test")
+    rows = [f"dish {row} as one expects,{row % 3},{splits[row % 4]}" for row in range(60)]
+    text, recipe = drafted(write_table(tmp_path / "table.csv", rows, "text,label,split"))
+    assert "train, validation, test in the data." in text
+    assert "columns" not in recipe["data"]
+
+
+def test_the_second_text_alone_can_be_named(tmp_path):
+    rows = [f"is dish {row} as one expects,dish {row},{row % 2}" for row in range(40)]
+    table = write_table(tmp_path / "table.csv", rows, "first,second,same")
+    text, recipe = drafted(table, {"text_pair": "second"})
+    assert recipe["data"]["columns"] == {"text": "first", "text_pair": "second", "label": "same"}
+    assert "# guessed: text, label\n" in text
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("picture,dish", "nowhere/{0}.png,{1}", "data.columns.text must not contain only names of files"),
+        ("number,size,half", "{0},1{0}.25,{0}.5", "data.columns.text must be set"),
+        ("dish 0 as one expects,good", "dish {0} as one expects,good", "must begin with a header line"),
+    ],
+)
+def test_tables_without_texts_or_header_are_refused(tmp_path, header, row, message):
+    rows = [row.format(index, index % 2) for index in range(40)]
+    with pytest.raises(InputError) as error:
+        inspect_data(str(write_table(tmp_path / "table.csv", rows, header)))
+    assert message in str(error.value)
 
 
 def test_given_splits_are_kept(tmp_path):
@@ -168,6 +209,9 @@ def test_the_command_writes_a_new_file_only(reviews, tmp_path):
         (("--column", "lable=stars"), "--column must set one of"),
         (("--column", "label=starz"), "data.columns.label must be a column of the data. Got 'starz'."),
         (("--output", "nowhere/recipe.yaml"), "nowhere must be a folder."),
+        (("--output", "a" * 300), "The recipe must have a valid file name."),
+        (("--output", "/proc/recipe.yaml"), "/proc/recipe.yaml must be a file that can be created."),
+        (("--model", ""), "model.path must not be empty."),
     ],
 )
 def test_invalid_options_are_refused(reviews, arguments, message, tmp_path, monkeypatch):
@@ -178,7 +222,52 @@ def test_invalid_options_are_refused(reviews, arguments, message, tmp_path, monk
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [(".", "my photos.v2"), ("../my photos.v2", "my photos.v2"), ("..", "data"), ("-x", "x")],
+)
+def test_the_recipe_is_named_after_the_data(tmp_path, monkeypatch, data, name):
+    (tmp_path / "my photos.v2").mkdir()
+    monkeypatch.chdir(tmp_path / "my photos.v2")
+    assert _name_of(data) == name
+    assert len(_name_of("a" * 5000)) == 100
+
+
 def test_a_run_needs_a_recipe_or_data():
     assert str(invoke("run").exception) == "RECIPE must be set. Name a recipe, or set --data."
     refused = invoke("run", "quickstart", "--model", "a/model").exception
     assert str(refused) == "--data must be set. Or override model in the recipe."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "other.csv"), "--data must be that of the run in out,"),
+        (("--model", "b/model"), "--model must be that of the run in out, 'a/model'. Got 'b/model'."),
+        (("--output-dir", "."), ". must contain draft.yaml."),
+    ],
+)
+def test_a_run_of_other_data_is_not_resumed(reviews, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    assert invoke("init", reviews, "--output", "out/draft.yaml", "--model", "a/model").exit_code == 0
+    refused = invoke("run", "--data", reviews, "--output-dir", "out", "--resume", *arguments)
+    assert str(refused.exception).startswith(message)
+
+
+@pytest.mark.parametrize("options", [("stages.0.epochz=1",), ("model=no/such/model",)])
+@pytest.mark.parametrize("folder", [(), ("--output-dir", "out")])
+def test_nothing_is_left_of_a_refused_run(reviews, bert_checkpoint, tmp_path, monkeypatch, options, folder):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    refused = invoke("run", "--data", reviews, "--model", bert_checkpoint, *options, *folder)
+    assert refused.exit_code
+    assert [*tmp_path.rglob("*")] == [tmp_path / "out"]
+
+
+def test_several_processes_do_not_draft(reviews, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = invoke("run", "--data", reviews, "--output-dir", "out")
+    assert str(refused.exception).startswith("--data must not be set on several processes.")
+    assert not [*tmp_path.iterdir()]

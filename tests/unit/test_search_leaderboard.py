@@ -108,6 +108,63 @@ def test_invalid_options_are_refused(tmp_path, monkeypatch, folder, options, mes
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"wall_seconds": [1]},
+        {"wall_seconds": float("inf")},
+        {"stages": []},
+        {"stages": [{"total_parameters": None}]},
+        {"test": None},
+        {"test": {"accuracy": float("nan")}},
+        {"test_interval": {"accuracy": [0.1]}},
+        {"test_examples": 10, "test_seconds": "a while"},
+    ],
+)
+def test_damaged_values_are_not_shown(tmp_path, damage):
+    write_run(tmp_path / "a", **damage)
+    assert read_leaderboards(tmp_path) == ([], 1)
+
+
+def test_numbers_that_json_does_not_have_are_texts(tmp_path):
+    write_run(tmp_path / "a", lr=float("inf"))
+    printed = CliRunner().invoke(app, ["runs", str(tmp_path), "--json"]).output
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    (board,) = json.loads(printed, parse_constant=refuse)["leaderboards"]
+    assert board["runs"][0]["fields"]["stages.0.lr"] == "Infinity"
+
+
+def test_a_run_itself_is_shown_and_links_are_not_followed(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "runs" / "a")
+    write_run(run / "folds" / "1")
+    (tmp_path / "runs" / "loop").symlink_to(tmp_path)
+    (tmp_path / "runs" / "linked").symlink_to(run)
+    monkeypatch.chdir(run)
+    for folder in (run, type(run)(".")):
+        (board,), _ = read_leaderboards(folder)
+        assert names(board) == ["a"]
+    (board,), _ = read_leaderboards(tmp_path)
+    assert names(board) == ["runs/a", "runs/linked"]
+
+
+def test_names_are_printed_as_they_are_and_no_column_is_left_out(tmp_path):
+    write_run(tmp_path / "[red]a" / "[" / "b]:smile:")
+    manifest = tmp_path / "[red]a" / "[" / "b]:smile:" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"photos"', '"[/photos]:smile:"'))
+    printed = CliRunner().invoke(app, ["runs", str(tmp_path)], terminal_width=40, env={"COLUMNS": "40"})
+    assert printed.exit_code == 0, printed.exception
+    for text in (
+        "Test examples of [/photos]:smile:",
+        "[red]a/[/b]:smile:",
+        "0.700-0.900",
+        "fields that differ",
+    ):
+        assert text in printed.output
+
+
 def test_the_command_prints_a_table_or_json(tmp_path):
     write_run(tmp_path / "a", lr=0.1)
     write_run(tmp_path / "b", lr=0.25, test={"accuracy": 0.9})
