@@ -163,9 +163,7 @@ def _print_ranking(result: "RankedCandidates") -> None:
     out.print(
         f"Cross-validated on {counted(ranking.ranked[0].examples, 'training example')}; the test split was not read."
     )
-    out.print(
-        f"Recommended: {result.recommended.model}, the fastest that is not worse than the best.", markup=False
-    )
+    out.print(result.recommendation, markup=False)
     for name, reason in ranking.refused.items():
         out.print(f"Not ranked: {name}: {reason}", markup=False)
     if result.absent:

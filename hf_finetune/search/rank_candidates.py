@@ -53,7 +53,8 @@ class RankedCandidates:
 
     Attributes:
         ranking: The ranking.
-        recommended: The fastest checkpoint that cannot be distinguished from the best one.
+        recommended: The fastest checkpoint that cannot be distinguished from the best one; if no such checkpoint is
+            fast enough, the best of those that are.
         recipe_text: Recipe with the recommended checkpoint, in YAML.
         licenses: License of each listed candidate by its path or Hub id.
         absent: Candidates that are not on this machine and were not ranked.
@@ -64,6 +65,14 @@ class RankedCandidates:
     recipe_text: str
     licenses: Mapping[str, str | None]
     absent: tuple[str, ...]
+
+    @property
+    def recommendation(self) -> str:
+        """Sentence that names the recommended checkpoint and the reason."""
+        reason = "the fastest that cannot be distinguished from the best"
+        if not self.recommended.is_as_good:
+            reason = "the best within --max-latency, but worse than the best of all"
+        return f"Recommended: {self.recommended.model}, {reason}."
 
     def as_json(self) -> dict[str, Any]:
         """Return the ranking as JSON values."""
@@ -107,6 +116,9 @@ def rank_candidates(
     """
     if allowed.license not in (None, PERMISSIVE):
         raise InputError(Problem("--license", f"must be {PERMISSIVE}", repr(allowed.license)))
+    if models and allowed != CandidateFilter():
+        rule = "must not be set with --max-params, --license or --download"
+        raise InputError(Problem("--model", rule, repair="These restrict the shipped list of candidates."))
     data, modality, write_recipe = _read_source(source)
     chosen, licenses, absent = (list(models), dict[str, str | None](), tuple[str, ...]())
     if not chosen:

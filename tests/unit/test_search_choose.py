@@ -162,6 +162,7 @@ def test_the_recommendation_is_the_fastest_of_the_best(squares, timm_checkpoint,
     result = rank_candidates(str(squares), models, CandidateFilter())
     assert result.recommended.model == str(timm_checkpoint)
     assert yaml.safe_load(result.recipe_text)["model"] == str(timm_checkpoint)
+    assert result.recommendation.endswith("the fastest that cannot be distinguished from the best.")
     with pytest.raises(InputError, match="--max-latency must allow a checkpoint"):
         rank_candidates(str(squares), models, CandidateFilter(), max_milliseconds=1e-9)
 
@@ -209,9 +210,24 @@ def test_an_output_that_exists_is_refused_before_the_ranking(squares, tmp_path):
     ("arguments", "message"),
     [
         (("--license", "free"), "--license must be permissive. Got 'free'."),
+        (
+            ("--model", "a/model", "--max-params", "5"),
+            "--model must not be set with --max-params, --license or",
+        ),
         (("--max-params", "0.1"), "--model must be set, because no suitable candidate is on this machine."),
     ],
 )
 def test_invalid_options_are_refused(squares, arguments, message):
     told = CliRunner().invoke(app, ["choose", str(squares), *arguments])
     assert str(told.exception).startswith(message)
+
+
+def test_a_fast_checkpoint_that_is_worse_is_recommended_as_such(
+    squares, timm_checkpoint, useless, monkeypatch
+):
+    milliseconds = iter((1.0, 9.0))
+    monkeypatch.setattr(choose, "_milliseconds", lambda *arguments: next(milliseconds))
+    models = [str(useless), str(timm_checkpoint)]
+    result = rank_candidates(str(squares), models, CandidateFilter(), max_milliseconds=5.0)
+    assert result.recommended.model == str(useless)
+    assert result.recommendation.endswith("the best within --max-latency, but worse than the best of all.")
