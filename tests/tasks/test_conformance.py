@@ -5,16 +5,19 @@ run once; tests that do not depend on the label type run with the first type onl
 """
 
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
 import transformers
+import yaml
 from launching import spread
 from made_up_data import make_case
 from run_helpers import Record, Stop, assert_equal_runs, changed, interrupt, quick_run, weights_of
 from test_recipe_shipped import complaints
 
+from hf_finetune.data.recipe_data import load_data
 from hf_finetune.doctor.check_suite import check_suites, run_check
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
@@ -24,6 +27,9 @@ from hf_finetune.recipe import dump_recipe, json_schema, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.preview import preview
+from hf_finetune.search.choose import choose_checkpoint
+from hf_finetune.search.draft_recipe import draft_recipe
+from hf_finetune.search.inspect_data import inspect_data
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import TASKS
 
@@ -96,6 +102,37 @@ def test_a_stage_trains_exactly_what_it_declares(runs, task, target):
             list(group.parameters) for group in stage.groups
         ]
     assert changed(record.after[0], record.before[1]) == set()
+
+
+@each_pair
+def test_a_recipe_is_written_for_its_data(runs, task, target):
+    case = runs.case(task, target)
+    inspected = inspect_data(case.recipe.data.path, tasks=[task.name])
+    content = yaml.safe_load(draft_recipe(inspected, str(case.recipe.model.path)))
+    content["data"]["columns"] = case.recipe.data.columns.model_dump(
+        mode="json"
+    )  # separators are not guessed
+    content["data"]["target"] = target.name
+    recipe = parse_recipe(content)
+    assert recipe.task == task.name
+    assert recipe.metrics == TARGETS[inspected.data.target].default_metrics
+    assert load_data(recipe).target == target.name
+    labels = inspected.data.train["label"][:]
+    described = TARGETS[inspected.data.target].describe_labels(labels, inspected.data.label_names)
+    assert re.search(r"\d", described)
+
+
+@each_task
+def test_its_checkpoints_are_ranked(runs, task):
+    case = runs.case(task)
+    inspected = inspect_data(case.recipe.data.path, tasks=[task.name])
+
+    def recipe_for(model):
+        return parse_recipe(yaml.safe_load(draft_recipe(inspected, model)))
+
+    (entry,) = choose_checkpoint([str(case.recipe.model.path)], recipe_for, inspected.data).ranked
+    assert entry.milliseconds > 0 and entry.input_size
+    assert math.isfinite(entry.value) and math.isfinite(entry.log_me)
 
 
 # --- Files of a run ------------------------------------------------------------------------------------------
