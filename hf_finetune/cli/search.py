@@ -161,7 +161,7 @@ def _print_ranking(result: "RankedCandidates") -> None:
         )
     _print_table(table)
     out.print(
-        f"Cross-validated on {counted(ranking.ranked[0].examples, 'training example')}; the test split was not read."
+        f"Cross-validated on {counted(ranking.ranked[0].examples, 'training example')}, without validation and test examples."
     )
     out.print(result.recommendation, markup=False)
     for name, reason in ranking.refused.items():
