@@ -160,9 +160,8 @@ def _print_ranking(result: "RankedCandidates") -> None:
             entry.comparison,
         )
     _print_table(table)
-    out.print(
-        f"Cross-validated on {counted(ranking.ranked[0].examples, 'training example')}, without validation and test examples."
-    )
+    examples = counted(ranking.ranked[0].examples, "training example")
+    out.print(f"Cross-validated on {examples}, without validation and test examples.")
     out.print(result.recommendation, markup=False)
     for name, reason in ranking.refused.items():
         out.print(f"Not ranked: {name}: {reason}", markup=False)
