@@ -140,7 +140,7 @@ def run_command(
     options = {"resume": resume, "allow_changes": allow_changes, "trust_remote_code": trust_remote_code}
     if data is not None:
         overrides = [*filter(None, [recipe]), *(overrides or ())]
-        with draft_in_run(data, model, output_dir, resume) as draft:
+        with draft_in_run(data, model, output_dir, resume, overrides) as draft:
             _run(str(draft), overrides, draft.parent, **options)
     elif recipe is None:
         raise InputError(Problem("RECIPE", "must be set", repair="Name a recipe, or set --data."))

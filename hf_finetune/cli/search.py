@@ -4,11 +4,11 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -45,6 +45,10 @@ def init_command(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="Folder, table or Hub id with labeled examples.")
     ],
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Fields of data to set, such as data.separator=';'."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Recipe to write, a new file; default: NAME.yaml for the name of the data."),
@@ -65,7 +69,7 @@ def init_command(
 
     path = output or Path(f"{_name_of(data)}.yaml")
     check_output(path)
-    text = _draft(data, model, task, column)
+    text = _draft(data, model, task, column, fields or ())
     write_draft(text, path)
     out.print(text, markup=False, end="")
     argument = shlex.quote(str(path))
@@ -232,7 +236,9 @@ def _print_table(table: "Table") -> None:
 
 
 @contextmanager
-def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: bool) -> Iterator[Path]:
+def draft_in_run(
+    data: str, model: str | None, output_dir: Path | None, resume: bool, overrides: Sequence[str] = ()
+) -> Iterator[Path]:
     """Write a recipe for data into a new run directory, print it, and yield its path.
 
     If the block fails before the run begins, the recipe is removed.
@@ -242,6 +248,7 @@ def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: 
         model: Checkpoint; None chooses a candidate.
         output_dir: Run directory; None is that of ``default_run_folder``.
         resume: Whether the run is resumed, so that its recipe exists.
+        overrides: Fields to override; those of ``data`` determine how it is read.
 
     Yields:
         Path of the recipe.
@@ -270,7 +277,7 @@ def draft_in_run(data: str, model: str | None, output_dir: Path | None, resume: 
         yield path
         return
     check_folder(folder)
-    text = _draft(data, model, None, None)
+    text = _draft(data, model, None, None, [text for text in overrides if text.startswith("data.")])
     new_folders = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     make_folder(folder)
     write_draft(text, path)
@@ -304,7 +311,9 @@ def _check_draft(path: Path, data: str, model: str | None) -> None:
             raise InputError(Problem(option, rule, repr(given), "Name another run with --output-dir."))
 
 
-def _draft(data: str, model: str | None, task: str | None, column: list[str] | None) -> str:
+def _draft(
+    data: str, model: str | None, task: str | None, column: list[str] | None, fields: Sequence[str]
+) -> str:
     from hf_finetune.cli.display import quiet_libraries
 
     quiet_libraries(err)
@@ -317,7 +326,26 @@ def _draft(data: str, model: str | None, task: str | None, column: list[str] | N
     if task is not None and task not in TASKS:
         raise InputError(Problem("--task", f"must be one of {', '.join(TASKS)}", repr(task)))
     named = parse_columns(column or (), LABELED_KEYS)
-    return draft_recipe(inspect_data(data, named, [task] if task else None), model)
+    given = _data_fields(fields)
+    return draft_recipe(inspect_data(data, named, [task] if task else None, given), model)
+
+
+def _data_fields(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of ``data`` that overrides set.
+
+    Raises:
+        InputError: If an override is malformed, or sets a field of another part of a recipe.
+    """
+    from hf_finetune.recipe.overrides import apply_override, read_override
+
+    recipe: dict[str, Any] = {"data": {}}
+    for text in overrides:
+        override = read_override(text)
+        if override.path[:1] != ("data",) or override.path[1:2] == ("path",):
+            repair = "Change other fields in the recipe that is written."
+            raise InputError(Problem(text, "must set a field of data other than its path", repair=repair))
+        recipe = apply_override(recipe, override)
+    return dict(recipe["data"])
 
 
 def _name_of(data: str) -> str:

@@ -12,6 +12,8 @@ from hf_finetune.targets import TARGETS
 
 __all__ = ["check_output", "describe", "draft_recipe", "write_draft"]
 
+_COMMENTED_FIELDS = ("columns", "target", "split", "on_error")
+"""Fields of ``data`` that have lines of their own, with comments."""
 _STAGES = """\
 stages: # the depth and the learning rates that are not set are the defaults of the checkpoint's architecture
   - {name: head, train: head, fit: auto, epochs: 10, early_stopping: 3} # a new head on frozen features
@@ -118,25 +120,36 @@ def _model_line(data: InspectedData, model: str | None) -> str:
 def _data_lines(data: InspectedData) -> list[str]:
     loaded, fields = data.data, data.fields
     lines = [f"path: {write_flow_yaml(data.path)}"]
+    lines += [
+        f"{name}: {write_flow_yaml(value)}" for name, value in fields.items() if name not in _COMMENTED_FIELDS
+    ]
     if "columns" in fields or data.other_columns:
         columns = {role: name for role, name in loaded.columns.items() if name is not None}
         guess = f"guessed: {join_words(data.guessed)}; " if data.guessed else ""
         others = f"not used: {join_words(data.other_columns)}" if data.other_columns else ""
         lines.append(_commented(f"columns: {write_flow_yaml(columns)}", (guess + others).rstrip("; ")))
-    lines.append(f"target: {loaded.target} # inferred; or {join_words(_other_targets(loaded.target))}")
+    origin = "set" if fields.get("target", "auto") != "auto" else "inferred"
+    lines.append(f"target: {loaded.target} # {origin}; or {join_words(_other_targets(loaded.target))}")
     if "split" in fields:
         split = fields["split"]
         comment = "stratified by class"
         if not TARGETS[loaded.target].has_classes:
             comment = "random: only classes are stratified"
-        elif not split["stratify"]:
+        elif data.is_random:
             comment = "random, because a class has too few examples"
+        elif not split["stratify"]:
+            comment = "random"
         lines.append(_commented(f"split: {write_flow_yaml(dict(split))}", comment))
     for name, (value, comment) in data.task.modality.draft_fields.items():
+        if name in fields:
+            continue
         lines.append(_commented(f"{name}: {write_flow_yaml(value)}", comment))
     if "on_error" in fields:
         lines.append(
-            _commented(f"on_error: {fields['on_error']}", f"else an error: {truncate(data.removed)}")
+            _commented(
+                f"on_error: {fields['on_error']}",
+                f"else an error: {truncate(data.removed)}" if data.removed else "",
+            )
         )
     return lines
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 from hf_finetune.data.load import load_source
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
+from hf_finetune.data.table_options import table_options
 from hf_finetune.errors import DataNotFoundError, InputError, Problem
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.search.guess_columns import guess_columns
@@ -32,6 +33,7 @@ class InspectedData:
         other_columns: Columns of a table that are not used, not even to assign rows to splits.
         given_splits: Names of the splits that the data has.
         guessed: Roles whose columns were guessed from their content.
+        is_random: Whether new splits are random because a class has too few examples to stratify them.
         removed: The first problem for which unusable examples are skipped; empty if all examples are used.
     """
 
@@ -42,6 +44,7 @@ class InspectedData:
     other_columns: tuple[str, ...]
     given_splits: tuple[str, ...]
     guessed: tuple[str, ...]
+    is_random: bool
     removed: str
 
     @property
@@ -52,7 +55,10 @@ class InspectedData:
 
 
 def inspect_data(
-    path: str, named: Mapping[str, str] | None = None, tasks: Iterable[str] | None = None
+    path: str,
+    named: Mapping[str, str] | None = None,
+    tasks: Iterable[str] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> InspectedData:
     """Find the task and the fields of a recipe with which data can be used.
 
@@ -63,6 +69,7 @@ def inspect_data(
         path: A folder, a file of a table, or a Hub id.
         named: Columns that the user named, by role.
         tasks: Names of the tasks to try; None is all of them.
+        fields: Fields of ``data`` that the user set, such as ``separator``.
 
     Returns:
         The data, for the first task that can use it.
@@ -73,7 +80,7 @@ def inspect_data(
     problems: dict[Problem, None] = {}
     for task in (TASKS[name] for name in (tasks or TASKS)):
         try:
-            return _inspect(path, dict(named or {}), task)
+            return _inspect(path, dict(named or {}), task, dict(fields or {}))
         except DataNotFoundError:
             raise
         except InputError as error:
@@ -85,8 +92,18 @@ def _for_task(problem: Problem, task: Task) -> Problem:
     return Problem(f"For {task.name}: {problem.place}", problem.rule, problem.value, problem.repair)
 
 
-def _inspect(path: str, named: Mapping[str, str], task: Task) -> InspectedData:
-    source = load_source(path, modality=task.modality, columns=named)
+def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, Any]) -> InspectedData:
+    spec = _minimal_recipe(path, task, given).data
+    named = {**given.pop("columns", {}), **named}
+    source = load_source(
+        path,
+        modality=task.modality,
+        config=spec.config,
+        revision=spec.revision,
+        columns=named,
+        nested=spec.nested,
+        options=table_options(spec),
+    )
     if "train" not in source.splits:
         raise InputError(Problem("The data", "must have a train split", ", ".join(source.splits)))
     train = source.splits["train"]
@@ -95,9 +112,9 @@ def _inspect(path: str, named: Mapping[str, str], task: Task) -> InspectedData:
         raise InputError(source.header_problems)
     columns = {**named, **guesses}
     new = {split: _NEW_SPLIT for split in ("validation", "test") if split not in source.splits}
-    fields: dict[str, Any] = {"columns": columns} if columns else {}
-    if new:
-        fields["split"] = {**new, "stratify": True}
+    fields: dict[str, Any] = {**given, **({"columns": columns} if columns else {})}
+    if new or "split" in given:
+        fields["split"] = {**new, "stratify": True, **given.get("split", {})}
     fields, data, removed = _load(path, task, fields)
     if task.modality.main_column not in named:
         _check_texts(data, task.modality)
@@ -110,6 +127,8 @@ def _inspect(path: str, named: Mapping[str, str], task: Task) -> InspectedData:
         other_columns=tuple(name for name in train.column_names if name not in used),
         given_splits=tuple(source.splits),
         guessed=tuple(guesses),
+        is_random=fields.get("split", {}).get("stratify") is False
+        and "stratify" not in given.get("split", {}),
         removed=removed,
     )
 
@@ -117,12 +136,12 @@ def _inspect(path: str, named: Mapping[str, str], task: Task) -> InspectedData:
 def _load(path: str, task: Task, fields: Mapping[str, Any]) -> tuple[dict[str, Any], LabeledData, str]:
     """Load the data with stratified splits, else with random ones; in both cases, skip examples only if necessary."""
     attempts = [dict(fields)]
-    if "split" in fields:
+    if fields.get("split", {}).get("stratify"):
         attempts.append({**fields, "split": {**fields["split"], "stratify": False}})
     errors: list[InputError] = []
     for tried in attempts:
         removed = ""
-        for skipping in ({}, {"on_error": "skip"}):
+        for skipping in ({}, {"on_error": "skip"}) if "on_error" not in fields else ({},):
             try:
                 data = load_data(_minimal_recipe(path, task, {**tried, **skipping}))
             except InputError as error:

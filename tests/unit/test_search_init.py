@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from hf_finetune.cli.app import app
 from hf_finetune.cli.search import _name_of
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.search import candidates
 from hf_finetune.search.candidates import Candidate, CandidateList, choose_at_hand, read_candidates
@@ -21,9 +21,9 @@ def write_table(path, rows, header):
     return path
 
 
-def drafted(path, named=None):
+def drafted(path, named=None, fields=None):
     """Return the recipe for data, as text and as checked fields."""
-    text = draft_recipe(inspect_data(str(path), named), "a/model")
+    text = draft_recipe(inspect_data(str(path), named, fields=fields), "a/model")
     content, _ = read_yaml(text, "the draft")
     parse_recipe(content)
     return text, content
@@ -271,3 +271,37 @@ def test_several_processes_do_not_draft(reviews, tmp_path, monkeypatch):
     refused = invoke("run", "--data", reviews, "--output-dir", "out")
     assert str(refused.exception).startswith("--data must not be set on several processes.")
     assert not [*tmp_path.iterdir()]
+
+
+def test_fields_of_data_can_be_set(tmp_path):
+    rows = [f"dish {row} was, as one expects; fine|{row % 2}" for row in range(20)]
+    table = write_table(tmp_path / "remarks.csv", rows, "text|label")
+    fields = {"separator": "|", "split": {"stratify": False, "test": 0.3}, "target": "single_label"}
+    text, recipe = drafted(table, fields=fields)
+    assert recipe["data"]["separator"] == "|"
+    assert recipe["data"]["split"] == {"validation": 0.15, "test": 0.3, "stratify": False}
+    assert "stratify: false} # random\n" in text
+    assert "target: single_label # set; or multi_label, regression\n" in text
+
+
+def test_the_command_passes_on_fields_of_data(squares, tmp_path):
+    nested = tmp_path / "photos" / "by color"
+    nested.mkdir(parents=True)
+    for color in ("blue", "red"):
+        (nested / color).symlink_to(squares / color)
+    (tmp_path / "photos" / "others").mkdir()
+    (tmp_path / "photos" / "others" / "green").symlink_to(squares / "green")
+    told = invoke("init", tmp_path / "photos", "--model", "a/model", "--output", tmp_path / "plain.yaml")
+    assert "data.nested" in str(told.exception)
+    told = invoke(
+        *("init", tmp_path / "photos", "data.nested=top", "--model", "a/model"),
+        *("--output", tmp_path / "recipe.yaml"),
+    )
+    assert told.exit_code == 0, told.output
+    assert load_recipe(tmp_path / "recipe.yaml").data.nested == "top"
+
+
+@pytest.mark.parametrize("field", ["seed=1", "data.path=elsewhere"])
+def test_other_fields_cannot_be_set(reviews, field, tmp_path):
+    refused = invoke("init", reviews, field, "--output", tmp_path / "recipe.yaml").exception
+    assert str(refused).startswith(f"{field} must set a field of data other than its path.")
