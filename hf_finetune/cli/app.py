@@ -118,13 +118,13 @@ def run_command(
     model: CheckpointOption = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option(help="Run directory, empty or new unless --resume; default: runs/RECIPE-DATE."),
+        typer.Option(help="Run directory, empty or new unless --resume; default: runs/NAME-DATE, NAME of the recipe or the data."),
     ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Resume the run in --output-dir; default: the newest run of this recipe in runs/.",
+            help="Resume the run in --output-dir; default: the newest run in runs/ of this recipe or data.",
         ),
     ] = False,
     allow_changes: Annotated[

@@ -48,8 +48,7 @@ class RunResult:
 
     Example:
         >>> from hf_finetune import RunResult, load_recipe, run
-        >>> recipe = load_recipe("reviews.yaml", ["stages.1.epochs=1"])
-        >>> result: RunResult = run(recipe, "runs/again")
+        >>> result: RunResult = run(load_recipe("reviews.yaml", ["stages.1.epochs=1"]), "runs/again")
         >>> leading = result.primary_metrics[0]
         >>> leading, result.metrics["test"][leading] >= 0.5, (result.folder / "model").is_dir()
         ('accuracy', True, True)
