@@ -118,7 +118,10 @@ def run_command(
     model: CheckpointOption = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option(help="Run directory, empty or new unless --resume; default: runs/NAME-DATE, NAME of the recipe or the data."),
+        typer.Option(
+            help="Run directory, empty or new unless --resume; default: runs/NAME-DATE, for the name of the recipe "
+            "or data."
+        ),
     ] = None,
     resume: Annotated[
         bool,

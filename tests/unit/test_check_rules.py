@@ -23,7 +23,7 @@ VIOLATIONS = {
         "models/classifier_head.py",
         'def a():\n    """Give one."""\n',
     ),
-    "modules of more than 400 lines": ("a.py", "\n" * 401),
+    "modules of more than 400 lines (runs/run.py: 200)": ("runs/run.py", "\n" * 201),
 }
 
 
