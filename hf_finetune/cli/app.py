@@ -120,7 +120,7 @@ def run_command(
         Path | None,
         typer.Option(
             help="Run directory, empty or new unless --resume; default: runs/NAME-DATE, for the name of the recipe "
-            "or data."
+            "or data; on several processes, TASK-DATE."
         ),
     ] = None,
     resume: Annotated[

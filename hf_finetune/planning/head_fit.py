@@ -72,14 +72,14 @@ def resolve_head_fits(
         reason = _reason_for_gradient(spec, layout, target, examples, is_single_task)
         if reason:
             resolved.append(spec.model_copy(update={"fit": GRADIENT}))
-            notes.append(f"stages[{index}].fit is gradient: {reason}.")
+            notes.append(f"stages[{index}].fit: auto is gradient, because {reason}.")
             continue
         fields = {
             name: getattr(spec, name) for name in FIELDS_WITHOUT_STEPS if name in StageSpec.model_fields
         }
         solver = TARGETS[target].linear_solver
         resolved.append(StageSpec(**{**fields, "fit": solver}))
-        notes.append(f"stages[{index}].fit is {solver}: the head is one linear layer.")
+        notes.append(f"stages[{index}].fit: auto is {solver}, because the head is one linear layer.")
     return tuple(resolved), tuple(notes)
 
 

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from hf_finetune.errors import counted
+
 __all__ = [
     "COLORS",
     "Picture",
@@ -157,7 +159,7 @@ def learning_curves(
             panels[1].set_ylabel(f"validation {metric}")
         panels[-1].set_xlabel("optimizer step")
         ended = "" if final_value is None else f"; the validation {metric} ends at {final_value:.3f}"
-        count = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
+        count = counted(sum(stage["steps"] > 0 for stage in stages), "stage")
         caption = (
             f"Training loss over {start:,} steps of {count}, per logged step (thin) and smoothed (thick){ended}. "
             "Dotted lines mark the start of a stage."

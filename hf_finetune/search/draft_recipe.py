@@ -124,7 +124,8 @@ def _data_lines(data: InspectedData) -> list[str]:
         f"{name}: {write_flow_yaml(value)}" for name, value in fields.items() if name not in _COMMENTED_FIELDS
     ]
     if "columns" in fields or data.other_columns:
-        columns = {role: name for role, name in loaded.columns.items() if name is not None}
+        found = {role: name for role, name in loaded.columns.items() if name is not None}
+        columns = {**found, **fields.get("columns", {})}
         guess = f"guessed: {join_words(data.guessed)}; " if data.guessed else ""
         others = f"not used: {join_words(data.other_columns)}" if data.other_columns else ""
         lines.append(_commented(f"columns: {write_flow_yaml(columns)}", (guess + others).rstrip("; ")))

@@ -34,7 +34,8 @@ class InspectedData:
         given_splits: Names of the splits that the data has.
         guessed: Roles whose columns were guessed from their content.
         is_random: Whether new splits are random because a class has too few examples to stratify them.
-        removed: The first problem for which unusable examples are skipped; empty if all examples are used.
+        removed: The first problem for which unusable examples are skipped; empty if none is, or if the user set
+            ``on_error``.
     """
 
     path: str
@@ -118,7 +119,7 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
     fields, data, removed = _load(path, task, fields)
     if task.modality.main_column not in named:
         _check_texts(data, task.modality)
-    used = {source.split_column, *(value for value in data.columns.values() if isinstance(value, str))}
+    used = {source.split_column, spec.split.group, *_names_in(columns), *_names_in(data.columns)}
     return InspectedData(
         path=path,
         task=task,
@@ -131,6 +132,15 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
         and "stratify" not in given.get("split", {}),
         removed=removed,
     )
+
+
+def _names_in(value: Any) -> set[str]:
+    """Return all texts in a value of nested mappings and lists, among them the names of columns."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return {name for item in value for name in _names_in(item)}
+    return {value} if isinstance(value, str) else set()
 
 
 def _load(path: str, task: Task, fields: Mapping[str, Any]) -> tuple[dict[str, Any], LabeledData, str]:

@@ -39,7 +39,7 @@ class Regression(Target):
         return is_continuous(labels)
 
     def incompatibility(self, labels: LabelSummary) -> str | None:
-        """Return ``not numbers`` or ``are_lists`` for labels that are not numbers."""
+        """Return ``not numbers`` or ``lists`` for labels that are not numbers."""
         if labels.are_lists:
             return "lists"
         return None if labels.are_numbers else "not numbers"

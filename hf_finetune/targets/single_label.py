@@ -34,7 +34,7 @@ class SingleLabel(ClassTarget):
         return not labels.are_lists and not is_continuous(labels)
 
     def incompatibility(self, labels: LabelSummary) -> str | None:
-        """Return ``are_lists`` for lists."""
+        """Return ``lists`` for lists."""
         return "lists" if labels.are_lists else None
 
     def feature(self, label_names: Sequence[str]) -> Any:

@@ -228,7 +228,7 @@ def test_defaults_of_the_checkpoint_are_filled_in_and_reported(text_recipe):
     assert report.notes[1:] == (
         "model.head.pool is own: the input of the architecture's own head.",
         f"stages[2].train is {row.train}: default of {row.family}.",
-        "stages[0].fit is logistic_regression: the head is one linear layer.",
+        "stages[0].fit: auto is logistic_regression, because the head is one linear layer.",
         f"stages[1].lr is {row.head_lr:g}: default of {row.family} for a stage that trains the head alone.",
         f"stages[2].lr is {row.lr:g}, layer_decay {row.layer_decay:g}: default of {row.family} for a stage that "
         "trains the backbone.",

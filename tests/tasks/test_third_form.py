@@ -73,7 +73,10 @@ def test_no_solver_fits_the_head(cases):
     content["stages"][0] = {"name": "head", "train": "head", "fit": "auto", "epochs": 1, "lr": 0.1}
     report = plan_stages(parse_recipe(content))
     assert report.recipe.stages[0].fit == "gradient"
-    assert "stages[0].fit is gradient: no solver supports the loss of tallies labels." in report.notes
+    assert (
+        "stages[0].fit: auto is gradient, because no solver supports the loss of tallies labels."
+        in report.notes
+    )
     with pytest.raises(ValueError, match="no solver minimizes the loss of tallies labels"):
         fit_linear(np.ones((4, 2)), np.ones(4), "tallies", 1)
 

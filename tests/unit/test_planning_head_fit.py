@@ -48,7 +48,7 @@ def test_any_other_head_is_trained_in_steps(layout, fields, examples, alone, rea
     assert settled == stage(
         **fields,
     ).model_copy(update={"fit": "gradient"})
-    assert note == f"stages[0].fit is gradient: {reason}."
+    assert note == f"stages[0].fit: auto is gradient, because {reason}."
 
 
 def test_other_stages_stay_as_they_are():

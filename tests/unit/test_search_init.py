@@ -305,3 +305,13 @@ def test_the_command_passes_on_fields_of_data(squares, tmp_path):
 def test_other_fields_cannot_be_set(reviews, field, tmp_path):
     refused = invoke("init", reviews, field, "--output", tmp_path / "recipe.yaml").exception
     assert str(refused).startswith(f"{field} must set a field of data other than its path.")
+
+
+def test_columns_that_are_set_are_written_and_count_as_used(tmp_path):
+    rows = [f"dish {row} was as one expects,{row % 2},{1 + row % 3},author {row % 9}" for row in range(60)]
+    table = write_table(tmp_path / "remarks.csv", rows, "text,label,trust,author")
+    fields = {"columns": {"weight": "trust"}, "split": {"group": "author"}}
+    text, recipe = drafted(table, fields=fields)
+    assert recipe["data"]["columns"] == {"text": "text", "label": "label", "weight": "trust"}
+    assert recipe["data"]["split"]["group"] == "author"
+    assert "not used" not in text
