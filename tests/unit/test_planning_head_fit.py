@@ -30,7 +30,7 @@ def test_one_linear_layer_is_fitted_at_once_and_the_settings_of_steps_go(target,
     (settled,), (note,) = resolve_head_fits([given], ONE, target, 100)
     kept = {"name": "head", "train": "head", "batch_size": 8, "balance": "class_weights"}
     assert settled == StageSpec.model_validate({**kept, "fit": fit})
-    assert note == f"stages[0].fit is {fit}: the head is one linear layer."
+    assert note == f"stages[0].fit: auto is {fit}, because the head is one linear layer."
 
 
 @pytest.mark.parametrize(
