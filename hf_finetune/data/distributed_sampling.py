@@ -169,7 +169,7 @@ class SyncBuffersCallback(TrainerCallback):
     """Callback that broadcasts BatchNorm statistics from the main process before evaluation.
 
     These are the statistics that are saved. During training, each process computes the statistics of its own batches;
-    torch synchronizes them with the main process at the next forward pass under DDP, and never under FSDP.
+    torch 2.15 synchronizes them with the main process at the next forward pass under DDP, and never under FSDP.
     """
 
     def on_epoch_end(

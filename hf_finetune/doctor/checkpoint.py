@@ -92,7 +92,7 @@ def realign_weights(model: AnyModel) -> AnyModel:
     """Copy memory-mapped weights and buffers to newly allocated memory, in place, and return the model.
 
     transformers 5.23 memory-maps the weights from the file, at unaligned offsets. torch aligns its own tensors to 64
-    bytes; without that alignment, a convolution of torch on a CPU with AVX-512 sums in another order, and the
+    bytes; without that alignment, a convolution of torch 2.15 on a CPU with AVX-512 sums in another order, and the
     logits of the same weights differ in their last bit.
 
     Args:

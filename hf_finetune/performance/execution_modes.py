@@ -171,7 +171,7 @@ class StepBenchmark:
     def compiling(self) -> Iterator[None]:
         """Compile the model within the block.
 
-        torch recompiles whenever the set of trained parameters changes, and after the eighth time runs
+        torch 2.15 recompiles whenever the set of trained parameters changes, and after the eighth time runs
         uncompiled: so its compilation caches are cleared before and after the block.
         """
         torch.compiler.reset()

@@ -94,7 +94,7 @@ def train_stage(
     if solver_of(spec):
         return _fit(model, stage, data, evaluation, stage_execution, folder, methods)
     if stage_execution.mode.compile:
-        # torch recompiles whenever the trained parameters change, and after the eighth time (counted over all
+        # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
     if stage_execution.cache is not None:

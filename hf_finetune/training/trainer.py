@@ -192,7 +192,7 @@ class SingleStageTrainer(Trainer):
             optimizer_had_no_state = self.is_fsdp_enabled and not self.optimizer.state
             self._save_checkpoint(self.model, trial)
             if optimizer_had_no_state:
-                # To save an empty state, FSDP (torch) fills it by a step with learning rate 0, which Adam counts.
+                # To save an empty state, FSDP (torch 2.15) fills it by a step with learning rate 0, which Adam counts.
                 self.optimizer.state.clear()
         return metrics
 

@@ -263,7 +263,7 @@ accuracy | time to the reference's final accuracy | peak MiB | loading, seconds 
 - other: failed. It says: no.
 
 2026-01-02, rounds: 2, seeds: 2: `python -m benchmarks head`\x20\x20
-A processor, 2 cores, 8 GiB; torch.0.
+A processor, 2 cores, 8 GiB; torch 2.15.0.
 """
 
 

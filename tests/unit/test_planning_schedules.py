@@ -91,7 +91,7 @@ def test_step_by_hand():
 @pytest.mark.parametrize("steps", [2, 3, 7, 20, 101])
 @pytest.mark.parametrize("start", [0.25, 0.3, 0.6])
 def test_one_cycle_is_that_of_torch(start, steps):
-    """torch would divide by 0 for 0.25 x 4 steps, which is no case here."""
+    """torch 2.15 would divide by 0 for 0.25 x 4 steps, which is no case here."""
 
     def make(optimizer):
         return OneCycleLR(
