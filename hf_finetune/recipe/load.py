@@ -102,9 +102,9 @@ def parse_recipe(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> R
         InputError: If the recipe is invalid; with all of its problems.
 
     Example:
-        >>> from hf_finetune import InputError, Stage, parse_recipe
-        >>> stages = [Stage("head", epochs=1, lr=1e-2), {"train": "all", "epochs": 1, "lr": 1e-3}]
-        >>> content = {"task": "text-classification", "model": "bert", "data": "reviews.csv", "stages": stages}
+        >>> from hf_finetune import InputError, Stage, load_recipe, parse_recipe
+        >>> content = load_recipe("reviews.yaml").model_dump(mode="json")
+        >>> content["stages"] = [Stage("head", epochs=1, lr=1e-2), {"train": "all", "epochs": 1, "lr": 1e-3}]
         >>> [stage.name for stage in parse_recipe(content).stages]
         ['head', 'all']
         >>> try:

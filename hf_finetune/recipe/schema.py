@@ -84,8 +84,8 @@ class Recipe(Part, ABC):
     Example:
         >>> from hf_finetune import Recipe, load_recipe
         >>> recipe: Recipe = load_recipe("reviews.yaml")
-        >>> recipe.task, [stage.train for stage in recipe.stages], recipe.evaluation.batch_size
-        ('text-classification', ['head', 'all'], 64)
+        >>> [stage.train for stage in recipe.stages], recipe.evaluation.batch_size, recipe.seed
+        (['head', 'all'], 64, 0)
     """
 
     task: str

@@ -11,7 +11,7 @@ from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.files import is_valid_path
 
-__all__ = ["DATA_FILE", "ERRORS_FILE", "RunRecord", "StageLog", "read_run"]
+__all__ = ["DATA_FILE", "ERRORS_FILE", "RunRecord", "StageLog", "listed_metrics", "read_run"]
 
 DATA_FILE = "data.json"
 """File of a run with counts of examples and notes on the data."""
@@ -84,17 +84,12 @@ def read_run(folder: Path) -> RunRecord:
     file = folder / "predictions.parquet"
     predictions = read_predictions(file) if file.is_file() else None
     recipe = manifest["recipe"]
-    metric_names = (
-        metrics.get("headline")
-        or recipe.get("metrics")
-        or (default_metrics(predictions.target) if predictions else ())
-    )
     return RunRecord(
         name=folder.resolve().name,
         recipe=recipe,
         manifest=manifest,
         metrics=metrics,
-        metric_names=tuple(name for name in metric_names if name != "loss"),
+        metric_names=listed_metrics(recipe, metrics),
         logs=tuple(
             _log(folder / "stages" / f"{number:02d}-{stage['name']}" / "log.jsonl")
             for number, stage in enumerate(manifest["stages"], 1)
@@ -103,6 +98,21 @@ def read_run(folder: Path) -> RunRecord:
         data=_json(folder / DATA_FILE) or {"splits": {}, "notes": []},
         mistakes=_json(folder / ERRORS_FILE) or [],
     )
+
+
+def listed_metrics(recipe: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the test metrics that a run shows first, the primary one before the others.
+
+    Args:
+        recipe: Recipe with all defaults filled in.
+        metrics: Content of ``metrics.json``.
+
+    Returns:
+        Metrics of the recipe, else the default ones of the label type; none of a run without a test split.
+    """
+    target = metrics.get("target")
+    names = metrics.get("headline") or recipe.get("metrics") or (default_metrics(target) if target else ())
+    return tuple(name for name in names if name != "loss")
 
 
 def _json(path: Path) -> Any:

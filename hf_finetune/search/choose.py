@@ -2,9 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from hf_finetune.evaluation.metrics import (
     labels_of,
     probabilities,
 )
+from hf_finetune.publishing.parity import median_milliseconds
 from hf_finetune.recipe import Recipe
 from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
@@ -42,7 +42,8 @@ MAX_EXAMPLES = 5000
 """Largest number of training examples whose features are computed."""
 FIRST_ROUND = 1000
 """Number of examples after which candidates that are clearly worse than the best one are dropped."""
-TIMED_EXAMPLES = 8
+TIMED_EXAMPLES, TIMED_BATCHES = 8, 3
+"""Size and number of the batches by which the time of an example is measured."""
 
 Progress = Callable[[str, int, int], None]
 """Function that is called with the checkpoint, its position from 1, and the number of checkpoints of the round."""
@@ -155,32 +156,40 @@ def choose_checkpoint(
     dropped: list[_Scored] = []
     scored: dict[str, _Scored] = {}
     for size in sizes:
-        scored = {}
-        for position, (model, run) in enumerate(prepared.items(), 1):
-            if progress is not None:
-                progress(model, position, len(prepared))
-            try:
-                scored[model] = _score(model, run, _subset(data, size), metric)
-            except CacheUnavailableError as error:
-                refused[model] = str(error)
-            except InputError as error:
-                refused[model] = str(error.problems[0])
+        scored = _score_all(prepared, _subset(data, size), metric, refused, progress)
         if not scored:
+            reasons = {model: reason.removesuffix(".") for model, reason in refused.items()}
             raise InputError(
-                [
-                    Problem(model, f"cannot be ranked: {reason.removesuffix('.')}")
-                    for model, reason in refused.items()
-                ]
+                [Problem(model, f"cannot be ranked: {reason}") for model, reason in reasons.items()]
             )
         if size != sizes[-1]:
             worse = _clearly_worse(scored, metric)
             dropped += [
                 replace(scored[model], entry=replace(scored[model].entry, dropped=True)) for model in worse
             ]
-            prepared = {
-                model: run for model, run in prepared.items() if model in scored and model not in worse
-            }
+            prepared = {model: prepared[model] for model in scored if model not in worse}
     return Ranking(metric, (*_compared(scored, metric), *_ordered(dropped, metric)), refused)
+
+
+def _score_all(
+    prepared: Mapping[str, PreparedRun],
+    data: LabeledData,
+    metric: str,
+    refused: dict[str, str],
+    progress: Progress | None,
+) -> dict[str, _Scored]:
+    """Score checkpoints; reasons of those that cannot be used are added to ``refused``."""
+    scored = {}
+    for position, (model, run) in enumerate(prepared.items(), 1):
+        if progress is not None:
+            progress(model, position, len(prepared))
+        try:
+            scored[model] = _score(model, run, data, metric)
+        except CacheUnavailableError as error:
+            refused[model] = str(error)
+        except InputError as error:
+            refused[model] = str(error.problems[0])
+    return scored
 
 
 def _sign(metric: str) -> int:
@@ -237,9 +246,7 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
         probe_settings(plain),
         poolings=text_poolings(prepared),
         device=device,
-        batch_size=recipe.stages[
-            0
-        ].batch_size,  # that of the linear probe of a run, which shares the features
+        batch_size=recipe.stages[0].batch_size,
     )
     by_pooling = {name: splits["train"] for name, splits in features.items()}
     if not all(np.isfinite(values).all() for values in by_pooling.values()):
@@ -306,19 +313,18 @@ def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _milliseconds(network: Any, inputs: Any, device: torch.device) -> float:
-    """Return the time of an example in a small batch, preprocessing included; the first batch only warms up."""
+    """Return the median time of an example in a small batch, preprocessing included."""
     count = min(TIMED_EXAMPLES, len(inputs.train))
     network.to(device).eval()
-    seconds = 0.0
-    for _ in range(2):
-        start = perf_counter()
+
+    def predict() -> None:
         batch = inputs.collate([inputs.train[index] for index in range(count)])
         with torch.no_grad():
             network(**{name: value.to(device) for name, value in batch.items() if name != "labels"})
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = perf_counter() - start
-    return 1000 * seconds / count
+
+    return median_milliseconds(predict, repeats=TIMED_BATCHES, warm_up=1) / count
 
 
 def _ordered(scored: Iterable[_Scored], metric: str) -> list[RankedCheckpoint]:
@@ -330,14 +336,12 @@ def _clearly_worse(scored: dict[str, _Scored], metric: str) -> list[str]:
     leader = _ordered(scored.values(), metric)[0]
     if leader.interval is None:
         return []
-    if _sign(metric) > 0:
-        return [
-            name
-            for name, it in scored.items()
-            if it.entry.interval and it.entry.interval[1] < leader.interval[0]
-        ]
+    end = 1 if _sign(metric) > 0 else 0  # the end of an interval that is nearer to better values
+    limit = _sign(metric) * leader.interval[1 - end]
     return [
-        name for name, it in scored.items() if it.entry.interval and it.entry.interval[0] > leader.interval[1]
+        name
+        for name, result in scored.items()
+        if result.entry.interval and _sign(metric) * result.entry.interval[end] < limit
     ]
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from hf_finetune.data.content_hashes import HASHES, read_hashes
 from hf_finetune.errors import InputError, Problem, suggestion
-from hf_finetune.evaluation.metrics import default_metrics, greater_is_better
+from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.files import read_json_object
+from hf_finetune.report.run_record import listed_metrics
 
 __all__ = ["SORT_KEYS", "FinishedRun", "Leaderboard", "read_leaderboards", "sort_runs"]
 
@@ -177,8 +178,7 @@ def _finished_run(
     defined = {name: float(value) for name, value in metrics["test"].items() if value is not None}
     defined = {name: value for name, value in defined.items() if math.isfinite(value)}
     recipe = manifest["recipe"]
-    listed = metrics.get("headline") or recipe.get("metrics") or default_metrics(metrics["target"])
-    primary = next((name for name in (*listed, *defined) if name in defined), None)
+    primary = next((name for name in (*listed_metrics(recipe, metrics), *defined) if name in defined), None)
     if primary is None:
         return None
     examples = metrics.get("test_examples")

@@ -231,3 +231,21 @@ def test_a_fast_checkpoint_that_is_worse_is_recommended_as_such(
     result = rank_candidates(str(squares), models, CandidateFilter(), max_milliseconds=5.0)
     assert result.recommended.model == str(useless)
     assert result.recommendation.endswith("the best within --max-latency, but worse than the best of all.")
+
+
+@pytest.mark.parametrize(
+    ("metric", "leader", "others", "dropped"),
+    [
+        ("accuracy", (0.8, 0.9), {"a": (0.7, 0.79), "b": (0.7, 0.81), "c": None}, ["a"]),
+        ("rmse", (1.0, 2.0), {"a": (2.1, 3.0), "b": (1.9, 3.0), "c": None}, ["a"]),
+    ],
+)
+def test_only_a_separate_interval_on_the_worse_side_drops_a_checkpoint(metric, leader, others, dropped):
+    def scored(name, interval, value):
+        entry = choose.RankedCheckpoint(name, 10, value, interval, 0.0, 1, 1.0, "", "")
+        return choose._Scored(entry, None)
+
+    best, worst = (1.0, 0.0) if metric == "accuracy" else (0.0, 1.0)
+    all_scored = {"leader": scored("leader", leader, best)}
+    all_scored |= {name: scored(name, interval, worst) for name, interval in others.items()}
+    assert choose._clearly_worse(all_scored, metric) == dropped
