@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from hf_finetune.models.groups import parameter_groups
     from hf_finetune.models.layout import read_layout
     from hf_finetune.planning.stages import build_plan
-    from hf_finetune.recipe import Recipe, load_recipe, parse_recipe
+    from hf_finetune.recipe.load import load_recipe, parse_recipe
+    from hf_finetune.recipe.schema import Recipe
     from hf_finetune.recipe.stage import Stage
     from hf_finetune.runs.planner import plan
     from hf_finetune.runs.run import RunResult, run
@@ -46,15 +47,15 @@ _HOME = {
     "InputError": "hf_finetune.errors",
     "Predictor": "hf_finetune.evaluation.predict",
     "Problem": "hf_finetune.errors",
-    "Recipe": "hf_finetune.recipe",
+    "Recipe": "hf_finetune.recipe.schema",
     "RunResult": "hf_finetune.runs.run",
     "Stage": "hf_finetune.recipe.stage",
     "StagedTrainer": "hf_finetune.training.staged_trainer",
     "build_plan": "hf_finetune.planning.stages",
     "evaluate": "hf_finetune.evaluation.evaluate_run",
-    "load_recipe": "hf_finetune.recipe",
+    "load_recipe": "hf_finetune.recipe.load",
     "parameter_groups": "hf_finetune.models.groups",
-    "parse_recipe": "hf_finetune.recipe",
+    "parse_recipe": "hf_finetune.recipe.load",
     "plan": "hf_finetune.runs.planner",
     "read_layout": "hf_finetune.models.layout",
     "run": "hf_finetune.runs.run",

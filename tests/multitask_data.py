@@ -1,6 +1,6 @@
 """Tiny data of two tasks of one kind, and recipes for them."""
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 __all__ = ["image_recipe", "squares_by_shade", "text_recipe", "texts_by_length"]
 

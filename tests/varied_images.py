@@ -1,6 +1,6 @@
 """Augmentations of images, each with another head, and a recipe for them."""
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 __all__ = ["VARIED", "varied_recipe"]
 

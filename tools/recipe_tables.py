@@ -16,7 +16,9 @@ from typing import Any
 
 from hf_finetune.fields.base import leaf_parts
 from hf_finetune.fields.choice import Choice, clause
-from hf_finetune.recipe import MultiTaskRecipe, Recipe, SingleTaskRecipe, json_schema
+from hf_finetune.recipe.load import json_schema
+from hf_finetune.recipe.multitask import MultiTaskRecipe
+from hf_finetune.recipe.schema import Recipe, SingleTaskRecipe
 from hf_finetune.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 
 from benchmarks.watch import peak_bytes
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.run import run
 
 __all__ = ["measure"]

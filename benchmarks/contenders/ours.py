@@ -7,7 +7,7 @@ from unittest.mock import patch
 import hf_finetune.runs.run as run_module
 from benchmarks.contenders.trainer_watch import WatchCallback
 from benchmarks.watch import Watch
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 __all__ = ["measure"]
 

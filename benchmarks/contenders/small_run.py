@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 
-from hf_finetune.recipe import load_recipe
+from hf_finetune.recipe.load import load_recipe
 from hf_finetune.runs.run import run
 
 __all__ = ["measure"]

@@ -12,7 +12,8 @@ from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.distributed import start_processes
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import PlannedStage, build_plan
-from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.recipe.speed import SpeedSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.training.stage import StageResult, train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 

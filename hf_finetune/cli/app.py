@@ -18,7 +18,7 @@ from hf_finetune.cli.terminal import ModelArgument, TrustRemoteCode, err, out
 from hf_finetune.errors import InputError, Problem, counted
 
 if TYPE_CHECKING:
-    from hf_finetune.recipe import Recipe
+    from hf_finetune.recipe.schema import Recipe
 
 __all__ = ["main"]
 
@@ -242,7 +242,7 @@ def doctor_command(
 ) -> None:
     """Run numerical checks of a recipe, its checkpoint and this machine."""
     from hf_finetune.cli.display import quiet_libraries
-    from hf_finetune.recipe import load_recipe
+    from hf_finetune.recipe.load import load_recipe
 
     loaded = None if recipe is None else load_recipe(recipe, overrides or ())
     quiet_libraries(err)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from hf_finetune.data.prepare import LabeledData
     from hf_finetune.planning.layers import Layout
     from hf_finetune.planning.stages import StagePlan
-    from hf_finetune.recipe import CompressSpec, Recipe, StageSpec
+    from hf_finetune.recipe.compress import CompressSpec
+    from hf_finetune.recipe.schema import Recipe
+    from hf_finetune.recipe.stage_fields import StageSpec
     from hf_finetune.runs.prepared import PlanReport
 
 ROWS_AT_AN_END = 4

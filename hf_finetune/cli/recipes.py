@@ -17,7 +17,7 @@ recipes_app = typer.Typer(no_args_is_help=True, help="List, print and copy the s
 @recipes_app.command("list")
 def recipes_list() -> None:
     """List the shipped recipes."""
-    from hf_finetune.recipe import shipped_recipes
+    from hf_finetune.recipe.shipped import shipped_recipes
 
     for name, path in shipped_recipes().items():
         title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
@@ -53,6 +53,6 @@ def recipes_copy(
 @recipes_app.command("schema")
 def recipes_schema() -> None:
     """Print the JSON Schema of recipes, for code editors."""
-    from hf_finetune.recipe import json_schema
+    from hf_finetune.recipe.load import json_schema
 
     sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

@@ -299,7 +299,7 @@ def _check_draft(path: Path, data: str, model: str | None) -> None:
     Raises:
         InputError: If there is no such recipe, or it has other data or another checkpoint.
     """
-    from hf_finetune.recipe import load_recipe
+    from hf_finetune.recipe.load import load_recipe
 
     if not path.is_file():
         repair = "Only a run that `run --data` has begun can be resumed with --data."

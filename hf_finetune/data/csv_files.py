@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from hf_finetune.data.column_types import all_numbers, is_number
 from hf_finetune.data.csv_dialect import Dialect, QuoteError, open_records, recognize_dialect
-from hf_finetune.data.table_options import FileTable, TableOptions
+from hf_finetune.data.file_table import FileTable
+from hf_finetune.data.table_options import TableOptions
 from hf_finetune.errors import InputError, Problem, join_quoted, join_words
 
 __all__ = ["column_names", "open_rows", "read_csv"]

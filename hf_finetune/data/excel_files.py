@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from hf_finetune.data.csv_files import column_names
-from hf_finetune.data.table_options import FileTable
+from hf_finetune.data.file_table import FileTable
 from hf_finetune.data.text_files import max_unpacked_bytes, too_large_problem
 from hf_finetune.errors import InputError, Problem, join_quoted, join_words
 

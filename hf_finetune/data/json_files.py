@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from hf_finetune.data.file_table import FileTable
 from hf_finetune.data.split_names import split_name
-from hf_finetune.data.table_options import FileTable, TableOptions
+from hf_finetune.data.table_options import TableOptions
 from hf_finetune.data.text_files import open_text_file
 from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.targets.reading import flat_labels

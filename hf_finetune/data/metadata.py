@@ -12,8 +12,9 @@ from datasets.table import InMemoryTable
 from pyarrow import parquet
 
 from hf_finetune.data.file_paths import FileFinder, check_paths
+from hf_finetune.data.file_table import FileTable
 from hf_finetune.data.table_files import read_file
-from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format, table_stem
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format, table_stem
 from hf_finetune.errors import MAX_LISTED_PROBLEMS, InputError, Problem, join_quoted
 from hf_finetune.tasks import Modality
 

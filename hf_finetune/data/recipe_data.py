@@ -4,7 +4,7 @@ from hf_finetune.data.prepare import LabeledData, prepare_data
 from hf_finetune.data.table_options import table_options
 from hf_finetune.data.unlabeled import UnlabeledData, load_unlabeled
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.tasks import TASKS
 
 __all__ = ["load_data", "load_domain_inputs"]

@@ -13,8 +13,9 @@ from datasets.table import InMemoryTable
 
 from hf_finetune.data.csv_files import read_csv
 from hf_finetune.data.excel_files import read_excel
+from hf_finetune.data.file_table import FileTable
 from hf_finetune.data.json_files import read_json
-from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.errors import InputError, Problem, join_quoted
 
 __all__ = ["SplitTable", "read_error", "read_file", "read_split"]

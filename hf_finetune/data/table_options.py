@@ -1,19 +1,17 @@
-"""Formats of table files, options for parsing text formats, and the result of reading one file."""
+"""Formats of table files, and options for parsing text formats."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from hf_finetune.errors import Problem
-from hf_finetune.recipe.modality_fields import DataFields
+if TYPE_CHECKING:
+    from hf_finetune.recipe.modality_fields import DataFields
 
 __all__ = [
     "NO_OPTIONS",
     "TABLE_KINDS",
     "TABLE_SUFFIXES",
-    "FileTable",
     "TableOptions",
     "table_format",
     "table_options",
@@ -56,25 +54,6 @@ TABLE_KINDS = "csv, tsv, json, jsonl, parquet or xlsx"
 """Supported formats, for messages."""
 
 
-@dataclass(frozen=True)
-class FileTable:
-    """Content of one file as a table.
-
-    Attributes:
-        table: Rows of the file. All columns are strings if ``is_text``.
-        is_text: Whether the file states no types for its values.
-        notes: Messages to the user on what was detected and ignored, one sentence each.
-        column_problems: Problems of single columns, by column name; reported only if the column is used.
-        header_problem: Problem of a header that looks like a row of data; None if it does not.
-    """
-
-    table: pa.Table
-    is_text: bool
-    notes: tuple[str, ...] = ()
-    column_problems: Mapping[str, Problem] = field(default_factory=dict)
-    header_problem: Problem | None = None
-
-
 def table_format(file: str | Path) -> str | None:
     """Return the format by a file's suffixes (``csv``, ``json``, ``parquet`` or ``xlsx``); None if not supported."""
     suffixes = [suffix.lower() for suffix in Path(file).suffixes]
@@ -90,6 +69,6 @@ def table_stem(file: str | Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() == COMPRESSED else path.stem
 
 
-def table_options(spec: DataFields) -> TableOptions:
+def table_options(spec: "DataFields") -> TableOptions:
     """Return the text parsing options of a recipe's data as fallbacks, for other files that probably have them, too."""
     return TableOptions(spec.encoding, spec.separator, spec.decimal, fallback=True)

@@ -20,8 +20,8 @@ from hf_finetune.doctor.result import Check, CheckResult
 from hf_finetune.doctor.stages import check_stage, stage_title
 from hf_finetune.doctor.two_processes import TWO_PROCESSES, check_two_processes
 from hf_finetune.errors import InputError, Problem, counted
-from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.multitask import problems_in_task
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.tasks import TASKS
 from hf_finetune.training.manifest import library_versions
 

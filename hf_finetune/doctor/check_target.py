@@ -15,7 +15,8 @@ from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.errors import DataNotFoundError, InputError, Problem
 from hf_finetune.models.build import BuiltModel
-from hf_finetune.recipe import Recipe, parse_recipe
+from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.forward_check import check_forward
 from hf_finetune.runs.prepare import load_available_data, prepare_with_data

@@ -14,7 +14,7 @@ from hf_finetune.doctor.result import CheckResult, sentence
 from hf_finetune.doctor.steps import CHECK_LR, FirstGradient, plain_gradient, shorten, take_steps
 from hf_finetune.errors import counted, join_words
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe.schema import SpeedSpec
+from hf_finetune.recipe.speed import SpeedSpec
 
 __all__ = ["check_stage", "stage_title"]
 

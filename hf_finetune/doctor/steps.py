@@ -11,7 +11,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.planning.stages import PlannedStage, StagePlan
-from hf_finetune.recipe.schema import RegularizeSpec, SpeedSpec, StageSpec
+from hf_finetune.recipe.regularize import RegularizeSpec
+from hf_finetune.recipe.speed import SpeedSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.stage import train_stage

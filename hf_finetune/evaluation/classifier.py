@@ -30,6 +30,7 @@ from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.model_config import get_target
 from hf_finetune.tasks import TASKS, Modality, Task
 from hf_finetune.tasks.examples import Remarks
+from hf_finetune.tasks.installed import register_installed
 
 __all__ = [
     "COLUMNS",
@@ -138,6 +139,7 @@ def load_classifier(
     Raises:
         InputError: If there is no such model, if it cannot be loaded, or if it is for another task.
     """
+    register_installed()
     source = resolve_model_dir(model_or_run)
     place = str(source)
     try:

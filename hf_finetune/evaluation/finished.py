@@ -1,14 +1,21 @@
 """Load fine-tuned models, and find the run, the recipe and the training columns of a model."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_options
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.evaluation.classifier import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.models.remote_code import check_declared, list_remote_code
-from hf_finetune.recipe import Recipe, load_recipe
+from hf_finetune.recipe.yaml_text import read_yaml
+
+if TYPE_CHECKING:
+    from hf_finetune.recipe.schema import Recipe
 
 __all__ = ["find_run", "find_run_recipe", "load_finished", "run_options", "training_columns"]
+
+RECIPE = "recipe.yaml"
+"""File of a run directory."""
 
 
 def load_finished(
@@ -32,8 +39,8 @@ def load_finished(
     Raises:
         InputError: If there is no such model, or if the run needs code stored next to its weights that may not run.
     """
-    recipe, source = find_run_recipe(model_or_run), resolve_model_dir(model_or_run)
-    if recipe is not None and list_remote_code(source):
+    source = resolve_model_dir(model_or_run)
+    if list_remote_code(source) and (recipe := find_run_recipe(model_or_run)) is not None:
         check_declared(recipe.model.trust_remote_code, trust_remote_code, source)
     return load_classifier(
         model_or_run, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
@@ -68,14 +75,21 @@ def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[s
 def run_options(model_or_run: str | Path) -> TableOptions:
     """Return the options with which a run read its text files; no options for a model that does not belong to a run.
 
+    The recipe is read without the schema, whose import takes longer than many predictions.
+
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
     """
-    recipe = find_run_recipe(model_or_run)
-    return table_options(recipe.data) if recipe else NO_OPTIONS
+    run = find_run(model_or_run)
+    if run is None:
+        return NO_OPTIONS
+    file = run / RECIPE
+    content, _ = read_yaml(file.read_text(encoding="utf-8"), str(file))
+    data = as_mapping(as_mapping(content).get("data"))
+    return TableOptions(data.get("encoding"), data.get("separator"), data.get("decimal"), fallback=True)
 
 
-def find_run_recipe(model_or_run: str | Path) -> Recipe | None:
+def find_run_recipe(model_or_run: str | Path) -> "Recipe | None":
     """Read the recipe of a run; None for a model that does not belong to a run.
 
     Args:
@@ -84,8 +98,10 @@ def find_run_recipe(model_or_run: str | Path) -> Recipe | None:
     Returns:
         The recipe, or None.
     """
+    from hf_finetune.recipe.load import load_recipe
+
     run = find_run(model_or_run)
-    return load_recipe(run / "recipe.yaml") if run is not None else None
+    return load_recipe(run / RECIPE) if run is not None else None
 
 
 def find_run(model_or_run: str | Path) -> Path | None:
@@ -103,7 +119,5 @@ def find_run(model_or_run: str | Path) -> Path | None:
         # multi-task run: RUN/model/NAME belongs to RUN/tasks/NAME
         run = run.parent / "tasks" / Path(source).name
     # Any recipe may be next to a checkpoint; only a run directory contains a manifest as well.
-    is_run = isinstance(source, Path) and all(
-        (run / name).is_file() for name in ("recipe.yaml", "manifest.json")
-    )
+    is_run = isinstance(source, Path) and all((run / name).is_file() for name in (RECIPE, "manifest.json"))
     return run if is_run else None

@@ -8,12 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import parquet
-
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predict import Prediction
-from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES
+from hf_finetune.evaluation.prediction_columns import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES
 from hf_finetune.files import atomic_file, is_valid_path
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TargetName
@@ -134,10 +131,10 @@ def _path_problem(path: Path, suffix: str) -> Problem | None:
     return None
 
 
-def _fields(
-    target: TargetName, label_names: Sequence[str], input_columns: Sequence[str]
-) -> dict[str, pa.DataType]:
-    """Return the columns of the output table with their types."""
+def _fields(target: TargetName, label_names: Sequence[str], input_columns: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of the output table with their pyarrow types."""
+    import pyarrow as pa
+
     fields = {"id": pa.string()}
     fields |= dict.fromkeys(_output_names(input_columns, _OUTPUT_COLUMNS).values(), pa.string())
     fields["prediction"] = TARGETS[target].arrow_type
@@ -206,6 +203,9 @@ def _open_jsonl(
 def _open_parquet(
     path: Path, target: TargetName, label_names: Sequence[str], input_columns: Sequence[str]
 ) -> Iterator[Write]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
     schema = pa.schema(list(_fields(target, label_names, input_columns).items()))
     rows: list[dict[str, Any]] = []
     with parquet.ParquetWriter(path, schema) as writer:

@@ -13,6 +13,13 @@ from pyarrow import compute
 
 from hf_finetune.data.slices import GROUP, SLICE
 from hf_finetune.errors import MAX_LISTED_PROBLEMS, InputError, Problem, join_quoted
+from hf_finetune.evaluation.prediction_columns import (
+    LABEL_PROBABILITY,
+    LABEL_RANK,
+    PROBABILITY,
+    TOP_CLASSES,
+    TOP_PROBABILITIES,
+)
 from hf_finetune.files import atomic_file
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets import Target as Kind
@@ -20,20 +27,14 @@ from hf_finetune.targets.decisions import decide
 from hf_finetune.targets.labels import UNKNOWN, TargetName
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, keep_top
 from hf_finetune.targets.unknown_labels import has_unknown, is_known
+from hf_finetune.tasks.installed import register_installed
 
 __all__ = [
-    "PROBABILITY",
-    "TOP_CLASSES",
-    "TOP_PROBABILITIES",
     "Predictions",
     "read_predictions",
     "write_predictions",
 ]
 
-PROBABILITY = "probability:"
-"""Prefix of the probability columns; the class name follows."""
-TOP_CLASSES, TOP_PROBABILITIES = "top_classes", "top_probabilities"
-LABEL_PROBABILITY, LABEL_RANK = "label_probability", "label_rank"
 CLASSES = "classes"
 """Key of the file metadata with the class names in order, as JSON, if there is no column for each class."""
 TARGET = "target"
@@ -162,6 +163,7 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         InputError: If there is no such file, or if it is not a file of predictions.
     """
+    register_installed()
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:

@@ -16,7 +16,7 @@ from hf_finetune.data.recipe_data import load_data
 from hf_finetune.data.tables import content_keys
 from hf_finetune.errors import InputError, MissingSplitError, Problem, join_quoted
 from hf_finetune.evaluation.classifier import Classifier
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 

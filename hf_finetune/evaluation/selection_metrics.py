@@ -10,8 +10,8 @@ from hf_finetune.errors import Problem, join_quoted
 from hf_finetune.evaluation.metrics import defined_metrics, groups_of, labels_of
 from hf_finetune.evaluation.registry import find_metric
 from hf_finetune.evaluation.resolution import resolution_note
-from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.head_fit import solver_of
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.decisions import probabilities
 from hf_finetune.targets.labels import UNKNOWN

@@ -14,7 +14,8 @@ from hf_finetune.methods.pruning_masks import PruningMasks
 from hf_finetune.methods.r_drop import RDrop
 from hf_finetune.methods.task_mixing import TaskMixture
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe.schema import Recipe, StageSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 
 __all__ = ["METHODS", "Method", "StageContext", "build_methods", "cache_blocker"]
 

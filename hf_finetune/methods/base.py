@@ -19,7 +19,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.planning.stages import PlannedStage, StagePlan
 from hf_finetune.recipe.method_rules import MethodRules
-from hf_finetune.recipe.schema import Recipe, StageSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 
 __all__ = ["CallbackMethod", "Collate", "Loss", "LossMethod", "Method", "StageContext", "TaskLabels"]
 

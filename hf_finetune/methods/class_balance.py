@@ -21,7 +21,8 @@ from hf_finetune.methods.base import Loss, Method, StageContext
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.balance import BalanceSpec, EffectiveNumber, FocalLoss, LogitAdjustment, WithWeights
 from hf_finetune.recipe.method_rules import CLASS_BALANCE
-from hf_finetune.recipe.schema import Recipe, StageSettings, StageSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSettings, StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.cross_entropy import weighted_cross_entropy
 from hf_finetune.targets.losses import label_weights, loss_for, valid_labels

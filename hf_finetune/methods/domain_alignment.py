@@ -22,7 +22,8 @@ from hf_finetune.models.tensor_files import STATE_ERRORS, broken_state, read_ten
 from hf_finetune.planning.domain_adaptation import is_aligned
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.method_rules import DOMAIN_ALIGNMENT
-from hf_finetune.recipe.schema import Recipe, StageSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets.losses import valid_labels
 
 __all__ = [

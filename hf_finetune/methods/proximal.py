@@ -18,7 +18,7 @@ from hf_finetune.methods.base import CallbackMethod, StageContext
 from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.planning.stages import Plan
 from hf_finetune.recipe.method_rules import GRADIENT_NOISE, PROXIMAL
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.tasks.seeded_augmentation import derive_seed
 
 __all__ = [

@@ -12,7 +12,8 @@ from hf_finetune.models.compression import is_sparse
 from hf_finetune.models.pruning import pruning_masks
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.method_rules import PRUNING
-from hf_finetune.recipe.schema import Recipe, StageSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 
 __all__ = ["PruningMasks", "apply_pruning_masks"]
 

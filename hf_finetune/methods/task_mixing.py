@@ -14,7 +14,8 @@ from hf_finetune.methods.base import Loss, Method, StageContext
 from hf_finetune.methods.class_balance import balanced_loss, build_class_balance
 from hf_finetune.models.joining import task_heads
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets import TARGETS
 
 __all__ = ["FreezeIdleHeads", "TaskMixture", "TaskSampler", "mixed_loss"]

@@ -10,7 +10,7 @@ from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.pruning import CannotNarrowError, narrow_model, pruning_masks, zero_smallest
 from hf_finetune.planning.layers import Layout
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.tasks import Task
 
 __all__ = ["apply_pruned_shapes", "compress", "is_sparse", "stage_layouts"]

@@ -12,7 +12,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.messages import problems_of
-from hf_finetune.recipe.schema import RatesSpec
+from hf_finetune.recipe.stage_fields import RatesSpec
 
 __all__ = ["parameter_groups"]
 

@@ -11,10 +11,10 @@ from transformers.utils import cached_file
 
 from hf_finetune.models.defaults import find_defaults_row
 from hf_finetune.models.head_spec import FIELD
-from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head import CHECKPOINT_POOLING, OWN_POOLING, POOLING_DESCRIPTIONS
 from hf_finetune.recipe.head_fit import uses_checkpoint_pooling
 from hf_finetune.recipe.model import ModelSpec
+from hf_finetune.recipe.schema import Recipe
 
 __all__ = [
     "HEAD_POOLINGS",

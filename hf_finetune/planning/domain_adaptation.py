@@ -6,7 +6,8 @@ from hf_finetune.errors import Problem, suggestion
 from hf_finetune.planning.stages import Plan, StagePlan
 from hf_finetune.recipe.domain import Alignment, ContinuePretraining, DomainSpec
 from hf_finetune.recipe.method_rules import DOMAIN_ALIGNMENT, conflicting_fields
-from hf_finetune.recipe.schema import Recipe, StageSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.tasks import TASKS
 
 __all__ = ["PRETRAINING", "domain_notes", "domain_problems", "is_aligned"]

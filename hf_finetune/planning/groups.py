@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from hf_finetune.planning.layers import Layout, Parameter
-from hf_finetune.recipe.schedule import LINEAR
-from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SchedulesSpec
+from hf_finetune.recipe.schedule import LINEAR, ScheduleSpec, SchedulesSpec
+from hf_finetune.recipe.stage_fields import RatesSpec
 
 __all__ = ["ParameterGroup", "layer_rates", "plan_groups"]
 

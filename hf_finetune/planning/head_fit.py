@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.planning.layers import Layout
 from hf_finetune.recipe.head_fit import AUTO, BALANCES, FIELDS_WITHOUT_STEPS, GRADIENT
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets import TARGETS
 
 __all__ = ["MAX_WORK", "check_solver", "linear_head", "resolve_head_fits"]

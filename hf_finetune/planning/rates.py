@@ -8,7 +8,7 @@ from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.selectors import AUTO, LAST, select
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.rules import is_adamw
-from hf_finetune.recipe.schema import RatesSpec, StageSpec
+from hf_finetune.recipe.stage_fields import RatesSpec, StageSpec
 
 __all__ = [
     "PARAMETER_EFFICIENT_RATES",

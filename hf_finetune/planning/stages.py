@@ -10,7 +10,8 @@ from hf_finetune.planning.head_fit import check_solver
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.head_fit import solver_of
-from hf_finetune.recipe.schema import Recipe, StageSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 
 __all__ = ["Plan", "PlannedStage", "StagePlan", "adapter_problems", "build_plan", "steps_per_epoch"]
 

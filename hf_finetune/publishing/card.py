@@ -20,7 +20,9 @@ from hf_finetune.publishing.portable_recipe import (
     run_recipe,
 )
 from hf_finetune.publishing.upload_plan import MODEL_PLACEHOLDER
-from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
+from hf_finetune.recipe.load import dump_recipe
+from hf_finetune.recipe.model import ModelSpec
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.report.compression import size_tables
 from hf_finetune.report.domain_adaptation import domain_sentence
 from hf_finetune.report.run_record import RunRecord, read_run

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from hf_finetune.recipe import Recipe, parse_recipe
+from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 
 __all__ = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.publishing.hub import plan_publication, publish
-from hf_finetune.recipe import PublishSpec
+from hf_finetune.recipe.publish import PublishSpec
 
 __all__ = ["publish_run"]
 

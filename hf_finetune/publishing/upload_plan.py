@@ -11,7 +11,7 @@ from pathlib import Path
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.portable_recipe import LOCAL_PREFIX, RECIPE_FILE, published_recipe, run_recipe
-from hf_finetune.recipe import dump_recipe
+from hf_finetune.recipe.load import dump_recipe
 from hf_finetune.training.manifest import read_manifest
 
 __all__ = [

@@ -12,8 +12,9 @@ from hf_finetune.recipe.messages import problems_of
 from hf_finetune.recipe.multitask import MULTI_TASK, MultiTaskRecipe, recipe_class, task_problems
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
 from hf_finetune.recipe.rules import rule_problems
-from hf_finetune.recipe.schema import Recipe, SingleTaskRecipe, SpeedSpec
+from hf_finetune.recipe.schema import Recipe, SingleTaskRecipe
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
+from hf_finetune.recipe.speed import SpeedSpec
 from hf_finetune.recipe.yaml_text import MAX_BYTES, read_yaml, write_yaml
 
 __all__ = [

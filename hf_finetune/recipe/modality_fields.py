@@ -8,10 +8,10 @@ from pydantic import Field, create_model
 from hf_finetune.errors import Problem, short_repr
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.raw_content import as_mapping
-from hf_finetune.fields.registry import RegisteredName, installed_entries
+from hf_finetune.fields.registry import RegisteredName
 from hf_finetune.fields.types import NonEmptyText
-from hf_finetune.targets import TARGETS
-from hf_finetune.tasks import MODALITIES, TASKS, register
+from hf_finetune.tasks import MODALITIES, TASKS
+from hf_finetune.tasks.installed import register_installed
 
 __all__ = ["AugmentFields", "DataFields", "RoleFields", "TaskName", "modality_problems"]
 
@@ -22,16 +22,8 @@ def _combine_fields(name: str, parts: Sequence[type[Part]]) -> type[Part]:
     return type(name, bases, {"__module__": __name__, "__doc__": "Fields of all modalities."})
 
 
-def _register_installed() -> None:
-    """Register the tasks and label types of installed packages."""
-    for task in installed_entries("hf_finetune.tasks"):
-        register(task)
-    for target in installed_entries("hf_finetune.targets"):
-        TARGETS.add(target())
-
-
-_register_installed()
-MODALITIES.close("the fields of recipes exist already; register it before hf_finetune.recipe is imported")
+register_installed()
+MODALITIES.close("the fields of recipes exist already; register it before the schema of recipes is imported")
 
 TaskName = Annotated[str, RegisteredName(TASKS)]
 

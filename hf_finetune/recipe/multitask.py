@@ -15,11 +15,12 @@ from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.fields.types import Count, Texts, Workers
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import DataSource, DataSpec
+from hf_finetune.recipe.evaluation import BestSpec
 from hf_finetune.recipe.method_rules import RULES, field_value
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.modality_fields import DataFields, TaskName
 from hf_finetune.recipe.rules import rule_problems
-from hf_finetune.recipe.schema import BestSpec, Recipe, SingleTaskRecipe, changed_path
+from hf_finetune.recipe.schema import Recipe, SingleTaskRecipe, changed_path
 from hf_finetune.tasks import TASKS
 
 __all__ = [

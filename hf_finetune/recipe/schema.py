@@ -14,61 +14,25 @@ from hf_finetune.fields.types import (
     Texts,
     as_tuple,
 )
-from hf_finetune.recipe.adapter import AdapterSpec
-from hf_finetune.recipe.balance import BalanceSpec
-from hf_finetune.recipe.compress import CompressSpec
-from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
+from hf_finetune.recipe.data import DataSpec
 from hf_finetune.recipe.domain import DomainSpec
-from hf_finetune.recipe.evaluation import BestSpec, EarlyStoppingSpec, EvaluationSpec
+from hf_finetune.recipe.evaluation import EvaluationSpec
 from hf_finetune.recipe.head_fit import fit_problems
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.modality_fields import DataFields, TaskName
 from hf_finetune.recipe.model import ModelSpec
 from hf_finetune.recipe.publish import PublishSpec
-from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.rules import rule_problems
-from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
-from hf_finetune.recipe.speed import PrefixCacheSpec, SpeedSpec
+from hf_finetune.recipe.speed import SpeedSpec
 from hf_finetune.recipe.stage_fields import (
-    OptimizerSpec,
-    RatesSpec,
     StageSettings,
     StageSpec,
     StrategySpec,
     remove_default,
 )
-from hf_finetune.recipe.teacher import TeacherSpec
 from hf_finetune.tasks import TASKS
 
-__all__ = [
-    "AdapterSpec",
-    "BalanceSpec",
-    "BestSpec",
-    "ColumnsSpec",
-    "CompressSpec",
-    "DataSpec",
-    "DomainSpec",
-    "EarlyStoppingSpec",
-    "EvaluationSpec",
-    "ModelSpec",
-    "OptimizerSpec",
-    "Part",
-    "PrefixCacheSpec",
-    "PublishSpec",
-    "RatesSpec",
-    "Recipe",
-    "RegularizeSpec",
-    "ScheduleSpec",
-    "SchedulesSpec",
-    "SingleTaskRecipe",
-    "SpeedSpec",
-    "SplitSpec",
-    "StageSettings",
-    "StageSpec",
-    "StrategySpec",
-    "TeacherSpec",
-    "changed_path",
-]
+__all__ = ["Recipe", "SingleTaskRecipe", "changed_path"]
 
 
 PartT = TypeVar("PartT", bound=Part)

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe.messages import problems_of
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 __all__ = ["Stage"]
 

@@ -18,11 +18,12 @@ from hf_finetune.methods import cache_blocker
 from hf_finetune.models.head_spec import get_pooling
 from hf_finetune.models.pooling import declared_pooling
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.head import OWN_POOLING
 from hf_finetune.recipe.head_fit import solver_of
-from hf_finetune.recipe.schema import PrefixCacheSpec
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.speed import PrefixCacheSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import TASKS, Inputs

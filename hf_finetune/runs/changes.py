@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from hf_finetune.errors import InputError, Problem, short_repr
 from hf_finetune.planning.batch_split import split_batch
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.recipe import Recipe, StageSpec, parse_recipe
+from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint, stage_folder
 from hf_finetune.training.manifest import Manifest

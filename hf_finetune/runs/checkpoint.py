@@ -17,7 +17,7 @@ from hf_finetune.models.pooling import default_pooling, uses_default_pooling
 from hf_finetune.models.remote_code import check_declared
 from hf_finetune.models.vocabulary import fit_vocabulary
 from hf_finetune.planning.layers import Layout
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import TASKS
 

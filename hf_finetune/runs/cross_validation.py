@@ -13,8 +13,8 @@ from accelerate import PartialState
 
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.distributed import broadcast_from_main
-from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head_fit import solver_of
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.training.manifest import read_manifest
 

@@ -17,8 +17,8 @@ from hf_finetune.models.vocabulary import embedding_rows
 from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.stages import PlannedStage, StagePlan, steps_per_epoch
-from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.domain import Alignment, ContinuePretraining
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks.examples import MaskedInputs
 from hf_finetune.tasks.masked_examples import WrappedClassifier

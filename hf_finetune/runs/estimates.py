@@ -17,8 +17,9 @@ from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.performance.execution_modes import ExecutionMode, benchmark_steps
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.head_fit import selects_pooling_by_cv, solver_of
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.caching import cached_views
 from hf_finetune.runs.checkpoint import add_recipe_adapter, build_joint_skeleton
 from hf_finetune.runs.prepared import PlanReport

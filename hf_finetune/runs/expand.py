@@ -9,12 +9,17 @@ from hf_finetune.models.pooling import default_pooling, fill_pooling, uses_defau
 from hf_finetune.planning.head_fit import resolve_head_fits
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_learning_rates, fill_selectors, rate_notes
-from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.head import CHECKPOINT_POOLING
 from hf_finetune.recipe.head_fit import selects_pooling_by_cv, solver_of
 from hf_finetune.recipe.rules import is_adamw
-from hf_finetune.recipe.schema import OptimizerSpec, StageSettings, StrategySpec
-from hf_finetune.recipe.stage_fields import GradualUnfreeze
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import (
+    GradualUnfreeze,
+    OptimizerSpec,
+    StageSettings,
+    StageSpec,
+    StrategySpec,
+)
 from hf_finetune.tasks import TASKS
 
 __all__ = ["expand_recipe", "write_stages"]

@@ -20,7 +20,8 @@ from hf_finetune.distributed import broadcast_from_main, main_process_first
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.classifier import resolve_model_dir
 from hf_finetune.files import atomic_file, is_valid_path
-from hf_finetune.recipe import Recipe, dump_recipe
+from hf_finetune.recipe.load import dump_recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.changes import (
     Changes,
     Position,

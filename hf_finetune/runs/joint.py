@@ -10,7 +10,7 @@ from hf_finetune.data.prepare import LabeledData
 from hf_finetune.distributed import is_sharded
 from hf_finetune.errors import Problem, suggestion
 from hf_finetune.evaluation.metrics import metric_problem
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hf_finetune.distributed import start_processes
 from hf_finetune.models.library_logging import quiet_libraries
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.estimates import estimate_seconds
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.prepared import PlanReport, with_input_notes

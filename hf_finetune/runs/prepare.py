@@ -24,9 +24,9 @@ from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.planning.domain_adaptation import domain_notes, domain_problems
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.stages import Plan, adapter_problems, build_plan
-from hf_finetune.recipe import Recipe, SingleTaskRecipe
 from hf_finetune.recipe.multitask import problems_in_task
 from hf_finetune.recipe.paths import similar_path_hint
+from hf_finetune.recipe.schema import Recipe, SingleTaskRecipe
 from hf_finetune.runs.checkpoint import read_model_layout, read_task_config
 from hf_finetune.runs.expand import expand_recipe
 from hf_finetune.runs.joint import (

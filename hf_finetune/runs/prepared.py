@@ -12,8 +12,8 @@ from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.unlabeled import UnlabeledData
 from hf_finetune.evaluation.selection_metrics import resolution_notes
 from hf_finetune.planning.stages import Plan
-from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.domain import ContinuePretraining
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.targets import ASSUMED_TARGET
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import Inputs, Task

@@ -9,7 +9,7 @@ from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import start_processes
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import atomic_file, is_valid_path
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepare import prepare_run
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS

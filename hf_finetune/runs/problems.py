@@ -12,9 +12,10 @@ from hf_finetune.evaluation.selection_metrics import undefined_metric, unknown_l
 from hf_finetune.methods.class_balance import label_problems
 from hf_finetune.models.compression import is_sparse
 from hf_finetune.planning.selectors import form_problems
-from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.head_fit import head_fit_problems, solver_of
 from hf_finetune.recipe.method_rules import RULES
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.stage_fields import StageSettings
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import cost_problems
 from hf_finetune.targets.metric import MetricSettings

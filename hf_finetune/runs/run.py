@@ -16,7 +16,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.proximal import pretrained_weights
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.publishing.publish_after_run import publish_run
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.caching import cache_settings, decode_images
 from hf_finetune.runs.changes import adapt_to_processes
 from hf_finetune.runs.cross_validation import cross_validate, recipe_for_folds

@@ -26,9 +26,9 @@ from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.methods import StageContext, build_methods
 from hf_finetune.models.compression import compress
 from hf_finetune.planning.stages import PlannedStage, StagePlan
-from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.head import OWN_POOLING
 from hf_finetune.recipe.head_fit import solver_of
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.start import RunStart

@@ -24,7 +24,7 @@ from hf_finetune.methods.base import TaskLabels
 from hf_finetune.models.joining import extract_task_weights
 from hf_finetune.publishing.card import write_card
 from hf_finetune.publishing.portable_recipe import MULTI_TASK_RECIPE_FILE
-from hf_finetune.recipe import dump_recipe
+from hf_finetune.recipe.load import dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA_FILE
 from hf_finetune.runs.checkpoint import load_pretrained

@@ -23,7 +23,7 @@ from hf_finetune.evaluation.metrics import (
     probabilities,
 )
 from hf_finetune.publishing.parity import median_milliseconds
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with_data

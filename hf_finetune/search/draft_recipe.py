@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hf_finetune.errors import InputError, Problem, join_words, short_repr, truncate
 from hf_finetune.files import is_valid_path
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml, write_flow_yaml
 from hf_finetune.search.candidates import choose_at_hand, read_candidates
 from hf_finetune.search.inspect_data import InspectedData

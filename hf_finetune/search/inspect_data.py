@@ -11,7 +11,7 @@ from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.data.table_options import table_options
 from hf_finetune.errors import DataNotFoundError, InputError, Problem
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.search.guess_columns import guess_columns
 from hf_finetune.tasks import MODALITIES, TASKS, Modality, Task
 

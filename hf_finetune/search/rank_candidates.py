@@ -8,8 +8,10 @@ from typing import Any
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.recipe import Recipe, dump_recipe, load_recipe, parse_recipe, shipped_recipes
+from hf_finetune.recipe.load import dump_recipe, load_recipe, parse_recipe
 from hf_finetune.recipe.multitask import MultiTaskRecipe
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.shipped import shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.search.candidates import Candidate, read_candidates
 from hf_finetune.search.choose import Progress, RankedCheckpoint, Ranking, choose_checkpoint

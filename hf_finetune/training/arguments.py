@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from hf_finetune.distributed import computes_on_cpu, deepspeed_cpu_backend
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import PlannedStage
-from hf_finetune.recipe.schema import RatesSpec
+from hf_finetune.recipe.stage_fields import RatesSpec
 from hf_finetune.training.optimizers import optimizer_name, trainer_schedule
 from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageOutput
 

@@ -23,7 +23,7 @@ from hf_finetune.files import atomic_file, read_json_object
 from hf_finetune.performance.autotune import Choice, choose_mode
 from hf_finetune.performance.execution_modes import DTYPES, MEMORY_FORMATS, ExecutionMode, candidate_modes
 from hf_finetune.planning.stages import PlannedStage
-from hf_finetune.recipe.schema import SpeedSpec
+from hf_finetune.recipe.speed import SpeedSpec
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageOutput
 

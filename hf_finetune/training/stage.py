@@ -30,7 +30,7 @@ from hf_finetune.methods.prefix_replay import PrefixReplay
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.recipe.head_fit import solver_of
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
 from hf_finetune.training.arguments import training_arguments

@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.methods.base import Collate
-from hf_finetune.recipe.schema import SpeedSpec
+from hf_finetune.recipe.speed import SpeedSpec
 
 __all__ = ["ExecutionSettings", "StageData", "StageEvaluation", "StageOutput"]
 

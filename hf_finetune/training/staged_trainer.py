@@ -29,7 +29,8 @@ from hf_finetune.methods.base import Collate, TaskLabels
 from hf_finetune.methods.proximal import pretrained_weights
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import Plan, PlannedStage, build_plan
-from hf_finetune.recipe import SpeedSpec, StageSpec
+from hf_finetune.recipe.speed import SpeedSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.targets.model_config import get_target

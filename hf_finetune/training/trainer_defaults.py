@@ -11,9 +11,11 @@ from hf_finetune.models.defaults import find_defaults
 from hf_finetune.planning.head_fit import resolve_head_fits
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_selectors
-from hf_finetune.recipe import OptimizerSpec, ScheduleSpec, StageSpec, parse_recipe
 from hf_finetune.recipe.head_fit import head_fit_problems, solver_of
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.method_rules import DISTILLATION, PRUNING, RULES
+from hf_finetune.recipe.schedule import ScheduleSpec
+from hf_finetune.recipe.stage_fields import OptimizerSpec, StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.model_config import get_target
 from hf_finetune.tasks import TASKS, Task

@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
-from hf_finetune.recipe import dump_recipe
+from hf_finetune.recipe.load import dump_recipe
 
 SECONDS = 300
 WORKER = Path(__file__).with_name("worker.py")

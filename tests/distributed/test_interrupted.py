@@ -12,7 +12,7 @@ from test_processes import log_of, text_recipe, values
 from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.run import run
 
 STAGES = ("01-head", "02-all")

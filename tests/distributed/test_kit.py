@@ -9,7 +9,7 @@ from kit_stages import BALANCES, kit_stages, skewed_reviews
 from launching import spread
 from safetensors.torch import load_file
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.runs.run import run
 
 LAUNCH = [
@@ -34,7 +34,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from hf_finetune.recipe import load_recipe
+from hf_finetune.recipe.load import load_recipe
 from hf_finetune.runs.run import run
 
 

@@ -5,7 +5,7 @@ from launching import spread
 from safetensors.torch import load_file
 from test_launch import recipe, same  # noqa: F401 (the recipe is a fixture)
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.run import run
 
 

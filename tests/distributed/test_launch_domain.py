@@ -12,7 +12,7 @@ from test_interrupted import close, same
 from test_processes import log_of, text_recipe, values
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.run import run
 
 PRETRAINING = "00-pretraining"

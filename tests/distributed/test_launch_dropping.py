@@ -6,7 +6,7 @@ import pytest
 from launching import spread
 from test_interrupted import same, stage_weights
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.run import run
 
 

@@ -8,7 +8,7 @@ from launching import spread
 from multitask_data import texts_by_length
 from safetensors.torch import load_file
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.run import run
 
 

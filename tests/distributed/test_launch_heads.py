@@ -5,7 +5,7 @@ from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import STAGES, text_recipe
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.run import run
 
 HEADS = {

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_interrupted import close, same
 from test_processes import log_of, values
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.run import run
 
 NAMES = ("kit", "fit", "own-mlp", "coral", "dann", "continue_pretraining", "tasks")

@@ -9,7 +9,7 @@ from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import image_recipe, log_of, values
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 STAGES = ("01-head", "02-all")
 

@@ -6,7 +6,7 @@ from launching import spread
 from test_interrupted import same, stage_weights
 from test_processes import text_recipe
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 
 @pytest.fixture(scope="module")

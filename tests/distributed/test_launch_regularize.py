@@ -10,7 +10,7 @@ from launching import spread
 from safetensors.torch import load_file
 from test_processes import log_of, values
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 TEXTS = [f"{index + 1:02d}-{name}" for index, name in enumerate(OF_TEXTS)]
 IMAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(OF_IMAGES)]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from hf_finetune.distributed import start_processes
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import plan_stages, prepare_run
 from hf_finetune.runs.run import run

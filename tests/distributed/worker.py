@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from hf_finetune.distributed import destroying_process_group
-from hf_finetune.recipe import load_recipe
+from hf_finetune.recipe.load import load_recipe
 from hf_finetune.report import page
 from hf_finetune.runs.run import run
 

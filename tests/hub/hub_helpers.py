@@ -13,7 +13,7 @@ from launching import fork
 
 from hf_finetune.cli import app as command_line
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.training.manifest import Manifest, StageRecord
 
 STAGE = {"name": "head", "train": "head", "lr": 0.05, "epochs": 1.0, "batch_size": 8}

@@ -7,7 +7,7 @@ import yaml
 from hub_helpers import STAGE, cli, on_two_processes, python, recipe_of, set_state
 from safetensors.numpy import load_file
 
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.runs.cross_validation import _recipe_of_fold
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.report import page
 from hf_finetune.runs.run import run
 from hf_finetune.training.checkpoints import last_checkpoint

@@ -19,7 +19,8 @@ from hf_finetune.doctor.checkpoint import realign_weights
 from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
-from hf_finetune.recipe import AdapterSpec, load_recipe, parse_recipe
+from hf_finetune.recipe.adapter import AdapterSpec
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.runs.planner import plan
 from hf_finetune.training.stage_weights import load_weights
 

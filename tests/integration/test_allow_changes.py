@@ -11,7 +11,7 @@ from run_helpers import StopAtStep, quick_run, small_recipe_in
 from safetensors.torch import load_file, save_file
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.runs.changes import Changes
 
 

@@ -7,7 +7,7 @@ from kit_stages import skewed_reviews
 from run_helpers import quick_run, tiny_text_recipe, with_stages
 
 import hf_finetune.runs.stages as running
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.performance.execution_modes import ExecutionMode
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.results import fit_linear_probe_baseline

@@ -13,7 +13,7 @@ from run_helpers import changed, weights_of
 
 from hf_finetune.publishing.card import write_card
 from hf_finetune.publishing.portable_recipe import portable_recipe
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.runs.run import run
 
 

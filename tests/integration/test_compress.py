@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 from hf_finetune.cli.app import app
 from hf_finetune.models.pruning import narrow_model, pruning_masks
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.report.compression import size_tables
 from hf_finetune.runs.prepare import plan_stages
 

@@ -24,8 +24,7 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 
 from hf_finetune.distributed import start_processes
 from hf_finetune.publishing.portable_recipe import portable_recipe
-from hf_finetune.recipe import parse_recipe
-from hf_finetune.recipe.load import resolve_paths
+from hf_finetune.recipe.load import parse_recipe, resolve_paths
 from hf_finetune.runs.estimates import describe_prefix_caches
 from hf_finetune.runs.prepare import plan_stages, prepare_run
 

@@ -12,7 +12,7 @@ from run_helpers import (
     weights_of,
 )
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 
 @pytest.fixture(scope="module")

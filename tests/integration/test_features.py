@@ -29,7 +29,7 @@ from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.card import write_card
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import plan_stages, prepare_with_data

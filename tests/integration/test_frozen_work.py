@@ -5,7 +5,7 @@ import re
 import pytest
 from run_helpers import with_stages
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.estimates import describe_prefix_caches
 from hf_finetune.runs.prepare import plan_stages
 

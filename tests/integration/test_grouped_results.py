@@ -10,7 +10,7 @@ from hf_finetune.cli.app import app
 from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.metric import Metric
 from hf_finetune.targets.scored_examples import group_indices

@@ -18,7 +18,7 @@ from run_helpers import NO_PROBE, quick_run
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainerState
 
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.training.checkpoints import is_intact, last_checkpoint
 
 TIMES = ("runtime", "per_second", "seconds")

@@ -10,7 +10,7 @@ from run_helpers import Stop, assert_equal_runs, interrupt, quick_run
 
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 WORDS = ("good", "great", "fine", "bad", "poor", "dull")
 

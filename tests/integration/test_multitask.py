@@ -34,7 +34,7 @@ from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.upload_plan import check_finished, collect_uploads
-from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.preview import preview
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from hf_finetune import run
 from hf_finetune.cli.app import app
 from hf_finetune.evaluation.evaluate_run import evaluate
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "runs-0.1.0.tar.gz"
 

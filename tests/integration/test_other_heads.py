@@ -27,7 +27,7 @@ from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.space import write_space
 from hf_finetune.publishing.upload_plan import collect_uploads
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan_stages
 
 OF_TIMM = {"name": "rand_augment_transform", "args": {"config_str": "rand-m9-mstd0.5"}}

@@ -119,7 +119,8 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 heavy = {"datasets", "evaluate", "matplotlib", "pandas", "peft", "scipy.stats", "sklearn.metrics"}
-print(sorted((heavy | {"transformers.trainer"}) & set(sys.modules)))
+heavy |= {"transformers.trainer", "pyarrow", "hf_finetune.recipe.schema"}
+print(sorted(heavy & set(sys.modules)))
 """
 
 
@@ -138,4 +139,10 @@ def test_plan_and_predict_import_only_needed_packages(image_run, tmp_path):
     # Both load transformers.trainer_utils, which imports peft wherever it is installed.
     assert imported("predict", result.folder, picture) <= {"peft"}
     optimizers = [f"stages.{index}.optimizer=adamw" for index in range(2)]
-    assert imported("plan", tmp_path / "recipe.yaml", *optimizers) <= {"datasets", "pandas", "peft"}
+    assert imported("plan", tmp_path / "recipe.yaml", *optimizers) <= {
+        "datasets",
+        "pandas",
+        "peft",
+        "pyarrow",
+        "hf_finetune.recipe.schema",
+    }

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.distributed import start_processes
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.runs.pooling_choice import choose_pooling
 from hf_finetune.runs.prepare import prepare_run
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cli.app import main
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from hf_finetune.recipe import dump_recipe
+from hf_finetune.recipe.load import dump_recipe
 
 PROGRAM = """
 import sys

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_prefix_cache import assert_same, cached, reports
 
 from hf_finetune.cli.plan_table import print_plan
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.estimates import describe_prefix_caches
 from hf_finetune.runs.prepare import plan_stages
 

@@ -9,7 +9,7 @@ from kit_stages import OF_IMAGES, OF_TEXTS, regular_stages
 from run_helpers import Stop, changed, log_of, quick_run, tiny_image_recipe, tiny_text_recipe, weights_of
 from safetensors.torch import load_file
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.training.checkpoints import last_checkpoint
 
 NAMES = {"text": list(OF_TEXTS), "image": list(OF_IMAGES)}

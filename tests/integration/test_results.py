@@ -10,7 +10,7 @@ from transformers import pipeline
 
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 
 
 def with_evaluation(recipe, **fields):

@@ -21,7 +21,7 @@ from hf_finetune.doctor.checkpoint import realign_weights
 from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan_stages
 
 # --- Trained parameters -----------------------------------------------------------------------------------------------

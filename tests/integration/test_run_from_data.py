@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_finetune.recipe import load_recipe
+from hf_finetune.recipe.load import load_recipe
 
 SHORT = ("stages.0.epochs=1", "stages.1.epochs=1", "speed={}")
 

@@ -16,7 +16,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.models.defaults import TABLE
 from hf_finetune.models.layout import head_names, read_layout
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.runs.planner import plan as full_plan
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.run import run

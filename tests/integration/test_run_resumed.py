@@ -16,7 +16,7 @@ from run_helpers import (
 )
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.prepare import plan_stages
 
 STOPS = [

@@ -10,7 +10,7 @@ from run_helpers import quick_run, refusal, tiny_image_recipe, tiny_text_recipe,
 
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 FIT = [{"name": "head", "train": "head", "fit": "logistic_regression"}]
 STYLES = ("flat", "round", "")

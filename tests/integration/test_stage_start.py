@@ -9,7 +9,7 @@ import torch
 from run_helpers import Stop, changed, quick_run, tiny_text_recipe, weights_of, without_times
 from safetensors.torch import load_file
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.training import head_fit
 from hf_finetune.training.checkpoints import seal_checkpoint
 

@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 
 from hf_finetune import load_recipe, plan
 from hf_finetune.cli.plan_table import print_plan
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.runs.estimates import describe_prefix_caches
 

@@ -6,8 +6,7 @@ import shutil
 import pytest
 from run_helpers import Stop, changed, quick_run, refusal, tiny_image_recipe, weights_of, with_stages
 
-from hf_finetune.recipe import parse_recipe
-from hf_finetune.recipe.load import resolve_paths
+from hf_finetune.recipe.load import parse_recipe, resolve_paths
 
 NO_CACHE = {"prefix_cache": None}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 EXAMPLES = 36
 SEPARATOR = ";"

@@ -23,7 +23,7 @@ from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.export import export
-from hf_finetune.recipe import dump_recipe, json_schema, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, json_schema, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.preview import preview

@@ -20,7 +20,7 @@ from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.recipe import json_schema, parse_recipe
+from hf_finetune.recipe.load import json_schema, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.targets import TARGETS
@@ -133,7 +133,7 @@ def test_a_new_modality_passes_the_conformance_suite():
 
 def test_a_modality_that_is_registered_too_late_is_refused():
     known = next(iter(MODALITIES.values()))
-    with pytest.raises(ValueError, match=r"registered too late: .* before hf_finetune\.recipe is imported"):
+    with pytest.raises(ValueError, match=r"registered too late: .* before the schema of recipes is imported"):
         MODALITIES.add(known)
 
 
@@ -172,6 +172,29 @@ def test_the_tasks_and_label_types_of_an_installed_package_are_registered(tmp_pa
     assert done.returncode == 0, done.stderr
     assert '"dish-classification"' in done.stdout
     assert '"shares"' in done.stdout
+
+
+REGISTERED = """
+import sys
+from hf_finetune.evaluation.classifier import load_classifier
+from hf_finetune.evaluation.predictions import read_predictions
+from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import TASKS
+for read in (load_classifier, read_predictions):
+    try:
+        read("nothing-here.parquet")
+    except ValueError:
+        pass
+    print(sorted(({"dish-classification", "shares"} & {*TASKS, *TARGETS})), "hf_finetune.recipe.schema" in sys.modules)
+"""
+
+
+def test_models_and_predictions_of_an_installed_task_are_read_without_the_schema_of_recipes(tmp_path):
+    environment = install_plugin(tmp_path, "dishes = dishes:TASK")
+    command = [sys.executable, "-c", REGISTERED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['dish-classification', 'shares'] False"] * 2
 
 
 def test_an_installed_package_whose_task_cannot_be_imported_is_named(tmp_path):

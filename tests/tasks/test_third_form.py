@@ -18,7 +18,7 @@ from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.undefined_metrics import undefined_notes
 from hf_finetune.methods.distillation import distillation_loss
 from hf_finetune.publishing.space import write_space
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import ERRORS_FILE
 from hf_finetune.runs.pooling_choice import _compare_poolings

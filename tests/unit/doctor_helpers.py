@@ -3,7 +3,7 @@
 import os
 
 from hf_finetune.doctor.check_target import load_check_target
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 STAGES = [
     {"name": "head", "train": "head", "epochs": 1, "lr": 1e-2},

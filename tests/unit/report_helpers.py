@@ -7,7 +7,7 @@ import numpy as np
 from hf_finetune.evaluation.calibration import calibration_error, reliability
 from hf_finetune.evaluation.metrics import compute_metrics, decide, default_metrics, probabilities
 from hf_finetune.evaluation.predictions import Predictions
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.report.run_record import RunRecord, StageLog
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples

@@ -7,7 +7,7 @@ import pytest
 from evaluation_helpers import save_bert, save_vit
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 METRIC = """
 import datasets

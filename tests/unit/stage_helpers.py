@@ -9,7 +9,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hf_finetune.methods import StageContext, build_methods
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import PlannedStage, build_plan
-from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.recipe.speed import SpeedSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput

@@ -13,7 +13,7 @@ from transformers import AutoConfig, TimmWrapperConfig
 from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]

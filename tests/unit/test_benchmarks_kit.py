@@ -21,7 +21,7 @@ from benchmarks.kit.measure import _equal_classes, current, digest_of
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack, read_results, unpack, write_results
 from benchmarks.lanes import shares
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 
 def labels(folder, split):

@@ -10,9 +10,10 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.inputs import ROOT
 from benchmarks.kit.proofs import PROOFS, proofs_table
+from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.domain import DomainSpec
+from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.schedule import ScheduleSpec
-from hf_finetune.recipe.schema import BalanceSpec, RegularizeSpec
 
 TESTS = ROOT / "tests"
 

@@ -20,7 +20,7 @@ from benchmarks.small.__main__ import PAGE, RESULTS, main
 from benchmarks.small.measure import DEFAULTS, SETTINGS, Row, read_rows, write_rows
 from benchmarks.small.page import render
 from benchmarks.small.sets import SETS, SmallSet, make
-from hf_finetune.recipe import load_recipe
+from hf_finetune.recipe.load import load_recipe
 
 OTHERS = [setting for setting in SETTINGS[LITE0] if setting != DEFAULTS]
 

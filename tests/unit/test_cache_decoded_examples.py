@@ -20,7 +20,7 @@ from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cache.decoded_examples import decode_once, reason_not_to_cache
 from hf_finetune.cache.store import RowFormat, RowStore, write_rows
 from hf_finetune.data.prepare import LabeledData
-from hf_finetune.recipe.schema import DataSpec
+from hf_finetune.recipe.data import DataSpec
 from hf_finetune.tasks import MODALITIES, TASKS, Inputs
 from hf_finetune.tasks.image import decoding
 from hf_finetune.tasks.image.transforms import (

@@ -9,7 +9,7 @@ from test_data_texts import texts, tokenizer
 
 from hf_finetune.evaluation.classifier import iter_logits, load_classifier, logit_batches
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.planner import plan
 from hf_finetune.runs.run import run
 from hf_finetune.tasks.text.tokenization import TRUNCATED, tokenize

@@ -11,7 +11,7 @@ from hf_finetune.data.content_hashes import write_hashes
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.errors import InputError, MissingSplitError
 from hf_finetune.evaluation.run_data import load_run_split, match_rows
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 ROWS = [f"film {number} is {word},{word}" for number in range(20) for word in ("good", "bad")]
 KEYS = {letter: f"{index:016x}" + 48 * "f" for index, letter in enumerate("abcdef", 1)}

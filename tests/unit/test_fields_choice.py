@@ -10,11 +10,10 @@ from pydantic import ValidationError
 from hf_finetune.errors import InputError
 from hf_finetune.fields.base import leaf_parts
 from hf_finetune.fields.choice import Choice
-from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.recipe.head import HeadSpec
-from hf_finetune.recipe.load import json_schema
+from hf_finetune.recipe.load import json_schema, parse_recipe
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.stage_fields import StrategySpec
 

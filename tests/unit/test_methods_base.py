@@ -18,7 +18,7 @@ from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
 from hf_finetune.planning.stages import PlannedStage, build_plan
 from hf_finetune.recipe.compress import CompressSpec
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.stage import train_stage

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_finetune.methods.class_balance import label_problems
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 NAMES = ("a", "b", "c")
 

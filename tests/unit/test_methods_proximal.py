@@ -20,7 +20,7 @@ from hf_finetune.methods.proximal import (
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 SGD = {"optimizer": {"name": "sgd"}, "layer_decay": 1.0, "schedule": "constant"}
 

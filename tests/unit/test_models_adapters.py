@@ -24,7 +24,7 @@ from hf_finetune.models.adapters import (
 from hf_finetune.models.export import export_adapter
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.planning.selectors import select
-from hf_finetune.recipe import AdapterSpec
+from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.training.freezing import freeze_all_but
 
 KINDS = ["lora", "dora", "ia3"]

@@ -18,7 +18,7 @@ from hf_finetune.models.classifier_head import ClassificationHead
 from hf_finetune.models.head_spec import CODE, head_problem, load_config, set_head
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.planning.selectors import select
-from hf_finetune.recipe import AdapterSpec
+from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.tasks import TASKS
 from hf_finetune.training.freezing import freeze_all_but
 

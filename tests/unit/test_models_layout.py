@@ -8,7 +8,7 @@ from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 CLASSIFIER = ["classifier.weight", "classifier.bias"]
 DENSE = ["classifier.dense.weight", "classifier.dense.bias"]

@@ -10,7 +10,7 @@ from hf_finetune.models.find_head import head_names
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.linear_head import nonlinear_reason, record_inputs, set_linear
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 LINEAR = ["bert", "albert", "vit", "deit", "dinov2", "swin", "resnet", "convnext", "timm/test_resnet"]
 LINEAR += [

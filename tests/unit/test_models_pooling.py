@@ -15,7 +15,7 @@ from hf_finetune.models.pooling import (
     fill_pooling,
     uses_default_pooling,
 )
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.model import ModelSpec
 
 OWN = "the input of the architecture's own head"

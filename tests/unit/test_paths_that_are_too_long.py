@@ -8,7 +8,7 @@ from evaluation_helpers import save_bert
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.classifier import resolve_model_dir
 from hf_finetune.evaluation.compare import compare_runs
-from hf_finetune.recipe import load_recipe
+from hf_finetune.recipe.load import load_recipe
 from hf_finetune.report.run_record import read_run
 from hf_finetune.runs.folder import check_folder
 from hf_finetune.runs.planner import plan

@@ -6,8 +6,8 @@ from hf_finetune.errors import InputError
 from hf_finetune.planning.domain_adaptation import domain_notes, domain_problems, is_aligned
 from hf_finetune.planning.layers import Layout, Parameter
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.domain import DomainSpec
+from hf_finetune.recipe.load import parse_recipe
 
 LAYOUT = Layout(
     tuple(Parameter(f"{group}.weight", 1, index) for index, group in enumerate(("low", "high", "head"))),

@@ -4,7 +4,8 @@ import pytest
 
 from hf_finetune.planning.groups import ParameterGroup, layer_rates, plan_groups
 from hf_finetune.planning.layers import Layout, Parameter
-from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SchedulesSpec
+from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
+from hf_finetune.recipe.stage_fields import RatesSpec
 
 LAYOUT = Layout(
     parameters=(

@@ -4,7 +4,7 @@ import pytest
 
 from hf_finetune.planning.head_fit import resolve_head_fits
 from hf_finetune.planning.layers import Layout, Parameter
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 ONE = Layout(
     (Parameter("layer.weight", 8, 0), Parameter("fc.weight", 6, 1), Parameter("fc.bias", 3, 1)),

@@ -12,7 +12,7 @@ from hf_finetune.planning.rates import (
     fill_selectors,
     rate_notes,
 )
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 DEFAULTS = Defaults("Net", 1e-4, 0.8, "a paper", "a paper", head_lr=1e-2, pooling="mean")
 PARAMETERS = (

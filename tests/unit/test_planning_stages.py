@@ -7,7 +7,7 @@ from transformers import Trainer, TrainingArguments
 from hf_finetune.errors import InputError
 from hf_finetune.planning.layers import Layout, Parameter
 from hf_finetune.planning.stages import build_plan, steps_per_epoch
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 LAYOUT = Layout(
     parameters=(

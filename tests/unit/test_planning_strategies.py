@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_finetune.recipe.schema import StageSpec, StrategySpec
+from hf_finetune.recipe.stage_fields import StageSpec, StrategySpec
 from hf_finetune.runs.expand import write_stages
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from hf_finetune.cli.app import app
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.runs.preview import pick_diverse_examples, preview
 from hf_finetune.tasks import MODALITIES
 from hf_finetune.tasks.examples import PreviewRow

@@ -6,7 +6,7 @@ import pytest
 from report_helpers import make_record
 
 from hf_finetune.publishing.card import render_card
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 
 RECIPE = {
     "task": "text-classification",

@@ -12,8 +12,8 @@ import hf_finetune
 from hf_finetune import load_recipe
 from hf_finetune.cli.app import app
 from hf_finetune.fields.base import Part
-from hf_finetune.recipe import parse_recipe
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.recipe.yaml_text import read_yaml
 
 ROOT = Path(__file__).parents[2]

@@ -3,9 +3,9 @@
 import pytest
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.recipe.head_fit import head_fit_problems, solver_of, uses_checkpoint_pooling
-from hf_finetune.recipe.schema import OptimizerSpec, StageSpec, StrategySpec
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
+from hf_finetune.recipe.stage_fields import OptimizerSpec, StageSpec, StrategySpec
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.runs.expand import write_stages
 

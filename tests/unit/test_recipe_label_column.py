@@ -3,8 +3,7 @@
 import pytest
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import json_schema, parse_recipe
-from hf_finetune.recipe.load import dump_recipe
+from hf_finetune.recipe.load import dump_recipe, json_schema, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 
 FROM_NAMES = {"from": "name", "pattern": r"^(.+?)\.\d+\.jpg$"}

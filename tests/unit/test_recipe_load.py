@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe, shipped_recipes
+from hf_finetune.recipe.load import dump_recipe, load_recipe, parse_recipe
+from hf_finetune.recipe.shipped import shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml, write_yaml
 
 GOOD = """\
@@ -272,6 +273,6 @@ def test_a_strategy_is_dumped_without_stages_and_loads_to_the_same():
 
 @pytest.mark.slow
 def test_reading_a_recipe_imports_no_heavy_package():
-    code = "import sys, hf_finetune.recipe; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    code = "import sys, hf_finetune.recipe.load; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

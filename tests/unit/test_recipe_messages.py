@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.messages import RULES, problems_of
 from hf_finetune.tasks import TASKS
 

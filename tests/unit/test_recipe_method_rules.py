@@ -8,7 +8,8 @@ from hf_finetune.methods import METHODS
 from hf_finetune.methods.base import Method
 from hf_finetune.recipe import method_rules
 from hf_finetune.recipe.method_rules import DISTILLATION, EMA, MIXUP, PROXIMAL, RULES, conflicting_fields
-from hf_finetune.recipe.schema import RegularizeSpec, StageSpec
+from hf_finetune.recipe.regularize import RegularizeSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 STAGE = StageSpec(train="all", epochs=1, lr=0.1, regularize={"ema": 0.9, "l1": 0.5, "l2_sp": 0.0})
 

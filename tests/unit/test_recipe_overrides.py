@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 
 
 def plain():

@@ -7,21 +7,14 @@ import pytest
 from pydantic import ValidationError
 
 from hf_finetune.fields.base import leaf_parts
-from hf_finetune.recipe import (
-    AdapterSpec,
-    BestSpec,
-    EarlyStoppingSpec,
-    ModelSpec,
-    OptimizerSpec,
-    RatesSpec,
-    ScheduleSpec,
-    SchedulesSpec,
-    SingleTaskRecipe,
-    SplitSpec,
-    StageSpec,
-    StrategySpec,
-)
+from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.recipe.balance import BalanceSpec
+from hf_finetune.recipe.data import SplitSpec
+from hf_finetune.recipe.evaluation import BestSpec, EarlyStoppingSpec
+from hf_finetune.recipe.model import ModelSpec
+from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
+from hf_finetune.recipe.schema import SingleTaskRecipe
+from hf_finetune.recipe.stage_fields import OptimizerSpec, RatesSpec, StageSpec, StrategySpec
 
 UNITS = (
     "examples",

@@ -6,7 +6,8 @@ from types import NoneType
 
 import pytest
 
-from hf_finetune.recipe import dump_recipe, json_schema, load_recipe, parse_recipe, shipped_recipes
+from hf_finetune.recipe.load import dump_recipe, json_schema, load_recipe, parse_recipe
+from hf_finetune.recipe.shipped import shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml
 
 FOLDER = Path(__file__).parents[2] / "recipes"

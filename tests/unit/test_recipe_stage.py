@@ -6,7 +6,7 @@ import pytest
 
 from hf_finetune import InputError, Stage, parse_recipe
 from hf_finetune.fields.base import leaf_parts
-from hf_finetune.recipe import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 
 CONTENT = {"task": "image-classification", "model": "model", "data": "data"}
 

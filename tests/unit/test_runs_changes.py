@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.changes import Position, cannot_resume, find_changes
 from hf_finetune.training.manifest import Manifest
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from hf_finetune.cache import writer
 from hf_finetune.cli.app import app
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.search import choose
 from hf_finetune.search.choose import choose_checkpoint
 from hf_finetune.search.draft_recipe import draft_recipe

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from hf_finetune.cli.app import app
 from hf_finetune.cli.search import _name_of
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.search import candidates
 from hf_finetune.search.candidates import Candidate, CandidateList, choose_at_hand, read_candidates

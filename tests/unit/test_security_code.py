@@ -38,7 +38,7 @@ from hf_finetune.publishing.export import export
 from hf_finetune.publishing.exported_pipeline import example_inputs, export_metadata
 from hf_finetune.publishing.graph_export import PROGRAM_FILE, load_program_classifier, write_program
 from hf_finetune.publishing.space import write_space
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan_stages, prepare_run
 from hf_finetune.runs.preview import preview
 from hf_finetune.runs.run import run

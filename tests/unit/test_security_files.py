@@ -31,7 +31,7 @@ from hf_finetune.publishing.card import render_card
 from hf_finetune.publishing.exported_pipeline import METADATA, load_exported_classifier
 from hf_finetune.publishing.space import write_space
 from hf_finetune.publishing.upload_plan import collect_uploads
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.tasks import MODALITIES, TASKS
 
 SCRIPT = '</script><script>alert(1)</script>"); import os; os.system("x'

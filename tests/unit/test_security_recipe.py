@@ -12,7 +12,7 @@ from hf_finetune.data.label_patterns import labels_from_names
 from hf_finetune.errors import InputError
 from hf_finetune.fields.patterns import PatternError, check_pattern, find_matches
 from hf_finetune.models.build import build_model, read_config
-from hf_finetune.recipe import load_recipe
+from hf_finetune.recipe.load import load_recipe
 from hf_finetune.recipe.yaml_text import MAX_BYTES, MAX_VALUES
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.tasks import TASKS

@@ -15,7 +15,7 @@ from hf_finetune.models.find_head import head_names
 from hf_finetune.models.joining import extract_task_weights, join_tasks, task_heads
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.task_heads import TaskHeads
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.multitask import task_problems
 from hf_finetune.runs.joint import epoch_counts

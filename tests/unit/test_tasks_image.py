@@ -6,7 +6,7 @@ from data_helpers import prepare_data
 from transformers import ViTImageProcessor
 
 from hf_finetune.models.build import load_processor, read_config
-from hf_finetune.recipe.schema import DataSpec
+from hf_finetune.recipe.data import DataSpec
 from hf_finetune.tasks import MODALITIES, TASKS
 
 TASK = TASKS["image-classification"]

@@ -10,7 +10,7 @@ from evaluation_helpers import save_bert
 from transformers import AutoTokenizer
 
 from hf_finetune.evaluation.classifier import iter_logits, load_classifier
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.forward_check import padding_notes
 from hf_finetune.runs.run import run
 from hf_finetune.tasks import TASKS

@@ -6,7 +6,7 @@ from transformers import TrainingArguments
 from hf_finetune.models.layout import read_layout
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import PlannedStage, build_plan
-from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.training import arguments
 from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageOutput
 

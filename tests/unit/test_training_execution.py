@@ -12,7 +12,8 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.performance.autotune import Choice
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import PlannedStage, build_plan
-from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.recipe.speed import SpeedSpec
+from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training import execution
 from hf_finetune.training.execution import plan_execution

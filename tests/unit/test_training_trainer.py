@@ -10,7 +10,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
-from hf_finetune.recipe.schema import ScheduleSpec, SchedulesSpec
+from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.checkpoints import last_checkpoint
 from hf_finetune.training.freezing import freeze_all_but

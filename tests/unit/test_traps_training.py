@@ -31,7 +31,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
-from hf_finetune.recipe.schema import SpeedSpec
+from hf_finetune.recipe.speed import SpeedSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training import arguments
 from hf_finetune.training.freezing import freeze_all_but
