@@ -15,6 +15,7 @@ from hf_finetune.cli.publishing import publishing_app
 from hf_finetune.cli.recipes import recipes_app
 from hf_finetune.cli.search import CheckpointOption, draft_in_run, search_app
 from hf_finetune.cli.terminal import ModelArgument, TrustRemoteCode, err, out
+from hf_finetune.cli.tune import tune_app
 from hf_finetune.errors import InputError, Problem, counted
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
     help="Fine-tune image and text classifiers in stages; each stage trains exactly the parameters it declares.",
 )
 app.add_typer(search_app)
+app.add_typer(tune_app)
 app.add_typer(publishing_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(cache_app, name="cache")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_finetune.search.leaderboard import Leaderboard
     from hf_finetune.search.rank_candidates import RankedCandidates
 
-__all__ = ["CheckpointOption", "draft_in_run", "search_app"]
+__all__ = ["CheckpointOption", "draft_in_run", "print_table", "search_app"]
 
 search_app = typer.Typer()
 
@@ -163,7 +163,7 @@ def _print_ranking(result: "RankedCandidates") -> None:
             result.licenses.get(entry.model) or "?",
             entry.comparison,
         )
-    _print_table(table)
+    print_table(table)
     examples = counted(ranking.ranked[0].examples, "training example")
     out.print(f"Cross-validated on {examples}, without validation and test examples.")
     out.print(result.recommendation, markup=False)
@@ -226,10 +226,10 @@ def _print_leaderboard(board: "Leaderboard") -> None:
             f"{run.seconds:.0f}",
             "\n".join(f"{path}={json.dumps(run.fields.get(path))}" for path in board.differing),
         )
-    _print_table(table)
+    print_table(table)
 
 
-def _print_table(table: "Table") -> None:
+def print_table(table: "Table") -> None:
     """Print a table in its full width; a console does not print wider than itself, and would leave out columns."""
     width = max(out.width, MIN_TABLE_WIDTH)
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)

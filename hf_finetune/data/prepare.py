@@ -101,7 +101,12 @@ class LabeledData:
 
 
 def prepare_data(
-    spec: DataFields, modality: Modality, *, slices: Sequence[str] = (), seed: int = 0
+    spec: DataFields,
+    modality: Modality,
+    *,
+    slices: Sequence[str] = (),
+    seed: int = 0,
+    fold_seed: int | None = None,
 ) -> LabeledData:
     """Load labeled data, create missing validation and test splits, and check the result.
 
@@ -110,6 +115,7 @@ def prepare_data(
         modality: Kind of input.
         slices: Columns to break metrics down by, added to each split as ``slice:NAME``.
         seed: Seed of the created splits and of the examples that ``spec.limit`` keeps.
+        fold_seed: Seed of the division into the folds of ``spec.split.fold``; None is ``seed``.
 
     Returns:
         Splits with encoded labels, notes, and fingerprint.
@@ -145,7 +151,9 @@ def prepare_data(
         raise InputError(problems + check_problems)
     pool = None
     if spec.split.fold is not None:
-        tables, pool, fold_note = _hold_out(tables, targets, spec.split, by_class, seed)
+        tables, pool, fold_note = _hold_out(
+            tables, targets, spec.split, by_class, seed if fold_seed is None else fold_seed
+        )
         notes.append(fold_note)
     return LabeledData(
         train=tables["train"].dataset,

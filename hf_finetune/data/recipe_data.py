@@ -10,11 +10,12 @@ from hf_finetune.tasks import TASKS
 __all__ = ["load_data", "load_domain_inputs"]
 
 
-def load_data(recipe: Recipe) -> LabeledData:
+def load_data(recipe: Recipe, fold_seed: int | None = None) -> LabeledData:
     """Load, check and split the labeled data of a recipe; every call returns the same splits.
 
     Args:
         recipe: Recipe of one task.
+        fold_seed: Seed of the division into the folds of ``data.split.fold``; None is that of the recipe.
 
     Returns:
         Train, validation and test splits.
@@ -23,7 +24,13 @@ def load_data(recipe: Recipe) -> LabeledData:
         InputError: If the data cannot be used.
     """
     modality = TASKS[recipe.task_type].modality
-    return prepare_data(recipe.data, modality, slices=recipe.evaluation.slices, seed=recipe.seed)
+    return prepare_data(
+        recipe.data,
+        modality,
+        slices=recipe.evaluation.slices,
+        seed=recipe.seed,
+        fold_seed=fold_seed,
+    )
 
 
 def load_domain_inputs(recipe: Recipe, data: LabeledData | None = None) -> UnlabeledData | None:

@@ -18,7 +18,7 @@ from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.training.manifest import read_manifest
 
-__all__ = ["check_folds", "cross_validate", "recipe_for_folds"]
+__all__ = ["check_folds", "cross_validate", "recipe_for_folds", "recipe_of_fold"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def check_folds(recipe: Recipe) -> None:
     """
     count = recipe.evaluation.folds
     if count is not None:
-        load_data(_recipe_of_fold(recipe, 1, count))
+        load_data(recipe_of_fold(recipe, 1, count))
 
 
 def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialState) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialSta
         progress = broadcast_from_main(state, partial(_prepare_fold_folder, fold_folder))
         if progress != "done":
             logger.info("Fold %d of %d %s.", number, count, "resumes" if progress == "running" else "starts")
-            train(_recipe_of_fold(recipe, number, count), fold_folder, progress == "running")
+            train(recipe_of_fold(recipe, number, count), fold_folder, progress == "running")
             if state.is_main_process:
                 _drop_weights(fold_folder)
         state.wait_for_everyone()
@@ -92,8 +92,14 @@ def _prepare_fold_folder(fold_folder: Path) -> str:
     return "done" if read_manifest(fold_folder / "manifest.json").state == "done" else "running"
 
 
-def _recipe_of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
-    """Return the recipe of one fold, which can also be run by itself."""
+def recipe_of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
+    """Return the recipe of one fold, which can also be run by itself.
+
+    Args:
+        recipe: Recipe of the whole run.
+        number: Number of the fold, counted from 1.
+        count: Number of folds.
+    """
     split = recipe.data.split.model_copy(update={"fold": f"{number}/{count}"})
     data = recipe.data.model_copy(update={"split": split})
     evaluation = recipe.evaluation.model_copy(update={"folds": None, "linear_probe": None})

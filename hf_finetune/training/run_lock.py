@@ -14,7 +14,7 @@ import psutil
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import read_json_object
 
-__all__ = ["LOCK", "RunLock"]
+__all__ = ["LOCK", "RunLock", "is_free"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,15 @@ class RunLock:
             return False
         renamed.unlink()
         return True
+
+
+def is_free(folder: Path) -> bool:
+    """Return whether no running process holds the lock of a folder.
+
+    Args:
+        folder: Folder, which may not exist.
+    """
+    return _is_stale(read_json_object(folder / LOCK))
 
 
 def _is_stale(owner: dict[str, Any]) -> bool:
