@@ -31,7 +31,7 @@ class CandidateFilter:
 
     Attributes:
         download: Whether candidates that are not on this machine are ranked too.
-        max_parameters: Largest number of parameters in millions; None is any.
+        max_parameters: Maximum number of parameters, in millions; None is any.
         license: ``permissive``, or None for any license.
     """
 
@@ -106,7 +106,7 @@ def rank_candidates(
         source: Folder, table or Hub id with labeled examples; or path or name of a recipe.
         models: Checkpoints to rank; empty ranks the candidates for the modality.
         allowed: Which candidates to rank.
-        max_milliseconds: Longest time of an example of the recommended checkpoint; None is any.
+        max_milliseconds: Maximum time per example of the recommended checkpoint; None is any.
         progress: Called before each checkpoint.
         trust_remote_code: Whether code of checkpoints may run.
 
