@@ -11,7 +11,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.load import dump_recipe, load_recipe, parse_recipe
 from hf_finetune.recipe.multitask import MultiTaskRecipe
 from hf_finetune.recipe.schema import Recipe
-from hf_finetune.recipe.shipped import shipped_recipes
+from hf_finetune.recipe.shipped import RENAMED, shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.search.candidates import Candidate, read_candidates
 from hf_finetune.search.choose import Progress, RankedCheckpoint, Ranking, choose_checkpoint
@@ -156,7 +156,7 @@ def _recommend(ranking: Ranking, max_milliseconds: float | None) -> RankedCheckp
 def _read_source(source: str) -> tuple[LabeledData, Modality, Callable[[str], str]]:
     """Return the data, its modality, and a function that writes the recipe with a checkpoint."""
     is_recipe = source.endswith((".yaml", ".yml")) or (
-        source in shipped_recipes() and not Path(source).exists()
+        source in {*shipped_recipes(), *RENAMED} and not Path(source).exists()
     )
     if not is_recipe:
         inspected = inspect_data(source)
