@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (output / "RESULTS.md").write_text(text, encoding="utf-8")
         if options.quick:
             print(text)
-            print("These figures show that it runs, and nothing else: --quick trains next to nothing.")
+            print("These figures show that it runs, and nothing else: --quick hardly trains.")
         else:
             print(f"Written: {output / 'RESULTS.md'}")
     return 1 if failures else 0

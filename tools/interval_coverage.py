@@ -29,8 +29,9 @@ HEADER = """\
 # Confidence intervals for grouped examples
 
 If `data.split.group` is set, the 95 % bootstrap intervals of `run`, `evaluate`, `compare`, the slices and the report
-are computed by resampling whole groups (cluster bootstrap, BCa, widened for few groups by the ratio of the t and the
-normal quantile). Each row is a simulation with {trials:,} datasets: {classes} classes, and groups of {members}
+are computed by resampling whole groups (cluster bootstrap, with BCa or percentile intervals
+[as for single examples](../README.md#evaluation), widened for few groups by the ratio of the t and the normal
+quantile). Each row is a simulation with {trials:,} datasets: {classes} classes, and groups of {members}
 examples that share their class and their difficulty (the mean margin of the correct class's logit). *Coverage* is the
 fraction of the datasets whose interval contains the true metric, with its own 95 % interval; *width* is the mean width
 of the intervals. Intervals that ignore the groups, by resampling single examples, are much too narrow.

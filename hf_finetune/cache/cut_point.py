@@ -112,7 +112,7 @@ def batch_sizes(batch: Batch) -> dict[str, int]:
 def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> CutPoint:
     """Return the cut point before the first trained module.
 
-    It is at the innermost outer candidate that has a valid cut point (see ``_candidate_boundaries``), or at an inner
+    It is at the first outer candidate (see ``_candidate_boundaries``) that has a valid cut point, or at an inner
     candidate whose input is smaller, because the layers in between pool tokens.
 
     Args:
@@ -166,8 +166,8 @@ def _candidate_boundaries(
 
     Returns:
         Outer candidates: the largest module in which no frozen layer was computed before, then the modules that
-        contain it, each inside the next. Inner candidates: the modules inside the first outer candidate, each inside
-        the previous one.
+        contain it, from the inside out. Inner candidates: the modules inside the first outer candidate, from the
+        outside in.
     """
     trained_layers = {name.rpartition(".")[0] for name in trainable}
     open_calls = _open_calls_at_first(trained_layers, model, calls)

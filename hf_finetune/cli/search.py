@@ -94,11 +94,11 @@ def choose_command(
         bool, typer.Option("--download", help="Also rank candidates that must be downloaded from the Hub.")
     ] = False,
     max_params: Annotated[
-        float | None, typer.Option(min=0, help="Most parameters of a candidate, in millions.")
+        float | None, typer.Option(min=0, help="Maximum number of parameters of a candidate, in millions.")
     ] = None,
     max_latency: Annotated[
         float | None,
-        typer.Option(min=0, help="Longest time of an example for a recommendation, in milliseconds."),
+        typer.Option(min=0, help="Maximum time per example of the recommended checkpoint, in milliseconds."),
     ] = None,
     license: Annotated[
         str | None, typer.Option(help="permissive: only candidates with apache-2.0, mit or bsd licenses.")

@@ -14,7 +14,7 @@ from hf_finetune.data.column_types import all_numbers, is_number
 from hf_finetune.data.csv_dialect import Dialect, QuoteError, open_records, recognize_dialect
 from hf_finetune.data.file_table import FileTable
 from hf_finetune.data.table_options import TableOptions
-from hf_finetune.errors import InputError, Problem, join_quoted, join_words
+from hf_finetune.errors import InputError, Problem, counted, join_quoted, join_words
 
 __all__ = ["column_names", "open_rows", "read_csv"]
 
@@ -285,9 +285,9 @@ def _bad_quotes(file: Path, error: QuoteError) -> Problem:
 def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _Rows) -> Problem:
     width = len(header)
     lengths = {length for _, length in rows.bad_rows}
-    shown = join_words(f"line {line} has {length}" for line, length in rows.bad_rows)
+    shown = join_words(f"{counted(length, 'cell')} in line {line}" for line, length in rows.bad_rows)
     if len(rows.bad_rows) == _MAX_RECORDED:
-        shown += " or more"
+        shown += ", among others"
     rule = f"must have {width} cells in each row, as in its header"
     if not rows.count and lengths == {width + 1}:
         repair = "If the first cell of each row is an index, add a name for that column to the header."

@@ -82,7 +82,9 @@ def check_precision(subject: CheckTarget) -> CheckResult:
     pairs = product(_precisions(device), memory_formats)
     modes = [ExecutionMode(precision, memory_format) for precision, memory_format in pairs]
     with benchmark_steps(model, batch, loss_for(prepared.data.target), trainable) as bench:
-        losses = [bench.numbers(mode).loss for mode in modes]  # also warms up the kernels for the timing
+        losses = [
+            bench.compute_outputs(mode).loss for mode in modes
+        ]  # also warms up the kernels for the timing
         seconds = time_interleaved(bench, modes, STEPS)
     timings = [
         Timing(mode.precision, mode.memory_format, min(seconds[mode]), loss)

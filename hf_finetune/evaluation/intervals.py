@@ -55,8 +55,8 @@ def intervals(names: Sequence[str], examples: ScoredExamples, *, seed: int) -> d
         seed: Seed of the bootstrap.
 
     Returns:
-        Lower and upper end by metric; None where the metric is undefined on some resamples, or where there is only one
-        example or group.
+        Lower and upper end by metric; None where the metric is undefined on some resamples, or, except for a fraction
+        that is 0 or 1, where there is only one example or group.
     """
     units = resampling_units(examples)
     by_metric: dict[str, Interval | None] = {}

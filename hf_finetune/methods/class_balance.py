@@ -364,7 +364,7 @@ def label_problems(
     """
     problems = []
     if stage.label_smoothing and not TARGETS[target].is_exclusive:
-        rule = "must be 0 unless each example has one label"
+        rule = "must be 0 unless each example has exactly one class"
         problems.append(Problem(f"{place}.label_smoothing", rule, str(stage.label_smoothing)))
     method = stage.balance.method
     if method != "none" and not TARGETS[target].has_classes:

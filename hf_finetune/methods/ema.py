@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the weights, evaluated next to the raw weights; the better of the two is kept."""
+"""Exponential moving average (EMA) of the weights, evaluated in addition to the raw weights; the better one is kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -107,7 +107,10 @@ def narrow_config(config: PreTrainedConfig, fraction: float) -> PreTrainedConfig
 def _reduced_width(width: int, fraction: float) -> int:
     narrow = max(WIDTH_MULTIPLE, round(width * (1 - fraction) / WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
     if narrow >= width:
-        rule = f"must remove at least {WIDTH_MULTIPLE} of the {width} neurons of a layer"
+        rule = (
+            f"must be greater: widths are rounded to multiples of {WIDTH_MULTIPLE}, so all {width} neurons of a "
+            "layer would be kept"
+        )
         raise CannotNarrowError(rule, "prune")
     return narrow
 

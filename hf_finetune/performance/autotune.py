@@ -171,7 +171,7 @@ def measure(
     """
     start = bench.now()
     reference, *others = dict.fromkeys(replace(mode, compile=False) for mode in candidates)
-    reference_outputs = bench.numbers(REFERENCE_MODE)
+    reference_outputs = bench.compute_outputs(REFERENCE_MODE)
     if reference != REFERENCE_MODE:
         bench.step(reference)  # the first use of its kernels is slow
     step = bench.step(reference)
@@ -219,7 +219,7 @@ def _usable_modes(
             left_out[mode.title] = NO_TIME
             continue
         try:
-            outputs = bench.numbers(mode)
+            outputs = bench.compute_outputs(mode)
         except RuntimeError as error:
             left_out[mode.title] = _failure_reason(bench, error)
             continue
@@ -289,9 +289,9 @@ def _objection(outputs: StepOutputs, reference_outputs: StepOutputs) -> str:
 def _time_compiled(
     bench: StepBenchmark, mode: ExecutionMode, left_out: dict[str, str]
 ) -> dict[ExecutionMode, list[float]]:
-    reference_outputs = bench.numbers(REFERENCE_MODE, training=False)
+    reference_outputs = bench.compute_outputs(REFERENCE_MODE, training=False)
     with bench.compiling():
-        if objection := _objection(bench.numbers(mode, training=False), reference_outputs):
+        if objection := _objection(bench.compute_outputs(mode, training=False), reference_outputs):
             left_out[mode.title] = objection
             return {}
         bench.step(mode)

@@ -196,7 +196,7 @@ class StepBenchmark:
         self.clear()
         return seconds
 
-    def numbers(self, mode: ExecutionMode, *, training: bool = True) -> StepOutputs:
+    def compute_outputs(self, mode: ExecutionMode, *, training: bool = True) -> StepOutputs:
         """Return the outputs of a mode, without gradients if a step is only a forward pass.
 
         Equal calls use the same dropout masks.

@@ -63,7 +63,7 @@ class AdapterRate:
     """Peak learning rate of a stage that trains a few parameters of the backbone, for all architectures.
 
     Attributes:
-        part: Parameters that are trained next to the head.
+        part: Parameters that are trained in addition to the head.
         lr: Peak learning rate, with AdamW.
         source: Source of the learning rate.
     """
@@ -77,7 +77,7 @@ PARAMETER_EFFICIENT_RATES = {
     "lora": AdapterRate(
         "a LoRA adapter",
         5e-4,
-        "stated: Hu et al. 2022, table 9 (RoBERTa-base: 4e-4 or 5e-4, in steps of 16 or 32 examples)",
+        "stated: Hu et al. 2022, table 9 (RoBERTa-base: 4e-4 or 5e-4, with batch size 16 or 32)",
     ),
     "dora": AdapterRate(
         "a DoRA adapter",
@@ -94,7 +94,7 @@ PARAMETER_EFFICIENT_RATES = {
     "small": AdapterRate(
         "norms or biases",
         1e-3,
-        "stated for biases, in steps of 8 examples: Ben Zaken et al. 2022, BitFit (benzakenelad/BitFit, run_glue.py); "
+        "stated for biases, with batch size 8: Ben Zaken et al. 2022, BitFit (benzakenelad/BitFit, run_glue.py); "
         "for norms: convention",
     ),
 }

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hf_finetune.errors import InputError, Problem, short_repr, suggestion
+from hf_finetune.errors import InputError, Problem, counted, short_repr, suggestion
 from hf_finetune.fields.patterns import PatternError, find_matches
 from hf_finetune.planning.layers import Layout
 
@@ -160,12 +160,14 @@ def _no_match(layout: Layout, part: str, place: str) -> Problem:
         names = [parameter.bare_name for parameter in layout.parameters]
         repair = suggestion(part[1:-1], _name_parts(layout))
         if not repair.startswith("Nearest"):
-            repair = f"This model's {len(names)} parameters range from {names[0]!r} to {names[-1]!r}."
+            repair = (
+                f"The names of this model's {len(names)} parameter tensors range from {names[0]!r} to "
+                f"{names[-1]!r}."
+            )
         return Problem(place, "must match at least one parameter", repr(part), repair)
-    count = (
-        f"This model has {layout.backbone_group_count} layer groups and {len(layout.parameters)} parameters."
-    )
-    return Problem(place, "must match at least one parameter", repr(part), count)
+    groups = counted(layout.backbone_group_count, "layer group")
+    counts = f"This model has {groups} and {counted(len(layout.parameters), 'parameter tensor')}."
+    return Problem(place, "must match at least one parameter", repr(part), counts)
 
 
 def _name_parts(layout: Layout) -> list[str]:

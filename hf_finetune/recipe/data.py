@@ -47,7 +47,7 @@ class ColumnsSpec(RoleFields):
     split: NonEmptyText | None = Field(
         default="auto",
         description="Column with the name of each example's split; auto = a column that contains only names of "
-        "splits, train among them; null = no split column.",
+        "splits, train and another one among them; null = no split column.",
     )
 
 

@@ -51,8 +51,8 @@ class HeadSpec(Choice):
         "the checkpoint (docs/rates.md); own = the architecture's; cls = the first token (Devlin et "
         "al. 2019); mean = the mean (Reimers & Gurevych 2019); attention = a mean with learned "
         "weights (Ilse et al. 2018); null = auto if no stage sets lr and the conditions below the "
-        "table hold, else own; for texts, strategy features, and "
-        "stages that are all fitted by solvers, choose it by cross-validation.",
+        "table hold, else own; for texts, it is chosen by cross-validation if the strategy is features "
+        "or solvers fit all stages.",
     )
 
     @property

@@ -170,7 +170,7 @@ class Recipe(Part, ABC):
     @model_validator(mode="before")
     @classmethod
     def _drop_empty_stages(cls, value: Any) -> Any:
-        """Treat ``stages: null``, and ``stages: []`` next to a strategy, as missing stages."""
+        """Treat ``stages: null``, and ``stages: []`` together with a strategy, as missing stages."""
         if isinstance(value, Mapping) and "stages" in value:
             stages, strategy = value["stages"], value.get("strategy")
             if stages is None or (stages in ([], ()) and strategy is not None):

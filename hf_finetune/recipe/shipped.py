@@ -1,12 +1,22 @@
 """Recipes that ship with the package."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
 
-__all__ = ["find_shipped", "shipped_candidates", "shipped_recipes"]
+__all__ = ["RENAMED", "find_shipped", "shipped_candidates", "shipped_recipes"]
 
+logger = logging.getLogger(__name__)
+
+RENAMED = MappingProxyType(
+    {
+        "image/dishes-resnet50": "image/food101-resnet50",
+        "image/dishes-vit": "image/food101-vit",
+    }
+)
+"""New name of each renamed recipe by its old name, which can still be used."""
 _CANDIDATES = "candidates"
 """Folder among the recipes with the lists of checkpoints, one file for each modality."""
 
@@ -33,8 +43,22 @@ def shipped_candidates(modality: str) -> Path | None:
 
 
 def find_shipped(name: str) -> list[str]:
-    """Return the shipped recipes that match by full name, or by the last component of their name (``imdb-bert``)."""
-    names = shipped_recipes()
+    """Return the shipped recipes that match by full name, or by the last component of their name (``imdb-bert``).
+
+    If none matches, old names of renamed recipes are searched, and a warning names the new one.
+
+    Args:
+        name: Name, or last component of a name.
+    """
+    if matches := _matching(name, shipped_recipes()):
+        return matches
+    old_names = _matching(name, RENAMED)
+    for old in old_names:
+        logger.warning("The shipped recipe %s is now named %s.", old, RENAMED[old])
+    return [RENAMED[old] for old in old_names]
+
+
+def _matching(name: str, names: Collection[str]) -> list[str]:
     return [name] if name in names else [full for full in names if full.rpartition("/")[2] == name]
 
 

@@ -93,7 +93,7 @@ def leading_metric(metrics: Mapping[str, Any]) -> str | None:
 
 
 def _value(metrics: Mapping[str, Any], name: str) -> str:
-    """Return the test value of a metric with its interval: ``accuracy is 0.800 (95 % interval 0.700 to 0.880)``."""
+    """Return the test value and interval: ``accuracy is 0.800 (95 % confidence interval 0.700 to 0.880)``."""
     ends, groups = metrics.get("test_interval", {}).get(name), metrics.get("test_groups")
     by = f", by groups of {groups['column']}" if groups else ""
     interval_text = f" (95 % confidence interval {ends[0]:.3f} to {ends[1]:.3f}{by})" if ends else ""

@@ -194,9 +194,9 @@ def _resume_message(manifest: Manifest, changes: Changes, position: Position) ->
     if position.stage < len(stages):
         where = f"stage {stages[position.stage]} at step {position.step}"
     words = [f"Resuming {where} with changes: {changes.sentence()}."]
-    done = [name for index, name in enumerate(stages[: position.stage]) if _affects_stage(changes, index)]
+    done = [name for index, name in enumerate(stages[: position.stage]) if _changes_fields_of(changes, index)]
     if done:
-        words.append(f"Finished stages, which are not affected: {', '.join(done)}.")
+        words.append(f"Changed fields of finished stages have no effect: {', '.join(done)}.")
     if position.restarts and position.step:
         words.append(f"Stage {stages[position.stage]} restarts because of the changes.")
     if changes.data and (position.stage or position.step):
@@ -204,7 +204,7 @@ def _resume_message(manifest: Manifest, changes: Changes, position: Position) ->
     return " ".join(words)
 
 
-def _affects_stage(changes: Changes, index: int) -> bool:
+def _changes_fields_of(changes: Changes, index: int) -> bool:
     return any(path.startswith(f"stages.{index}.") for path in changes.recipe)
 
 

@@ -41,7 +41,7 @@ class RunResult:
 
     Attributes:
         folder: Run directory.
-        metrics: Content of ``metrics.json``; of several processes, only that of the main process has all of it.
+        metrics: Content of ``metrics.json``; with several processes, it is complete only on the main process.
         primary_metrics: Names of the metrics of the recipe, the primary one first.
         unpublished: Reasons why the model was not published, if the recipe has ``publish``.
         publish_later: Shell command that publishes the model later; empty if it was published or need not be.
@@ -63,7 +63,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class _Options:
-    """Options of a run next to its recipe; see ``run``."""
+    """Options of a run in addition to its recipe; see ``run``."""
 
     resume: bool
     allow_changes: bool

@@ -255,7 +255,7 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
     labels = labels_of(data.train, target, classes)
     folds = assign_folds(data.train["label"][:], target, 1, recipe.seed, groups=data.train_groups)
     pooling, fit, _ = fit_best(by_pooling, labels, target, classes, folds)
-    outputs = _held_out_outputs(by_pooling[pooling], labels, target, classes, fit.strength, folds)
+    outputs = _held_out_outputs(by_pooling[pooling], labels, target, classes, fit.inverse_strength, folds)
     is_grouped = len(set(data.train_groups)) < len(data.train_groups)
     groups = np.asarray(data.train_groups) if is_grouped else None
     examples = ScoredExamples(labels, probabilities(outputs, target), target, groups=groups)
@@ -279,7 +279,7 @@ def _held_out_outputs(
     labels: np.ndarray,
     target: TargetName,
     classes: int,
-    strength: float,
+    inverse_strength: float,
     folds: np.ndarray,
 ) -> np.ndarray:
     """Return the outputs for each example of the linear layer that was fitted to the other folds.
@@ -289,7 +289,7 @@ def _held_out_outputs(
         labels: Labels as in ``fit_linear``.
         target: Label type.
         classes: Number of classes; 1 for regression.
-        strength: Strength of all fits.
+        inverse_strength: Inverse regularization strength of all fits.
         folds: Fold number of each example, from ``assign_folds``.
 
     Returns:
@@ -298,7 +298,7 @@ def _held_out_outputs(
     parts = []
     for fold in np.unique(folds).tolist():
         held_out = folds == fold
-        fit = fit_linear(features[~held_out], labels[~held_out], target, classes, (strength,))
+        fit = fit_linear(features[~held_out], labels[~held_out], target, classes, (inverse_strength,))
         parts.append(fit(features[held_out]))
     outputs = np.empty((len(features), parts[0].shape[1]))
     outputs[np.argsort(folds, kind="stable")] = np.concatenate(parts)

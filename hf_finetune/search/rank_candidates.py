@@ -11,7 +11,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.load import dump_recipe, load_recipe, parse_recipe
 from hf_finetune.recipe.multitask import MultiTaskRecipe
 from hf_finetune.recipe.schema import Recipe
-from hf_finetune.recipe.shipped import shipped_recipes
+from hf_finetune.recipe.shipped import RENAMED, shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.search.candidates import Candidate, read_candidates
 from hf_finetune.search.choose import Progress, RankedCheckpoint, Ranking, choose_checkpoint
@@ -31,7 +31,7 @@ class CandidateFilter:
 
     Attributes:
         download: Whether candidates that are not on this machine are ranked too.
-        max_parameters: Largest number of parameters in millions; None is any.
+        max_parameters: Maximum number of parameters, in millions; None is any.
         license: ``permissive``, or None for any license.
     """
 
@@ -106,7 +106,7 @@ def rank_candidates(
         source: Folder, table or Hub id with labeled examples; or path or name of a recipe.
         models: Checkpoints to rank; empty ranks the candidates for the modality.
         allowed: Which candidates to rank.
-        max_milliseconds: Longest time of an example of the recommended checkpoint; None is any.
+        max_milliseconds: Maximum time per example of the recommended checkpoint; None is any.
         progress: Called before each checkpoint.
         trust_remote_code: Whether code of checkpoints may run.
 
@@ -156,7 +156,7 @@ def _recommend(ranking: Ranking, max_milliseconds: float | None) -> RankedCheckp
 def _read_source(source: str) -> tuple[LabeledData, Modality, Callable[[str], str]]:
     """Return the data, its modality, and a function that writes the recipe with a checkpoint."""
     is_recipe = source.endswith((".yaml", ".yml")) or (
-        source in shipped_recipes() and not Path(source).exists()
+        source in {*shipped_recipes(), *RENAMED} and not Path(source).exists()
     )
     if not is_recipe:
         inspected = inspect_data(source)

@@ -39,7 +39,7 @@ class HeadFitResult:
         validation: Metrics of the fitted head on the validation split; empty without one.
         start: The same metrics of the head before the fit.
         kept_initial_head: Whether the head before the fit was better and is restored.
-        metadata: Method, strength and cross-validation of the fit, for ``metrics.json``.
+        metadata: Method, ``C`` or ``alpha``, and cross-validation of the fit, for ``metrics.json``.
     """
 
     views: int
@@ -198,7 +198,7 @@ def _labels_for_folds(labels: np.ndarray, target: str) -> list[Any]:
 
 
 def format_fit(stage: str, about: Mapping[str, Any], validation: Mapping[str, float]) -> str:
-    """Return the log line about a fit: method, chosen strength, tried strengths and validation metrics.
+    """Return the log line about a fit: method, chosen and tried ``C`` or ``alpha``, and validation metrics.
 
     Args:
         stage: Name of the stage.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOLDS",
-    "STRENGTHS",
+    "INVERSE_STRENGTHS",
     "LinearFit",
     "assign_folds",
     "fit_best",
@@ -31,8 +31,8 @@ __all__ = [
 
 FOLDS = 5
 """Number of cross-validation folds."""
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-"""Values of scikit-learn's C, the inverse of the L2 penalty, from which cross-validation chooses."""
+INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Values of scikit-learn's C, the inverse regularization strength, from which cross-validation chooses."""
 MAX_ITERATIONS = 1000
 """``max_iter`` of ``LogisticRegression`` (L-BFGS)."""
 CV_CLASSES = 20
@@ -59,13 +59,14 @@ class LinearFit:
     Attributes:
         weight: Weights for raw features [outputs, features].
         bias: Biases [outputs].
-        strength: Chosen strength: scikit-learn's C of a logistic regression, 1 / alpha of a ridge regression.
-        losses: Mean held-out loss by strength tried; empty if the strength was not cross-validated.
+        inverse_strength: Chosen inverse of the regularization strength: scikit-learn's C of a logistic regression,
+            1 / alpha of a ridge regression.
+        losses: Mean held-out loss by inverse strength tried; empty if it was not cross-validated.
     """
 
     weight: np.ndarray
     bias: np.ndarray
-    strength: float
+    inverse_strength: float
     losses: dict[float, float] = field(default_factory=dict)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
@@ -78,14 +79,14 @@ def fit_linear(
     labels: np.ndarray,
     target: TargetName,
     classes: int,
-    strengths: Sequence[float] = STRENGTHS,
+    inverse_strengths: Sequence[float] = INVERSE_STRENGTHS,
     folds: np.ndarray | None = None,
     class_weights: Sequence[float] | None = None,
     logit_adjustments: Sequence[float] | None = None,
 ) -> LinearFit:
-    """Fit a linear layer with the strength of the lowest cross-validated loss.
+    """Fit a linear layer with the regularization of the lowest cross-validated loss.
 
-    Strengths are tried in ascending order until the loss no longer falls.
+    Regularization strengths are tried in descending order until the loss no longer falls.
 
     Args:
         features: Features [examples, features].
@@ -94,14 +95,14 @@ def fit_linear(
             continuous targets [examples].
         target: Label type.
         classes: Number of classes; 1 for regression.
-        strengths: Strengths to choose from, in ascending order; without ``folds`` the first one is used.
+        inverse_strengths: Values of C to choose from, in ascending order; without ``folds`` the first one is used.
         folds: Fold number of each example [examples], from ``assign_folds``; None skips the cross-validation.
         class_weights: Factor on the loss of each class's examples [classes] (multi-label: positive labels); None is 1.
         logit_adjustments: Terms added to the logits in the loss only [classes]. The bias is not penalized, so
             subtracting them from the fitted bias is equivalent.
 
     Returns:
-        The linear layer, the chosen strength and the cross-validated losses.
+        The linear layer, the chosen inverse strength and the cross-validated losses.
 
     Raises:
         ValueError: If no solver minimizes the loss of such labels.
@@ -117,8 +118,10 @@ def fit_linear(
     with threadpool_limits(1 if features.size * classes < SINGLE_THREAD_BELOW else None):
         losses = {}
         if folds is not None:
-            losses = _cross_validate(features, labels, target, classes, strengths, folds, sample_weights)
-        chosen = min(losses, key=losses.__getitem__, default=strengths[0])
+            losses = _cross_validate(
+                features, labels, target, classes, inverse_strengths, folds, sample_weights
+            )
+        chosen = min(losses, key=losses.__getitem__, default=inverse_strengths[0])
         weight, bias = _fit(features, labels, target, classes, chosen, sample_weights)
     if logit_adjustments is not None:
         constant = TARGETS[target].has_several_classes and np.array(
@@ -201,11 +204,11 @@ def fit_metadata(fit: LinearFit, target: TargetName) -> dict[str, Any]:
     ridge = method == "ridge"
     name = "alpha" if ridge else "C"
 
-    def shown(strength: float) -> float:
-        return float(f"{1 / strength if ridge else strength:.6g}")
+    def shown(inverse_strength: float) -> float:
+        return float(f"{1 / inverse_strength if ridge else inverse_strength:.6g}")
 
-    losses = [{name: shown(strength), "loss": loss} for strength, loss in fit.losses.items()]
-    return {"method": method, name: shown(fit.strength), "cross_validation": losses}
+    losses = [{name: shown(inverse_strength), "loss": loss} for inverse_strength, loss in fit.losses.items()]
+    return {"method": method, name: shown(fit.inverse_strength), "cross_validation": losses}
 
 
 def _sample_weights(
@@ -226,11 +229,11 @@ def _cross_validate(
     labels: np.ndarray,
     target: TargetName,
     classes: int,
-    strengths: Sequence[float],
+    inverse_strengths: Sequence[float],
     folds: np.ndarray,
     sample_weights: np.ndarray,
 ) -> dict[float, float]:
-    """Return the held-out loss by strength, in ascending order until the loss no longer falls."""
+    """Return the held-out loss by inverse strength, in ascending order until the loss no longer falls."""
     numbers = np.unique(folds)[: 1 if features.size * classes > SINGLE_FOLD_ABOVE else None]
     features = features.astype(np.float32)  # precise enough for the comparison, in half the time
     if TARGETS[target].has_several_classes and classes > CV_CLASSES:
@@ -238,17 +241,17 @@ def _cross_validate(
         labels, sample_weights = labels[:, columns], sample_weights[:, columns]
     models: dict[int, Regressions] = {}
     losses: dict[float, float] = {}
-    for strength in strengths:
+    for inverse_strength in inverse_strengths:
         total, examples = 0.0, 0
         for fold in numbers.tolist():
             held_out = folds == fold
-            start = models.setdefault(fold, {})  # its fit at the previous strength
+            start = models.setdefault(fold, {})  # its fit with the previous value
             weight, bias = _fit(
                 features[~held_out],
                 labels[~held_out],
                 target,
                 classes,
-                strength,
+                inverse_strength,
                 sample_weights[~held_out],
                 start,
             )
@@ -259,7 +262,7 @@ def _cross_validate(
             examples += int(held_out.sum())
         loss = float(total / examples)
         falls = loss < min(losses.values(), default=np.inf)
-        losses[strength] = loss
+        losses[inverse_strength] = loss
         if not falls:
             break
     return losses
@@ -284,7 +287,7 @@ def _fit(
     labels: np.ndarray,
     target: TargetName,
     classes: int,
-    strength: float,
+    inverse_strength: float,
     sample_weights: np.ndarray,
     models: Regressions | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -300,11 +303,13 @@ def _fit(
             "ignore", message="The number of unique classes is greater", category=UserWarning
         )
         if TARGETS[target].is_exclusive:
-            weight, bias = _fit_classes(standardized, labels, classes, strength, sample_weights, models)
+            weight, bias = _fit_classes(
+                standardized, labels, classes, inverse_strength, sample_weights, models
+            )
         elif TARGETS[target].has_several_classes:
-            weight, bias = _fit_each_class(standardized, labels, strength, sample_weights, models)
+            weight, bias = _fit_each_class(standardized, labels, inverse_strength, sample_weights, models)
         else:
-            weight, bias = _fit_ridge(standardized, labels, strength)
+            weight, bias = _fit_ridge(standardized, labels, inverse_strength)
     weight = weight / scales
     return weight, bias - weight @ means
 
@@ -324,7 +329,7 @@ def _fit_classes(
     features: np.ndarray,
     labels: np.ndarray,
     classes: int,
-    strength: float,
+    inverse_strength: float,
     sample_weights: np.ndarray,
     models: Regressions | None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -336,7 +341,7 @@ def _fit_classes(
     if len(present) == 1:
         bias[present] = 0.0
         return weight, bias
-    regression = _regression(0, strength, models)
+    regression = _regression(0, inverse_strength, models)
     regression.fit(features, labels, sample_weight=sample_weights)
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(present) == 2:  # scikit-learn returns the difference of the two classes
@@ -346,7 +351,7 @@ def _fit_classes(
     return weight, bias
 
 
-def _regression(number: int, strength: float, models: Regressions | None) -> "LogisticRegression":
+def _regression(number: int, inverse_strength: float, models: Regressions | None) -> "LogisticRegression":
     """Return a logistic regression to fit: a new one, or that of the same ``number`` in ``models`` for a warm start."""
     from sklearn.linear_model import LogisticRegression
 
@@ -355,13 +360,13 @@ def _regression(number: int, strength: float, models: Regressions | None) -> "Lo
         model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=models is not None)
     if models is not None:
         models[number] = model
-    return model.set_params(C=strength)
+    return model.set_params(C=inverse_strength)
 
 
 def _fit_each_class(
     features: np.ndarray,
     labels: np.ndarray,
-    strength: float,
+    inverse_strength: float,
     sample_weights: np.ndarray,
     models: Regressions | None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -371,7 +376,7 @@ def _fit_each_class(
         if _is_constant(column):
             bias[index] = CONSTANT_CLASS_LOGIT if column[known].any() else -CONSTANT_CLASS_LOGIT
             continue
-        regression = _regression(index, strength, models)
+        regression = _regression(index, inverse_strength, models)
         regression.fit(features[known], column[known], sample_weight=sample_weights[known, index])
         weight[index], bias[index] = regression.coef_[0], regression.intercept_[0]
     return weight, bias
@@ -382,8 +387,10 @@ def _is_constant(column: np.ndarray) -> bool:
     return len(np.unique(column[~np.isnan(column)])) < 2
 
 
-def _fit_ridge(features: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+def _fit_ridge(
+    features: np.ndarray, labels: np.ndarray, inverse_strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import Ridge
 
-    ridge = Ridge(alpha=1 / strength).fit(features, labels)
+    ridge = Ridge(alpha=1 / inverse_strength).fit(features, labels)
     return ridge.coef_[None], np.array([ridge.intercept_])

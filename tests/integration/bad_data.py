@@ -90,7 +90,7 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 4. Quote each "
+            "  reviews.csv must have 2 cells in each row, as in its header. Got 4 cells in line 14. Quote each "
             "cell that contains ',', or set data.separator if another character separates the cells."
         ),
         rows("reviews.csv", "text,label", *PAIRS, "a, b, and c,good"),

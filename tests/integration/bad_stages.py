@@ -20,8 +20,8 @@ CASES = [
         "run recipe.yaml stages.0.train=/encodr/",
         (
             "Problem:\n"
-            "  stages[0].train must match at least one parameter. Got '/encodr/'. This model's 24 "
-            "parameters range from 'vit.embeddings.cls_token' to 'classifier.bias'."
+            "  stages[0].train must match at least one parameter. Got '/encodr/'. The names of "
+            "this model's 24 parameter tensors range from 'vit.embeddings.cls_token' to 'classifier.bias'."
         ),
     ),
     Case(
@@ -117,8 +117,8 @@ CASES = [
         "run text.yaml stages.0.compress=0.1",
         (
             "Problem:\n"
-            "  stages[0].compress.prune must remove at least 8 of the 16 neurons of a layer. "
-            "Got 0.1, for 'bert'."
+            "  stages[0].compress.prune must be greater: widths are rounded to multiples of 8, so all 16 "
+            "neurons of a layer would be kept. Got 0.1, for 'bert'."
         ),
     ),
     Case(
@@ -180,7 +180,9 @@ CASES = [
     Case(
         "label smoothing for regression labels",
         "run text.yaml data=amounts.csv stages.0.label_smoothing=0.1",
-        ("Problem:\n  stages[0].label_smoothing must be 0 unless each example has one label. Got 0.1."),
+        (
+            "Problem:\n  stages[0].label_smoothing must be 0 unless each example has exactly one class. Got 0.1."
+        ),
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
     ),
     Case(
@@ -287,8 +289,8 @@ CASES = [
         "plan recipe.yaml stages.0.train=/encodr/",
         (
             "Problem:\n"
-            "  stages[0].train must match at least one parameter. Got '/encodr/'. This model's 24 "
-            "parameters range from 'vit.embeddings.cls_token' to 'classifier.bias'."
+            "  stages[0].train must match at least one parameter. Got '/encodr/'. The names of "
+            "this model's 24 parameter tensors range from 'vit.embeddings.cls_token' to 'classifier.bias'."
         ),
     ),
     Case(

@@ -16,7 +16,7 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. Write a "
+            "  reviews.csv must have 2 cells in each row, as in its header. Got 1 cell in line 14. Write a "
             "separator for each empty cell, and quote each cell that contains a line break or a carriage "
             "return."
         ),
@@ -27,7 +27,7 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. Write a "
+            "  reviews.csv must have 2 cells in each row, as in its header. Got 1 cell in line 14. Write a "
             "separator for each empty cell, and quote each cell that contains a line break or a carriage "
             "return."
         ),
@@ -38,9 +38,10 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have 2 cells in each row, as in its header. Got line 2 has 3, line 3 has 3, "
-            "line 4 has 3, line 5 has 3, line 6 has 3, line 7 has 3, line 8 has 3, line 9 has 3 and 4 more. "
-            "If the first cell of each row is an index, add a name for that column to the header."
+            "  reviews.csv must have 2 cells in each row, as in its header. Got 3 cells in line 2, "
+            "3 cells in line 3, 3 cells in line 4, 3 cells in line 5, 3 cells in line 6, 3 cells in line 7, "
+            "3 cells in line 8, 3 cells in line 9 and 4 more. If the first cell of each row is an "
+            "index, add a name for that column to the header."
         ),
         rows("reviews.csv", "text,label", *(f"{row},{pair}" for row, pair in enumerate(PAIRS))),
     ),

@@ -314,7 +314,7 @@ def test_a_change_for_a_finished_stage_comes_too_late(interrupted, recipe, caplo
     said, steps = allow(changed(recipe, "stages.0.lr=0.1"), interrupted, caplog)
     assert said == (
         "Resuming stage all at step 4 with changes: stages.0.lr: 0.05 -> 0.1. "
-        "Finished stages, which are not affected: head."
+        "Changed fields of finished stages have no effect: head."
     )
     assert steps == [("all", step) for step in range(5, 9)]
 

@@ -15,7 +15,7 @@ from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.results import fit_linear_probe_baseline
-from hf_finetune.training.linear_fit import STRENGTHS
+from hf_finetune.training.linear_fit import INVERSE_STRENGTHS
 
 PLAIN = [ExecutionMode("fp32", "contiguous", False)]
 
@@ -60,7 +60,7 @@ def test_the_baseline_does_not_depend_on_how_training_examples_are_augmented(squ
     assert found.scores == pytest.approx(model.predict_proba(scaler.transform(test)), abs=5e-3)
     losses = {each["C"]: each["loss"] for each in found.about["cross_validation"]}
     assert found.about["C"] == min(losses, key=losses.get)
-    assert len(STRENGTHS) >= 5 and STRENGTHS[-1] / STRENGTHS[0] >= 1e4
+    assert len(INVERSE_STRENGTHS) >= 5 and INVERSE_STRENGTHS[-1] / INVERSE_STRENGTHS[0] >= 1e4
 
 
 def test_features_report_and_baseline_are_one_function(tmp_path, squares, timm_checkpoint):
@@ -92,4 +92,4 @@ def test_examples_of_one_group_are_in_one_fold_of_the_cross_validation(tmp_path,
     prepared = ready_for(parse_recipe(recipe))
     groups = prepared.data.train_groups
     assert len(groups) == len(prepared.data.train) and len(set(groups)) == len(groups) / 2
-    assert baseline_of(parse_recipe(recipe)).about["C"] == min(STRENGTHS)
+    assert baseline_of(parse_recipe(recipe)).about["C"] == min(INVERSE_STRENGTHS)

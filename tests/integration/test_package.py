@@ -90,7 +90,7 @@ def test_the_wheel_has_every_file_of_the_package(installed):
 
 
 def test_a_shipped_recipe_can_be_copied_and_planned_offline(installed):
-    _run(installed, "-m", "hf_finetune", "recipes", "copy", "image/dishes-resnet50", "mine.yaml")
+    _run(installed, "-m", "hf_finetune", "recipes", "copy", "image/food101-resnet50", "mine.yaml")
     printed = _run(installed, "-m", "hf_finetune", "plan", "mine.yaml", "data.path=nobody/has-this")
     assert "timm/resnet50.a1_in1k" in printed
     assert "The data 'nobody/has-this' is not available" in printed

@@ -83,11 +83,11 @@ def test_surplus_cells_are_left_out_if_empty_and_refused_if_filled(file):
         assert found.table.to_pydict() == {"text": ["a", "b"], "label": ["pos", "neg"]}
         assert found.notes == ("r.csv: empty cells after the last column were ignored.",)
     assert problem(file, 'text,label\na,pos\n"b\nb",neg\nc, d, and e,pos\nf\n') == (
-        "r.csv must have 2 cells in each row, as in its header. Got line 5 has 4, line 6 has 1. Quote each "
+        "r.csv must have 2 cells in each row, as in its header. Got 4 cells in line 5, 1 cell in line 6. Quote each "
         "cell that contains ',', or set data.separator if another character separates the cells."
     )
     assert problem(file, "text,label\na,pos\nb\n").endswith(
-        "Got line 3 has 1. Write a separator for each empty cell, and quote each cell that contains a line "
+        "Got 1 cell in line 3. Write a separator for each empty cell, and quote each cell that contains a line "
         "break or a carriage return."
     )
     assert problem(file, "text,label\n1,a,pos\n2,b,neg\n").endswith(

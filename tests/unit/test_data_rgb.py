@@ -102,7 +102,7 @@ def test_the_order_of_bytes_does_not_matter(mode):
 
 
 def test_colors_of_12_bits_in_16_are_refused():
-    """Pillow keeps the higher 8 bits, which hold next to nothing."""
+    """Pillow keeps the higher 8 bits, which hold almost nothing."""
     values = np.random.default_rng(0).integers(0, 4096, (8, 8, 3))
     with pytest.raises(ImageError, match=r"only the lower 12 bits.*Save it with 8 bits"):
         to_rgb(Image.open(io.BytesIO(png_of_16_bit_colors(values))))

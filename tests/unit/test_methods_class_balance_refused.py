@@ -34,7 +34,7 @@ NAMES = ("a", "b", "c")
         (
             {"label_smoothing": 0.1},
             "multi_label",
-            ["stages[0].label_smoothing must be 0 unless each example has one label. Got 0.1."],
+            ["stages[0].label_smoothing must be 0 unless each example has exactly one class. Got 0.1."],
         ),
     ],
 )

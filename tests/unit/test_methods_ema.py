@@ -189,7 +189,7 @@ class Scores:
 
 @pytest.mark.defends(
     "hf_finetune.training.trainer:SingleStageTrainer.evaluation_loop",
-    why="The averaged weights are evaluated next to the trained weights",
+    why="The averaged weights are evaluated in addition to the trained weights",
     ids=["scores0-2-True"],
 )
 @pytest.mark.defends(

@@ -241,7 +241,7 @@ def test_a_regular_expression_finds_the_names_that_the_checkpoint_has(tiny_model
         ("", "adapter", "train must be the adapter of the model. Got 'adapter'. Add it with model.adapter=lora."),
         ("dora", "lora", "train must be the adapter of the model. Got 'lora'. The model has 'dora'."),
         ("lora", "loar", "train must be a valid selector. Got 'loar'. Nearest: 'lora'. Valid: head, all, norms, biases, lora, last:N, layers[A:B], /regular expression/."),
-        ("lora", "/qq9qq/", "train must match at least one parameter. Got '/qq9qq/'. This model's 49 parameters range from 'bert.embeddings.word_embeddings.weight' to 'classifier.bias'."),
+        ("lora", "/qq9qq/", "train must match at least one parameter. Got '/qq9qq/'. The names of this model's 49 parameter tensors range from 'bert.embeddings.word_embeddings.weight' to 'classifier.bias'."),
     ],
 )  # fmt: skip
 def test_an_adapter_that_the_model_lacks_is_an_error(tiny_model, kind, selector, message):

@@ -42,7 +42,7 @@ class MadeUpBench:
         self.steps.append(mode.title)
         return self.seconds[mode.title]
 
-    def numbers(self, mode, *, training=True):
+    def compute_outputs(self, mode, *, training=True):
         if mode.title in self.fails:
             raise RuntimeError("no C++ compiler\nand more")
         spent = 2 * self.seconds[mode.title] + (self.compile_seconds if mode.compile else 0)

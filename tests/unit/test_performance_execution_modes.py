@@ -106,9 +106,9 @@ def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
     model = tiny_model("bert", hidden_dropout_prob=0.5)
     names = [name for name, _ in model.named_parameters()]
     with benchmark_steps(model, text_batch(), LOSS, names) as bench:
-        one, other = bench.numbers(FP32), bench.numbers(FP32)
-        still = bench.numbers(FP32, training=False)
-        half = bench.numbers(ExecutionMode("fp16"))
+        one, other = bench.compute_outputs(FP32), bench.compute_outputs(FP32)
+        still = bench.compute_outputs(FP32, training=False)
+        half = bench.compute_outputs(ExecutionMode("fp16"))
     assert one.loss == other.loss and relative_difference(one.gradient, other.gradient) == 0
     assert relative_difference(one.gradient, still.gradient) > 0.1  # without dropout it is another
     assert 0 < relative_difference(half.gradient, one.gradient) < 0.05  # brought back to scale
@@ -117,9 +117,9 @@ def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
 def test_the_numbers_do_not_depend_on_the_steps_before(tiny_model):
     model = tiny_model("timm/test_resnet")  # with BatchNorm, whose statistics move in every step
     with benchmark_steps(model, image_batch(), LOSS, [name for name, _ in model.named_parameters()]) as bench:
-        one = bench.numbers(FP32)
+        one = bench.compute_outputs(FP32)
         bench.step(BF16_LAST)
-        other = bench.numbers(FP32)
+        other = bench.compute_outputs(FP32)
     assert (
         relative_difference([one.logits], [other.logits])
         == relative_difference(one.gradient, other.gradient)

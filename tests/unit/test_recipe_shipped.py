@@ -107,7 +107,7 @@ def complaints(value, schema, root, place="recipe"):
 
 
 def test_every_file_is_a_shipped_recipe():
-    assert {"image/dishes-resnet50", "image/dishes-vit", "image/vit-folder"} <= set(NAMES)
+    assert {"image/food101-resnet50", "image/food101-vit", "image/vit-folder"} <= set(NAMES)
     assert {"text/imdb-bert", "text/reviews-csv", "text/ratings-csv"} <= set(NAMES)
     assert {path.suffix for path in FILES} == {".yaml"}
     assert list(shipped_recipes()) == sorted(NAMES)

@@ -29,7 +29,7 @@ def blobs(classes=3, features=6, each=20, distance=2.0, seed=0):
 def test_a_ridge_regression_by_hand():
     """Standardized, x = 0, 2 is z = -1, 1 and y = 5, 9 is -2, 2 about 7: w = 4 / (2 + alpha), and y = 7 + w z."""
     found = fit_linear(np.array([[0.0], [2.0]]), np.array([5.0, 9.0]), "regression", 1, (0.5,))
-    assert found.strength == 0.5
+    assert found.inverse_strength == 0.5
     assert found.weight == pytest.approx(np.array([[4 / (2 + 2)]]))
     assert found.bias == pytest.approx(np.array([7 - 1.0]))
     assert found(np.array([[1.0], [3.0]]))[:, 0] == pytest.approx([7.0, 9.0])
@@ -90,7 +90,7 @@ def test_a_shift_of_the_logits_is_subtracted_from_the_bias():
     assert plain.bias - found.bias == pytest.approx([-2.0, -1.0, 0.5])
 
 
-def test_the_strength_is_chosen_by_the_weighted_loss():
+def test_the_penalty_is_chosen_by_the_weighted_loss():
     """Five times the loss with the same penalty equals five times C."""
     features, labels = blobs(2, each=12, distance=0.5)
     folds = np.arange(len(labels)) % 3
@@ -153,7 +153,7 @@ def test_a_label_of_all_or_no_examples_is_constant():
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label", "regression"])
-def test_the_strength_has_the_lowest_held_out_loss(target):
+def test_the_penalty_has_the_lowest_held_out_loss(target):
     features, classes = blobs(3, each=15, distance=0.5)
     labels = {
         "single_label": classes,
@@ -161,25 +161,25 @@ def test_the_strength_has_the_lowest_held_out_loss(target):
         "regression": classes + 0.1 * features[:, 0],
     }[target]
     folds = np.arange(len(classes)) % 3
-    strengths = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    found = fit_linear(features, labels, target, 3, strengths, folds)
+    inverse_strengths = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    found = fit_linear(features, labels, target, 3, inverse_strengths, folds)
     by_hand = {}
-    for strength in strengths:
+    for inverse_strength in inverse_strengths:
         total = 0.0
         for fold in range(3):
             out = folds == fold
-            outputs = fit_linear(features[~out], labels[~out], target, 3, (strength,))(features[out])
+            outputs = fit_linear(features[~out], labels[~out], target, 3, (inverse_strength,))(features[out])
             total += losses(outputs, labels[out], target).sum()
-        by_hand[strength] = total / len(classes)
+        by_hand[inverse_strength] = total / len(classes)
     tried = list(found.losses)
-    assert tried == list(strengths[: len(tried)])
+    assert tried == list(inverse_strengths[: len(tried)])
     # candidates are compared with less precision
     assert list(found.losses.values()) == pytest.approx([by_hand[each] for each in tried], rel=0.02)
-    assert found.strength == min(tried, key=found.losses.get)
+    assert found.inverse_strength == min(tried, key=found.losses.get)
     grew = [found.losses[tried[place]] > found.losses[tried[place - 1]] for place in range(1, len(tried))]
     assert not any(grew[:-1]), "it goes on as long as the loss falls"
-    assert grew[-1] or len(tried) == len(strengths), "and no further"
-    alone = fit_linear(features, labels, target, 3, (found.strength,))
+    assert grew[-1] or len(tried) == len(inverse_strengths), "and no further"
+    alone = fit_linear(features, labels, target, 3, (found.inverse_strength,))
     assert np.array_equal(alone.weight, found.weight) and np.array_equal(alone.bias, found.bias)
 
 
