@@ -28,6 +28,7 @@ __all__ = [
     "Pattern",
     "Patterns",
     "RateRange",
+    "SearchValues",
     "Seed",
     "Selector",
     "Separator",
@@ -111,6 +112,12 @@ def _workers(value: Any) -> Any:
     if number == "auto" or (isinstance(number, int) and not isinstance(number, bool) and number >= 0):
         return number
     raise _value_error("must be a whole number of at least 0, or auto", value)
+
+
+def _search_values(value: Any) -> Any:
+    if isinstance(value, str) or (isinstance(value, list | tuple) and len(value) > 1):
+        return as_tuple(value)
+    raise _value_error("must be a range or a list of values", value, "For example log:1e-5..1e-2, or [3, 5].")
 
 
 def _fold(value: Any) -> Any:
@@ -285,5 +292,9 @@ def _costs(value: Any) -> Any:
 
 Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Misclassification cost."""
+SearchValues = Annotated[
+    str | tuple[Any, ...], BeforeValidator(_search_values), WithJsonSchema({"type": ["string", "array"]})
+]
+"""Values that a search tries: a range as text, or a list."""
 Costs = Annotated[dict[str, dict[str, Cost]], BeforeValidator(_costs)]
 """Misclassification costs by true and predicted class."""

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from hf_finetune.errors import InputError
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.types import (
-    Argument,
     NonEmptyText,
+    SearchValues,
     Seed,
     Texts,
     as_tuple,
@@ -202,7 +202,7 @@ class SingleTaskRecipe(Recipe):
 
     task: TaskName = Field(description=f"Task of the model: {', '.join(TASKS)}, or multi-task.")
     data: DataSpec = Field(description="Labeled data: a Hub id, a table or a folder.")
-    search: dict[NonEmptyText, str | tuple[Argument, ...]] | None = Field(
+    search: dict[NonEmptyText, SearchValues] | None = Field(
         default=None,
         description="Values that `tune` tries, by dotted path of the field: `log:1e-5..1e-2`, `1..10` or a list; other "
         "commands ignore them; null = none.",

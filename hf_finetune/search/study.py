@@ -5,6 +5,7 @@ import platform
 from math import ceil, log
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import optuna
 from optuna.storages import JournalStorage
@@ -32,6 +33,7 @@ class Suggestion:
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial):
         self._study, self._trial = study, trial
+        self._reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         self.number: int = trial.number
         self.values: dict[str, Any] = dict(trial.params)
 
@@ -42,7 +44,8 @@ class Suggestion:
             value: Score so far.
             step: Number of parts, or of evaluations, that are done, from 1.
         """
-        self._trial.report(value, step)
+        if step not in self._reported:  # by a process that was killed
+            self._trial.report(value, step)
         return bool(self._trial.should_prune())
 
     def finish(self, value: float | None, *, complete: bool) -> None:
@@ -166,4 +169,4 @@ class _Halving(optuna.pruners.BasePruner):
 
 
 def _worker_name() -> str:
-    return f"{platform.node()}-{os.getpid()}"
+    return f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"

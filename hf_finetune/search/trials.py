@@ -13,8 +13,7 @@ import numpy as np
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-from hf_finetune.distributed import broadcast_from_main
-from hf_finetune.errors import InputError
+from hf_finetune.distributed import LostProcessError, broadcast_from_main
 from hf_finetune.evaluation.metrics import compute_metrics
 from hf_finetune.files import atomic_file, read_json_object
 from hf_finetune.recipe.load import dump_recipe
@@ -23,7 +22,6 @@ from hf_finetune.runs.trial import TrialResult, train_and_predict
 from hf_finetune.search.parts import Part, PartLoader
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
-from hf_finetune.training.callbacks import DivergedError
 from hf_finetune.training.manifest import write_json
 
 __all__ = ["Trial", "TrialRunner"]
@@ -119,7 +117,9 @@ class TrialRunner:
         if stored is None:
             try:
                 stored = self._train(trial.recipe, part, folder, callbacks)
-            except (DivergedError, InputError) as error:
+            except LostProcessError:
+                raise
+            except (RuntimeError, ValueError) as error:  # the other trials go on
                 stored = " ".join(str(error).split())
             if self.state.is_main_process:
                 _write(folder, part, stored, trial.recipe)

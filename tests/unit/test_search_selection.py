@@ -1,0 +1,82 @@
+"""Selection of a trial: the rule of one standard error, and a score to expect that is not optimistic."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hf_finetune.runs.trial import TrialResult
+from hf_finetune.search.parts import Part
+from hf_finetune.search.selection import select
+from hf_finetune.search.trials import Trial
+from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples
+
+PARTS = [Part(0, fold) for fold in range(1, 6)]
+
+
+def trial(correct, cost, parts=PARTS):
+    """Return a trial whose predictions [parts, examples] are correct or not, with two classes."""
+    results = {}
+    for part in parts:
+        row = correct[part.fold - 1]
+        labels = np.arange(len(row)) % 2
+        scores = np.eye(2)[np.where(row, labels, 1 - labels)]
+        examples = ScoredExamples(labels, scores, "single_label", settings=MetricSettings(("a", "b")))
+        groups = tuple(f"{part.fold}-{index}" for index in range(len(row)))
+        results[part] = TrialResult(examples, groups, 1.0, (1.0,), cost, 10, 40, 1.0)
+    return Trial(SimpleNamespace(), {}, results)
+
+
+def draw(rng, accuracy, examples=100):
+    return rng.random((5, examples)) < accuracy
+
+
+def test_the_cheapest_trial_within_one_standard_error_is_selected():
+    rng = np.random.default_rng(0)
+    base = draw(rng, 0.7)
+    almost = base.copy()
+    almost[0, :3] = True  # a gain that noise explains
+    better = base | draw(rng, 0.6)
+    assert select([trial(almost, 9.0), trial(base, 1.0)], "accuracy", 100).winner == 1
+    assert select([trial(better, 9.0), trial(base, 1.0)], "accuracy", 100).winner == 0
+
+
+def test_a_trial_with_some_parts_is_compared_on_these():
+    rng = np.random.default_rng(1)
+    base = draw(rng, 0.5)
+    base[0] = rng.random(100) < 0.2  # the first fold is hard
+    better = base | draw(rng, 0.5)
+    selection = select([trial(base, 1.0), trial(better, 2.0, PARTS[:1])], "accuracy", 100)
+    gain = better[0].mean() - base[0].mean()
+    assert selection.values == pytest.approx([base.mean(), base.mean() + gain])
+    assert selection.winner == 1
+
+
+def test_a_metric_that_is_lower_for_better_trials():
+    rng = np.random.default_rng(2)
+    base = draw(rng, 0.6)
+    better = base | draw(rng, 0.7)
+    selection = select([trial(base, 1.0), trial(better, 2.0)], "log_loss", 100)
+    assert selection.winner == 1
+    assert selection.values[1] < selection.values[0]
+    assert selection.interval[0] < selection.expected < selection.interval[1]
+
+
+def test_without_test_examples_there_is_no_interval():
+    assert select([trial(draw(np.random.default_rng(3), 0.7), 1.0)], "accuracy", 0).interval is None
+
+
+def test_the_expected_score_has_no_optimism_and_its_interval_covers_the_test_score():
+    rng = np.random.default_rng(4)
+    optimism, errors, covered = [], [], []
+    for _ in range(60):
+        trials = [trial(draw(rng, 0.7, 20), float(cost)) for cost in range(12)]  # all equally good
+        selection = select(trials, "accuracy", 50)
+        test_score = (rng.random(50) < 0.7).mean()
+        optimism.append(max(selection.values) - 0.7)
+        errors.append(selection.expected - 0.7)
+        covered.append(selection.interval[0] <= test_score <= selection.interval[1])
+    assert np.mean(optimism) > 0.03
+    assert abs(np.mean(errors)) < 0.02
+    assert np.mean(covered) >= 0.9
