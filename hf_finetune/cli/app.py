@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hf_finetune import __version__
+from hf_finetune.cli.auto import auto_app
 from hf_finetune.cli.cache import cache_app
 from hf_finetune.cli.errors import print_failure, print_input_error, print_unpublished
 from hf_finetune.cli.publishing import publishing_app
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(search_app)
 app.add_typer(tune_app)
+app.add_typer(auto_app)
 app.add_typer(publishing_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(cache_app, name="cache")

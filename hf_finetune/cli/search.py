@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_finetune.search.leaderboard import Leaderboard
     from hf_finetune.search.rank_candidates import RankedCandidates
 
-__all__ = ["CheckpointOption", "draft_in_run", "print_table", "search_app"]
+__all__ = ["CheckpointOption", "draft_in_run", "name_of", "print_table", "search_app"]
 
 search_app = typer.Typer()
 
@@ -67,7 +67,7 @@ def init_command(
     """Inspect data and write a commented recipe for it."""
     from hf_finetune.search.draft_recipe import check_output, write_draft
 
-    path = output or Path(f"{_name_of(data)}.yaml")
+    path = output or Path(f"{name_of(data)}.yaml")
     check_output(path)
     text = _draft(data, model, task, column, fields or ())
     write_draft(text, path)
@@ -263,7 +263,7 @@ def draft_in_run(
     from hf_finetune.runs.folder import DRAFT_FILE, check_folder, make_folder
     from hf_finetune.search.draft_recipe import write_draft
 
-    folder = output_dir or default_run_folder(_name_of(data), resume)
+    folder = output_dir or default_run_folder(name_of(data), resume)
     if folder is None and resume:
         raise InputError(
             Problem("--resume", "requires a run of this data in runs/, or --output-dir", repr(data))
@@ -348,7 +348,7 @@ def _data_fields(overrides: Sequence[str]) -> dict[str, Any]:
     return dict(recipe["data"])
 
 
-def _name_of(data: str) -> str:
+def name_of(data: str) -> str:
     """Return a file name for data: that of its folder or file, without the suffix of a file."""
     path = Path.cwd() / data
     name = path.stem if is_valid_path(data) and path.is_file() else path.name

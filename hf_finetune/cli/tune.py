@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_finetune.search.trials import Trial
     from hf_finetune.search.tune import SearchResult
 
-__all__ = ["SearchLines", "is_main_process", "print_result", "tune_app"]
+__all__ = ["SearchLines", "is_main_process", "print_trials", "read_seconds", "tune_app"]
 
 tune_app = typer.Typer()
 
@@ -59,14 +59,14 @@ def tune_command(
 
     overrides, dimensions = split_arguments(fields or ())
     space = read_space(load_recipe(recipe, overrides), dimensions)
-    seconds = _seconds(time)
+    seconds = read_seconds(time)
     folder = output_dir or default_run_folder(recipe, resume)
     if folder is None:
         raise InputError(Problem("--output-dir", "must be set for this command"))
     quiet_libraries(err)
     logging.getLogger("hf_finetune").setLevel(logging.WARNING)
     from hf_finetune.distributed import destroying_process_group
-    from hf_finetune.search.trial_table import as_json, write_result
+    from hf_finetune.search.trial_table import RECIPE, as_json, write_leaderboard, write_recipe
     from hf_finetune.search.tune import tune
 
     lines = SearchLines(seconds)
@@ -83,23 +83,26 @@ def tune_command(
         )
     if not is_main_process():
         return
-    write_result(result, folder)
+    write_leaderboard(result, folder)
+    write_recipe(result, folder)
     if json_output:
         sys.stdout.write(json.dumps(as_json(result), indent=2) + "\n")
         return
-    print_result(result, folder)
+    print_trials(result)
+    argument = shlex.quote(str(folder / RECIPE))
+    out.print(f"Recipe: {folder / RECIPE}. Train it with:", markup=False)
+    out.print(f"hf-finetune run {argument}", markup=False)
 
 
-def print_result(result: "SearchResult", folder: Path) -> None:
-    """Print the table of the trials, the selected recipe and the score to expect.
+def print_trials(result: "SearchResult") -> None:
+    """Print the table of the trials and the score to expect of the selected one.
 
     Args:
         result: Result of the search.
-        folder: Folder of the search.
     """
     from rich.table import Table
 
-    from hf_finetune.search.trial_table import RECIPE, trial_rows
+    from hf_finetune.search.trial_table import trial_rows
 
     table = Table(box=None, pad_edge=False)
     for name in ("trial", result.metric, "95 % interval", "folds", "seconds", "ms"):
@@ -125,9 +128,6 @@ def print_result(result: "SearchResult", folder: Path) -> None:
     if selection.interval is not None:
         expected += f" (95 % interval {selection.interval[0]:.3f} to {selection.interval[1]:.3f})"
     out.print(f"{expected}, corrected for the selection. The test split has not been read.")
-    argument = shlex.quote(str(folder / RECIPE))
-    out.print(f"Recipe: {folder / RECIPE}. Train it with:", markup=False)
-    out.print(f"hf-finetune run {argument}", markup=False)
 
 
 class SearchLines:
@@ -140,6 +140,15 @@ class SearchLines:
     def __init__(self, seconds: float | None):
         self.seconds, self.start = seconds, perf_counter()
         self.best: tuple[float, int] | None = None
+
+    def note(self, text: str) -> None:
+        """Print a line.
+
+        Args:
+            text: The line.
+        """
+        if is_main_process():
+            err.print(text, markup=False)
 
     def begin_part(self, trial: "Trial", number: int, part: "Part", parts: int) -> None:
         """Print which part of a trial is trained, on a terminal.
@@ -187,8 +196,11 @@ class SearchLines:
         err.print(" ".join(words), markup=False)
 
 
-def _seconds(text: str | None) -> float | None:
-    """Return the seconds of a duration.
+def read_seconds(text: str | None) -> float | None:
+    """Return the seconds of ``--time``.
+
+    Args:
+        text: Duration as text; None is no limit.
 
     Raises:
         InputError: If the text is not a duration.

@@ -15,7 +15,7 @@ from hf_finetune.data.tables import ROW_VALUES, Table
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.lazy_module import LazyModule
 
-__all__ = ["Fold", "FoldedSplits", "fold_tables", "number_groups"]
+__all__ = ["Fold", "FoldedSplits", "fold_tables", "join_tables", "number_groups"]
 
 model_selection = LazyModule("sklearn.model_selection")
 
@@ -69,7 +69,7 @@ def fold_tables(
     Raises:
         InputError: If there are fewer groups than folds.
     """
-    pool = _join([tables[split] for split in ("train", "validation") if split in tables])
+    pool = join_tables([tables[split] for split in ("train", "validation") if split in tables])
     strata = np.array(strata_of(pool.labels)) if by_class else np.zeros(len(pool), dtype=np.int64)
     groups = number_groups(pool)
     counts = Counter(strata.tolist())
@@ -102,7 +102,12 @@ def number_groups(table: Table) -> np.ndarray:
     return np.unique(np.array(names), return_inverse=True)[1]
 
 
-def _join(tables: list[Table]) -> Table:
+def join_tables(tables: list[Table]) -> Table:
+    """Return the examples of several tables as one.
+
+    Args:
+        tables: At least one table.
+    """
     if len(tables) == 1:
         return tables[0]
     joined: dict[str, Any] = {}

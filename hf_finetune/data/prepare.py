@@ -20,7 +20,7 @@ from hf_finetune.data.checks import (
 from hf_finetune.data.columns import Columns, resolved_columns
 from hf_finetune.data.content_hashes import short_hashes
 from hf_finetune.data.file_column import contains_paths, note_unlisted
-from hf_finetune.data.folds import Fold, fold_tables, number_groups
+from hf_finetune.data.folds import Fold, fold_tables, join_tables, number_groups
 from hf_finetune.data.label_checks import note_contradictions
 from hf_finetune.data.label_form import parse_label_form
 from hf_finetune.data.label_tables import drop_unlabeled, parse_labels
@@ -149,6 +149,9 @@ def prepare_data(
     notes += check_notes
     if problems + check_problems:
         raise InputError(problems + check_problems)
+    if spec.split.merge_validation and "validation" in tables:
+        tables = _merge_validation(tables)
+        notes.append(f"The validation split is merged: {len(tables['train']):,} training examples.")
     pool = None
     if spec.split.fold is not None:
         tables, pool, fold_note = _hold_out(
@@ -309,6 +312,12 @@ def _check_tables(
         problems += label_problems
     problems += value_problems({split: table.dataset for split, table in tables.items()}, slices)
     return notes, problems
+
+
+def _merge_validation(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """Return the splits without a validation split, whose examples are training examples."""
+    merged = join_tables([tables["train"], tables["validation"]])
+    return {"train": merged, **{split: tables[split] for split in ("test",) if split in tables}}
 
 
 def _hold_out(

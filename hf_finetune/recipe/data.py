@@ -68,6 +68,11 @@ class SplitSpec(Part):
         description="Fraction of the train split that becomes the test split if the data has none; 0 = no test "
         "split.",
     )
+    merge_validation: bool = Field(
+        default=False,
+        description="Whether the examples of the validation split, given or created, become training examples; the "
+        "test split is the same. For a final model whose number of epochs is known.",
+    )
     stratify: bool = Field(
         default=True,
         description="Whether each split keeps the proportions of the classes; each class then contributes its "

@@ -39,6 +39,8 @@ from hf_finetune.training.run_lock import LOCK, RunLock
 
 __all__ = [
     "DRAFT_FILE",
+    "LEADERBOARD",
+    "SEARCH_FOLDER",
     "check_folder",
     "choose_folder",
     "lock_and_read_manifest",
@@ -51,6 +53,11 @@ logger = logging.getLogger(__name__)
 
 DRAFT_FILE = "draft.yaml"
 """Recipe in a run directory that was written for its data before the run."""
+SEARCH_FOLDER = "search"
+"""Folder in a run directory with the search that selected its recipe."""
+LEADERBOARD = "leaderboard.csv"
+"""Table of the trials of that search."""
+_BEFORE_RUN = (LOCK, DRAFT_FILE, SEARCH_FOLDER, LEADERBOARD)
 
 
 def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, state: PartialState) -> Path:
@@ -79,14 +86,14 @@ def check_folder(folder: Path) -> None:
     """Check that a folder can be the directory of a new run.
 
     Raises:
-        InputError: If the folder is not empty (apart from a lock file and a drafted recipe), or if it cannot be created
-            or written to.
+        InputError: If the folder is not empty (apart from a lock file, a drafted recipe and a search), or if it cannot
+            be created or written to.
     """
     if not is_valid_path(folder):
         raise InputError(Problem("--output-dir", "must be a valid folder name", str(folder)))
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
-    if folder.exists() and any(entry.name not in (LOCK, DRAFT_FILE) for entry in folder.iterdir()):
+    if folder.exists() and any(entry.name not in _BEFORE_RUN for entry in folder.iterdir()):
         repair = "Choose another folder."
         if (folder / "manifest.json").is_file():
             repair = "Choose another folder, or add --resume to continue the run in it."

@@ -34,7 +34,7 @@ from hf_finetune.tasks import Inputs
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, read_manifest
 
-__all__ = ["TrialResult", "train_and_predict"]
+__all__ = ["TrialResult", "train_and_predict", "training_cost"]
 
 _SHARED_FIELDS = ("task", "model", "data", "speed", "domain_adaptation", "seed")
 """Fields of a recipe that every stage depends on."""
@@ -49,6 +49,7 @@ class TrialResult:
         groups: Group of each example, or its id if the data has no groups.
         seconds: Duration of training and prediction (seconds), without that of shared stages.
         epochs: Number of epochs that each stage trained; 0 for a fitted head.
+        kept_epochs: Number of epochs of each stage up to the weights that it kept.
         cost: Number of parameters that an example passes on average, in the forward and the backward passes of all
             stages and in a prediction: a measure of the computation that is the same on every machine.
         parameters: Number of parameters of the model.
@@ -60,6 +61,7 @@ class TrialResult:
     groups: tuple[str, ...]
     seconds: float
     epochs: tuple[float, ...]
+    kept_epochs: tuple[float, ...]
     cost: float
     parameters: int
     bytes: int
@@ -128,6 +130,7 @@ def train_and_predict(
             groups=_groups(data),
             seconds=perf_counter() - start_time,
             epochs=epochs,
+            kept_epochs=tuple(_kept(stage, passes) for stage, passes in zip(stages, epochs, strict=True)),
             cost=_cost(stages, epochs),
             parameters=stages[-1]["total_parameters"],
             bytes=sum(weight.numel() * weight.element_size() for weight in model.state_dict().values()),
@@ -137,12 +140,28 @@ def train_and_predict(
     return broadcast_from_main(state, finish)
 
 
+def _kept(stage: Mapping[str, Any], epochs: float) -> float:
+    """Return the number of epochs of a stage up to the weights that it kept."""
+    if stage["best_step"] is None or not stage["steps"]:
+        return epochs
+    return epochs * float(stage["best_step"]) / float(stage["steps"])
+
+
 def _cost(stages: Sequence[Mapping[str, Any]], epochs: Sequence[float]) -> float:
-    """Return the computation of the stages and of a prediction; a backward pass counts as two forward passes."""
-    prediction = float(stages[-1]["total_parameters"])
-    return prediction + sum(
-        passes * (stage["total_parameters"] + 2 * stage["trainable_parameters"])
-        for stage, passes in zip(stages, epochs, strict=True)
+    """Return the computation of the stages and of a prediction."""
+    trained = [(stage["total_parameters"], stage["trainable_parameters"]) for stage in stages]
+    return training_cost(trained, epochs)
+
+
+def training_cost(parameters: Sequence[tuple[int, int]], epochs: Sequence[float]) -> float:
+    """Return the computation of stages and of a prediction, see ``TrialResult``; a backward pass counts twice.
+
+    Args:
+        parameters: Number of all and of the trained parameters of each stage.
+        epochs: Number of epochs of each stage; 0 for a fitted head.
+    """
+    return float(parameters[-1][0]) + sum(
+        passes * (total + 2 * trained) for (total, trained), passes in zip(parameters, epochs, strict=True)
     )
 
 

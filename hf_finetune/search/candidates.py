@@ -13,7 +13,7 @@ from hf_finetune.recipe.shipped import shipped_candidates
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.tasks import Modality
 
-__all__ = ["Candidate", "CandidateList", "choose_at_hand", "read_candidates"]
+__all__ = ["Candidate", "CandidateList", "choose_at_hand", "models_at_hand", "read_candidates"]
 
 ASSETS = Path("assets")
 """Folder below the working directory in which checkpoints are looked for, in addition to the cache of the Hub."""
@@ -96,6 +96,17 @@ def read_candidates(modality: Modality) -> CandidateList:
     if problems:
         raise InputError(problems)
     return CandidateList.model_validate(content, strict=False)
+
+
+def models_at_hand(modality: Modality) -> list[str]:
+    """Return paths and Hub ids of the candidates that are on this machine; the default candidate if none is.
+
+    Args:
+        modality: Kind of input.
+    """
+    candidates = read_candidates(modality)
+    here = [location for candidate in candidates.checkpoints if (location := candidate.location())]
+    return here or [candidates.default]
 
 
 def choose_at_hand(candidates: CandidateList) -> tuple[str, bool]:

@@ -4,17 +4,15 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from time import perf_counter
 
 import numpy as np
-import torch
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.compare import Difference, paired_difference
 from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.linear_probe import frozen_features
 from hf_finetune.evaluation.metrics import (
     compute_metrics,
     default_metrics,
@@ -22,12 +20,10 @@ from hf_finetune.evaluation.metrics import (
     labels_of,
     probabilities,
 )
-from hf_finetune.publishing.parity import median_milliseconds
 from hf_finetune.recipe.schema import Recipe
-from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
-from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.search.frozen import compute_features, time_example
 from hf_finetune.search.log_me import log_me
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TargetName
@@ -42,9 +38,6 @@ MAX_EXAMPLES = 5000
 """Largest number of training examples whose features are computed."""
 FIRST_ROUND = 1000
 """Number of examples after which candidates that are clearly worse than the best one are dropped."""
-TIMED_EXAMPLES, TIMED_BATCHES = 8, 3
-"""Size and number of the batches by which the time of an example is measured."""
-
 Progress = Callable[[str, int, int], None]
 """Function that is called with the checkpoint, its position from 1, and the number of checkpoints of the round."""
 
@@ -123,6 +116,7 @@ def choose_checkpoint(
     recipe_for: Callable[[str], Recipe],
     data: LabeledData,
     *,
+    deadline: float | None = None,
     progress: Progress | None = None,
     trust_remote_code: bool = False,
 ) -> Ranking:
@@ -136,6 +130,7 @@ def choose_checkpoint(
         models: Paths or Hub ids.
         recipe_for: Function that returns the recipe with a checkpoint.
         data: Labeled data.
+        deadline: Time of ``perf_counter`` after which no further checkpoint is scored but the first; None is any.
         progress: Called before each checkpoint.
         trust_remote_code: Whether code of checkpoints may run.
 
@@ -156,7 +151,10 @@ def choose_checkpoint(
     dropped: list[_Scored] = []
     scored: dict[str, _Scored] = {}
     for size in sizes:
-        scored = _score_all(prepared, _subset(data, size), metric, refused, progress)
+        late = size != sizes[0] and deadline is not None and perf_counter() > deadline
+        if late:
+            break
+        scored = _score_all(prepared, _subset(data, size), metric, refused, progress, deadline)
         if not scored:
             reasons = {model: reason.removesuffix(".") for model, reason in refused.items()}
             raise InputError(
@@ -177,10 +175,14 @@ def _score_all(
     metric: str,
     refused: dict[str, str],
     progress: Progress | None,
+    deadline: float | None,
 ) -> dict[str, _Scored]:
-    """Score checkpoints; reasons of those that cannot be used are added to ``refused``."""
-    scored = {}
+    """Score checkpoints; reasons of those that are not scored are added to ``refused``."""
+    scored = dict[str, _Scored]()
     for position, (model, run) in enumerate(prepared.items(), 1):
+        if scored and deadline is not None and perf_counter() > deadline:
+            refused[model] = "no time was left"
+            continue
         if progress is not None:
             progress(model, position, len(prepared))
         try:
@@ -234,23 +236,9 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
         CacheUnavailableError: If the features cannot be computed.
         InputError: If the weights cannot be loaded, or the features are not finite.
     """
-    plain = without_augmentation(replace(prepared, data=data))
-    recipe, task = plain.recipe, plain.task
-    network = load_pretrained(prepared).model
-    only_train = replace(data, validation=None, test=None, pool=None)
-    inputs = task.prepare(only_train, prepared.processor, recipe.data, recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = frozen_features(
-        network,
-        inputs,
-        probe_settings(plain),
-        poolings=text_poolings(prepared),
-        device=device,
-        batch_size=recipe.stages[0].batch_size,
-    )
-    by_pooling = {name: splits["train"] for name, splits in features.items()}
-    if not all(np.isfinite(values).all() for values in by_pooling.values()):
-        raise InputError(Problem("model.path", "must have finite features for all examples"))
+    frozen = compute_features(prepared, data)
+    by_pooling, network, inputs = frozen.by_pooling, frozen.network, frozen.inputs
+    recipe, device = prepared.recipe, frozen.device
     target, classes = data.target, len(data.label_names)
     labels = labels_of(data.train, target, classes)
     folds = assign_folds(data.train["label"][:], target, 1, recipe.seed, groups=data.train_groups)
@@ -267,8 +255,8 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
         interval=intervals([metric], examples, seed=recipe.seed)[metric],
         log_me=log_me(by_pooling[pooling], _one_hot(labels, classes)),
         parameters=sum(weight.numel() for weight in network.parameters()),
-        milliseconds=_milliseconds(network, inputs, device),
-        input_size=task.modality.format_size(batch),
+        milliseconds=time_example(network, inputs, device),
+        input_size=prepared.task.modality.format_size(batch),
         pooling=pooling,
     )
     return _Scored(entry, examples)
@@ -310,21 +298,6 @@ def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     if labels.ndim == 2:
         return np.nan_to_num(labels)
     return np.eye(classes)[labels] if labels.dtype.kind == "i" else labels[:, None]
-
-
-def _milliseconds(network: Any, inputs: Any, device: torch.device) -> float:
-    """Return the median time of an example in a small batch, preprocessing included."""
-    count = min(TIMED_EXAMPLES, len(inputs.train))
-    network.to(device).eval()
-
-    def predict() -> None:
-        batch = inputs.collate([inputs.train[index] for index in range(count)])
-        with torch.no_grad():
-            network(**{name: value.to(device) for name, value in batch.items() if name != "labels"})
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return median_milliseconds(predict, repeats=TIMED_BATCHES, warm_up=1) / count
 
 
 def _ordered(scored: Iterable[_Scored], metric: str) -> list[RankedCheckpoint]:

@@ -12,12 +12,13 @@ from hf_finetune.evaluation.intervals import LEVEL
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.files import atomic_file
 from hf_finetune.recipe.load import dump_recipe
+from hf_finetune.runs.folder import LEADERBOARD
 from hf_finetune.search.tune import SearchResult
 
-__all__ = ["LEADERBOARD", "RECIPE", "TrialRow", "as_json", "trial_rows", "write_result"]
+__all__ = ["RECIPE", "TrialRow", "as_json", "trial_rows", "write_leaderboard", "write_recipe"]
 
-LEADERBOARD, RECIPE = "leaderboard.csv", "recipe.yaml"
-"""Files in the folder of a search."""
+RECIPE = "recipe.yaml"
+"""Selected recipe in the folder of a search."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def as_json(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def write_result(result: SearchResult, folder: Path) -> None:
-    """Write the table of trials and the selected recipe to the folder of a search.
+def write_leaderboard(result: SearchResult, folder: Path) -> None:
+    """Write the table of trials to the folder of a search.
 
     Args:
         result: Result of the search.
@@ -118,5 +119,14 @@ def write_result(result: SearchResult, folder: Path) -> None:
         for row in rows:
             cells = [json.dumps(row["fields"][path]) if path in row["fields"] else "" for path in paths]
             writer.writerow([*(row[name] for name in names), *cells])
+
+
+def write_recipe(result: SearchResult, folder: Path) -> None:
+    """Write the selected recipe to the folder of a search.
+
+    Args:
+        result: Result of the search.
+        folder: Folder of the search.
+    """
     with atomic_file(folder / RECIPE) as temporary:
         temporary.write_text(dump_recipe(result.winner.recipe), encoding="utf-8")

@@ -180,7 +180,13 @@ def _read(folder: Path, part: Part) -> "TrialResult | str | None":
     settings = MetricSettings(tuple(content["classes"]), content["costs"])
     examples = ScoredExamples(labels, scores, content["target"], settings=settings)
     measured = {name: content[name] for name in _MEASURED}
-    return TrialResult(examples, groups, epochs=tuple(content["epochs"]), **measured)
+    return TrialResult(
+        examples,
+        groups,
+        epochs=tuple(content["epochs"]),
+        kept_epochs=tuple(content["kept_epochs"]),
+        **measured,
+    )
 
 
 def _write(folder: Path, part: Part, result: "TrialResult | str", recipe: Recipe) -> None:
@@ -199,6 +205,7 @@ def _write(folder: Path, part: Part, result: "TrialResult | str", recipe: Recipe
         "classes": list(examples.settings.label_names),
         "costs": examples.settings.costs,
         "epochs": list(result.epochs),
+        "kept_epochs": list(result.kept_epochs),
         **{name: getattr(result, name) for name in _MEASURED},
     }
     write_json(folder / f"{part.name}.json", content)

@@ -27,7 +27,7 @@ from hf_finetune.search.study import Study, Suggestion
 from hf_finetune.search.trials import Trial, TrialRunner
 from hf_finetune.training.manifest import write_json
 
-__all__ = ["SearchResult", "tune"]
+__all__ = ["DeadlineCallback", "Finished", "Progress", "SearchResult", "TimeUpError", "tune"]
 
 SEARCH_FILE = "search.json"
 """File in the folder of a search with what it searches, which must not change when it is resumed."""
@@ -65,7 +65,7 @@ class SearchResult:
         return self.trials[self.selection.winner]
 
 
-class _TimeUpError(Exception):
+class TimeUpError(Exception):
     """Raised when the time of a search is over in the middle of a training."""
 
 
@@ -73,11 +73,11 @@ class _StoppedError(Exception):
     """Raised when a study stops a trial in the middle of a training."""
 
 
-class _DeadlineCallback(TrainerCallback):
+class DeadlineCallback(TrainerCallback):
     """Callback that ends the training when the time of the search is over.
 
     Raises:
-        _TimeUpError: At the end of a step after the deadline; on one process only.
+        TimeUpError: At the end of a step after the deadline; on one process only.
     """
 
     def __init__(self, deadline: float):
@@ -88,7 +88,7 @@ class _DeadlineCallback(TrainerCallback):
     ) -> None:
         """Check the time."""
         if args.world_size == 1 and perf_counter() > self.deadline:
-            raise _TimeUpError
+            raise TimeUpError
 
 
 class _EpochCallback(TrainerCallback):
@@ -290,7 +290,7 @@ class _Search:
             try:
                 if not self.runner.run(trial, part, self._callbacks()):
                     return FAILED
-            except _TimeUpError:
+            except TimeUpError:
                 return OUT_OF_TIME
             except _StoppedError:
                 return STOPPED
@@ -307,7 +307,7 @@ class _Search:
     def _callbacks(self) -> list[TrainerCallback]:
         callbacks: list[TrainerCallback] = []
         if self.deadline is not None:
-            callbacks.append(_DeadlineCallback(self.deadline))
+            callbacks.append(DeadlineCallback(self.deadline))
         if len(self.parts) == 1:  # there is no other part after which the trial can be stopped
             callbacks.append(_EpochCallback(self.metric, self._should_stop))
         return callbacks

@@ -96,6 +96,11 @@ class Presentation(ABC):
         """Fields of ``data`` that a recipe written for new data sets, each with its value and a comment."""
         return {}
 
+    @property
+    def searched_augmentations(self) -> tuple[Any, ...]:
+        """Values of ``data.augment`` that a search tries besides that of ``draft_fields``."""
+        return ()
+
     # Previews
 
     @property

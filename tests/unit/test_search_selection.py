@@ -24,7 +24,7 @@ def trial(correct, cost, parts=PARTS):
         scores = np.eye(2)[np.where(row, labels, 1 - labels)]
         examples = ScoredExamples(labels, scores, "single_label", settings=MetricSettings(("a", "b")))
         groups = tuple(f"{part.fold}-{index}" for index in range(len(row)))
-        results[part] = TrialResult(examples, groups, 1.0, (1.0,), cost, 10, 40, 1.0)
+        results[part] = TrialResult(examples, groups, 1.0, (1.0,), (1.0,), cost, 10, 40, 1.0)
     return Trial(SimpleNamespace(), {}, results)
 
 

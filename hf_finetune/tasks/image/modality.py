@@ -206,6 +206,11 @@ class Image(Modality):
         return {"augment": ("standard", "crops, horizontal flips and color jitter; or none, light")}
 
     @property
+    def searched_augmentations(self) -> tuple[Any, ...]:
+        """No augmentation, and a strong one."""
+        return ("none", "strong")
+
+    @property
     def preview_suffixes(self) -> tuple[str, ...]:
         """Suffixes of image files for a contact sheet."""
         return (".png", ".jpg", ".jpeg")

@@ -1,0 +1,249 @@
+"""From data to a model without choices: checkpoint, strategy and number of epochs are chosen, and the winner is run."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from hf_finetune.data.prepare import LabeledData
+from hf_finetune.distributed import broadcast_from_main, start_processes
+from hf_finetune.errors import InputError, Problem, format_seconds, suggestion
+from hf_finetune.evaluation.metrics import default_metrics
+from hf_finetune.files import read_json_object
+from hf_finetune.models.library_logging import quiet_libraries
+from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.yaml_text import read_yaml
+from hf_finetune.runs.folder import SEARCH_FOLDER, check_folder, make_folder
+from hf_finetune.runs.run import RunResult, run
+from hf_finetune.search.candidates import models_at_hand
+from hf_finetune.search.choose import Progress as ChooseProgress
+from hf_finetune.search.choose import choose_checkpoint
+from hf_finetune.search.contenders import build_contenders
+from hf_finetune.search.draft_recipe import draft_recipe
+from hf_finetune.search.frozen import whole_pool
+from hf_finetune.search.inspect_data import InspectedData, inspect_data
+from hf_finetune.search.parts import PartLoader, choose_parts
+from hf_finetune.search.race import Race
+from hf_finetune.search.selection import select
+from hf_finetune.search.trials import Trial, TrialRunner
+from hf_finetune.search.tune import Finished, Progress, SearchResult
+from hf_finetune.training.manifest import write_json
+
+__all__ = ["QUALITIES", "AutoResult", "auto", "final_recipe"]
+
+QUALITIES = {"fast": 1, "good": 2, "best": 3}
+"""Number of checkpoints whose frozen features are judged on all parts, by quality."""
+CHOICE_SHARE = 0.25
+"""Fraction of the time after which no further checkpoint is ranked."""
+REQUEST_FILE = "request.json"
+EXPECTED_FILE = "expected.json"
+"""File with the score to expect, written before the test split is evaluated."""
+
+
+@dataclass(frozen=True)
+class AutoResult:
+    """Result of an automatic search.
+
+    Attributes:
+        run: Run of the selected recipe.
+        search: Trials and the selected one.
+    """
+
+    run: RunResult
+    search: SearchResult
+
+
+@dataclass(frozen=True)
+class AutoProgress:
+    """Functions that are called during an automatic search.
+
+    Attributes:
+        checkpoint: Called before each checkpoint that is ranked.
+        part: Called before each part of a trial.
+        finished: Called after each trial.
+        selected: Called with the trials before the final run.
+    """
+
+    checkpoint: ChooseProgress | None = None
+    part: Progress | None = None
+    finished: Finished | None = None
+    selected: Callable[[SearchResult], None] | None = None
+
+
+@quiet_libraries()
+def auto(
+    path: str,
+    folder: Path,
+    *,
+    max_seconds: float | None = None,
+    max_trials: int | None = None,
+    quality: str = "good",
+    models: Sequence[str] = (),
+    resume: bool = False,
+    progress: AutoProgress = AutoProgress(),
+    callbacks: Sequence[Any] = (),
+    trust_remote_code: bool = False,
+) -> AutoResult:
+    """Choose a checkpoint and a strategy for data by trials on held-out examples, and run the selected recipe.
+
+    The test split is read once, by the final run, after the score to expect has been written. Frozen features are
+    always among the contenders.
+
+    Args:
+        path: Folder, table or Hub id with labeled examples.
+        folder: Run directory, empty or new unless the search is resumed.
+        max_seconds: Time of the search and the final run (seconds); None is any.
+        max_trials: Number of contenders; None is any.
+        quality: ``fast``, ``good`` or ``best``: how many checkpoints and strategies are tried.
+        models: Checkpoints to choose from; empty takes the candidates on this machine.
+        resume: Whether to continue the search in ``folder``.
+        progress: Functions that are called during the search.
+        callbacks: Further callbacks for the Trainer of the final run.
+        trust_remote_code: Whether code of checkpoints and metrics may run.
+
+    Returns:
+        The run and all trials.
+
+    Raises:
+        InputError: If the data cannot be used, nothing limits the search, or the folder cannot be used.
+    """
+    start_time = perf_counter()
+    if quality not in QUALITIES:
+        known = list(QUALITIES)
+        problem = Problem(
+            "--quality", f"must be {', '.join(known)}", repr(quality), suggestion(quality, known)
+        )
+        raise InputError(problem)
+    if max_trials is None and max_seconds is None:
+        raise InputError(Problem("auto", "must have a limit", repair="Set --time or --trials."))
+    deadline = None if max_seconds is None else start_time + max_seconds
+    state = start_processes()
+    inspected = inspect_data(path)
+    request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
+    broadcast_from_main(state, lambda: _open_folder(folder, request, resume))
+    runner = TrialRunner(folder / SEARCH_FOLDER, state, trust_remote_code=trust_remote_code)
+    share = None if max_seconds is None else start_time + CHOICE_SHARE * max_seconds
+    ranked = _rank(inspected, runner.loader, models, share, progress.checkpoint, trust_remote_code)
+    contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[:max_trials]
+    metric = (*contenders[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
+    parts = choose_parts(len(inspected.data.train) + len(inspected.data.validation or ()))
+    race = Race(runner, parts, metric, deadline, progress.part, progress.finished)
+    race.run(contenders)
+    result = _result(race, metric, inspected.data, max_seconds)
+    runner.remove_shared()
+    if state.is_main_process:
+        write_json(folder / SEARCH_FOLDER / EXPECTED_FILE, _expected(result))
+    if progress.selected is not None:
+        progress.selected(result)
+    recipe = final_recipe(result.winner)
+    resumes = resume and (folder / "manifest.json").is_file()
+    finished = run(recipe, folder, resume=resumes, callbacks=callbacks, trust_remote_code=trust_remote_code)
+    return AutoResult(finished, result)
+
+
+def final_recipe(trial: Trial) -> Recipe:
+    """Return the recipe with which the selected trial is trained on all examples outside the test split.
+
+    Each stage trains the median number of epochs after which it was best on the parts; nothing is selected by the
+    validation split any more, whose examples are training examples.
+
+    Args:
+        trial: Selected trial.
+    """
+    content = trial.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    content["data"] = {
+        **content["data"],
+        "split": {**content["data"].get("split", {}), "merge_validation": True},
+    }
+    kept = zip(*(result.kept_epochs for result in trial.results.values()), strict=True)
+    if content.get("stages"):
+        content["stages"] = [
+            _final_stage(stage, median(epochs)) for stage, epochs in zip(content["stages"], kept, strict=True)
+        ]
+    return parse_recipe(content)
+
+
+def _final_stage(stage: dict[str, Any], epochs: float) -> dict[str, Any]:
+    fixed = {name: value for name, value in stage.items() if name not in ("early_stopping", "best")}
+    return {**fixed, "epochs": max(1, round(epochs))} if epochs else fixed
+
+
+def _rank(
+    inspected: InspectedData,
+    loader: PartLoader,
+    models: Sequence[str],
+    deadline: float | None,
+    progress: ChooseProgress | None,
+    trust_remote_code: bool,
+) -> list[str]:
+    """Return checkpoints, the best first, by a linear classifier on their frozen features."""
+    candidates = list(models) or models_at_hand(inspected.task.modality)
+    if len(candidates) == 1:
+        return candidates
+
+    def recipe_for(model: str) -> Recipe:
+        return parse_recipe(read_yaml(draft_recipe(inspected, model), "The recipe")[0])
+
+    ranking = choose_checkpoint(
+        candidates,
+        recipe_for,
+        whole_pool(recipe_for(candidates[0]), loader),
+        deadline=deadline,
+        progress=progress,
+        trust_remote_code=trust_remote_code,
+    )
+    return [entry.model for entry in ranking.ranked]
+
+
+def _result(race: Race, metric: str, data: LabeledData, max_seconds: float | None) -> SearchResult:
+    """Select the winner of a race.
+
+    Raises:
+        InputError: If no contender has a result.
+    """
+    judged = tuple(trial for trial in race.trials if trial.results)
+    failed = tuple(trial for trial in race.trials if not trial.results)
+    if not judged:
+        reasons = dict.fromkeys(trial.failure for trial in failed if trial.failure)
+        if reasons:
+            raise InputError([Problem("Every contender", f"failed: {reason}") for reason in reasons])
+        rule = "must be long enough for a trial"
+        raise InputError(Problem("--time", rule, format_seconds(max_seconds or 0.0)))
+    test_examples = len(data.test) if data.test is not None else 0
+    return SearchResult(judged, failed, metric, race.parts, select(judged, metric, test_examples))
+
+
+def _expected(result: SearchResult) -> dict[str, Any]:
+    return {
+        "metric": result.metric,
+        "expected": result.selection.expected,
+        "interval": result.selection.interval,
+    }
+
+
+def _open_folder(folder: Path, request: dict[str, Any], resume: bool) -> None:
+    """Create the run directory, or check that the search in it is the same.
+
+    Raises:
+        InputError: If the folder cannot be used, or contains another search.
+    """
+    file = folder / SEARCH_FOLDER / REQUEST_FILE
+    if not resume:
+        check_folder(folder)
+        if file.exists():
+            repair = "Choose another folder, or add --resume to continue the search in it."
+            raise InputError(Problem("--output-dir", "must be empty or not exist", str(folder), repair))
+        make_folder(file.parent)
+        write_json(file, request)
+        return
+    stored = read_json_object(file)
+    if not stored:
+        rule, repair = "must contain an automatic search", "Start it without --resume."
+        raise InputError(Problem("--output-dir", rule, str(folder), repair))
+    if stored != json.loads(json.dumps(request)):
+        repair = "Continue it with the same data, quality and checkpoints, or choose another folder."
+        raise InputError(Problem("--output-dir", "must contain the same search", str(folder), repair))

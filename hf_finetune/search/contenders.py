@@ -1,0 +1,122 @@
+"""Contenders of an automatic search: one recipe for each strategy that is worth a trial."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.yaml_text import read_yaml
+from hf_finetune.search.draft_recipe import draft_recipe
+from hf_finetune.search.inspect_data import InspectedData
+from hf_finetune.targets import TARGETS
+
+__all__ = ["FEATURES", "Contender", "build_contenders", "with_epochs"]
+
+FEATURES = "frozen features"
+SKEW = 5.0
+"""Ratio of the sizes of the largest and the smallest class from which balanced classes are tried."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Recipe that takes part in a search.
+
+    Attributes:
+        strategy: Strategy in words.
+        recipe: Recipe of the strategy.
+        trains: Whether it takes optimizer steps, unlike a head that is fitted to frozen features.
+    """
+
+    strategy: str
+    recipe: Recipe
+    trains: bool
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What distinguishes the contender from others."""
+        return {"strategy": self.strategy, "model": self.recipe.model.path}
+
+
+def build_contenders(data: InspectedData, models: Sequence[str], quality: str) -> list[Contender]:
+    """Return the contenders in the order in which they are tried.
+
+    Frozen features of each checkpoint come first; the strategies that train layers use the first checkpoint.
+
+    Args:
+        data: Inspected data.
+        models: Checkpoints, the best first.
+        quality: ``fast`` (one strategy that trains layers), ``good`` or ``best`` (all strategies).
+    """
+    features = [_contender(FEATURES, _features(_draft(data, model), data), trains=False) for model in models]
+    draft = _draft(data, models[0])
+    trained = [_contender(name, content) for name, content in _strategies(draft, data)]
+    counts = {"fast": 1, "good": 5}
+    return [*features, *trained[: counts.get(quality)]]
+
+
+def with_epochs(contender: Contender, factor: float) -> Contender | None:
+    """Return a contender whose stages have fewer epochs, at least one each; None if there is nothing to shorten.
+
+    Args:
+        contender: Contender that trains layers.
+        factor: Fraction of the epochs.
+    """
+    content = contender.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    stages = [dict(stage) for stage in content["stages"]]
+    last = stages[-1]
+    epochs = max(1, int(last["epochs"] * factor))
+    if epochs >= last["epochs"]:
+        return None
+    last["epochs"] = epochs
+    recipe = parse_recipe({**content, "stages": stages})
+    return Contender(f"{contender.strategy}, {epochs} epochs", recipe, True)
+
+
+def _draft(data: InspectedData, model: str) -> dict[str, Any]:
+    """Return the fields of the drafted recipe; its execution mode is fixed, so that it can be repeated bit for bit."""
+    content, _ = read_yaml(draft_recipe(data, model), "The recipe")
+    return {name: value for name, value in content.items() if name != "speed"}
+
+
+def _contender(strategy: str, content: Mapping[str, Any], *, trains: bool = True) -> Contender:
+    return Contender(strategy, parse_recipe(content), trains)
+
+
+def _features(draft: Mapping[str, Any], data: InspectedData) -> dict[str, Any]:
+    """Return a recipe that only fits a head to the features of unaugmented examples."""
+    content = {name: value for name, value in draft.items() if name != "stages"}
+    plain = {"augment": dict(data.task.modality.no_augmentation)}
+    return {**content, "data": {**draft["data"], **plain}, "strategy": "features"}
+
+
+def _strategies(draft: Mapping[str, Any], data: InspectedData) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and recipe of each strategy that trains layers, the most promising first."""
+    yield "linear probe, then fine-tune", dict(draft)
+    yield "linear probe, then all layers", _change_last(draft, train="all", layer_decay=0.8)
+    if _is_skewed(data):
+        yield "balanced classes", _change_last(draft, balance="class_weights")
+    for value in data.task.modality.searched_augmentations:
+        content = {**draft, "data": {**draft["data"], "augment": value}}
+        yield f"augmentation {value}", content
+    yield "linear probe, then last groups", _change_last(draft, train="last:1")
+    yield "more epochs", _change_last(draft, epochs=12)
+    yield (
+        "adapter",
+        {**_change_last(draft, train="lora"), "model": {"path": draft["model"], "adapter": "lora"}},
+    )
+
+
+def _change_last(draft: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return the recipe with other fields in its last stage."""
+    *first, last = draft["stages"]
+    return {**draft, "stages": [*first, {**last, **fields}]}
+
+
+def _is_skewed(data: InspectedData) -> bool:
+    """Return whether one class has many times the examples of another."""
+    if not TARGETS[data.data.target].is_exclusive:
+        return False
+    counts = Counter(data.data.train["label"]).values()
+    return max(counts) >= SKEW * min(counts)

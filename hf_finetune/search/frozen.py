@@ -1,0 +1,189 @@
+"""Frozen features of a checkpoint: computed once for all examples outside the test split, and judged on parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_finetune.data.prepare import LabeledData, Pool
+from hf_finetune.data.slices import group_of
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.linear_probe import frozen_features
+from hf_finetune.evaluation.metrics import labels_of, probabilities
+from hf_finetune.publishing.parity import median_milliseconds
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
+from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.prepare import prepare_with_data
+from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.runs.trial import TrialResult, training_cost
+from hf_finetune.search.parts import Part, PartLoader
+from hf_finetune.targets.scored_examples import ScoredExamples
+from hf_finetune.tasks import Inputs
+from hf_finetune.training.linear_fit import assign_folds, fit_best
+
+__all__ = ["FrozenFeatures", "compute_features", "judge_features", "time_example", "whole_pool"]
+
+
+TIMED_EXAMPLES, TIMED_BATCHES = 8, 3
+"""Size and number of the batches by which the time of an example is measured."""
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Inputs of the head of a checkpoint, for unaugmented examples.
+
+    Attributes:
+        by_pooling: Features [examples, features] by token pooling; the pooling is ``""`` for images.
+        network: The checkpoint with a new head.
+        inputs: The examples as model inputs.
+        device: Device of the forward passes.
+    """
+
+    by_pooling: dict[str, np.ndarray]
+    network: Any
+    inputs: Inputs
+    device: torch.device
+
+
+def whole_pool(recipe: Recipe, loader: PartLoader) -> LabeledData:
+    """Return data whose training examples are all examples outside the test split; it has no other splits.
+
+    Args:
+        recipe: Recipe of a single task.
+        loader: Loader of the parts.
+    """
+    data = loader.load(recipe, Part(0, 1))[1]
+    pool = _pool_of(data)
+    return replace(
+        data,
+        train=pool.dataset,
+        validation=None,
+        test=None,
+        pool=None,
+        fingerprint=pool.fingerprint,
+        train_groups=(),
+        hashes={},
+    )
+
+
+def compute_features(prepared: PreparedRun, data: LabeledData) -> FrozenFeatures:
+    """Compute the frozen features of the training examples of data, or read them from the prefix cache.
+
+    Args:
+        prepared: Checked run with the checkpoint.
+        data: Data of the examples.
+
+    Raises:
+        CacheUnavailableError: If the features cannot be computed.
+        InputError: If the weights cannot be loaded, or the features are not finite.
+    """
+    plain = without_augmentation(replace(prepared, data=data))
+    recipe = plain.recipe
+    network = load_pretrained(prepared).model
+    only_train = replace(data, validation=None, test=None, pool=None)
+    inputs = plain.task.prepare(only_train, prepared.processor, recipe.data, recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    features = frozen_features(
+        network,
+        inputs,
+        probe_settings(plain),
+        poolings=text_poolings(prepared),
+        device=device,
+        batch_size=recipe.stages[0].batch_size,
+    )
+    by_pooling = {name: splits["train"] for name, splits in features.items()}
+    if not all(np.isfinite(values).all() for values in by_pooling.values()):
+        raise InputError(Problem("model.path", "must have finite features for all examples"))
+    return FrozenFeatures(by_pooling, network, inputs, device)
+
+
+def judge_features(
+    recipe: Recipe, parts: Sequence[Part], loader: PartLoader, *, trust_remote_code: bool = False
+) -> dict[Part, TrialResult]:
+    """Predict parts by a linear head that is fitted to the frozen features of the other examples.
+
+    This is what a run with ``strategy: features`` and without augmentation does, without a forward pass for each part.
+
+    Args:
+        recipe: Recipe with ``strategy: features``.
+        parts: Parts to predict.
+        loader: Loader of the parts.
+        trust_remote_code: Whether code of checkpoints may run.
+
+    Returns:
+        Result of each part.
+
+    Raises:
+        CacheUnavailableError: If the features cannot be computed.
+        InputError: If the checkpoint cannot be used.
+    """
+    pool = whole_pool(recipe, loader)
+    prepared = prepare_with_data(recipe, pool, trust_remote_code=trust_remote_code)
+    frozen = compute_features(prepared, pool)
+    target, classes = pool.target, len(pool.label_names)
+    labels = labels_of(pool.train, target, classes)
+    named = group_of(pool.train)
+    names = np.asarray(tuple(pool.train["id"][:]) if named is None else named[1])
+    milliseconds = time_example(frozen.network, frozen.inputs, frozen.device)
+    results = {}
+    for part in parts:
+        start_time = perf_counter()
+        fold = loader.load(recipe, part)[1]
+        rows = _pool_of(fold).rows
+        held_out = np.asarray(rows["test"])
+        train = np.concatenate([rows["train"], rows.get("validation", ())]).astype(int)
+        features = {name: values[train] for name, values in frozen.by_pooling.items()}
+        strata = [pool.train["label"][int(row)] for row in train]
+        groups = np.unique(names[train], return_inverse=True)[1].tolist()
+        folds = assign_folds(strata, target, 1, recipe.seed, groups=groups)
+        pooling, fit, _ = fit_best(features, labels[train], target, classes, folds)
+        fit_time = perf_counter()
+        outputs = fit(frozen.by_pooling[pooling][held_out])
+        size = sum(weight.numel() for weight in frozen.network.parameters())
+        results[part] = TrialResult(
+            examples=ScoredExamples(
+                labels[held_out], probabilities(outputs, target), target, settings=prepared.metric_settings
+            ),
+            groups=tuple(names[held_out].tolist()),
+            seconds=fit_time - start_time,
+            epochs=(0.0,),
+            kept_epochs=(0.0,),
+            cost=training_cost([(size, 0)], [0.0]),
+            parameters=size,
+            bytes=sum(
+                weight.numel() * weight.element_size() for weight in frozen.network.state_dict().values()
+            ),
+            milliseconds=milliseconds,
+        )
+    return results
+
+
+def time_example(network: Any, inputs: Any, device: torch.device) -> float:
+    """Return the median time of an example in a small batch, preprocessing included, in milliseconds.
+
+    Args:
+        network: The model.
+        inputs: Examples as model inputs.
+        device: Device of the forward passes.
+    """
+    count = min(TIMED_EXAMPLES, len(inputs.train))
+    network.to(device).eval()
+
+    def predict() -> None:
+        batch = inputs.collate([inputs.train[index] for index in range(count)])
+        with torch.no_grad():
+            network(**{name: value.to(device) for name, value in batch.items() if name != "labels"})
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return median_milliseconds(predict, repeats=TIMED_BATCHES, warm_up=1) / count
+
+
+def _pool_of(data: LabeledData) -> Pool:
+    """Return the examples that a part was taken from."""
+    assert data.pool is not None
+    return data.pool

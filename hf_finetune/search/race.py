@@ -1,0 +1,199 @@
+"""Race of contenders: all of them are judged on a fold, and the better half goes on to the next one."""
+
+from collections.abc import Iterable, Sequence
+from math import ceil, inf
+from statistics import fmean
+from time import perf_counter
+
+from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.distributed import broadcast_from_main
+from hf_finetune.errors import InputError
+from hf_finetune.evaluation.metrics import greater_is_better
+from hf_finetune.recipe.head_fit import solver_of
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.runs.estimates import estimate_seconds
+from hf_finetune.runs.prepare import prepare_with_data
+from hf_finetune.runs.start import load_start
+from hf_finetune.runs.trial import TrialResult, training_cost
+from hf_finetune.search.contenders import Contender, with_epochs
+from hf_finetune.search.frozen import judge_features
+from hf_finetune.search.parts import FOLDS, Part
+from hf_finetune.search.selection import select
+from hf_finetune.search.trials import Trial, TrialRunner
+from hf_finetune.search.tune import (
+    DONE,
+    FAILED,
+    OUT_OF_TIME,
+    STOPPED,
+    DeadlineCallback,
+    Finished,
+    Progress,
+    TimeUpError,
+)
+
+__all__ = ["Race"]
+
+FINAL_SECONDS = 15.0
+"""Time of the final run besides its training: loading, evaluation and report."""
+WHOLE = FOLDS / (FOLDS - 1)
+"""Training examples of the final run per training example of a part."""
+SLACK = 1.2
+"""Factor on estimated times."""
+
+
+class Race:
+    """Judges contenders within a time that includes the final run of the winner.
+
+    Args:
+        runner: Trains the contenders on parts.
+        parts: Parts, in the order in which they are used.
+        metric: Metric by which contenders are compared.
+        deadline: Time of ``perf_counter`` by which the final run must have ended; None is any.
+        progress: Called before each part.
+        finished: Called after each contender.
+    """
+
+    def __init__(
+        self,
+        runner: TrialRunner,
+        parts: Sequence[Part],
+        metric: str,
+        deadline: float | None,
+        progress: Progress | None = None,
+        finished: Finished | None = None,
+    ):
+        self.runner, self.parts, self.metric = runner, tuple(parts), metric
+        self.deadline = inf if deadline is None else deadline
+        self.progress, self.finished = progress, finished
+        self.trials: list[Trial] = []
+        self.skipped: list[Contender] = []
+
+    def run(self, contenders: Sequence[Contender]) -> None:
+        """Judge contenders: frozen features on all parts, then the others, of which half goes on after each part.
+
+        Args:
+            contenders: The contenders; their trials are added to ``trials``.
+        """
+        for contender in contenders:
+            if not contender.trains:
+                self._judge_features(contender)
+        active = [trial for contender in contenders if contender.trains for trial in self._begin(contender)]
+        for part in self.parts[1:]:
+            active = self._better_half(active)
+            for trial in active:
+                if self._fits(self._part_seconds(trial)):
+                    self._run_part(trial, part)
+        for trial in active:
+            self._report(trial, DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME)
+
+    def final_seconds(self, trial: Trial) -> float:
+        """Return the estimated duration of the final run of a trial."""
+        return self._part_seconds(trial) * WHOLE + FINAL_SECONDS
+
+    def _judge_features(self, contender: Contender) -> None:
+        """Judge a head that is fitted to frozen features, on all parts: the features are computed once."""
+        trial = Trial(contender.recipe, contender.fields)
+        self.trials.append(trial)
+        judged = broadcast_from_main(self.runner.state, lambda: self._frozen_results(contender.recipe))
+        if isinstance(judged, str):
+            trial.failure = judged
+        else:
+            trial.results.update(judged)
+        self._report(trial, FAILED if trial.failure else DONE)
+
+    def _frozen_results(self, recipe: Recipe) -> dict[Part, TrialResult] | str:
+        """Return the results of frozen features, or the reason why there are none."""
+        runner = self.runner
+        try:
+            return judge_features(
+                recipe, self.parts, runner.loader, trust_remote_code=runner.trust_remote_code
+            )
+        except (CacheUnavailableError, InputError) as error:
+            return " ".join(str(error).split())
+
+    def _begin(self, contender: Contender) -> list[Trial]:
+        """Judge a contender that trains layers on the first part, with fewer epochs if there is no time for all."""
+        expected = self._expected_seconds(contender.recipe)
+        seconds, left = broadcast_from_main(self.runner.state, lambda: (expected, self._time_left()))
+        longest = (left / SLACK - FINAL_SECONDS) / (1 + WHOLE)
+        if seconds > longest:
+            shorter = with_epochs(contender, longest / seconds) if longest > 0 else None
+            if shorter is None:
+                self.skipped.append(contender)
+                return []
+            contender = shorter
+        trial = Trial(contender.recipe, contender.fields)
+        self.trials.append(trial)
+        if self._run_part(trial, self.parts[0]):
+            return [trial]
+        self._report(trial, FAILED if trial.failure else OUT_OF_TIME)
+        return []
+
+    def _better_half(self, active: list[Trial]) -> list[Trial]:
+        """Return the better half of the trials, the best first; the others are reported."""
+        if not active:
+            return []
+        judged = [trial for trial in self.trials if trial.results]
+        values = dict(zip(map(id, judged), self._ordered_values(judged), strict=True))
+        ordered = sorted(active, key=lambda trial: -values[id(trial)])
+        kept = ceil(len(ordered) / 2)
+        for trial in ordered[kept:]:
+            self._report(trial, STOPPED)
+        return ordered[:kept]
+
+    def _ordered_values(self, trials: Sequence[Trial]) -> Iterable[float]:
+        """Return the score of each trial, greater for better trials."""
+        sign = 1.0 if greater_is_better(self.metric) else -1.0
+        return [sign * value for value in select(trials, self.metric, 0).values]
+
+    def _run_part(self, trial: Trial, part: Part) -> bool:
+        """Train a trial on a part, and return whether there is a result."""
+        if self.progress is not None:
+            self.progress(trial, self.trials.index(trial) + 1, part, len(self.parts))
+        callbacks = [] if self.deadline == inf else [DeadlineCallback(self.deadline - FINAL_SECONDS)]
+        try:
+            return self.runner.run(trial, part, callbacks)
+        except TimeUpError:
+            return False
+
+    def _report(self, trial: Trial, end: str) -> None:
+        if self.finished is not None:
+            self.finished(trial, self.trials.index(trial) + 1, end, self.metric)
+
+    def _time_left(self) -> float:
+        return self.deadline - perf_counter()
+
+    def _fits(self, part_seconds: float) -> bool:
+        """Return whether there is time for a part and a final run of the same recipe, the same on all processes."""
+        needed = SLACK * (part_seconds * (1 + WHOLE) + FINAL_SECONDS)
+        return bool(broadcast_from_main(self.runner.state, lambda: needed <= self._time_left()))
+
+    def _part_seconds(self, trial: Trial) -> float:
+        return fmean(result.seconds for result in trial.results.values())
+
+    def _expected_seconds(self, recipe: Recipe) -> float:
+        """Return the estimated duration of a part: by the trials before, or else by a few measured steps."""
+        if self.deadline == inf:
+            return 0.0
+        fold_recipe, data = self.runner.loader.load(recipe, self.parts[0])
+        prepared = prepare_with_data(fold_recipe, data, trust_remote_code=self.runner.trust_remote_code)
+        plans = prepared.plan.stages
+        if pace := self._seconds_per_cost():
+            specs = prepared.recipe.stages
+            epochs = [
+                0.0 if solver_of(spec) else plan.epochs or 1.0
+                for spec, plan in zip(specs, plans, strict=True)
+            ]
+            sizes = [(plan.layout.size, plan.trainable_size) for plan in plans]
+            return pace * training_cost(sizes, epochs)
+        start = load_start(prepared, None, self.runner.state)
+        return sum(estimate_seconds(start.built.model, plans, prepared.recipe, start.inputs))
+
+    def _seconds_per_cost(self) -> float:
+        """Return the duration of a part divided by its computation, of the slowest trial; 0 if none trained layers."""
+        trained = [
+            trial
+            for trial in self.trials
+            if trial.results and any(any(result.epochs) for result in trial.results.values())
+        ]
+        return max((self._part_seconds(trial) / trial.cost for trial in trained), default=0.0)
