@@ -79,7 +79,7 @@ class SkippedModule:
 
     Attributes:
         name: Name in the model.
-        outputs: Output of each call, with an ``BatchShape`` in place of each tensor.
+        outputs: Output of each call, with a ``BatchShape`` in place of each tensor.
     """
 
     name: str

@@ -14,7 +14,7 @@ from hf_finetune.cli.cache import cache_app
 from hf_finetune.cli.errors import print_failure, print_input_error, print_unpublished
 from hf_finetune.cli.publishing import publishing_app
 from hf_finetune.cli.recipes import recipes_app
-from hf_finetune.cli.search import CheckpointOption, draft_in_run, search_app
+from hf_finetune.cli.search import draft_in_run, search_app
 from hf_finetune.cli.terminal import ModelArgument, TrustRemoteCode, err, out
 from hf_finetune.cli.tune import tune_app
 from hf_finetune.errors import InputError, Problem, counted
@@ -119,7 +119,13 @@ def run_command(
         str | None,
         typer.Option(help="Labeled data, instead of a recipe: a recipe is written, printed and run."),
     ] = None,
-    model: CheckpointOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="With --data: checkpoint of the written recipe; default: a candidate of `choose` on this machine, "
+            "else the default candidate."
+        ),
+    ] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
@@ -131,7 +137,7 @@ def run_command(
         bool,
         typer.Option(
             "--resume",
-            help="Resume the run in --output-dir; default: the newest run in runs/ of this recipe or data.",
+            help="Resume the run in --output-dir or, without it, the newest run in runs/ of this recipe or data.",
         ),
     ] = False,
     allow_changes: Annotated[
@@ -152,7 +158,8 @@ def run_command(
     elif recipe is None:
         raise InputError(Problem("RECIPE", "must be set", repair="Name a recipe, or set --data."))
     elif model is not None:
-        raise InputError(Problem("--data", "must be set", repair="Or override model in the recipe."))
+        repair = f"Override the field of the recipe: model={model}."
+        raise InputError(Problem("--model", "must not be set without --data", repr(model), repair))
     else:
         _run(recipe, overrides, output_dir, **options)
 

@@ -57,7 +57,11 @@ def export_command(
         Path | None, typer.Option(help="Output folder; default: a folder of the run, named after the format.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Labeled data for the comparison; default: the run's test split.")
+        str | None,
+        typer.Option(
+            help="Labeled data for the comparison, and to calibrate int8 image models; default: that of the run, "
+            "compared on its test split."
+        ),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_finetune.search.leaderboard import Leaderboard
     from hf_finetune.search.rank_candidates import RankedCandidates
 
-__all__ = ["CheckpointOption", "draft_in_run", "name_of", "print_table", "search_app"]
+__all__ = ["draft_in_run", "name_of", "print_table", "search_app"]
 
 search_app = typer.Typer()
 
@@ -31,13 +31,6 @@ MIN_TABLE_WIDTH = 140
 """Width of a table of checkpoints, in characters; a narrower terminal wraps its lines."""
 _MAX_NAME = 100
 """Maximum length of a file name that is made from that of the data, in characters."""
-
-CheckpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model", help="Checkpoint; default: a candidate on this machine, else the default candidate."
-    ),
-]
 
 
 @search_app.command("init")
@@ -53,7 +46,12 @@ def init_command(
         Path | None,
         typer.Option(help="Recipe to write, a new file; default: NAME.yaml for the name of the data."),
     ] = None,
-    model: CheckpointOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint; default: a candidate of `choose` on this machine, else the default candidate."
+        ),
+    ] = None,
     task: Annotated[
         str | None, typer.Option(help="Task; default: the first one that can use the data.")
     ] = None,

@@ -55,8 +55,9 @@ def intervals(names: Sequence[str], examples: ScoredExamples, *, seed: int) -> d
         seed: Seed of the bootstrap.
 
     Returns:
-        Lower and upper end by metric; None where the metric is undefined on some resamples, or, except for a fraction
-        that is 0 or 1, where there is only one example or group.
+        Lower and upper end by metric; None where the metric is undefined on some resamples, or where there is only one
+        example or group. A metric that is a fraction of the examples, and is 0 or 1, always has an interval: the exact
+        binomial one.
     """
     units = resampling_units(examples)
     by_metric: dict[str, Interval | None] = {}

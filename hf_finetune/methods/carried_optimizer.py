@@ -34,7 +34,7 @@ class CarriedOptimizer(Method):
     """Start the optimizer with the state of the previous stage; a resumed stage uses the state of its checkpoint.
 
     Args:
-        state: OptimizerState by parameter name, from ``load_state``.
+        state: Optimizer state by parameter name, from ``load_state``.
     """
 
     rules = CARRIED_OPTIMIZER
@@ -76,7 +76,7 @@ def restore_optimizer_state(
     Args:
         optimizer: New optimizer of the planned groups, in their order.
         groups: Planned parameter groups.
-        carried: OptimizerState by parameter name, from ``optimizer_state`` of an optimizer of the same class.
+        carried: Optimizer state by parameter name, from ``optimizer_state`` of an optimizer of the same class.
     """
     fresh = optimizer.state_dict()
     known = {index: name for index, name in enumerate(_names(groups)) if name in carried}
@@ -92,7 +92,7 @@ def save_state(state: OptimizerState, path: Path) -> None:
     """Write optimizer state to a file, atomically.
 
     Args:
-        state: OptimizerState of each parameter by name, such as the moments of Adam.
+        state: Optimizer state of each parameter by name, such as the moments of Adam.
         path: File to write.
     """
     with atomic_file(path) as temporary:
@@ -107,7 +107,7 @@ def load_state(path: Path, names: Sequence[str]) -> OptimizerState:
         names: Names of the parameters.
 
     Returns:
-        OptimizerState of each parameter by name.
+        Optimizer state of each parameter by name.
 
     Raises:
         InputError: If the file is not a mapping from parameter names to optimizer state.

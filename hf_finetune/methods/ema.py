@@ -70,7 +70,7 @@ class AveragedWeights(CallbackMethod):
 
     Attributes:
         checkpoint: Checkpoint from which the stage is resumed; None if it is not.
-        averaged_tensors: Parameters and buffers of the model, by name.
+        raw_tensors: Raw weights: the parameters and buffers of the model that are averaged, by name.
         average: Their averages, by name.
     """
 
@@ -82,7 +82,7 @@ class AveragedWeights(CallbackMethod):
         self.metric = metric
         self.greater_is_better = greater_is_better
         self.checkpoint: Path | None = None
-        self.averaged_tensors: Tensors = {}
+        self.raw_tensors: Tensors = {}
         self.average: Tensors = {}
 
     @classmethod
@@ -97,8 +97,8 @@ class AveragedWeights(CallbackMethod):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Initialize the average with the current weights, or with the average of the resumed checkpoint."""
-        self.averaged_tensors = _tensors(kwargs["model"], self.names)
-        self.average = {name: value.detach().clone() for name, value in self.averaged_tensors.items()}
+        self.raw_tensors = _tensors(kwargs["model"], self.names)
+        self.average = {name: value.detach().clone() for name, value in self.raw_tensors.items()}
         if self.checkpoint is not None and (self.checkpoint / AVERAGE_FILE).is_file():
             _copy_tensors(load_file(self.checkpoint / AVERAGE_FILE), self.average)
 
@@ -107,7 +107,7 @@ class AveragedWeights(CallbackMethod):
     ) -> None:
         """Update the average after the step, unless fp16 skipped it."""
         if not kwargs["optimizer"].step_was_skipped:
-            update_average(self.average, self.averaged_tensors, decay_at(self.decay, state.global_step - 1))
+            update_average(self.average, self.raw_tensors, decay_at(self.decay, state.global_step - 1))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,7 +126,7 @@ class AveragedWeights(CallbackMethod):
         average = self.average
         if self.metric is not None:
             average = load_file(Path(args.output_dir) / f"checkpoint-{state.best_global_step}" / AVERAGE_FILE)
-        _copy_tensors(average, self.averaged_tensors)
+        _copy_tensors(average, self.raw_tensors)
 
     def average_is_kept(self, state: TrainerState) -> bool:
         """Return whether the average is kept rather than the raw weights.
@@ -176,12 +176,12 @@ class AveragedWeights(CallbackMethod):
     @contextmanager
     def average_applied(self) -> Iterator[None]:
         """Context manager: copy the average into the model, and restore its weights exactly afterwards."""
-        weights = {name: value.detach().clone() for name, value in self.averaged_tensors.items()}
-        _copy_tensors(self.average, self.averaged_tensors)
+        weights = {name: value.detach().clone() for name, value in self.raw_tensors.items()}
+        _copy_tensors(self.average, self.raw_tensors)
         try:
             yield
         finally:
-            _copy_tensors(weights, self.averaged_tensors)
+            _copy_tensors(weights, self.raw_tensors)
 
     def result(self, state: TrainerState) -> Mapping[str, Any]:
         """Return whether the average is kept."""

@@ -38,7 +38,7 @@ def parameter_groups(
         layer_decay: Factor on the rate per layer group below the head, in (0, 1].
 
     Returns:
-        Groups with the keys ``params``, ``lr``, ``weight_decay``, ``layers`` (the layer groups that the group spans)
+        Groups with the keys ``params``, ``lr``, ``weight_decay``, ``layers`` (the head or layer groups that it spans)
         and ``name`` (``head`` or ``backbone``). No group is empty.
 
     Raises:

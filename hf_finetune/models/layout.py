@@ -39,8 +39,8 @@ def read_layout(model: nn.Module) -> Layout:
         model: A classifier of transformers or timm, or any other module; may be on the meta device.
 
     Returns:
-        Layout with the ``parameters`` in the model's order, each with its name, size and layer group, and with the
-        names of the layer ``groups`` from the input to the head.
+        Layout with the ``parameters`` in the model's order, each with its name, size and group index, and with the
+        ``groups``: the names of the layer groups, input first, and then ``head``.
 
     Example:
         >>> from hf_finetune import read_layout

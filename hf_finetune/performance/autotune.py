@@ -28,7 +28,7 @@ from hf_finetune.performance.execution_modes import (
 
 __all__ = ["Choice", "choose_mode", "decide", "measure"]
 
-REFERENCE_MODE = ExecutionMode()
+FP32_MODE = ExecutionMode()
 TOO_SHORT = "the stage is too short to benchmark other modes"
 NO_TIME = "no time was left for it"
 BUDGET_SHARE = 0.05
@@ -171,15 +171,15 @@ def measure(
     """
     start = bench.now()
     reference, *others = dict.fromkeys(replace(mode, compile=False) for mode in candidates)
-    reference_outputs = bench.compute_outputs(REFERENCE_MODE)
-    if reference != REFERENCE_MODE:
+    fp32_outputs = bench.compute_outputs(FP32_MODE)
+    if reference != FP32_MODE:
         bench.step(reference)  # the first use of its kernels is slow
     step = bench.step(reference)
     first_use = max(
-        0.0, reference_outputs.seconds - WARM_COMPARISON_STEPS * step
+        0.0, fp32_outputs.seconds - WARM_COMPARISON_STEPS * step
     )  # the run would take this time anyway
     end = start + first_use + budget_steps * step + seconds
-    usable, left_out = _usable_modes(bench, [reference, *others], reference_outputs, step, end)
+    usable, left_out = _usable_modes(bench, [reference, *others], fp32_outputs, step, end)
     timed = time_interleaved(bench, usable, NUM_ROUNDS, until=end) if len(usable) > 1 else {reference: [step]}
     compiled = replace(min(timed, key=lambda mode: min(timed[mode])), compile=True)
     if not candidates[0].compile and compiled in candidates:
@@ -199,7 +199,7 @@ def measure(
 def _usable_modes(
     bench: StepBenchmark,
     modes: Sequence[ExecutionMode],
-    reference_outputs: StepOutputs,
+    fp32_outputs: StepOutputs,
     step: float,
     end: float,
 ) -> tuple[list[ExecutionMode], dict[str, str]]:
@@ -208,14 +208,14 @@ def _usable_modes(
     Args:
         bench: Benchmark that runs the steps.
         modes: Uncompiled modes, the reference first.
-        reference_outputs: Outputs of a step in fp32.
+        fp32_outputs: Outputs of a step in fp32.
         step: Seconds of a step of the reference.
         end: Time at which measuring must end.
     """
     usable, left_out = [modes[0]], {}
-    fastest_seconds = reference_outputs.seconds
+    fastest_seconds = fp32_outputs.seconds
     for mode in modes[1:]:
-        if bench.now() + reference_outputs.seconds + 2 * step * (len(usable) + 1) > end:
+        if bench.now() + fp32_outputs.seconds + 2 * step * (len(usable) + 1) > end:
             left_out[mode.title] = NO_TIME
             continue
         try:
@@ -223,7 +223,7 @@ def _usable_modes(
         except RuntimeError as error:
             left_out[mode.title] = _failure_reason(bench, error)
             continue
-        if objection := _objection(outputs, reference_outputs):
+        if objection := _objection(outputs, fp32_outputs):
             left_out[mode.title] = objection
         elif outputs.seconds > SLOW_RATIO * fastest_seconds:
             left_out[mode.title] = "far slower"
@@ -277,21 +277,21 @@ def decide(
     return Choice(best, reason, dict(measurement.seconds), from_history)
 
 
-def _objection(outputs: StepOutputs, reference_outputs: StepOutputs) -> str:
+def _objection(outputs: StepOutputs, fp32_outputs: StepOutputs) -> str:
     """Return how outputs differ from those of fp32; empty if they agree. Non-finite outputs differ."""
-    deviation = relative_difference([outputs.logits], [reference_outputs.logits])
+    deviation = relative_difference([outputs.logits], [fp32_outputs.logits])
     if not deviation <= MAX_LOGITS_DIFFERENCE:
         return f"its logits differ by {deviation:.0%}"
-    deviation = relative_difference(outputs.gradient, reference_outputs.gradient)
+    deviation = relative_difference(outputs.gradient, fp32_outputs.gradient)
     return "" if deviation <= MAX_GRADIENT_DIFFERENCE else f"its gradient differs by {deviation:.0%}"
 
 
 def _time_compiled(
     bench: StepBenchmark, mode: ExecutionMode, left_out: dict[str, str]
 ) -> dict[ExecutionMode, list[float]]:
-    reference_outputs = bench.compute_outputs(REFERENCE_MODE, training=False)
+    fp32_outputs = bench.compute_outputs(FP32_MODE, training=False)
     with bench.compiling():
-        if objection := _objection(bench.compute_outputs(mode, training=False), reference_outputs):
+        if objection := _objection(bench.compute_outputs(mode, training=False), fp32_outputs):
             left_out[mode.title] = objection
             return {}
         bench.step(mode)

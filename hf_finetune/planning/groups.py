@@ -15,7 +15,7 @@ class ParameterGroup:
     """Parameters that share a learning rate, a weight decay and a schedule.
 
     Attributes:
-        layers: Layer groups that it spans: ``head``, ``blocks.6``, ``input..blocks.6`` or ``lora in blocks.6``.
+        layers: Head or layer groups that it spans: ``head``, ``blocks.6``, ``input..blocks.6`` or ``lora in blocks.6``.
         lr: Peak learning rate.
         weight_decay: Weight decay factor; 0 for parameters without weight decay.
         parameters: Names of the parameters, in the model's order.
@@ -94,7 +94,7 @@ def plan_groups(
 
 
 def layer_rates(layer_groups: int, lr: float | RatesSpec, layer_decay: float = 1.0) -> tuple[float, ...]:
-    """Return the peak learning rate of each layer group, from the input to the head, which is the last.
+    """Return the peak learning rates of the layer groups, input first, and of the head.
 
     With a single rate, a layer group ``d`` groups below the head has ``lr * layer_decay**d``. With a range for the
     backbone, the rates of its layer groups grow by equal factors from the first value, nearest the input, to the

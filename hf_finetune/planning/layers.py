@@ -7,7 +7,7 @@ from functools import cached_property
 __all__ = ["HEAD", "Layout", "Parameter", "assign_groups"]
 
 HEAD = "head"
-"""Title of the last layer group."""
+"""Title of the head in ``Layout.groups``."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Layout:
 
     Attributes:
         parameters: Parameters in the order of ``model.named_parameters()``; a shared parameter occurs once.
-        groups: Names of the layer groups, input first. The last one is the head.
-        batch_norms: Module name of each BatchNorm layer, with the index of its layer group.
+        groups: Names of the layer groups, input first, and then ``head``.
+        batch_norms: Module name of each BatchNorm layer, with its index into ``groups``.
         source: Origin of the layer groups, for the user: "timm group_matcher", ...
         note: Note for the user if the architecture is unknown; empty otherwise.
         adapter: Kind of the model's adapter: ``lora``, ``dora``, ``ia3``; empty if it has none.
@@ -63,7 +63,7 @@ class Layout:
 
     @property
     def head_group(self) -> int:
-        """Index of the last layer group, the head."""
+        """Index of the head, after the last layer group."""
         return len(self.groups) - 1
 
     @property
@@ -84,7 +84,7 @@ class Layout:
 def assign_groups(
     names: Sequence[str], layers: Sequence[str], head: Sequence[str], input_parameters: Sequence[str] = ()
 ) -> tuple[Mapping[str, int], tuple[str, ...]]:
-    """Assign each parameter to a layer group: the input, one of the layers, or the head.
+    """Assign each parameter to a layer group, which is the input or one of the layers, or to the head.
 
     Parameters before the first layer belong to the input, those between two layers to the later one (a downsampling
     before a block), and those after the last layer to that layer (a final norm, a pooler).
@@ -96,7 +96,7 @@ def assign_groups(
         input_parameters: Names of parameters of the input group that are registered later (position embeddings).
 
     Returns:
-        The group index of each name, and the names of the groups; the last group is the head.
+        The group index of each name, and the names of the layer groups, input first, and then ``head``.
     """
     in_head, early = set(head), set(input_parameters)
     owner = {

@@ -28,7 +28,7 @@ def select(layout: Layout, selector: str | Sequence[str], place: str = "train") 
             ``lora``, ``dora``, ``ia3`` or ``adapter`` (the model's adapter and the head);
             ``/regular expression/`` searched in parameter names; or a list of these, which means their union.
             An adapter's weights are matched by words and regular expressions that apply to them, such as ``all``, but
-            are not part of layer groups.
+            not by ``head``, ``last:N`` and ``layers[A:B]``.
         place: Location of the selector in the recipe, for the error.
 
     Raises:

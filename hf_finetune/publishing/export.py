@@ -89,9 +89,10 @@ def export(
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
         format: ``onnx`` or ``torch_export``.
-        quantize: ``int8`` for 8-bit weights (``onnx`` only); None does not quantize.
+        quantize: ``int8`` for 8-bit weights and activations (``onnx`` only); None does not quantize.
         output: Output folder; None is a folder in the run directory, named after the format.
-        data: Labeled data to compare on, as in a recipe; None is the data of the run.
+        data: Labeled data to compare on, and to calibrate int8 image models, as in a recipe; None is the data of the
+            run.
         trust_remote_code: Whether code next to the weights may run.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Quantization of an ONNX file to 8-bit weights with onnxruntime."""
+"""Quantization of an ONNX file to 8-bit weights and activations with onnxruntime."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +11,8 @@ __all__ = ["CALIBRATION_EXAMPLES", "quantize_int8"]
 CALIBRATION_EXAMPLES = 128
 """Number of examples from which the ranges of the activations are estimated."""
 
-# Only the matrix products. Norms, softmax and activations stay in float32: rounding them costs the most accuracy.
+# Only the matrix products. Norms, softmax and activation functions stay in float32: rounding them costs the most
+# accuracy.
 _OPERATORS = ["Conv", "Gemm", "MatMul"]
 
 
@@ -29,7 +30,7 @@ class _Calibration:
 def quantize_int8(
     path: Path, destination: Path, calibration: Iterable[Mapping[str, torch.Tensor]] | None = None
 ) -> None:
-    """Write a copy of an ONNX file with 8-bit weights, quantized per output channel.
+    """Write a copy of an ONNX file with 8-bit activations, and 8-bit weights quantized per output channel.
 
     Dynamic quantization computes the ranges of the activations from each batch at inference. Static quantization, in
     the QDQ format, estimates them once from calibration examples.

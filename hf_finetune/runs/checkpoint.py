@@ -135,9 +135,9 @@ def read_task_config(
     )
     modality = TASKS[recipe.task_type].modality
     head = spec.head
-    suits = default_pooling(config, spec.path, spec.revision)
-    if uses_default_pooling(recipe, suits):
-        head = head.model_copy(update={"pool": suits.name})
+    default = default_pooling(config, spec.path, spec.revision)
+    if uses_default_pooling(recipe, default):
+        head = head.model_copy(update={"pool": default.name})
     set_head(config, None if head.is_plain else head.fields(), spec.dropout)
     if not modality.has_tokens:
         check_channels(config, spec.path)

@@ -243,7 +243,7 @@ def _determinism(prepared: PreparedRun, state: PartialState) -> dict[str, Any]:
     precision = "fp32" if speed.precision == "auto" else speed.precision
     content = determinism(*machine, precision, speed.compile is True, state.num_processes, measured)
     if speed.prefix_cache is not None and speed.prefix_cache.views == "auto":
-        content["provided"]["prefix_cache"] = "used for the same stages, listed in metrics.json"
+        content["provided"]["prefix_cache"] = "used for the same stages, see metrics.json"
     return content
 
 

@@ -53,11 +53,11 @@ def release_eval_mode(model: nn.Module) -> None:
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
     """Return the modules that must stay in eval mode, derived from ``requires_grad`` of the parameters.
 
-    Modules are assumed to be registered in the order in which ``forward`` calls them.
-
     These are modules whose parameters are all frozen, and modules without parameters (dropout, stochastic depth, an
-    activation) that come before the first trained layer or are children of a frozen module. The dropout of an adapter
-    is frozen if and only if the adapter's weights are.
+    activation function) that come before the first trained layer or are children of a frozen module. The dropout of an
+    adapter is frozen if and only if the adapter's weights are.
+
+    Modules are assumed to be registered in the order in which ``forward`` calls them.
 
     Args:
         model: Any model.

@@ -166,7 +166,7 @@ def _check_resumed(model: nn.Module, checkpoint: Path) -> None:
     """Raise ``RuntimeError`` if the Trainer could not reload the weights of the checkpoint.
 
     transformers 5.23 saves the weights of ViT, DeiT, DINOv2, Swin and others under names that it does not reload them
-    by, and skips unknown names silently.
+    by, and only warns of unknown names.
     """
     if not (checkpoint / "model.safetensors").is_file():
         return

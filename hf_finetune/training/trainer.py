@@ -301,7 +301,7 @@ class SingleStageTrainer(Trainer):
         """Save the weights under the names that the Trainer reloads them by.
 
         transformers 5.23 would write hub names for ViT, DeiT, DINOv2, Swin and others. The Trainer reloads them with
-        ``strict=False``, so it would silently keep the wrong weights.
+        ``strict=False``, so it would only warn, and keep the wrong weights.
 
         Raises:
             TypeError: If the model is not a ``PreTrainedModel``.

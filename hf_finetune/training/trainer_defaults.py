@@ -100,7 +100,8 @@ def _with_defaults(spec: StageSpec, args: TrainingArguments) -> StageSpec:
 def _step_fields(args: TrainingArguments) -> dict[str, Any]:
     schedule = str(args.lr_scheduler_type.value)
     if schedule not in SCHEDULES:
-        rule, repair = f"must be {', '.join(SCHEDULES)}", "Or set a schedule in each stage."
+        rule = f"must be one of {', '.join(SCHEDULES)}"
+        repair = "Set one of them, or a schedule in each stage."
         raise InputError(Problem("args.lr_scheduler_type", rule, repr(schedule), repair))
     warmup = args.warmup_steps
     return {

@@ -118,7 +118,7 @@ def averaging():
 def keep_average(original, self):
     """The averaged weights stay in the model."""
     with torch.no_grad():
-        for name, place in self.averaged_tensors.items():
+        for name, place in self.raw_tensors.items():
             place.copy_(self.average[name])
     return nullcontext()
 

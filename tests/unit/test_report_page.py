@@ -289,7 +289,7 @@ def test_the_conditions_of_reproducibility_are_one_list():
     record.manifest["determinism"] = {"bit_for_bit": True, "provided": provided, "obstacles": []}
     assert (
         "bit for bit with the same library versions, number of processes (1), type of processor (AVX512), number of "
-        "threads (2), stages with a prefix cache (listed in metrics.json)"
+        "threads (2), use of the prefix cache (in metrics.json, for each stage)"
     ) in Page(record, figures=False).text
 
 

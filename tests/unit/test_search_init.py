@@ -236,7 +236,9 @@ def test_the_recipe_is_named_after_the_data(tmp_path, monkeypatch, data, name):
 def test_a_run_needs_a_recipe_or_data():
     assert str(invoke("run").exception) == "RECIPE must be set. Name a recipe, or set --data."
     refused = invoke("run", "quickstart", "--model", "a/model").exception
-    assert str(refused) == "--data must be set. Or override model in the recipe."
+    assert str(refused) == (
+        "--model must not be set without --data. Got 'a/model'. Override the field of the recipe: model=a/model."
+    )
 
 
 @pytest.mark.parametrize(

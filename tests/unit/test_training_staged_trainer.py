@@ -229,7 +229,8 @@ def test_a_head_can_be_fitted(tmp_path, tiny_model):
         (
             [Stage("head")],
             {"lr_scheduler_type": "inverse_sqrt"},
-            "args.lr_scheduler_type must be linear, cosine, constant, constant_with_warmup. Got 'inverse_sqrt'.",
+            "args.lr_scheduler_type must be one of linear, cosine, constant, constant_with_warmup. Got 'inverse_sqrt'. "
+            "Set one of them, or a schedule in each stage.",
         ),
         ([Stage("head", regularize={"mixup": 0.2})], {}, "It applies to images; for texts, use r_drop."),
     ],

@@ -74,7 +74,7 @@ def names_in_memory(original, model, processor, folder):
 )
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin"])
 def test_trap_14_the_best_checkpoint_is_restored(tmp_path, tiny_model, name):
-    """The Trainer saves under the Hub's names and reloads with ``strict=False``: nothing is restored, silently."""
+    """The Trainer saves under the Hub's names and reloads with ``strict=False``: it warns, and restores nothing."""
     model = tiny_model(name)
     data, epochs = Examples(model, 8), AfterEpochs()
     stock_trainer(
