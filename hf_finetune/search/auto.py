@@ -8,7 +8,6 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from hf_finetune.data.prepare import LabeledData
 from hf_finetune.distributed import broadcast_from_main, start_processes
 from hf_finetune.errors import InputError, Problem, format_seconds, suggestion
 from hf_finetune.evaluation.metrics import default_metrics
@@ -16,14 +15,12 @@ from hf_finetune.files import read_json_object
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.schema import Recipe
-from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.runs.folder import SEARCH_FOLDER, check_folder, make_folder
 from hf_finetune.runs.run import RunResult, run
 from hf_finetune.search.candidates import models_at_hand
 from hf_finetune.search.choose import Progress as ChooseProgress
 from hf_finetune.search.choose import choose_checkpoint
-from hf_finetune.search.contenders import build_contenders
-from hf_finetune.search.draft_recipe import draft_recipe
+from hf_finetune.search.contenders import build_contenders, features_recipe
 from hf_finetune.search.frozen import whole_pool
 from hf_finetune.search.inspect_data import InspectedData, inspect_data
 from hf_finetune.search.parts import PartLoader, choose_parts
@@ -130,10 +127,13 @@ def auto(
     ranked = _rank(inspected, runner.loader, models, share, progress.checkpoint, trust_remote_code)
     contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[:max_trials]
     metric = (*contenders[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
-    parts = choose_parts(len(inspected.data.train) + len(inspected.data.validation or ()))
-    race = Race(runner, parts, metric, deadline, progress.part, progress.finished)
+    data = inspected.data
+    outside, test = len(data.train) + len(data.validation or ()), len(data.test or ())
+    race = Race(
+        runner, choose_parts(outside), metric, deadline, (outside, test), progress.part, progress.finished
+    )
     race.run(contenders)
-    result = _result(race, metric, inspected.data, max_seconds)
+    result = _result(race, metric, test, max_seconds)
     runner.remove_shared()
     if state.is_main_process:
         write_json(folder / SEARCH_FOLDER / EXPECTED_FILE, _expected(result))
@@ -186,7 +186,7 @@ def _rank(
         return candidates
 
     def recipe_for(model: str) -> Recipe:
-        return parse_recipe(read_yaml(draft_recipe(inspected, model), "The recipe")[0])
+        return features_recipe(inspected, model)
 
     ranking = choose_checkpoint(
         candidates,
@@ -199,7 +199,7 @@ def _rank(
     return [entry.model for entry in ranking.ranked]
 
 
-def _result(race: Race, metric: str, data: LabeledData, max_seconds: float | None) -> SearchResult:
+def _result(race: Race, metric: str, test_examples: int, max_seconds: float | None) -> SearchResult:
     """Select the winner of a race.
 
     Raises:
@@ -213,7 +213,6 @@ def _result(race: Race, metric: str, data: LabeledData, max_seconds: float | Non
             raise InputError([Problem("Every contender", f"failed: {reason}") for reason in reasons])
         rule = "must be long enough for a trial"
         raise InputError(Problem("--time", rule, format_seconds(max_seconds or 0.0)))
-    test_examples = len(data.test) if data.test is not None else 0
     return SearchResult(judged, failed, metric, race.parts, select(judged, metric, test_examples))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hf_finetune.errors import counted
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.yaml_text import read_yaml
@@ -12,7 +13,7 @@ from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import InspectedData
 from hf_finetune.targets import TARGETS
 
-__all__ = ["FEATURES", "Contender", "build_contenders", "with_epochs"]
+__all__ = ["FEATURES", "Contender", "build_contenders", "features_recipe", "with_epochs"]
 
 FEATURES = "frozen features"
 SKEW = 5.0
@@ -49,11 +50,26 @@ def build_contenders(data: InspectedData, models: Sequence[str], quality: str) -
         models: Checkpoints, the best first.
         quality: ``fast`` (one strategy that trains layers), ``good`` or ``best`` (all strategies).
     """
-    features = [_contender(FEATURES, _features(_draft(data, model), data), trains=False) for model in models]
+    features = [Contender(FEATURES, features_recipe(data, model), trains=False) for model in models]
     draft = _draft(data, models[0])
-    trained = [_contender(name, content) for name, content in _strategies(draft, data)]
+    trained = [
+        Contender(name, parse_recipe(content), trains=True) for name, content in _strategies(draft, data)
+    ]
     counts = {"fast": 1, "good": 5}
     return [*features, *trained[: counts.get(quality)]]
+
+
+def features_recipe(data: InspectedData, model: str) -> Recipe:
+    """Return a recipe that only fits a head to the frozen features of unaugmented examples.
+
+    Args:
+        data: Inspected data.
+        model: Checkpoint.
+    """
+    draft = _draft(data, model)
+    content = {name: value for name, value in draft.items() if name != "stages"}
+    augment = dict(data.task.modality.no_augmentation)
+    return parse_recipe({**content, "data": {**draft["data"], "augment": augment}, "strategy": "features"})
 
 
 def with_epochs(contender: Contender, factor: float) -> Contender | None:
@@ -71,24 +87,13 @@ def with_epochs(contender: Contender, factor: float) -> Contender | None:
         return None
     last["epochs"] = epochs
     recipe = parse_recipe({**content, "stages": stages})
-    return Contender(f"{contender.strategy}, {epochs} epochs", recipe, True)
+    return Contender(f"{contender.strategy}, {counted(epochs, 'epoch')}", recipe, True)
 
 
 def _draft(data: InspectedData, model: str) -> dict[str, Any]:
     """Return the fields of the drafted recipe; its execution mode is fixed, so that it can be repeated bit for bit."""
     content, _ = read_yaml(draft_recipe(data, model), "The recipe")
     return {name: value for name, value in content.items() if name != "speed"}
-
-
-def _contender(strategy: str, content: Mapping[str, Any], *, trains: bool = True) -> Contender:
-    return Contender(strategy, parse_recipe(content), trains)
-
-
-def _features(draft: Mapping[str, Any], data: InspectedData) -> dict[str, Any]:
-    """Return a recipe that only fits a head to the features of unaugmented examples."""
-    content = {name: value for name, value in draft.items() if name != "stages"}
-    plain = {"augment": dict(data.task.modality.no_augmentation)}
-    return {**content, "data": {**draft["data"], **plain}, "strategy": "features"}
 
 
 def _strategies(draft: Mapping[str, Any], data: InspectedData) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -33,8 +33,10 @@ from hf_finetune.search.tune import (
 
 __all__ = ["Race"]
 
-FINAL_SECONDS = 15.0
-"""Time of the final run besides its training: loading, evaluation and report."""
+FINAL_SECONDS = 12.0
+"""Time of the final run besides training, fits and predictions: loading and the report (seconds)."""
+TEST_PASSES = 3
+"""Number of times that the final run predicts the test split, with its baselines."""
 WHOLE = FOLDS / (FOLDS - 1)
 """Training examples of the final run per training example of a part."""
 SLACK = 1.2
@@ -49,6 +51,7 @@ class Race:
         parts: Parts, in the order in which they are used.
         metric: Metric by which contenders are compared.
         deadline: Time of ``perf_counter`` by which the final run must have ended; None is any.
+        examples: Number of examples outside the test split, and of the test split.
         progress: Called before each part.
         finished: Called after each contender.
     """
@@ -59,12 +62,13 @@ class Race:
         parts: Sequence[Part],
         metric: str,
         deadline: float | None,
+        examples: tuple[int, int],
         progress: Progress | None = None,
         finished: Finished | None = None,
     ):
         self.runner, self.parts, self.metric = runner, tuple(parts), metric
         self.deadline = inf if deadline is None else deadline
-        self.progress, self.finished = progress, finished
+        self.examples, self.progress, self.finished = examples, progress, finished
         self.trials: list[Trial] = []
         self.skipped: list[Contender] = []
 
@@ -85,10 +89,6 @@ class Race:
                     self._run_part(trial, part)
         for trial in active:
             self._report(trial, DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME)
-
-    def final_seconds(self, trial: Trial) -> float:
-        """Return the estimated duration of the final run of a trial."""
-        return self._part_seconds(trial) * WHOLE + FINAL_SECONDS
 
     def _judge_features(self, contender: Contender) -> None:
         """Judge a head that is fitted to frozen features, on all parts: the features are computed once."""
@@ -115,7 +115,7 @@ class Race:
         """Judge a contender that trains layers on the first part, with fewer epochs if there is no time for all."""
         expected = self._expected_seconds(contender.recipe)
         seconds, left = broadcast_from_main(self.runner.state, lambda: (expected, self._time_left()))
-        longest = (left / SLACK - FINAL_SECONDS) / (1 + WHOLE)
+        longest = (left / SLACK - self._final_overhead()) / (1 + WHOLE)
         if seconds > longest:
             shorter = with_epochs(contender, longest / seconds) if longest > 0 else None
             if shorter is None:
@@ -150,7 +150,7 @@ class Race:
         """Train a trial on a part, and return whether there is a result."""
         if self.progress is not None:
             self.progress(trial, self.trials.index(trial) + 1, part, len(self.parts))
-        callbacks = [] if self.deadline == inf else [DeadlineCallback(self.deadline - FINAL_SECONDS)]
+        callbacks = [] if self.deadline == inf else [DeadlineCallback(self.deadline - self._final_overhead())]
         try:
             return self.runner.run(trial, part, callbacks)
         except TimeUpError:
@@ -165,8 +165,18 @@ class Race:
 
     def _fits(self, part_seconds: float) -> bool:
         """Return whether there is time for a part and a final run of the same recipe, the same on all processes."""
-        needed = SLACK * (part_seconds * (1 + WHOLE) + FINAL_SECONDS)
+        needed = SLACK * (part_seconds * (1 + WHOLE) + self._final_overhead())
         return bool(broadcast_from_main(self.runner.state, lambda: needed <= self._time_left()))
+
+    def _final_overhead(self) -> float:
+        """Return the duration of the final run without its training: features, linear probe, evaluation, report."""
+        frozen = next((trial for trial in self.trials if trial.results), None)
+        if frozen is None:
+            return FINAL_SECONDS
+        outside, test = self.examples
+        milliseconds = next(iter(frozen.results.values())).milliseconds
+        predictions = (outside + TEST_PASSES * test) * milliseconds / 1000
+        return FINAL_SECONDS + predictions + 2 * WHOLE * self._part_seconds(frozen)
 
     def _part_seconds(self, trial: Trial) -> float:
         return fmean(result.seconds for result in trial.results.values())
