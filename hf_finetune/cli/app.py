@@ -12,6 +12,7 @@ from hf_finetune import __version__
 from hf_finetune.cli.auto import auto_app
 from hf_finetune.cli.cache import cache_app
 from hf_finetune.cli.errors import print_failure, print_input_error, print_unpublished
+from hf_finetune.cli.finished_runs import finished_runs_app
 from hf_finetune.cli.publishing import publishing_app
 from hf_finetune.cli.recipes import recipes_app
 from hf_finetune.cli.search import draft_in_run, search_app
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(search_app)
 app.add_typer(tune_app)
 app.add_typer(auto_app)
+app.add_typer(finished_runs_app)
 app.add_typer(publishing_app)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(cache_app, name="cache")
@@ -372,31 +374,3 @@ def predict_command(
         for name, reason in stream.first_failures:
             err.print(f"  {name}: {reason}", markup=False)
         raise typer.Exit(2)
-
-
-@app.command("compare")
-def compare_command(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Two or more run directories or prediction files.")
-    ],
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="Metric; repeatable; default: those of the label type, such as accuracy."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
-) -> None:
-    """Compare runs with the first one on shared test examples, with confidence intervals and significance tests."""
-    from hf_finetune.cli.tables import print_comparisons
-    from hf_finetune.evaluation.compare import compare_runs
-
-    print_comparisons(out, runs[0], compare_runs(runs, metric or (), seed=seed))
-
-
-@app.command("report")
-def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
-) -> None:
-    """Rewrite the report of a run: RUN/report.html, with figures in RUN/figures."""
-    from hf_finetune.report.page import write_report
-
-    out.print(str(write_report(run)), markup=False, soft_wrap=True)

@@ -228,7 +228,11 @@ def _print_leaderboard(board: "Leaderboard") -> None:
 
 
 def print_table(table: "Table") -> None:
-    """Print a table in its full width; a console does not print wider than itself, and would leave out columns."""
+    """Print a table in its full width; a console does not print wider than itself, and would leave out columns.
+
+    Args:
+        table: The table.
+    """
     width = max(out.width, MIN_TABLE_WIDTH)
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
@@ -347,7 +351,11 @@ def _data_fields(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def name_of(data: str) -> str:
-    """Return a file name for data: that of its folder or file, without the suffix of a file."""
+    """Return a file name for data: that of its folder or file, without the suffix of a file.
+
+    Args:
+        data: Folder, file or Hub id.
+    """
     path = Path.cwd() / data
     name = path.stem if is_valid_path(data) and path.is_file() else path.name
     return name.strip(" .-")[:_MAX_NAME] or "data"

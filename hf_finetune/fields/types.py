@@ -293,7 +293,16 @@ def _costs(value: Any) -> Any:
 Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Misclassification cost."""
 SearchValues = Annotated[
-    str | tuple[Any, ...], BeforeValidator(_search_values), WithJsonSchema({"type": ["string", "array"]})
+    str | tuple[Any, ...],
+    BeforeValidator(_search_values),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": ["number", "boolean", "string"]}},
+            ]
+        }
+    ),
 ]
 """Values that a search tries: a range as text, or a list."""
 Costs = Annotated[dict[str, dict[str, Cost]], BeforeValidator(_costs)]

@@ -9,7 +9,18 @@ from hf_finetune.errors import InputError, Problem, short_repr
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.choice import Choice
 
-__all__ = ["BalanceSpec", "EffectiveNumber", "FocalLoss", "LogitAdjustment", "WithWeights"]
+__all__ = [
+    "SEARCHED_BALANCE",
+    "BalanceSpec",
+    "EffectiveNumber",
+    "FocalLoss",
+    "LogitAdjustment",
+    "WithWeights",
+]
+
+
+SEARCHED_BALANCE = {"balance": "class_weights"}
+"""Fields of a stage with which a search balances classes of different sizes."""
 
 
 class BalanceSpec(Choice):

@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from hf_finetune.errors import InputError
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.types import (
-    NonEmptyText,
     SearchValues,
     Seed,
     Texts,
@@ -202,7 +201,7 @@ class SingleTaskRecipe(Recipe):
 
     task: TaskName = Field(description=f"Task of the model: {', '.join(TASKS)}, or multi-task.")
     data: DataSpec = Field(description="Labeled data: a Hub id, a table or a folder.")
-    search: dict[NonEmptyText, SearchValues] | None = Field(
+    search: dict[str, SearchValues] | None = Field(
         default=None,
         description="Values that `tune` tries, by dotted path of the field: `log:1e-5..1e-2`, `1..10` or a list; other "
         "commands ignore them; null = none.",

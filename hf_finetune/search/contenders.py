@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_finetune.errors import counted
+from hf_finetune.recipe.balance import SEARCHED_BALANCE
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.yaml_text import read_yaml
@@ -36,7 +37,7 @@ class Contender:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What distinguishes the contender from others."""
+        """Values that distinguish the contender from others."""
         return {"strategy": self.strategy, "model": self.recipe.model.path}
 
 
@@ -101,7 +102,7 @@ def _strategies(draft: Mapping[str, Any], data: InspectedData) -> Iterator[tuple
     yield "linear probe, then fine-tune", dict(draft)
     yield "linear probe, then all layers", _change_last(draft, train="all", layer_decay=0.8)
     if _is_skewed(data):
-        yield "balanced classes", _change_last(draft, balance="class_weights")
+        yield "balanced classes", _change_last(draft, **SEARCHED_BALANCE)
     for value in data.task.modality.searched_augmentations:
         content = {**draft, "data": {**draft["data"], "augment": value}}
         yield f"augmentation {value}", content

@@ -37,7 +37,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Name of files about the part."""
+        """Repeat and fold as text, for file names."""
         return f"{self.repeat}-{self.fold}"
 
 
@@ -54,7 +54,7 @@ def choose_parts(examples: int) -> tuple[Part, ...]:
 
 
 class PartLoader:
-    """Loads the data of parts; data that recipes share is loaded once.
+    """Loader of the data of parts; data that recipes share is loaded once.
 
     Args:
         limit: Number of datasets that are kept in memory.

@@ -44,7 +44,7 @@ SLACK = 1.2
 
 
 class Race:
-    """Judges contenders within a time that includes the final run of the winner.
+    """Race of contenders within a time that includes the final run of the winner.
 
     Args:
         runner: Trains the contenders on parts.

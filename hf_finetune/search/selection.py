@@ -102,7 +102,7 @@ def select(trials: Sequence[Trial], metric: str, test_examples: int, seed: int =
 
 
 class _Scorer:
-    """Computes the scores of trials on resamples of the examples of a reference."""
+    """Scores of trials on resamples of the examples of a reference."""
 
     def __init__(self, trials: Sequence[Trial], reference: Trial, metric: str):
         parts = list(reference.results)

@@ -48,12 +48,20 @@ class Range:
         return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
 
     def contains(self, value: Any) -> bool:
-        """Return whether a value is in the range."""
+        """Return whether a value is in the range.
+
+        Args:
+            value: Value of a field.
+        """
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and self.low <= value <= self.high and not (self.integer and value != int(value))
 
     def encode(self, value: Any) -> Any:
-        """Return a value of the field as the distribution draws it."""
+        """Return a value of the field as the distribution draws it.
+
+        Args:
+            value: Value of a field.
+        """
         return int(value) if self.integer else float(value)
 
     def distribution(self) -> Any:
@@ -65,7 +73,11 @@ class Range:
         return FloatDistribution(self.low, self.high, log=self.log)
 
     def decode(self, drawn: Any) -> Any:
-        """Return a drawn value as a value of the field."""
+        """Return a drawn value as a value of the field.
+
+        Args:
+            drawn: Value that the distribution has drawn.
+        """
         return drawn
 
 
@@ -85,11 +97,19 @@ class Choices:
         return self.values
 
     def contains(self, value: Any) -> bool:
-        """Return whether a value is listed."""
+        """Return whether a value is listed.
+
+        Args:
+            value: Value of a field.
+        """
         return value in self.values
 
     def encode(self, value: Any) -> Any:
-        """Return a value of the field as the distribution draws it."""
+        """Return a value of the field as the distribution draws it.
+
+        Args:
+            value: Value of a field.
+        """
         return json.dumps(self.values[self.values.index(value)])
 
     def distribution(self) -> Any:
@@ -99,7 +119,11 @@ class Choices:
         return CategoricalDistribution([json.dumps(value) for value in self.values])
 
     def decode(self, drawn: Any) -> Any:
-        """Return a drawn value as a value of the field."""
+        """Return a drawn value as a value of the field.
+
+        Args:
+            drawn: Value that the distribution has drawn.
+        """
         return json.loads(drawn)
 
 
@@ -116,7 +140,11 @@ class Dimension:
     values: Range | Choices
 
     def override(self, value: Any) -> Override:
-        """Return the override that gives the field a value."""
+        """Return the override that gives the field a value.
+
+        Args:
+            value: New value of the field.
+        """
         return Override(f"{self.field}={json.dumps(value)}", read_override(f"{self.field}=").path, value)
 
 
@@ -162,7 +190,11 @@ class SearchSpace:
         }
 
     def decode(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """Return drawn values as values of the fields, by dotted path."""
+        """Return drawn values as values of the fields, by dotted path.
+
+        Args:
+            drawn: Values that the distributions have drawn, by dotted path.
+        """
         return {
             dimension.field: dimension.values.decode(drawn[dimension.field]) for dimension in self.dimensions
         }

@@ -43,6 +43,9 @@ class Suggestion:
         Args:
             value: Score so far.
             step: Number of parts, or of evaluations, that are done, from 1.
+
+        Returns:
+            Whether the trial should stop.
         """
         if step not in self._reported:  # by a process that was killed
             self._trial.report(value, step)

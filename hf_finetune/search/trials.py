@@ -73,12 +73,16 @@ class Trial:
         return ScoredExamples(labels, scores, first.target, groups=groups, settings=first.settings)
 
     def value(self, metric: str) -> float:
-        """Return a metric of all predictions so far."""
+        """Return a metric of all predictions so far.
+
+        Args:
+            metric: Name of the metric.
+        """
         return compute_metrics([metric], self.examples())[metric]
 
 
 class TrialRunner:
-    """Trains recipes on parts; what is done is read from the folder of the search.
+    """Training of recipes on parts; what is done is read from the folder of the search.
 
     Args:
         folder: Folder of the search.
