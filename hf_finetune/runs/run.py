@@ -168,6 +168,8 @@ def _run_in_folder(
     if state.is_main_process:
         metrics["wall_seconds"] = round(perf_counter() - start_time, 3)
         write_results(prepared, metrics, replace(manifest, state="done"), folder, state)
+    if limit is not None:
+        limit.clock.save()
     wait_for_all(state)
     return RunResult(folder, metrics, prepared.metric_names)
 

@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 
 PRETRAINING_INDEX = -1
 """Index of the pretraining before the first stage."""
-FINISH_SECONDS = 6.0
-"""Time (seconds) for saving the model, the figures and the report, rounded up from 4 on two CPU cores."""
+FINISH_SECONDS = 4.0
+"""Time (seconds) for the metrics, the figures and the report, rounded up from 3 on a CPU core."""
+SAVE_SECONDS = 3e-8
+"""Time (seconds) per parameter for saving and loading the model."""
 FIT_SECONDS = 1.2e-7
 """Time (seconds) of a solver per training example and weight of the head, measured on a CPU core."""
 EVALUATIONS = 3
@@ -126,7 +128,11 @@ def estimate_costs(prepared: PreparedRun, start: RunStart, state: PartialState) 
             stages.append((plan.steps or 0) * step + evaluation * (1 + ceil(plan.epochs or 1.0)))
             shortest.append((MIN_STEPS + 1) * step + EVALUATIONS * evaluation)
     held_out = [part for task in prepared.tasks.values() for part in (task.data.validation, task.data.test)]
-    finish = FINISH_SECONDS + inference * sum(len(part) for part in held_out if part is not None)
+    finish = (
+        FINISH_SECONDS
+        + SAVE_SECONDS * prepared.plan.layout.size
+        + inference * sum(len(part) for part in held_out if part is not None)
+    )
     probed = [task for task in prepared.tasks.values() if has_linear_probe(task)]
     features = sum(len(task.data.train) + len(task.data.test or ()) for task in probed)
     return RunCosts(
