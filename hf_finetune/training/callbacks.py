@@ -160,7 +160,12 @@ class InterruptCallback(TrainerCallback):
 
 
 def any_process(flag: bool, args: TrainingArguments) -> bool:
-    """Return whether a flag is set on any process; a collective call that all processes make."""
+    """Return whether a flag is set on any process; a collective call that all processes make.
+
+    Args:
+        flag: Flag of this process.
+        args: Arguments of the Trainer.
+    """
     if args.world_size == 1:
         return flag
     result = torch.tensor(int(flag), device=args.device)

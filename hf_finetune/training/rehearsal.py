@@ -31,7 +31,7 @@ def rehearse(
     evaluates: bool,
     now: Callable[[], float] = perf_counter,
 ) -> StageTimes:
-    """Train the first steps of a stage, and return its times.
+    """Train the first steps of a stage, and measure its times.
 
     Args:
         train: Function that trains a copy of the stage's model in a folder, at most for ``MAX_STEPS`` steps, with the
@@ -40,6 +40,9 @@ def rehearse(
         seconds: Time after which the rehearsal takes no further steps.
         evaluates: Whether the stage also evaluates the model before its first step.
         now: Clock (seconds).
+
+    Returns:
+        Times of the stage.
     """
     state, temporary = PartialState(), folder / FOLDER
     timer = _Timer(seconds, now)
