@@ -243,6 +243,7 @@ def test_a_dumped_recipe_contains_every_default_in_order_and_loads_to_the_same()
         "domain_adaptation",
         "metrics",
         "evaluation",
+        "limit",
         "speed",
         "track",
         "seed",
