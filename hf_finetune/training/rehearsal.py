@@ -16,12 +16,23 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_finetune.planning.time_limit import StageTimes
 from hf_finetune.training.callbacks import any_process
 
-__all__ = ["MAX_STEPS", "MIN_STEPS", "rehearse"]
+__all__ = ["MIN_STEPS", "rehearse", "rehearsed_steps"]
 
 MIN_STEPS, MAX_STEPS = 4, 50
 """Number of steps of a rehearsal. The first one is not counted, because the first use of each kernel is slower."""
+MAX_SHARE = 0.05
+"""Fraction of the steps of a stage that its rehearsal takes, unless that is less than ``MIN_STEPS``."""
 FOLDER = ".rehearsal.part"
 """Folder in that of the stage; what a killed process leaves of it is removed when the run is resumed."""
+
+
+def rehearsed_steps(planned: int) -> int:
+    """Return the maximum number of steps of a rehearsal.
+
+    Args:
+        planned: Number of steps of the stage.
+    """
+    return min(MAX_STEPS, max(MIN_STEPS, int(MAX_SHARE * planned)))
 
 
 def rehearse(
@@ -34,8 +45,8 @@ def rehearse(
     """Train the first steps of a stage, and measure its times.
 
     Args:
-        train: Function that trains a copy of the stage's model in a folder, at most for ``MAX_STEPS`` steps, with the
-            callback. It evaluates the model only at the end.
+        train: Function that trains a copy of the stage's model in a folder, for ``rehearsed_steps``, with the callback.
+            It evaluates the model only at the end.
         folder: Folder of the stage.
         seconds: Time after which the rehearsal takes no further steps.
         evaluates: Whether the stage also evaluates the model before its first step.

@@ -42,7 +42,7 @@ from hf_finetune.training.checkpoints import last_checkpoint, remove_old_checkpo
 from hf_finetune.training.execution import StageExecution, plan_execution
 from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 from hf_finetune.training.head_fit import fit_head
-from hf_finetune.training.rehearsal import MAX_STEPS, rehearse
+from hf_finetune.training.rehearsal import rehearse, rehearsed_steps
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_limit import DeadlineCallback, StageLimit
@@ -124,7 +124,8 @@ def _lay_out(
     """Return the stage with the steps that fit in its time, which a rehearsal on a copy of the model measures."""
 
     def train(folder: Path, timer: TrainerCallback) -> None:
-        spec = stage.spec.model_copy(update={"epochs": None, "max_steps": MAX_STEPS, "early_stopping": None})
+        steps = rehearsed_steps(stage.plan.steps or 0)
+        spec = stage.spec.model_copy(update={"epochs": None, "max_steps": steps, "early_stopping": None})
         first_steps = replace(stage, spec=spec, plan=replace(stage.plan, warmup_steps=0))
         evaluation = replace(work.evaluation, at_start=False)
         rehearsed = copy.deepcopy(model)

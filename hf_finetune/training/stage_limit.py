@@ -85,7 +85,8 @@ class StageLimit:
         per_epoch = steps_per_epoch(examples, spec.batch_size, spec.accumulation, state.num_processes)
         self.steps = stage.plan.steps or 0
         if not decision and rehearse is not None:
-            times = rehearse(REHEARSAL_SHARE * self.left())
+            has_time = broadcast_from_main(state, lambda: self.left() > 0)
+            times = rehearse(REHEARSAL_SHARE * self.left()) if has_time else self.times
             decision = broadcast_from_main(
                 state, lambda: self._decide(times, per_epoch, folder / DECISION_FILE)
             )
@@ -102,7 +103,8 @@ class StageLimit:
 
     def _decide(self, times: StageTimes, per_epoch: int, file: Path) -> dict[str, Any]:
         """Record and return the number of steps, which is at most the planned one, and the times."""
-        steps = min(self.steps, steps_that_fit(self.left(), times, per_epoch))
+        left = self.left()
+        steps = min(self.steps, steps_that_fit(left, times, per_epoch)) if left > 0 else 1
         decision = {"steps": steps, "planned_steps": self.steps, "times": asdict(times)}
         with atomic_file(file) as temporary:
             temporary.write_text(json.dumps(decision), encoding="utf-8")
