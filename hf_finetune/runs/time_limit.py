@@ -38,8 +38,8 @@ SAVE_SECONDS = 3e-8
 """Time (seconds) per parameter for saving and loading the model."""
 FIT_SECONDS = 1.2e-7
 """Time (seconds) of a solver per training example and weight of the head, measured on a CPU core."""
-EVALUATIONS = 3
-"""Evaluations of the shortest stage: that of its rehearsal, that of its initial weights, and one at its end."""
+EVALUATIONS = 2
+"""Evaluations of the shortest stage: that of its initial weights, and one at its end."""
 MAX_PROBE_SHARE = 0.1
 """Fraction of the limit that the linear probe may take; otherwise it is not fitted."""
 MAX_CACHE_SHARE = 0.5

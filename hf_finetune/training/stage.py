@@ -42,7 +42,7 @@ from hf_finetune.training.checkpoints import last_checkpoint, remove_old_checkpo
 from hf_finetune.training.execution import StageExecution, plan_execution
 from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 from hf_finetune.training.head_fit import fit_head
-from hf_finetune.training.rehearsal import rehearse, rehearsed_steps
+from hf_finetune.training.rehearsal import first_steps, rehearse, sample_validation
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_limit import DeadlineCallback, StageLimit
@@ -122,27 +122,27 @@ def _lay_out(
     limit: StageLimit, model: PreTrainedModel, stage: PlannedStage, work: _StageWork, output: StageOutput
 ) -> PlannedStage:
     """Return the stage with the steps that fit in its time, which a rehearsal on a copy of the model measures."""
+    data, evaluation = sample_validation(work.data, work.evaluation)
+    sample = replace(work, data=data, evaluation=evaluation)
 
     def train(folder: Path, timer: TrainerCallback) -> None:
-        steps = rehearsed_steps(stage.plan.steps or 0)
-        spec = stage.spec.model_copy(update={"epochs": None, "max_steps": steps, "early_stopping": None})
-        first_steps = replace(stage, spec=spec, plan=replace(stage.plan, warmup_steps=0))
-        evaluation = replace(work.evaluation, at_start=False)
         rehearsed = copy.deepcopy(model)
         methods = limit.build_methods(rehearsed)
-        output = StageOutput(folder)
-        _train_by_steps(
-            rehearsed, first_steps, replace(work, evaluation=evaluation), output, methods, [timer]
-        )
+        _train_by_steps(rehearsed, first_steps(stage), sample, StageOutput(folder), methods, [timer])
 
     def measure(seconds: float) -> StageTimes:
-        return rehearse(train, output.folder, seconds, evaluates=work.data.validation is not None)
+        return rehearse(
+            train, output.folder, seconds, _size(work.data.validation) / (_size(data.validation) or 1)
+        )
 
     has_steps = output.resume and broadcast_from_main(
         PartialState(), lambda: last_checkpoint(output.folder) is not None
     )
-    examples: Any = work.data.train
-    return limit.lay_out(stage, len(examples), output.folder, None if has_steps else measure)
+    return limit.lay_out(stage, _size(work.data.train), output.folder, None if has_steps else measure)
+
+
+def _size(examples: Any) -> int:
+    return 0 if examples is None else len(examples)
 
 
 def _train_by_steps(

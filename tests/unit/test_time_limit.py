@@ -21,6 +21,7 @@ from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.clock import RunClock
 from hf_finetune.runs.cross_validation import _recipe_of_fold
 from hf_finetune.runs.time_limit import RunCosts, RunLimit
+from hf_finetune.training.rehearsal import first_steps, rehearse, sample_validation
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_limit import StageLimit
@@ -217,7 +218,7 @@ def measured(monkeypatch):
     """Replace the measurement by ``TIMES``; return the number of rehearsals."""
     calls = []
 
-    def rehearse(train, folder, seconds, evaluates):
+    def rehearse(train, folder, seconds, evaluations):
         calls.append(seconds)
         return TIMES
 
@@ -302,3 +303,52 @@ def test_a_stage_that_is_resumed_after_its_end_takes_no_step(tmp_path, tiny_mode
     result, watch, _ = train(tiny_model("bert"), tmp_path / "run", lambda: 1.0, epochs=5.0, resume=True)
     assert (watch.rates, result.steps) == ([], 6)
     assert result.limit == {"planned_steps": 30, "fitting_steps": 10, "stopped": True}
+
+
+def test_a_rehearsal_measures_steps_and_scales_its_evaluation(tmp_path):
+    """The first step, which takes longer, counts as a part of the start."""
+    now = SimpleNamespace(seconds=100.0)
+    args, control = SimpleNamespace(world_size=1), SimpleNamespace(should_training_stop=False)
+
+    def train(folder, timer):
+        now.seconds = 101.0
+        timer.on_train_begin(args, None, control)
+        for seconds in (105.0, 106.0, 106.5):
+            now.seconds = seconds
+            timer.on_step_end(args, None, control)
+        assert not control.should_training_stop  # four steps at least
+        now.seconds = 107.0
+        timer.on_step_end(args, None, control)
+        assert control.should_training_stop
+        timer.on_epoch_end(args, None, control)
+        now.seconds = 108.0
+        timer.on_evaluate(args, None, control)
+        now.seconds = 108.5
+        timer.on_save(args, None, control)
+        now.seconds = 110.0
+
+    step = pytest.approx(2 / 3)
+    times = rehearse(train, tmp_path, 3.0, 4.0, now=lambda: now.seconds)
+    assert (times.step, times.evaluation, times.end) == (step, 4.5, 1.5)
+    assert times.start == pytest.approx(1.0 + 4.0 - 2 / 3 + 4.5)
+    now.seconds = 100.0
+    control.should_training_stop = False
+    assert rehearse(train, tmp_path, 3.0, 0.0, now=lambda: now.seconds).start == pytest.approx(5.0 - 2 / 3)
+
+
+def test_a_rehearsal_evaluates_a_part_of_the_validation_split(tiny_model):
+    model = tiny_model("bert")
+    data = StageData("single_label", Examples(model, 24), collate, Examples(model, 90))
+    settings = StageEvaluation(16, accuracy, "accuracy", greater_is_better=True)
+    sample, evaluation = sample_validation(data, settings)
+    assert (len(sample.validation), sample.train) == (64, data.train)
+    assert (evaluation.compute_metrics(None), evaluation.at_start) == ({"accuracy": 0.0}, False)
+    sample, _ = sample_validation(StageData("single_label", data.train, collate), settings)
+    assert sample.validation is None
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(2.0, 4), (40.0, 12), (1000.0, 50)])
+def test_a_rehearsal_takes_few_of_the_steps(tiny_model, epochs, steps):
+    stage = first_steps(a_stage(tiny_model("bert"), epochs=epochs, warmup=0.5, early_stopping=2))
+    assert (stage.spec.max_steps, stage.spec.epochs, stage.spec.early_stopping) == (steps, None, None)
+    assert stage.plan.warmup_steps == 0
