@@ -5,41 +5,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from hf_finetune.cache.prefix_cache import CacheSettings
-from hf_finetune.distributed import broadcast_from_main, is_sharded
+from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.errors import InputError, Problem, format_seconds
 from hf_finetune.fields.durations import format_duration
 from hf_finetune.methods import Method
 from hf_finetune.planning.time_limit import stage_share
-from hf_finetune.recipe.head_fit import solver_of
-from hf_finetune.runs.caching import has_linear_probe
 from hf_finetune.runs.clock import RunClock
-from hf_finetune.runs.estimates import time_examples, time_inference
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.runs.run_costs import RunCosts, estimate_costs
 from hf_finetune.runs.start import RunStart
 from hf_finetune.training.manifest import Manifest
-from hf_finetune.training.rehearsal import MIN_STEPS
 from hf_finetune.training.stage_limit import StageLimit
 
-__all__ = ["PRETRAINING_INDEX", "RunCosts", "RunLimit", "estimate_costs", "limit_cache", "limit_run"]
+__all__ = ["PRETRAINING_INDEX", "RunLimit", "limit_cache", "limit_run"]
 
 logger = logging.getLogger(__name__)
 
 PRETRAINING_INDEX = -1
 """Index of the pretraining before the first stage."""
-FINISH_SECONDS = 4.0
-"""Time (seconds) for the metrics, the figures and the report, rounded up from 3 on a CPU core."""
-SAVE_SECONDS = 3e-8
-"""Time (seconds) per parameter for saving and loading the model."""
-FIT_SECONDS = 1.2e-7
-"""Time (seconds) of a solver per training example and weight of the head, measured on a CPU core."""
-EVALUATIONS = 2
-"""Evaluations of the shortest stage: that of its initial weights, and one at its end."""
 MAX_PROBE_SHARE = 0.1
 """Fraction of the limit that the linear probe may take; otherwise it is not fitted."""
 MAX_CACHE_SHARE = 0.5
@@ -47,31 +35,11 @@ MAX_CACHE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class RunCosts:
-    """Estimated times of a run, in seconds.
-
-    Attributes:
-        stages: Duration of each stage, an upper bound without evaluations.
-        shortest: Shortest possible duration of each stage: its first steps with the evaluations before and after them,
-            or the fit of its head.
-        finish: Evaluation of the finished model, without the linear probe.
-        probe: Linear probe; 0 if the run has none.
-        pretraining: Pretraining before the first stage; 0 if the run has none, or if it is done.
-    """
-
-    stages: tuple[float, ...]
-    shortest: tuple[float, ...]
-    finish: float
-    probe: float = 0.0
-    pretraining: float = 0.0
-
-
-@dataclass(frozen=True)
 class RunLimit:
     """Time limit of a run.
 
     Attributes:
-        seconds: Time of the run (seconds), without the trainings of a cross-validation.
+        seconds: Time of the run (seconds), without the folds of a cross-validation.
         clock: Clock of the run.
         costs: Estimated times of the run.
     """
@@ -83,7 +51,7 @@ class RunLimit:
     def stage(self, index: int, build_methods: Callable[[PreTrainedModel], Sequence[Method]]) -> StageLimit:
         """Return the limit of a stage that starts now.
 
-        Its share of the time left is in proportion to its cost, so that later stages get the time that it does not
+        It gets its share of the time left, see ``stage_share``, so that later stages get the time that it does not
         need.
 
         Args:
@@ -91,65 +59,17 @@ class RunLimit:
             build_methods: Function that builds the methods of the stage for a copy of its model.
         """
         self.clock.save()
-        costs = (self.costs.pretraining, *self.costs.stages)[index + 1 :]
-        left = self.seconds - self.costs.finish - self.costs.probe - self.clock.spent()
-        end = self.clock.spent() + stage_share(left, costs)
-        return StageLimit(lambda: end - self.clock.spent(), build_methods)
+        costs = self.costs
+        left = self.seconds - costs.finish - costs.probe - self.clock.spent()
+        end = self.clock.spent() + stage_share(left, (costs.pretraining, *costs.stages)[index + 1 :])
 
+        def left_for_stage() -> float:
+            # if evaluations take longer than estimated, that of the finished model will, too
+            slower = limit.times.evaluation / costs.evaluation - 1 if costs.evaluation else 0.0
+            return end - self.clock.spent() - max(0.0, slower) * costs.prediction
 
-def estimate_costs(prepared: PreparedRun, start: RunStart, state: PartialState) -> RunCosts:
-    """Return the estimated times of a run, from a few measured steps; the weights of the model do not change.
-
-    Args:
-        prepared: Checked run.
-        start: Inputs of the first stage.
-        state: State of the process.
-    """
-    recipe, plans, inputs, model = prepared.recipe, prepared.plan.stages, start.inputs, start.built.model
-    if not is_sharded():
-        model.to(state.device)
-    train, inference = time_examples(model, plans, recipe, inputs), time_inference(model, inputs)
-    model.cpu()
-    examples = len(inputs.train)
-    head = sum(
-        item.size for item in prepared.plan.layout.parameters if item.group == prepared.plan.layout.head_group
-    )
-    fit = FIT_SECONDS * examples * head
-    validation: Any = inputs.validation
-    evaluation = inference * (0 if validation is None else len(validation)) / state.num_processes
-    stages, shortest = [], []
-    for spec, plan, seconds in zip(recipe.stages, plans, train, strict=True):
-        if solver_of(spec):
-            views = plan.epochs or 1.0
-            stages.append(views * (examples * seconds + fit) + evaluation)
-            shortest.append(stages[-1])
-        else:
-            step = seconds * spec.batch_size * spec.accumulation
-            stages.append((plan.steps or 0) * step + evaluation * (1 + ceil(plan.epochs or 1.0)))
-            shortest.append((MIN_STEPS + 1) * step + EVALUATIONS * evaluation)
-    held_out = [part for task in prepared.tasks.values() for part in (task.data.validation, task.data.test)]
-    finish = (
-        FINISH_SECONDS
-        + SAVE_SECONDS * prepared.plan.layout.size
-        + inference * sum(len(part) for part in held_out if part is not None)
-    )
-    probed = [task for task in prepared.tasks.values() if has_linear_probe(task)]
-    features = sum(len(task.data.train) + len(task.data.test or ()) for task in probed)
-    return RunCosts(
-        tuple(stages),
-        tuple(shortest),
-        finish,
-        probe=inference * features + fit * len(probed),
-        pretraining=_pretraining_seconds(start, max(train)),
-    )
-
-
-def _pretraining_seconds(start: RunStart, seconds: float) -> float:
-    """Return the estimated duration of the pretraining; ``seconds`` are those of an example of the slowest stage."""
-    if start.pretraining is None:
-        return 0.0
-    spec, plan = start.pretraining.stage.spec, start.pretraining.stage.plan
-    return (plan.steps or 0) * spec.batch_size * seconds
+        limit = StageLimit(left_for_stage, build_methods)
+        return limit
 
 
 def _without_probe(prepared: PreparedRun) -> PreparedRun:
@@ -218,9 +138,10 @@ def limit_run(
         logger.info(f"No linear probe: it would take about {took}, more than a tenth of the time limit.")
         prepared, limit = _without_probe(prepared), replace(limit, costs=replace(limit.costs, probe=0.0))
     problem = broadcast_from_main(state, lambda: _too_short(limit, time, parts))
-    if (
-        problem and before is None and recipe.data.split.fold is None
-    ):  # a fold has the time of the first training
+    is_fold = (
+        recipe.data.split.fold is not None
+    )  # it has the time of the first training, which was sufficient
+    if problem and before is None and not is_fold:
         raise InputError(problem)
     return prepared, limit
 

@@ -20,7 +20,7 @@ from run_helpers import (
 from hf_finetune.planning.time_limit import StageTimes
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.clock import RunClock
-from hf_finetune.runs.time_limit import RunCosts
+from hf_finetune.runs.run_costs import RunCosts
 
 
 def limited(recipe, time="10h", **changes):

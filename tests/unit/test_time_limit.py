@@ -20,7 +20,8 @@ from hf_finetune.recipe.speed import SpeedSpec
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.clock import RunClock
 from hf_finetune.runs.cross_validation import _recipe_of_fold
-from hf_finetune.runs.time_limit import RunCosts, RunLimit
+from hf_finetune.runs.run_costs import RunCosts
+from hf_finetune.runs.time_limit import RunLimit
 from hf_finetune.training.rehearsal import first_steps, rehearse, sample_validation
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
@@ -122,6 +123,17 @@ def test_time_that_a_stage_does_not_need_goes_to_the_later_ones(tmp_path):
     now.seconds += 35  # it took longer
     assert limit.stage(2, list).left() == 20.0
     assert limit.stage(-1, list).left() == 0.0  # a pretraining without costs
+
+
+def test_slow_evaluations_leave_less_time_for_the_stage(tmp_path):
+    """That of the finished model is then expected to take as much longer."""
+    clock = RunClock(tmp_path, now=lambda: 100.0)
+    limit = RunLimit(70.0, clock, RunCosts((40.0,), (1.0,), finish=20.0, prediction=16.0, evaluation=2.0))
+    stage = limit.stage(0, list)
+    assert stage.left() == 50.0
+    for evaluation, left in ((1.0, 50.0), (3.0, 42.0)):
+        stage.times = StageTimes(0.0, 1.0, evaluation, 0.0)
+        assert stage.left() == left
 
 
 def test_the_clock_counts_earlier_attempts_but_not_the_time_between_them(tmp_path):
