@@ -9,11 +9,13 @@ from run_helpers import (
     Stop,
     StopAtStep,
     assert_equal_runs,
+    changed,
     interrupt,
     metrics_of,
     quick_run,
     refusal,
     tiny_text_recipe,
+    weights_of,
     with_stages,
 )
 
@@ -180,3 +182,14 @@ def test_the_limit_of_a_resumed_run_can_be_changed(tmp_path, reviews, bert_check
     quick_run(limited(recipe), tmp_path / "run", resume=True, allow_changes=True)
     stages = metrics_of(tmp_path / "run")["stages"]
     assert [stage["steps"] for stage in stages] == [8, 5]  # the first stage has begun without a limit
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"strategy": "features"}, {"strategy": {"name": "gradual_unfreeze", "epochs": 1, "lr": 0.001}}],
+)
+def test_a_strategy_with_a_limit_that_is_not_reached_ends_as_without_one(tmp_path, text_recipe, fields):
+    content = {**text_recipe().model_dump(mode="json"), "stages": None, **fields}
+    quick_run(parse_recipe(content), tmp_path / "free")
+    quick_run(limited(parse_recipe(content)), tmp_path / "limited")
+    assert changed(*(weights_of(tmp_path / name) for name in ("free", "limited"))) == set()
