@@ -138,9 +138,8 @@ def limit_run(
         logger.info(f"No linear probe: it would take about {took}, more than a tenth of the time limit.")
         prepared, limit = _without_probe(prepared), replace(limit, costs=replace(limit.costs, probe=0.0))
     problem = broadcast_from_main(state, lambda: _too_short(limit, time, parts))
-    is_fold = (
-        recipe.data.split.fold is not None
-    )  # it has the time of the first training, which was sufficient
+    # a fold has the time of the first training, which was sufficient
+    is_fold = any(task.data.split.fold is not None for task in recipe.by_task().values())
     if problem and before is None and not is_fold:
         raise InputError(problem)
     return prepared, limit
