@@ -89,6 +89,8 @@ class CacheSettings:
         source: Identifier of the examples: the data, its preprocessing, and the seed of its augmentation.
         unsupported_reason: Reason why a stage must not train on cached outputs; empty if it may.
         texts: Text vectors that other parts of the run need, too; None if there are none.
+        seconds_limit: Time (seconds) in which the outputs may be computed; None for any time. A cache that is used in
+            any case is not limited.
     """
 
     folder: Path
@@ -98,6 +100,7 @@ class CacheSettings:
     source: str
     unsupported_reason: str = ""
     texts: TextVectors | None = None
+    seconds_limit: float | None = None
 
     @property
     def reason_not_to_cache(self) -> str:
@@ -270,6 +273,11 @@ def _affordable_views(
         if settings.epochs is not None:
             max_rows = settings.size_limit // cost.bytes - held_out_examples
             views = max(1, min(views, max_rows // train_examples))
+            if settings.seconds_limit is not None:
+                rows = settings.seconds_limit / (cost.compute + cost.write) - held_out_examples
+                views = min(views, int(rows // train_examples))
+                if views < 1:
+                    return 0, "computing the outputs would take too much of the time limit"
             saved = train_examples * saved_seconds(cost, settings.epochs, views)
             if saved < MIN_GAIN_SECONDS:
                 return 0, f"caching would save less than {MIN_GAIN_SECONDS:.0f} s"

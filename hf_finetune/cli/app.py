@@ -135,6 +135,10 @@ def run_command(
             "or data; on several processes, TASK-DATE."
         ),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="Time of the run, such as 90s, 20m or 1h30m, instead of limit.time in the recipe."),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -153,6 +157,8 @@ def run_command(
 ) -> None:
     """Fine-tune, evaluate and save a model."""
     options = {"resume": resume, "allow_changes": allow_changes, "trust_remote_code": trust_remote_code}
+    if time is not None:
+        overrides = [*(overrides or ()), f"limit.time={time}"]
     if data is not None:
         overrides = [*filter(None, [recipe]), *(overrides or ())]
         with draft_in_run(data, model, output_dir, resume, overrides) as draft:
@@ -182,6 +188,7 @@ def _run(
     folder = output_dir or default_run_folder(recipe, resume)
     with RunDisplay(err, folder) as display:
         from hf_finetune.distributed import destroying_process_group
+        from hf_finetune.runs.clock import process_start
         from hf_finetune.runs.run import run
 
         with destroying_process_group():
@@ -193,6 +200,7 @@ def _run(
                 callbacks=[display.callback],
                 progress=display.update_evaluation,
                 trust_remote_code=trust_remote_code,
+                started=process_start(),
             )
     if display.is_main:
         display.print_result(out, result)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hf_finetune.errors import InputError, Problem, short_repr
+from hf_finetune.fields.durations import format_duration, parse_duration
 from hf_finetune.fields.patterns import PatternError, check_pattern
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Costs",
     "Count",
     "CountFromZero",
+    "Duration",
     "Encoding",
     "FoldText",
     "Folds",
@@ -125,6 +127,17 @@ def _fold(value: Any) -> Any:
     if match is None or not 2 <= int(match[2]) >= int(match[1]):
         raise _value_error("must be a fold K/N, counted from 1", value, "For example 1/5.")
     return value
+
+
+def _duration(value: Any) -> Any:
+    seconds = parse_duration(value)
+    if seconds is None:
+        raise _value_error(
+            "must be a duration above 0, with units d, h, m, s, or a number of seconds",
+            value,
+            "For example 90s, 20m, 1h30m.",
+        )
+    return format_duration(seconds)
 
 
 def _separator(value: Any) -> Any:
@@ -265,6 +278,12 @@ Separator = Annotated[str, BeforeValidator(_separator), WithJsonSchema({"type": 
 """Character that separates the cells of a text file; named separators are converted."""
 Encoding = Annotated[str, BeforeValidator(_encoding), WithJsonSchema({"type": "string", "minLength": 1})]
 """Text encoding that Python supports."""
+Duration = Annotated[
+    str,
+    BeforeValidator(_duration),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number", "exclusiveMinimum": 0}]}),
+]
+"""Duration as text, such as ``1h30m``; a number is in seconds. ``parse_duration`` returns its seconds."""
 FoldText = Annotated[
     str, BeforeValidator(_fold), WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d*/[1-9]\d*$"})
 ]

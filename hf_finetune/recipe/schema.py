@@ -19,6 +19,7 @@ from hf_finetune.recipe.data import DataSpec
 from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.recipe.evaluation import EvaluationSpec
 from hf_finetune.recipe.head_fit import fit_problems
+from hf_finetune.recipe.limit import LimitSpec
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.modality_fields import DataFields, TaskName
 from hf_finetune.recipe.model import ModelSpec
@@ -77,6 +78,9 @@ class Recipe(Part, ABC):
         "= the default for the label type.",
     )
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="Settings of all evaluations.")
+    limit: LimitSpec | None = Field(
+        default=None, description="Limit of the run; null = the run takes as long as its stages need."
+    )
     speed: SpeedSpec = Field(
         default=SpeedSpec(),
         description="Precision, memory format, compilation and caches; auto = every setting is chosen by "

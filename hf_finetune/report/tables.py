@@ -128,6 +128,7 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "optimizer": spec["optimizer"]["name"],
                 "lr": spec["lr"],
                 "fit": result.get("fit"),
+                "limit": result.get("limit"),
                 "layer_decay": spec["layer_decay"],
                 "groups": len(layers),
                 "first_loss": losses[0] if losses else None,

@@ -33,7 +33,7 @@ __all__ = [
 # restarts the stage. A changed path of data or checkpoint needs no restart: fingerprints detect changed contents.
 NO_RESTART_FIELDS = (
     r"data\.(path|config|revision|columns|split|target|on_error|limit|workers)\b|"
-    r"model\.(?!adapter\.alpha|head)|evaluation\.|speed\.|domain_adaptation\.target\b"
+    r"model\.(?!adapter\.alpha|head)|evaluation\.|limit\b|speed\.|domain_adaptation\.target\b"
 )
 NO_RESTART_STAGE_FIELDS = (
     r"lr|weight_decay|layer_decay|schedule|warmup|epochs|max_steps|clip|label_smoothing|early_stopping|"

@@ -13,7 +13,9 @@ from accelerate import PartialState
 
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.distributed import broadcast_from_main
+from hf_finetune.fields.durations import format_duration
 from hf_finetune.recipe.head_fit import solver_of
+from hf_finetune.recipe.limit import LimitSpec
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.training.manifest import read_manifest
@@ -103,7 +105,11 @@ def recipe_of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
     split = recipe.data.split.model_copy(update={"fold": f"{number}/{count}"})
     data = recipe.data.model_copy(update={"split": split})
     evaluation = recipe.evaluation.model_copy(update={"folds": None, "linear_probe": None})
-    return recipe.model_copy(update={"data": data, "evaluation": evaluation, "publish": None})
+    limit = recipe.limit
+    if limit is not None:  # the run trains count + 1 times
+        limit = LimitSpec(time=format_duration(limit.seconds / (count + 1)))
+    changes = {"data": data, "evaluation": evaluation, "limit": limit, "publish": None}
+    return recipe.model_copy(update=changes)
 
 
 def _drop_weights(fold_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Estimates of a stage for ``plan``: how often its frozen layers are computed, and how long it takes."""
+"""Estimates of a stage: how often its frozen layers are computed, and how long it takes."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from hf_finetune.runs.prepared import PlanReport
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 
-__all__ = ["describe_prefix_caches", "estimate_seconds"]
+__all__ = ["describe_prefix_caches", "estimate_seconds", "time_examples", "time_inference"]
 
 TIMED_EXAMPLES, TIMED_STEPS = 8, 2
 """Number of examples in a step, and number of steps, that are timed to estimate the duration of a stage."""
@@ -125,23 +125,68 @@ def estimate_seconds(
         recipe: Recipe with its stages expanded.
         inputs: Examples as model inputs.
     """
+    seconds = time_examples(model, stages, recipe, inputs)
+    counts = (_examples(spec, plan, inputs) for spec, plan in zip(recipe.stages, stages, strict=True))
+    return tuple(count * example for count, example in zip(counts, seconds, strict=True))
+
+
+def time_examples(
+    model: PreTrainedModel, stages: Sequence[StagePlan], recipe: Recipe, inputs: Inputs
+) -> tuple[float, ...]:
+    """Return the seconds in which each stage trains on one example, measured as for ``estimate_seconds``.
+
+    Args:
+        model: Model on the device of the training.
+        stages: Plan of each stage.
+        recipe: Recipe with its stages expanded.
+        inputs: Examples as model inputs.
+    """
+    batch, preparation = _timed_batch(model, inputs)
+    seconds = []
+    for spec, plan in zip(recipe.stages, stages, strict=True):
+        freeze_all_but(model, plan.trainable)
+        seconds.append(preparation + _time_example(model, batch, plan.trainable, bool(solver_of(spec))))
+        release_eval_mode(model)
+    return tuple(seconds)
+
+
+def time_inference(model: PreTrainedModel, inputs: Inputs) -> float:
+    """Return the seconds in which a model prepares and predicts one example.
+
+    Args:
+        model: Model on the device of the evaluation.
+        inputs: Examples as model inputs.
+    """
+    batch, preparation = _timed_batch(model, inputs)
+    return preparation + _time_example(model, batch, (), forward_only=True)
+
+
+def _timed_batch(model: PreTrainedModel, inputs: Inputs) -> tuple[dict[str, torch.Tensor], float]:
+    """Return a batch on the device of the model, and the seconds in which each of its examples was prepared."""
     count = min(TIMED_EXAMPLES, len(inputs.train))
     start = perf_counter()
     batch = inputs.collate([inputs.train[index] for index in range(count)])
     preparation = (perf_counter() - start) / count
-    seconds = []
-    for spec, plan in zip(recipe.stages, stages, strict=True):
-        fits = bool(solver_of(spec))
-        freeze_all_but(model, plan.trainable)
-        with benchmark_steps(model, batch, _surrogate_loss, plan.trainable, forward_only=fits) as bench:
-            bench.step(ExecutionMode())  # the first use of each kernel is slower
-            step = min(bench.step(ExecutionMode()) for _ in range(TIMED_STEPS))
-        release_eval_mode(model)
-        examples = (plan.epochs or 0.0) * len(inputs.train)
-        if plan.steps is not None and not fits:
-            examples = float(plan.steps * spec.batch_size * spec.accumulation)
-        seconds.append((examples or len(inputs.train)) * (step / count + preparation))
-    return tuple(seconds)
+    device = next(model.parameters()).device
+    return {name: value.to(device) for name, value in batch.items()}, preparation
+
+
+def _time_example(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], trainable: Sequence[str], forward_only: bool
+) -> float:
+    """Return the seconds of a step, divided by the number of its examples."""
+    with benchmark_steps(model, batch, _surrogate_loss, trainable, forward_only=forward_only) as bench:
+        bench.step(ExecutionMode())  # the first use of each kernel is slower
+        step = min(bench.step(ExecutionMode()) for _ in range(TIMED_STEPS))
+    return step / len(batch["labels"])
+
+
+def _examples(spec: StageSpec, plan: StagePlan, inputs: Inputs) -> float:
+    """Return the number of examples that a stage trains on, each counted as often as it is used."""
+    examples = (plan.epochs or 0.0) * len(inputs.train)
+    if plan.steps is not None and not solver_of(spec):
+        examples = float(plan.steps * spec.batch_size * spec.accumulation)
+    return examples or len(inputs.train)
 
 
 def _surrogate_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.runs.domain_adaptation import Pretraining
 from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.runs.time_limit import PRETRAINING_INDEX, RunLimit
 from hf_finetune.runs.weights import BACKBONE, pretraining_folder
 from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.masked_examples import WrappedClassifier
@@ -28,6 +29,7 @@ from hf_finetune.tasks.seeded_augmentation import set_epoch
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
+from hf_finetune.training.stage_limit import StageLimit
 from hf_finetune.training.stage_result import StageResult
 
 __all__ = ["continue_pretraining"]
@@ -42,6 +44,7 @@ def continue_pretraining(
     folder: Path,
     state: PartialState,
     callbacks: Sequence[TrainerCallback],
+    limit: RunLimit | None = None,
 ) -> Manifest:
     """Train on masked inputs, or resume that training, and save the backbone for the classifier.
 
@@ -52,6 +55,7 @@ def continue_pretraining(
         folder: Run directory.
         state: Process state.
         callbacks: Additional Trainer callbacks.
+        limit: Time limit of the run; None for no limit.
 
     Returns:
         Manifest with the result of the pretraining.
@@ -70,14 +74,22 @@ def continue_pretraining(
         f"{pretraining.stage.plan.steps} steps, learning rate {pretraining.stage.spec.lr:.2g}."
     )
     start = perf_counter()
+    stage_limit = None
+    if limit is not None:
+        stage_limit = limit.stage(PRETRAINING_INDEX, lambda model: [LossMethod(pretraining.masked.loss)])
+        callbacks = [*callbacks, limit.clock]
     try:
-        result = _train(pretraining, prepared, stage_dir, state, callbacks, resumes)
+        result = _train(pretraining, prepared, stage_dir, state, callbacks, resumes, stage_limit)
         if state.is_main_process:
             _save_backbone(pretraining, prepared, stage_dir)
         wait_for_all(state)
     finally:
         spent = round(spent + perf_counter() - start, 3)
         manifest = _write_entry(manifest, folder, state, {"state": "running", "seconds": spent})
+        if limit is not None:
+            limit.clock.save()
+    if result.limit is not None:
+        manifest = manifest.with_obstacle("the number of steps of the pretraining is chosen by a benchmark")
     entry = {
         "state": "done",
         "seconds": spent,
@@ -93,6 +105,7 @@ def _train(
     state: PartialState,
     callbacks: Sequence[TrainerCallback],
     resumes: bool,
+    limit: StageLimit | None,
 ) -> StageResult:
     recipe, masked = prepared.recipe, pretraining.masked
     workers = resolve_workers(recipe.data.workers, state)
@@ -106,6 +119,7 @@ def _train(
         execution=ExecutionSettings(recipe.speed),
         methods=[LossMethod(masked.loss)],
         callbacks=callbacks,
+        limit=limit,
     )
 
 
@@ -154,4 +168,5 @@ def _metrics_entry(
         "trainable_parameters": pretraining.stage.plan.trainable_size,
         "total_parameters": pretraining.stage.plan.layout.size,
         "speed": asdict(result.mode),
+        **({"limit": result.limit} if result.limit else {}),
     }

@@ -26,39 +26,15 @@ from hf_finetune.runs.pooling_choice import choose_pooling
 from hf_finetune.runs.prepare import prepare_run
 from hf_finetune.runs.prepared import PreparedRun, with_input_notes
 from hf_finetune.runs.pretraining import continue_pretraining
+from hf_finetune.runs.run_result import RunResult
 from hf_finetune.runs.stages import train_stages
 from hf_finetune.runs.start import load_start
+from hf_finetune.runs.time_limit import limit_run
 from hf_finetune.training.run_lock import RunLock
 
 __all__ = ["RunResult", "run"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    Attributes:
-        folder: Run directory.
-        metrics: Content of ``metrics.json``; with several processes, it is complete only on the main process.
-        primary_metrics: Names of the metrics of the recipe, the primary one first.
-        unpublished: Reasons why the model was not published, if the recipe has ``publish``.
-        publish_later: Shell command that publishes the model later; empty if it was published or need not be.
-
-    Example:
-        >>> from hf_finetune import RunResult, load_recipe, run
-        >>> result: RunResult = run(load_recipe("reviews.yaml", ["stages.1.epochs=1"]), "runs/again")
-        >>> leading = result.primary_metrics[0]
-        >>> leading, result.metrics["test"][leading] >= 0.5, (result.folder / "model").is_dir()
-        ('accuracy', True, True)
-    """
-
-    folder: Path
-    metrics: dict[str, Any]
-    primary_metrics: tuple[str, ...]
-    unpublished: tuple[Problem, ...] = ()
-    publish_later: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +46,7 @@ class _Options:
     callbacks: Sequence[TrainerCallback]
     progress: Callable[[int], None] | None
     trust_remote_code: bool
+    started: float | None
 
 
 def run(
@@ -81,6 +58,7 @@ def run(
     callbacks: Sequence[TrainerCallback] = (),
     progress: Callable[[int], None] | None = None,
     trust_remote_code: bool = False,
+    started: float | None = None,
 ) -> RunResult:
     """Fine-tune stage by stage, save the model, and evaluate the saved model on the test split.
 
@@ -94,6 +72,7 @@ def run(
         callbacks: Further callbacks for the Trainer of each stage.
         progress: Callback that receives the number of test examples predicted so far.
         trust_remote_code: Whether code of checkpoints and metrics may run; a recipe cannot allow it.
+        started: Time from which ``limit`` counts, as ``time.perf_counter`` returns it; None for that of the call.
 
     Returns:
         The finished run.
@@ -111,7 +90,7 @@ def run(
         ['accuracy', 'balanced_accuracy']
     """
     state = start_processes()
-    options = _Options(resume, allow_changes, callbacks, progress, trust_remote_code)
+    options = _Options(resume, allow_changes, callbacks, progress, trust_remote_code, started)
     with detect_lost_process(state), quiet_libraries():
         result = _run(recipe, output_dir, options, state)
     if recipe.publish is None or not state.is_main_process:
@@ -154,6 +133,7 @@ def _run_in_folder(
     )
     start = load_start(prepared, earlier_manifest, state)
     prepared = with_input_notes(prepared, start.inputs)
+    prepared, limit = limit_run(prepared, start, folder, earlier_manifest, state, options.started)
     stages = zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
     caches = [cache_settings(prepared, spec, plan) for spec, plan in stages]
     manifest = open_folder(
@@ -164,7 +144,9 @@ def _run_in_folder(
     start = replace(start, inputs=decode_images(start.inputs, prepared, caches))
     # before continued pretraining: L2-SP pulls towards the weights of the checkpoint
     checkpoint_weights = pretrained_weights(start.built.model, prepared.recipe.stages, prepared.plan)
-    manifest = continue_pretraining(start.pretraining, prepared, manifest, folder, state, options.callbacks)
+    manifest = continue_pretraining(
+        start.pretraining, prepared, manifest, folder, state, options.callbacks, limit
+    )
     start = replace(start, pretraining=None)  # frees its model
     manifest = train_stages(
         prepared,
@@ -175,6 +157,7 @@ def _run_in_folder(
         folder=folder,
         state=state,
         callbacks=options.callbacks,
+        limit=limit,
     )
     metrics: dict[str, Any] = {}
     if state.is_main_process:
@@ -185,6 +168,8 @@ def _run_in_folder(
     if state.is_main_process:
         metrics["wall_seconds"] = round(perf_counter() - start_time, 3)
         write_results(prepared, metrics, replace(manifest, state="done"), folder, state)
+    if limit is not None:
+        limit.clock.save()
     wait_for_all(state)
     return RunResult(folder, metrics, prepared.metric_names)
 
@@ -195,6 +180,8 @@ def _cross_validate(
     """Run the recipe once for each fold, and return the mean and standard deviation of each metric."""
 
     def train_fold(fold_recipe: Recipe, fold_folder: Path, resume: bool) -> RunResult:
-        return _run(fold_recipe, fold_folder, replace(options, resume=resume, progress=None), state)
+        return _run(
+            fold_recipe, fold_folder, replace(options, resume=resume, progress=None, started=None), state
+        )
 
     return cross_validate(recipe_for_folds(prepared), folder, train_fold, state)

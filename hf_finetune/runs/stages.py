@@ -1,8 +1,9 @@
 """Train and evaluate the stages of a run, and record each one in the manifest."""
 
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +24,7 @@ from hf_finetune.evaluation.metrics import (
     without_nan,
 )
 from hf_finetune.evaluation.registry import needs_all_scores
-from hf_finetune.methods import StageContext, build_methods
+from hf_finetune.methods import Method, StageContext, build_methods
 from hf_finetune.models.compression import compress
 from hf_finetune.planning.stages import PlannedStage, StagePlan
 from hf_finetune.recipe.head import OWN_POOLING
@@ -33,6 +34,7 @@ from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.start import RunStart
 from hf_finetune.runs.tasks import score_tasks, task_labels
+from hf_finetune.runs.time_limit import RunLimit, limit_cache
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
@@ -67,6 +69,7 @@ def train_stages(
     folder: Path,
     state: PartialState,
     callbacks: Sequence[TrainerCallback],
+    limit: RunLimit | None = None,
 ) -> Manifest:
     """Train the stages of a run that are not done, each on the weights of the stage before.
 
@@ -79,6 +82,7 @@ def train_stages(
         folder: Run directory.
         state: State of the process; all processes call this function.
         callbacks: Further callbacks for the Trainer of each stage.
+        limit: Time limit of the run; None for no limit.
 
     Returns:
         The manifest with every stage done.
@@ -103,6 +107,7 @@ def train_stages(
             folder=folder,
             state=state,
             callbacks=callbacks,
+            limit=limit,
         )
     return manifest
 
@@ -141,6 +146,7 @@ def _train_stage(
     folder: Path,
     state: PartialState,
     callbacks: Sequence[TrainerCallback],
+    limit: RunLimit | None,
 ) -> Manifest:
     """Train one stage, or resume it, and record its progress in the manifest."""
     recipe, spec, plan = prepared.recipe, context.stage.spec, context.stage.plan
@@ -151,6 +157,15 @@ def _train_stage(
     next_stage = recipe.stages[index + 1] if index + 1 < len(recipe.stages) else None
     keep_optimizer = next_stage is not None and next_stage.carry_optimizer
     start_time = perf_counter()
+
+    def build_anew(model: PreTrainedModel) -> list[Method]:
+        return build_methods(
+            replace(context, model=model), [copy.copy(method) for method in start.methods[index]]
+        )
+
+    stage_limit = None
+    if limit is not None:
+        stage_limit, callbacks = limit.stage(index, build_anew), [*callbacks, limit.clock]
     try:
         result = train_stage(
             context.model,
@@ -158,15 +173,22 @@ def _train_stage(
             _stage_data(prepared, start.inputs, state),
             output=StageOutput(stage_folder(folder, index, spec.name), resumes, keep_optimizer, recipe.track),
             evaluation=_evaluation(prepared, context),
-            execution=ExecutionSettings(recipe.speed, cache),
+            execution=ExecutionSettings(recipe.speed, limit_cache(cache, stage_limit, state)),
             methods=build_methods(context, start.methods[index]),
             callbacks=callbacks,
+            limit=stage_limit,
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - start_time
         manifest = manifest.with_stage(index, seconds=round(spent, 3))
         write_manifest(manifest, folder, state)
+        if limit is not None:
+            limit.clock.save()
     manifest = manifest.with_stage(index, state="done", result=_metrics_entry(plan, result, spent, prepared))
+    if result.limit is not None:
+        manifest = manifest.with_obstacle(
+            f"the number of steps of stage {spec.name} is chosen by a benchmark"
+        )
     write_manifest(manifest, folder, state)
     best = context.best_metric
     leading = best or prepared.metric_names[0]
@@ -283,4 +305,5 @@ def _metrics_entry(
         "start": without_nan(result.start),
         **({"trained": without_nan(result.trained)} if result.trained else {}),
         **({"fit": {**result.fit, **_pooling_entry(prepared)}} if result.fit else {}),
+        **({"limit": result.limit} if result.limit else {}),
     }

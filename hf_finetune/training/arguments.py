@@ -59,7 +59,7 @@ def training_arguments(
         warmup_steps=plan.warmup_steps or 0,
         max_grad_norm=spec.clip or 0.0,
         eval_strategy="epoch" if evaluates else "no",
-        eval_on_start=evaluates,
+        eval_on_start=evaluates and evaluation.at_start,
         save_strategy="epoch",
         load_best_model_at_end=best_metric is not None,
         metric_for_best_model=best_metric,

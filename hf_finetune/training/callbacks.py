@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["DivergedError", "InterruptCallback", "LogCallback"]
+__all__ = ["DivergedError", "InterruptCallback", "LogCallback", "any_process"]
 
 
 class DivergedError(RuntimeError):
@@ -114,7 +114,7 @@ class InterruptCallback(TrainerCallback):
         """Request a checkpoint if a signal has arrived; several processes agree on it at logging steps only."""
         if args.world_size > 1 and state.global_step % args.logging_steps != 0:
             return
-        self.stop_agreed = _any_process(self.signal_received, args)
+        self.stop_agreed = any_process(self.signal_received, args)
         # At the last step of an epoch leave it to on_epoch_end: the evaluation then precedes the checkpoint.
         at_end = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
         if self.stop_agreed and not at_end:
@@ -142,7 +142,7 @@ class InterruptCallback(TrainerCallback):
         Args:
             args: Arguments of the Trainer.
         """
-        if _any_process(self.signal_received, args):
+        if any_process(self.signal_received, args):
             raise KeyboardInterrupt
 
     def restore(self) -> None:
@@ -159,8 +159,13 @@ class InterruptCallback(TrainerCallback):
         self.signal_received = True
 
 
-def _any_process(flag: bool, args: TrainingArguments) -> bool:
-    """Return whether a flag is set on any process; a collective call that all processes make."""
+def any_process(flag: bool, args: TrainingArguments) -> bool:
+    """Return whether a flag is set on any process; a collective call that all processes make.
+
+    Args:
+        flag: Flag of this process.
+        args: Arguments of the Trainer.
+    """
     if args.world_size == 1:
         return flag
     result = torch.tensor(int(flag), device=args.device)

@@ -75,6 +75,15 @@ class Manifest:
         stages[index] = replace(stages[index], **changes)
         return replace(self, stages=tuple(stages))
 
+    def with_obstacle(self, reason: str) -> "Manifest":
+        """Return a copy of the manifest with another reason why a repeated run may end differently.
+
+        Args:
+            reason: Reason, a clause.
+        """
+        obstacles = [*self.determinism.get("obstacles", ()), reason]
+        return replace(self, determinism={**self.determinism, "bit_for_bit": False, "obstacles": obstacles})
+
     def write(self, path: Path) -> None:
         """Write the manifest as JSON, atomically.
 

@@ -1,9 +1,10 @@
 """Train one stage: a new Trainer on a model whose parameters are frozen except those of the plan."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,14 +22,16 @@ from transformers import (
     TrainingArguments,
 )
 
+from hf_finetune.cache.replay import PrefixRunner
 from hf_finetune.data.distributed_sampling import SyncBuffersCallback
-from hf_finetune.distributed import detect_lost_process, main_process_first
+from hf_finetune.distributed import broadcast_from_main, detect_lost_process, main_process_first
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.base import Loss, Method
 from hf_finetune.methods.carried_optimizer import OPTIMIZER_FILE, optimizer_state, save_state
 from hf_finetune.methods.prefix_replay import PrefixReplay
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.planning.stages import PlannedStage
+from hf_finetune.planning.time_limit import StageTimes
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets.losses import loss_for
@@ -39,8 +42,10 @@ from hf_finetune.training.checkpoints import last_checkpoint, remove_old_checkpo
 from hf_finetune.training.execution import StageExecution, plan_execution
 from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 from hf_finetune.training.head_fit import fit_head
+from hf_finetune.training.rehearsal import first_steps, rehearse, sample_validation
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
+from hf_finetune.training.stage_limit import DeadlineCallback, StageLimit
 from hf_finetune.training.stage_result import StageResult, stage_result
 from hf_finetune.training.stage_weights import WEIGHTS, save_weights
 from hf_finetune.training.trainer import SingleStageTrainer
@@ -62,6 +67,7 @@ def train_stage(
     execution: ExecutionSettings,
     methods: Sequence[Method] = (),
     callbacks: Sequence[TrainerCallback] = (),
+    limit: StageLimit | None = None,
 ) -> StageResult:
     """Train a stage and write its best weights to its folder, see ``save_weights``.
 
@@ -74,6 +80,7 @@ def train_stage(
         execution: Settings of execution mode and prefix cache.
         methods: Methods of the stage, in the order of their hooks.
         callbacks: Additional callbacks.
+        limit: Time limit; None takes all steps. A head that a solver fits is not limited.
 
     Returns:
         Steps, metrics of the kept weights, execution mode and cache report.
@@ -84,38 +91,97 @@ def train_stage(
         DivergedError: If the loss, the gradient norm or the logits are not finite.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
-    spec, plan, folder = stage.spec, stage.plan, output.folder
-    freeze_all_but(model, plan.trainable)
-    loss = _loss(spec, data, methods)
+    freeze_all_but(model, stage.plan.trainable)
+    loss = _loss(stage.spec, data, methods)
     execution = _restrict_compilation(execution, methods)
     stage_execution = plan_execution(model, stage, data, loss, execution, output)
     data = _use_cached_outputs(stage_execution, data)
-    evaluation = _with_loss(evaluation, loss)
-    if solver_of(spec):
-        return _fit(model, stage, data, evaluation, stage_execution, folder, methods)
+    if solver_of(stage.spec):
+        evaluation = _with_loss(evaluation, loss)
+        return _fit(model, stage, data, evaluation, stage_execution, output.folder, methods)
+    output.folder.mkdir(parents=True, exist_ok=True)
+    work = _StageWork(data, evaluation, stage_execution, execution.arguments)
+    if limit is not None:
+        stage = _lay_out(limit, model, stage, work, output)
+        callbacks = [*callbacks, DeadlineCallback(limit)]
+    result = _train_by_steps(model, stage, work, output, methods, callbacks, limit)
+    return result if limit is None else replace(result, limit=limit.result())
+
+
+@dataclass(frozen=True)
+class _StageWork:
+    """Examples, evaluation and execution of a stage, which are the same for its rehearsal."""
+
+    data: StageData
+    evaluation: StageEvaluation
+    execution: StageExecution
+    arguments: TrainingArguments | None
+
+
+def _lay_out(
+    limit: StageLimit, model: PreTrainedModel, stage: PlannedStage, work: _StageWork, output: StageOutput
+) -> PlannedStage:
+    """Return the stage with the steps that fit in its time, which a rehearsal on a copy of the model measures."""
+    data, evaluation = sample_validation(work.data, work.evaluation)
+    sample = replace(work, data=data, evaluation=evaluation)
+
+    def train(folder: Path, timer: TrainerCallback) -> None:
+        rehearsed = copy.deepcopy(model)
+        methods = limit.build_methods(rehearsed)
+        _train_by_steps(rehearsed, first_steps(stage), sample, StageOutput(folder), methods, [timer])
+
+    def measure(seconds: float) -> StageTimes:
+        return rehearse(
+            train, output.folder, seconds, _size(work.data.validation) / (_size(data.validation) or 1)
+        )
+
+    has_steps = output.resume and broadcast_from_main(
+        PartialState(), lambda: last_checkpoint(output.folder) is not None
+    )
+    return limit.lay_out(stage, _size(work.data.train), output.folder, None if has_steps else measure)
+
+
+def _size(examples: Any) -> int:
+    return 0 if examples is None else len(examples)
+
+
+def _train_by_steps(
+    model: PreTrainedModel,
+    stage: PlannedStage,
+    work: _StageWork,
+    output: StageOutput,
+    methods: Sequence[Method],
+    callbacks: Sequence[TrainerCallback],
+    limit: StageLimit | None = None,
+) -> StageResult:
+    """Train a stage, or resume it, in the chosen execution mode; write its weights and return its result."""
+    data, stage_execution, spec, folder = work.data, work.execution, stage.spec, output.folder
+    loss = _loss(spec, data, methods)
+    evaluation = _with_loss(work.evaluation, loss)
     if stage_execution.mode.compile:
         # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
     if stage_execution.cache is not None:
-        methods = [*methods, PrefixReplay(stage_execution.cache.runner)]
+        runner = stage_execution.cache.runner
+        methods = [*methods, PrefixReplay(PrefixRunner(model, runner.cut, runner.placeholder))]
     for method in methods:
         train, collate = method.prepare(model, data.train, data.collate, stage.seed)
         data = replace(data, train=train, collate=collate)
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = training_arguments(stage, stage_execution.mode, data, evaluation, output, execution.arguments)
+    arguments = training_arguments(stage, stage_execution.mode, data, evaluation, output, work.arguments)
     stopping = _early_stopping(spec, evaluation.best_metric)
     interrupt = InterruptCallback()
     callbacks = [
         *filter(None, [stopping]),
-        LogCallback(folder / "log.jsonl", [group.layers for group in plan.groups], spec.name),
+        LogCallback(folder / "log.jsonl", [group.layers for group in stage.plan.groups], spec.name),
         _EpochCallback(data.train),
         *callbacks,
         SyncBuffersCallback(),
         interrupt,
     ]
     trainer = _build_trainer(model, stage, data, evaluation, arguments, loss, methods, callbacks)
-    checkpoint = _restore_for_resume(trainer, folder, stopping) if output.resume else None
+    checkpoint = _restore_for_resume(trainer, folder, stopping, limit) if output.resume else None
     _train(trainer, checkpoint, interrupt, folder)
     release_eval_mode(model)
     if output.keep_optimizer:
@@ -251,7 +317,10 @@ def _early_stopping(spec: StageSpec, best_metric: str | None) -> ResumableEarlyS
 
 
 def _restore_for_resume(
-    trainer: SingleStageTrainer, folder: Path, stopping: ResumableEarlyStopping | None
+    trainer: SingleStageTrainer,
+    folder: Path,
+    stopping: ResumableEarlyStopping | None,
+    limit: StageLimit | None,
 ) -> Path | None:
     """Return the checkpoint to resume from, or None, and restore the state that the Trainer does not restore."""
     with main_process_first(PartialState()):
@@ -267,8 +336,9 @@ def _restore_for_resume(
     trainer.add_callback(MovedCheckpoint(folder))
     for method in trainer.methods:
         method.load(checkpoint)
-    if stopping is not None and stopping.had_stopped(state, trainer.args):
-        # Early stopping had already ended this stage: train no further step, only restore the best checkpoint.
+    had_stopped = stopping is not None and stopping.had_stopped(state, trainer.args)
+    if had_stopped or (limit is not None and limit.ends_at(state.global_step)):
+        # Early stopping had already ended this stage, or its time is over: only restore the best checkpoint.
         trainer.args.max_steps = state.global_step
     return checkpoint
 

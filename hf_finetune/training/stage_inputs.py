@@ -57,6 +57,7 @@ class StageEvaluation:
         greater_is_better: Whether higher values of ``best_metric`` are better.
         reduce: Function that reduces logits [batch, classes] and labels to columns [batch, columns] for
             ``compute_metrics``, where the logits of a whole split would take too much memory; None keeps the logits.
+        at_start: Whether the model is also evaluated before the first step.
     """
 
     batch_size: int
@@ -64,6 +65,7 @@ class StageEvaluation:
     best_metric: str | None = None
     greater_is_better: bool = False
     reduce: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    at_start: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class StageResult:
         start: Validation metrics of the initial weights; empty if they were not evaluated.
         trained: Validation metrics of the best trained weights, with their ``step``; empty unless the initial weights
             are kept.
+        limit: Entry about the time limit, from ``StageLimit.result``; None if it has not changed the stage.
     """
 
     epochs: float
@@ -47,6 +48,7 @@ class StageResult:
     fit: dict[str, Any] | None = None
     start: dict[str, float] = field(default_factory=dict)
     trained: dict[str, float] = field(default_factory=dict)
+    limit: dict[str, Any] | None = None
 
 
 def stage_result(

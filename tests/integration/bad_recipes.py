@@ -23,6 +23,24 @@ CASES = [
         ),
     ),
     Case(
+        "a time limit with an unknown unit",
+        "run recipe.yaml --time 20min",
+        (
+            "Problem:\n"
+            "  limit.time must be a duration above 0, with units d, h, m, s, or a number of seconds. Got '20min'. For "
+            "example 90s, 20m, 1h30m."
+        ),
+    ),
+    Case(
+        "a time limit of 0",
+        "run recipe.yaml limit=0",
+        (
+            "Problem:\n"
+            "  limit.time must be a duration above 0, with units d, h, m, s, or a number of seconds. Got 0. For "
+            "example 90s, 20m, 1h30m."
+        ),
+    ),
+    Case(
         "a folder instead of a recipe",
         "run photos",
         ("Problem:\n  photos must be a recipe file. Got a folder. It contains no recipe."),
@@ -43,64 +61,64 @@ CASES = [
         (
             "2,000 problems:\n"
             "  field0 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field1 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field2 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field3 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field4 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field5 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field6 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field7 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field8 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field9 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', "
+            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
             "'publish'.\n"
             "  field10 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field11 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field12 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field13 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field14 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field15 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field16 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field17 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field18 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  field19 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', "
+            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
             "'seed', 'publish'.\n"
             "  ... and 1,980 more."
         ),

@@ -338,3 +338,29 @@ def test_a_strategy_with_another_domain_is_planned_with_and_without_the_data(ada
     assert any("domain" in note for note in report.notes)
     if at_hand:
         assert prepare_run(parse_recipe(content), start_processes()).domain_inputs is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("text", "dann"),
+        ("image", "coral"),
+        ("text", "continue_pretraining"),
+        ("image", "continue_pretraining"),
+    ],
+)
+def test_a_time_limit_that_is_not_reached_changes_nothing(tmp_path, adapted, kind, method):
+    """The rehearsal of each stage, and that of the pretraining, use copies of the model and the methods."""
+    weights = []
+    for limit in (None, "10h"):
+        quick_run(adapted(kind, method, limit=limit), tmp_path / str(limit))
+        weights.append(weights_of(tmp_path / str(limit)))
+    assert changed(*weights) == set()
+
+
+def test_a_pretraining_is_laid_out_for_the_steps_that_fit(tmp_path, adapted, monkeypatch):
+    monkeypatch.setattr("hf_finetune.training.stage_limit.steps_that_fit", lambda *args: 3)
+    result = quick_run(adapted("text", "continue_pretraining", limit="10h"), tmp_path / "run")
+    pretraining = result.metrics["pretraining"]
+    assert (pretraining["steps"], pretraining["limit"]["fitting_steps"]) == (3, 3)
+    assert [stage["steps"] for stage in result.metrics["stages"]] == [3, 3]

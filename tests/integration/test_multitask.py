@@ -365,3 +365,12 @@ def test_images_that_are_decoded_once_train_the_same(tmp_path, images, image_run
             load_file(each / "stages" / stage / "model.safetensors") for each in (image_run[0].folder, folder)
         )
         assert changed(one, other) == set()
+
+
+@pytest.mark.parametrize("kind", ["images", "texts"])
+def test_a_time_limit_that_is_not_reached_changes_nothing(tmp_path, request, kind):
+    make, before = request.getfixturevalue(kind), request.getfixturevalue(f"{kind[:-1]}_run")[0].folder
+    quick_run(make(limit="10h"), tmp_path / "run")
+    for stage in (path.name for path in (before / "stages").iterdir()):
+        names = [folder / "stages" / stage / "model.safetensors" for folder in (before, tmp_path / "run")]
+        assert changed(*map(load_file, names)) == set()

@@ -225,3 +225,15 @@ def test_fewer_versions_are_kept_where_the_limit_is_small(model, settings, monke
         CacheUnavailableError, match=r"would take about 1,400 bytes, and the size limit is 1,399"
     ):
         keep(model, Versions(model, 9), replace(many, source="other", size_limit=1399), Examples(model, 5))
+
+
+def test_no_more_versions_are_kept_than_can_be_computed_in_the_time(model, settings, monkeypatch):
+    """Nine training and five validation examples: 10 ms to compute and 1 ms to write each."""
+    monkeypatch.setattr(writer.PrefixWriter, "measure", lambda self, examples: COST)
+    monkeypatch.setattr(prefix_cache, "MIN_GAIN_SECONDS", 0.0)
+    settings, validation = replace(settings, epochs=10.0), Examples(model, 5)
+    for number, (seconds, views) in enumerate([(0.3, 2), (0.2, 1), (0.16, 1)]):
+        limited = replace(settings, folder=settings.folder / str(number), seconds_limit=seconds)
+        assert keep(model, Versions(model, 9), limited, validation).report.views == views
+    with pytest.raises(CacheUnavailableError, match="would take too much of the time limit"):
+        keep(model, Versions(model, 9), replace(settings, seconds_limit=0.15), validation)

@@ -250,10 +250,12 @@ def test_a_dumped_recipe_contains_every_default_in_order_and_loads_to_the_same()
         "domain_adaptation",
         "metrics",
         "evaluation",
+        "limit",
         "speed",
         "track",
         "seed",
         "publish",
+        "search",
     ]
     assert list(fields) == names
     assert list(fields["stages"][0])[:5] == ["name", "train", "epochs", "max_steps", "lr"]

@@ -199,7 +199,7 @@ SINGLE = [
     (image(evaluation={"batch_size": 0}), "evaluation.batch_size must be at least 1. Got 0."),
     (image(seed=2**32), "seed must be at most 4294967295. Got 4294967296."),
     (image(sed=1), "sed must be a known field. Nearest: 'seed'."),
-    (image(colour=1), "colour must be a known field. Known: 'task', 'model', 'data', 'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', 'publish'."),
+    (image(colour=1), "colour must be a known field. Known: 'task', 'model', 'data', 'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', 'publish', 'search'."),
     ({**image(), 1: 2}, "recipe must have text as keys. Got 1. Put the key in quotes."),
     ([1], "recipe must contain a mapping of fields. Got [1]. Start with the fields task, model, data and stages."),
 ]  # fmt: skip

@@ -66,7 +66,7 @@ def all_fields():
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(leaf_parts()) == 55
+    assert len(leaf_parts()) == 56
     assert (StageSpec, "lr") in all_fields()
 
 

@@ -5,7 +5,7 @@ from folder_helpers import touch
 from typer.testing import CliRunner
 
 from hf_finetune.cli.app import app
-from hf_finetune.cli.search import _name_of
+from hf_finetune.cli.search import name_of
 from hf_finetune.errors import InputError
 from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
@@ -229,8 +229,8 @@ def test_invalid_options_are_refused(reviews, arguments, message, tmp_path, monk
 def test_the_recipe_is_named_after_the_data(tmp_path, monkeypatch, data, name):
     (tmp_path / "my photos.v2").mkdir()
     monkeypatch.chdir(tmp_path / "my photos.v2")
-    assert _name_of(data) == name
-    assert len(_name_of("a" * 5000)) == 100
+    assert name_of(data) == name
+    assert len(name_of("a" * 5000)) == 100
 
 
 def test_a_run_needs_a_recipe_or_data():
