@@ -15,6 +15,7 @@ from hf_finetune.fields.base import Part
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.recipe.yaml_text import read_yaml
+from hf_finetune.search.space import read_space, split_arguments
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -162,8 +163,11 @@ def test_overrides_named_in_commands_fit_the_recipe():
         for word in line.split()
         if name == "README.md" and re.fullmatch(r"[a-z][\w.]*=\S+", word)
     ]
-    assert len(changes) == 2
-    assert parse_recipe(content, changes).stages[1].epochs == 3
+    overrides, dimensions = split_arguments(changes)
+    assert (len(overrides), len(dimensions)) == (2, 1)
+    recipe = parse_recipe(content, overrides)
+    assert recipe.stages[1].epochs == 3
+    assert read_space(recipe, dimensions).dimensions
 
 
 @pytest.mark.parametrize(("name", "code"), CODE)

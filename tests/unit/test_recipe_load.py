@@ -262,6 +262,7 @@ def test_a_dumped_recipe_contains_every_default_in_order_and_loads_to_the_same()
     assert fields["data"]["split"] == {
         "validation": 0.1,
         "test": 0.1,
+        "merge_validation": False,
         "stratify": True,
         "group": None,
         "fold": None,
