@@ -74,7 +74,7 @@ def features_recipe(data: InspectedData, model: str) -> Recipe:
 
 
 def with_epochs(contender: Contender, factor: float) -> Contender | None:
-    """Return a contender whose stages have fewer epochs, at least one each; None if there is nothing to shorten.
+    """Return a contender whose last stage has fewer epochs; None if that would not be at least one, or not fewer.
 
     Args:
         contender: Contender that trains layers.
@@ -83,8 +83,8 @@ def with_epochs(contender: Contender, factor: float) -> Contender | None:
     content = contender.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
     stages = [dict(stage) for stage in content["stages"]]
     last = stages[-1]
-    epochs = max(1, int(last["epochs"] * factor))
-    if epochs >= last["epochs"]:
+    epochs = int(last["epochs"] * factor)
+    if not 1 <= epochs < last["epochs"]:
         return None
     last["epochs"] = epochs
     recipe = parse_recipe({**content, "stages": stages})

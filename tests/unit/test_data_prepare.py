@@ -350,3 +350,19 @@ def test_a_split_that_lacks_a_column(tmp_path):
     write_rows(tmp_path / "train.jsonl", 20)
     (tmp_path / "test.jsonl").write_text('{"review": "fair", "label": "pos"}\n')
     assert error_text(tmp_path) == "The test split must have the column 'text'. Got only 'review', 'label'."
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_merged_validation_split_leaves_the_test_split_as_it_is(tmp_path, given):
+    path = write_rows(tmp_path / "train.jsonl", 40)
+    if given:
+        write_rows(tmp_path / "validation.jsonl", 10, start=100)
+        path = str(tmp_path)
+    split = {"validation": 0.2, "test": 0.2}
+    apart = prepare(path, split=split)
+    merged = prepare(path, split={**split, "merge_validation": True})
+    assert merged.validation is None
+    assert merged.test["text"][:] == apart.test["text"][:]
+    assert sorted(merged.train["text"]) == sorted([*apart.train["text"], *apart.validation["text"]])
+    assert len(merged.train_groups) == len(merged.train)
+    assert any("The validation split is merged" in note for note in merged.notes)

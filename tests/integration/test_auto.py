@@ -1,0 +1,204 @@
+"""`auto`: strategies judged on held-out folds, a final run on all other examples, and an end that no kill changes."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from forked_cli import forked_cli
+from safetensors.torch import load_file
+
+from hf_finetune.cache import writer
+from hf_finetune.data.recipe_data import load_data
+from hf_finetune.errors import InputError
+from hf_finetune.recipe.load import load_recipe
+from hf_finetune.report import page
+from hf_finetune.runs import run as runs_run
+from hf_finetune.runs.run import run
+from hf_finetune.runs.trial import train_and_predict
+from hf_finetune.search import auto as search_auto
+from hf_finetune.search import contenders, frozen, parts, trials
+from hf_finetune.search.auto import AutoProgress, auto
+from hf_finetune.search.inspect_data import inspect_data
+from hf_finetune.search.trial_table import as_json
+
+MEASURED = ("seconds", "milliseconds")
+
+
+@pytest.fixture(autouse=True)
+def short_trials(monkeypatch):
+    """Divide examples once, train two epochs, and draw no figures."""
+    shorten(monkeypatch)
+
+
+def shorten(patch):
+    patch.setattr(parts, "MIN_PREDICTIONS", 1)
+    patch.setattr(page, "figures_of", lambda record: [])
+    write = contenders.draft_recipe
+    patch.setattr(contenders, "draft_recipe", lambda *words: write(*words).replace("epochs: 6", "epochs: 2"))
+
+
+def search(squares, checkpoint, folder, **options):
+    options = {"max_trials": 3, "models": [str(checkpoint)], **options}
+    return auto(str(squares), folder, **options)
+
+
+def outcome(result):
+    content = as_json(result.search)
+    for row in content["trials"]:
+        for name in MEASURED:
+            row.pop(name)
+    return content
+
+
+@pytest.fixture(scope="module")
+def found(squares, timm_checkpoint, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        return search(squares, timm_checkpoint, tmp_path_factory.mktemp("auto") / "run")
+
+
+def weights(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def same_weights(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_frozen_features_are_judged_on_all_folds_and_others_on_some(found):
+    first, *others = found.search.trials
+    assert first.fields["strategy"] == "frozen features"
+    assert len(first.results) == 5
+    assert others and all(1 <= len(trial.results) <= 5 for trial in others)
+
+
+def test_the_final_run_trains_on_all_examples_outside_the_test_split(found, squares):
+    recipe = load_recipe(found.run.folder / "recipe.yaml")
+    data = load_data(recipe)
+    assert recipe.data.split.merge_validation and data.validation is None
+    searched = load_data(found.search.winner.recipe)
+    assert data.test["id"][:] == searched.test["id"][:]
+    assert sorted(data.train["id"]) == sorted([*searched.train["id"], *searched.validation["id"]])
+
+
+def test_the_recipe_repeats_the_model_bit_for_bit(found, tmp_path):
+    again = run(load_recipe(found.run.folder / "recipe.yaml"), tmp_path / "again")
+    assert same_weights(weights(again.folder), weights(found.run.folder))
+
+
+def test_the_score_to_expect_is_written_before_the_test_split_is_evaluated(
+    squares, timm_checkpoint, tmp_path, monkeypatch
+):
+    events = []
+    evaluate = runs_run.save_and_evaluate
+    expected = tmp_path / "run" / "search" / "expected.json"
+    monkeypatch.setattr(
+        runs_run,
+        "save_and_evaluate",
+        lambda *words: events.append(expected.is_file()) or evaluate(*words),
+    )
+    progress = AutoProgress(selected=lambda result: events.append("selected"))
+    result = search(squares, timm_checkpoint, tmp_path / "run", max_trials=1, progress=progress)
+    assert events == ["selected", True]
+    content = json.loads(expected.read_text())
+    assert content["expected"] == result.search.selection.expected
+    low, high = content["interval"]
+    assert low <= content["expected"] <= high
+
+
+def test_frozen_features_predict_as_a_run_of_their_strategy(found, squares, timm_checkpoint, tmp_path):
+    trial = found.search.trials[0]
+    part, judged = next(iter(trial.results.items()))
+    loader = parts.PartLoader()
+    fold_recipe, data = loader.load(trial.recipe, part)
+    merged = fold_recipe.data.model_copy(
+        update={"split": fold_recipe.data.split.model_copy(update={"validation": 0.0})}
+    )
+    recipe = fold_recipe.model_copy(update={"data": merged})
+    result = run(recipe, tmp_path / "fold")
+    correct = judged.examples.decisions == judged.examples.labels
+    assert result.metrics["test"]["accuracy"] == pytest.approx(correct.mean())
+    assert len(data.test) == len(judged.examples)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_killed_search_ends_as_without_the_kill(number, squares, timm_checkpoint, found, tmp_path):
+    calls = 0
+
+    def kill(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train_and_predict(*arguments, **options)
+
+    child = os.fork()
+    if child == 0:
+        trials.train_and_predict = kill
+        search(squares, timm_checkpoint, tmp_path / "run")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    resumed = search(squares, timm_checkpoint, tmp_path / "run", resume=True)
+    assert outcome(resumed) == outcome(found)
+    assert same_weights(weights(resumed.run.folder), weights(found.run.folder))
+
+
+def test_a_killed_final_run_is_resumed(squares, timm_checkpoint, found, tmp_path):
+    child = os.fork()
+    if child == 0:
+        runs_run.save_and_evaluate = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+        search(squares, timm_checkpoint, tmp_path / "run")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    resumed = search(squares, timm_checkpoint, tmp_path / "run", resume=True)
+    assert outcome(resumed) == outcome(found)
+    assert same_weights(weights(resumed.run.folder), weights(found.run.folder))
+
+
+def test_ranking_and_folds_share_the_features(squares, timm_checkpoint, monkeypatch):
+    inspected, loader = inspect_data(str(squares)), parts.PartLoader()
+    models = [str(timm_checkpoint), str(timm_checkpoint) + "/."]
+    ranked = search_auto._rank(inspected, loader, models, None, None, False)
+    assert sorted(ranked) == sorted(models)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(writer.PrefixWriter, "_write", refuse)
+    recipe = contenders.features_recipe(inspected, models[0])
+    assert len(frozen.judge_features(recipe, parts.choose_parts(30), loader)) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quality": "perfect"}, "--quality must be fast, good, best. Got 'perfect'"),
+        ({"max_trials": None}, "Set --time or --trials"),
+        ({"resume": True}, "must contain an automatic search"),
+        ({"max_trials": None, "max_seconds": 1e-9, "models": ["nowhere/at-all"]}, "nowhere/at-all"),
+    ],
+)
+def test_bad_options_are_refused(squares, timm_checkpoint, tmp_path, options, message):
+    with pytest.raises(InputError) as caught:
+        search(squares, timm_checkpoint, tmp_path / "run", **options)
+    assert message in str(caught.value)
+
+
+def test_a_folder_with_another_search_is_refused(squares, timm_checkpoint, found):
+    with pytest.raises(InputError, match="must be empty or not exist"):
+        search(squares, timm_checkpoint, found.run.folder)
+    with pytest.raises(InputError, match="must contain the same search"):
+        search(squares, timm_checkpoint, found.run.folder, resume=True, quality="best")
+
+
+def test_the_command_prints_trials_and_result(squares, timm_checkpoint, tmp_path):
+    folder = tmp_path / "run"
+    words = ["--trials", "2", "--model", timm_checkpoint, "--output-dir", folder]
+    done = forked_cli("auto", squares, *words)
+    assert done.returncode == 0, done.stderr
+    assert 'strategy="frozen features"' in done.stdout
+    assert "Expected accuracy on the test split:" in done.stdout
+    assert "Test: accuracy" in done.stdout
+    assert (folder / "leaderboard.csv").is_file() and (folder / "report.html").is_file()

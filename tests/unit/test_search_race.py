@@ -1,0 +1,165 @@
+"""Race of contenders: halving after each fold, and the time that the final run needs."""
+
+import numpy as np
+import pytest
+from accelerate import PartialState
+
+from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.runs.trial import TrialResult
+from hf_finetune.search import race
+from hf_finetune.search.contenders import Contender, with_epochs
+from hf_finetune.search.parts import Part
+from hf_finetune.search.race import FINAL_SECONDS, Race
+from hf_finetune.search.tune import TimeUpError
+from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples
+
+PARTS = tuple(Part(0, fold) for fold in range(1, 6))
+EXAMPLES = 40
+
+
+def recipe(epochs=8):
+    stages = [
+        {"name": "head", "train": "head", "fit": "logistic_regression"},
+        {"name": "all", "train": "all", "lr": 0.01, "epochs": epochs, "early_stopping": 3},
+    ]
+    return parse_recipe({"task": "image-classification", "model": "m/x", "data": "d/x", "stages": stages})
+
+
+def contender(name, trains=True):
+    return Contender(name, recipe(), trains)
+
+
+def result(accuracy, part, seconds, epochs):
+    """Return predictions of which the first ones are correct, shifted for each part."""
+    labels = np.arange(EXAMPLES) % 2
+    correct = np.roll(np.arange(EXAMPLES) < accuracy * EXAMPLES, 3 * part.fold)
+    scores = np.eye(2)[np.where(correct, labels, 1 - labels)]
+    examples = ScoredExamples(labels, scores, "single_label", settings=MetricSettings(("a", "b")))
+    groups = tuple(f"{part.fold}-{index}" for index in range(EXAMPLES))
+    return TrialResult(examples, groups, seconds, (0.0, epochs), (0.0, epochs), 10.0 + epochs, 10, 40, 1.0)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Runner:
+    """Runner whose trainings advance a clock, and whose accuracies depend on the strategy."""
+
+    def __init__(self, clock, accuracies, seconds_per_epoch=1.0):
+        self.clock, self.accuracies, self.pace = clock, accuracies, seconds_per_epoch
+        self.state, self.trained = PartialState(), []
+
+    def run(self, trial, part, callbacks):
+        strategy = trial.fields["strategy"].split(",")[0]
+        epochs = trial.recipe.stages[-1].epochs
+        if strategy == "fails":
+            trial.failure = "it diverged"
+            return False
+        start = self.clock.now
+        self.clock.now += self.pace * epochs
+        if callbacks and self.clock.now > callbacks[0].deadline:
+            self.clock.now = callbacks[0].deadline
+            raise TimeUpError
+        trial.results[part] = result(self.accuracies[strategy], part, self.clock.now - start, epochs)
+        self.trained.append((strategy, part.fold))
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(race, "perf_counter", clock)
+
+    def judge(recipe, parts, *words, **options):
+        clock.now += 1.0
+        return {part: result(0.5, part, 0.1, 0.0) for part in parts}
+
+    monkeypatch.setattr(race, "judge_features", judge)
+    monkeypatch.setattr(
+        Race, "_expected_seconds", lambda self, recipe: self.runner.pace * recipe.stages[-1].epochs
+    )
+    return clock
+
+
+def run_race(runner, names, deadline=None):
+    ends = []
+    runner.loader, runner.trust_remote_code = None, False
+    running = Race(
+        runner,
+        PARTS,
+        "accuracy",
+        deadline,
+        (200, 20),
+        finished=lambda trial, number, end, metric: ends.append((trial.fields["strategy"], end)),
+    )
+    running.run([contender("frozen features", trains=False), *map(contender, names)])
+    return running, ends
+
+
+def test_the_better_half_goes_on_after_each_fold(clock):
+    runner = Runner(clock, {"a": 0.5, "b": 0.9, "c": 0.7, "d": 0.6})
+    running, ends = run_race(runner, "abcd")
+    folds = {name: [fold for strategy, fold in runner.trained if strategy == name] for name in "abcd"}
+    assert folds == {"a": [1], "b": [1, 2, 3, 4, 5], "c": [1, 2], "d": [1]}
+    assert dict(ends) == {
+        "frozen features": "done",
+        "a": "stopped",
+        "b": "done",
+        "c": "stopped",
+        "d": "stopped",
+    }
+    assert len(running.trials) == 5
+
+
+def test_a_contender_that_fails_is_left_out(clock):
+    runner = Runner(clock, {"a": 0.6})
+    running, ends = run_race(runner, ["fails", "a"])
+    assert ("fails", "failed") in ends and ("a", "done") in ends
+    assert [trial.failure for trial in running.trials] == ["", "it diverged", ""]
+
+
+def test_there_is_time_for_the_final_run(clock):
+    runner = Runner(clock, {"a": 0.6, "b": 0.7}, seconds_per_epoch=2.0)
+    deadline = 120.0
+    run_race(runner, ["a", "b"], deadline)
+    final = 2.0 * 8 * 5 / 4 + FINAL_SECONDS
+    assert runner.trained
+    assert clock.now + final <= deadline
+
+
+def test_a_contender_without_time_has_fewer_epochs(clock):
+    runner = Runner(clock, {"a": 0.6}, seconds_per_epoch=10.0)
+    running, ends = run_race(runner, ["a"], 100.0)
+    ((name, _),) = [end for end in ends if end[0] != "frozen features"]
+    assert name.startswith("a, ") and name.endswith(("epoch", "epochs"))
+    assert running.trials[1].recipe.stages[-1].epochs < 8
+
+
+def test_a_contender_without_time_for_an_epoch_is_skipped(clock):
+    runner = Runner(clock, {"a": 0.6}, seconds_per_epoch=1000.0)
+    running, _ = run_race(runner, ["a"], 100.0)
+    assert [skipped.strategy for skipped in running.skipped] == ["a"]
+    assert runner.trained == [] and running.trials[0].results
+
+
+def test_a_contender_that_takes_longer_than_expected_is_ended(clock, monkeypatch):
+    monkeypatch.setattr(Race, "_expected_seconds", lambda self, recipe: 1.0)
+    runner = Runner(clock, {"a": 0.6}, seconds_per_epoch=1000.0)
+    running, ends = run_race(runner, ["a"], 100.0)
+    assert ("a", "out of time") in ends
+    assert clock.now <= 100.0 - FINAL_SECONDS
+    assert running.trials[1].results == {}
+
+
+def test_fewer_epochs_are_at_least_one():
+    assert with_epochs(contender("a"), 0.12) is None
+    assert with_epochs(contender("a"), 0.5).recipe.stages[-1].epochs == 4
+    assert with_epochs(contender("a"), 0.13).recipe.stages[-1].epochs == 1
+    assert with_epochs(contender("a"), 0.5).fields["strategy"] == "a, 4 epochs"
+    assert with_epochs(contender("a"), 1.0) is None
