@@ -57,6 +57,7 @@ def auto_command(
     package_logger = logging.getLogger("hf_finetune")
     package_logger.setLevel(logging.WARNING)
     from hf_finetune.distributed import destroying_process_group
+    from hf_finetune.runs.clock import process_start
     from hf_finetune.search.auto import AutoProgress, auto
     from hf_finetune.search.trial_table import write_leaderboard
     from hf_finetune.search.tune import SearchResult
@@ -89,6 +90,7 @@ def auto_command(
                 progress=progress,
                 callbacks=[display.callback],
                 trust_remote_code=trust_remote_code,
+                started=process_start(),
             )
     if display.is_main:
         display.print_result(out, result.run)

@@ -66,6 +66,7 @@ def tune_command(
     quiet_libraries(err)
     logging.getLogger("hf_finetune").setLevel(logging.WARNING)
     from hf_finetune.distributed import destroying_process_group
+    from hf_finetune.runs.clock import process_start
     from hf_finetune.search.trial_table import RECIPE, as_json, write_leaderboard, write_recipe
     from hf_finetune.search.tune import tune
 
@@ -80,6 +81,7 @@ def tune_command(
             progress=lines.begin_part,
             finished=lines.end_trial,
             trust_remote_code=trust_remote_code,
+            started=process_start(),
         )
     if not is_main_process():
         return

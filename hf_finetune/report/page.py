@@ -210,6 +210,7 @@ def _contents(
     """Return the table of contents: the anchor and title of each section that the report has."""
     sections = [
         ("stages", "Stages", True),
+        ("search", "Search", bool(record.search)),
         ("metrics", "Test metrics", metrics),
         ("slices", "Slices", bool(record.metrics.get("slices"))),
         ("confusion", "Confusion matrix", bool({"confusion-matrix", "confused-classes"} & figures.keys())),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.files import is_valid_path
 
-__all__ = ["DATA_FILE", "ERRORS_FILE", "RunRecord", "StageLog", "listed_metrics", "read_run"]
+__all__ = ["DATA_FILE", "ERRORS_FILE", "SEARCH_FILE", "RunRecord", "StageLog", "listed_metrics", "read_run"]
 
+SEARCH_FILE = "search/result.json"
+"""File of a run with the trials of the search that selected its recipe, and the score that was expected."""
 DATA_FILE = "data.json"
 """File of a run with counts of examples and notes on the data."""
 ERRORS_FILE = "mistakes.json"
@@ -46,6 +48,7 @@ class RunRecord:
         predictions: Predictions for the test split; None if there is none.
         data: Content of ``data.json``: numbers of examples in each split and class, and notes on the data.
         mistakes: Content of ``mistakes.json``.
+        search: Content of ``search/result.json``: the search that selected the recipe; empty if there was none.
     """
 
     name: str
@@ -57,6 +60,7 @@ class RunRecord:
     predictions: Predictions | None
     data: Mapping[str, Any]
     mistakes: Sequence[Mapping[str, Any]]
+    search: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -97,6 +101,7 @@ def read_run(folder: Path) -> RunRecord:
         predictions=predictions,
         data=_json(folder / DATA_FILE) or {"splits": {}, "notes": []},
         mistakes=_json(folder / ERRORS_FILE) or [],
+        search=_json(folder / SEARCH_FILE) or {},
     )
 
 

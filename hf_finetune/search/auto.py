@@ -15,6 +15,8 @@ from hf_finetune.files import read_json_object
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.schema import Recipe
+from hf_finetune.report.run_record import SEARCH_FILE
+from hf_finetune.runs.clock import RunClock
 from hf_finetune.runs.folder import SEARCH_FOLDER, check_folder, make_folder
 from hf_finetune.runs.run import RunResult, run
 from hf_finetune.search.candidates import models_at_hand
@@ -26,6 +28,7 @@ from hf_finetune.search.inspect_data import InspectedData, inspect_data
 from hf_finetune.search.parts import PartLoader, choose_parts
 from hf_finetune.search.race import Race
 from hf_finetune.search.selection import select
+from hf_finetune.search.trial_table import as_json
 from hf_finetune.search.trials import Trial, TrialRunner
 from hf_finetune.search.tune import Finished, Progress, SearchResult
 from hf_finetune.training.manifest import write_json
@@ -37,8 +40,7 @@ QUALITIES = {"fast": 1, "good": 2, "best": 3}
 CHOICE_SHARE = 0.25
 """Fraction of the time after which no further checkpoint is ranked."""
 REQUEST_FILE = "request.json"
-EXPECTED_FILE = "expected.json"
-"""File with the score to expect, written before the test split is evaluated."""
+"""File in the folder of the search with what it was started with."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def auto(
     progress: AutoProgress = AutoProgress(),
     callbacks: Sequence[Any] = (),
     trust_remote_code: bool = False,
+    started: float | None = None,
 ) -> AutoResult:
     """Choose a checkpoint and a strategy for data by trials on held-out examples, and run the selected recipe.
 
@@ -101,6 +104,7 @@ def auto(
         progress: Functions that are called during the search.
         callbacks: Further callbacks for the Trainer of the final run.
         trust_remote_code: Whether code of checkpoints and metrics may run.
+        started: Time of ``perf_counter`` from which the time counts; None is that of this call.
 
     Returns:
         The run and all trials.
@@ -108,7 +112,6 @@ def auto(
     Raises:
         InputError: If the data cannot be used, nothing limits the search, or the folder cannot be used.
     """
-    start_time = perf_counter()
     if quality not in QUALITIES:
         known = list(QUALITIES)
         problem = Problem(
@@ -117,13 +120,17 @@ def auto(
         raise InputError(problem)
     if max_trials is None and max_seconds is None:
         raise InputError(Problem("auto", "must have a limit", repair="Set --time or --trials."))
-    deadline = None if max_seconds is None else start_time + max_seconds
     state = start_processes()
     inspected = inspect_data(path)
     request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
     broadcast_from_main(state, lambda: _open_folder(folder, request, resume))
-    runner = TrialRunner(folder / SEARCH_FOLDER, state, trust_remote_code=trust_remote_code)
-    share = None if max_seconds is None else start_time + CHOICE_SHARE * max_seconds
+    clock = RunClock(folder / SEARCH_FOLDER, started)
+    left = None if max_seconds is None else broadcast_from_main(state, lambda: max_seconds - clock.spent())
+    deadline = None if left is None else perf_counter() + left
+    share = None if max_seconds is None or deadline is None else deadline - (1 - CHOICE_SHARE) * max_seconds
+    runner = TrialRunner(
+        folder / SEARCH_FOLDER, state, callbacks=[clock], trust_remote_code=trust_remote_code
+    )
     ranked = _rank(inspected, runner.loader, models, share, progress.checkpoint, trust_remote_code)
     contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[:max_trials]
     metric = (*contenders[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
@@ -133,10 +140,11 @@ def auto(
         runner, choose_parts(outside), metric, deadline, (outside, test), progress.part, progress.finished
     )
     race.run(contenders)
+    clock.save()
     result = _result(race, metric, test, max_seconds)
     runner.remove_shared()
     if state.is_main_process:
-        write_json(folder / SEARCH_FOLDER / EXPECTED_FILE, _expected(result))
+        write_json(folder / SEARCH_FILE, as_json(result))
     if progress.selected is not None:
         progress.selected(result)
     recipe = final_recipe(result.winner)
@@ -214,14 +222,6 @@ def _result(race: Race, metric: str, test_examples: int, max_seconds: float | No
         rule = "must be long enough for a trial"
         raise InputError(Problem("--time", rule, format_seconds(max_seconds or 0.0)))
     return SearchResult(judged, failed, metric, race.parts, select(judged, metric, test_examples))
-
-
-def _expected(result: SearchResult) -> dict[str, Any]:
-    return {
-        "metric": result.metric,
-        "expected": result.selection.expected,
-        "interval": result.selection.interval,
-    }
 
 
 def _open_folder(folder: Path, request: dict[str, Any], resume: bool) -> None:

@@ -19,6 +19,7 @@ from hf_finetune.evaluation.metrics import default_metrics, greater_is_better
 from hf_finetune.files import read_json_object
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.recipe.schema import Recipe
+from hf_finetune.runs.clock import RunClock
 from hf_finetune.runs.folder import check_folder, make_folder
 from hf_finetune.search.parts import FOLDS, Part, choose_parts
 from hf_finetune.search.selection import Selection, select
@@ -124,6 +125,7 @@ def tune(
     progress: Progress | None = None,
     finished: Finished | None = None,
     trust_remote_code: bool = False,
+    started: float | None = None,
 ) -> SearchResult:
     """Try recipes of a search space on held-out parts of the examples, and select one.
 
@@ -139,6 +141,7 @@ def tune(
         progress: Called before each part.
         finished: Called after each trial, with its number from 1 and how it ended.
         trust_remote_code: Whether code of checkpoints and metrics may run.
+        started: Time of ``perf_counter`` from which the time counts; None is that of this call.
 
     Returns:
         All trials and the selected one.
@@ -147,7 +150,6 @@ def tune(
         InputError: If neither number nor time of trials is limited, the folder cannot be used, the data cannot be used,
             or no trial could be trained.
     """
-    start_time = perf_counter()
     if max_trials is None and max_seconds is None:
         raise InputError(Problem("A search", "must have a limit", repair="Set --trials or --time."))
     state = start_processes()
@@ -158,7 +160,10 @@ def tune(
     runner = TrialRunner(folder, state, trust_remote_code=trust_remote_code)
     _check_parts(runner, base, parts)
     broadcast_from_main(state, lambda: _open_folder(folder, space, metric, parts, resume))
-    deadline = None if max_seconds is None else start_time + max_seconds
+    clock = RunClock(folder, started)
+    runner.callbacks = (clock,)
+    left = None if max_seconds is None else broadcast_from_main(state, lambda: max_seconds - clock.spent())
+    deadline = None if left is None else perf_counter() + left
     with ExitStack() as stack:
         study = None
         if state.is_main_process:
@@ -166,6 +171,7 @@ def tune(
             study = stack.enter_context(Study(folder, space, maximize=maximize, seed=base.seed))
         _Search(space, runner, metric, parts, deadline, study).run(max_trials, progress, finished)
         trials = broadcast_from_main(state, lambda: _read_trials(study, space, runner, parts))
+    clock.save()
     tried = tuple(trial for trial in trials if trial.results)
     failed = tuple(trial for trial in trials if not trial.results)
     if not tried:

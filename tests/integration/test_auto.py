@@ -93,7 +93,7 @@ def test_the_score_to_expect_is_written_before_the_test_split_is_evaluated(
 ):
     events = []
     evaluate = runs_run.save_and_evaluate
-    expected = tmp_path / "run" / "search" / "expected.json"
+    expected = tmp_path / "run" / "search" / "result.json"
     monkeypatch.setattr(
         runs_run,
         "save_and_evaluate",
@@ -106,6 +106,15 @@ def test_the_score_to_expect_is_written_before_the_test_split_is_evaluated(
     assert content["expected"] == result.search.selection.expected
     low, high = content["interval"]
     assert low <= content["expected"] <= high
+
+
+def test_the_report_has_all_trials_and_the_score_that_was_expected(found):
+    text = (found.run.folder / "report.html").read_text()
+    assert '<a href="#search">Search</a>' in text
+    assert text.count(", model: ") == len(found.search.trials)
+    assert text.count("(selected)") == 1
+    assert f"was {found.search.selection.expected:.3f} (95 % interval" in text
+    assert f"the result is {found.run.metrics['test']['accuracy']:.3f}" in text
 
 
 def test_frozen_features_predict_as_a_run_of_their_strategy(found, squares, timm_checkpoint, tmp_path):
