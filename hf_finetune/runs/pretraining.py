@@ -116,10 +116,9 @@ def _train(
         data,
         output=StageOutput(stage_dir, resumes, track=recipe.track),
         evaluation=StageEvaluation(recipe.evaluation.batch_size),
-        execution=ExecutionSettings(recipe.speed),
+        execution=ExecutionSettings(recipe.speed, limit=limit),
         methods=[LossMethod(masked.loss)],
         callbacks=callbacks,
-        limit=limit,
     )
 
 

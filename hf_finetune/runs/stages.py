@@ -173,10 +173,11 @@ def _train_stage(
             _stage_data(prepared, start.inputs, state),
             output=StageOutput(stage_folder(folder, index, spec.name), resumes, keep_optimizer, recipe.track),
             evaluation=_evaluation(prepared, context),
-            execution=ExecutionSettings(recipe.speed, limit_cache(cache, stage_limit, state)),
+            execution=ExecutionSettings(
+                recipe.speed, limit_cache(cache, stage_limit, state), limit=stage_limit
+            ),
             methods=build_methods(context, start.methods[index]),
             callbacks=callbacks,
-            limit=stage_limit,
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - start_time

@@ -67,7 +67,6 @@ def train_stage(
     execution: ExecutionSettings,
     methods: Sequence[Method] = (),
     callbacks: Sequence[TrainerCallback] = (),
-    limit: StageLimit | None = None,
 ) -> StageResult:
     """Train a stage and write its best weights to its folder, see ``save_weights``.
 
@@ -77,10 +76,9 @@ def train_stage(
         data: Examples of the stage.
         output: Folder of the stage, and options of resuming and saving.
         evaluation: Evaluation settings, with the metric that selects the best checkpoint.
-        execution: Settings of execution mode and prefix cache.
+        execution: Settings of execution mode, prefix cache and time limit.
         methods: Methods of the stage, in the order of their hooks.
         callbacks: Additional callbacks.
-        limit: Time limit; None takes all steps. A head that a solver fits is not limited.
 
     Returns:
         Steps, metrics of the kept weights, execution mode and cache report.
@@ -101,6 +99,7 @@ def train_stage(
         return _fit(model, stage, data, evaluation, stage_execution, output.folder, methods)
     output.folder.mkdir(parents=True, exist_ok=True)
     work = _StageWork(data, evaluation, stage_execution, execution.arguments)
+    limit = execution.limit
     if limit is not None:
         stage = _lay_out(limit, model, stage, work, output)
         callbacks = [*callbacks, DeadlineCallback(limit)]

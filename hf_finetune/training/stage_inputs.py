@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.methods.base import Collate
 from hf_finetune.recipe.speed import SpeedSpec
+from hf_finetune.training.stage_limit import StageLimit
 
 __all__ = ["ExecutionSettings", "StageData", "StageEvaluation", "StageOutput"]
 
@@ -93,8 +94,10 @@ class ExecutionSettings:
         speed: Precision, memory format and compilation settings of the recipe.
         cache: Settings of the prefix cache; None computes the frozen prefix in every epoch.
         arguments: User's ``TrainingArguments`` for the fields that a stage does not set; None uses the defaults.
+        limit: Time limit; None takes all steps. A head that a solver fits is not limited.
     """
 
     speed: SpeedSpec
     cache: CacheSettings | None = None
     arguments: TrainingArguments | None = None
+    limit: StageLimit | None = None

@@ -194,10 +194,9 @@ def train(model, folder, left=None, clock=None, *, resume=False, **changes):
         StageData("single_label", Examples(model, 24), collate, Examples(model, 8)),
         output=StageOutput(folder, resume),
         evaluation=StageEvaluation(4, accuracy, "accuracy", greater_is_better=True),
-        execution=ExecutionSettings(SpeedSpec()),
+        execution=ExecutionSettings(SpeedSpec(), limit=StageLimit(left, build) if left is not None else None),
         methods=build_methods(context),
         callbacks=[watch],
-        limit=StageLimit(left, build) if left is not None else None,
     )
     return result, watch, state_of(model)
 
