@@ -49,11 +49,13 @@ class Pool:
         dataset: All examples, with the columns of a split.
         rows: Row numbers in ``dataset`` of each split of the fold.
         fingerprint: SHA-256 over the contents and labels of ``dataset``, computed like that of ``LabeledData``.
+        groups: Group number of each example, see ``LabeledData.train_groups``.
     """
 
     dataset: Dataset
     rows: Mapping[str, tuple[int, ...]]
     fingerprint: str
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -327,7 +329,8 @@ def _hold_out(
     number, count = map(int, str(spec.fold).split("/"))
     folded = fold_tables(tables, Fold(number, count), spec.validation, by_class, seed)
     rows = {split: tuple(rows.tolist()) for split, rows in folded.rows.items()}
-    pool = Pool(folded.pool.dataset, rows, _fingerprint({"pool": folded.pool}, targets))
+    fingerprint = _fingerprint({"pool": folded.pool}, targets)
+    pool = Pool(folded.pool.dataset, rows, fingerprint, tuple(number_groups(folded.pool).tolist()))
     return {split: folded.pool.take(rows) for split, rows in folded.rows.items()}, pool, folded.note
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "add_group",
     "add_slices",
     "group_of",
+    "group_or_id",
     "number_name",
     "slice_columns",
     "slice_problems",
@@ -157,6 +158,18 @@ def group_of(dataset: "Dataset") -> tuple[str, tuple[str, ...]] | None:
             named = tuple(f"no group {row}" if group is None else group for row, group in groups)
             return name.removeprefix(GROUP), named
     return None
+
+
+def group_or_id(dataset: "Dataset") -> tuple[str, ...]:
+    """Return the group of each example, or its id if it has no group: the same in every selection of examples.
+
+    Args:
+        dataset: Split of labeled data.
+    """
+    ids = dataset["id"][:]
+    column = next((name for name in dataset.column_names if name.startswith(GROUP)), None)
+    groups = [None] * len(ids) if column is None else dataset[column][:]
+    return tuple(name if group is None else group for name, group in zip(ids, groups, strict=True))
 
 
 def _plain(dataset: "Dataset", name: str) -> list[Any]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 
 from hf_finetune.data.prepare import LabeledData
-from hf_finetune.data.slices import group_of
+from hf_finetune.data.slices import group_or_id
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.evaluation.metrics import labels_of, probabilities
 from hf_finetune.files import atomic_folder
@@ -117,24 +117,27 @@ def train_and_predict(
     )
     stages = [record.result for record in manifest.stages]
     epochs = tuple(0.0 if "fit" in stage else float(stage["epochs"]) for stage in stages)
+    held_out = data.test
+    assert held_out is not None
 
     def finish() -> TrialResult:
         model = load_stage_weights(prepared, folder, len(stages))
         predict_time = perf_counter()
         examples = _predict(model, prepared, state.device)
+        milliseconds = 1000 * (perf_counter() - predict_time) / len(examples)
         if shared is not None:
             _share_stages(folder, prepared, keys, shared)
         shutil.rmtree(folder)
         return TrialResult(
             examples=examples,
-            groups=_groups(data),
+            groups=group_or_id(held_out),
             seconds=perf_counter() - start_time,
             epochs=epochs,
             kept_epochs=tuple(_kept(stage, passes) for stage, passes in zip(stages, epochs, strict=True)),
             cost=_cost(stages, epochs),
             parameters=stages[-1]["total_parameters"],
             bytes=sum(weight.numel() * weight.element_size() for weight in model.state_dict().values()),
-            milliseconds=1000 * (perf_counter() - predict_time) / len(examples),
+            milliseconds=milliseconds,
         )
 
     return broadcast_from_main(state, finish)
@@ -229,10 +232,3 @@ def _predict(model: PreTrainedModel, prepared: PreparedRun, device: torch.device
     labels = labels_of(data.test, data.target, len(data.label_names))
     scores = probabilities(np.concatenate(logits), data.target)
     return ScoredExamples(labels, scores, data.target, settings=prepared.metric_settings)
-
-
-def _groups(data: LabeledData) -> tuple[str, ...]:
-    """Return the group of each example of the test split, or its id if the data has no groups."""
-    assert data.test is not None
-    named = group_of(data.test)
-    return tuple(data.test["id"][:]) if named is None else named[1]

@@ -27,10 +27,11 @@ from hf_finetune.search.frozen import whole_pool
 from hf_finetune.search.inspect_data import InspectedData, inspect_data
 from hf_finetune.search.parts import PartLoader, choose_parts
 from hf_finetune.search.race import Race
+from hf_finetune.search.refine import refine
 from hf_finetune.search.selection import select
 from hf_finetune.search.trial_table import as_json
 from hf_finetune.search.trials import Trial, TrialRunner
-from hf_finetune.search.tune import Finished, Progress, SearchResult
+from hf_finetune.search.tune import Finished, Progress, SearchResult, check_parts
 from hf_finetune.training.manifest import write_json
 
 __all__ = ["QUALITIES", "AutoResult", "auto", "final_recipe"]
@@ -123,23 +124,25 @@ def auto(
     state = start_processes()
     inspected = inspect_data(path)
     request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
+    data = inspected.data
+    outside, test = len(data.train) + len(data.validation or ()), len(data.test or ())
+    runner = TrialRunner(folder / SEARCH_FOLDER, state, trust_remote_code=trust_remote_code)
+    check_parts(runner, features_recipe(inspected, _models(inspected, models)[0]), choose_parts(outside))
     broadcast_from_main(state, lambda: _open_folder(folder, request, resume))
     clock = RunClock(folder / SEARCH_FOLDER, started)
+    runner.callbacks = (clock,)
     left = None if max_seconds is None else broadcast_from_main(state, lambda: max_seconds - clock.spent())
     deadline = None if left is None else perf_counter() + left
     share = None if max_seconds is None or deadline is None else deadline - (1 - CHOICE_SHARE) * max_seconds
-    runner = TrialRunner(
-        folder / SEARCH_FOLDER, state, callbacks=[clock], trust_remote_code=trust_remote_code
-    )
     ranked = _rank(inspected, runner.loader, models, share, progress.checkpoint, trust_remote_code)
     contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[:max_trials]
     metric = (*contenders[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
-    data = inspected.data
-    outside, test = len(data.train) + len(data.validation or ()), len(data.test or ())
     race = Race(
         runner, choose_parts(outside), metric, deadline, (outside, test), progress.part, progress.finished
     )
     race.run(contenders)
+    if quality != "fast":
+        refine(race, folder / SEARCH_FOLDER, None if max_trials is None else max_trials - len(contenders))
     clock.save()
     result = _result(race, metric, test, max_seconds)
     runner.remove_shared()
@@ -180,6 +183,11 @@ def _final_stage(stage: dict[str, Any], epochs: float) -> dict[str, Any]:
     return {**fixed, "epochs": max(1, round(epochs))} if epochs else fixed
 
 
+def _models(inspected: InspectedData, models: Sequence[str]) -> list[str]:
+    """Return the checkpoints to choose from: the given ones, or the candidates on this machine."""
+    return list(models) or models_at_hand(inspected.task.modality)
+
+
 def _rank(
     inspected: InspectedData,
     loader: PartLoader,
@@ -189,7 +197,7 @@ def _rank(
     trust_remote_code: bool,
 ) -> list[str]:
     """Return checkpoints, the best first, by a linear classifier on their frozen features."""
-    candidates = list(models) or models_at_hand(inspected.task.modality)
+    candidates = _models(inspected, models)
     if len(candidates) == 1:
         return candidates
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hf_finetune.data.prepare import LabeledData, Pool
-from hf_finetune.data.slices import group_of
+from hf_finetune.data.slices import group_or_id
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.linear_probe import frozen_features
 from hf_finetune.evaluation.metrics import labels_of, probabilities
@@ -65,7 +65,7 @@ def whole_pool(recipe: Recipe, loader: PartLoader) -> LabeledData:
         test=None,
         pool=None,
         fingerprint=pool.fingerprint,
-        train_groups=(),
+        train_groups=pool.groups,
         hashes={},
     )
 
@@ -124,42 +124,45 @@ def judge_features(
     pool = whole_pool(recipe, loader)
     prepared = prepare_with_data(recipe, pool, trust_remote_code=trust_remote_code)
     frozen = compute_features(prepared, pool)
-    target, classes = pool.target, len(pool.label_names)
-    labels = labels_of(pool.train, target, classes)
-    named = group_of(pool.train)
-    names = np.asarray(tuple(pool.train["id"][:]) if named is None else named[1])
     milliseconds = time_example(frozen.network, frozen.inputs, frozen.device)
-    results = {}
-    for part in parts:
-        start_time = perf_counter()
-        fold = loader.load(recipe, part)[1]
-        rows = _pool_of(fold).rows
-        held_out = np.asarray(rows["test"])
-        train = np.concatenate([rows["train"], rows.get("validation", ())]).astype(int)
-        features = {name: values[train] for name, values in frozen.by_pooling.items()}
-        strata = [pool.train["label"][int(row)] for row in train]
-        groups = np.unique(names[train], return_inverse=True)[1].tolist()
-        folds = assign_folds(strata, target, 1, recipe.seed, groups=groups)
-        pooling, fit, _ = fit_best(features, labels[train], target, classes, folds)
-        fit_time = perf_counter()
-        outputs = fit(frozen.by_pooling[pooling][held_out])
-        size = sum(weight.numel() for weight in frozen.network.parameters())
-        results[part] = TrialResult(
-            examples=ScoredExamples(
-                labels[held_out], probabilities(outputs, target), target, settings=prepared.metric_settings
-            ),
-            groups=tuple(names[held_out].tolist()),
-            seconds=fit_time - start_time,
-            epochs=(0.0,),
-            kept_epochs=(0.0,),
-            cost=training_cost([(size, 0)], [0.0]),
-            parameters=size,
-            bytes=sum(
-                weight.numel() * weight.element_size() for weight in frozen.network.state_dict().values()
-            ),
-            milliseconds=milliseconds,
-        )
-    return results
+    return {part: _judge_part(loader.load(recipe, part)[1], prepared, frozen, milliseconds) for part in parts}
+
+
+def _judge_part(
+    fold: LabeledData, prepared: PreparedRun, frozen: FrozenFeatures, milliseconds: float
+) -> TrialResult:
+    """Predict the held-out examples of a fold; ``prepared`` and ``frozen`` have all examples outside the test split."""
+    start_time = perf_counter()
+    pool, target = prepared.data, prepared.data.target
+    rows = _pool_of(fold).rows
+    held_out, train = np.asarray(rows["test"]), np.concatenate([rows["train"], rows.get("validation", ())])
+    train = train.astype(int)
+    labels = labels_of(pool.train, target, len(pool.label_names))
+    folds = assign_folds(
+        pool.train.select(train)["label"][:],
+        target,
+        1,
+        prepared.recipe.seed,
+        groups=np.asarray(pool.train_groups)[train].tolist(),
+    )
+    features = {name: values[train] for name, values in frozen.by_pooling.items()}
+    pooling, fit, _ = fit_best(features, labels[train], target, len(pool.label_names), folds)
+    outputs = fit(frozen.by_pooling[pooling][held_out])
+    weights = list(frozen.network.state_dict().values())
+    size = sum(weight.numel() for weight in frozen.network.parameters())
+    return TrialResult(
+        examples=ScoredExamples(
+            labels[held_out], probabilities(outputs, target), target, settings=prepared.metric_settings
+        ),
+        groups=group_or_id(pool.train.select(held_out)),
+        seconds=perf_counter() - start_time,
+        epochs=(0.0,),
+        kept_epochs=(0.0,),
+        cost=training_cost([(size, 0)], [0.0]),
+        parameters=size,
+        bytes=sum(weight.numel() * weight.element_size() for weight in weights),
+        milliseconds=milliseconds,
+    )
 
 
 def time_example(network: Any, inputs: Any, device: torch.device) -> float:

@@ -168,6 +168,14 @@ class Race:
         needed = SLACK * (part_seconds * (1 + WHOLE) + self._final_overhead())
         return bool(broadcast_from_main(self.runner.state, lambda: needed <= self._time_left()))
 
+    def search_deadline(self, trial: Trial) -> float:
+        """Return the time of ``perf_counter`` at which the final run of a trial must begin.
+
+        Args:
+            trial: Trial with a result.
+        """
+        return self.deadline - SLACK * (self._part_seconds(trial) * WHOLE + self._final_overhead())
+
     def _final_overhead(self) -> float:
         """Return the duration of the final run without its training: features, linear probe, evaluation, report."""
         frozen = next((trial for trial in self.trials if trial.results), None)

@@ -28,7 +28,17 @@ from hf_finetune.search.study import Study, Suggestion
 from hf_finetune.search.trials import Trial, TrialRunner
 from hf_finetune.training.manifest import write_json
 
-__all__ = ["DeadlineCallback", "Finished", "Progress", "SearchResult", "TimeUpError", "tune"]
+__all__ = [
+    "DeadlineCallback",
+    "Finished",
+    "Progress",
+    "SearchResult",
+    "TimeUpError",
+    "TrialLoop",
+    "check_parts",
+    "read_trials",
+    "tune",
+]
 
 SEARCH_FILE = "search.json"
 """File in the folder of a search with what it searches, which must not change when it is resumed."""
@@ -158,7 +168,7 @@ def tune(
     metric = base.metrics[0] if base.metrics else default_metrics(data.target)[0]
     parts = choose_parts(len(data.train) + len(data.validation or ()))
     runner = TrialRunner(folder, state, trust_remote_code=trust_remote_code)
-    _check_parts(runner, base, parts)
+    check_parts(runner, base, parts)
     broadcast_from_main(state, lambda: _open_folder(folder, space, metric, parts, resume))
     clock = RunClock(folder, started)
     runner.callbacks = (clock,)
@@ -169,8 +179,8 @@ def tune(
         if state.is_main_process:
             maximize = greater_is_better(metric)
             study = stack.enter_context(Study(folder, space, maximize=maximize, seed=base.seed))
-        _Search(space, runner, metric, parts, deadline, study).run(max_trials, progress, finished)
-        trials = broadcast_from_main(state, lambda: _read_trials(study, space, runner, parts))
+        TrialLoop(space, runner, metric, parts, deadline, study).run(max_trials, progress, finished)
+        trials = broadcast_from_main(state, lambda: read_trials(study, space, runner, parts))
     clock.save()
     tried = tuple(trial for trial in trials if trial.results)
     failed = tuple(trial for trial in trials if not trial.results)
@@ -181,8 +191,13 @@ def tune(
     return SearchResult(tried, failed, metric, parts, select(tried, metric, test_examples, base.seed))
 
 
-def _check_parts(runner: TrialRunner, recipe: Recipe, parts: Sequence[Part]) -> None:
+def check_parts(runner: TrialRunner, recipe: Recipe, parts: Sequence[Part]) -> None:
     """Check that the data can be divided into parts.
+
+    Args:
+        runner: Loads the data.
+        recipe: Recipe of the search.
+        parts: The parts.
 
     Raises:
         InputError: If it cannot.
@@ -196,10 +211,20 @@ def _check_parts(runner: TrialRunner, recipe: Recipe, parts: Sequence[Part]) -> 
         raise
 
 
-def _read_trials(
+def read_trials(
     study: Study | None, space: SearchSpace, runner: TrialRunner, parts: Sequence[Part]
 ) -> list[Trial]:
-    """Return all trials of a study with their results, those of other launches included."""
+    """Return all trials of a study with their results, those of other launches included.
+
+    Args:
+        study: The study; None on all processes but the main one.
+        space: Recipes that it tried.
+        runner: Knows where the results are.
+        parts: Parts that may be done.
+
+    Returns:
+        The trials in the order in which they were suggested; empty without a study.
+    """
     trials = []
     for values in study.tried_values() if study is not None else ():
         trial = Trial(space.recipe(values), values)
@@ -243,8 +268,17 @@ def _open_folder(folder: Path, space: SearchSpace, metric: str, parts: Sequence[
         raise InputError(Problem("--output-dir", "must contain the same search", str(folder), repair))
 
 
-class _Search:
-    """Loop that trains the trials that a study suggests; the study is None on all processes but the main one."""
+class TrialLoop:
+    """Loop that trains the trials that a study suggests.
+
+    Args:
+        space: Recipes to try.
+        runner: Trains the trials.
+        metric: Metric by which trials are compared.
+        parts: Parts, in the order in which they are used.
+        deadline: Time of ``perf_counter`` at which it ends; None is any.
+        study: The study; None on all processes but the main one.
+    """
 
     def __init__(
         self,
@@ -261,7 +295,13 @@ class _Search:
         self.part_seconds: list[float] = []
 
     def run(self, max_trials: int | None, progress: Progress | None, finished: Finished | None) -> None:
-        """Train trials until their number or the time is reached."""
+        """Train trials until their number or the time is reached.
+
+        Args:
+            max_trials: Number of trials; None is any.
+            progress: Called before each part.
+            finished: Called after each trial.
+        """
         while True:
             suggested = broadcast_from_main(self.runner.state, lambda: self._ask(max_trials))
             if suggested is None:

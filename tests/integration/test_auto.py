@@ -132,6 +132,15 @@ def test_frozen_features_predict_as_a_run_of_their_strategy(found, squares, timm
     assert len(data.test) == len(judged.examples)
 
 
+def test_the_best_strategy_is_tuned_if_trials_are_left(squares, timm_checkpoint, tmp_path):
+    result = search(squares, timm_checkpoint, tmp_path / "run", max_trials=8, quality="good")
+    tuned = [trial for trial in result.search.trials if "stages.1.lr" in trial.fields]
+    assert len(result.search.trials) + len(result.search.failed) == 8
+    assert len(tuned) == 2  # one with frozen features and five strategies come first
+    assert all(trial.recipe.stages[1].lr == trial.fields["stages.1.lr"] for trial in tuned)
+    assert len({trial.fields["strategy"] for trial in tuned}) == 1
+
+
 @pytest.mark.parametrize("number", [1, 2, 4])
 def test_a_killed_search_ends_as_without_the_kill(number, squares, timm_checkpoint, found, tmp_path):
     calls = 0

@@ -1,6 +1,9 @@
 """Runs with a time limit: not reached, reached, too short, interrupted, and cross-validated."""
 
 import json
+import os
+import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +21,7 @@ from run_helpers import (
     weights_of,
     with_stages,
 )
+from transformers import TrainerCallback
 
 from hf_finetune.planning.time_limit import StageTimes
 from hf_finetune.recipe.load import parse_recipe
@@ -100,6 +104,29 @@ def test_an_interrupted_run_with_a_limit_ends_the_same(tmp_path, text_recipe, fi
     assert spent > 0
     if stop[0] == "all":  # the number of steps is recorded
         monkeypatch.setattr("hf_finetune.training.stage_limit.steps_that_fit", None)
+    quick_run(recipe, tmp_path / "run", resume=True)
+    assert RunClock(tmp_path / "run").earlier > spent
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+class Kill(TrainerCallback):
+    """Kill the process at the start of a step of the last stage."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if Path(args.output_dir).name.endswith("all") and state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_run_with_a_limit_ends_the_same_and_counts_its_time(tmp_path, text_recipe, five_steps):
+    recipe = limited(text_recipe())
+    quick_run(recipe, tmp_path / "whole")
+    child = os.fork()
+    if child == 0:
+        quick_run(recipe, tmp_path / "run", callbacks=[Kill()])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    spent = RunClock(tmp_path / "run").earlier
+    assert spent > 0
     quick_run(recipe, tmp_path / "run", resume=True)
     assert RunClock(tmp_path / "run").earlier > spent
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")

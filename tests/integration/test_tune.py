@@ -102,6 +102,28 @@ def test_a_killed_search_ends_as_without_the_kill(
     assert outcome(resumed) == outcome(uninterrupted)
 
 
+def test_groups_stay_together_and_are_resampled_as_one(bert_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "MIN_PREDICTIONS", 80)
+    path = tmp_path / "shops.csv"
+    rows = [
+        f"film {index} was {word} in {index % 10} ways,{word},{index % 10}"
+        for index in range(40)
+        for word in ("good", "bad")
+    ]
+    path.write_text("text,label,shop\n" + "\n".join(rows))
+    recipe = with_data(
+        tiny_text_recipe(path, bert_checkpoint),
+        split={"validation": 0, "test": 0.1, "group": "shop"},
+    )
+    space = read_space(recipe, ["stages.1.lr=0.01,0.001"])
+    result = tune(space, tmp_path / "search", max_trials=1)
+    assert len(result.parts) == 10
+    (trial,) = result.trials
+    shops = [set(part.groups) for part in trial.results.values()]
+    assert sum(map(len, shops[:5])) == len(set.union(*shops[:5]))  # no shop is in two folds
+    assert len(set(trial.examples().groups.tolist())) == len(set.union(*shops)) == 9
+
+
 def test_trials_share_the_stages_in_which_they_do_not_differ(reviews, bert_checkpoint, tmp_path, monkeypatch):
     space = read_space(tiny_text_recipe(reviews, bert_checkpoint), ["stages.1.lr=0.01,0.001"])
     shared, alone = tune(space, tmp_path / "shared", max_trials=2), []

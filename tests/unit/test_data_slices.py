@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.data.locate import locate
+from hf_finetune.data.slices import group_or_id
 from hf_finetune.errors import InputError
 from hf_finetune.tasks import MODALITIES
 
@@ -239,3 +240,10 @@ def test_class_folders_without_metadata_have_no_such_column(pictures):
     assert str(caught.value) == (
         "evaluation.slices[0] must be a column of the train split. Got 'style'. Its columns are 'image', 'label'."
     )
+
+
+def test_an_example_without_a_group_is_named_by_its_id_in_every_selection():
+    grouped = Dataset.from_dict({"id": ["a", "b", "c"], "group:shop": ["north", None, None]})
+    assert group_or_id(grouped) == ("north", "b", "c")
+    assert group_or_id(grouped.select([2, 1])) == ("c", "b")
+    assert group_or_id(grouped.select_columns(["id"])) == ("a", "b", "c")

@@ -1,0 +1,83 @@
+"""Search around the best trial of a race: learning rate and number of epochs of its last stage."""
+
+import hashlib
+from contextlib import ExitStack
+from math import inf
+from pathlib import Path
+
+from hf_finetune.distributed import broadcast_from_main
+from hf_finetune.evaluation.metrics import greater_is_better
+from hf_finetune.runs.prepare import prepare_with_data
+from hf_finetune.search.race import Race
+from hf_finetune.search.selection import select
+from hf_finetune.search.space import SearchSpace, read_space
+from hf_finetune.search.study import Study
+from hf_finetune.search.trials import Trial
+from hf_finetune.search.tune import TrialLoop, read_trials
+
+__all__ = ["refine"]
+
+FACTOR = 5.0
+"""Factor by which the learning rate is varied in both directions."""
+
+
+def refine(race: Race, folder: Path, max_trials: int | None) -> None:
+    """Search the learning rate and the number of epochs of the best trial that trains layers.
+
+    Args:
+        race: Race whose contenders are judged; the trials of this search are added to it.
+        folder: Folder of the search.
+        max_trials: Number of trials; None is any.
+    """
+    best = _best_trained(race)
+    if best is None or (max_trials is not None and max_trials < 1):
+        return
+    space = _space_around(best, race)
+    if space is None:
+        return
+    runner, before = race.runner, len(race.trials)
+    deadline = race.search_deadline(best)
+    key = hashlib.sha256(repr([space.base, space.dimensions]).encode()).hexdigest()[:8]
+    with ExitStack() as stack:
+        study = None
+        if runner.state.is_main_process:
+            (folder / f"tune-{key}").mkdir(exist_ok=True)
+            maximize = greater_is_better(race.metric)
+            study = Study(folder / f"tune-{key}", space, maximize=maximize, seed=best.recipe.seed)
+            stack.enter_context(study)
+        loop = TrialLoop(space, runner, race.metric, race.parts, None if deadline == inf else deadline, study)
+        progress, finished = race.progress, race.finished
+        loop.run(
+            max_trials,
+            progress and (lambda trial, number, *rest: progress(trial, before + number, *rest)),
+            finished and (lambda trial, number, *rest: finished(trial, before + number, *rest)),
+        )
+        trials = broadcast_from_main(runner.state, lambda: read_trials(study, space, runner, race.parts))
+    for trial in trials:
+        race.trials.append(Trial(trial.recipe, {**best.fields, **trial.fields}, trial.results, trial.failure))
+
+
+def _best_trained(race: Race) -> Trial | None:
+    """Return the best trial that takes optimizer steps; None if there is none."""
+    judged = [trial for trial in race.trials if trial.results]
+    sign = 1.0 if greater_is_better(race.metric) else -1.0
+    values = select(judged, race.metric, 0).values if judged else ()
+    trained = [
+        (sign * value, -index)
+        for index, (trial, value) in enumerate(zip(judged, values, strict=True))
+        if any(any(result.epochs) for result in trial.results.values())
+    ]
+    return judged[-max(trained)[1]] if trained else None
+
+
+def _space_around(best: Trial, race: Race) -> SearchSpace | None:
+    """Return the recipes with other values in the last stage; None if its learning rate is not a single one."""
+    fold_recipe, data = race.runner.loader.load(best.recipe, race.parts[0])
+    prepared = prepare_with_data(fold_recipe, data, trust_remote_code=race.runner.trust_remote_code)
+    spec, index = prepared.recipe.stages[-1], len(prepared.recipe.stages) - 1
+    if not isinstance(spec.lr, float) or spec.epochs is None:
+        return None
+    dimensions = [f"stages.{index}.lr=log:{spec.lr / FACTOR:.3g}..{spec.lr * FACTOR:.3g}"]
+    fewest, most = max(1, int(spec.epochs / 2)), int(spec.epochs * 2)
+    dimensions.append(f"stages.{index}.epochs={fewest}..{most}")
+    return read_space(best.recipe, dimensions)
