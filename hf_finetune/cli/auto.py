@@ -23,7 +23,10 @@ def auto_command(
     ],
     time: Annotated[
         str | None,
-        typer.Option("--time", help="Time of the search and the final run, such as 20m or 1h30m."),
+        typer.Option(
+            "--time",
+            help="Time of the search and the final run, such as 20m or 1h30m; --time or --trials must be set.",
+        ),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Number of trials; without --time, the result can be repeated.")
@@ -34,7 +37,9 @@ def auto_command(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="Checkpoint to try; repeatable; default: the candidates on this machine."
+            "--model",
+            help="Checkpoint to try; repeatable; default: those of the shipped list of candidates that are on this "
+            "machine, else the default candidate.",
         ),
     ] = None,
     output_dir: Annotated[
@@ -50,7 +55,7 @@ def auto_command(
     from hf_finetune.cli.display import RunDisplay, default_run_folder, quiet_libraries
 
     seconds = read_seconds(time)
-    folder = output_dir or default_run_folder(name_of(data), resume)
+    folder = output_dir or default_run_folder(name_of(data), resume, "auto")
     if folder is None:
         raise InputError(Problem("--output-dir", "must be set on several processes"))
     quiet_libraries(err)

@@ -132,12 +132,17 @@ class _PlainHandler(logging.Handler):
         self.console.print(self.format(record), markup=False)
 
 
-def default_run_folder(recipe: str, resume: bool) -> Path | None:
+_MARKERS = {"auto": "search/request.json", "tune": "search.json"}
+"""File by which the folder of a command is recognized; others are those of ``run``."""
+
+
+def default_run_folder(recipe: str, resume: bool, command: str = "run") -> Path | None:
     """Return the default run directory: a new ``runs/RECIPE-DATE``, or the newest existing one to resume.
 
     Args:
         recipe: Path or name of the recipe.
         resume: Whether to resume a run.
+        command: Command whose folder is resumed: ``run``, ``tune`` or ``auto``.
 
     Returns:
         Run directory. None for a new run on several processes: its folder is named later, so that all processes use the
@@ -148,7 +153,8 @@ def default_run_folder(recipe: str, resume: bool) -> Path | None:
     """
     stem = Path(recipe).stem
     if resume:
-        run_folders = sorted(Path("runs").glob(f"{escape(stem)}-????????-??????"))
+        folders = sorted(Path("runs").glob(f"{escape(stem)}-????????-??????"))
+        run_folders = [folder for folder in folders if _command_of(folder) == command]
         if not run_folders:
             rule = f"found no run of {stem} in runs/"
             raise InputError(Problem("--resume", rule, "", "Add --output-dir RUN."))
@@ -156,6 +162,11 @@ def default_run_folder(recipe: str, resume: bool) -> Path | None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
     return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _command_of(folder: Path) -> str:
+    """Return the command that created a folder; the final run of ``auto`` is in its folder, too."""
+    return next((name for name, marker in _MARKERS.items() if (folder / marker).exists()), "run")
 
 
 class RunDisplay:

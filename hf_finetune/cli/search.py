@@ -85,7 +85,9 @@ def choose_command(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="Checkpoint to rank; repeatable; default: the candidates on this machine."
+            "--model",
+            help="Checkpoint to rank; repeatable; default: those of the shipped list of candidates that are on this "
+            "machine.",
         ),
     ] = None,
     download: Annotated[

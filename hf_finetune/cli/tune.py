@@ -39,7 +39,10 @@ def tune_command(
         ),
     ] = None,
     time: Annotated[
-        str | None, typer.Option("--time", help="Time of the search, such as 20m or 1h30m.")
+        str | None,
+        typer.Option(
+            "--time", help="Time of the search, such as 20m or 1h30m; --time or --trials must be set."
+        ),
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Number of trials.")] = None,
     output_dir: Annotated[
@@ -60,7 +63,7 @@ def tune_command(
     overrides, dimensions = split_arguments(fields or ())
     space = read_space(load_recipe(recipe, overrides), dimensions)
     seconds = read_seconds(time)
-    folder = output_dir or default_run_folder(recipe, resume)
+    folder = output_dir or default_run_folder(recipe, resume, "tune")
     if folder is None:
         raise InputError(Problem("--output-dir", "must be set for this command"))
     quiet_libraries(err)
@@ -129,7 +132,7 @@ def print_trials(result: "SearchResult") -> None:
     expected = f"Expected {result.metric} on the test split: {selection.expected:.3f}"
     if selection.interval is not None:
         expected += f" (95 % interval {selection.interval[0]:.3f} to {selection.interval[1]:.3f})"
-    out.print(f"{expected}, corrected for the selection. The test split has not been read.")
+    out.print(f"{expected}, corrected for the selection. The test split has not been evaluated.")
 
 
 class SearchLines:

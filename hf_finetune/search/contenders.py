@@ -17,6 +17,8 @@ from hf_finetune.targets import TARGETS
 __all__ = ["FEATURES", "Contender", "build_contenders", "features_recipe", "with_epochs"]
 
 FEATURES = "frozen features"
+CACHED_VIEWS = 2
+"""Number of views of each augmented example in the prefix cache."""
 SKEW = 5.0
 """Ratio of the sizes of the largest and the smallest class from which balanced classes are tried."""
 
@@ -87,14 +89,16 @@ def with_epochs(contender: Contender, factor: float) -> Contender | None:
     if not 1 <= epochs < last["epochs"]:
         return None
     last["epochs"] = epochs
+    if epochs <= CACHED_VIEWS:  # a cached view would be used only once
+        content["speed"] = {"prefix_cache": None}
     recipe = parse_recipe({**content, "stages": stages})
     return Contender(f"{contender.strategy}, {counted(epochs, 'epoch')}", recipe, True)
 
 
 def _draft(data: InspectedData, model: str) -> dict[str, Any]:
-    """Return the fields of the drafted recipe; its execution mode is fixed, so that it can be repeated bit for bit."""
+    """Return the fields of the drafted recipe, in which no choice is measured: it can be repeated bit for bit."""
     content, _ = read_yaml(draft_recipe(data, model), "The recipe")
-    return {name: value for name, value in content.items() if name != "speed"}
+    return {**content, "speed": {"prefix_cache": CACHED_VIEWS}}
 
 
 def _strategies(draft: Mapping[str, Any], data: InspectedData) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -106,7 +110,7 @@ def _strategies(draft: Mapping[str, Any], data: InspectedData) -> Iterator[tuple
     for value in data.task.modality.searched_augmentations:
         content = {**draft, "data": {**draft["data"], "augment": value}}
         yield f"augmentation {value}", content
-    yield "linear probe, then last groups", _change_last(draft, train="last:1")
+    yield "linear probe, then last group", _change_last(draft, train="last:1")
     yield "more epochs", _change_last(draft, epochs=12)
     yield (
         "adapter",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.evaluation.metrics import greater_is_better
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.search.race import Race
 from hf_finetune.search.selection import select
@@ -32,9 +33,11 @@ def refine(race: Race, folder: Path, max_trials: int | None) -> None:
     best = _best_trained(race)
     if best is None or (max_trials is not None and max_trials < 1):
         return
-    space = _space_around(best, race)
+    resolved = _resolve(best.recipe, race)
+    space = _space_around(best.recipe, resolved)
     if space is None:
         return
+    first = space.first_values(resolved)
     runner, before = race.runner, len(race.trials)
     deadline = race.search_deadline(best)
     key = hashlib.sha256(repr([space.base, space.dimensions]).encode()).hexdigest()[:8]
@@ -43,7 +46,7 @@ def refine(race: Race, folder: Path, max_trials: int | None) -> None:
         if runner.state.is_main_process:
             (folder / f"tune-{key}").mkdir(exist_ok=True)
             maximize = greater_is_better(race.metric)
-            study = Study(folder / f"tune-{key}", space, maximize=maximize, seed=best.recipe.seed)
+            study = Study(folder / f"tune-{key}", space, first, maximize=maximize, seed=best.recipe.seed)
             stack.enter_context(study)
         loop = TrialLoop(space, runner, race.metric, race.parts, None if deadline == inf else deadline, study)
         progress, finished = race.progress, race.finished
@@ -70,14 +73,19 @@ def _best_trained(race: Race) -> Trial | None:
     return judged[-max(trained)[1]] if trained else None
 
 
-def _space_around(best: Trial, race: Race) -> SearchSpace | None:
-    """Return the recipes with other values in the last stage; None if its learning rate is not a single one."""
-    fold_recipe, data = race.runner.loader.load(best.recipe, race.parts[0])
-    prepared = prepare_with_data(fold_recipe, data, trust_remote_code=race.runner.trust_remote_code)
-    spec, index = prepared.recipe.stages[-1], len(prepared.recipe.stages) - 1
+def _resolve(recipe: Recipe, race: Race) -> Recipe:
+    """Return a recipe in which the defaults of the checkpoint are filled in."""
+    fold_recipe, data = race.runner.loader.load(recipe, race.parts[0])
+    trust_remote_code = race.runner.trust_remote_code
+    return prepare_with_data(fold_recipe, data, trust_remote_code=trust_remote_code).recipe
+
+
+def _space_around(recipe: Recipe, resolved: Recipe) -> SearchSpace | None:
+    """Return recipes with other values in the last stage; None if its learning rate is not a single one."""
+    spec, index = resolved.stages[-1], len(resolved.stages) - 1
     if not isinstance(spec.lr, float) or spec.epochs is None:
         return None
     dimensions = [f"stages.{index}.lr=log:{spec.lr / FACTOR:.3g}..{spec.lr * FACTOR:.3g}"]
     fewest, most = max(1, int(spec.epochs / 2)), int(spec.epochs * 2)
     dimensions.append(f"stages.{index}.epochs={fewest}..{most}")
-    return read_space(best.recipe, dimensions)
+    return read_space(recipe, dimensions)

@@ -179,10 +179,14 @@ class SearchSpace:
         """Return the distribution of optuna of each dimension, by dotted path."""
         return {dimension.field: dimension.values.distribution() for dimension in self.dimensions}
 
-    def first_values(self) -> dict[str, Any]:
-        """Return the values of the base recipe as the distributions draw them, for the fields that contain them."""
-        recipe = self.recipe({}).model_dump(mode="json", by_alias=True)
-        values = {dimension: _value_at(recipe, dimension.field.split(".")) for dimension in self.dimensions}
+    def first_values(self, recipe: Recipe) -> dict[str, Any]:
+        """Return the values of a recipe as the distributions draw them, for the fields that contain them.
+
+        Args:
+            recipe: Base recipe, in which the defaults of the checkpoint are filled in.
+        """
+        content = recipe.model_dump(mode="json", by_alias=True)
+        values = {dimension: _value_at(content, dimension.field.split(".")) for dimension in self.dimensions}
         return {
             dimension.field: dimension.values.encode(value)
             for dimension, value in values.items()

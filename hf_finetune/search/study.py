@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from math import ceil, log
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,15 @@ class Study:
 
     Args:
         folder: Folder of the search.
-        space: Search space; the first trial has the values of its base recipe.
+        space: Search space.
+        first: Values of the first trial, as the distributions draw them; the others are drawn.
         maximize: Whether greater scores are better.
         seed: Seed of the suggestions.
     """
 
-    def __init__(self, folder: Path, space: SearchSpace, *, maximize: bool, seed: int):
+    def __init__(
+        self, folder: Path, space: SearchSpace, first: Mapping[str, Any], *, maximize: bool, seed: int
+    ):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.distributions, self.seed = space, space.distributions(), seed
         self._study = optuna.create_study(
@@ -87,7 +91,7 @@ class Study:
             load_if_exists=True,
         )
         if not self._study.get_trials(deepcopy=False):
-            self._study.enqueue_trial(space.first_values(), skip_if_exists=True)
+            self._study.enqueue_trial(dict(first), skip_if_exists=True)
         self._worker = folder / "workers" / _worker_name()
         self._lock = RunLock(self._worker)
 

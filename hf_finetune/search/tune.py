@@ -21,6 +21,7 @@ from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.clock import RunClock
 from hf_finetune.runs.folder import check_folder, make_folder
+from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.search.parts import FOLDS, Part, choose_parts
 from hf_finetune.search.selection import Selection, select
 from hf_finetune.search.space import SearchSpace
@@ -169,6 +170,9 @@ def tune(
     parts = choose_parts(len(data.train) + len(data.validation or ()))
     runner = TrialRunner(folder, state, trust_remote_code=trust_remote_code)
     check_parts(runner, base, parts)
+    fold_recipe, fold = runner.loader.load(base, parts[0])
+    prepared = prepare_with_data(fold_recipe, fold, trust_remote_code=trust_remote_code)
+    first = space.first_values(prepared.recipe)
     broadcast_from_main(state, lambda: _open_folder(folder, space, metric, parts, resume))
     clock = RunClock(folder, started)
     runner.callbacks = (clock,)
@@ -178,7 +182,7 @@ def tune(
         study = None
         if state.is_main_process:
             maximize = greater_is_better(metric)
-            study = stack.enter_context(Study(folder, space, maximize=maximize, seed=base.seed))
+            study = stack.enter_context(Study(folder, space, first, maximize=maximize, seed=base.seed))
         TrialLoop(space, runner, metric, parts, deadline, study).run(max_trials, progress, finished)
         trials = broadcast_from_main(state, lambda: read_trials(study, space, runner, parts))
     clock.save()

@@ -8,7 +8,7 @@ from hub_helpers import STAGE, cli, on_two_processes, python, recipe_of, set_sta
 from safetensors.numpy import load_file
 
 from hf_finetune.recipe.load import dump_recipe, parse_recipe
-from hf_finetune.runs.cross_validation import _recipe_of_fold
+from hf_finetune.runs.cross_validation import recipe_of_fold
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_the_recipe_names_the_repository_to_publish_to():
 
 def test_folds_are_not_published():
     made = recipe_of("me/tiny", "me/reviews", publish="me/first", evaluation={"folds": 3})
-    assert _recipe_of_fold(made, 1, 3).publish is None
+    assert recipe_of_fold(made, 1, 3).publish is None
 
 
 def test_where_to_may_change_while_a_run_is_interrupted(finished):

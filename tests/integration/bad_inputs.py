@@ -12,6 +12,7 @@ import bad_pictures
 import bad_recipes
 import bad_results
 import bad_rounds
+import bad_search
 import bad_security
 import bad_stages
 import bad_tables
@@ -34,6 +35,7 @@ AREAS: dict[str, list[Case]] = {
     "Checkpoints": [*bad_checkpoints.CASES, *bad_limits.CASES],
     "Run directories, full disks, diverging training": bad_folders.CASES,
     "Metrics, costs and columns": bad_results.CASES,
+    "Searches": bad_search.CASES,
     "Evaluation, prediction and the command line": bad_models.CASES,
 }
 CASES = [case for cases in AREAS.values() for case in cases]

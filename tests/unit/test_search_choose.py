@@ -226,7 +226,7 @@ def test_a_fast_checkpoint_that_is_worse_is_recommended_as_such(
     squares, timm_checkpoint, useless, monkeypatch
 ):
     milliseconds = iter((1.0, 9.0))
-    monkeypatch.setattr(choose, "_milliseconds", lambda *arguments: next(milliseconds))
+    monkeypatch.setattr(choose, "time_example", lambda *arguments: next(milliseconds))
     models = [str(useless), str(timm_checkpoint)]
     result = rank_candidates(str(squares), models, CandidateFilter(), max_milliseconds=5.0)
     assert result.recommended.model == str(useless)

@@ -57,7 +57,8 @@ def test_a_recipe_has_the_values_of_its_trial():
 
 def test_the_first_trial_has_the_values_of_the_recipe_that_are_in_the_space():
     arguments = ["stages.1.lr=log:1e-5..1e-1", "stages.0.epochs=2,5", "stages.1.epochs=2..4"]
-    assert read_space(recipe(), arguments).first_values() == {"stages.1.lr": 0.01, "stages.0.epochs": "2"}
+    values = read_space(recipe(), arguments).first_values(recipe())
+    assert values == {"stages.1.lr": 0.01, "stages.0.epochs": "2"}
 
 
 def test_an_argument_replaces_values_of_the_search_block():

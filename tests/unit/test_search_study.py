@@ -12,7 +12,7 @@ SPACE = read_space(recipe(), ["stages.1.lr=log:1e-5..1e-1", "stages.0.epochs=2,5
 
 def study(folder, seed=0):
     folder.mkdir(exist_ok=True)
-    return Study(folder, SPACE, maximize=True, seed=seed)
+    return Study(folder, SPACE, SPACE.first_values(recipe()), maximize=True, seed=seed)
 
 
 def score(values):

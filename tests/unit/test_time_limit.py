@@ -19,7 +19,7 @@ from hf_finetune.recipe.load import dump_recipe, parse_recipe
 from hf_finetune.recipe.speed import SpeedSpec
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.clock import RunClock
-from hf_finetune.runs.cross_validation import _recipe_of_fold
+from hf_finetune.runs.cross_validation import recipe_of_fold
 from hf_finetune.runs.run_costs import RunCosts
 from hf_finetune.runs.time_limit import RunLimit
 from hf_finetune.training.rehearsal import first_steps, rehearse, sample_validation
@@ -156,7 +156,7 @@ def test_the_clock_counts_earlier_attempts_but_not_the_time_between_them(tmp_pat
 
 def test_the_trainings_of_a_cross_validation_have_equal_parts():
     recipe = parse_recipe({**RECIPE, "limit": "1m", "evaluation": {"folds": 3}})
-    assert _recipe_of_fold(recipe, 2, 3).limit.time == "15s"
+    assert recipe_of_fold(recipe, 2, 3).limit.time == "15s"
 
 
 class Watch(TrainerCallback):
