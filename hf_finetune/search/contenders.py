@@ -19,6 +19,8 @@ __all__ = ["FEATURES", "Contender", "build_contenders", "features_recipe", "with
 FEATURES = "frozen features"
 CACHED_VIEWS = 2
 """Number of views of each augmented example in the prefix cache."""
+HEAD_EPOCHS = 20
+"""Number of epochs of a head that is trained on frozen features."""
 SKEW = 5.0
 """Ratio of the sizes of the largest and the smallest class from which balanced classes are tried."""
 
@@ -65,14 +67,16 @@ def build_contenders(data: InspectedData, models: Sequence[str], quality: str) -
 def features_recipe(data: InspectedData, model: str) -> Recipe:
     """Return a recipe that only fits a head to the frozen features of unaugmented examples.
 
+    A head that is not linear, which no solver fits, is trained.
+
     Args:
         data: Inspected data.
         model: Checkpoint.
     """
     draft = _draft(data, model)
-    content = {name: value for name, value in draft.items() if name != "stages"}
     augment = dict(data.task.modality.no_augmentation)
-    return parse_recipe({**content, "data": {**draft["data"], "augment": augment}, "strategy": "features"})
+    head = {"name": "head", "train": "head", "fit": "auto", "epochs": HEAD_EPOCHS}
+    return parse_recipe({**draft, "data": {**draft["data"], "augment": augment}, "stages": [head]})
 
 
 def with_epochs(contender: Contender, factor: float) -> Contender | None:

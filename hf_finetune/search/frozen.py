@@ -14,6 +14,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.linear_probe import frozen_features
 from hf_finetune.evaluation.metrics import labels_of, probabilities
 from hf_finetune.publishing.parity import median_milliseconds
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
@@ -103,19 +104,19 @@ def compute_features(prepared: PreparedRun, data: LabeledData) -> FrozenFeatures
 
 def judge_features(
     recipe: Recipe, parts: Sequence[Part], loader: PartLoader, *, trust_remote_code: bool = False
-) -> dict[Part, TrialResult]:
+) -> dict[Part, TrialResult] | None:
     """Predict parts by a linear head that is fitted to the frozen features of the other examples.
 
-    This is what a run with ``strategy: features`` and without augmentation does, without a forward pass for each part.
+    This is what a run of the recipe does, without a forward pass for each part.
 
     Args:
-        recipe: Recipe with ``strategy: features``.
+        recipe: Recipe of one stage that fits the head, without augmentation.
         parts: Parts to predict.
         loader: Loader of the parts.
         trust_remote_code: Whether code of checkpoints may run.
 
     Returns:
-        Result of each part.
+        Result of each part; None if no solver fits the head, because it is not linear.
 
     Raises:
         CacheUnavailableError: If the features cannot be computed.
@@ -123,6 +124,8 @@ def judge_features(
     """
     pool = whole_pool(recipe, loader)
     prepared = prepare_with_data(recipe, pool, trust_remote_code=trust_remote_code)
+    if not solver_of(prepared.recipe.stages[-1]):
+        return None
     frozen = compute_features(prepared, pool)
     milliseconds = time_example(frozen.network, frozen.inputs, frozen.device)
     return {part: _judge_part(loader.load(recipe, part)[1], prepared, frozen, milliseconds) for part in parts}

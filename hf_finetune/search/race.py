@@ -91,18 +91,24 @@ class Race:
             self._report(trial, DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME)
 
     def _judge_features(self, contender: Contender) -> None:
-        """Judge a head that is fitted to frozen features, on all parts: the features are computed once."""
+        """Judge a head on frozen features, on all parts: if it is fitted, the features are computed once."""
         trial = Trial(contender.recipe, contender.fields)
         self.trials.append(trial)
         judged = broadcast_from_main(self.runner.state, lambda: self._frozen_results(contender.recipe))
         if isinstance(judged, str):
             trial.failure = judged
-        else:
+        elif judged is not None:
             trial.results.update(judged)
+        else:
+            for part in self.parts:
+                if trial.results and not self._fits(self._part_seconds(trial)):
+                    break
+                if not self._run_part(trial, part):
+                    break
         self._report(trial, FAILED if trial.failure else DONE)
 
-    def _frozen_results(self, recipe: Recipe) -> dict[Part, TrialResult] | str:
-        """Return the results of frozen features, or the reason why there are none."""
+    def _frozen_results(self, recipe: Recipe) -> dict[Part, TrialResult] | str | None:
+        """Return the results of a fitted head, the reason why there are none, or None for a head that is trained."""
         runner = self.runner
         try:
             return judge_features(

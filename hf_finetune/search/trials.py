@@ -151,15 +151,20 @@ class TrialRunner:
         self, recipe: Recipe, part: Part, folder: Path, callbacks: Sequence[TrainerCallback]
     ) -> TrialResult:
         fold_recipe, data = self.loader.load(recipe, part)
-        return train_and_predict(
-            fold_recipe,
-            data,
-            folder / f"training-{part.name}",
-            self.state,
-            shared=self.folder / "shared",
-            callbacks=[*self.callbacks, *callbacks],
-            trust_remote_code=self.trust_remote_code,
-        )
+        training = folder / f"training-{part.name}"
+        try:
+            return train_and_predict(
+                fold_recipe,
+                data,
+                training,
+                self.state,
+                shared=self.folder / "shared",
+                callbacks=[*self.callbacks, *callbacks],
+                trust_remote_code=self.trust_remote_code,
+            )
+        finally:
+            if self.state.is_main_process:
+                shutil.rmtree(training, ignore_errors=True)
 
     def _folder(self, recipe: Recipe) -> Path:
         content = recipe.model_dump(mode="json", exclude=_UNCOMPARED)

@@ -162,6 +162,7 @@ def test_a_recipe_that_diverges_has_no_score_and_the_others_go_on(reviews, bert_
     result = tune(space, tmp_path / "search", max_trials=4)
     assert [trial.fields["stages.1.lr"] for trial in result.failed]
     assert "diverged" in result.failed[0].failure
+    assert list((tmp_path / "search").glob("trials/*/training-*")) == []
     assert result.winner.fields == {"stages.1.lr": 0.005}
 
 

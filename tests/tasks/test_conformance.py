@@ -27,9 +27,13 @@ from hf_finetune.recipe.load import dump_recipe, json_schema, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.preview import preview
+from hf_finetune.search import parts
+from hf_finetune.search.auto import auto
 from hf_finetune.search.choose import choose_checkpoint
 from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import inspect_data
+from hf_finetune.search.space import read_space
+from hf_finetune.search.tune import tune
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import TASKS
 
@@ -133,6 +137,27 @@ def test_its_checkpoints_are_ranked(runs, task):
     (entry,) = choose_checkpoint([str(case.recipe.model.path)], recipe_for, inspected.data).ranked
     assert entry.milliseconds > 0 and entry.input_size
     assert math.isfinite(entry.value) and math.isfinite(entry.log_me)
+
+
+@each_pair
+def test_its_recipes_are_tuned_on_held_out_folds(runs, task, target, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "MIN_PREDICTIONS", 1)
+    case, *_ = runs.run(task, target)
+    space = read_space(case.recipe, ["stages.0.lr=0.01,0.02"])
+    result = tune(space, tmp_path / "search", max_trials=1)
+    (trial,) = result.trials
+    assert len(trial.results) == 5 and trial.failure == ""
+    assert math.isfinite(result.selection.expected)
+
+
+@each_task
+def test_a_model_is_found_without_choices(runs, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "MIN_PREDICTIONS", 1)
+    case = runs.case(task)
+    models = [str(case.recipe.model.path)]
+    result = auto(case.recipe.data.path, tmp_path / "run", max_trials=1, models=models)
+    assert [trial.fields["strategy"] for trial in result.search.trials] == ["frozen features"]
+    assert result.run.metrics["task"] == task.name
 
 
 # --- Files of a run ------------------------------------------------------------------------------------------
