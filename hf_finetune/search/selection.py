@@ -91,6 +91,8 @@ def select(trials: Sequence[Trial], metric: str, test_examples: int, seed: int =
         ratio = len(units) / repeats / test_examples
         margin = float(t.ppf((1 + LEVEL) / 2, count - 1)) * float(errors[winner]) * np.sqrt(1 + ratio)
         ends = sorted((sign * (expected - margin), sign * (expected + margin)))
+        if metric_for(metric, examples).is_fraction:
+            ends = [min(max(end, 0.0), 1.0) for end in ends]
         interval = float(ends[0]), float(ends[1])
     return Selection(
         winner,

@@ -33,7 +33,13 @@ def text_space(reviews, bert_checkpoint):
 
 @pytest.fixture(autouse=True)
 def few_parts(monkeypatch):
-    monkeypatch.setattr(parts, "MIN_PREDICTIONS", 1)
+    shorten(monkeypatch)
+
+
+def shorten(patch):
+    """Divide examples once, into three folds."""
+    patch.setattr(parts, "MIN_PREDICTIONS", 1)
+    patch.setattr(parts, "FOLDS", 3)
 
 
 def with_data(recipe, **changes):
@@ -53,14 +59,14 @@ def outcome(result):
 @pytest.fixture(scope="module")
 def uninterrupted(text_space, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "MIN_PREDICTIONS", 1)
+        shorten(patch)
         return tune(text_space, tmp_path_factory.mktemp("search") / "whole", max_trials=4)
 
 
 def test_every_trial_predicts_each_example_outside_the_test_split_once(uninterrupted, text_space):
     data = PartLoader().load(text_space.recipe({}), Part(0, 1))[1]
     pool = sorted(data.pool.dataset["id"])
-    complete = [trial for trial in uninterrupted.trials if len(trial.results) == 5]
+    complete = [trial for trial in uninterrupted.trials if len(trial.results) == 3]
     assert complete
     for trial in complete:
         assert sorted(name for result in trial.results.values() for name in result.groups) == pool
@@ -73,6 +79,7 @@ def test_the_parts_depend_on_the_number_of_examples():
 
 def test_few_examples_are_divided_several_times(monkeypatch):
     monkeypatch.setattr(parts, "MIN_PREDICTIONS", 600)
+    monkeypatch.setattr(parts, "FOLDS", 5)
     assert len(choose_parts(100)) == 15
     assert len(choose_parts(400)) == 10
     assert len(choose_parts(1000)) == 5
@@ -120,10 +127,10 @@ def test_groups_stay_together_and_are_resampled_as_one(bert_checkpoint, tmp_path
     )
     space = read_space(recipe, ["stages.1.lr=0.01,0.001"])
     result = tune(space, tmp_path / "search", max_trials=1)
-    assert len(result.parts) == 10
+    assert len(result.parts) == 6
     (trial,) = result.trials
     shops = [set(part.groups) for part in trial.results.values()]
-    assert sum(map(len, shops[:5])) == len(set.union(*shops[:5]))  # no shop is in two folds
+    assert sum(map(len, shops[:3])) == len(set.union(*shops[:3]))  # no shop is in two folds
     assert len(set(trial.examples().groups.tolist())) == len(set.union(*shops)) == 9
 
 
@@ -218,7 +225,7 @@ def test_another_search_is_not_continued(text_space, uninterrupted, reviews, ber
 def test_data_that_cannot_be_divided_is_an_error(bert_checkpoint, tmp_path):
     path = tmp_path / "few.csv"
     rows = "".join(
-        f"film number {index} is {word},{word}\n" for index in range(3) for word in ("good", "bad")
+        f"film number {index} is {word},{word}\n" for index in range(2) for word in ("good", "bad")
     )
     path.write_text("text,label\n" + rows)
     recipe = with_data(tiny_text_recipe(path, bert_checkpoint), split={"validation": 0, "test": 0})

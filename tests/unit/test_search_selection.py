@@ -67,6 +67,12 @@ def test_without_test_examples_there_is_no_interval():
     assert select([trial(draw(np.random.default_rng(3), 0.7), 1.0)], "accuracy", 0).interval is None
 
 
+def test_the_interval_of_a_fraction_is_within_0_and_1():
+    correct = draw(np.random.default_rng(5), 0.9, 10)
+    low, high = select([trial(correct, 1.0)], "accuracy", 5).interval
+    assert 0 < low < high == 1.0
+
+
 def test_the_expected_score_has_no_optimism_and_its_interval_covers_the_test_score():
     rng = np.random.default_rng(4)
     optimism, errors, covered = [], [], []
