@@ -179,7 +179,7 @@ class SearchLines:
             end: How it ended.
             metric: Metric of the search.
         """
-        from hf_finetune.evaluation.metrics import greater_is_better
+        from hf_finetune.evaluation.metrics import sign_of
 
         if not is_main_process():
             return
@@ -187,7 +187,7 @@ class SearchLines:
         if trial.results:
             value = trial.value(metric)
             words.append(f"{metric} {value:.3f} on {counted(len(trial.results), 'fold')},")
-            sign = 1 if greater_is_better(metric) else -1
+            sign = sign_of(metric)
             if end == "done" and (self.best is None or sign * value > sign * self.best[0]):
                 self.best = value, number
         words.append(_fields_text(trial.fields) + ".")

@@ -39,6 +39,7 @@ __all__ = [
     "metric_problem",
     "misspelled_metric",
     "probabilities",
+    "sign_of",
     "suggest_metric",
     "without_nan",
 ]
@@ -106,6 +107,15 @@ def greater_is_better(name: str) -> bool:
     if (metric := known_metrics().get(name)) is not None:
         return metric.greater_is_better
     return name not in COST_METRICS and name not in _EVALUATE_LOWER_IS_BETTER
+
+
+def sign_of(name: str) -> int:
+    """Return 1 if greater values of a metric are better, else -1.
+
+    Args:
+        name: Name of a metric.
+    """
+    return 1 if greater_is_better(name) else -1
 
 
 def labels_of(dataset: "Dataset", target: TargetName, classes: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from datasets import Dataset
 from hf_finetune.data.slices import MAX_NUMERIC_VALUES, SLICE, number_name, slice_columns
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, without_nan
+from hf_finetune.evaluation.metrics import compute_metrics, sign_of, without_nan
 from hf_finetune.targets import TARGETS
 
 __all__ = [
@@ -167,7 +167,7 @@ def _evaluate_column(
                 "intervals": {name: list(interval) if interval else None for name, interval in ends.items()},
             }
         )
-    sign = 1 if greater_is_better(names[0]) else -1
+    sign = sign_of(names[0])
 
     def sort_key(row: Mapping[str, Any]) -> tuple[bool, float]:
         value = row["metrics"][names[0]]

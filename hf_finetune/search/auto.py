@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 from hf_finetune.distributed import broadcast_from_main, start_processes
@@ -25,13 +24,13 @@ from hf_finetune.search.choose import choose_checkpoint
 from hf_finetune.search.contenders import build_contenders, features_recipe
 from hf_finetune.search.frozen import whole_pool
 from hf_finetune.search.inspect_data import InspectedData, inspect_data
-from hf_finetune.search.parts import PartLoader, choose_parts
+from hf_finetune.search.parts import PartLoader, choose_parts, examples_outside_test
 from hf_finetune.search.race import Race
 from hf_finetune.search.refine import refine
 from hf_finetune.search.selection import select
 from hf_finetune.search.trial_table import as_json
 from hf_finetune.search.trials import Trial, TrialRunner
-from hf_finetune.search.tune import Finished, Progress, SearchResult, check_parts
+from hf_finetune.search.tune import Finished, Progress, SearchResult, check_parts, find_deadline
 from hf_finetune.training.manifest import write_json
 
 __all__ = ["QUALITIES", "AutoResult", "auto", "final_recipe"]
@@ -125,14 +124,13 @@ def auto(
     inspected = inspect_data(path)
     request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
     data = inspected.data
-    outside, test = len(data.train) + len(data.validation or ()), len(data.test or ())
+    outside, test = examples_outside_test(data), len(data.test or ())
     runner = TrialRunner(folder / SEARCH_FOLDER, state, trust_remote_code=trust_remote_code)
     check_parts(runner, features_recipe(inspected, _models(inspected, models)[0]), choose_parts(outside))
     broadcast_from_main(state, lambda: _open_folder(folder, request, resume))
     clock = RunClock(folder / SEARCH_FOLDER, started)
     runner.callbacks = (clock,)
-    left = None if max_seconds is None else broadcast_from_main(state, lambda: max_seconds - clock.spent())
-    deadline = None if left is None else perf_counter() + left
+    deadline = find_deadline(clock, max_seconds, state)
     share = None if max_seconds is None or deadline is None else deadline - (1 - CHOICE_SHARE) * max_seconds
     ranked = _rank(inspected, runner.loader, models, share, progress.checkpoint, trust_remote_code)
     contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[:max_trials]

@@ -16,9 +16,9 @@ from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import (
     compute_metrics,
     default_metrics,
-    greater_is_better,
     labels_of,
     probabilities,
+    sign_of,
 )
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepare import prepare_with_data
@@ -194,11 +194,6 @@ def _score_all(
     return scored
 
 
-def _sign(metric: str) -> int:
-    """Return 1 if greater values of a metric are better, else -1."""
-    return 1 if greater_is_better(metric) else -1
-
-
 def _prepare(
     models: Iterable[str],
     recipe_for: Callable[[str], Recipe],
@@ -301,7 +296,7 @@ def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _ordered(scored: Iterable[_Scored], metric: str) -> list[RankedCheckpoint]:
-    return sorted((result.entry for result in scored), key=lambda entry: -_sign(metric) * entry.value)
+    return sorted((result.entry for result in scored), key=lambda entry: -sign_of(metric) * entry.value)
 
 
 def _clearly_worse(scored: dict[str, _Scored], metric: str) -> list[str]:
@@ -309,12 +304,12 @@ def _clearly_worse(scored: dict[str, _Scored], metric: str) -> list[str]:
     leader = _ordered(scored.values(), metric)[0]
     if leader.interval is None:
         return []
-    end = 1 if _sign(metric) > 0 else 0  # the end of an interval that is nearer to better values
-    limit = _sign(metric) * leader.interval[1 - end]
+    end = 1 if sign_of(metric) > 0 else 0  # the end of an interval that is nearer to better values
+    limit = sign_of(metric) * leader.interval[1 - end]
     return [
         name
         for name, result in scored.items()
-        if result.entry.interval and _sign(metric) * result.entry.interval[end] < limit
+        if result.entry.interval and sign_of(metric) * result.entry.interval[end] < limit
     ]
 
 

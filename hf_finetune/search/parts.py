@@ -9,7 +9,7 @@ from hf_finetune.data.recipe_data import load_data
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.cross_validation import recipe_of_fold
 
-__all__ = ["FOLDS", "Part", "PartLoader", "choose_parts"]
+__all__ = ["FOLDS", "Part", "PartLoader", "choose_parts", "examples_outside_test"]
 
 FOLDS = 5
 """Number of folds into which the examples are divided."""
@@ -51,6 +51,15 @@ def choose_parts(examples: int) -> tuple[Part, ...]:
         return (Part(0, 1),)
     repeats = min(max(ceil(MIN_PREDICTIONS / examples), 1), MAX_REPEATS)
     return tuple(Part(repeat, fold) for repeat in range(repeats) for fold in range(1, FOLDS + 1))
+
+
+def examples_outside_test(data: LabeledData) -> int:
+    """Return the number of examples outside the test split.
+
+    Args:
+        data: Labeled data.
+    """
+    return len(data.train) + len(data.validation or ())
 
 
 class PartLoader:

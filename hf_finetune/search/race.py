@@ -8,7 +8,7 @@ from time import perf_counter
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.metrics import greater_is_better
+from hf_finetune.evaluation.metrics import sign_of
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.estimates import estimate_seconds
@@ -149,8 +149,7 @@ class Race:
 
     def _ordered_values(self, trials: Sequence[Trial]) -> Iterable[float]:
         """Return the score of each trial, greater for better trials."""
-        sign = 1.0 if greater_is_better(self.metric) else -1.0
-        return [sign * value for value in select(trials, self.metric, 0).values]
+        return [sign_of(self.metric) * value for value in select(trials, self.metric, 0).values]
 
     def _run_part(self, trial: Trial, part: Part) -> bool:
         """Train a trial on a part, and return whether there is a result."""

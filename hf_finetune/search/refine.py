@@ -6,7 +6,7 @@ from math import inf
 from pathlib import Path
 
 from hf_finetune.distributed import broadcast_from_main
-from hf_finetune.evaluation.metrics import greater_is_better
+from hf_finetune.evaluation.metrics import greater_is_better, sign_of
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.search.race import Race
@@ -63,7 +63,7 @@ def refine(race: Race, folder: Path, max_trials: int | None) -> None:
 def _best_trained(race: Race) -> Trial | None:
     """Return the best trial that takes optimizer steps; None if there is none."""
     judged = [trial for trial in race.trials if trial.results]
-    sign = 1.0 if greater_is_better(race.metric) else -1.0
+    sign = sign_of(race.metric)
     values = select(judged, race.metric, 0).values if judged else ()
     trained = [
         (sign * value, -index)

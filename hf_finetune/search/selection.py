@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import t
 
 from hf_finetune.evaluation.intervals import LEVEL, Interval, resampling_units, statistic
-from hf_finetune.evaluation.metrics import greater_is_better, metric_for
+from hf_finetune.evaluation.metrics import metric_for, sign_of
 from hf_finetune.search.parts import Part
 from hf_finetune.search.trials import Trial
 from hf_finetune.targets.metric import Statistic
@@ -59,7 +59,7 @@ def select(trials: Sequence[Trial], metric: str, test_examples: int, seed: int =
     Source: the rule of one standard error, Breiman et al. 1984, section 3.4.3; the bootstrap bias correction of
     cross-validation, Tsamardinos et al. 2018.
     """
-    sign = 1.0 if greater_is_better(metric) else -1.0
+    sign = sign_of(metric)
     reference = min(
         (trial for trial in trials if len(trial.results) == max(len(other.results) for other in trials)),
         key=lambda trial: trial.cost,

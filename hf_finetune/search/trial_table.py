@@ -9,7 +9,7 @@ from typing import Any
 from scipy.stats import t
 
 from hf_finetune.evaluation.intervals import LEVEL
-from hf_finetune.evaluation.metrics import greater_is_better
+from hf_finetune.evaluation.metrics import sign_of
 from hf_finetune.files import atomic_file
 from hf_finetune.recipe.load import dump_recipe
 from hf_finetune.runs.folder import LEADERBOARD
@@ -80,8 +80,7 @@ def trial_rows(result: SearchResult) -> list[TrialRow]:
                 fields=dict(trial.fields),
             )
         )
-    sign = -1 if greater_is_better(result.metric) else 1
-    return sorted(rows, key=lambda row: (sign * row.score, row.number))
+    return sorted(rows, key=lambda row: (-sign_of(result.metric) * row.score, row.number))
 
 
 def as_json(result: SearchResult) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.data.recipe_data import load_data
@@ -22,7 +23,7 @@ from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.clock import RunClock
 from hf_finetune.runs.folder import check_folder, make_folder
 from hf_finetune.runs.prepare import prepare_with_data
-from hf_finetune.search.parts import FOLDS, Part, choose_parts
+from hf_finetune.search.parts import FOLDS, Part, choose_parts, examples_outside_test
 from hf_finetune.search.selection import Selection, select
 from hf_finetune.search.space import SearchSpace
 from hf_finetune.search.study import Study, Suggestion
@@ -37,6 +38,7 @@ __all__ = [
     "TimeUpError",
     "TrialLoop",
     "check_parts",
+    "find_deadline",
     "read_trials",
     "tune",
 ]
@@ -167,7 +169,7 @@ def tune(
     base = space.recipe({})
     data = load_data(base)
     metric = base.metrics[0] if base.metrics else default_metrics(data.target)[0]
-    parts = choose_parts(len(data.train) + len(data.validation or ()))
+    parts = choose_parts(examples_outside_test(data))
     runner = TrialRunner(folder, state, trust_remote_code=trust_remote_code)
     check_parts(runner, base, parts)
     fold_recipe, fold = runner.loader.load(base, parts[0])
@@ -176,8 +178,7 @@ def tune(
     broadcast_from_main(state, lambda: _open_folder(folder, space, metric, parts, resume))
     clock = RunClock(folder, started)
     runner.callbacks = (clock,)
-    left = None if max_seconds is None else broadcast_from_main(state, lambda: max_seconds - clock.spent())
-    deadline = None if left is None else perf_counter() + left
+    deadline = find_deadline(clock, max_seconds, state)
     with ExitStack() as stack:
         study = None
         if state.is_main_process:
@@ -193,6 +194,20 @@ def tune(
     runner.remove_shared()
     test_examples = len(data.test) if data.test is not None else 0
     return SearchResult(tried, failed, metric, parts, select(tried, metric, test_examples, base.seed))
+
+
+def find_deadline(clock: RunClock, max_seconds: float | None, state: PartialState) -> float | None:
+    """Return the time of ``perf_counter`` at which a search ends, about the same on all processes; None is any.
+
+    Args:
+        clock: Clock of the search, with the time of earlier attempts.
+        max_seconds: Time of all attempts (seconds); None is any.
+        state: State of the process.
+    """
+    if max_seconds is None:
+        return None
+    left: float = broadcast_from_main(state, lambda: max_seconds - clock.spent())
+    return perf_counter() + left
 
 
 def check_parts(runner: TrialRunner, recipe: Recipe, parts: Sequence[Part]) -> None:

@@ -7,6 +7,11 @@ from hf_finetune.tasks import TASKS
 
 __all__ = ["CASES"]
 
+KNOWN_FIELDS = (
+    "Known: 'task', 'model', 'data', 'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', "
+    "'speed', 'track', 'seed', 'publish', 'search'."
+)
+
 CASES = [
     Case(
         "a misspelled recipe path",
@@ -60,67 +65,8 @@ CASES = [
         "run recipe.yaml",
         (
             "2,000 problems:\n"
-            "  field0 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field1 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field2 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field3 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field4 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field5 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field6 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field7 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field8 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field9 must be a known field. Known: 'task', 'model', 'data', 'stages', "
-            "'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', 'seed', "
-            "'publish', 'search'.\n"
-            "  field10 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field11 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field12 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field13 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field14 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field15 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field16 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field17 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field18 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  field19 must be a known field. Known: 'task', 'model', 'data', "
-            "'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'limit', 'speed', 'track', "
-            "'seed', 'publish', 'search'.\n"
-            "  ... and 1,980 more."
+            + "".join(f"  field{index} must be a known field. {KNOWN_FIELDS}\n" for index in range(20))
+            + "  ... and 1,980 more."
         ),
         write("recipe.yaml", RECIPE + "".join(f"field{index}: 1\n" for index in range(2000))),
     ),

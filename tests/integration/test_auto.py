@@ -141,32 +141,27 @@ def test_the_best_strategy_is_tuned_if_trials_are_left(squares, timm_checkpoint,
     assert len({trial.fields["strategy"] for trial in tuned}) == 1
 
 
-@pytest.mark.parametrize("number", [2])
-def test_a_killed_search_ends_as_without_the_kill(number, squares, timm_checkpoint, found, tmp_path):
-    calls = 0
+def kill_in_second_training():
+    calls = []
 
-    def kill(*arguments, **options):
-        nonlocal calls
-        calls += 1
-        if calls == number:
+    def train(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return train_and_predict(*arguments, **options)
 
-    child = os.fork()
-    if child == 0:
-        trials.train_and_predict = kill
-        search(squares, timm_checkpoint, tmp_path / "run")
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    resumed = search(squares, timm_checkpoint, tmp_path / "run", resume=True)
-    assert outcome(resumed) == outcome(found)
-    assert same_weights(weights(resumed.run.folder), weights(found.run.folder))
+    trials.train_and_predict = train
 
 
-def test_a_killed_final_run_is_resumed(squares, timm_checkpoint, found, tmp_path):
+def kill_before_evaluation():
+    runs_run.save_and_evaluate = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("plan_kill", [kill_in_second_training, kill_before_evaluation])
+def test_a_killed_search_ends_as_without_the_kill(plan_kill, squares, timm_checkpoint, found, tmp_path):
     child = os.fork()
     if child == 0:
-        runs_run.save_and_evaluate = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+        plan_kill()
         search(squares, timm_checkpoint, tmp_path / "run")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
