@@ -11,7 +11,7 @@ import pyarrow.parquet as parquet
 from hf_finetune.recipe.load import load_recipe
 from hf_finetune.runs.run import run
 
-__all__ = ["measure"]
+__all__ = ["measure", "right_by_id"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
@@ -39,12 +39,13 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
         "trained": {name: trained[name] for name in ("accuracy", "loss")},
         "training": splits["train"]["examples"],
         "validation": splits["validation"]["examples"],
-        "right": _right(done.folder / "predictions.parquet"),
-        "features_right": _right(done.folder / "baselines" / "linear_probe.parquet"),
+        "right": right_by_id(done.folder / "predictions.parquet"),
+        "features_right": right_by_id(done.folder / "baselines" / "linear_probe.parquet"),
     }
 
 
-def _right(path: Path) -> list[bool]:
+def right_by_id(path: Path) -> list[bool]:
+    """Return whether each prediction of a table is correct, in the order of the ids."""
     table = parquet.read_table(path, columns=["id", "label", "prediction"]).sort_by("id")
     pairs = zip(table["label"].to_pylist(), table["prediction"].to_pylist(), strict=True)
     return [label == prediction for label, prediction in pairs]

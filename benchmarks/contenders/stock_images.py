@@ -12,7 +12,15 @@ from transformers import AutoConfig, AutoModelForImageClassification, set_seed
 from benchmarks.contenders.stock_phases import train_phases
 from benchmarks.watch import Watch
 
-__all__ = ["collate", "freeze", "load_dishes", "load_model", "measure"]
+__all__ = [
+    "build_transforms",
+    "collate",
+    "freeze",
+    "load_dishes",
+    "load_model",
+    "measure",
+    "transform_with",
+]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
@@ -36,9 +44,18 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_dishes(work: Mapping[str, Any]) -> DatasetDict:
-    """Load the images; the training images are augmented like ``augment: standard``."""
+    """Load the images; the training images are augmented."""
     files = {name: f"{work['data']}/{name}.parquet" for name in ("train", "validation")}
     data = load_dataset("parquet", data_files=files)
+    augmented, plain = build_transforms(work)
+    return DatasetDict(
+        train=data["train"].with_transform(transform_with(augmented)),
+        validation=data["validation"].with_transform(transform_with(plain)),
+    )
+
+
+def build_transforms(work: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
+    """Return a transform that augments images like ``augment: standard``, and one that does not."""
     cfg = AutoConfig.from_pretrained(work["checkpoint"]).pretrained_cfg
     mode, size = InterpolationMode(cfg["interpolation"]), work["image_size"]
     to_tensor = [
@@ -51,10 +68,7 @@ def load_dishes(work: Mapping[str, Any]) -> DatasetDict:
     jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
     augmented = v2.Compose([crop, v2.RandomHorizontalFlip(), jitter, *to_tensor])
     plain = v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(size), *to_tensor])
-    return DatasetDict(
-        train=data["train"].with_transform(_of(augmented)),
-        validation=data["validation"].with_transform(_of(plain)),
-    )
+    return augmented, plain
 
 
 def load_model(work: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -91,7 +105,9 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-def _of(transform: nn.Module) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, Any]]:
+def transform_with(transform: nn.Module) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, Any]]:
+    """Return a function that transforms the images of a batch of rows."""
+
     def apply(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         images = [transform(image.convert("RGB")) for image in batch["image"]]
         return {"pixel_values": images, "labels": batch["label"]}

@@ -1,6 +1,6 @@
 """Frozen features of a checkpoint: computed once for all examples outside the test split, and judged on parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -103,7 +103,12 @@ def compute_features(prepared: PreparedRun, data: LabeledData) -> FrozenFeatures
 
 
 def judge_features(
-    recipe: Recipe, parts: Sequence[Part], loader: PartLoader, *, trust_remote_code: bool = False
+    recipe: Recipe,
+    parts: Sequence[Part],
+    loader: PartLoader,
+    *,
+    has_time: Callable[[Sequence[TrialResult]], bool],
+    trust_remote_code: bool = False,
 ) -> dict[Part, TrialResult] | None:
     """Predict parts by a linear head that is fitted to the frozen features of the other examples.
 
@@ -113,10 +118,12 @@ def judge_features(
         recipe: Recipe of one stage that fits the head, without augmentation.
         parts: Parts to predict.
         loader: Loader of the parts.
+        has_time: Called after each part with the results so far; returns whether there is time for the next part.
         trust_remote_code: Whether code of checkpoints may run.
 
     Returns:
-        Result of each part; None if no solver fits the head, because it is not linear.
+        Result of each part for which there was time, at least of the first; None if no solver fits the head, because
+        it is not linear.
 
     Raises:
         CacheUnavailableError: If the features cannot be computed.
@@ -128,7 +135,12 @@ def judge_features(
         return None
     frozen = compute_features(prepared, pool)
     milliseconds = time_example(frozen.network, frozen.inputs, frozen.device)
-    return {part: _judge_part(loader.load(recipe, part)[1], prepared, frozen, milliseconds) for part in parts}
+    results: dict[Part, TrialResult] = {}
+    for part in parts:
+        if results and not has_time(list(results.values())):
+            break
+        results[part] = _judge_part(loader.load(recipe, part)[1], prepared, frozen, milliseconds)
+    return results
 
 
 def _judge_part(

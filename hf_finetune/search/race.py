@@ -78,9 +78,7 @@ class Race:
         Args:
             contenders: The contenders; their trials are added to ``trials``.
         """
-        for contender in contenders:
-            if not contender.trains:
-                self._judge_features(contender)
+        self._judge_frozen([contender for contender in contenders if not contender.trains])
         active = [trial for contender in contenders if contender.trains for trial in self._begin(contender)]
         for part in self.parts[1:]:
             active = self._better_half(active)
@@ -89,6 +87,17 @@ class Race:
                     self._run_part(trial, part)
         for trial in active:
             self._report(trial, DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME)
+
+    def _judge_frozen(self, contenders: Sequence[Contender]) -> None:
+        """Judge frozen features: the first contender in any case, each other one if it has the time of the slowest."""
+        slowest = 0.0
+        for contender in contenders:
+            if slowest and not self._lasts(slowest + self._final_overhead()):
+                self.skipped.append(contender)
+                continue
+            begun = perf_counter()
+            self._judge_features(contender)
+            slowest = max(slowest, perf_counter() - begun)
 
     def _judge_features(self, contender: Contender) -> None:
         """Judge a head on frozen features, on all parts: if it is fitted, the features are computed once."""
@@ -105,14 +114,21 @@ class Race:
                     break
                 if not self._run_part(trial, part):
                     break
-        self._report(trial, FAILED if trial.failure else DONE)
+        if trial.failure:
+            self._report(trial, FAILED)
+        else:
+            self._report(trial, DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME)
 
     def _frozen_results(self, recipe: Recipe) -> dict[Part, TrialResult] | str | None:
         """Return the results of a fitted head, the reason why there are none, or None for a head that is trained."""
         runner = self.runner
         try:
             return judge_features(
-                recipe, self.parts, runner.loader, trust_remote_code=runner.trust_remote_code
+                recipe,
+                self.parts,
+                runner.loader,
+                has_time=self._has_time_for_fit,
+                trust_remote_code=runner.trust_remote_code,
             )
         except (CacheUnavailableError, InputError) as error:
             return " ".join(str(error).split())
@@ -170,8 +186,16 @@ class Race:
 
     def _fits(self, part_seconds: float) -> bool:
         """Return whether there is time for a part and a final run of the same recipe, the same on all processes."""
-        needed = SLACK * (part_seconds * (1 + WHOLE) + self._final_overhead())
-        return bool(broadcast_from_main(self.runner.state, lambda: needed <= self._time_left()))
+        return self._lasts(part_seconds * (1 + WHOLE) + self._final_overhead())
+
+    def _lasts(self, seconds: float) -> bool:
+        """Return whether an estimated duration is left, the same on all processes."""
+        return bool(broadcast_from_main(self.runner.state, lambda: SLACK * seconds <= self._time_left()))
+
+    def _has_time_for_fit(self, results: Sequence[TrialResult]) -> bool:
+        """Return whether there is time for another fit to frozen features and the final run, on this process."""
+        fit = fmean(result.seconds for result in results)
+        return SLACK * (fit + self._overhead_of(results)) <= self._time_left()
 
     def search_deadline(self, trial: Trial) -> float:
         """Return the time of ``perf_counter`` at which the final run of a trial must begin.
@@ -184,12 +208,15 @@ class Race:
     def _final_overhead(self) -> float:
         """Return the duration of the final run without its training: features, linear probe, evaluation, report."""
         frozen = next((trial for trial in self.trials if trial.results), None)
-        if frozen is None:
+        return self._overhead_of(list(frozen.results.values()) if frozen else [])
+
+    def _overhead_of(self, frozen: Sequence[TrialResult]) -> float:
+        """Return the same for the results of frozen features, if there are any."""
+        if not frozen:
             return FINAL_SECONDS
         outside, test = self.examples
-        milliseconds = next(iter(frozen.results.values())).milliseconds
-        predictions = (outside + TEST_PASSES * test) * milliseconds / 1000
-        return FINAL_SECONDS + predictions + 2 * WHOLE * self._part_seconds(frozen)
+        predictions = (outside + TEST_PASSES * test) * frozen[0].milliseconds / 1000
+        return FINAL_SECONDS + predictions + 2 * WHOLE * fmean(result.seconds for result in frozen)
 
     def _part_seconds(self, trial: Trial) -> float:
         return fmean(result.seconds for result in trial.results.values())

@@ -181,7 +181,12 @@ def test_ranking_and_folds_share_the_features(squares, timm_checkpoint, monkeypa
 
     monkeypatch.setattr(writer.PrefixWriter, "_write", refuse)
     recipe = contenders.features_recipe(inspected, models[0])
-    assert len(frozen.judge_features(recipe, parts.choose_parts(30), loader)) == 5
+    judged = frozen.judge_features(recipe, parts.choose_parts(30), loader, has_time=lambda results: True)
+    assert len(judged) == 5
+    cut = frozen.judge_features(
+        recipe, parts.choose_parts(30), loader, has_time=lambda results: len(results) < 2
+    )
+    assert list(cut) == list(judged)[:2]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def result(accuracy, part, seconds, epochs):
 
 class Clock:
     def __init__(self):
-        self.now = 0.0
+        self.now, self.fit_seconds = 0.0, 0.1
 
     def __call__(self):
         return self.now
@@ -76,9 +76,15 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(race, "perf_counter", clock)
 
-    def judge(recipe, parts, *words, **options):
+    def judge(recipe, parts, *words, has_time, **options):
         clock.now += 1.0
-        return {part: result(0.5, part, 0.1, 0.0) for part in parts}
+        results = {}
+        for part in parts:
+            if results and not has_time(list(results.values())):
+                break
+            clock.now += clock.fit_seconds
+            results[part] = result(0.5, part, clock.fit_seconds, 0.0)
+        return results
 
     monkeypatch.setattr(race, "judge_features", judge)
     monkeypatch.setattr(
@@ -163,3 +169,24 @@ def test_fewer_epochs_are_at_least_one():
     assert with_epochs(contender("a"), 0.13).recipe.stages[-1].epochs == 1
     assert with_epochs(contender("a"), 0.5).fields["strategy"] == "a, 4 epochs"
     assert with_epochs(contender("a"), 1.0) is None
+
+
+def test_fits_to_frozen_features_leave_time_for_the_final_run(clock):
+    clock.fit_seconds = 10.0
+    deadline = 80.0
+    running, ends = run_race(Runner(clock, {}), [], deadline)
+    (trial,) = running.trials
+    assert 1 < len(trial.results) < len(PARTS)
+    assert ends == [("frozen features", "out of time")]
+    assert clock.now + 2 * 10.0 * 5 / 4 + FINAL_SECONDS <= deadline
+
+
+def test_the_features_of_a_second_checkpoint_are_judged_only_if_there_is_time(clock):
+    clock.fit_seconds = 8.0
+    for deadline, judged in ((90.0, 1), (200.0, 2)):
+        clock.now = 0.0
+        running = Race(Runner(clock, {}), PARTS, "accuracy", deadline, (200, 20))
+        running.runner.loader, running.runner.trust_remote_code = None, False
+        running.run([contender("frozen features", trains=False) for _ in range(2)])
+        assert len(running.trials) == judged
+        assert clock.now < deadline

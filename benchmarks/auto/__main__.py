@@ -1,0 +1,65 @@
+"""The command line: ``python -m benchmarks.auto measure|page [SETS...]``."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from benchmarks.auto.measure import CONTENDERS, LIMITS, Row, measured, read_rows, write_rows
+from benchmarks.auto.page import render
+from benchmarks.auto.sets import SETS
+from benchmarks.inputs import ROOT
+from benchmarks.kit.results import unpack
+from benchmarks.options import measuring_parser, options_problem
+from hf_finetune.cli.display import quiet_libraries
+
+__all__ = ["main"]
+
+RESULTS = ROOT / "benchmarks" / "results" / "auto.json"
+PAGE = ROOT / "docs" / "auto.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the given datasets, or all, and write their rows and the page.
+
+    Returns:
+        0, or 2 if a set is unknown or a lane would have no core.
+    """
+    parser = measuring_parser("python -m benchmarks.auto", __doc__, SETS, "many hours for all", RESULTS, PAGE)
+    parser.add_argument("--contender", action="append", choices=CONTENDERS, help="run only this; repeatable")
+    parser.add_argument(
+        "--limit", action="append", type=int, choices=LIMITS, help="run only this; repeatable"
+    )
+    options = parser.parse_intermixed_args(arguments)
+    if problem := options_problem(options, SETS):
+        print(problem, file=sys.stderr)
+        return 2
+    rows = read_rows(options.results)
+    if options.what == "measure":
+        for row in measured(
+            options.names or list(SETS),
+            options.contender or CONTENDERS,
+            options.limit or LIMITS,
+            range(options.seeds),
+            options.lanes,
+            tuple(rows),
+        ):
+            rows.append(row)
+            write_rows(rows, options.results)
+            print(_line(row), flush=True)
+    options.page.write_text(render(rows), encoding="utf-8")
+    return 0
+
+
+def _line(row: Row) -> str:
+    accuracy = unpack(row.right, row.examples).mean()
+    where = f"{row.name}, seed {row.seed}, {row.contender} {row.setting}".strip()
+    limit = f" of {row.limit}" if row.limit else ""
+    return f"{where}: test accuracy {accuracy:.3f}, {row.seconds:.0f}{limit} s"
+
+
+if __name__ == "__main__":
+    quiet_libraries(Console(stderr=True))
+    logging.disable(logging.WARNING)
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The page on automatic searches: ``docs/auto.md``."""
+
+from collections.abc import Callable, Sequence
+from statistics import mean
+
+import numpy as np
+
+from benchmarks.auto.measure import AUTO, FEATURES, FINISHED, GRID, LIMITS, RECIPE, STOCK, Row
+from benchmarks.auto.sets import SETS
+from benchmarks.kit.compare import compare, signed
+from benchmarks.kit.results import Effect, unpack
+
+__all__ = ["render"]
+
+HEAD = """# Automatic search: results
+
+`hf-finetune auto` was compared with its competitors on real datasets. `python -m benchmarks.auto measure` builds them
+from their packages (needs `apt-get`), runs what has no result yet, and writes this page;
+[benchmarks/results/auto.json](../benchmarks/results/auto.json) has the raw data. The seed of a run draws the test split
+of each class, and all other randomness. All runs of a seed have the same test split, which is read once, at the end.
+
+Each run has one core of its own and an empty cache; two run at a time. Importing libraries is not counted.
+
+- *auto*: `hf-finetune auto` with a time limit, quality `good`; it chooses the checkpoint too.
+- *frozen features*: a linear classifier on the frozen features of the default checkpoint (EfficientNet-lite0 or
+  all-MiniLM-L6-v2), fitted to all examples outside the test split. It has no limit.
+- *shipped recipe*: `image/vit-folder` or `text/reviews-csv` with the default checkpoint and `limit: {time}`.
+- *stock script*: two Trainers, for the head (5 epochs) and for all layers (10 epochs, or as many as fit into the time);
+  the default checkpoint, 15 % as validation split, the best epoch is kept. Its learning rates were chosen on the dishes
+  and the film reviews.
+- *oracle*: the best of a grid of recipes **by their test accuracy**, which no honest choice can reach: every
+  checkpoint with frozen features, and the shipped recipe with it, for the default layers or all layers, each with three
+  learning rates. It has no limit, and is a bound, not a competitor.
+"""
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Return the page of the measured rows; datasets and limits without rows are left out."""
+    parts = [HEAD, _sets(rows)]
+    for limit in LIMITS:
+        if any(row.contender == AUTO and row.limit == limit for row in rows):
+            parts += [f"## {limit // 60} minute{'s' if limit > 60 else ''}\n", _table(rows, limit)]
+    parts += ["## Expected and test accuracy\n", _coverage(rows)]
+    return "\n".join(parts)
+
+
+def _sets(rows: Sequence[Row]) -> str:
+    lines = ["| dataset | examples | test examples | seeds |", "|---|---|---:|---:|"]
+    for name in _names(rows):
+        of = [row for row in rows if row.name == name]
+        seeds = {row.seed for row in of if row.contender == AUTO}
+        lines.append(f"| *{name}* | {SETS[name].about} | {of[0].examples} | {len(seeds)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return [name for name in SETS if any((row.name, row.contender) == (name, AUTO) for row in rows)]
+
+
+def _table(rows: Sequence[Row], limit: int) -> str:
+    """Return the mean test accuracies of all contenders within a limit, and the differences of ``auto`` from them."""
+    others: dict[str, Callable[[str, int], Row | None]] = {
+        FEATURES: lambda name, seed: _row(rows, name, FEATURES, seed, 0),
+        RECIPE: lambda name, seed: _row(rows, name, RECIPE, seed, limit),
+        STOCK: lambda name, seed: _row(rows, name, STOCK, seed, limit),
+        "oracle": lambda name, seed: _oracle(rows, name, seed),
+    }
+    titles = " | ".join(others)
+    lines = [f"| dataset (seeds) | auto | {titles} | seconds |", f"|---|{'---:|' * (len(others) + 2)}"]
+    differences: dict[str, list[float]] = {other: [] for other in others}
+    for name in _names(rows):
+        found = [row for row in rows if (row.name, row.contender, row.limit) == (name, AUTO, limit)]
+        if not found:
+            continue
+        cells = [f"| *{name}* ({len(found)})", f"{mean(map(_accuracy, found)):.3f}"]
+        for other, row_of in others.items():
+            pairs = [(row, against) for row in found if (against := row_of(name, row.seed))]
+            cells.append(_cell(pairs))
+            if pairs:
+                differences[other].append(mean(_accuracy(row) - _accuracy(against) for row, against in pairs))
+        lines.append(" | ".join([*cells, f"{mean(row.seconds for row in found):.0f} |"]))
+    means = [signed(mean(values)) if values else "" for values in differences.values()]
+    lines.append(" | ".join(["| mean difference of auto", "", *means, " |"]))
+    return "\n".join(lines) + "\n"
+
+
+def _cell(pairs: Sequence[tuple[Row, Row]]) -> str:
+    """Return the mean accuracy of a competitor, and the 95 % interval of the difference of ``auto`` from it."""
+    if not pairs:
+        return ""
+    found = compare([_effect(row) for row, _ in pairs], [_effect(against) for _, against in pairs])
+    low, high = found.interval
+    return f"{mean(_accuracy(against) for _, against in pairs):.3f} ({signed(low)} to {signed(high)})"
+
+
+def _row(rows: Sequence[Row], name: str, contender: str, seed: int, limit: int) -> Row | None:
+    """Return the row of a run: with the limit, or with a shorter one before which it ended."""
+    of = [row for row in rows if (row.name, row.contender, row.seed) == (name, contender, seed)]
+    fitting = [row for row in of if row.limit == limit or row.seconds < FINISHED * row.limit <= limit]
+    return max(fitting, key=lambda row: row.limit, default=None)
+
+
+def _oracle(rows: Sequence[Row], name: str, seed: int) -> Row | None:
+    of = [row for row in rows if (row.name, row.contender, row.seed) == (name, GRID, seed)]
+    return max(of, key=_accuracy, default=None)
+
+
+def _accuracy(row: Row) -> float:
+    return float(unpack(row.right, row.examples).mean())
+
+
+def _effect(row: Row) -> Effect:
+    return Effect(row.name, row.contender, row.seed, "", _accuracy(row), row.right, (), row.examples)
+
+
+def _coverage(rows: Sequence[Row]) -> str:
+    """Return how often the interval of the expected accuracy contains the test accuracy."""
+    lines = [
+        "How often the 95 % interval that was printed before the test split was read contains the test accuracy, and",
+        "the mean of expected minus test accuracy.",
+        "",
+        "| limit | runs | in the interval | expected minus test |",
+        "|---|---:|---:|---:|",
+    ]
+    for limit in LIMITS:
+        found = [
+            (_accuracy(row), row.expected, row.low, row.high)
+            for row in rows
+            if row.contender == AUTO and row.limit == limit
+        ]
+        printed = [each for each in found if None not in each]
+        if printed:
+            accuracies, expected, low, high = np.asarray(printed, dtype=float).T
+            covered = float(((low <= accuracies) & (accuracies <= high)).mean())
+            bias = float((expected - accuracies).mean())
+            lines.append(f"| {limit} s | {len(printed)} | {covered:.0%} | {signed(bias)} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,46 @@
+"""``hf-finetune auto`` on a dataset, with its correct test predictions and the score that it expected."""
+
+import json
+import os
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from benchmarks.contenders.small_run import right_by_id
+from hf_finetune.search.auto import auto
+
+__all__ = ["measure"]
+
+
+def measure(work: dict[str, Any]) -> dict[str, Any]:
+    """Search within ``work["limit"]`` seconds or ``work["trials"]`` trials, on the cores ``work["cores"]``.
+
+    Returns:
+        ``right``: whether the prediction is correct for each test example, in the order of the ids. ``expected``,
+        ``low`` and ``high``: expected accuracy on the test split with its interval. ``selected``: the fields of the
+        selected trial. ``trials``: number of judged trials. ``seconds``: of the search and the final run.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, work["cores"])
+    start = perf_counter()
+    done = auto(
+        work["data"],
+        Path(work["folder"]) / "run",
+        max_seconds=work["limit"],
+        max_trials=work["trials"],
+        quality=work["quality"],
+        models=work["models"],
+        started=start,
+    )
+    seconds = perf_counter() - start
+    selection = done.search.selection
+    low, high = selection.interval or (None, None)
+    return {
+        "seconds": seconds,
+        "right": right_by_id(done.run.folder / "predictions.parquet"),
+        "expected": selection.expected,
+        "low": low,
+        "high": high,
+        "selected": json.dumps(dict(done.search.winner.fields)),
+        "trials": len(done.search.trials),
+    }
