@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One more than there are cores, because many tests wait for other processes.
+WORKERS = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,10 +21,10 @@ assets: $(VENV)/.installed ## fetch every checkpoint and data set of the example
 
 test: $(VENV)/.installed-dev ## install, fetch the assets and run every test
 	$(BIN)/python tools/assets.py
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.installed-dev ## install and run the unit tests but the slow ones, offline and without the assets
-	$(BIN)/python -m pytest tests/unit -m "not slow and not network" -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests/unit -m "not slow and not network" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.installed-bench ## run the benchmarks, which takes more than an hour, and write benchmarks/RESULTS.md
 	$(BIN)/python tools/assets.py

@@ -1,20 +1,19 @@
 """`run --data`: the recipe is written, shown and run, and an interrupted run is resumed with it."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
 import pytest
+from forked_cli import forked_cli
 
 from hf_finetune.recipe.load import load_recipe
+from hf_finetune.runs import stages
 
 SHORT = ("stages.0.epochs=1", "stages.1.epochs=1", "speed={}")
 
 
 def run(*arguments, folder):
-    command = [sys.executable, "-m", "hf_finetune", "run", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return forked_cli("run", *arguments, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +42,18 @@ def test_a_finished_run_is_not_overwritten(finished, reviews):
     assert (folder / "draft.yaml").stat().st_mtime_ns == before
 
 
-def test_an_interrupted_run_is_resumed_with_its_recipe(reviews, bert_checkpoint, tmp_path):
+def test_an_interrupted_run_is_resumed_with_its_recipe(reviews, bert_checkpoint, tmp_path, monkeypatch):
     options = ("--data", reviews, *SHORT, "--model", bert_checkpoint, "--output-dir", "out")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    stop = "import signal, os; from hf_finetune.runs import stages; before = stages.train_stage\n"
-    stop += "def once(*a, **k):\n    r = before(*a, **k); os.kill(os.getpid(), signal.SIGKILL)\n"
-    stop += "stages.train_stage = once\nfrom hf_finetune.cli.app import main; main()"
-    command = [sys.executable, "-c", stop, "run", *map(str, options)]
-    killed = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert killed.returncode == -9, killed.stderr
+    train_stage = stages.train_stage
+
+    def die_after_stage(*arguments, **keywords):
+        train_stage(*arguments, **keywords)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train_stage", die_after_stage)
+        killed = run(*options, folder=tmp_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     draft = (tmp_path / "out" / "draft.yaml").read_text(encoding="utf-8")
     done = run(*options, "--resume", folder=tmp_path)
     assert done.returncode == 0, done.stderr
