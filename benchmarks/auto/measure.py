@@ -17,6 +17,8 @@ from benchmarks.lanes import in_lanes
 
 __all__ = [
     "AUTO",
+    "CHECKPOINTS",
+    "CHOOSE",
     "CONTENDERS",
     "FEATURES",
     "GRID",
@@ -31,8 +33,9 @@ __all__ = [
 
 LIMITS = (60, 300, 900)
 """Time limits (seconds)."""
-AUTO, FEATURES, RECIPE, STOCK, GRID = "auto", "frozen features", "shipped recipe", "stock script", "grid"
-CONTENDERS = (AUTO, FEATURES, RECIPE, STOCK, GRID)
+AUTO, FEATURES, RECIPE, STOCK = "auto", "frozen features", "shipped recipe", "stock script"
+GRID, CHOOSE = "grid", "choose"
+CONTENDERS = (AUTO, FEATURES, RECIPE, STOCK, GRID, CHOOSE)
 FINISHED = 0.8
 """A contender that ends before this fraction of a limit has not been limited, and is not run with longer limits."""
 STOCK_EPOCHS = (5, 10)
@@ -66,7 +69,7 @@ class Row:
         expected: Accuracy that ``auto`` expected on the test split; None for others.
         low: Lower end of its interval.
         high: Upper end of its interval.
-        selected: Fields of the recipe that ``auto`` selected, as JSON.
+        details: Fields of the recipe that ``auto`` selected, or scores of the checkpoints, as JSON.
         trials: Number of its trials.
     """
 
@@ -81,7 +84,7 @@ class Row:
     expected: float | None = None
     low: float | None = None
     high: float | None = None
-    selected: str = ""
+    details: str = ""
     trials: int = 0
 
 
@@ -123,7 +126,7 @@ def measured(
 
 def _settings(of: AutoSet, contender: str, limit: int) -> list[tuple[str, int]]:
     """Return the settings of a contender, with the limit of each."""
-    if contender == FEATURES:
+    if contender in (FEATURES, CHOOSE):
         return [("", 0)]
     if contender != GRID:
         return [("", limit)]
@@ -185,6 +188,9 @@ def _work(
             **{"data": str(data), "checkpoint": str(of.checkpoint), "images": of.has_images, "seed": seed},
             **{"limit": limit, "epochs": STOCK_EPOCHS, "rates": STOCK_RATES[of.checkpoint], "batch_size": 32},
         }
+    if contender == CHOOSE:
+        models = [str(ROOT / "assets" / model) for model in CHECKPOINTS[of.checkpoint]]
+        return "choose_run", {"data": str(data), "models": models}
     overrides = [f"data.path={data}", f"seed={seed}"]
     if contender == RECIPE:
         overrides += [f"model.path={of.checkpoint}", f"limit.time={limit}s"]

@@ -1,11 +1,13 @@
 """The page on automatic searches: ``docs/auto.md``."""
 
+import json
 from collections.abc import Callable, Sequence
 from statistics import mean
 
 import numpy as np
+from scipy.stats import kendalltau
 
-from benchmarks.auto.measure import AUTO, FEATURES, FINISHED, GRID, LIMITS, RECIPE, STOCK, Row
+from benchmarks.auto.measure import AUTO, CHOOSE, FEATURES, FINISHED, GRID, LIMITS, RECIPE, STOCK, Row
 from benchmarks.auto.sets import SETS
 from benchmarks.kit.compare import compare, signed
 from benchmarks.kit.results import Effect, unpack
@@ -32,6 +34,15 @@ Each run has one core of its own and an empty cache; two run at a time. Importin
   checkpoint with frozen features, and the shipped recipe with it, for the default layers or all layers, each with three
   learning rates. It has no limit, and is a bound, not a competitor.
 """
+CHOICE = """How well scores of frozen features rank the checkpoints, compared with the grid: the best test accuracy of
+each checkpoint that is fine-tuned, over the layers and learning rates. *choose* is the score of `hf-finetune choose`,
+the cross-validated accuracy of a linear classifier. Alternatives: *LogME* (You et al. 2021), the *H-score* (Bao et al.
+2019, with a shrunk covariance), and, both cross-validated, 5 *nearest neighbors* by cosine and the *nearest class
+mean*.
+
+Kendall's rank correlation (tau-b), mean over the seeds: 1 is the same order, 0 no relation. *lost* is the test accuracy
+that is lost by fine-tuning the checkpoint with the highest score instead of the best one.
+"""
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -41,6 +52,8 @@ def render(rows: Sequence[Row]) -> str:
         if any(row.contender == AUTO and row.limit == limit for row in rows):
             parts += [f"## {limit // 60} minute{'s' if limit > 60 else ''}\n", _table(rows, limit)]
     parts += ["## Expected and test accuracy\n", _coverage(rows)]
+    if any(row.contender == CHOOSE for row in rows):
+        parts += ["## Choice of the checkpoint\n", CHOICE, _ranks(rows)]
     return "\n".join(parts)
 
 
@@ -135,3 +148,38 @@ def _coverage(rows: Sequence[Row]) -> str:
             bias = float((expected - accuracies).mean())
             lines.append(f"| {limit} s | {len(printed)} | {covered:.0%} | {signed(bias)} |")
     return "\n".join(lines) + "\n"
+
+
+def _ranks(rows: Sequence[Row]) -> str:
+    """Return the rank correlation of each score of the checkpoints with their fine-tuned test accuracies."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        tuned = _tuned(rows, row.name, row.seed)
+        if row.contender != CHOOSE or len(tuned) < 2:
+            continue
+        by_model = json.loads(row.details)
+        models = [model for model in by_model if model in tuned]
+        accuracies = [tuned[model] for model in models]
+        for score in next(iter(by_model.values())):
+            scores = [by_model[model][score] for model in models]
+            tau = float(np.nan_to_num(kendalltau(scores, accuracies).statistic))
+            lost = max(accuracies) - accuracies[int(np.argmax(scores))]
+            found.setdefault(score, {}).setdefault(row.name, []).append((tau, lost))
+    names = [name for name in SETS if any(name in by_set for by_set in found.values())]
+    titles = " | ".join(f"*{name}*" for name in names)
+    lines = [f"| score | {titles} | mean | lost |", f"|---|{'---:|' * (len(names) + 2)}"]
+    for score, by_set in found.items():
+        taus = [mean(tau for tau, _ in by_set[name]) for name in names]
+        lost = mean(each for pairs in by_set.values() for _, each in pairs)
+        lines.append(f"| {score} | {' | '.join(map(signed, [*taus, mean(taus)]))} | {lost:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _tuned(rows: Sequence[Row], name: str, seed: int) -> dict[str, float]:
+    """Return the best fine-tuned test accuracy of each checkpoint in the grid."""
+    best: dict[str, float] = {}
+    for row in rows:
+        if (row.name, row.contender, row.seed) == (name, GRID, seed) and not row.setting.endswith("features"):
+            model = row.setting.split()[0]
+            best[model] = max(best.get(model, 0.0), _accuracy(row))
+    return best

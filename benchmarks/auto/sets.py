@@ -33,7 +33,7 @@ class AutoSet:
 
     Attributes:
         about: Content and source.
-        read: Function that returns all examples of each class by hash; images are paths or PNG files in memory.
+        read: Function that returns all examples of each class by hash; images are paths or files in memory.
         recipe: Name of the shipped recipe for this kind of data.
         checkpoint: Folder of the checkpoint of contenders that choose none.
         fewest: Minimum number of examples of a class.
@@ -101,9 +101,11 @@ def _write(folder: Path, split: str, label: str, digest: str, content: Content) 
             rows = csv.writer(file)
             rows.writerows([*([("id", "text", "label")] if is_new else []), (digest[:16], content, label)])
         return
-    place = folder / split / label / f"{digest[:16]}.png"
+    image_bytes = content if isinstance(content, bytes) else content.read_bytes()
+    with Image.open(io.BytesIO(image_bytes)) as image:
+        place = folder / split / label / f"{digest[:16]}.{str(image.format).lower()}"
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    place.write_bytes(image_bytes)
 
 
 def _small(name: str) -> Callable[[], ByClass]:

@@ -17,8 +17,8 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``right``: whether the prediction is correct for each test example, in the order of the ids. ``expected``,
-        ``low`` and ``high``: expected accuracy on the test split with its interval. ``selected``: the fields of the
-        selected trial. ``trials``: number of judged trials. ``seconds``: of the search and the final run.
+        ``low`` and ``high``: expected accuracy on the test split with its interval. ``details``: the fields of
+        the selected trial, as JSON. ``trials``: number of judged trials. ``seconds``: of the search and the final run.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, work["cores"])
@@ -41,6 +41,6 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
         "expected": selection.expected,
         "low": low,
         "high": high,
-        "selected": json.dumps(dict(done.search.winner.fields)),
+        "details": json.dumps(dict(done.search.winner.fields)),
         "trials": len(done.search.trials),
     }

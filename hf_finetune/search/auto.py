@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 from hf_finetune.distributed import broadcast_from_main, start_processes
@@ -121,7 +122,9 @@ def auto(
     if max_trials is None and max_seconds is None:
         raise InputError(Problem("auto", "must have a limit", repair="Set --time or --trials."))
     state = start_processes()
+    loading = perf_counter()
     inspected = inspect_data(path)
+    loading = perf_counter() - loading
     request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
     data = inspected.data
     outside, test = examples_outside_test(data), len(data.test or ())
@@ -136,7 +139,14 @@ def auto(
     contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[:max_trials]
     metric = (*contenders[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
     race = Race(
-        runner, choose_parts(outside), metric, deadline, (outside, test), progress.part, progress.finished
+        runner,
+        choose_parts(outside),
+        metric,
+        deadline,
+        (outside, test),
+        loading=loading,
+        progress=progress.part,
+        finished=progress.finished,
     )
     race.run(contenders)
     if quality != "fast":

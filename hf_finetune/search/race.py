@@ -34,7 +34,7 @@ from hf_finetune.search.tune import (
 __all__ = ["Race"]
 
 FINAL_SECONDS = 12.0
-"""Time of the final run besides training, fits and predictions: loading and the report (seconds)."""
+"""Time of the final run besides loading, training, fits and predictions: checkpoint and report (seconds)."""
 TEST_PASSES = 3
 """Number of times that the final run predicts the test split, with its baselines."""
 WHOLE = FOLDS / (FOLDS - 1)
@@ -52,6 +52,7 @@ class Race:
         metric: Metric by which contenders are compared.
         deadline: Time of ``perf_counter`` by which the final run must have ended; None is any.
         examples: Number of examples outside the test split, and of the test split.
+        loading: Time to load and check the data, which the final run does again (seconds).
         progress: Called before each part.
         finished: Called after each contender.
     """
@@ -63,12 +64,15 @@ class Race:
         metric: str,
         deadline: float | None,
         examples: tuple[int, int],
+        *,
+        loading: float = 0.0,
         progress: Progress | None = None,
         finished: Finished | None = None,
     ):
         self.runner, self.parts, self.metric = runner, tuple(parts), metric
         self.deadline = inf if deadline is None else deadline
-        self.examples, self.progress, self.finished = examples, progress, finished
+        self.examples, self.loading = examples, loading
+        self.progress, self.finished = progress, finished
         self.trials: list[Trial] = []
         self.skipped: list[Contender] = []
 
@@ -135,6 +139,9 @@ class Race:
 
     def _begin(self, contender: Contender) -> list[Trial]:
         """Judge a contender that trains layers on the first part, with fewer epochs if there is no time for all."""
+        if not self._lasts(self._final_overhead()):
+            self.skipped.append(contender)
+            return []
         expected = self._expected_seconds(contender.recipe)
         seconds, left = broadcast_from_main(self.runner.state, lambda: (expected, self._time_left()))
         longest = (left / SLACK - self._final_overhead()) / (1 + WHOLE)
@@ -206,17 +213,18 @@ class Race:
         return self.deadline - SLACK * (self._part_seconds(trial) * WHOLE + self._final_overhead())
 
     def _final_overhead(self) -> float:
-        """Return the duration of the final run without its training: features, linear probe, evaluation, report."""
+        """Return the duration of the final run without its training: data, features, linear probe, report."""
         frozen = next((trial for trial in self.trials if trial.results), None)
         return self._overhead_of(list(frozen.results.values()) if frozen else [])
 
     def _overhead_of(self, frozen: Sequence[TrialResult]) -> float:
         """Return the same for the results of frozen features, if there are any."""
         if not frozen:
-            return FINAL_SECONDS
+            return FINAL_SECONDS + self.loading
         outside, test = self.examples
         predictions = (outside + TEST_PASSES * test) * frozen[0].milliseconds / 1000
-        return FINAL_SECONDS + predictions + 2 * WHOLE * fmean(result.seconds for result in frozen)
+        fits = 2 * WHOLE * fmean(result.seconds for result in frozen)
+        return FINAL_SECONDS + self.loading + predictions + fits
 
     def _part_seconds(self, trial: Trial) -> float:
         return fmean(result.seconds for result in trial.results.values())

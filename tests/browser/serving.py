@@ -4,8 +4,20 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
+import traceback
 from contextlib import contextmanager
+from unittest.mock import patch
+
+from hf_finetune.cli import app as command_line
+
+ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+}
 
 
 @contextmanager
@@ -17,19 +29,13 @@ def served(words, folder, log):
         folder: Where it runs.
         log: File for its standard error.
     """
-    environment = {
-        **os.environ,
-        "PYTHONUNBUFFERED": "1",
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }
+    environment = os.environ | ENVIRONMENT
     with log.open("w") as errors:
         program = subprocess.Popen(
             words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
         )
     try:
-        yield _address(program, log)
+        yield _address(program.stdout, log)
     finally:
         program.send_signal(signal.SIGINT)
         try:
@@ -40,11 +46,53 @@ def served(words, folder, log):
         program.stdout.close()
 
 
-def _address(program, log):
-    for line in program.stdout:
+@contextmanager
+def served_by_command(arguments, log):
+    """Run ``hf-finetune`` in a fork, which saves its imports, yield the address that it prints, and stop it by Ctrl-C.
+
+    Args:
+        arguments: Arguments of the command.
+        log: File for its standard error.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _be_command(arguments, writing, log)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as output:
+        try:
+            yield _address(output, log)
+        finally:
+            os.kill(child, signal.SIGINT)
+            _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, log.read_text()
+
+
+def _be_command(arguments, writing, log):
+    """Run the command line, and exit without the cleanup of the tests."""
+    code = 1
+    try:
+        with log.open("w") as errors:
+            os.dup2(errors.fileno(), 2)
+        os.dup2(writing, 1)
+        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+        sys.argv = ["hf-finetune", *map(str, arguments)]
+        with patch.dict(os.environ, ENVIRONMENT):
+            command_line.main()
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _address(output, log):
+    for line in output:
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
         if found:
             # What it prints later must not fill the pipe.
-            threading.Thread(target=program.stdout.read, daemon=True).start()
+            threading.Thread(target=output.read, daemon=True).start()
             return found[0]
     raise AssertionError(f"It ended before it served: {log.read_text()}")

@@ -6,17 +6,15 @@ The function of the page is tested without a browser in ``tests/unit/test_publis
 
 import csv
 import sys
-from pathlib import Path
 
 import pytest
 from run_helpers import tiny_image_recipe, tiny_text_recipe
-from serving import served
+from serving import served, served_by_command
 
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.publishing.space import write_space
 from hf_finetune.runs.run import run
 
-ROOT = Path(__file__).parents[2]
 PHONE = {"width": 390, "height": 844}
 
 
@@ -52,8 +50,7 @@ def image_page(chromium, gradio, image_run, tmp_path_factory):
 
 
 def _demo(folder, beside):
-    words = [sys.executable, "-m", "hf_finetune", "demo", str(folder), "--port", "0"]
-    with served(words, ROOT, beside / "log") as address:
+    with served_by_command(["demo", folder, "--port", "0"], beside / "log") as address:
         yield address
 
 

@@ -1,7 +1,9 @@
 """`choose`: checkpoints ranked by a classifier on their frozen features, without the test split."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -75,6 +77,37 @@ def test_features_are_computed_once(inspected, timm_checkpoint, monkeypatch):
 
     monkeypatch.setattr(writer.PrefixWriter, "_write", refuse)
     rank(inspected, timm_checkpoint)
+
+
+def test_a_killed_ranking_continues_and_ends_as_without_the_kill(
+    inspected, timm_checkpoint, useless, monkeypatch, tmp_path
+):
+    def without_times(ranking):
+        return [replace(entry, milliseconds=0.0) for entry in ranking.ranked]
+
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "whole"))
+    expected = rank(inspected, timm_checkpoint, useless)
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "killed"))
+    computed, write = [], writer.PrefixWriter._write
+
+    def record(self, *arguments, **options):
+        computed.append(self)
+        return write(self, *arguments, **options)
+
+    def kill_at_second(self, *arguments, **options):
+        record(self, *arguments, **options)
+        if len(set(map(id, computed))) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        writer.PrefixWriter._write = kill_at_second
+        rank(inspected, timm_checkpoint, useless)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    monkeypatch.setattr(writer.PrefixWriter, "_write", record)
+    assert without_times(rank(inspected, timm_checkpoint, useless)) == without_times(expected)
+    assert len(set(map(id, computed))) == 1  # only those of the second checkpoint
 
 
 def test_a_clearly_worse_checkpoint_is_dropped_early(inspected, timm_checkpoint, useless, monkeypatch):

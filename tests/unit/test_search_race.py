@@ -190,3 +190,11 @@ def test_the_features_of_a_second_checkpoint_are_judged_only_if_there_is_time(cl
         running.run([contender("frozen features", trains=False) for _ in range(2)])
         assert len(running.trials) == judged
         assert clock.now < deadline
+
+
+def test_loading_the_data_again_is_counted(clock):
+    running = Race(Runner(clock, {"a": 0.6}), PARTS, "accuracy", 100.0, (200, 20), loading=85.0)
+    running.runner.loader, running.runner.trust_remote_code = None, False
+    running.run([contender("frozen features", trains=False), contender("a")])
+    assert [trial.fields["strategy"] for trial in running.trials] == ["frozen features"]
+    assert clock.now <= 100.0 - 85.0
