@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev ## install, fetch the assets and run every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.installed-dev ## install and run the unit tests but the slow ones, offline and without the assets
-	$(BIN)/python -m pytest tests/unit -m "not slow and not network" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests/unit -m "not slow and not network" -n auto --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.installed-bench ## run the benchmarks, which takes more than an hour, and write benchmarks/RESULTS.md
 	$(BIN)/python tools/assets.py

@@ -22,6 +22,8 @@ from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.tasks import TASKS
 from hf_finetune.training.freezing import freeze_all_but
 
+pytestmark = pytest.mark.slow
+
 IMAGES = [
     *("timm/test_resnet", "timm/test_efficientnet", "timm/test_convnext", "timm/test_vit"),
     "timm/swin_tiny_patch4_window7_224",

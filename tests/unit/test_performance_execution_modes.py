@@ -15,6 +15,8 @@ from hf_finetune.performance.execution_modes import (
 )
 from hf_finetune.training.freezing import freeze_all_but
 
+pytestmark = pytest.mark.slow
+
 
 def test_modes_that_suit_a_model_are_listed(tiny_model, monkeypatch):
     monkeypatch.setattr("hf_finetune.performance.execution_modes._halves", lambda device: ("bf16",))

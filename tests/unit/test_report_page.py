@@ -17,6 +17,8 @@ from hf_finetune.report.page import EMPTY_CELL, figures_of, render_report
 from hf_finetune.report.tables import class_rows, confusion_rows, primary_metric_bars, stage_rows
 from hf_finetune.report.verdict import calibration_verdict, verdict
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
 MANY = tuple(f"class {index:03d} of a long name that goes on" for index in range(200))
 

@@ -73,6 +73,7 @@ def test_the_interval_of_a_fraction_is_within_0_and_1():
     assert 0 < low < high == 1.0
 
 
+@pytest.mark.slow
 def test_the_expected_score_has_no_optimism_and_its_interval_covers_the_test_score():
     rng = np.random.default_rng(4)
     optimism, errors, covered = [], [], []

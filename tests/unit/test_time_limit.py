@@ -201,6 +201,7 @@ def train(model, folder, left=None, clock=None, *, resume=False, **changes):
     return result, watch, state_of(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
