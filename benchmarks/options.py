@@ -1,12 +1,15 @@
 """Command line of measurements that are stored as rows and shown on a page."""
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.lanes import lanes_problem
 
-__all__ = ["measuring_parser", "options_problem"]
+__all__ = ["measure_and_render", "measuring_parser", "options_problem"]
+
+Row = TypeVar("Row")
 
 
 def measuring_parser(
@@ -39,3 +42,30 @@ def options_problem(options: argparse.Namespace, known: Collection[str]) -> str:
     if unknown := [name for name in options.names if name not in known]:
         return f"Unknown: {', '.join(unknown)}. Known: {', '.join(known)}."
     return lanes_problem(options.lanes)
+
+
+def measure_and_render(
+    options: argparse.Namespace,
+    rows: list[Row],
+    measured: Iterable[Row],
+    *,
+    write: Callable[[list[Row], Path], None],
+    line: Callable[[Row], str],
+    render: Callable[[list[Row]], str],
+) -> None:
+    """Store and print each row as soon as it is measured, and write the page.
+
+    Args:
+        options: Parsed arguments of ``measuring_parser``.
+        rows: Rows of earlier runs, to which the new ones are added.
+        measured: New rows, which are measured when they are read.
+        write: Function that writes all rows.
+        line: Function that returns the line to print for a row.
+        render: Function that returns the page.
+    """
+    if options.what == "measure":
+        for row in measured:
+            rows.append(row)
+            write(rows, options.results)
+            print(line(row), flush=True)
+    options.page.write_text(render(rows), encoding="utf-8")

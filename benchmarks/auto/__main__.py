@@ -11,7 +11,7 @@ from benchmarks.auto.page import render
 from benchmarks.auto.sets import SETS
 from benchmarks.inputs import ROOT
 from benchmarks.kit.results import unpack
-from benchmarks.options import measuring_parser, options_problem
+from benchmarks.options import measure_and_render, measuring_parser, options_problem
 from hf_finetune.cli.display import quiet_libraries
 
 __all__ = ["main"]
@@ -36,27 +36,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 2
     rows = read_rows(options.results)
-    if options.what == "measure":
-        for row in measured(
-            options.names or list(SETS),
-            options.contender or CONTENDERS,
-            options.limit or LIMITS,
-            range(options.seeds),
-            options.lanes,
-            tuple(rows),
-        ):
-            rows.append(row)
-            write_rows(rows, options.results)
-            print(_line(row), flush=True)
-    options.page.write_text(render(rows), encoding="utf-8")
+    new = measured(
+        options.names or list(SETS),
+        options.contender or CONTENDERS,
+        options.limit or LIMITS,
+        range(options.seeds),
+        options.lanes,
+        tuple(rows),
+    )
+    measure_and_render(options, rows, new, write=write_rows, line=_line, render=render)
     return 0
 
 
 def _line(row: Row) -> str:
-    accuracy = unpack(row.right, row.examples).mean()
     where = f"{row.name}, seed {row.seed}, {row.contender} {row.setting}".strip()
+    accuracy = f"test accuracy {unpack(row.right, row.examples).mean():.3f}, " if row.examples else ""
     limit = f" of {row.limit}" if row.limit else ""
-    return f"{where}: test accuracy {accuracy:.3f}, {row.seconds:.0f}{limit} s"
+    return f"{where}: {accuracy}{row.seconds:.0f}{limit} s"
 
 
 if __name__ == "__main__":

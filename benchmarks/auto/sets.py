@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.inputs import AMAZON, DISHES, LITE0, MINILM, REVIEWS, ROOT
-from benchmarks.small.sets import FEWEST, FEWEST_DISHES
+from benchmarks.small.sets import FEWEST, FEWEST_DISHES, append_text
 from benchmarks.small.sets import SETS as SMALL
 
 __all__ = ["SETS", "AutoSet", "make"]
@@ -94,12 +94,7 @@ def _divided(of: AutoSet, seed: int) -> Iterator[tuple[str, str, str, Content]]:
 
 def _write(folder: Path, split: str, label: str, digest: str, content: Content) -> None:
     if isinstance(content, str):
-        place = folder / f"{split}.csv"
-        is_new = not place.exists()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("a", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerows([*([("id", "text", "label")] if is_new else []), (digest[:16], content, label)])
+        append_text(folder / f"{split}.csv", digest, content, label)
         return
     image_bytes = content if isinstance(content, bytes) else content.read_bytes()
     with Image.open(io.BytesIO(image_bytes)) as image:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from benchmarks.inputs import ROOT
-from benchmarks.options import measuring_parser, options_problem
+from benchmarks.options import measure_and_render, measuring_parser, options_problem
 from benchmarks.small.measure import Row, measured, read_rows, write_rows
 from benchmarks.small.page import render
 from benchmarks.small.sets import SETS
@@ -34,13 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 2
     rows = read_rows(options.results)
-    if options.what == "measure":
-        names = options.names or list(SETS)
-        for row in measured(names, options.seeds, options.lanes, tuple(rows), options.setting):
-            rows.append(row)
-            write_rows(rows, options.results)
-            print(_line(row), flush=True)
-    options.page.write_text(render(rows), encoding="utf-8")
+    names = options.names or list(SETS)
+    new = measured(names, options.seeds, options.lanes, tuple(rows), options.setting)
+    measure_and_render(options, rows, new, write=write_rows, line=_line, render=render)
     return 0
 
 

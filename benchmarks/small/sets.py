@@ -22,7 +22,7 @@ sys.path.append(str(ROOT / "tools"))
 
 from archives import Archive, AssetError, fetch
 
-__all__ = ["SETS", "SmallSet", "make"]
+__all__ = ["SETS", "SmallSet", "append_text", "make"]
 
 FOLDER = ROOT / "assets" / "small"
 FEWEST, MOST = 15, 60  # minimum and maximum number of examples of a class
@@ -102,12 +102,23 @@ def _write(folder: Path, split: str, label: str, digest: str, content: Content) 
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(content, place)
         return
-    place = folder / f"{split}.csv"
-    new = not place.exists()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("a", encoding="utf-8", newline="") as file:
+    append_text(folder / f"{split}.csv", digest, content, label)
+
+
+def append_text(table: Path, digest: str, text: str, label: str) -> None:
+    """Add a text to a table, which is created if it does not exist.
+
+    Args:
+        table: The csv file.
+        digest: Hash of the text.
+        text: The text.
+        label: Its class.
+    """
+    is_new = not table.exists()
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("a", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerows([*([("id", "text", "label")] if new else []), (digest[:16], content, label)])
+        rows.writerows([*([("id", "text", "label")] if is_new else []), (digest[:16], text, label)])
 
 
 def _unpacked(package: tuple[str, str, str], folder: Path) -> Path:
