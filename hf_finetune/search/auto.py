@@ -37,7 +37,7 @@ from hf_finetune.training.manifest import write_json
 __all__ = ["QUALITIES", "AutoResult", "auto", "final_recipe"]
 
 QUALITIES = {"fast": 1, "good": 2, "best": 3}
-"""Number of checkpoints whose frozen features are judged on all parts, by quality."""
+"""Largest number of checkpoints whose frozen features are judged, by quality."""
 CHOICE_SHARE = 0.25
 """Fraction of the time after which no further checkpoint is ranked."""
 REQUEST_FILE = "request.json"

@@ -77,7 +77,7 @@ class Race:
         self.skipped: list[Contender] = []
 
     def run(self, contenders: Sequence[Contender]) -> None:
-        """Judge contenders: frozen features on all parts, then the others, of which half goes on after each part.
+        """Judge contenders: frozen features on all parts if there is time, then the others, halved after each part.
 
         Args:
             contenders: The contenders; their trials are added to ``trials``.
@@ -90,7 +90,7 @@ class Race:
                 if self._fits(self._part_seconds(trial)):
                     self._run_part(trial, part)
         for trial in active:
-            self._report(trial, DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME)
+            self._report(trial, self._end(trial))
 
     def _judge_frozen(self, contenders: Sequence[Contender]) -> None:
         """Judge frozen features: the first contender in any case, each other one if it has the time of the slowest."""
@@ -104,7 +104,7 @@ class Race:
             slowest = max(slowest, perf_counter() - begun)
 
     def _judge_features(self, contender: Contender) -> None:
-        """Judge a head on frozen features, on all parts: if it is fitted, the features are computed once."""
+        """Judge a head on frozen features: if it is fitted, the features are computed once for all parts."""
         trial = Trial(contender.recipe, contender.fields)
         self.trials.append(trial)
         judged = broadcast_from_main(self.runner.state, lambda: self._frozen_results(contender.recipe))
@@ -118,10 +118,7 @@ class Race:
                     break
                 if not self._run_part(trial, part):
                     break
-        if trial.failure:
-            self._report(trial, FAILED)
-        else:
-            self._report(trial, DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME)
+        self._report(trial, self._end(trial))
 
     def _frozen_results(self, recipe: Recipe) -> dict[Part, TrialResult] | str | None:
         """Return the results of a fitted head, the reason why there are none, or None for a head that is trained."""
@@ -155,7 +152,7 @@ class Race:
         self.trials.append(trial)
         if self._run_part(trial, self.parts[0]):
             return [trial]
-        self._report(trial, FAILED if trial.failure else OUT_OF_TIME)
+        self._report(trial, self._end(trial))
         return []
 
     def _better_half(self, active: list[Trial]) -> list[Trial]:
@@ -183,6 +180,12 @@ class Race:
             return self.runner.run(trial, part, callbacks)
         except TimeUpError:
             return False
+
+    def _end(self, trial: Trial) -> str:
+        """Return how a trial ended that was not stopped."""
+        if trial.failure:
+            return FAILED
+        return DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME
 
     def _report(self, trial: Trial, end: str) -> None:
         if self.finished is not None:

@@ -25,8 +25,8 @@ class Selection:
 
     Attributes:
         winner: Index of the selected trial: the cheapest whose score is within one standard error of the best.
-        values: Score of each trial. That of a trial without all parts is the score of the reference (the cheapest trial
-            with all parts), plus their difference on the parts of both.
+        values: Score of each trial. That of a trial with fewer parts is the score of the reference (the cheapest trial
+            with the most parts), plus their difference on the parts of both.
         errors: Standard error of each score.
         expected: Score to expect of the winner on other examples, without the optimism of the selection.
         interval: Interval that contains its score on the test split in 95 % of all cases; None if the number of test
@@ -48,7 +48,7 @@ def select(trials: Sequence[Trial], metric: str, test_examples: int, seed: int =
     scores has no optimism.
 
     Args:
-        trials: Trials with at least one part; one of them has all parts.
+        trials: Trials with at least one part.
         metric: Name of the metric.
         test_examples: Number of examples of the test split.
         seed: Seed of the bootstrap.

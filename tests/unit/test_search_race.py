@@ -130,6 +130,19 @@ def test_a_contender_that_fails_is_left_out(clock):
     assert [trial.failure for trial in running.trials] == ["", "it diverged", ""]
 
 
+def test_a_contender_that_fails_on_a_later_fold_is_reported_as_failed(clock):
+    runner = Runner(clock, {"a": 0.6})
+    run = runner.run
+
+    def fail_later(trial, part, callbacks):
+        trial.failure = "it diverged" if part.fold > 1 else ""
+        return part.fold == 1 and run(trial, part, callbacks)
+
+    runner.run = fail_later
+    _, ends = run_race(runner, ["a"])
+    assert ("a", "failed") in ends
+
+
 def test_there_is_time_for_the_final_run(clock):
     runner = Runner(clock, {"a": 0.6, "b": 0.7}, seconds_per_epoch=2.0)
     deadline = 120.0
