@@ -1,15 +1,13 @@
 """Command line of measurements that are stored as rows and shown on a page."""
 
 import argparse
-from collections.abc import Callable, Collection, Iterable
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from benchmarks.lanes import lanes_problem
 
-__all__ = ["measure_and_render", "measuring_parser", "options_problem"]
-
-Row = TypeVar("Row")
+__all__ = ["measuring_parser", "parse_options"]
 
 
 def measuring_parser(
@@ -37,35 +35,21 @@ def measuring_parser(
     return parser
 
 
-def options_problem(options: argparse.Namespace, known: Collection[str]) -> str:
-    """Return an error message on unknown names or lanes without a core, else an empty text."""
-    if unknown := [name for name in options.names if name not in known]:
-        return f"Unknown: {', '.join(unknown)}. Known: {', '.join(known)}."
-    return lanes_problem(options.lanes)
-
-
-def measure_and_render(
-    options: argparse.Namespace,
-    rows: list[Row],
-    measured: Iterable[Row],
-    *,
-    write: Callable[[list[Row], Path], None],
-    line: Callable[[Row], str],
-    render: Callable[[list[Row]], str],
-) -> None:
-    """Store and print each row as soon as it is measured, and write the page.
+def parse_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, known: Collection[str]
+) -> argparse.Namespace | None:
+    """Parse the arguments; unknown names, or lanes without a core, are reported, and None is returned.
 
     Args:
-        options: Parsed arguments of ``measuring_parser``.
-        rows: Rows of earlier runs, to which the new ones are added.
-        measured: New rows, which are measured when they are read.
-        write: Function that writes all rows.
-        line: Function that returns the line to print for a row.
-        render: Function that returns the page.
+        parser: Result of ``measuring_parser``.
+        arguments: Arguments of the command; None takes those of the process.
+        known: Names that can be measured.
     """
-    if options.what == "measure":
-        for row in measured:
-            rows.append(row)
-            write(rows, options.results)
-            print(line(row), flush=True)
-    options.page.write_text(render(rows), encoding="utf-8")
+    options = parser.parse_intermixed_args(arguments)
+    problem = lanes_problem(options.lanes)
+    if unknown := [name for name in options.names if name not in known]:
+        problem = f"Unknown: {', '.join(unknown)}. Known: {', '.join(known)}."
+    if problem:
+        print(problem, file=sys.stderr)
+        return None
+    return options

@@ -1,6 +1,7 @@
 """Process of a contender: ``python -m benchmarks.worker MODULE JSON`` runs it and prints its result."""
 
 import json
+import os
 import sys
 from importlib import import_module
 
@@ -10,9 +11,15 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Call ``measure`` of the module, and print its result on one line, unless it is None."""
-    module, work = sys.argv[1:]
-    answer = import_module(f"benchmarks.contenders.{module}").measure(json.loads(work))
+    """Call ``measure`` of the module, and print its result on one line, unless it is None.
+
+    If the work has ``cores``, the process is restricted to them.
+    """
+    module, sent = sys.argv[1:]
+    work = json.loads(sent)
+    if "cores" in work and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, work["cores"])
+    answer = import_module(f"benchmarks.contenders.{module}").measure(work)
     if answer is not None:
         print(MARK + json.dumps(answer), flush=True)
 

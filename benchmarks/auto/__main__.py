@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks.auto.measure import CONTENDERS, LIMITS, Row, measured, read_rows, write_rows
+from benchmarks.auto.measure import CONTENDERS, LIMITS, Row, measured
 from benchmarks.auto.page import render
 from benchmarks.auto.sets import SETS
 from benchmarks.inputs import ROOT
 from benchmarks.kit.results import unpack
-from benchmarks.options import measure_and_render, measuring_parser, options_problem
+from benchmarks.options import measuring_parser, parse_options
+from benchmarks.rows import measure_and_render, read_rows
 from hf_finetune.cli.display import quiet_libraries
 
 __all__ = ["main"]
@@ -31,11 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--limit", action="append", type=int, choices=LIMITS, help="run only this; repeatable"
     )
-    options = parser.parse_intermixed_args(arguments)
-    if problem := options_problem(options, SETS):
-        print(problem, file=sys.stderr)
+    options = parse_options(parser, arguments, SETS)
+    if options is None:
         return 2
-    rows = read_rows(options.results)
+    rows = read_rows(Row, options.results)
     new = measured(
         options.names or list(SETS),
         options.contender or CONTENDERS,
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.lanes,
         tuple(rows),
     )
-    measure_and_render(options, rows, new, write=write_rows, line=_line, render=render)
+    measure_and_render(options, rows, new, line=_line, render=render)
     return 0
 
 

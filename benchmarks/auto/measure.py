@@ -1,8 +1,7 @@
 """Run ``auto`` and its competitors on the datasets."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ __all__ = [
     "STOCK",
     "Row",
     "measured",
-    "read_rows",
-    "write_rows",
 ]
 
 LIMITS = (60, 300, 900)
@@ -202,14 +199,3 @@ def _work(
     else:
         overrides += ["strategy=features", "stages=null"]
     return "recipe_run", {"recipe": of.recipe, "overrides": overrides}
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read all rows; none if there is no file."""
-    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
-
-
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write all rows, one per line."""
-    lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

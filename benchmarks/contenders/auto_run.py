@@ -1,7 +1,6 @@
 """``hf-finetune auto`` on a dataset, with its correct test predictions and the score that it expected."""
 
 import json
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,15 +12,13 @@ __all__ = ["measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Search within ``work["limit"]`` seconds or ``work["trials"]`` trials, on the cores ``work["cores"]``.
+    """Search within ``work["limit"]`` seconds or ``work["trials"]`` trials.
 
     Returns:
         ``right``: whether the prediction is correct for each test example, in the order of the ids. ``expected``,
         ``low`` and ``high``: expected accuracy on the test split with its interval. ``details``: the fields of
         the selected trial, as JSON. ``trials``: number of judged trials. ``seconds``: of the search and the final run.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, work["cores"])
     start = perf_counter()
     done = auto(
         work["data"],

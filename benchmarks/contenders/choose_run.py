@@ -1,7 +1,6 @@
 """Scores of checkpoints on the examples outside the test split: that of ``choose``, LogME and other published ones."""
 
 import json
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,13 +26,11 @@ NEIGHBORS = 5
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Score the checkpoints ``work["models"]`` on ``work["data"]``, on the cores ``work["cores"]``.
+    """Score the checkpoints ``work["models"]`` on ``work["data"]``.
 
     Returns:
         ``details``: scores by their name for each checkpoint, as JSON. ``seconds``: of all of it.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, work["cores"])
     PartialState(cpu=True)
     start = perf_counter()
     inspected, loader = inspect_data(work["data"]), PartLoader()

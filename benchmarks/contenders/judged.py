@@ -1,6 +1,5 @@
 """A recipe, run as on the command line: its test metrics, and the cost of the whole run."""
 
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,10 +17,8 @@ __all__ = ["measure"]
 def measure(work: dict[str, Any]) -> dict[str, Any]:
     """Run ``work["recipe"]`` and return its test metrics, labels, and correct predictions, sorted by example id.
 
-    ``work["task"]`` is the name of one of several tasks, or None; ``work["cores"]`` are the cores of the process.
+    ``work["task"]`` is the name of one of several tasks, or None.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, work["cores"])
     recipe = parse_recipe(work["recipe"])
     start = perf_counter()
     done = run(recipe, Path(work["folder"]) / "run")

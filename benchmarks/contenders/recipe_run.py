@@ -1,6 +1,5 @@
 """A recipe on a dataset, and its correct test predictions."""
 
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,14 +12,12 @@ __all__ = ["measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Run the recipe ``work["recipe"]`` with ``work["overrides"]``, on the cores ``work["cores"]``.
+    """Run the recipe ``work["recipe"]`` with ``work["overrides"]``.
 
     Returns:
         ``right``: whether the prediction is correct for each test example, in the order of the ids. ``seconds``: of the
         whole run.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, work["cores"])
     start = perf_counter()
     done = run(load_recipe(work["recipe"], work["overrides"]), Path(work["folder"]) / "run")
     return {"seconds": perf_counter() - start, "right": right_by_id(done.folder / "predictions.parquet")}

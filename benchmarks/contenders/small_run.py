@@ -1,7 +1,6 @@
 """A shipped recipe on a small dataset: validation metrics of its last stage, and its correct test predictions."""
 
 import json
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,7 +14,7 @@ __all__ = ["measure", "right_by_id"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Run the recipe ``work["recipe"]`` with ``work["overrides"]``, on the cores ``work["cores"]``.
+    """Run the recipe ``work["recipe"]`` with ``work["overrides"]``.
 
     Returns:
         ``start`` and ``trained``: ``accuracy`` and ``loss`` on the validation split before the last stage, and at its
@@ -23,8 +22,6 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
         prediction of the model, and of the linear probe, is correct for each test example, in the order of the ids.
         ``seconds``: of the whole run.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, work["cores"])
     began = perf_counter()
     done = run(load_recipe(work["recipe"], work["overrides"]), Path(work["folder"]) / "run")
     seconds = perf_counter() - began

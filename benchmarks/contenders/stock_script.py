@@ -1,6 +1,5 @@
 """A script with two stock Trainers for any images or texts: first the head, then all layers, within a time."""
 
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -41,8 +40,6 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
         ``right``: whether the prediction is correct for each test example, in the order of the ids. ``seconds``: of the
         whole script.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, work["cores"])
     datasets.disable_progress_bars()
     start = perf_counter()
     set_seed(work["seed"])

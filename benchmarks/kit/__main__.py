@@ -13,7 +13,7 @@ from benchmarks.kit.groups import GROUPS
 from benchmarks.kit.measure import current, measured
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, read_results, write_results
-from benchmarks.options import measuring_parser, options_problem
+from benchmarks.options import measuring_parser, parse_options
 from hf_finetune.cli.display import quiet_libraries
 
 __all__ = ["main"]
@@ -30,9 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = measuring_parser("python -m benchmarks.kit", __doc__, GROUPS, "hours for all", RESULTS, PAGE)
     parser.add_argument("--again", action="store_true", help="also repeat finished runs")
-    options = parser.parse_intermixed_args(arguments)
-    if problem := options_problem(options, GROUPS):
-        print(problem, file=sys.stderr)
+    options = parse_options(parser, arguments, GROUPS)
+    if options is None:
         return 2
     results = current(read_results(options.results))
     if options.what == "measure":

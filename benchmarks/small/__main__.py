@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from benchmarks.inputs import ROOT
-from benchmarks.options import measure_and_render, measuring_parser, options_problem
-from benchmarks.small.measure import Row, measured, read_rows, write_rows
+from benchmarks.options import measuring_parser, parse_options
+from benchmarks.rows import measure_and_render, read_rows
+from benchmarks.small.measure import Row, measured
 from benchmarks.small.page import render
 from benchmarks.small.sets import SETS
 from hf_finetune.cli.display import quiet_libraries
@@ -29,14 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python -m benchmarks.small", __doc__, SETS, "an hour or more for all", RESULTS, PAGE
     )
     parser.add_argument("--setting", action="append", default=[], help="run only this setting; repeatable")
-    options = parser.parse_intermixed_args(arguments)
-    if problem := options_problem(options, SETS):
-        print(problem, file=sys.stderr)
+    options = parse_options(parser, arguments, SETS)
+    if options is None:
         return 2
-    rows = read_rows(options.results)
+    rows = read_rows(Row, options.results)
     names = options.names or list(SETS)
     new = measured(names, options.seeds, options.lanes, tuple(rows), options.setting)
-    measure_and_render(options, rows, new, write=write_rows, line=_line, render=render)
+    measure_and_render(options, rows, new, line=_line, render=render)
     return 0
 
 

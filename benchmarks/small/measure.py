@@ -1,8 +1,7 @@
 """Run the shipped recipes on the small datasets, with the default learning rates and with others."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from benchmarks.kit.results import pack
 from benchmarks.lanes import in_lanes
 from benchmarks.small.sets import SETS, make
 
-__all__ = ["DEFAULTS", "SETTINGS", "Row", "measured", "read_rows", "write_rows"]
+__all__ = ["DEFAULTS", "SETTINGS", "Row", "measured"]
 
 DEFAULTS = "defaults"
 EVERYTHING = "stages.1.train=all"
@@ -133,14 +132,3 @@ def _alone(name: str, setting: str, seed: int, data: Path, cores: list[int]) -> 
         examples=len(found["right"]),
         seconds=round(found["seconds"], 1),
     )
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read all rows; none if there is no file."""
-    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
-
-
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write all rows, one per line."""
-    lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

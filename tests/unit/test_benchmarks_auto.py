@@ -23,6 +23,7 @@ from benchmarks.auto.sets import SETS, make
 from benchmarks.contenders.choose_run import h_score
 from benchmarks.inputs import MINILM
 from benchmarks.kit.results import pack
+from benchmarks.rows import read_rows, write_rows
 from hf_finetune.recipe.load import load_recipe
 
 
@@ -131,9 +132,9 @@ def test_an_unknown_dataset_is_reported(capsys):
 
 def test_rows_are_read_as_they_were_written(tmp_path):
     rows = [row(), row(seed=1, expected=0.5, low=0.25, high=1.0)]
-    measure.write_rows(rows, tmp_path / "auto.json")
-    assert measure.read_rows(tmp_path / "auto.json") == rows
-    assert measure.read_rows(tmp_path / "none.json") == []
+    write_rows(rows, tmp_path / "auto.json")
+    assert read_rows(Row, tmp_path / "auto.json") == rows
+    assert read_rows(Row, tmp_path / "none.json") == []
 
 
 def test_the_page_compares_auto_with_each_contender_and_the_best_of_the_grid():
@@ -184,7 +185,7 @@ def test_the_h_score_is_higher_for_separated_classes():
 
 
 def test_the_page_in_the_documents_is_that_of_the_rows():
-    rows = measure.read_rows(RESULTS)
+    rows = read_rows(Row, RESULTS)
     assert PAGE.exists() == RESULTS.exists()
     assert not rows or PAGE.read_text(encoding="utf-8") == render(rows)
     assert {each.contender for each in rows} <= set(CONTENDERS)

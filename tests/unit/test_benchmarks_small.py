@@ -15,9 +15,10 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.inputs import LITE0, MINILM
 from benchmarks.kit.results import pack
+from benchmarks.rows import read_rows, write_rows
 from benchmarks.small import measure, sets
 from benchmarks.small.__main__ import PAGE, RESULTS, main
-from benchmarks.small.measure import DEFAULTS, SETTINGS, Row, read_rows, write_rows
+from benchmarks.small.measure import DEFAULTS, SETTINGS, Row
 from benchmarks.small.page import render
 from benchmarks.small.sets import SETS, SmallSet, make
 from hf_finetune.recipe.load import load_recipe
@@ -131,8 +132,8 @@ def test_every_setting_is_a_recipe(name, setting):
 def test_rows_are_read_as_they_were_written(tmp_path):
     rows = [row(), row(seed=1)]
     write_rows(rows, tmp_path / "small.json")
-    assert read_rows(tmp_path / "small.json") == rows
-    assert read_rows(tmp_path / "none.json") == []
+    assert read_rows(Row, tmp_path / "small.json") == rows
+    assert read_rows(Row, tmp_path / "none.json") == []
 
 
 def test_the_page_has_the_defaults_on_the_test_splits_and_every_setting_on_the_validation_splits():
@@ -151,7 +152,7 @@ def test_the_page_has_the_defaults_on_the_test_splits_and_every_setting_on_the_v
 
 
 def test_the_page_in_the_documents_is_that_of_the_rows():
-    rows = read_rows(RESULTS)
+    rows = read_rows(Row, RESULTS)
     assert PAGE.exists() == RESULTS.exists()
     assert not rows or PAGE.read_text(encoding="utf-8") == render(rows)
     assert all(each.training + each.validation + each.examples < 500 for each in rows)
@@ -187,7 +188,7 @@ def test_each_setting_and_seed_runs_once(tmp_path, asked):
     files = ("--results", str(tmp_path / "small.json"), "--page", str(tmp_path / "small.md"))
     assert main(["measure", "food", "--seeds", "2", "--lanes", "2", *files]) == 0
     settings = len(SETTINGS[LITE0])
-    assert len(asked) == 2 * settings == len(read_rows(tmp_path / "small.json"))
+    assert len(asked) == 2 * settings == len(read_rows(Row, tmp_path / "small.json"))
     overrides = {overrides for _, overrides, *_ in asked}
     assert ("model.path=" + str(LITE0), "data.path=/sets/food", "seed=1") in overrides
     assert {(recipe, threads) for recipe, _, _, threads in asked} == {("image/vit-folder", 1)}
