@@ -40,9 +40,9 @@ class ForkedCli:
         self.words = ["hf-finetune", *map(str, arguments)]
         self.place = tempfile.TemporaryDirectory()
         self.written = [Path(self.place.name) / name for name in ("out", "err")]
-        self.child = os.fork()
-        if self.child == 0:
-            _be_command(self.words, stdin, self.written, cwd)
+        out, err = (path.open("w", encoding="utf-8") for path in self.written)
+        with out, err:
+            self.child = fork_command(self.words, (stdin, out.fileno(), err.fileno()), cwd)
 
     def wait(self):
         """Wait for the end of the command.
@@ -51,22 +51,40 @@ class ForkedCli:
             A ``subprocess.CompletedProcess`` with exit code, ``stdout`` and ``stderr``.
         """
         with self.place:
-            code = _wait(self.child)
+            code = wait_for_command(self.child)
             out, err = (path.read_text(encoding="utf-8") for path in self.written)
         return subprocess.CompletedProcess(self.words, code, out, err)
 
 
-def _be_command(words, stdin, written, cwd):
-    """Run the command line, and exit without the cleanup of the tests."""
+def fork_command(words, streams, cwd=None, environment=()):
+    """Fork a process that runs the command line, and exits without the cleanup of the tests.
+
+    Args:
+        words: The command and its arguments.
+        streams: File descriptors of its standard input (None lets it read nothing), output and error.
+        cwd: The working directory; None is that of the tests.
+        environment: Further environment variables.
+
+    Returns:
+        Id of the process.
+    """
+    child = os.fork()
+    if child == 0:
+        _be_command(words, streams, cwd, environment)
+    return child
+
+
+def _be_command(words, streams, cwd, environment):
     code = 1
     try:
+        stdin, *written = streams
         os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
-        for number, path in enumerate(written, start=1):
-            with path.open("w") as stream:
-                os.dup2(stream.fileno(), number)
+        for number, stream in enumerate(written, start=1):
+            os.dup2(stream, number)
         sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
-        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+        os.environ.update(environment)
         if cwd is not None:
             os.chdir(cwd)
         AcceleratorState._reset_state(True)
@@ -74,7 +92,7 @@ def _be_command(words, stdin, written, cwd):
         sys.argv = words
         command_line.main()
     except SystemExit as error:
-        code = error.code
+        code = error.code or 0
     except BaseException:
         traceback.print_exc()
     finally:
@@ -83,7 +101,8 @@ def _be_command(words, stdin, written, cwd):
         os._exit(code)
 
 
-def _wait(child):
+def wait_for_command(child):
+    """Wait for a forked command, which is killed after ``SECONDS``, and return its exit code."""
     deadline = monotonic() + SECONDS
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -4,13 +4,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
-import traceback
 from contextlib import contextmanager
-from unittest.mock import patch
 
-from hf_finetune.cli import app as command_line
+from forked_cli import fork_command, wait_for_command
 
 ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
@@ -55,37 +52,17 @@ def served_by_command(arguments, log):
         log: File for its standard error.
     """
     reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _be_command(arguments, writing, log)
+    words = ["hf-finetune", *map(str, arguments)]
+    with log.open("w") as errors:
+        child = fork_command(words, (None, writing, errors.fileno()), environment=ENVIRONMENT)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as output:
         try:
             yield _address(output, log)
         finally:
             os.kill(child, signal.SIGINT)
-            _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, log.read_text()
-
-
-def _be_command(arguments, writing, log):
-    """Run the command line, and exit without the cleanup of the tests."""
-    code = 1
-    try:
-        with log.open("w") as errors:
-            os.dup2(errors.fileno(), 2)
-        os.dup2(writing, 1)
-        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
-        sys.argv = ["hf-finetune", *map(str, arguments)]
-        with patch.dict(os.environ, ENVIRONMENT):
-            command_line.main()
-    except SystemExit as error:
-        code = error.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+            code = wait_for_command(child)
+    assert code == 0, log.read_text()
 
 
 def _address(output, log):
