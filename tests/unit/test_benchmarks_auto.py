@@ -26,6 +26,8 @@ from benchmarks.kit.results import pack
 from benchmarks.rows import read_rows, write_rows
 from hf_finetune.recipe.load import load_recipe
 
+pytestmark = pytest.mark.slow
+
 
 def row(contender=AUTO, name="food", seed=0, limit=60, right=(1, 1, 1, 0), setting="", seconds=50.0, **given):
     return Row(name, contender, setting, seed, limit, pack(np.array(right)), len(right), seconds, **given)

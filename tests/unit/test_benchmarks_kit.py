@@ -23,6 +23,8 @@ from benchmarks.kit.results import Cost, Effect, Results, digest, pack, read_res
 from benchmarks.lanes import shares
 from hf_finetune.recipe.load import parse_recipe
 
+pytestmark = pytest.mark.slow
+
 
 def labels(folder, split):
     return collections.Counter(parquet.read_table(f"{folder}/{split}.parquet")["label"].to_pylist())

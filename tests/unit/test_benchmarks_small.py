@@ -23,6 +23,8 @@ from benchmarks.small.page import render
 from benchmarks.small.sets import SETS, SmallSet, make
 from hf_finetune.recipe.load import load_recipe
 
+pytestmark = pytest.mark.slow
+
 OTHERS = [setting for setting in SETTINGS[LITE0] if setting != DEFAULTS]
 
 

@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hf_finetune.models.layout import read_layout
 from hf_finetune.training.freezing import freeze_all_but
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURES = [
     *("timm/test_resnet", "timm/vgg11_bn", "timm/inception_v3", "timm/test_efficientnet"),
     *("timm/test_convnext", "timm/test_vit", "timm/swin_tiny_patch4_window7_224"),

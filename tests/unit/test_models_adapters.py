@@ -27,6 +27,8 @@ from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.training.freezing import freeze_all_but
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["lora", "dora", "ia3"]
 TEXTS = ["bert", "roberta", "electra", "albert", "deberta-v2", "distilbert", "modernbert", "gpt2"]
 IMAGES = ["vit", "deit", "dinov2", "swin", "resnet", "convnext"]

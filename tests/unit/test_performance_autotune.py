@@ -14,6 +14,8 @@ from hf_finetune.performance.autotune import Choice, choose_mode, decide, measur
 from hf_finetune.performance.autotune_history import Measurement
 from hf_finetune.performance.execution_modes import ExecutionMode, StepOutputs, time_interleaved
 
+pytestmark = pytest.mark.slow
+
 TODAY = date.today().isoformat()
 
 
