@@ -50,7 +50,7 @@ def run_stage(
     cache = None
     if settings.prefix_cache is not None:
         cache = CacheSettings(
-            cache_folder(), 1, None, settings.prefix_cache.size_limit, f"benchmark-{len(train)}"
+            cache_folder(), 1, None, settings.prefix_cache.size_limit, {"train": f"benchmark-{len(train)}"}
         )
     return train_stage(
         model,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -35,7 +35,7 @@ __all__ = ["DecodeReport", "decode_once", "reason_not_to_cache"]
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("datasets", "pillow", "timm", "torch", "torchvision", "transformers", "hf-finetune")
-CACHE_FORMAT = 1  # version of the file format; a new version invalidates all existing entries
+CACHE_FORMAT = 2  # version of the file format; a new version invalidates all existing entries
 NUM_TIMED = 8  # number of examples whose decoding and reading is timed
 MIN_GAIN = 0.1  # fraction of the decoding time that the cache must save to be written
 
@@ -105,7 +105,7 @@ def decode_once(
     validation_passes: int,
     folder: Path,
     size_limit: int,
-    source: str,
+    sources: Mapping[str, str],
     always: bool = False,
 ) -> tuple[Inputs, DecodeReport]:
     """Decode the examples of a run once into a cache, if that is faster than in each epoch, or use existing entries.
@@ -120,14 +120,15 @@ def decode_once(
         validation_passes: Number of times that each validation example will be read.
         folder: Folder of all cache entries.
         size_limit: Largest allowed size of all cache entries in the folder together, in bytes.
-        source: Key of the data and its preparation. It need not depend on the seed.
+        sources: Identifier of the examples of each split, ``train`` and ``validation``: their contents and their
+            preparation. It need not depend on the seed. Splits with the same identifier share their entry.
         always: Whether to cache even if that is not faster, provided that there is room.
 
     Returns:
         The same examples, read from the cache where it is used, and a report.
     """
     start = perf_counter()
-    cache = _DecodedCache(folder, size_limit, source)
+    cache = _DecodedCache(folder, size_limit, sources)
     examples: dict[str, Any] = {"train": inputs.train, "validation": inputs.validation}
     reasons: list[str] = []
     count = 0
@@ -184,7 +185,7 @@ class _DecodedCache:
 
     folder: Path
     size_limit: int
-    source: str
+    sources: Mapping[str, str]
     used_bytes: int = 0
 
     def get_or_write(
@@ -193,7 +194,7 @@ class _DecodedCache:
         """Return the stored rows of a split, written first if necessary, or None and the reason."""
         if passes < 1:
             return None, "they are not read"
-        folder = self.folder / f"{_key(self.source, split, decoded)}-{decoded.what.split()[-1]}-{split}"
+        folder = self.folder / f"{_key(self.sources[split], decoded)}-{decoded.what.split()[-1]}"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(f"{folder.name}.lock")):
@@ -303,12 +304,11 @@ def _limited(rows: Iterator[Row], limit: int | None) -> Iterator[Row]:
         yield row
 
 
-def _key(source: str, split: str, decoded: DecodedForm) -> str:
-    """Return the cache key of a split: a hash of everything that its entry depends on."""
+def _key(source: str, decoded: DecodedForm) -> str:
+    """Return the cache key of examples: a hash of everything that their entry depends on."""
     facts = {
         "format": CACHE_FORMAT,
         "source": source,
-        "split": split,
         **decoded.facts,
         "versions": {name: version(name) for name in LIBRARIES},
     }

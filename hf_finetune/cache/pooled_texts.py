@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,37 +15,19 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from hf_finetune.cache.call_recording import eval_mode
 from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint
-from hf_finetune.cache.prefix_cache import (
-    CacheSettings,
-    SharedRows,
-    cache_key,
-    held_out_version,
-    train_version,
-)
+from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_key, row_version
 from hf_finetune.cache.replay import PrefixRunner
-from hf_finetune.cache.writer import Collate, PrefixWriter
+from hf_finetune.cache.writer import Collate, PrefixWriter, Version
 from hf_finetune.models.classifier_head import ClassificationHead, Pooling
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.head_spec import get_pooling
+from hf_finetune.models.head_spec import get_pooling, requiring_gradients
 from hf_finetune.models.pooling import HEAD_POOLINGS
 from hf_finetune.recipe.head import OWN_POOLING
+from hf_finetune.tasks import Inputs
 
-__all__ = ["PooledTexts", "pool_texts", "poolings_for", "share_texts"]
+__all__ = ["pool_texts", "poolings_for", "share_texts"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PooledTexts:
-    """Vectors of texts by each of several poolings.
-
-    Attributes:
-        vectors: Float32 vectors ``[examples, features]``, by pooling and split.
-        key: Cache key of the vectors, with which their files' names begin.
-    """
-
-    vectors: dict[str, dict[str, np.ndarray]]
-    key: str
 
 
 def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, ...]:
@@ -63,28 +45,38 @@ def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, .
 
 
 def share_texts(
-    model: PreTrainedModel, trainable: Collection[str], settings: CacheSettings, autocast: torch.dtype | None
+    model: PreTrainedModel,
+    trainable: Collection[str],
+    inputs: Inputs,
+    settings: CacheSettings,
+    *,
+    batch_size: int,
+    device: torch.device,
+    autocast: torch.dtype | None,
 ) -> SharedRows | None:
-    """Return the cached rows of pooled texts from which a stage can take the input of its head.
+    """Return the cached rows of pooled texts that the head of a stage reads.
 
     Args:
-        model: Text classifier.
+        model: Text classifier; it is moved to ``device``.
         trainable: Names of the parameters that the stage trains.
+        inputs: Examples of the stage.
         settings: Cache settings of the stage.
+        batch_size: Examples per forward pass.
+        device: Device that runs the forward passes.
         autocast: Half-precision dtype of the forward passes; None for full precision.
 
     Returns:
-        The rows; None if no other part of the run needs them, if there are several views of each text, or if the
-        stage trains more than the head.
+        The rows; None for images, or if the stage trains more than the head.
     """
-    texts = settings.texts
-    if texts is None or settings.views != 1 or set(trainable) != set(head_names(model)):
+    if not settings.text_pooling or set(trainable) != set(head_names(model)):
         return None
-    column = texts.poolings.index(texts.head_pooling)
-    if texts.key:
-        return SharedRows(None, texts.key, column)
-    runner = PooledRunner(model, texts.poolings)
-    return SharedRows(runner, cache_key(model, trainable, runner.cut, settings.source, autocast), column)
+    model.to(device)
+    runner = PooledRunner(model, (settings.text_pooling,))
+    try:
+        example = _first_example(inputs.train, inputs.collate, device)
+        return SharedRows(runner, _pooled_key(runner, example, batch_size, autocast))
+    except CacheUnavailableError:
+        return None
 
 
 class PooledRunner(PrefixRunner):
@@ -104,6 +96,11 @@ class PooledRunner(PrefixRunner):
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Return the vectors ``[batch, features]`` of a batch without labels, one tensor per pooling."""
+        with torch.no_grad():
+            return self.pool(batch)
+
+    def pool(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """Return the same, with gradients if they are enabled."""
         model: Any = self.model
         tokens: list[Any] = []
         head_inputs: list[torch.Tensor] = []
@@ -114,7 +111,7 @@ class PooledRunner(PrefixRunner):
             ),
         ]
         try:
-            with torch.no_grad(), eval_mode(model):  # no dropout in the head
+            with eval_mode(model):  # no dropout in the head
                 model(**batch)
         finally:
             for handle in handles:
@@ -136,8 +133,11 @@ def pool_texts(
     batch_size: int,
     device: torch.device,
     autocast: torch.dtype | None = None,
-) -> PooledTexts:
+) -> dict[str, dict[str, np.ndarray]]:
     """Return the vectors of texts by each pooling, from the cache where possible.
+
+    The missing ones are computed in one forward pass. Each pooling has its own rows, which other runs and stages read
+    whatever head their model has.
 
     Args:
         model: Text classifier with the checkpoint's weights; it is moved to ``device``.
@@ -149,49 +149,91 @@ def pool_texts(
         device: Device that runs the forward passes.
         autocast: Half-precision dtype of the forward passes; None for full precision.
 
+    Returns:
+        Float32 vectors ``[examples, features]``, by pooling and split.
+
     Raises:
         CacheUnavailableError: If the tokens of this architecture cannot be pooled, or the vectors cannot be cached.
     """
     model.to(device).eval()
-    runner = PooledRunner(model, poolings)
     with torch.autocast(device.type, autocast) if autocast else nullcontext():
-        width = _width(runner, next(iter(splits.values())), collate, device)
-        key = cache_key(model, head_names(model), runner.cut, settings.source, autocast)
-        writer = PrefixWriter(runner, collate, batch_size, 0, device, settings.folder, settings.size_limit)
-        versions = {
-            name: train_version(key, examples) if name == "train" else held_out_version(key, examples, name)
-            for name, examples in splits.items()
+        example = _first_example(next(iter(splits.values())), collate, device)
+        width = max(vector.shape[1] for vector in _collect(PooledRunner(model, poolings), example))
+        runners = {name: PooledRunner(model, (name,)) for name in poolings}
+        keys = {name: _pooled_key(runners[name], example, batch_size, autocast) for name in poolings}
+        writers = {
+            name: PrefixWriter(runner, collate, batch_size, 0, device, settings.folder, settings.size_limit)
+            for name, runner in runners.items()
         }
-        missing = writer.incomplete_versions(list(versions.values()))
-        count = sum(len(version.examples) for version in missing)
-        if count:
-            writer.free_space(4 * width * len(poolings) * count, list(versions.values()))
-            logger.info(
-                "Computing frozen features of %s texts with %d poolings.", f"{count:,}", len(poolings)
-            )
-            writer.write_missing(missing)
         vectors: dict[str, dict[str, np.ndarray]] = {name: {} for name in poolings}
         for split, examples in splits.items():
-            rows = writer.read(versions[split])
-            order = examples.indices if isinstance(examples, Subset) else range(len(rows))
-            columns = list(zip(*(rows[index][:-1] for index in order), strict=True))
-            for name, column in zip(poolings, columns, strict=True):
-                vectors[name][split] = torch.stack(column).float().numpy()
-    return PooledTexts(vectors, key)
+            versions = {name: row_version(keys[name], settings.sources[split], examples) for name in poolings}
+            _write_missing(writers, versions, width)
+            for name, version in versions.items():
+                rows = writers[name].read(version)
+                order = examples.indices if isinstance(examples, Subset) else range(len(rows))
+                vectors[name][split] = torch.stack([rows[index][0] for index in order]).float().numpy()
+    return vectors
 
 
-def _width(runner: PooledRunner, examples: Any, collate: Collate, device: torch.device) -> int:
-    """Return the number of features of the widest pooled vector, computed for the first example.
+def _first_example(examples: Any, collate: Collate, device: torch.device) -> Batch:
+    """Return a batch of the first example, without labels."""
+    batch = collate([examples[0]])
+    return {key: value.to(device) for key, value in batch.items() if key != "labels"}
+
+
+def _write_missing(writers: Mapping[str, PrefixWriter], versions: Mapping[str, Version], width: int) -> None:
+    """Compute and write the rows that are missing of the same examples by several poolings."""
+    first = next(iter(writers.values()))
+    missing = {name: first.missing_parts(version) for name, version in versions.items()}
+    parts = sorted({part for ranges in missing.values() for part in ranges}, key=lambda part: part.start)
+    if not parts:
+        return
+    rows = sum(len(part) for ranges in missing.values() for part in ranges)
+    first.free_space(4 * width * rows, list(versions.values()))
+    logger.info(
+        "Computing frozen features of %s texts with %d poolings.",
+        *(f"{sum(map(len, parts)):,}", sum(map(bool, missing.values()))),
+    )
+    for part in parts:
+        names = [name for name, ranges in missing.items() if part in ranges]
+        runner = PooledRunner(first.runner.model, tuple(names))
+        computed = replace(first, runner=runner).compute(Subset(versions[names[0]].examples, part))
+        for column, name in enumerate(names):
+            writers[name].write_part(versions[name], part, ((row[column], row[-1]) for row in computed))
+
+
+def _pooled_key(runner: "PooledRunner", example: Batch, batch_size: int, autocast: torch.dtype | None) -> str:
+    """Return the cache key of texts by a single pooling; it does not depend on the head of the model.
+
+    Raises:
+        CacheUnavailableError: If the tokens of this architecture cannot be pooled.
+    """
+    unused = set(head_names(runner.model))
+    if runner.poolings != (OWN_POOLING,):
+        unused |= _unused_by_tokens(runner, example)
+    return cache_key(runner.model, unused, runner.cut, autocast, batch_size)
+
+
+def _unused_by_tokens(runner: "PooledRunner", example: Batch) -> set[str]:
+    """Return the names of parameters without effect on the pooled tokens, such as those of BERT's pooler."""
+    with torch.enable_grad(), requiring_gradients(runner.model, True):
+        named = dict(runner.model.named_parameters())
+        (vectors,) = _collect(runner, example, gradients=True)
+        gradients = torch.autograd.grad(vectors.float().sum(), list(named.values()), allow_unused=True)
+    return {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}
+
+
+def _collect(runner: "PooledRunner", example: Batch, *, gradients: bool = False) -> tuple[torch.Tensor, ...]:
+    """Return the vectors of a batch.
 
     Raises:
         CacheUnavailableError: If the model does not return one vector per token.
     """
-    batch = {key: value.to(device) for key, value in collate([examples[0]]).items() if key != "labels"}
     try:
-        vectors = runner.collect(batch)
+        return runner.pool(example) if gradients else runner.collect(example)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
         raise CacheUnavailableError(f"its tokens cannot be pooled ({error})") from error
-    return max(vector.shape[1] for vector in vectors)
 
 
 def _first_head_layer(model: PreTrainedModel) -> nn.Module:

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version as library_version
@@ -20,7 +20,7 @@ from hf_finetune.cache.cached_examples import CachedCollate, CachedExamples
 from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, find_cut
 from hf_finetune.cache.replay import PrefixRunner, verify
 from hf_finetune.cache.views import reason_not_to_cache, saved_seconds
-from hf_finetune.cache.writer import Collate, PrefixWriter, Version, VersionRows
+from hf_finetune.cache.writer import Collate, PrefixWriter, Version
 from hf_finetune.distributed import all_gather_objects, broadcast_from_main, local_processes
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import set_head
@@ -31,11 +31,9 @@ __all__ = [
     "CacheSettings",
     "PrefixCache",
     "SharedRows",
-    "TextVectors",
     "cache_key",
     "cache_prefix",
-    "held_out_version",
-    "train_version",
+    "row_version",
 ]
 
 logger = logging.getLogger(__name__)
@@ -43,38 +41,21 @@ logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "hf-finetune")
 MIN_GAIN_SECONDS = 2.0
 """Minimum number of seconds that the cache must save per stage; finding the cut point and opening files take time."""
-CACHE_FORMAT = 2  # version of the file format; a change of it invalidates all entries
+CACHE_FORMAT = 3  # version of the file format; a change of it invalidates all entries
 PROBE_EXAMPLES = (2, 3)  # numbers of examples in the two batches with which the cut point is found
 
 
 @dataclass(frozen=True)
-class TextVectors:
-    """Poolings of text vectors that several parts of a run share in one set of cached rows.
-
-    Attributes:
-        poolings: Names of the poolings, in the order of the values in a row.
-        head_pooling: Pooling that the head of the model takes as input.
-        key: Cache key of the rows if a model with another head has computed them; empty otherwise.
-    """
-
-    poolings: tuple[str, ...]
-    head_pooling: str
-    key: str = ""
-
-
-@dataclass(frozen=True)
 class SharedRows:
-    """Cached rows that contain more values than a stage needs.
+    """Rows that other parts of a run or other runs need as well.
 
     Attributes:
-        runner: Runner that computes the rows; None if another model has computed them.
-        key: Cache key of the rows.
-        column: Index in a row of the value that the stage needs.
+        runner: Runner that computes them.
+        key: Their cache key.
     """
 
-    runner: PrefixRunner | None
+    runner: PrefixRunner
     key: str
-    column: int
 
 
 @dataclass(frozen=True)
@@ -86,9 +67,10 @@ class CacheSettings:
         views: Number of augmented versions of each training example; epochs cycle through them.
         epochs: Epochs of the stage, within which caching must pay off; None caches in any case.
         size_limit: Maximum size in bytes of all caches in the folder together.
-        source: Identifier of the examples: the data, its preprocessing, and the seed of its augmentation.
+        sources: Identifier of the examples of each split: their contents, their preprocessing, and the seed of their
+            augmentation. Splits with the same identifier share their rows.
         unsupported_reason: Reason why a stage must not train on cached outputs; empty if it may.
-        texts: Text vectors that other parts of the run need, too; None if there are none.
+        text_pooling: Pooling of the head of a text model; empty for images.
         seconds_limit: Time (seconds) in which the outputs may be computed; None for any time. A cache that is used in
             any case is not limited.
     """
@@ -97,9 +79,9 @@ class CacheSettings:
     views: int
     epochs: float | None
     size_limit: int
-    source: str
+    sources: Mapping[str, str]
     unsupported_reason: str = ""
-    texts: TextVectors | None = None
+    text_pooling: str = ""
     seconds_limit: float | None = None
 
     @property
@@ -171,8 +153,8 @@ def cache_prefix(
         state: Processes of the launch; all of them call this function.
         workers: Data loader workers.
         autocast: Half-precision dtype in which the stage computes; None for full precision.
-        held_out: Name of the validation split in the cache.
-        shared: Rows that contain the prefix outputs and that other parts of the run need, too.
+        held_out: Name of the validation split in ``settings.sources``.
+        shared: Rows that equal the prefix outputs and that others need as well; used if they are equal indeed.
 
     Raises:
         CacheUnavailableError: If the prefix cannot be skipped or its outputs cannot be cached, or if caching would
@@ -185,23 +167,24 @@ def cache_prefix(
         writer = PrefixWriter(
             runner, collate, batch_size, workers, state.device, settings.folder, settings.size_limit
         )
-        key = cache_key(model, trainable, runner.cut, settings.source, autocast)
-        column = None
+        key = cache_key(model, trainable, runner.cut, autocast, batch_size)
+        source = settings.sources["train"]
         if shared is not None and broadcast_from_main(
-            state, lambda: _shared_rows_match(shared, writer, train, validation, held_out)
+            state, lambda: _shared_rows_match(shared, writer, row_version(shared.key, source, train))
         ):
-            key, column = shared.key, shared.column
-            writer = replace(writer, runner=shared.runner or runner)
-        held_out_versions = [held_out_version(key, validation, held_out)] if validation is not None else []
-        train_versions = [train_version(key, train, view) for view in range(settings.views)]
+            key, writer = shared.key, replace(writer, runner=shared.runner)
+        train_versions = [row_version(key, source, train, view) for view in range(settings.views)]
+        held_out_versions = []
+        if validation is not None:
+            held_out_versions = [row_version(key, settings.sources[held_out], validation)]
         views, reason = broadcast_from_main(
             state, lambda: _affordable_views(writer, train_versions, held_out_versions, settings)
         )
         if reason:
             raise CacheUnavailableError(reason)
         _write_on_all_processes(writer, [*train_versions[:views], *held_out_versions], state)
-        train_rows = [VersionRows(writer.read(item).stores, column) for item in train_versions[:views]]
-        held_out_rows = [VersionRows(writer.read(item).stores, column) for item in held_out_versions]
+        train_rows = [writer.read(version) for version in train_versions[:views]]
+        held_out_rows = [writer.read(version) for version in held_out_versions]
     keeps_inputs = spatial_input(collate([train[0]])) is None  # of images the model needs only the shape
     train_examples = CachedExamples(train, train_rows, _subset_indices(train), keeps_inputs=keeps_inputs)
     validation_examples = None
@@ -214,38 +197,30 @@ def cache_prefix(
     )
 
 
-def train_version(key: str, examples: Any, view: int = 0) -> Version:
-    """Return an augmented version of all training examples; for a ``Subset``, of its whole dataset."""
-    return Version(_full_dataset(examples), f"{key}-train-{view}", view)
+def row_version(key: str, source: str, examples: Any, view: int = 0) -> Version:
+    """Return a version of examples; for a ``Subset``, of its whole dataset.
 
-
-def held_out_version(key: str, examples: Any, name: str) -> Version:
-    """Return the only version of a split that is not trained on; for a ``Subset``, of its whole dataset."""
-    return Version(_full_dataset(examples), f"{key}-{name}")
-
-
-def _shared_rows_match(
-    shared: SharedRows, writer: PrefixWriter, train: Any, validation: Any, held_out: str
-) -> bool:
-    """Return whether shared rows equal the prefix outputs of the first batch, bit for bit.
-
-    Rows that this model cannot compute must all be in the cache, undamaged.
+    Args:
+        key: Cache key of the outputs, from ``cache_key``.
+        source: Identifier of the examples.
+        examples: The examples.
+        view: Index of their augmented view.
     """
-    first = Subset(_full_dataset(train), range(min(writer.batch_size, len(_full_dataset(train)))))
+    name = hashlib.sha256(f"{key} {source}".encode()).hexdigest()[:32]
+    return Version(_full_dataset(examples), f"{name}-{view}", view)
+
+
+def _shared_rows_match(shared: SharedRows, writer: PrefixWriter, version: Version) -> bool:
+    """Return whether shared rows equal the prefix outputs of the first batch, bit for bit."""
+    count = min(writer.batch_size, len(version.examples))
+    first = Subset(version.examples, range(count))
     expected = writer.compute(first)
-    shared_rows: list[tuple[torch.Tensor, ...]]
-    if shared.runner is not None:
-        shared_rows = [
-            (row[shared.column], row[-1]) for row in replace(writer, runner=shared.runner).compute(first)
-        ]
-    else:
-        versions = [train_version(shared.key, train)]
-        versions += [held_out_version(shared.key, validation, held_out)] if validation is not None else []
-        entries = [writer.open(version) for version in versions]
-        if entries[0] is None or None in entries:
-            return False
-        rows = VersionRows(entries[0].stores, shared.column)
-        shared_rows = [rows[index] for index in range(len(expected))]
+    stored = writer.open(version)
+    shared_rows = (
+        replace(writer, runner=shared.runner).compute(first)
+        if stored is None
+        else [stored[index] for index in range(count)]
+    )
     return all(
         len(row) == len(shared_row)
         and all(
@@ -266,7 +241,9 @@ def _affordable_views(
     if not writer.incomplete_versions([*train_versions, *held_out_versions]):
         return len(train_versions), ""
     train_examples = len(train_versions[0].examples)
-    held_out_examples = sum(len(version.examples) for version in held_out_versions)
+    held_out_examples = sum(
+        len(version.examples) for version in held_out_versions if version not in train_versions
+    )
     try:
         cost = writer.measure(train_versions[0].examples)
         views = len(train_versions)
@@ -351,24 +328,35 @@ def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batc
 
 
 def cache_key(
-    model: nn.Module, trainable: Collection[str], cut: CutPoint, source: str, autocast: torch.dtype | None
+    model: nn.Module,
+    unused: Collection[str],
+    cut: CutPoint,
+    autocast: torch.dtype | None,
+    batch_size: int,
 ) -> str:
-    """Return the cache key of the prefix outputs: a hash (32 hex digits) of everything that they depend on."""
+    """Return the cache key of the prefix outputs: a hash of everything that they depend on but the examples.
+
+    Args:
+        model: The model.
+        unused: Names of parameters on which they do not depend.
+        cut: Cut point at which the prefix ends.
+        autocast: Half-precision dtype in which they are computed; None for full precision.
+        batch_size: Examples per forward pass: in batches of another size, the last bits of an output can differ.
+    """
     content = {
         "format": CACHE_FORMAT,
         "cut": [cut.boundary, list(cut.keys), [module.name for module in cut.skipped]],
         "config": _backbone_config(model),
-        "source": source,
+        "batch_size": batch_size,
         "precision": str(autocast),
         "versions": {name: library_version(name) for name in LIBRARIES},
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    trained = set(trainable)
     for name, value in model.state_dict().items():
-        if name not in trained:
+        if name not in unused:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _backbone_config(model: nn.Module) -> str:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
 from statistics import median
@@ -52,7 +52,7 @@ class Version:
         view: Index of the view.
     """
 
-    examples: Any
+    examples: Any = field(compare=False)
     name: str
     view: int = 0
 
@@ -79,11 +79,10 @@ class VersionRows:
 
     Args:
         stores: Parts of the view, in order.
-        column: Index of the only value to return from each row, along with the label; None returns the whole row.
     """
 
-    def __init__(self, stores: Sequence[RowStore], column: int | None = None):
-        self.stores, self.column = list(stores), column
+    def __init__(self, stores: Sequence[RowStore]):
+        self.stores = list(stores)
         self.ends = [0]
         for store in self.stores:
             self.ends.append(self.ends[-1] + len(store))
@@ -98,8 +97,7 @@ class VersionRows:
 
     def __getitem__(self, index: int) -> Row:
         part = bisect_right(self.ends, index) - 1
-        row = self.stores[part][index - self.ends[part]]
-        return row if self.column is None else (row[self.column], row[-1])
+        return self.stores[part][index - self.ends[part]]
 
 
 def part_ranges(count: int, batch_size: int) -> list[range]:
@@ -133,10 +131,12 @@ class PrefixWriter:
     size_limit: int
 
     def incomplete_versions(self, versions: Sequence[Version]) -> list[Version]:
-        """Return the views of which at least one part is missing."""
-        return [
-            version for version in versions if not all(folder.exists() for folder, _ in self._parts(version))
-        ]
+        """Return the views of which at least one part is missing, each once."""
+        return [version for version in dict.fromkeys(versions) if self.missing_parts(version)]
+
+    def missing_parts(self, version: Version) -> list[range]:
+        """Return the example ranges of the parts of a view that are missing."""
+        return [part for folder, part in self._parts(version) if not folder.exists()]
 
     def measure(self, examples: Any) -> RowCost:
         """Measure the cost of a row: compute the first batches, then write and read the rows of one of them.
@@ -210,7 +210,8 @@ class PrefixWriter:
         Raises:
             CacheUnavailableError: If the rows cannot be written.
         """
-        parts = [(version, *part) for version in versions for part in self._parts(version)][share::shares]
+        different = dict.fromkeys(versions)
+        parts = [(version, *part) for version in different for part in self._parts(version)][share::shares]
         start = logged = perf_counter()
         for done, (version, folder, part) in enumerate(parts):
             if perf_counter() - logged > LOG_INTERVAL_SECONDS:
@@ -218,6 +219,19 @@ class PrefixWriter:
                 logger.info("Prefix cache: %d of %d parts after %.0f s.", done, len(parts), logged - start)
             if not folder.exists():  # existing parts are verified when they are read
                 self._read_or_write_part(version, folder, part)
+
+    def write_part(self, version: Version, part: range, rows: Iterable[Row]) -> None:
+        """Write rows that were computed before, unless they are in the cache.
+
+        Args:
+            version: View that contains them.
+            part: Example range of the part.
+            rows: The rows.
+
+        Raises:
+            CacheUnavailableError: If they cannot be written.
+        """
+        self._read_or_write_part(version, self._part_folder(version, part), part, [list(rows)])
 
     def read(self, version: Version) -> VersionRows:
         """Return the rows of a view; a part that is missing or damaged is computed again."""
@@ -234,10 +248,14 @@ class PrefixWriter:
 
     def _parts(self, version: Version) -> list[tuple[Path, range]]:
         ranges = part_ranges(len(version.examples), self.batch_size)
-        # The range is part of the name: with another batch size, parts begin and end at other examples.
-        return [(self.folder / f"{version.name}.{part.start}-{part.stop}", part) for part in ranges]
+        return [(self._part_folder(version, part), part) for part in ranges]
 
-    def _read_or_write_part(self, version: Version, folder: Path, part: range) -> RowStore:
+    def _part_folder(self, version: Version, part: range) -> Path:
+        return self.folder / f"{version.name}.{part.start}-{part.stop}"
+
+    def _read_or_write_part(
+        self, version: Version, folder: Path, part: range, known: Iterable[list[Row]] | None = None
+    ) -> RowStore:
         with _unwritable_as_unavailable():
             self._existing_folder()
             with FileLock(folder.with_name(f"{folder.name}.lock")):
@@ -249,8 +267,10 @@ class PrefixWriter:
                     folder.touch()  # marks the part as recently used
                     return store
                 boundary = f"{type(self.runner.model).__name__} before {self.runner.cut.boundary}"
-                batches = self._batches(Subset(version.examples, part), version.view)
-                self._write(folder, batches, f"{boundary}, view {version.view + 1}", len(part))
+                batches = (
+                    self._batches(Subset(version.examples, part), version.view) if known is None else known
+                )
+                self._write(folder, iter(batches), f"{boundary}, view {version.view + 1}", len(part))
                 return RowStore(folder)
 
     def _existing_folder(self) -> Path:

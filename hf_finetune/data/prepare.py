@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +48,7 @@ class Pool:
     Attributes:
         dataset: All examples, with the columns of a split.
         rows: Row numbers in ``dataset`` of each split of the fold.
-        fingerprint: SHA-256 over the contents and labels of ``dataset``, computed like that of ``LabeledData``.
+        fingerprint: SHA-256 over the contents and labels of ``dataset``.
         groups: Group number of each example, see ``LabeledData.train_groups``.
     """
 
@@ -86,6 +86,7 @@ class LabeledData:
         hashes: First 64 bits of the SHA-256 of each input, sorted, by split.
         train_groups: Group number of each training example: examples of one group, or copies, share a number and
             must stay in one fold of a cross-validation. Empty if unknown.
+        split_fingerprints: SHA-256 over the contents and labels of the examples of each split.
     """
 
     train: Dataset
@@ -100,6 +101,18 @@ class LabeledData:
     columns: Mapping[str, Any] = field(default_factory=dict)
     hashes: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
     train_groups: tuple[int, ...] = ()
+    split_fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    def source_fingerprint(self, split: str) -> str:
+        """Return the SHA-256 over the examples of a split; for a fold, over those of its whole pool.
+
+        Args:
+            split: Name of a split.
+        """
+        if self.pool is not None:
+            return self.pool.fingerprint
+        unknown = hashlib.sha256(f"{split} {self.fingerprint}".encode()).hexdigest()
+        return self.split_fingerprints.get(split, unknown)
 
 
 def prepare_data(
@@ -160,6 +173,7 @@ def prepare_data(
             tables, targets, spec.split, by_class, seed if fold_seed is None else fold_seed
         )
         notes.append(fold_note)
+    fingerprint, split_fingerprints = _fingerprints(tables, targets)
     return LabeledData(
         train=tables["train"].dataset,
         validation=tables["validation"].dataset if "validation" in tables else None,
@@ -167,12 +181,13 @@ def prepare_data(
         target=targets.target,
         label_names=targets.label_names,
         notes=tuple(notes),
-        fingerprint=_fingerprint(tables, targets),
+        fingerprint=fingerprint,
         pool=pool,
         label_notes=tuple(label_notes),
         columns=resolved_columns(spec.columns.model_dump(), used),
         hashes={split: short_hashes(table.keys) for split, table in tables.items()},
         train_groups=tuple(number_groups(tables["train"]).tolist()),
+        split_fingerprints=split_fingerprints,
     )
 
 
@@ -329,18 +344,28 @@ def _hold_out(
     number, count = map(int, str(spec.fold).split("/"))
     folded = fold_tables(tables, Fold(number, count), spec.validation, by_class, seed)
     rows = {split: tuple(rows.tolist()) for split, rows in folded.rows.items()}
-    fingerprint = _fingerprint({"pool": folded.pool}, targets)
-    pool = Pool(folded.pool.dataset, rows, fingerprint, tuple(number_groups(folded.pool).tolist()))
+    fingerprints = _fingerprints({"pool": folded.pool}, targets)[1]
+    pool = Pool(folded.pool.dataset, rows, fingerprints["pool"], tuple(number_groups(folded.pool).tolist()))
     return {split: folded.pool.take(rows) for split, rows in folded.rows.items()}, pool, folded.note
 
 
-def _fingerprint(tables: Mapping[str, Table], targets: Targets) -> str:
-    digest = hashlib.sha256(json.dumps([targets.target, targets.label_names]).encode())
+def _fingerprints(tables: Mapping[str, Table], targets: Targets) -> tuple[str, dict[str, str]]:
+    """Return the SHA-256 over the examples of all splits, and that of each split, which does not depend on its name."""
+    start = hashlib.sha256(json.dumps([targets.target, targets.label_names]).encode())
+    of_all, by_split = start.copy(), {}
     for split, table in tables.items():
-        digest.update(split.encode())
-        for content, label in zip(table.contents, table.labels, strict=True):
-            digest.update(json.dumps([content, label]).encode())
-        for values in (table.weights, table.unknown, table.probabilities):
-            if values is not None:
-                digest.update(json.dumps(values).encode())
-    return digest.hexdigest()
+        of_split = start.copy()
+        of_all.update(split.encode())
+        for part in _examples_as_bytes(table):
+            of_all.update(part)
+            of_split.update(part)
+        by_split[split] = of_split.hexdigest()
+    return of_all.hexdigest(), by_split
+
+
+def _examples_as_bytes(table: Table) -> Iterator[bytes]:
+    for content, label in zip(table.contents, table.labels, strict=True):
+        yield json.dumps([content, label]).encode()
+    for values in (table.weights, table.unknown, table.probabilities):
+        if values is not None:
+            yield json.dumps(values).encode()

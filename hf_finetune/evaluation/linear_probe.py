@@ -135,7 +135,7 @@ def frozen_features(
         try:
             return pool_texts(
                 model, present, inputs.collate, settings, poolings, device=device, **forward_options
-            ).vectors
+            )
         except CacheUnavailableError as error:
             logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
     return {"": _head_inputs(model, inputs, settings, device, forward_options)}

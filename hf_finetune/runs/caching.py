@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.cache.decoded_examples import decode_once
 from hf_finetune.cache.pooled_texts import poolings_for
-from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors
+from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.cache.views import choose_views
 from hf_finetune.data.joint_tasks import MultiTaskDataset
+from hf_finetune.data.split_names import SPLITS
 from hf_finetune.methods import cache_blocker
 from hf_finetune.models.head_spec import get_pooling
 from hf_finetune.models.pooling import declared_pooling
@@ -26,6 +27,7 @@ from hf_finetune.recipe.speed import PrefixCacheSpec
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import TRAINING_LABEL
 from hf_finetune.tasks import TASKS, Inputs
 
 __all__ = [
@@ -56,28 +58,23 @@ def cache_settings(prepared: PreparedRun, spec: StageSpec, plan: StagePlan) -> C
     cache_spec = recipe.speed.prefix_cache
     if cache_spec is None:
         return None
-    source = _digest(prepared, recipe.seed if _is_augmented(recipe) else None)
     views, epochs = cached_views(recipe, cache_spec, spec, plan)
-    objection = cache_blocker(recipe, spec, plan)
-    texts = _shared_texts(prepared)
-    return CacheSettings(cache_folder(), views, epochs, cache_spec.size_limit, source, objection, texts)
-
-
-def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
-    """Return the vectors of unaugmented texts that the choice of the pooling or the baseline needs as well."""
-    if (
-        prepared.is_joint
-        or _is_augmented(prepared.recipe)
-        or not (prepared.pooling or has_linear_probe(prepared))
-    ):
-        return None
-    poolings = text_poolings(prepared.pooling.before if prepared.pooling else prepared)
-    pooling = get_pooling(prepared.config) or OWN_POOLING
-    if pooling not in poolings:
-        return None
-    return TextVectors(
-        poolings, pooling, prepared.pooling.key if prepared.pooling and pooling != OWN_POOLING else ""
+    return CacheSettings(
+        cache_folder(),
+        views,
+        epochs,
+        cache_spec.size_limit,
+        _sources(prepared),
+        cache_blocker(recipe, spec, plan),
+        _text_pooling(prepared),
     )
+
+
+def _text_pooling(prepared: PreparedRun) -> str:
+    """Return the pooling whose vectors of unaugmented texts the head reads; empty if there are none."""
+    if prepared.is_joint or not prepared.task.modality.has_tokens or _is_augmented(prepared.recipe):
+        return ""
+    return get_pooling(prepared.config) or OWN_POOLING
 
 
 def has_linear_probe(prepared: PreparedRun) -> bool:
@@ -101,7 +98,7 @@ def probe_settings(prepared: PreparedRun) -> CacheSettings:
         prepared: Run from ``without_augmentation``.
     """
     spec = prepared.recipe.speed.prefix_cache or PrefixCacheSpec()
-    return CacheSettings(cache_folder(), 1, None, spec.size_limit, _digest(prepared, None))
+    return CacheSettings(cache_folder(), 1, None, spec.size_limit, _sources(prepared))
 
 
 def without_augmentation(prepared: PreparedRun) -> PreparedRun:
@@ -175,7 +172,7 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
     limit = (speed.prefix_cache or PrefixCacheSpec()).size_limit
     size = 0
 
-    def decode(examples: Inputs, source: str) -> Inputs:
+    def decode(examples: Inputs, sources: Mapping[str, str]) -> Inputs:
         nonlocal size
         decoded_inputs, report = decode_once(
             examples,
@@ -184,42 +181,62 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
             validation_passes=validation,
             folder=cache_folder(),
             size_limit=limit - size,
-            source=source,
+            sources=sources,
             always=speed.decode_once is True,
         )
         size += report.bytes
         return decoded_inputs
 
-    decoded_inputs = _decode_by_task(inputs, _digest(prepared, None), decode)
+    sources = {split: _source(prepared, split, augmented=False) for split in SPLITS}
+    decoded_inputs = _decode_by_task(inputs, sources, decode)
     if size:
         logger.info("Decoded %s cached: %s bytes.", prepared.task.modality.plural, f"{size:,}")
     return decoded_inputs
 
 
-def _decode_by_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inputs]) -> Inputs:
+def _decode_by_task(
+    inputs: Inputs, sources: Mapping[str, str], decode: Callable[[Inputs, Mapping[str, str]], Inputs]
+) -> Inputs:
     """Decode the images of each task separately."""
     train, validation = inputs.train, inputs.validation
     if not isinstance(train, MultiTaskDataset):
-        return decode(inputs, source)
+        return decode(inputs, sources)
+
+    def of(task: str) -> dict[str, str]:
+        return {split: f"{source}-{task}" for split, source in sources.items()}
+
     decoded_train = [
-        decode(replace(inputs, train=part, validation=None), f"{source}-{task.name}").train
+        decode(replace(inputs, train=part, validation=None), of(task.name)).train
         for part, task in zip(train.datasets, train.columns, strict=True)
     ]
     if validation is not None:
         decoded_validation = [
-            decode(replace(inputs, train=(), validation=part), f"{source}-{task.name}").validation
+            decode(replace(inputs, train=(), validation=part), of(task.name)).validation
             for part, task in zip(validation.datasets, validation.columns, strict=True)
         ]
         validation = validation.over(decoded_validation)
     return replace(inputs, train=train.over(decoded_train), validation=validation)
 
 
-def _digest(prepared: PreparedRun, seed: int | None) -> str:
-    """Return a hash of the examples: data, preprocessing, and seed of the augmentation."""
+def _sources(prepared: PreparedRun) -> dict[str, str]:
+    """Return an identifier of the examples of each split; only training examples are augmented."""
+    augmented = _is_augmented(prepared.recipe)
+    return {split: _source(prepared, split, augmented=augmented and split == "train") for split in SPLITS}
+
+
+def _source(prepared: PreparedRun, split: str, *, augmented: bool) -> str:
+    """Return a hash of the examples of a split: contents, labels, preprocessing, and seed of the augmentation."""
+    recipe, data = prepared.recipe, prepared.data
     excluded = {"path", "workers", "on_error", "split"}  # their effect is in the fingerprint
-    if not _is_augmented(prepared.recipe):
-        excluded |= {"augment"}  # all spellings of no augmentation are the same
-    spec: dict[str, Any] = prepared.recipe.data.model_dump(mode="json", exclude=excluded)
-    data = prepared.data if prepared.data.pool is None else prepared.data.pool
-    source = [data.fingerprint, spec, str(prepared.processor), seed]
-    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
+    if not augmented:
+        excluded |= {"augment"}
+    spec: dict[str, Any] = recipe.data.model_dump(mode="json", exclude=excluded)
+    has_training_labels = split == "train" and TRAINING_LABEL in data.train.column_names
+    content = [
+        data.source_fingerprint(split),
+        spec,
+        str(prepared.processor),
+        recipe.seed if augmented else None,
+        has_training_labels,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

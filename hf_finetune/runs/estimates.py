@@ -6,6 +6,7 @@ from functools import cache, partial
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -165,10 +166,19 @@ def _timed_batch(model: PreTrainedModel, inputs: Inputs) -> tuple[dict[str, torc
     """Return a batch on the device of the model, and the seconds in which each of its examples was prepared."""
     count = min(TIMED_EXAMPLES, len(inputs.train))
     start = perf_counter()
-    batch = inputs.collate([inputs.train[index] for index in range(count)])
+    batch = inputs.collate([inputs.train[row] for row in _typical_rows(inputs, count)])
     preparation = (perf_counter() - start) / count
     device = next(model.parameters()).device
     return {name: value.to(device) for name, value in batch.items()}, preparation
+
+
+def _typical_rows(inputs: Inputs, count: int) -> list[int]:
+    """Return rows of typical training examples: texts of about the mean length, or rows from everywhere in the data."""
+    examples = len(inputs.train)
+    if inputs.lengths is None:
+        return [number * examples // count for number in range(count)]
+    lengths = np.asarray(inputs.lengths)
+    return np.argsort(np.abs(lengths - lengths.mean()), kind="stable")[:count].tolist()
 
 
 def _time_example(

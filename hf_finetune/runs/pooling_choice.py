@@ -51,13 +51,12 @@ def choose_pooling(
     is_open = selects_pooling_by_cv(prepared.recipe.model, prepared.recipe.stages, strategy)
     if not prepared.task.modality.has_tokens or prepared.is_joint or not is_open:
         return prepared
-    compared: tuple[dict[str, float], str] | str = broadcast_from_main(
+    losses: dict[str, float] | str = broadcast_from_main(
         state, lambda: _compare_poolings(prepared, state.device)
     )
-    if isinstance(compared, str):
-        logger.info("The head keeps the architecture's own pooling: %s.", compared)
+    if isinstance(losses, str):
+        logger.info("The head keeps the architecture's own pooling: %s.", losses)
         return prepared
-    losses, key = compared
     order = sorted(losses, key=losses.__getitem__)
     if before is not None:
         order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN_POOLING]
@@ -71,11 +70,11 @@ def choose_pooling(
         f"The head reads {POOLING_DESCRIPTIONS[pool]}, with a cross-validated loss of {losses[pool]:.4f} "
         f"({other_losses}).{hint}"
     )
-    return replace(chosen, pooling=PoolingChoice(losses, prepared, key))
+    return replace(chosen, pooling=PoolingChoice(losses, prepared))
 
 
-def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict[str, float], str] | str:
-    """Return the cross-validated loss of each pooling on the training split, and the name of the cached vectors.
+def _compare_poolings(prepared: PreparedRun, device: torch.device) -> dict[str, float] | str:
+    """Return the cross-validated loss of each pooling on the training split.
 
     If the vectors cannot be computed, the return value is the reason.
     """
@@ -86,7 +85,7 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict
     inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)
     splits = {"train": inputs.train, "validation": inputs.validation}
     try:
-        pooled_texts = pool_texts(
+        vectors_by_pooling = pool_texts(
             model,
             {name: examples for name, examples in splits.items() if examples is not None},
             inputs.collate,
@@ -102,9 +101,12 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict
     folds = assign_folds(labels, target, 1, recipe.seed, groups=data.train_groups)
     classes = len(data.label_names)
     label_rows = labels_of(data.train, target, classes)
-    candidates = [name for name in pooled_texts.vectors if name in (OWN_POOLING, *HEAD_POOLINGS)]
-    vectors = {name: pooled_texts.vectors[name]["train"] for name in candidates}
-    return fit_best(vectors, label_rows, target, classes, folds)[2], pooled_texts.key
+    vectors = {
+        name: by_split["train"]
+        for name, by_split in vectors_by_pooling.items()
+        if name in (OWN_POOLING, *HEAD_POOLINGS)
+    }
+    return fit_best(vectors, label_rows, target, classes, folds)[2]
 
 
 def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> PreparedRun | None:

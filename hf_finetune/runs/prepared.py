@@ -56,12 +56,10 @@ class PoolingChoice:
     Attributes:
         losses: Cross-validated loss of each pooling.
         before: Run with the architecture's own head, whose model computed the vectors.
-        key: Name of the files that contain the vectors.
     """
 
     losses: Mapping[str, float]
     before: "PreparedRun"
-    key: str
 
 
 @dataclass(frozen=True)

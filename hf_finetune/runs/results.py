@@ -355,7 +355,7 @@ def fit_linear_probe_baseline(
             model,
             inputs,
             data,
-            probe_settings(plain),
+            probe_settings(replace(plain, data=data)),
             poolings=text_poolings(prepared),
             seed=recipe.seed,
             device=device,

@@ -25,10 +25,11 @@ from hf_finetune.search.choose import choose_checkpoint
 from hf_finetune.search.contenders import build_contenders, features_recipe
 from hf_finetune.search.frozen import whole_pool
 from hf_finetune.search.inspect_data import InspectedData, inspect_data
-from hf_finetune.search.parts import PartLoader, choose_parts, examples_outside_test
+from hf_finetune.search.parts import Part, choose_parts, examples_outside_test
 from hf_finetune.search.race import Race
 from hf_finetune.search.refine import refine
 from hf_finetune.search.selection import select
+from hf_finetune.search.stored_result import read_result, store_result
 from hf_finetune.search.trial_table import as_json
 from hf_finetune.search.trials import Trial, TrialRunner
 from hf_finetune.search.tune import Finished, Progress, SearchResult, check_parts, find_deadline
@@ -121,47 +122,87 @@ def auto(
         raise InputError(problem)
     if max_trials is None and max_seconds is None:
         raise InputError(Problem("auto", "must have a limit", repair="Set --time or --trials."))
-    state = start_processes()
     loading = perf_counter()
     inspected = inspect_data(path)
     loading = perf_counter() - loading
     request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
-    data = inspected.data
-    outside, test = examples_outside_test(data), len(data.test or ())
-    runner = TrialRunner(folder / SEARCH_FOLDER, state, trust_remote_code=trust_remote_code)
-    check_parts(runner, features_recipe(inspected, _models(inspected, models)[0]), choose_parts(outside))
-    broadcast_from_main(state, lambda: _open_folder(folder, request, resume))
-    clock = RunClock(folder / SEARCH_FOLDER, started)
-    runner.callbacks = (clock,)
-    deadline = find_deadline(clock, max_seconds, state)
-    share = None if max_seconds is None or deadline is None else deadline - (1 - CHOICE_SHARE) * max_seconds
-    ranked = _rank(inspected, runner.loader, models, share, progress.checkpoint, trust_remote_code)
-    contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[:max_trials]
-    metric = (*contenders[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
-    race = Race(
-        runner,
-        choose_parts(outside),
-        metric,
-        deadline,
-        (outside, test),
-        loading=loading,
-        progress=progress.part,
-        finished=progress.finished,
-    )
-    race.run(contenders)
-    if quality != "fast":
-        refine(race, folder / SEARCH_FOLDER, None if max_trials is None else max_trials - len(contenders))
-    clock.save()
-    result = _result(race, metric, test, max_seconds)
-    runner.remove_shared()
-    if state.is_main_process:
-        write_json(folder / SEARCH_FILE, as_json(result))
+    runner = TrialRunner(folder / SEARCH_FOLDER, start_processes(), trust_remote_code=trust_remote_code)
+    parts = choose_parts(examples_outside_test(inspected.data))
+    check_parts(runner, features_recipe(inspected, _models(inspected, models)[0]), parts)
+    broadcast_from_main(runner.state, lambda: _open_folder(folder, request, resume))
+    result = read_result(runner.folder, runner, parts) if resume else None
+    if result is None:
+        clock = RunClock(runner.folder, started)
+        runner.callbacks = (clock,)
+        deadline = find_deadline(clock, max_seconds, runner.state)
+        limits = _Limits(max_seconds, deadline, max_trials, loading)
+        result = _search(inspected, runner, parts, limits, quality, models, progress)
+        clock.save()
+        runner.remove_shared()
+        if runner.state.is_main_process:
+            write_json(folder / SEARCH_FILE, as_json(result))
+            store_result(result, runner.folder)
     if progress.selected is not None:
         progress.selected(result)
     recipe = final_recipe(result.winner)
     resumes = resume and (folder / "manifest.json").is_file()
     finished = run(recipe, folder, resume=resumes, callbacks=callbacks, trust_remote_code=trust_remote_code)
     return AutoResult(finished, result)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Limits of a search.
+
+    Attributes:
+        max_seconds: Time of the search and the final run (seconds); None is any.
+        deadline: Time of ``perf_counter`` by which the final run must have ended; None is any.
+        max_trials: Number of contenders; None is any.
+        loading: Time to load and check the data, which the final run does again (seconds).
+    """
+
+    max_seconds: float | None
+    deadline: float | None
+    max_trials: int | None
+    loading: float
+
+    @property
+    def choice_deadline(self) -> float | None:
+        """Time of ``perf_counter`` after which no further checkpoint is ranked; None is any."""
+        if self.deadline is None or self.max_seconds is None:
+            return None
+        return self.deadline - (1 - CHOICE_SHARE) * self.max_seconds
+
+
+def _search(
+    inspected: InspectedData,
+    runner: TrialRunner,
+    parts: Sequence[Part],
+    limits: _Limits,
+    quality: str,
+    models: Sequence[str],
+    progress: AutoProgress,
+) -> SearchResult:
+    """Rank the checkpoints, judge the contenders, tune the best of them, and select one."""
+    ranked = _rank(inspected, runner, models, limits.choice_deadline, progress.checkpoint)
+    contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[: limits.max_trials]
+    metric = (*contenders[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
+    test_examples = len(inspected.data.test or ())
+    race = Race(
+        runner,
+        parts,
+        metric,
+        limits.deadline,
+        (examples_outside_test(inspected.data), test_examples),
+        loading=limits.loading,
+        progress=progress.part,
+        finished=progress.finished,
+    )
+    race.run(contenders)
+    if quality != "fast":
+        left = None if limits.max_trials is None else limits.max_trials - len(contenders)
+        refine(race, runner.folder, left)
+    return _result(race, metric, test_examples, limits.max_seconds)
 
 
 def final_recipe(trial: Trial) -> Recipe:
@@ -198,11 +239,10 @@ def _models(inspected: InspectedData, models: Sequence[str]) -> list[str]:
 
 def _rank(
     inspected: InspectedData,
-    loader: PartLoader,
+    runner: TrialRunner,
     models: Sequence[str],
     deadline: float | None,
     progress: ChooseProgress | None,
-    trust_remote_code: bool,
 ) -> list[str]:
     """Return checkpoints, the best first, by a linear classifier on their frozen features."""
     candidates = _models(inspected, models)
@@ -215,10 +255,10 @@ def _rank(
     ranking = choose_checkpoint(
         candidates,
         recipe_for,
-        whole_pool(recipe_for(candidates[0]), loader),
+        whole_pool(recipe_for(candidates[0]), runner.loader),
         deadline=deadline,
         progress=progress,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=runner.trust_remote_code,
     )
     return [entry.model for entry in ranking.ranked]
 
@@ -237,7 +277,8 @@ def _result(race: Race, metric: str, test_examples: int, max_seconds: float | No
             raise InputError([Problem("Every contender", f"failed: {reason}") for reason in reasons])
         rule = "must be long enough for a trial"
         raise InputError(Problem("--time", rule, format_seconds(max_seconds or 0.0)))
-    return SearchResult(judged, failed, metric, race.parts, select(judged, metric, test_examples))
+    selection = select(judged, metric, test_examples, eligible=race.can_finish(max_seconds))
+    return SearchResult(judged, failed, metric, race.parts, selection)
 
 
 def _open_folder(folder: Path, request: dict[str, Any], resume: bool) -> None:

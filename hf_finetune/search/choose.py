@@ -220,7 +220,12 @@ def _subset(data: LabeledData, size: int) -> LabeledData:
     # features are cached by fingerprint: those of other examples must not be read
     fingerprint = hashlib.sha256(f"{data.fingerprint} {size}".encode()).hexdigest()
     return replace(
-        data, train=data.train.select(rows), train_groups=groups, hashes={}, fingerprint=fingerprint
+        data,
+        train=data.train.select(rows),
+        train_groups=groups,
+        hashes={},
+        fingerprint=fingerprint,
+        split_fingerprints={},
     )
 
 

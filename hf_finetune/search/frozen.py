@@ -67,6 +67,7 @@ def whole_pool(recipe: Recipe, loader: PartLoader) -> LabeledData:
         pool=None,
         fingerprint=pool.fingerprint,
         train_groups=pool.groups,
+        split_fingerprints={"train": pool.fingerprint},
         hashes={},
     )
 

@@ -5,14 +5,17 @@ from math import ceil, inf
 from statistics import fmean
 from time import perf_counter
 
+from accelerate import PartialState
+
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import sign_of
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe
-from hf_finetune.runs.estimates import estimate_seconds
+from hf_finetune.runs.estimates import estimate_seconds, time_inference
 from hf_finetune.runs.prepare import prepare_with_data
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.start import load_start
 from hf_finetune.runs.trial import TrialResult, training_cost
 from hf_finetune.search.contenders import Contender, with_epochs
@@ -41,6 +44,10 @@ WHOLE = FOLDS / (FOLDS - 1)
 """Training examples of the final run per training example of a part."""
 SLACK = 1.2
 """Factor on estimated times."""
+UNDERESTIMATE = 1.5
+"""Further factor on estimated times after one that was too short."""
+TOLERANCE = 0.05
+"""Fraction of the time by which the final run may exceed it."""
 
 
 class Race:
@@ -75,6 +82,7 @@ class Race:
         self.progress, self.finished = progress, finished
         self.trials: list[Trial] = []
         self.skipped: list[Contender] = []
+        self.measured_pace = 0.0
 
     def run(self, contenders: Sequence[Contender]) -> None:
         """Judge contenders: frozen features on all parts if there is time, then the others, halved after each part.
@@ -112,6 +120,7 @@ class Race:
             trial.failure = judged
         elif judged is not None:
             trial.results.update(judged)
+            self.runner.store(trial)
         else:
             for part in self.parts:
                 if trial.results and not self._fits(self._part_seconds(trial)):
@@ -152,6 +161,8 @@ class Race:
         self.trials.append(trial)
         if self._run_part(trial, self.parts[0]):
             return [trial]
+        if not trial.failure:  # it took longer than estimated
+            self.measured_pace *= UNDERESTIMATE * max(1.0, longest / seconds)
         self._report(trial, self._end(trial))
         return []
 
@@ -175,7 +186,7 @@ class Race:
         """Train a trial on a part, and return whether there is a result."""
         if self.progress is not None:
             self.progress(trial, self.trials.index(trial) + 1, part, len(self.parts))
-        callbacks = [] if self.deadline == inf else [DeadlineCallback(self.deadline - self._final_overhead())]
+        callbacks = [] if self.deadline == inf else [DeadlineCallback(self._latest_end(trial))]
         try:
             return self.runner.run(trial, part, callbacks)
         except TimeUpError:
@@ -193,6 +204,32 @@ class Race:
 
     def _time_left(self) -> float:
         return self.deadline - perf_counter()
+
+    def _latest_end(self, trial: Trial) -> float:
+        """Return the time of ``perf_counter`` by which a part must end, so that the final run still fits."""
+        latest = self.deadline - self._final_overhead()
+        if trial.results:
+            return latest - WHOLE * self._part_seconds(trial)
+        now = perf_counter()
+        return now + (latest - now) / (1 + WHOLE)
+
+    def can_finish(self, max_seconds: float | None) -> list[bool]:
+        """Return whether the final run of each trial with results fits into the time, the same on all processes.
+
+        Args:
+            max_seconds: Time of the search and the final run (seconds), which may be exceeded by 5 %; None is any.
+
+        Returns:
+            At least one is true: if there is no time for any, that with the shortest final run.
+        """
+        trials = [trial for trial in self.trials if trial.results]
+        if max_seconds is None:
+            return [True] * len(trials)
+        seconds = [WHOLE * self._part_seconds(trial) + self._final_overhead() for trial in trials]
+        latest = broadcast_from_main(
+            self.runner.state, lambda: max(self._time_left() + TOLERANCE * max_seconds, min(seconds))
+        )
+        return [duration <= latest for duration in seconds]
 
     def _fits(self, part_seconds: float) -> bool:
         """Return whether there is time for a part and a final run of the same recipe, the same on all processes."""
@@ -239,22 +276,31 @@ class Race:
         fold_recipe, data = self.runner.loader.load(recipe, self.parts[0])
         prepared = prepare_with_data(fold_recipe, data, trust_remote_code=self.runner.trust_remote_code)
         plans = prepared.plan.stages
+        epochs = [
+            0.0 if solver_of(spec) else plan.epochs or 1.0
+            for spec, plan in zip(prepared.recipe.stages, plans, strict=True)
+        ]
+        cost = training_cost([(plan.layout.size, plan.trainable_size) for plan in plans], epochs)
         if pace := self._seconds_per_cost():
-            specs = prepared.recipe.stages
-            epochs = [
-                0.0 if solver_of(spec) else plan.epochs or 1.0
-                for spec, plan in zip(specs, plans, strict=True)
-            ]
-            sizes = [(plan.layout.size, plan.trainable_size) for plan in plans]
-            return pace * training_cost(sizes, epochs)
-        start = load_start(prepared, None, self.runner.state)
-        return sum(estimate_seconds(start.built.model, plans, prepared.recipe, start.inputs))
+            return pace * cost
+        seconds = _measure_seconds(prepared, epochs, self.runner.state)
+        self.measured_pace = seconds / cost
+        return seconds
 
     def _seconds_per_cost(self) -> float:
-        """Return the duration of a part divided by its computation, of the slowest trial; 0 if none trained layers."""
+        """Return the duration of a part divided by its computation, of the slowest trial; 0 if none is known."""
         trained = [
             trial
             for trial in self.trials
             if trial.results and any(any(result.epochs) for result in trial.results.values())
         ]
-        return max((self._part_seconds(trial) / trial.cost for trial in trained), default=0.0)
+        return max((self._part_seconds(trial) / trial.cost for trial in trained), default=self.measured_pace)
+
+
+def _measure_seconds(prepared: PreparedRun, epochs: Sequence[float], state: PartialState) -> float:
+    """Return the duration of training and evaluating a part, estimated by a few measured steps."""
+    start = load_start(prepared, None, state)
+    model, inputs, data = start.built.model, start.inputs, prepared.data
+    training = sum(estimate_seconds(model, prepared.plan.stages, prepared.recipe, inputs))
+    evaluated = sum(epochs) * len(data.validation or ()) + len(data.test or ())
+    return training + evaluated * time_inference(model, inputs)

@@ -40,7 +40,13 @@ class Selection:
     interval: Interval | None
 
 
-def select(trials: Sequence[Trial], metric: str, test_examples: int, seed: int = 0) -> Selection:
+def select(
+    trials: Sequence[Trial],
+    metric: str,
+    test_examples: int,
+    seed: int = 0,
+    eligible: Sequence[bool] | None = None,
+) -> Selection:
     """Select the cheapest trial whose score is within one standard error of the best one.
 
     The standard error is that of the difference to the best trial, from a bootstrap of the examples. The selection is
@@ -52,6 +58,7 @@ def select(trials: Sequence[Trial], metric: str, test_examples: int, seed: int =
         metric: Name of the metric.
         test_examples: Number of examples of the test split.
         seed: Seed of the bootstrap.
+        eligible: Whether each trial can be selected, at least one; None is all of them.
 
     Returns:
         The selected trial, and the scores.
@@ -78,7 +85,9 @@ def select(trials: Sequence[Trial], metric: str, test_examples: int, seed: int =
     errors = np.nanstd(resampled, axis=0, ddof=1)
     costs = np.array([trial.cost for trial in trials])
     differences = np.nanstd(resampled[:, :, None] - resampled[:, None, :], axis=0, ddof=1)
-    winner = _winner(values, differences, costs)
+    excluded = np.zeros(len(trials), dtype=bool) if eligible is None else ~np.asarray(eligible)
+    winner = _winner(np.where(excluded, np.nan, values), differences, costs)
+    resampled[:, excluded] = np.nan
     outcomes = [
         held_out[row, _winner(resampled[row], differences, costs)]
         for row in range(len(draws))
@@ -144,7 +153,7 @@ def _winner(values: np.ndarray, differences: np.ndarray, costs: np.ndarray) -> i
     """Return the cheapest trial whose score is within one standard error of the best one.
 
     Args:
-        values: Score of each trial [trials], higher is better.
+        values: Score of each trial [trials], higher is better; NaN for one that cannot be selected.
         differences: Standard error of the difference of each pair of trials [trials, trials].
         costs: Computation of each trial [trials].
     """

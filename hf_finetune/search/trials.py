@@ -147,6 +147,16 @@ class TrialRunner:
             elif stored is not None:
                 trial.results[part] = stored
 
+    def store(self, trial: Trial) -> None:
+        """Write the results of a trial that were not computed by ``run``.
+
+        Args:
+            trial: Trial with results.
+        """
+        if self.state.is_main_process:
+            for part, result in trial.results.items():
+                _write(self._folder(trial.recipe), part, result, trial.recipe)
+
     def _train(
         self, recipe: Recipe, part: Part, folder: Path, callbacks: Sequence[TrainerCallback]
     ) -> TrialResult:

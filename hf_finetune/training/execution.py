@@ -197,16 +197,17 @@ def _build_cache(
             raise CacheUnavailableError("compiled and sharded models are not supported")
         if settings.reason_not_to_cache:
             raise CacheUnavailableError(settings.reason_not_to_cache)
+        inputs, batch_size = Inputs(data.train, data.validation, data.collate), work.stage.spec.batch_size
+        how: dict[str, Any] = {"batch_size": batch_size, "autocast": DTYPES[mode.precision]}
         cache = cache_prefix(
             work.model,
             trainable,
-            Inputs(data.train, data.validation, data.collate),
+            inputs,
             settings,
-            batch_size=work.stage.spec.batch_size,
             state=work.state,
             workers=data.workers,
-            autocast=DTYPES[mode.precision],
-            shared=share_texts(work.model, trainable, settings, DTYPES[mode.precision]),
+            shared=share_texts(work.model, trainable, inputs, settings, device=work.state.device, **how),
+            **how,
         )
     except CacheUnavailableError as error:
         logger.info("Stage %s: prefix cache not used (%s).", name, error)

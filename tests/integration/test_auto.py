@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from accelerate import PartialState
 from forked_cli import forked_cli
 from safetensors.torch import load_file
 
@@ -157,23 +158,39 @@ def kill_before_evaluation():
     runs_run.save_and_evaluate = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("plan_kill", [kill_in_second_training, kill_before_evaluation])
-def test_a_killed_search_ends_as_without_the_kill(plan_kill, squares, timm_checkpoint, found, tmp_path):
+def search_killed(plan_kill, *words, **options):
     child = os.fork()
     if child == 0:
         plan_kill()
-        search(squares, timm_checkpoint, tmp_path / "run")
+        search(*words, **options)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("plan_kill", [kill_in_second_training, kill_before_evaluation])
+def test_a_killed_search_ends_as_without_the_kill(plan_kill, squares, timm_checkpoint, found, tmp_path):
+    search_killed(plan_kill, squares, timm_checkpoint, tmp_path / "run")
     resumed = search(squares, timm_checkpoint, tmp_path / "run", resume=True)
     assert outcome(resumed) == outcome(found)
     assert same_weights(weights(resumed.run.folder), weights(found.run.folder))
 
 
+def test_a_killed_final_run_is_resumed_with_the_selected_recipe(squares, timm_checkpoint, tmp_path):
+    """When it is resumed, no time is left: another recipe would be selected."""
+    folder, time = tmp_path / "run", {"max_trials": None, "max_seconds": 60.0}
+    search_killed(kill_before_evaluation, squares, timm_checkpoint, folder, **time)
+    trained = load_recipe(folder / "recipe.yaml")
+    stored = json.loads((folder / "search" / "result.json").read_text())
+    resumed = search(squares, timm_checkpoint, folder, resume=True, max_trials=None, max_seconds=0.1)
+    assert json.loads(json.dumps(as_json(resumed.search))) == stored
+    assert load_recipe(resumed.run.folder / "recipe.yaml") == trained
+    assert (folder / "report.html").is_file()
+
+
 def test_ranking_and_folds_share_the_features(squares, timm_checkpoint, monkeypatch):
-    inspected, loader = inspect_data(str(squares)), parts.PartLoader()
-    models = [str(timm_checkpoint), str(timm_checkpoint) + "/."]
-    ranked = search_auto._rank(inspected, loader, models, None, None, False)
+    inspected, runner = inspect_data(str(squares)), trials.TrialRunner(squares, PartialState())
+    loader, models = runner.loader, [str(timm_checkpoint), str(timm_checkpoint) + "/."]
+    ranked = search_auto._rank(inspected, runner, models, None, None)
     assert sorted(ranked) == sorted(models)
 
     def refuse(*arguments, **options):

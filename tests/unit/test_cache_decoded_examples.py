@@ -50,7 +50,13 @@ def inputs_of(train, validation=None, augment="standard", target="single_label")
 
 
 def once(inputs, folder, **changes):
-    wanted = {"train_passes": 3, "validation_passes": 3, "size_limit": ROOM, "source": "a", "always": True}
+    wanted = {
+        "train_passes": 3,
+        "validation_passes": 3,
+        "size_limit": ROOM,
+        "sources": {"train": "a", "validation": "b"},
+        "always": True,
+    }
     return decode_once(inputs, MODALITIES["image"], folder=folder, **{**wanted, **changes})
 
 
@@ -167,7 +173,7 @@ def test_existing_cache_entries_are_used_even_for_one_pass(tmp_path, dishes):
     assert [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/0.bin"))] == written
     assert (report.used, report.reason, report.bytes) == (True, "", first.bytes)
     assert_same(kept, inputs)
-    assert not once(inputs, tmp_path, source="other data", **again)[1].used
+    assert not once(inputs, tmp_path, sources={"train": "c", "validation": "d"}, **again)[1].used
     smaller = inputs_of(dishes.select(range(5)), augment="light")
     assert not once(smaller, tmp_path, **again)[1].used
 

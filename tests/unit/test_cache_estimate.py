@@ -22,7 +22,7 @@ def test_the_estimated_bytes_are_those_of_the_cache(tmp_path, tiny_model, name, 
     trainable = select(read_layout(model), train)
     freeze_all_but(model, trainable)
     examples = Examples(model, 10)
-    settings = CacheSettings(tmp_path, views=1, epochs=None, size_limit=10**9, source="tests")
+    settings = CacheSettings(tmp_path, views=1, epochs=None, size_limit=10**9, sources={"train": "tests"})
     state = PartialState(cpu=True)
     kept = cache_prefix(
         model, trainable, Inputs(examples, None, collate), settings, batch_size=5, state=state

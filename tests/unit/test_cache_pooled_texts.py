@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from head_helpers import HEADS, built, save
 
-from hf_finetune.cache.pooled_texts import pool_texts, poolings_for
+from hf_finetune.cache.pooled_texts import pool_texts, poolings_for, share_texts
 from hf_finetune.cache.prefix_cache import CacheSettings
+from hf_finetune.cache.writer import PrefixWriter
 from hf_finetune.models.find_head import head_names
+from hf_finetune.tasks import Inputs
 
 EVERY = ("own", "cls", "mean", "max", "weightedmean", "mean_sqrt_len")
 
@@ -34,9 +37,9 @@ def padded(examples):
 
 def test_each_pooling_is_that_of_the_text_without_its_padding(tmp_path, tiny_model):
     model, texts = tiny_model("bert").eval(), Texts([3, 9, 5, 2])
-    settings = CacheSettings(tmp_path, 1, None, 10**9, "test")
+    settings = CacheSettings(tmp_path, 1, None, 10**9, {"train": "test"})
     how = {"batch_size": 4, "device": torch.device("cpu")}
-    found = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how).vectors
+    found = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how)
     for row, ids in enumerate(texts.rows):
         with torch.no_grad():
             output = model.base_model(input_ids=ids[None])
@@ -53,7 +56,7 @@ def test_each_pooling_is_that_of_the_text_without_its_padding(tmp_path, tiny_mod
         for name in EVERY:
             assert found[name]["train"][row] == pytest.approx(expected[name], abs=1e-5), name
     kept = {path.name for path in tmp_path.iterdir()}
-    again = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how).vectors
+    again = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how)
     assert {path.name for path in tmp_path.iterdir()} == kept
     assert all(np.array_equal(again[name]["train"], found[name]["train"]) for name in EVERY)
     assert len(head_names(model)) == 2
@@ -65,3 +68,30 @@ def test_the_architectures_own_pooling_is_compared_with_those_of_a_head_and_the_
 ):
     names = poolings_for(tiny_model("bert").config, declared)
     assert names[0] == "own" and set(names) == {"own", "cls", "mean", *filter(None, [declared])}
+
+
+def test_vectors_are_computed_once_whatever_head_the_model_has(tmp_path, tiny_model, monkeypatch):
+    """A model with the head of this package has the tokens of the one that has its own, with the same weights."""
+    checkpoint = save(tiny_model("bert"), tmp_path / "checkpoint")
+    own, mean = (built(checkpoint, "text", head) for head in (None, HEADS["mean"]))
+    texts = Texts([3, 9, 5, 2])
+    settings = CacheSettings(tmp_path / "cache", 1, None, 10**9, {"train": "test"}, text_pooling="mean")
+    how = {"batch_size": 4, "device": torch.device("cpu")}
+    computed = []
+    compute = PrefixWriter.compute
+    monkeypatch.setattr(
+        PrefixWriter,
+        "compute",
+        lambda self, examples: computed.append(self.runner.poolings) or compute(self, examples),
+    )
+    first = pool_texts(own, {"train": texts}, padded, settings, ("own", "cls", "mean"), **how)
+    second = pool_texts(mean, {"train": texts}, padded, settings, ("cls", "mean", "max"), **how)
+    assert computed == [("own", "cls", "mean"), ("max",)]
+    assert all(np.array_equal(first[name]["train"], second[name]["train"]) for name in ("cls", "mean"))
+    inputs = Inputs(texts, None, padded)
+    rows = [
+        share_texts(model, head_names(model), inputs, settings, autocast=None, **how) for model in (own, mean)
+    ]
+    assert rows[0].key == rows[1].key
+    next(own.base_model.encoder.parameters()).data += 1
+    assert share_texts(own, head_names(own), inputs, settings, autocast=None, **how).key != rows[0].key

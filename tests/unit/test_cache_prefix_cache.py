@@ -45,7 +45,13 @@ def model(tiny_model):
 
 @pytest.fixture
 def settings(tmp_path):
-    return CacheSettings(tmp_path / "cache", views=2, epochs=None, size_limit=10**9, source="tests")
+    return CacheSettings(
+        tmp_path / "cache",
+        views=2,
+        epochs=None,
+        size_limit=10**9,
+        sources={"train": "tests", "validation": "held out"},
+    )
 
 
 def keep(model, train, settings, validation=None, batch_size=4, shared=None):
@@ -168,21 +174,36 @@ def test_shared_rows_are_used_only_if_they_equal_the_outputs_of_the_prefix(model
     examples, settings = Versions(model, 9), replace(settings, views=1)
     expected = [keep(model, examples, settings).train[index][PREFIX][0] for index in range(9)]
     cut = keep(model, examples, settings).runner.cut
-    for name, entry in (("right", PrefixRunner(model, cut)), ("wrong", Wrong(model, cut)), ("missing", None)):
-        kept = keep(model, examples, settings, shared=SharedRows(entry, name, 0))
+    for name, runner in (("right", PrefixRunner(model, cut)), ("wrong", Wrong(model, cut))):
+        kept = keep(model, examples, settings, shared=SharedRows(runner, name))
         assert all(torch.equal(kept.train[index][PREFIX][0], expected[index]) for index in range(9)), name
-    (shared,) = (
-        each for each in list_cache(settings.folder) if each.name.startswith(("right", "wrong", "missing"))
-    )
-    assert shared.name == "right-train-0"
-    read = keep(model, examples, settings, shared=SharedRows(None, "right", 0)).train.views[0].stores[0]
-    assert read.folder.name.startswith("right-train-0")
-    (read.folder / "0.bin").write_bytes(b"damaged")
-    again = keep(model, examples, settings, shared=SharedRows(None, "right", 0))
-    assert torch.equal(again.train[3][PREFIX][0], expected[3])
-    assert not again.train.views[0].stores[0].folder.name.startswith("right"), (
-        "another model's rows are not made"
-    )
+        own = {entry.name for entry in list_cache(settings.folder)}
+        assert len(own) == 2, "its own rows, and the right ones"
+    read = keep(model, examples, settings, shared=SharedRows(PrefixRunner(model, cut), "right")).train
+    (read.views[0].stores[0].folder / "0.bin").write_bytes(b"damaged")
+    again = keep(model, examples, settings, shared=SharedRows(PrefixRunner(model, cut), "right")).train
+    assert torch.equal(again[3][PREFIX][0], expected[3])
+
+
+def test_splits_of_the_same_examples_share_their_rows(model, settings):
+    """The folds of a cross-validation: training and validation examples are parts of one pool."""
+    pool, same = Examples(model, 12), {"train": "pool", "validation": "pool"}
+    train, validation = Subset(pool, [0, 3, 5, 7, 8, 11]), Subset(Examples(model, 12), [1, 2])
+    kept = keep(model, train, replace(settings, views=1, sources=same), validation)
+    assert len(list_cache(settings.folder)) == 1
+    assert [int(kept.validation[row]["labels"]) for row in range(2)] == [
+        int(pool[index]["labels"]) for index in (1, 2)
+    ]
+    keep(model, pool, replace(settings, views=1, sources={"train": "pool"}))
+    assert len(list_cache(settings.folder)) == 1
+
+
+def test_rows_of_another_batch_size_are_not_used(model, settings):
+    """The last bits of an output can depend on the other examples of its batch."""
+    examples = Examples(model, 6)
+    for count, batch_size in enumerate((4, 3), 1):
+        keep(model, examples, replace(settings, views=1), batch_size=batch_size)
+        assert len(list_cache(settings.folder)) == count
 
 
 def test_nothing_is_kept_where_little_time_is_saved(model, settings, monkeypatch):
@@ -224,7 +245,12 @@ def test_fewer_versions_are_kept_where_the_limit_is_small(model, settings, monke
     with pytest.raises(
         CacheUnavailableError, match=r"would take about 1,400 bytes, and the size limit is 1,399"
     ):
-        keep(model, Versions(model, 9), replace(many, source="other", size_limit=1399), Examples(model, 5))
+        keep(
+            model,
+            Versions(model, 9),
+            replace(many, sources={"train": "other", "validation": "third"}, size_limit=1399),
+            Examples(model, 5),
+        )
 
 
 def test_no_more_versions_are_kept_than_can_be_computed_in_the_time(model, settings, monkeypatch):

@@ -68,3 +68,15 @@ def test_more_folds_than_groups_are_refused(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", 40, day=[f"day {row % 3}" for row in range(40)])
     with pytest.raises(InputError, match=r"evaluation.folds must be at most the number of groups.*Got 5"):
         prepare(path, fold="1/5", group="day", test=0.0, validation=0.0)
+
+
+def test_examples_have_the_same_fingerprint_in_a_fold_and_in_a_run_that_merges_the_validation_split(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", 40)
+    fold, merged, divided = prepare(path, fold="1/2"), prepare(path, merge_validation=True), prepare(path)
+    sources = {fold.source_fingerprint(split) for split in ("train", "validation", "test")}
+    assert sources == {fold.pool.fingerprint} == {merged.source_fingerprint("train")}
+    assert list(merged.train["id"]) == list(fold.pool.dataset["id"])
+    assert merged.source_fingerprint("test") == divided.source_fingerprint("test")
+    assert len({divided.source_fingerprint(split) for split in ("train", "validation", "test")}) == 3
+    other_labels = write_rows(tmp_path / "other.jsonl", 40, labels=["b", "a"] * 20)
+    assert prepare(other_labels, fold="1/2").pool.fingerprint not in sources

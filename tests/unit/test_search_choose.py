@@ -216,7 +216,7 @@ def test_the_command_prints_a_table_and_writes_the_recipe(squares, timm_checkpoi
     told = CliRunner().invoke(app, [*arguments, "--output", str(recipe)])
     assert told.exit_code == 0, told.output
     assert "without validation and test examples" in told.output
-    header, row = told.output.splitlines()[1:3]
+    header, row = told.stdout.splitlines()[:2]
     assert header.split()[0] == "checkpoint" and header.split()[-1] == "verdict"
     assert row.split()[-1] == "best"
     assert yaml.safe_load(recipe.read_text())["model"] == str(timm_checkpoint)

@@ -70,6 +70,9 @@ class Runner:
         self.trained.append((strategy, part.fold))
         return True
 
+    def store(self, trial):
+        pass
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -174,6 +177,33 @@ def test_a_contender_that_takes_longer_than_expected_is_ended(clock, monkeypatch
     assert ("a", "out of time") in ends
     assert clock.now <= 100.0 - FINAL_SECONDS
     assert running.trials[1].results == {}
+
+
+def test_a_contender_is_ended_when_its_final_run_would_not_fit(clock, monkeypatch):
+    """A part that takes longer than estimated ends early enough for a shorter contender."""
+    monkeypatch.setattr(
+        Race, "_expected_seconds", lambda self, recipe: self.measured_pace * recipe.stages[-1].epochs
+    )
+    runner = Runner(clock, {"a": 0.6, "b": 0.6}, seconds_per_epoch=10.0)
+    running = Race(runner, PARTS, "accuracy", 100.0, (200, 20))
+    runner.loader, runner.trust_remote_code = None, False
+    running.measured_pace = 1.0
+    running.run([contender("frozen features", trains=False), contender("a"), contender("b")])
+    cut, shorter = running.trials[1:]
+    assert cut.results == {} and cut.fields["strategy"] == "a"
+    assert shorter.results and shorter.fields["strategy"].startswith("b, ")
+    (seconds,) = {result.seconds for result in shorter.results.values()}
+    assert clock.now + seconds * 5 / 4 + FINAL_SECONDS <= 100.0
+
+
+def test_only_trials_whose_final_run_fits_can_be_selected(clock):
+    running, _ = run_race(Runner(clock, {"a": 0.6, "b": 0.7}), ["a", "b"], 1000.0)
+    assert running.can_finish(1000.0) == [True, True, True]
+    clock.now = 1000.0 - FINAL_SECONDS - 1.0
+    assert running.can_finish(100.0) == [True, False, False]
+    clock.now = 2000.0
+    assert running.can_finish(100.0) == [True, False, False], "the shortest one"
+    assert running.can_finish(None) == [True, True, True]
 
 
 def test_fewer_epochs_are_at_least_one():

@@ -42,6 +42,21 @@ def test_the_cheapest_trial_within_one_standard_error_is_selected():
     assert select([trial(better, 9.0), trial(base, 1.0)], "accuracy", 100).winner == 0
 
 
+def test_a_trial_that_is_not_eligible_is_scored_but_not_selected():
+    rng = np.random.default_rng(0)
+    base = draw(rng, 0.7)
+    better = base | draw(rng, 0.6)
+    trials = [trial(better, 9.0), trial(base, 1.0)]
+    every = select(trials, "accuracy", 100)
+    chosen = select(trials, "accuracy", 100, eligible=[False, True])
+    assert (every.winner, chosen.winner) == (0, 1)
+    assert chosen.values == every.values
+    alone = select(trials[1:], "accuracy", 100)
+    assert chosen.expected == pytest.approx(alone.expected) and chosen.interval == pytest.approx(
+        alone.interval
+    )
+
+
 def test_a_trial_with_some_parts_is_compared_on_these():
     rng = np.random.default_rng(1)
     base = draw(rng, 0.5)
