@@ -170,7 +170,7 @@ def cache_prefix(
         key = cache_key(model, trainable, runner.cut, autocast, batch_size)
         source = settings.sources["train"]
         if shared is not None and broadcast_from_main(
-            state, lambda: _shared_rows_match(shared, writer, row_version(shared.key, source, train))
+            state, lambda: _shared_rows_match(shared.runner, writer, _full_dataset(train))
         ):
             key, writer = shared.key, replace(writer, runner=shared.runner)
         train_versions = [row_version(key, source, train, view) for view in range(settings.views)]
@@ -210,17 +210,11 @@ def row_version(key: str, source: str, examples: Any, view: int = 0) -> Version:
     return Version(_full_dataset(examples), f"{name}-{view}", view)
 
 
-def _shared_rows_match(shared: SharedRows, writer: PrefixWriter, version: Version) -> bool:
-    """Return whether shared rows equal the prefix outputs of the first batch, bit for bit."""
-    count = min(writer.batch_size, len(version.examples))
-    first = Subset(version.examples, range(count))
+def _shared_rows_match(runner: PrefixRunner, writer: PrefixWriter, examples: Any) -> bool:
+    """Return whether another runner computes the prefix outputs of the first batch, bit for bit."""
+    first = Subset(examples, range(min(writer.batch_size, len(examples))))
     expected = writer.compute(first)
-    stored = writer.open(version)
-    shared_rows = (
-        replace(writer, runner=shared.runner).compute(first)
-        if stored is None
-        else [stored[index] for index in range(count)]
-    )
+    shared_rows = replace(writer, runner=runner).compute(first)
     return all(
         len(row) == len(shared_row)
         and all(

@@ -23,6 +23,7 @@ from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.cache.micro_batches import iter_micro_batches
 from hf_finetune.cache.replay import PrefixRunner
 from hf_finetune.cache.store import UNWRITABLE_ERRNOS, RowFormat, RowStore, write_rows
+from hf_finetune.tasks import example_tokens
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 
 __all__ = ["Collate", "PrefixWriter", "RowCost", "Version", "VersionRows", "part_ranges"]
@@ -148,10 +149,11 @@ class PrefixWriter:
             CacheUnavailableError: If the folder cannot be written to.
         """
         first = Subset(examples, range(min(TIMED_BATCHES * self.batch_size, len(examples))))
-        next(self._batches(first, 0))  # the first use of each kernel is slow
+        batches, _ = self._index_batches(first, 0)
+        next(self._compute_batches(first, batches))  # the first use of each kernel is slow
         compute_seconds: list[float] = []
         computed_at = perf_counter()
-        for rows in self._batches(first, 0):
+        for rows in self._compute_batches(first, batches):
             start, computed_at = computed_at, perf_counter()
             compute_seconds.append((computed_at - start) / len(rows))
         with _unwritable_as_unavailable(), tempfile.TemporaryDirectory(dir=self._existing_folder()) as name:
@@ -171,7 +173,7 @@ class PrefixWriter:
 
     def compute(self, examples: Subset) -> list[Row]:
         """Return the rows of a few examples without caching them."""
-        return list(chain.from_iterable(self._batches(examples, 0)))
+        return list(chain.from_iterable(self._ordered_rows(examples, 0)))
 
     def free_space(self, needed: int, versions: Sequence[Version]) -> None:
         """Remove the least recently used cache entries until new rows fit.
@@ -239,13 +241,6 @@ class PrefixWriter:
             [self._read_or_write_part(version, folder, part) for folder, part in self._parts(version)]
         )
 
-    def open(self, version: Version) -> VersionRows | None:
-        """Return the rows of a view without computing any; None if a part is missing or damaged."""
-        try:
-            return VersionRows([RowStore(folder) for folder, _ in self._parts(version)])
-        except ValueError:
-            return None
-
     def _parts(self, version: Version) -> list[tuple[Path, range]]:
         ranges = part_ranges(len(version.examples), self.batch_size)
         return [(self._part_folder(version, part), part) for part in ranges]
@@ -268,7 +263,9 @@ class PrefixWriter:
                     return store
                 boundary = f"{type(self.runner.model).__name__} before {self.runner.cut.boundary}"
                 batches = (
-                    self._batches(Subset(version.examples, part), version.view) if known is None else known
+                    self._ordered_rows(Subset(version.examples, part), version.view)
+                    if known is None
+                    else known
                 )
                 self._write(folder, iter(batches), f"{boundary}, view {version.view + 1}", len(part))
                 return RowStore(folder)
@@ -288,10 +285,36 @@ class PrefixWriter:
             folder, chain.from_iterable(chain([first], batches)), formats, {"about": about, "examples": count}
         )
 
-    def _batches(self, examples: Subset, view: int) -> Iterator[list[Row]]:
-        """Yield one list of rows per batch, in the order of the examples; the label is the last value of a row."""
+    def _ordered_rows(self, examples: Subset, view: int) -> Iterator[list[Row]]:
+        """Yield lists of rows in the order of the examples; the label is the last value of a row."""
+        batches, window = self._index_batches(examples, view)
+        computed = self._compute_batches(examples, batches)
+        for begin in range(0, len(batches), window):
+            rows: dict[int, Row] = {}
+            for indices in batches[begin : begin + window]:
+                rows.update(zip(indices, next(computed), strict=True))
+            yield [rows[index] for index in sorted(rows)]
+
+    def _index_batches(self, examples: Subset, view: int) -> tuple[list[list[int]], int]:
+        """Return the indices of the examples of each batch, and after how many batches none is left out.
+
+        Texts of similar length are in the same batch. They are sorted within a few consecutive batches only, so that
+        few rows wait for others before they are written.
+        """
         set_epoch(examples, view)
-        loader = DataLoader(examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers)
+        order, window = list(range(len(examples))), 1
+        if example_tokens(examples[0]):
+            window = MIN_BATCHES_PER_PART
+            size = window * self.batch_size
+            order.sort(key=lambda index: (index // size, example_tokens(examples[index])))
+        begins = range(0, len(order), self.batch_size)
+        return [order[begin : begin + self.batch_size] for begin in begins], window
+
+    def _compute_batches(self, examples: Subset, batches: list[list[int]]) -> Iterator[list[Row]]:
+        """Yield the rows of each batch."""
+        loader = DataLoader(
+            examples, batch_sampler=batches, collate_fn=self.collate, num_workers=self.workers
+        )
         for batch in _prefetch(loader):
             labels = batch.pop("labels")
             moved = {key: value.to(self.device) for key, value in batch.items()}

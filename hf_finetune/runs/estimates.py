@@ -27,7 +27,7 @@ from hf_finetune.runs.prepared import PlanReport
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 
-__all__ = ["describe_prefix_caches", "estimate_seconds", "time_examples", "time_inference"]
+__all__ = ["describe_prefix_caches", "estimate_seconds", "time_examples", "time_inference", "typical_rows"]
 
 TIMED_EXAMPLES, TIMED_STEPS = 8, 2
 """Number of examples in a step, and number of steps, that are timed to estimate the duration of a stage."""
@@ -166,19 +166,27 @@ def _timed_batch(model: PreTrainedModel, inputs: Inputs) -> tuple[dict[str, torc
     """Return a batch on the device of the model, and the seconds in which each of its examples was prepared."""
     count = min(TIMED_EXAMPLES, len(inputs.train))
     start = perf_counter()
-    batch = inputs.collate([inputs.train[row] for row in _typical_rows(inputs, count)])
+    batch = inputs.collate([inputs.train[row] for row in typical_rows(inputs, count)])
     preparation = (perf_counter() - start) / count
     device = next(model.parameters()).device
     return {name: value.to(device) for name, value in batch.items()}, preparation
 
 
-def _typical_rows(inputs: Inputs, count: int) -> list[int]:
-    """Return rows of typical training examples: texts of about the mean length, or rows from everywhere in the data."""
+def typical_rows(inputs: Inputs, count: int) -> list[int]:
+    """Return rows of typical training examples: texts of about the mean length, or rows from everywhere in the data.
+
+    The mean is the quadratic one, because attention compares all pairs of tokens.
+
+    Args:
+        inputs: Examples as model inputs.
+        count: Number of rows.
+    """
     examples = len(inputs.train)
     if inputs.lengths is None:
         return [number * examples // count for number in range(count)]
     lengths = np.asarray(inputs.lengths)
-    return np.argsort(np.abs(lengths - lengths.mean()), kind="stable")[:count].tolist()
+    typical = np.sqrt(np.square(lengths, dtype=float).mean())
+    return np.argsort(np.abs(lengths - typical), kind="stable")[:count].tolist()
 
 
 def _time_example(

@@ -22,7 +22,7 @@ from hf_finetune.runs.run import RunResult, run
 from hf_finetune.search.candidates import models_at_hand
 from hf_finetune.search.choose import Progress as ChooseProgress
 from hf_finetune.search.choose import choose_checkpoint
-from hf_finetune.search.contenders import build_contenders, features_recipe
+from hf_finetune.search.contenders import features_recipe, frozen_contenders, trained_contenders
 from hf_finetune.search.frozen import whole_pool
 from hf_finetune.search.inspect_data import InspectedData, inspect_data
 from hf_finetune.search.parts import Part, choose_parts, examples_outside_test
@@ -37,10 +37,12 @@ from hf_finetune.training.manifest import write_json
 
 __all__ = ["QUALITIES", "AutoResult", "auto", "final_recipe"]
 
-QUALITIES = {"fast": 1, "good": 2, "best": 3}
-"""Largest number of checkpoints whose frozen features are judged, by quality."""
+QUALITIES = {"fast": 1, "good": 3, "best": 5}
+"""Largest number of checkpoints whose frozen features are judged on folds, by quality; of more, the best are chosen."""
 CHOICE_SHARE = 0.25
 """Fraction of the time after which no further checkpoint is ranked."""
+FROZEN_SHARE = 0.5
+"""Fraction of the time after which the frozen features of no further checkpoint are judged."""
 REQUEST_FILE = "request.json"
 """File in the folder of the search with what it was started with."""
 
@@ -166,12 +168,11 @@ class _Limits:
     max_trials: int | None
     loading: float
 
-    @property
-    def choice_deadline(self) -> float | None:
-        """Time of ``perf_counter`` after which no further checkpoint is ranked; None is any."""
+    def deadline_of(self, share: float) -> float | None:
+        """Return the time of ``perf_counter`` at which a fraction of the time is over; None is any."""
         if self.deadline is None or self.max_seconds is None:
             return None
-        return self.deadline - (1 - CHOICE_SHARE) * self.max_seconds
+        return self.deadline - (1 - share) * self.max_seconds
 
 
 def _search(
@@ -183,25 +184,30 @@ def _search(
     models: Sequence[str],
     progress: AutoProgress,
 ) -> SearchResult:
-    """Rank the checkpoints, judge the contenders, tune the best of them, and select one."""
-    ranked = _rank(inspected, runner, models, limits.choice_deadline, progress.checkpoint)
-    contenders = build_contenders(inspected, ranked[: QUALITIES[quality]], quality)[: limits.max_trials]
-    metric = (*contenders[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
+    """Judge the checkpoints and then the strategies of the best one, tune the best of these, and select a trial."""
+    candidates, count = _models(inspected, models), QUALITIES[quality]
+    if len(candidates) > count:
+        deadline = limits.deadline_of(CHOICE_SHARE)
+        candidates = _rank(inspected, runner, candidates, deadline, progress.checkpoint)[:count]
+    frozen = frozen_contenders(inspected, candidates)[: limits.max_trials]
+    metric = (*frozen[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
     test_examples = len(inspected.data.test or ())
     race = Race(
         runner,
         parts,
         metric,
         limits.deadline,
-        (examples_outside_test(inspected.data), test_examples),
+        test_examples,
         loading=limits.loading,
         progress=progress.part,
         finished=progress.finished,
     )
-    race.run(contenders)
+    race.judge_frozen(frozen, limits.deadline_of(FROZEN_SHARE))
+    trained = trained_contenders(inspected, race.best_model(), quality)
+    left = None if limits.max_trials is None else limits.max_trials - len(frozen)
+    race.run(trained[:left])
     if quality != "fast":
-        left = None if limits.max_trials is None else limits.max_trials - len(contenders)
-        refine(race, runner.folder, left)
+        refine(race, runner.folder, None if left is None else left - len(trained))
     return _result(race, metric, test_examples, limits.max_seconds)
 
 
@@ -240,14 +246,11 @@ def _models(inspected: InspectedData, models: Sequence[str]) -> list[str]:
 def _rank(
     inspected: InspectedData,
     runner: TrialRunner,
-    models: Sequence[str],
+    candidates: Sequence[str],
     deadline: float | None,
     progress: ChooseProgress | None,
 ) -> list[str]:
     """Return checkpoints, the best first, by a linear classifier on their frozen features."""
-    candidates = _models(inspected, models)
-    if len(candidates) == 1:
-        return candidates
 
     def recipe_for(model: str) -> Recipe:
         return features_recipe(inspected, model)

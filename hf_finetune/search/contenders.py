@@ -14,7 +14,14 @@ from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import InspectedData
 from hf_finetune.targets import TARGETS
 
-__all__ = ["FEATURES", "Contender", "build_contenders", "features_recipe", "with_epochs"]
+__all__ = [
+    "FEATURES",
+    "Contender",
+    "features_recipe",
+    "frozen_contenders",
+    "trained_contenders",
+    "with_epochs",
+]
 
 FEATURES = "frozen features"
 CACHED_VIEWS = 2
@@ -32,12 +39,10 @@ class Contender:
     Attributes:
         strategy: Strategy in words.
         recipe: Recipe of the strategy.
-        trains: Whether it takes optimizer steps, unlike a head that is fitted to frozen features.
     """
 
     strategy: str
     recipe: Recipe
-    trains: bool
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -45,23 +50,28 @@ class Contender:
         return {"strategy": self.strategy, "model": self.recipe.model.path}
 
 
-def build_contenders(data: InspectedData, models: Sequence[str], quality: str) -> list[Contender]:
-    """Return the contenders in the order in which they are tried.
-
-    Frozen features of each checkpoint come first; the strategies that train layers use the first checkpoint.
+def frozen_contenders(data: InspectedData, models: Sequence[str]) -> list[Contender]:
+    """Return a contender for the frozen features of each checkpoint.
 
     Args:
         data: Inspected data.
-        models: Checkpoints, the best first.
-        quality: ``fast`` (one strategy that trains layers), ``good`` or ``best`` (all strategies).
+        models: Checkpoints.
     """
-    features = [Contender(FEATURES, features_recipe(data, model), trains=False) for model in models]
-    draft = _draft(data, models[0])
+    return [Contender(FEATURES, features_recipe(data, model)) for model in models]
+
+
+def trained_contenders(data: InspectedData, model: str, quality: str) -> list[Contender]:
+    """Return the contenders that train layers, in the order in which they are tried.
+
+    Args:
+        data: Inspected data.
+        model: Checkpoint.
+        quality: ``fast`` (one strategy), ``good`` or ``best`` (all strategies).
+    """
     trained = [
-        Contender(name, parse_recipe(content), trains=True) for name, content in _strategies(draft, data)
+        Contender(name, parse_recipe(content)) for name, content in _strategies(_draft(data, model), data)
     ]
-    counts = {"fast": 1, "good": 5}
-    return [*features, *trained[: counts.get(quality)]]
+    return trained[: {"fast": 1, "good": 5}.get(quality)]
 
 
 def features_recipe(data: InspectedData, model: str) -> Recipe:
@@ -96,7 +106,7 @@ def with_epochs(contender: Contender, factor: float) -> Contender | None:
     if epochs <= CACHED_VIEWS:  # a cached view would be used only once
         content["speed"] = {"prefix_cache": None}
     recipe = parse_recipe({**content, "stages": stages})
-    return Contender(f"{contender.strategy}, {counted(epochs, 'epoch')}", recipe, True)
+    return Contender(f"{contender.strategy}, {counted(epochs, 'epoch')}", recipe)
 
 
 def _draft(data: InspectedData, model: str) -> dict[str, Any]:

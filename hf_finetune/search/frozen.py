@@ -18,6 +18,7 @@ from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.estimates import typical_rows
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.trial import TrialResult, training_cost
@@ -189,17 +190,17 @@ def time_example(network: Any, inputs: Any, device: torch.device) -> float:
         inputs: Examples as model inputs.
         device: Device of the forward passes.
     """
-    count = min(TIMED_EXAMPLES, len(inputs.train))
+    rows = typical_rows(inputs, min(TIMED_EXAMPLES, len(inputs.train)))
     network.to(device).eval()
 
     def predict() -> None:
-        batch = inputs.collate([inputs.train[index] for index in range(count)])
+        batch = inputs.collate([inputs.train[row] for row in rows])
         with torch.no_grad():
             network(**{name: value.to(device) for name, value in batch.items() if name != "labels"})
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return median_milliseconds(predict, repeats=TIMED_BATCHES, warm_up=1) / count
+    return median_milliseconds(predict, repeats=TIMED_BATCHES, warm_up=1) / len(rows)
 
 
 def _pool_of(data: LabeledData) -> Pool:

@@ -38,14 +38,20 @@ __all__ = ["Race"]
 
 FINAL_SECONDS = 12.0
 """Time of the final run besides loading, training, fits and predictions: checkpoint and report (seconds)."""
-TEST_PASSES = 3
+TEST_PASSES = 2
 """Number of times that the final run predicts the test split, with its baselines."""
+MAX_REPEAT_SHARE = 0.1
+"""Largest fraction of the time left in which frozen features are judged on further divisions into folds."""
 WHOLE = FOLDS / (FOLDS - 1)
 """Training examples of the final run per training example of a part."""
 SLACK = 1.2
 """Factor on estimated times."""
 UNDERESTIMATE = 1.5
 """Further factor on estimated times after one that was too short."""
+MEASURED_SLACK = 1.2
+"""Further factor on times that are estimated by a few measured steps."""
+PLANNED_PARTS = 2
+"""Number of parts that a contender is planned to be trained on, besides the final run."""
 TOLERANCE = 0.05
 """Fraction of the time by which the final run may exceed it."""
 
@@ -58,7 +64,7 @@ class Race:
         parts: Parts, in the order in which they are used.
         metric: Metric by which contenders are compared.
         deadline: Time of ``perf_counter`` by which the final run must have ended; None is any.
-        examples: Number of examples outside the test split, and of the test split.
+        test_examples: Number of examples of the test split.
         loading: Time to load and check the data, which the final run does again (seconds).
         progress: Called before each part.
         finished: Called after each contender.
@@ -70,7 +76,7 @@ class Race:
         parts: Sequence[Part],
         metric: str,
         deadline: float | None,
-        examples: tuple[int, int],
+        test_examples: int,
         *,
         loading: float = 0.0,
         progress: Progress | None = None,
@@ -78,20 +84,19 @@ class Race:
     ):
         self.runner, self.parts, self.metric = runner, tuple(parts), metric
         self.deadline = inf if deadline is None else deadline
-        self.examples, self.loading = examples, loading
+        self.test_examples, self.loading = test_examples, loading
         self.progress, self.finished = progress, finished
         self.trials: list[Trial] = []
         self.skipped: list[Contender] = []
         self.measured_pace = 0.0
 
     def run(self, contenders: Sequence[Contender]) -> None:
-        """Judge contenders: frozen features on all parts if there is time, then the others, halved after each part.
+        """Judge contenders that train layers: all on the first part, and the better half on each further one.
 
         Args:
             contenders: The contenders; their trials are added to ``trials``.
         """
-        self._judge_frozen([contender for contender in contenders if not contender.trains])
-        active = [trial for contender in contenders if contender.trains for trial in self._begin(contender)]
+        active = [trial for contender in contenders for trial in self._begin(contender)]
         for part in self.parts[1:]:
             active = self._better_half(active)
             for trial in active:
@@ -100,11 +105,19 @@ class Race:
         for trial in active:
             self._report(trial, self._end(trial))
 
-    def _judge_frozen(self, contenders: Sequence[Contender]) -> None:
-        """Judge frozen features: the first contender in any case, each other one if it has the time of the slowest."""
-        slowest = 0.0
+    def judge_frozen(self, contenders: Sequence[Contender], deadline: float | None) -> None:
+        """Judge frozen features on all parts if there is time.
+
+        Args:
+            contenders: The contenders; their trials are added to ``trials``. The first is judged in any case, each
+                other one if it has the time that the slowest took.
+            deadline: Time of ``perf_counter`` by which they should be judged; None is any.
+        """
+        slowest, latest = 0.0, inf if deadline is None else deadline
         for contender in contenders:
-            if slowest and not self._lasts(slowest + self._final_overhead()):
+            if slowest and not (
+                self._lasts(slowest + self._final_overhead()) and self._lasts_until(latest, slowest)
+            ):
                 self.skipped.append(contender)
                 continue
             begun = perf_counter()
@@ -150,7 +163,8 @@ class Race:
             return []
         expected = self._expected_seconds(contender.recipe)
         seconds, left = broadcast_from_main(self.runner.state, lambda: (expected, self._time_left()))
-        longest = (left / SLACK - self._final_overhead()) / (1 + WHOLE)
+        planned = min(PLANNED_PARTS, len(self.parts))
+        longest = (left / SLACK - self._final_overhead()) / (planned + WHOLE)
         if seconds > longest:
             shorter = with_epochs(contender, longest / seconds) if longest > 0 else None
             if shorter is None:
@@ -196,7 +210,7 @@ class Race:
         """Return how a trial ended that was not stopped."""
         if trial.failure:
             return FAILED
-        return DONE if len(trial.results) == len(self.parts) else OUT_OF_TIME
+        return DONE if len(trial.results) >= min(FOLDS, len(self.parts)) else OUT_OF_TIME
 
     def _report(self, trial: Trial, end: str) -> None:
         if self.finished is not None:
@@ -237,12 +251,27 @@ class Race:
 
     def _lasts(self, seconds: float) -> bool:
         """Return whether an estimated duration is left, the same on all processes."""
-        return bool(broadcast_from_main(self.runner.state, lambda: SLACK * seconds <= self._time_left()))
+        return self._lasts_until(self.deadline, SLACK * seconds)
+
+    def _lasts_until(self, deadline: float, seconds: float) -> bool:
+        """Return whether a duration ends before a time of ``perf_counter``, the same on all processes."""
+        return bool(broadcast_from_main(self.runner.state, lambda: perf_counter() + seconds <= deadline))
+
+    def best_model(self) -> str:
+        """Return the checkpoint with the best score so far; of none, the first."""
+        judged = [trial for trial in self.trials if trial.results]
+        if not judged:
+            return self.trials[0].recipe.model.path
+        values = self._ordered_values(judged)
+        best = max(zip(values, judged, strict=True), key=lambda pair: pair[0])[1]
+        return best.recipe.model.path
 
     def _has_time_for_fit(self, results: Sequence[TrialResult]) -> bool:
         """Return whether there is time for another fit to frozen features and the final run, on this process."""
-        fit = fmean(result.seconds for result in results)
-        return SLACK * (fit + self._overhead_of(results)) <= self._time_left()
+        fit, left = fmean(result.seconds for result in results), self._time_left()
+        if len(results) >= FOLDS and fit * (len(self.parts) - len(results)) > MAX_REPEAT_SHARE * left:
+            return False
+        return SLACK * (fit + self._overhead_of(results)) <= left
 
     def search_deadline(self, trial: Trial) -> float:
         """Return the time of ``perf_counter`` at which the final run of a trial must begin.
@@ -261,8 +290,7 @@ class Race:
         """Return the same for the results of frozen features, if there are any."""
         if not frozen:
             return FINAL_SECONDS + self.loading
-        outside, test = self.examples
-        predictions = (outside + TEST_PASSES * test) * frozen[0].milliseconds / 1000
+        predictions = TEST_PASSES * self.test_examples * frozen[0].milliseconds / 1000
         fits = 2 * WHOLE * fmean(result.seconds for result in frozen)
         return FINAL_SECONDS + self.loading + predictions + fits
 
@@ -303,4 +331,4 @@ def _measure_seconds(prepared: PreparedRun, epochs: Sequence[float], state: Part
     model, inputs, data = start.built.model, start.inputs, prepared.data
     training = sum(estimate_seconds(model, prepared.plan.stages, prepared.recipe, inputs))
     evaluated = sum(epochs) * len(data.validation or ()) + len(data.test or ())
-    return training + evaluated * time_inference(model, inputs)
+    return MEASURED_SLACK * (training + evaluated * time_inference(model, inputs))

@@ -1,6 +1,14 @@
 """Modalities (kinds of model inputs) and tasks (a modality with an auto class); registers the built-in ones."""
 
-from hf_finetune.tasks.base import MODALITIES, TASKS, Task, find_modality, spatial_input, token_count
+from hf_finetune.tasks.base import (
+    MODALITIES,
+    TASKS,
+    Task,
+    example_tokens,
+    find_modality,
+    spatial_input,
+    token_count,
+)
 from hf_finetune.tasks.examples import Inputs
 from hf_finetune.tasks.image import IMAGE_CLASSIFICATION
 from hf_finetune.tasks.modality import Modality
@@ -12,6 +20,7 @@ __all__ = [
     "Inputs",
     "Modality",
     "Task",
+    "example_tokens",
     "find_modality",
     "register",
     "spatial_input",

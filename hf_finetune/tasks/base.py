@@ -1,6 +1,6 @@
 """Tasks (a modality with an architecture of transformers), and the registries of modalities and tasks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,15 @@ from hf_finetune.fields.registry import Registry
 from hf_finetune.tasks.examples import Inputs, Splits
 from hf_finetune.tasks.modality import Modality
 
-__all__ = ["MODALITIES", "TASKS", "Task", "find_modality", "spatial_input", "token_count"]
+__all__ = [
+    "MODALITIES",
+    "TASKS",
+    "Task",
+    "example_tokens",
+    "find_modality",
+    "spatial_input",
+    "token_count",
+]
 
 
 @dataclass(frozen=True)
@@ -82,5 +90,13 @@ def spatial_input(batch: Mapping[str, Any]) -> str | None:
 
 def token_count(batch: Mapping[str, Any]) -> int:
     """Return the number of tokens of each sequence in a batch, padding included; 0 if its inputs have no tokens."""
-    names = (modality.main_input for modality in MODALITIES.values() if modality.has_tokens)
-    return next((int(batch[name].shape[1]) for name in names if name in batch), 0)
+    return next((int(batch[name].shape[1]) for name in _token_inputs() if name in batch), 0)
+
+
+def example_tokens(example: Mapping[str, Any]) -> int:
+    """Return the number of tokens of a single example, which is not padded; 0 if its inputs have no tokens."""
+    return next((len(example[name]) for name in _token_inputs() if name in example), 0)
+
+
+def _token_inputs() -> Iterator[str]:
+    return (modality.main_input for modality in MODALITIES.values() if modality.has_tokens)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from head_helpers import HEADS, built, save
 
-from hf_finetune.cache.pooled_texts import pool_texts, poolings_for, share_texts
+from hf_finetune.cache.pooled_texts import PooledRunner, pool_texts, poolings_for, share_texts
 from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.cache.writer import PrefixWriter
 from hf_finetune.models.find_head import head_names
@@ -95,3 +95,24 @@ def test_vectors_are_computed_once_whatever_head_the_model_has(tmp_path, tiny_mo
     assert rows[0].key == rows[1].key
     next(own.base_model.encoder.parameters()).data += 1
     assert share_texts(own, head_names(own), inputs, settings, autocast=None, **how).key != rows[0].key
+
+
+def test_texts_of_similar_length_are_computed_together_and_stored_in_their_order(
+    tmp_path, tiny_model, monkeypatch
+):
+    model, texts = tiny_model("bert").eval(), Texts([9, 2, 8, 3, 7, 4])
+    settings = CacheSettings(tmp_path, 1, None, 10**9, {"train": "test"})
+    widths = []
+    collect = PooledRunner.collect
+    monkeypatch.setattr(
+        PooledRunner,
+        "collect",
+        lambda self, batch: widths.append(batch["input_ids"].shape[1]) or collect(self, batch),
+    )
+    how = {"batch_size": 2, "device": torch.device("cpu")}
+    found = pool_texts(model, {"train": texts}, padded, settings, ("mean",), **how)["mean"]["train"]
+    assert widths[-3:] == [3, 7, 9]
+    for row, ids in enumerate(texts.rows):
+        with torch.no_grad():
+            expected = model.base_model(input_ids=ids[None])[0][0].mean(dim=0).numpy()
+        assert found[row] == pytest.approx(expected, abs=1e-5)

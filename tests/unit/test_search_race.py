@@ -15,19 +15,20 @@ from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples
 
 PARTS = tuple(Part(0, fold) for fold in range(1, 6))
+TWICE = tuple(Part(repeat, fold) for repeat in range(2) for fold in range(1, 6))
 EXAMPLES = 40
 
 
-def recipe(epochs=8):
+def recipe(epochs=8, model="m/x"):
     stages = [
         {"name": "head", "train": "head", "fit": "logistic_regression"},
         {"name": "all", "train": "all", "lr": 0.01, "epochs": epochs, "early_stopping": 3},
     ]
-    return parse_recipe({"task": "image-classification", "model": "m/x", "data": "d/x", "stages": stages})
+    return parse_recipe({"task": "image-classification", "model": model, "data": "d/x", "stages": stages})
 
 
-def contender(name, trains=True):
-    return Contender(name, recipe(), trains)
+def contender(name):
+    return Contender(name, recipe())
 
 
 def result(accuracy, part, seconds, epochs):
@@ -104,10 +105,11 @@ def run_race(runner, names, deadline=None):
         PARTS,
         "accuracy",
         deadline,
-        (200, 20),
+        20,
         finished=lambda trial, number, end, metric: ends.append((trial.fields["strategy"], end)),
     )
-    running.run([contender("frozen features", trains=False), *map(contender, names)])
+    running.judge_frozen([contender("frozen features")], None)
+    running.run([contender(name) for name in names])
     return running, ends
 
 
@@ -185,10 +187,11 @@ def test_a_contender_is_ended_when_its_final_run_would_not_fit(clock, monkeypatc
         Race, "_expected_seconds", lambda self, recipe: self.measured_pace * recipe.stages[-1].epochs
     )
     runner = Runner(clock, {"a": 0.6, "b": 0.6}, seconds_per_epoch=10.0)
-    running = Race(runner, PARTS, "accuracy", 100.0, (200, 20))
+    running = Race(runner, PARTS, "accuracy", 100.0, 20)
     runner.loader, runner.trust_remote_code = None, False
     running.measured_pace = 1.0
-    running.run([contender("frozen features", trains=False), contender("a"), contender("b")])
+    running.judge_frozen([contender("frozen features")], None)
+    running.run([contender("a"), contender("b")])
     cut, shorter = running.trials[1:]
     assert cut.results == {} and cut.fields["strategy"] == "a"
     assert shorter.results and shorter.fields["strategy"].startswith("b, ")
@@ -224,20 +227,48 @@ def test_fits_to_frozen_features_leave_time_for_the_final_run(clock):
     assert clock.now + 2 * 10.0 * 5 / 4 + FINAL_SECONDS <= deadline
 
 
+def test_further_divisions_into_folds_take_little_of_the_time(clock):
+    """Five fits of 10 s more are too much of 300 s, and little of 3,000 s."""
+    clock.fit_seconds = 10.0
+    for deadline, judged in ((300.0, 5), (3000.0, 10)):
+        clock.now = 0.0
+        running = Race(Runner(clock, {}), TWICE, "accuracy", deadline, 20)
+        running.runner.loader, running.runner.trust_remote_code = None, False
+        running.judge_frozen([contender("frozen features")], None)
+        (trial,) = running.trials
+        assert len(trial.results) == judged
+
+
 def test_the_features_of_a_second_checkpoint_are_judged_only_if_there_is_time(clock):
     clock.fit_seconds = 8.0
     for deadline, judged in ((90.0, 1), (200.0, 2)):
         clock.now = 0.0
-        running = Race(Runner(clock, {}), PARTS, "accuracy", deadline, (200, 20))
+        running = Race(Runner(clock, {}), PARTS, "accuracy", deadline, 20)
         running.runner.loader, running.runner.trust_remote_code = None, False
-        running.run([contender("frozen features", trains=False) for _ in range(2)])
+        running.judge_frozen([contender("frozen features") for _ in range(2)], None)
         assert len(running.trials) == judged
         assert clock.now < deadline
 
 
-def test_loading_the_data_again_is_counted(clock):
-    running = Race(Runner(clock, {"a": 0.6}), PARTS, "accuracy", 100.0, (200, 20), loading=85.0)
+def test_the_best_checkpoint_is_known_after_the_judgment(clock, monkeypatch):
+    accuracies = iter([0.5, 0.8, 0.6])
+
+    def judge(recipe, parts, *words, **options):
+        accuracy = next(accuracies)
+        return {part: result(accuracy, part, 0.1, 0.0) for part in parts}
+
+    monkeypatch.setattr(race, "judge_features", judge)
+    running = Race(Runner(clock, {}), PARTS, "accuracy", None, 20)
     running.runner.loader, running.runner.trust_remote_code = None, False
-    running.run([contender("frozen features", trains=False), contender("a")])
+    models = [f"m/{name}" for name in "xyz"]
+    running.judge_frozen([Contender("frozen features", recipe(model=model)) for model in models], None)
+    assert running.best_model() == "m/y"
+
+
+def test_loading_the_data_again_is_counted(clock):
+    running = Race(Runner(clock, {"a": 0.6}), PARTS, "accuracy", 100.0, 20, loading=85.0)
+    running.runner.loader, running.runner.trust_remote_code = None, False
+    running.judge_frozen([contender("frozen features")], None)
+    running.run([contender("a")])
     assert [trial.fields["strategy"] for trial in running.trials] == ["frozen features"]
     assert clock.now <= 100.0 - 85.0
