@@ -27,6 +27,7 @@ from hf_finetune.search.frozen import whole_pool
 from hf_finetune.search.inspect_data import InspectedData, inspect_data
 from hf_finetune.search.parts import Part, choose_parts, examples_outside_test
 from hf_finetune.search.race import Race
+from hf_finetune.search.race_time import RaceTime
 from hf_finetune.search.refine import refine
 from hf_finetune.search.selection import select
 from hf_finetune.search.stored_result import read_result, store_result
@@ -192,16 +193,8 @@ def _search(
     frozen = frozen_contenders(inspected, candidates)[: limits.max_trials]
     metric = (*frozen[0].recipe.metrics, *default_metrics(inspected.data.target))[0]
     test_examples = len(inspected.data.test or ())
-    race = Race(
-        runner,
-        parts,
-        metric,
-        limits.deadline,
-        test_examples,
-        loading=limits.loading,
-        progress=progress.part,
-        finished=progress.finished,
-    )
+    time = RaceTime(runner, parts, limits.deadline, test_examples, limits.loading)
+    race = Race(time, metric, progress=progress.part, finished=progress.finished)
     race.judge_frozen(frozen, limits.deadline_of(FROZEN_SHARE))
     trained = trained_contenders(inspected, race.best_model(), quality)
     left = None if limits.max_trials is None else limits.max_trials - len(frozen)
@@ -280,7 +273,7 @@ def _result(race: Race, metric: str, test_examples: int, max_seconds: float | No
             raise InputError([Problem("Every contender", f"failed: {reason}") for reason in reasons])
         rule = "must be long enough for a trial"
         raise InputError(Problem("--time", rule, format_seconds(max_seconds or 0.0)))
-    selection = select(judged, metric, test_examples, eligible=race.can_finish(max_seconds))
+    selection = select(judged, metric, test_examples, eligible=race.time.can_finish(max_seconds))
     return SearchResult(judged, failed, metric, race.parts, selection)
 
 

@@ -39,7 +39,7 @@ def refine(race: Race, folder: Path, max_trials: int | None) -> None:
         return
     first = space.first_values(resolved)
     runner, before = race.runner, len(race.trials)
-    deadline = race.search_deadline(best)
+    deadline = race.time.search_deadline(best)
     key = hashlib.sha256(repr([space.base, space.dimensions]).encode()).hexdigest()[:8]
     with ExitStack() as stack:
         study = None

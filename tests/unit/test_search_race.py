@@ -6,10 +6,11 @@ from accelerate import PartialState
 
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.trial import TrialResult
-from hf_finetune.search import race
+from hf_finetune.search import race, race_time
 from hf_finetune.search.contenders import Contender, with_epochs
 from hf_finetune.search.parts import Part
-from hf_finetune.search.race import FINAL_SECONDS, Race
+from hf_finetune.search.race import Race
+from hf_finetune.search.race_time import FINAL_SECONDS, RaceTime
 from hf_finetune.search.tune import TimeUpError
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples
@@ -55,6 +56,7 @@ class Runner:
     def __init__(self, clock, accuracies, seconds_per_epoch=1.0):
         self.clock, self.accuracies, self.pace = clock, accuracies, seconds_per_epoch
         self.state, self.trained = PartialState(), []
+        self.loader, self.trust_remote_code = None, False
 
     def run(self, trial, part, callbacks):
         strategy = trial.fields["strategy"].split(",")[0]
@@ -79,6 +81,7 @@ class Runner:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(race, "perf_counter", clock)
+    monkeypatch.setattr(race_time, "perf_counter", clock)
 
     def judge(recipe, parts, *words, has_time, **options):
         clock.now += 1.0
@@ -92,20 +95,16 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(race, "judge_features", judge)
     monkeypatch.setattr(
-        Race, "_expected_seconds", lambda self, recipe: self.runner.pace * recipe.stages[-1].epochs
+        RaceTime, "expected_seconds", lambda self, recipe: self.runner.pace * recipe.stages[-1].epochs
     )
     return clock
 
 
 def run_race(runner, names, deadline=None):
     ends = []
-    runner.loader, runner.trust_remote_code = None, False
     running = Race(
-        runner,
-        PARTS,
+        RaceTime(runner, PARTS, deadline, 20),
         "accuracy",
-        deadline,
-        20,
         finished=lambda trial, number, end, metric: ends.append((trial.fields["strategy"], end)),
     )
     running.judge_frozen([contender("frozen features")], None)
@@ -173,7 +172,7 @@ def test_a_contender_without_time_for_an_epoch_is_skipped(clock):
 
 
 def test_a_contender_that_takes_longer_than_expected_is_ended(clock, monkeypatch):
-    monkeypatch.setattr(Race, "_expected_seconds", lambda self, recipe: 1.0)
+    monkeypatch.setattr(RaceTime, "expected_seconds", lambda self, recipe: 1.0)
     runner = Runner(clock, {"a": 0.6}, seconds_per_epoch=1000.0)
     running, ends = run_race(runner, ["a"], 100.0)
     assert ("a", "out of time") in ends
@@ -184,12 +183,11 @@ def test_a_contender_that_takes_longer_than_expected_is_ended(clock, monkeypatch
 def test_a_contender_is_ended_when_its_final_run_would_not_fit(clock, monkeypatch):
     """A part that takes longer than estimated ends early enough for a shorter contender."""
     monkeypatch.setattr(
-        Race, "_expected_seconds", lambda self, recipe: self.measured_pace * recipe.stages[-1].epochs
+        RaceTime, "expected_seconds", lambda self, recipe: self.measured_pace * recipe.stages[-1].epochs
     )
     runner = Runner(clock, {"a": 0.6, "b": 0.6}, seconds_per_epoch=10.0)
-    running = Race(runner, PARTS, "accuracy", 100.0, 20)
-    runner.loader, runner.trust_remote_code = None, False
-    running.measured_pace = 1.0
+    running = Race(RaceTime(runner, PARTS, 100.0, 20), "accuracy")
+    running.time.measured_pace = 1.0
     running.judge_frozen([contender("frozen features")], None)
     running.run([contender("a"), contender("b")])
     cut, shorter = running.trials[1:]
@@ -201,12 +199,12 @@ def test_a_contender_is_ended_when_its_final_run_would_not_fit(clock, monkeypatc
 
 def test_only_trials_whose_final_run_fits_can_be_selected(clock):
     running, _ = run_race(Runner(clock, {"a": 0.6, "b": 0.7}), ["a", "b"], 1000.0)
-    assert running.can_finish(1000.0) == [True, True, True]
+    assert running.time.can_finish(1000.0) == [True, True, True]
     clock.now = 1000.0 - FINAL_SECONDS - 1.0
-    assert running.can_finish(100.0) == [True, False, False]
+    assert running.time.can_finish(100.0) == [True, False, False]
     clock.now = 2000.0
-    assert running.can_finish(100.0) == [True, False, False], "the shortest one"
-    assert running.can_finish(None) == [True, True, True]
+    assert running.time.can_finish(100.0) == [True, False, False], "the shortest one"
+    assert running.time.can_finish(None) == [True, True, True]
 
 
 def test_fewer_epochs_are_at_least_one():
@@ -232,8 +230,7 @@ def test_further_divisions_into_folds_take_little_of_the_time(clock):
     clock.fit_seconds = 10.0
     for deadline, judged in ((300.0, 5), (3000.0, 10)):
         clock.now = 0.0
-        running = Race(Runner(clock, {}), TWICE, "accuracy", deadline, 20)
-        running.runner.loader, running.runner.trust_remote_code = None, False
+        running = Race(RaceTime(Runner(clock, {}), TWICE, deadline, 20), "accuracy")
         running.judge_frozen([contender("frozen features")], None)
         (trial,) = running.trials
         assert len(trial.results) == judged
@@ -243,8 +240,7 @@ def test_the_features_of_a_second_checkpoint_are_judged_only_if_there_is_time(cl
     clock.fit_seconds = 8.0
     for deadline, judged in ((90.0, 1), (200.0, 2)):
         clock.now = 0.0
-        running = Race(Runner(clock, {}), PARTS, "accuracy", deadline, 20)
-        running.runner.loader, running.runner.trust_remote_code = None, False
+        running = Race(RaceTime(Runner(clock, {}), PARTS, deadline, 20), "accuracy")
         running.judge_frozen([contender("frozen features") for _ in range(2)], None)
         assert len(running.trials) == judged
         assert clock.now < deadline
@@ -258,16 +254,14 @@ def test_the_best_checkpoint_is_known_after_the_judgment(clock, monkeypatch):
         return {part: result(accuracy, part, 0.1, 0.0) for part in parts}
 
     monkeypatch.setattr(race, "judge_features", judge)
-    running = Race(Runner(clock, {}), PARTS, "accuracy", None, 20)
-    running.runner.loader, running.runner.trust_remote_code = None, False
+    running = Race(RaceTime(Runner(clock, {}), PARTS, None, 20), "accuracy")
     models = [f"m/{name}" for name in "xyz"]
     running.judge_frozen([Contender("frozen features", recipe(model=model)) for model in models], None)
     assert running.best_model() == "m/y"
 
 
 def test_loading_the_data_again_is_counted(clock):
-    running = Race(Runner(clock, {"a": 0.6}), PARTS, "accuracy", 100.0, 20, loading=85.0)
-    running.runner.loader, running.runner.trust_remote_code = None, False
+    running = Race(RaceTime(Runner(clock, {"a": 0.6}), PARTS, 100.0, 20, loading=85.0), "accuracy")
     running.judge_frozen([contender("frozen features")], None)
     running.run([contender("a")])
     assert [trial.fields["strategy"] for trial in running.trials] == ["frozen features"]
