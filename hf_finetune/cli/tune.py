@@ -127,6 +127,11 @@ def print_trials(result: "SearchResult") -> None:
     for trial in result.failed:
         reason = trial.failure or "stopped early"
         out.print(f"No score: {_fields_text(trial.fields)}: {reason}", markup=False)
+    for fields in result.untried:
+        out.print(f"Not tried, for lack of time: {_fields_text(fields)}", markup=False)
+    if result.too_long:
+        numbers = ", ".join(str(index + 1) for index in result.too_long)
+        out.print(f"Not selectable, for lack of time for the final run: {numbers}")
     selection = result.selection
     out.print("Selected (*): the least computation within one standard error of the best score.")
     expected = f"Expected {result.metric} on the test split: {selection.expected:.3f}"

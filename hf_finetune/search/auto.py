@@ -273,8 +273,16 @@ def _result(race: Race, metric: str, test_examples: int, max_seconds: float | No
             raise InputError([Problem("Every contender", f"failed: {reason}") for reason in reasons])
         rule = "must be long enough for a trial"
         raise InputError(Problem("--time", rule, format_seconds(max_seconds or 0.0)))
-    selection = select(judged, metric, test_examples, eligible=race.time.can_finish(max_seconds))
-    return SearchResult(judged, failed, metric, race.parts, selection)
+    eligible = race.time.can_finish(max_seconds)
+    return SearchResult(
+        judged,
+        failed,
+        metric,
+        race.parts,
+        select(judged, metric, test_examples, eligible=eligible),
+        untried=tuple(contender.fields for contender in race.skipped),
+        too_long=tuple(index for index, fits in enumerate(eligible) if not fits),
+    )
 
 
 def _open_folder(folder: Path, request: dict[str, Any], resume: bool) -> None:

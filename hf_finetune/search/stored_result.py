@@ -31,6 +31,8 @@ def store_result(result: SearchResult, folder: Path) -> None:
         "trials": [_trial_content(trial) for trial in result.trials],
         "failed": [_trial_content(trial) for trial in result.failed],
         "selection": asdict(result.selection),
+        "untried": [dict(fields) for fields in result.untried],
+        "too_long": list(result.too_long),
     }
     write_json(folder / FILE, content)
 
@@ -66,7 +68,15 @@ def read_result(folder: Path, runner: TrialRunner, parts: Sequence[Part]) -> Sea
         expected=stored["expected"],
         interval=stored["interval"] and (stored["interval"][0], stored["interval"][1]),
     )
-    return SearchResult(trials, failed, content["metric"], tuple(parts), selection)
+    return SearchResult(
+        trials,
+        failed,
+        content["metric"],
+        tuple(parts),
+        selection,
+        tuple(content["untried"]),
+        tuple(content["too_long"]),
+    )
 
 
 def _read_trial(content: dict[str, Any], runner: TrialRunner, parts: Sequence[Part]) -> Trial:

@@ -96,6 +96,8 @@ def as_json(result: SearchResult) -> dict[str, Any]:
         "interval": result.selection.interval,
         "trials": [asdict(row) for row in trial_rows(result)],
         "failed": [{"fields": dict(trial.fields), "reason": trial.failure} for trial in result.failed],
+        "untried": [dict(fields) for fields in result.untried],
+        "too_long": [index + 1 for index in result.too_long],
     }
 
 

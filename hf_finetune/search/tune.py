@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,8 @@ class SearchResult:
         metric: Metric by which they are compared.
         parts: Parts on which they were judged.
         selection: Selected trial and its expected score.
+        untried: Fields of contenders for which there was no time.
+        too_long: Indexes of trials that could not be selected, because there was no time for their final run.
     """
 
     trials: tuple[Trial, ...]
@@ -72,6 +74,8 @@ class SearchResult:
     metric: str
     parts: tuple[Part, ...]
     selection: Selection
+    untried: tuple[Mapping[str, Any], ...] = ()
+    too_long: tuple[int, ...] = ()
 
     @property
     def winner(self) -> Trial:

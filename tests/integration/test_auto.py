@@ -22,6 +22,7 @@ from hf_finetune.search import auto as search_auto
 from hf_finetune.search import contenders, frozen, parts, trials
 from hf_finetune.search.auto import AutoProgress, auto
 from hf_finetune.search.inspect_data import inspect_data
+from hf_finetune.search.race_time import RaceTime
 from hf_finetune.search.trial_table import as_json
 
 MEASURED = ("seconds", "milliseconds")
@@ -116,6 +117,16 @@ def test_the_report_has_all_trials_and_the_score_that_was_expected(found):
     assert text.count("(selected)") == 1
     assert f"was {found.search.selection.expected:.3f} (95 % interval" in text
     assert f"the result is {found.run.metrics['test']['accuracy']:.3f}" in text
+
+
+def test_strategies_without_time_are_named(squares, timm_checkpoint, tmp_path, monkeypatch):
+    """Every strategy that trains layers is estimated to take an hour."""
+    monkeypatch.setattr(RaceTime, "expected_seconds", lambda self, recipe: 3600.0)
+    result = search(squares, timm_checkpoint, tmp_path / "run", max_trials=None, max_seconds=300.0)
+    untried = [fields["strategy"] for fields in result.search.untried]
+    assert untried[0] == "linear probe, then fine-tune" and len(untried) == 5
+    text = (result.run.folder / "report.html").read_text()
+    assert text.count("Not tried, for lack of time: strategy: linear probe, then fine-tune") == 1
 
 
 def test_frozen_features_predict_as_a_run_of_their_strategy(found, squares, timm_checkpoint, tmp_path):
