@@ -218,7 +218,9 @@ def _pooled_key(runner: "PooledRunner", example: Batch, batch_size: int, autocas
 def _unused_by_tokens(runner: "PooledRunner", example: Batch) -> set[str]:
     """Return the names of parameters without effect on the pooled tokens, such as those of BERT's pooler."""
     with torch.enable_grad(), requiring_gradients(runner.model, True):
-        named = dict(runner.model.named_parameters())
+        named = {
+            name: parameter for name, parameter in runner.model.named_parameters() if parameter.requires_grad
+        }
         (vectors,) = _collect(runner, example, gradients=True)
         gradients = torch.autograd.grad(vectors.float().sum(), list(named.values()), allow_unused=True)
     return {name for name, gradient in zip(named, gradients, strict=True) if gradient is None}

@@ -223,10 +223,10 @@ def head_problem(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> s
 
 @contextmanager
 def requiring_gradients(model: nn.Module, required: bool) -> Iterator[None]:
-    """Require gradients of all weights within the block, or of none; restore the flag of each afterwards."""
+    """Require gradients of all floating-point weights within the block, or of none; restore all flags afterwards."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:
-        parameter.requires_grad_(required)
+        parameter.requires_grad_(required and parameter.is_floating_point())
     try:
         yield
     finally:

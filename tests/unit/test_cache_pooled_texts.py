@@ -116,3 +116,17 @@ def test_texts_of_similar_length_are_computed_together_and_stored_in_their_order
         with torch.no_grad():
             expected = model.base_model(input_ids=ids[None])[0][0].mean(dim=0).numpy()
         assert found[row] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_with_quantized_weights_shares_its_texts(tmp_path, tiny_model):
+    """Integer weights cannot require gradients, and the vectors may depend on them."""
+    model = tiny_model("bert").eval()
+    codes = torch.nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
+    model.base_model.register_parameter("codes", codes)
+    settings = CacheSettings(tmp_path, 1, None, 10**9, {"train": "test"}, text_pooling="mean")
+    how = {"batch_size": 4, "device": torch.device("cpu"), "autocast": None}
+    inputs = Inputs(Texts([3, 9, 5, 2]), None, padded)
+    before = share_texts(model, head_names(model), inputs, settings, **how).key
+    codes += 1
+    assert share_texts(model, head_names(model), inputs, settings, **how).key != before
+    assert not codes.requires_grad
