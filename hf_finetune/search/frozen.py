@@ -25,7 +25,7 @@ from hf_finetune.runs.trial import TrialResult, training_cost
 from hf_finetune.search.parts import Part, PartLoader
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import Inputs
-from hf_finetune.training.linear_fit import assign_folds, fit_best
+from hf_finetune.training.linear_fit import LinearFit, assign_folds, fit_best, fit_linear
 
 __all__ = ["FrozenFeatures", "compute_features", "judge_features", "time_example", "whole_pool"]
 
@@ -164,13 +164,24 @@ def _judge_part(
     )
     features = {name: values[train] for name, values in frozen.by_pooling.items()}
     pooling, fit, _ = fit_best(features, labels[train], target, len(pool.label_names), folds)
-    outputs = fit(frozen.by_pooling[pooling][held_out])
+    rows = folds != folds.max()
+    smaller_fit = fit_linear(
+        features[pooling][rows],
+        labels[train][rows],
+        target,
+        len(pool.label_names),
+        (fit.inverse_strength,),
+    )
+
+    def predict(fitted: LinearFit) -> ScoredExamples:
+        outputs = fitted(frozen.by_pooling[pooling][held_out])
+        scores = probabilities(outputs, target)
+        return ScoredExamples(labels[held_out], scores, target, settings=prepared.metric_settings)
+
     weights = list(frozen.network.state_dict().values())
     size = sum(weight.numel() for weight in frozen.network.parameters())
     return TrialResult(
-        examples=ScoredExamples(
-            labels[held_out], probabilities(outputs, target), target, settings=prepared.metric_settings
-        ),
+        examples=predict(fit),
         groups=group_or_id(pool.train.select(held_out)),
         seconds=perf_counter() - start_time,
         epochs=(0.0,),
@@ -179,6 +190,7 @@ def _judge_part(
         parameters=size,
         bytes=sum(weight.numel() * weight.element_size() for weight in weights),
         milliseconds=milliseconds,
+        smaller=predict(smaller_fit),
     )
 
 

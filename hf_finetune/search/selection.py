@@ -28,7 +28,8 @@ class Selection:
         values: Score of each trial. That of a trial with fewer parts is the score of the reference (the cheapest trial
             with the most parts), plus their difference on the parts of both.
         errors: Standard error of each score.
-        expected: Score to expect of the winner on other examples, without the optimism of the selection.
+        expected: Score to expect of the winner on other examples, after training on all examples outside the test
+            split, and without the optimism of the selection.
         interval: Interval that contains its score on the test split in 95 % of all cases; None if the number of test
             examples is 0.
     """
@@ -52,6 +53,10 @@ def select(
     The standard error is that of the difference to the best trial, from a bootstrap of the examples. The selection is
     repeated on each resample, and its winner is scored on the examples that are not in the resample: the mean of these
     scores has no optimism.
+
+    The winner is then trained on a quarter more examples than on a part. If the reference (the cheapest trial with the
+    most parts) was also trained on four fifths of a part's examples, the expected score is raised by the difference:
+    it is assumed that each quarter of examples raises the score by the same amount.
 
     Args:
         trials: Trials with at least one part.
@@ -93,14 +98,19 @@ def select(
         for row in range(len(draws))
         if np.isfinite(resampled[row]).any()
     ]
-    expected = float(np.nanmean(outcomes))
+    gain, gain_error = _gain_of_more_examples(reference, metric, draws[:, units])
+    expected = float(np.nanmean(outcomes)) + sign * gain
+    is_fraction = metric_for(metric, examples).is_fraction
+    if is_fraction:
+        expected = sign * min(max(sign * expected, 0.0), 1.0)
     interval = None
     if test_examples:
         repeats = len({part.repeat for part in reference.results})
         ratio = len(units) / repeats / test_examples
-        margin = float(t.ppf((1 + LEVEL) / 2, count - 1)) * float(errors[winner]) * np.sqrt(1 + ratio)
+        error = np.hypot(errors[winner] * np.sqrt(1 + ratio), gain_error)
+        margin = float(t.ppf((1 + LEVEL) / 2, count - 1)) * float(error)
         ends = sorted((sign * (expected - margin), sign * (expected + margin)))
-        if metric_for(metric, examples).is_fraction:
+        if is_fraction:
             ends = [min(max(end, 0.0), 1.0) for end in ends]
         interval = float(ends[0]), float(ends[1])
     return Selection(
@@ -147,6 +157,28 @@ class _Scorer:
 def _statistic(trial: Trial, parts: Sequence[Part], metric: str) -> Statistic:
     examples = trial.examples(parts)
     return statistic(metric_for(metric, examples), examples)
+
+
+def _gain_of_more_examples(reference: Trial, metric: str, counts: np.ndarray) -> tuple[float, float]:
+    """Return what a quarter more training examples bring, with its standard error; 0 if it was not measured.
+
+    Args:
+        reference: Trial whose predictions are compared.
+        metric: Name of the metric.
+        counts: Resamples of its examples [resamples, examples].
+    """
+    if any(result.smaller is None for result in reference.results.values()):
+        return 0.0, 0.0
+    counts = np.concatenate([np.ones((1, counts.shape[1])), counts])
+    with np.errstate(all="ignore"):
+        after, before = (
+            statistic(metric_for(metric, examples), examples)(counts)
+            for examples in (reference.examples(), reference.examples(smaller=True))
+        )
+    gains = after - before
+    if not np.isfinite(gains[0]):
+        return 0.0, 0.0
+    return float(gains[0]), float(np.nanstd(gains[1:], ddof=1))
 
 
 def _winner(values: np.ndarray, differences: np.ndarray, costs: np.ndarray) -> int:

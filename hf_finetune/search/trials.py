@@ -58,16 +58,19 @@ class Trial:
         """Mean computation of its parts, see ``TrialResult``."""
         return fmean(result.cost for result in self.results.values())
 
-    def examples(self, parts: Iterable[Part] | None = None) -> ScoredExamples:
+    def examples(self, parts: Iterable[Part] | None = None, *, smaller: bool = False) -> ScoredExamples:
         """Return the predictions of several parts together.
 
         Args:
             parts: Parts that are done; None takes all of them.
+            smaller: Whether to return those after training on four fifths of the training examples; all parts have
+                them.
         """
         chosen = [self.results[part] for part in (self.results if parts is None else parts)]
         first = chosen[0].examples
-        labels = np.concatenate([result.examples.labels for result in chosen])
-        scores = np.concatenate([result.examples.scores for result in chosen])
+        predictions = [result.smaller if smaller else result.examples for result in chosen]
+        labels = np.concatenate([each.labels for each in predictions if each is not None])
+        scores = np.concatenate([each.scores for each in predictions if each is not None])
         names = [name for result in chosen for name in result.groups]
         groups = group_indices(names) if len(set(names)) < len(names) else None
         return ScoredExamples(labels, scores, first.target, groups=groups, settings=first.settings)
@@ -195,13 +198,18 @@ def _read(folder: Path, part: Part) -> "TrialResult | str | None":
     if "failure" in content:
         return str(content["failure"])
     with np.load(folder / f"{part.name}.npz") as arrays:
-        labels, scores, groups = arrays["labels"], arrays["scores"], tuple(arrays["groups"].tolist())
+        labels, groups = arrays["labels"], tuple(arrays["groups"].tolist())
+        all_scores = {name: arrays[name] for name in ("scores", "smaller") if name in arrays}
     settings = MetricSettings(tuple(content["classes"]), content["costs"])
-    examples = ScoredExamples(labels, scores, content["target"], settings=settings)
+    examples = {
+        name: ScoredExamples(labels, scores, content["target"], settings=settings)
+        for name, scores in all_scores.items()
+    }
     measured = {name: content[name] for name in _MEASURED}
     return TrialResult(
-        examples,
+        examples["scores"],
         groups,
+        smaller=examples.get("smaller"),
         epochs=tuple(content["epochs"]),
         kept_epochs=tuple(content["kept_epochs"]),
         **measured,
@@ -218,7 +226,8 @@ def _write(folder: Path, part: Part, result: "TrialResult | str", recipe: Recipe
         return
     examples = result.examples
     with atomic_file(folder / f"{part.name}.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, labels=examples.labels, scores=examples.scores, groups=result.groups)
+        smaller = {} if result.smaller is None else {"smaller": result.smaller.scores}
+        np.savez(file, labels=examples.labels, scores=examples.scores, groups=result.groups, **smaller)
     content = {
         "target": examples.target,
         "classes": list(examples.settings.label_names),

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
@@ -142,6 +143,13 @@ def test_frozen_features_predict_as_a_run_of_their_strategy(found, squares, timm
     correct = judged.examples.decisions == judged.examples.labels
     assert result.metrics["test"]["accuracy"] == pytest.approx(correct.mean())
     assert len(data.test) == len(judged.examples)
+
+
+def test_frozen_features_are_also_fitted_to_fewer_examples(found):
+    for result in found.search.trials[0].results.values():
+        assert np.array_equal(result.smaller.labels, result.examples.labels)
+        assert not np.array_equal(result.smaller.scores, result.examples.scores)
+    assert all(result.smaller is None for result in found.search.trials[1].results.values())
 
 
 def test_the_best_strategy_is_tuned_if_trials_are_left(squares, timm_checkpoint, tmp_path):

@@ -15,16 +15,22 @@ from hf_finetune.targets.scored_examples import ScoredExamples
 PARTS = [Part(0, fold) for fold in range(1, 6)]
 
 
-def trial(correct, cost, parts=PARTS):
+def scored(correct):
+    labels = np.arange(len(correct)) % 2
+    scores = np.eye(2)[np.where(correct, labels, 1 - labels)]
+    return ScoredExamples(labels, scores, "single_label", settings=MetricSettings(("a", "b")))
+
+
+def trial(correct, cost, parts=PARTS, smaller=None):
     """Return a trial whose predictions [parts, examples] are correct or not, with two classes."""
     results = {}
     for part in parts:
         row = correct[part.fold - 1]
-        labels = np.arange(len(row)) % 2
-        scores = np.eye(2)[np.where(row, labels, 1 - labels)]
-        examples = ScoredExamples(labels, scores, "single_label", settings=MetricSettings(("a", "b")))
         groups = tuple(f"{part.fold}-{index}" for index in range(len(row)))
-        results[part] = TrialResult(examples, groups, 1.0, (1.0,), (1.0,), cost, 10, 40, 1.0)
+        fewer = None if smaller is None else scored(smaller[part.fold - 1])
+        results[part] = TrialResult(
+            scored(row), groups, 1.0, (1.0,), (1.0,), cost, 10, 40, 1.0, smaller=fewer
+        )
     return Trial(SimpleNamespace(), {}, results)
 
 
@@ -86,6 +92,39 @@ def test_the_interval_of_a_fraction_is_within_0_and_1():
     correct = draw(np.random.default_rng(5), 0.9, 10)
     low, high = select([trial(correct, 1.0)], "accuracy", 5).interval
     assert 0 < low < high == 1.0
+
+
+def test_the_expected_score_is_raised_by_what_more_training_examples_bring():
+    rng = np.random.default_rng(6)
+    correct = draw(rng, 0.7)
+    smaller = correct & draw(rng, 0.9)
+    alone, raised = (
+        select([trial(correct, 1.0, smaller=fewer)], "accuracy", 100) for fewer in (None, smaller)
+    )
+    gain = correct.mean() - smaller.mean()
+    assert gain > 0.05
+    assert raised.expected == pytest.approx(alone.expected + gain)
+    assert raised.values == alone.values
+    widths = [interval[1] - interval[0] for interval in (alone.interval, raised.interval)]
+    assert widths[1] > widths[0]
+    loss = select([trial(correct, 1.0, smaller=smaller)], "log_loss", 100)
+    assert loss.expected < loss.values[0]
+    perfect = select([trial(correct | True, 1.0, smaller=smaller)], "accuracy", 100)
+    assert perfect.expected == perfect.interval[1] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("raised", [False, True])
+def test_the_interval_covers_the_score_of_a_model_that_is_trained_on_more_examples(raised):
+    """Accuracies 0.6, 0.7 and 0.8 after training on 64 %, 80 % and 100 % of the examples."""
+    rng = np.random.default_rng(7)
+    covered = []
+    for _ in range(100):
+        parts = draw(rng, 0.7)
+        smaller = parts & draw(rng, 0.6 / 0.7) if raised else None
+        low, high = select([trial(parts, 1.0, smaller=smaller)], "accuracy", 300).interval
+        covered.append(low <= (rng.random(300) < 0.8).mean() <= high)
+    assert (np.mean(covered) >= 0.9) == raised
 
 
 @pytest.mark.slow
