@@ -8,6 +8,8 @@ import pytest
 from run_helpers import Stop, changed, metrics_of, quick_run, refusal, tiny_text_recipe, weights_of
 from transformers import pipeline
 
+from hf_finetune.cache.cache_dir import list_cache
+from hf_finetune.data.recipe_data import load_data
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe.load import load_recipe, parse_recipe
@@ -39,14 +41,11 @@ def test_the_baseline_uses_the_cache_of_a_stage(tmp_path, image_recipe, monkeypa
     content["data"]["augment"] = "none"
     content["speed"]["prefix_cache"] = {"views": 1}
     content["stages"] = content["stages"][:1]
-    quick_run(parse_recipe(content), tmp_path / "run")
-    kept = {
-        path.name.rsplit("-", 2)[1].partition(".")[0]
-        for path in (tmp_path / "cache").iterdir()
-        if path.is_dir()
-    }
-    keys = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir() if path.is_dir()}
-    assert len(keys) == 1 and {"validation", "test"} <= kept
+    recipe = parse_recipe(content)
+    quick_run(recipe, tmp_path / "run")
+    data = load_data(recipe)
+    counts = [len(split) for split in (data.train, data.validation, data.test)]
+    assert sorted(entry.examples for entry in list_cache(tmp_path / "cache")) == sorted(counts)
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
@@ -165,8 +164,8 @@ def test_folds_share_cached_outputs_of_frozen_layers(tmp_path, image_recipe, mon
     content["evaluation"].update(folds=2)
     content["stages"] = content["stages"][:1]
     quick_run(parse_recipe(content), tmp_path / "run")
-    keys = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir() if path.is_dir()}
-    assert len(keys) == 2  # of the run itself, and of both folds
+    # training and validation examples of the run, and for both folds all examples, augmented and not
+    assert len(list_cache(tmp_path / "cache")) == 4
     used = [
         metrics_of(tmp_path / "run" / "folds" / f"{n}-of-2")["stages"][0]["prefix_cache"]["used"]
         for n in (1, 2)
