@@ -24,7 +24,8 @@ class Selection:
     """Trial that a search selects.
 
     Attributes:
-        winner: Index of the selected trial: the cheapest whose score is within one standard error of the best.
+        winner: Index of the selected trial: the cheapest whose score is within one standard error of the best, and
+            that has at least as many parts.
         values: Score of each trial. That of a trial with fewer parts is the score of the reference (the cheapest trial
             with the most parts), plus their difference on the parts of both.
         errors: Standard error of each score.
@@ -91,10 +92,11 @@ def select(
     costs = np.array([trial.cost for trial in trials])
     differences = np.nanstd(resampled[:, :, None] - resampled[:, None, :], axis=0, ddof=1)
     excluded = np.zeros(len(trials), dtype=bool) if eligible is None else ~np.asarray(eligible)
-    winner = _winner(np.where(excluded, np.nan, values), differences, costs)
+    parts = np.array([len(trial.results) for trial in trials])
+    winner = _winner(np.where(excluded, np.nan, values), differences, costs, parts)
     resampled[:, excluded] = np.nan
     outcomes = [
-        held_out[row, _winner(resampled[row], differences, costs)]
+        held_out[row, _winner(resampled[row], differences, costs, parts)]
         for row in range(len(draws))
         if np.isfinite(resampled[row]).any()
     ]
@@ -181,14 +183,17 @@ def _gain_of_more_examples(reference: Trial, metric: str, counts: np.ndarray) ->
     return float(gains[0]), float(np.nanstd(gains[1:], ddof=1))
 
 
-def _winner(values: np.ndarray, differences: np.ndarray, costs: np.ndarray) -> int:
+def _winner(values: np.ndarray, differences: np.ndarray, costs: np.ndarray, parts: np.ndarray) -> int:
     """Return the cheapest trial whose score is within one standard error of the best one.
+
+    It has at least as many parts as the best one: a trial is not selected because little is known about it.
 
     Args:
         values: Score of each trial [trials], higher is better; NaN for one that cannot be selected.
         differences: Standard error of the difference of each pair of trials [trials, trials].
         costs: Computation of each trial [trials].
+        parts: Number of parts of each trial [trials].
     """
     best = int(np.nanargmax(values))
-    close = values >= values[best] - differences[best]
+    close = (values >= values[best] - differences[best]) & (parts >= parts[best])
     return int(np.flatnonzero(close)[np.argmin(costs[close])])

@@ -74,6 +74,20 @@ def test_a_trial_with_some_parts_is_compared_on_these():
     assert selection.winner == 1
 
 
+def test_a_trial_is_not_selected_because_little_is_known_about_it():
+    """The second trial is as good as the first on one fold, where six of 20 predictions differ: its error is large."""
+    base = np.tile(np.arange(20) < 12, (5, 1))
+    other, better = base.copy(), base.copy()
+    other[0, [0, 1, 2, 12, 13, 14]] ^= True
+    better[:, 12:14] = True
+    trials = [trial(base, 1.0), trial(other, 2.0, PARTS[:1]), trial(better, 9.0)]
+    selection = select(trials, "accuracy", 100)
+    assert selection.values == pytest.approx([0.6, 0.6, 0.7])
+    assert selection.errors[1] > 0.1
+    assert selection.winner == 2
+    assert select([trials[0], trial(better, 2.0, PARTS[:1])], "accuracy", 100).winner == 1
+
+
 def test_a_metric_that_is_lower_for_better_trials():
     rng = np.random.default_rng(2)
     base = draw(rng, 0.6)
