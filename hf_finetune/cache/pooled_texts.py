@@ -1,7 +1,7 @@
 """Text vectors by several poolings of a frozen backbone's tokens, computed in one forward pass and cached."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -74,9 +74,10 @@ def share_texts(
     runner = PooledRunner(model, (settings.text_pooling,))
     try:
         example = _first_example(inputs.train, inputs.collate, device)
-        return SharedRows(runner, _pooled_key(runner, example, batch_size, autocast))
+        (key,) = _pooled_keys(model, runner.poolings, example, batch_size, autocast).values()
     except CacheUnavailableError:
         return None
+    return SharedRows(runner, key)
 
 
 class PooledRunner(PrefixRunner):
@@ -88,10 +89,7 @@ class PooledRunner(PrefixRunner):
     """
 
     def __init__(self, model: PreTrainedModel, poolings: tuple[str, ...]):
-        shape = BatchShape(("examples", "features"), torch.float32)
-        super().__init__(
-            model, CutPoint(f"texts pooled by {', '.join(poolings)}", (), (shape,) * len(poolings), ())
-        )
+        super().__init__(model, _cut_after(poolings))
         self.poolings = poolings
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
@@ -121,6 +119,12 @@ class PooledRunner(PrefixRunner):
             _head_input(head_inputs[0], mask) if name == OWN_POOLING else _pool(name, tokens[0], mask)
             for name in self.poolings
         )
+
+
+def _cut_after(poolings: Sequence[str]) -> CutPoint:
+    """Return the cut point after the poolings, which has one value for each."""
+    shape = BatchShape(("examples", "features"), torch.float32)
+    return CutPoint(f"texts pooled by {', '.join(poolings)}", (), (shape,) * len(poolings), ())
 
 
 def pool_texts(
@@ -160,7 +164,7 @@ def pool_texts(
         example = _first_example(next(iter(splits.values())), collate, device)
         width = max(vector.shape[1] for vector in _collect(PooledRunner(model, poolings), example))
         runners = {name: PooledRunner(model, (name,)) for name in poolings}
-        keys = {name: _pooled_key(runners[name], example, batch_size, autocast) for name in poolings}
+        keys = _pooled_keys(model, poolings, example, batch_size, autocast)
         writers = {
             name: PrefixWriter(runner, collate, batch_size, 0, device, settings.folder, settings.size_limit)
             for name, runner in runners.items()
@@ -203,16 +207,27 @@ def _write_missing(writers: Mapping[str, PrefixWriter], versions: Mapping[str, V
             writers[name].write_part(versions[name], part, ((row[column], row[-1]) for row in computed))
 
 
-def _pooled_key(runner: "PooledRunner", example: Batch, batch_size: int, autocast: torch.dtype | None) -> str:
-    """Return the cache key of texts by a single pooling; it does not depend on the head of the model.
+def _pooled_keys(
+    model: PreTrainedModel,
+    poolings: Sequence[str],
+    example: Batch,
+    batch_size: int,
+    autocast: torch.dtype | None,
+) -> dict[str, str]:
+    """Return the cache key of texts by each pooling; it does not depend on the head of the model.
 
     Raises:
         CacheUnavailableError: If the tokens of this architecture cannot be pooled.
     """
-    unused = set(head_names(runner.model))
-    if runner.poolings != (OWN_POOLING,):
-        unused |= _unused_by_tokens(runner, example)
-    return cache_key(runner.model, unused, runner.cut, autocast, batch_size)
+    head, keys = set(head_names(model)), {}
+    if OWN_POOLING in poolings:
+        keys[OWN_POOLING] = cache_key(model, head, _cut_after((OWN_POOLING,)), autocast, batch_size)
+    others = [name for name in poolings if name != OWN_POOLING]
+    if others:
+        unused = head | _unused_by_tokens(PooledRunner(model, (others[0],)), example)
+        tokens = cache_key(model, unused, _cut_after(()), autocast, batch_size)
+        keys |= {name: f"{tokens} {name}" for name in others}
+    return keys
 
 
 def _unused_by_tokens(runner: "PooledRunner", example: Batch) -> set[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil, inf
+from operator import itemgetter
 from time import perf_counter
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
@@ -73,7 +74,7 @@ class Race:
     def best_model(self) -> str:
         """Return the checkpoint with the best score so far; without any, that of the first trial."""
         judged = [trial for trial in self.trials if trial.results]
-        best = max(zip(self._ordered_values(judged), judged, strict=True), key=_value, default=None)
+        best = max(zip(self._ordered_values(judged), judged, strict=True), key=itemgetter(0), default=None)
         return (best[1] if best else self.trials[0]).recipe.model.path
 
     def run(self, contenders: Sequence[Contender]) -> None:
@@ -182,7 +183,3 @@ class Race:
     def _report(self, trial: Trial, end: str) -> None:
         if self.finished is not None:
             self.finished(trial, self.trials.index(trial) + 1, end, self.metric)
-
-
-def _value(pair: tuple[float, Trial]) -> float:
-    return pair[0]

@@ -1,6 +1,6 @@
 """Time of a race of contenders: what is left besides the final run of the winner, and how long contenders take."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from statistics import fmean
 from time import perf_counter
@@ -83,7 +83,10 @@ class RaceTime:
             until: Time of ``perf_counter`` by which the computation must have ended as well.
         """
         needed = SLACK * (seconds + self._final_overhead())
-        return self._agreed(lambda: needed <= self._left() and perf_counter() + seconds <= until)
+        agreed: bool = broadcast_from_main(
+            self.runner.state, lambda: needed <= self._left() and perf_counter() + seconds <= until
+        )
+        return agreed
 
     def lasts_for_part(self, trial: Trial) -> bool:
         """Return whether there is time for a further part of a trial and its final run."""
@@ -194,9 +197,6 @@ class RaceTime:
 
     def _left(self) -> float:
         return self.deadline - perf_counter()
-
-    def _agreed(self, compute: Callable[[], bool]) -> bool:
-        return bool(broadcast_from_main(self.runner.state, compute))
 
 
 def _trains(trial: Trial) -> bool:
