@@ -15,7 +15,7 @@ from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.search.choose import choose_checkpoint
 from hf_finetune.search.contenders import features_recipe
-from hf_finetune.search.frozen import compute_features, whole_pool
+from hf_finetune.search.frozen import load_network, whole_pool
 from hf_finetune.search.inspect_data import inspect_data
 from hf_finetune.search.parts import PartLoader
 
@@ -39,7 +39,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     scores: dict[str, dict[str, float]] = {}
     for entry in ranking.ranked:
         prepared = prepare_with_data(features_recipe(inspected, entry.model), pool)
-        features = compute_features(prepared, pool).by_pooling[entry.pooling]
+        features = load_network(prepared, pool).features()[entry.pooling]
         labels = labels_of(pool.train, pool.target, len(pool.label_names))
         scores[Path(entry.model).name] = {
             "choose": entry.value,

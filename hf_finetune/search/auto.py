@@ -185,7 +185,10 @@ def _search(
     models: Sequence[str],
     progress: AutoProgress,
 ) -> SearchResult:
-    """Judge the checkpoints and then the strategies of the best one, tune the best of these, and select a trial."""
+    """Judge the checkpoints and then the strategies of the best one, tune the best of these, and select a trial.
+
+    If there is no time for any strategy of the best checkpoint, those of faster ones are judged.
+    """
     candidates, count = _models(inspected, models), QUALITIES[quality]
     if len(candidates) > count:
         deadline = limits.deadline_of(CHOICE_SHARE)
@@ -196,9 +199,11 @@ def _search(
     time = RaceTime(runner, parts, limits.deadline, test_examples, limits.loading)
     race = Race(time, metric, progress=progress.part, finished=progress.finished)
     race.judge_frozen(frozen, limits.deadline_of(FROZEN_SHARE))
-    trained = trained_contenders(inspected, race.best_model(), quality)
     left = None if limits.max_trials is None else limits.max_trials - len(frozen)
-    race.run(trained[:left])
+    for model in race.models():
+        trained = trained_contenders(inspected, model, quality)
+        if race.run(trained[:left]):
+            break
     if quality != "fast":
         refine(race, runner.folder, None if left is None else left - len(trained))
     return _result(race, metric, test_examples, limits.max_seconds)

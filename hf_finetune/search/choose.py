@@ -23,7 +23,7 @@ from hf_finetune.evaluation.metrics import (
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.search.frozen import compute_features, time_example
+from hf_finetune.search.frozen import load_network
 from hf_finetune.search.log_me import log_me
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TargetName
@@ -38,6 +38,8 @@ MAX_EXAMPLES = 5000
 """Largest number of training examples whose features are computed."""
 FIRST_ROUND = 1000
 """Number of examples after which candidates that are clearly worse than the best one are dropped."""
+NO_TIME = "no time was left"
+"""Reason why a checkpoint is not ranked."""
 Progress = Callable[[str, int, int], None]
 """Function that is called with the checkpoint, its position from 1, and the number of checkpoints of the round."""
 
@@ -181,12 +183,12 @@ def _score_all(
     scored = dict[str, _Scored]()
     for position, (model, run) in enumerate(prepared.items(), 1):
         if scored and deadline is not None and perf_counter() > deadline:
-            refused[model] = "no time was left"
+            refused[model] = NO_TIME
             continue
         if progress is not None:
             progress(model, position, len(prepared))
         try:
-            scored[model] = _score(model, run, data, metric)
+            scored[model] = _score(model, run, data, metric, deadline if scored else None)
         except CacheUnavailableError as error:
             refused[model] = str(error)
         except InputError as error:
@@ -229,16 +231,20 @@ def _subset(data: LabeledData, size: int) -> LabeledData:
     )
 
 
-def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) -> _Scored:
+def _score(
+    model: str, prepared: PreparedRun, data: LabeledData, metric: str, deadline: float | None
+) -> _Scored:
     """Compute the features of the training examples, and the metric of held-out predictions.
 
     Raises:
-        CacheUnavailableError: If the features cannot be computed.
+        CacheUnavailableError: If the features cannot be computed, or not by the deadline.
         InputError: If the weights cannot be loaded, or the features are not finite.
     """
-    frozen = compute_features(prepared, data)
-    by_pooling, network, inputs = frozen.by_pooling, frozen.network, frozen.inputs
-    recipe, device = prepared.recipe, frozen.device
+    frozen = load_network(prepared, data)
+    recipe, milliseconds = prepared.recipe, frozen.milliseconds()
+    if deadline is not None and perf_counter() + milliseconds * len(data.train) / 1000 > deadline:
+        raise CacheUnavailableError(NO_TIME)
+    by_pooling = frozen.features()
     target, classes = data.target, len(data.label_names)
     labels = labels_of(data.train, target, classes)
     folds = assign_folds(data.train["label"][:], target, 1, recipe.seed, groups=data.train_groups)
@@ -247,15 +253,15 @@ def _score(model: str, prepared: PreparedRun, data: LabeledData, metric: str) ->
     is_grouped = len(set(data.train_groups)) < len(data.train_groups)
     groups = np.asarray(data.train_groups) if is_grouped else None
     examples = ScoredExamples(labels, probabilities(outputs, target), target, groups=groups)
-    batch = inputs.collate([inputs.train[0]])
+    batch = frozen.inputs.collate([frozen.inputs.train[0]])
     entry = RankedCheckpoint(
         model=model,
         examples=len(data.train),
         value=compute_metrics([metric], examples)[metric],
         interval=intervals([metric], examples, seed=recipe.seed)[metric],
         log_me=log_me(by_pooling[pooling], _one_hot(labels, classes)),
-        parameters=sum(weight.numel() for weight in network.parameters()),
-        milliseconds=time_example(network, inputs, device),
+        parameters=sum(weight.numel() for weight in frozen.network.parameters()),
+        milliseconds=milliseconds,
         input_size=prepared.task.modality.format_size(batch),
         pooling=pooling,
     )

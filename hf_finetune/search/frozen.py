@@ -1,6 +1,6 @@
 """Frozen features of a checkpoint: computed once for all examples outside the test split, and judged on parts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -27,7 +27,7 @@ from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.linear_fit import LinearFit, assign_folds, fit_best, fit_linear
 
-__all__ = ["FrozenFeatures", "compute_features", "judge_features", "time_example", "whole_pool"]
+__all__ = ["FrozenNetwork", "judge_features", "load_network", "whole_pool"]
 
 
 TIMED_EXAMPLES, TIMED_BATCHES = 8, 3
@@ -35,20 +35,61 @@ TIMED_EXAMPLES, TIMED_BATCHES = 8, 3
 
 
 @dataclass(frozen=True)
-class FrozenFeatures:
-    """Inputs of the head of a checkpoint, for unaugmented examples.
+class FrozenNetwork:
+    """A checkpoint, and unaugmented examples as its inputs.
 
     Attributes:
-        by_pooling: Features [examples, features] by token pooling; the pooling is ``""`` for images.
+        prepared: Checked run of the examples, without augmentation.
         network: The checkpoint with a new head.
         inputs: The examples as model inputs.
         device: Device of the forward passes.
+        poolings: Token poolings whose features are computed.
     """
 
-    by_pooling: dict[str, np.ndarray]
+    prepared: PreparedRun
     network: Any
     inputs: Inputs
     device: torch.device
+    poolings: tuple[str, ...]
+
+    def features(self) -> dict[str, np.ndarray]:
+        """Compute the inputs of the head for all examples, or read them from the prefix cache.
+
+        Returns:
+            Features [examples, features] by token pooling; the pooling is ``""`` for images.
+
+        Raises:
+            CacheUnavailableError: If the features cannot be computed.
+            InputError: If the features are not finite.
+        """
+        features = frozen_features(
+            self.network,
+            self.inputs,
+            probe_settings(self.prepared),
+            poolings=self.poolings,
+            device=self.device,
+            batch_size=self.prepared.recipe.stages[0].batch_size,
+        )
+        by_pooling = {name: splits["train"] for name, splits in features.items()}
+        if not all(np.isfinite(values).all() for values in by_pooling.values()):
+            raise InputError(Problem("model.path", "must have finite features for all examples"))
+        return by_pooling
+
+    def milliseconds(self) -> float:
+        """Return the median time of an example in a small batch, preprocessing included, in milliseconds."""
+        rows = typical_rows(self.inputs, min(TIMED_EXAMPLES, len(self.inputs.train)))
+        self.network.to(self.device).eval()
+
+        def predict() -> None:
+            batch = self.inputs.collate([self.inputs.train[row] for row in rows])
+            with torch.no_grad():
+                self.network(
+                    **{name: value.to(self.device) for name, value in batch.items() if name != "labels"}
+                )
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        return median_milliseconds(predict, repeats=TIMED_BATCHES, warm_up=1) / len(rows)
 
 
 def whole_pool(recipe: Recipe, loader: PartLoader) -> LabeledData:
@@ -73,35 +114,22 @@ def whole_pool(recipe: Recipe, loader: PartLoader) -> LabeledData:
     )
 
 
-def compute_features(prepared: PreparedRun, data: LabeledData) -> FrozenFeatures:
-    """Compute the frozen features of the training examples of data, or read them from the prefix cache.
+def load_network(prepared: PreparedRun, data: LabeledData) -> FrozenNetwork:
+    """Load a checkpoint and the training examples of data as its inputs.
 
     Args:
         prepared: Checked run with the checkpoint.
         data: Data of the examples.
 
     Raises:
-        CacheUnavailableError: If the features cannot be computed.
-        InputError: If the weights cannot be loaded, or the features are not finite.
+        InputError: If the weights cannot be loaded.
     """
     plain = without_augmentation(replace(prepared, data=data))
-    recipe = plain.recipe
     network = load_pretrained(prepared).model
     only_train = replace(data, validation=None, test=None, pool=None)
-    inputs = plain.task.prepare(only_train, prepared.processor, recipe.data, recipe.seed)
+    inputs = plain.task.prepare(only_train, prepared.processor, plain.recipe.data, plain.recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = frozen_features(
-        network,
-        inputs,
-        probe_settings(plain),
-        poolings=text_poolings(prepared),
-        device=device,
-        batch_size=recipe.stages[0].batch_size,
-    )
-    by_pooling = {name: splits["train"] for name, splits in features.items()}
-    if not all(np.isfinite(values).all() for values in by_pooling.values()):
-        raise InputError(Problem("model.path", "must have finite features for all examples"))
-    return FrozenFeatures(by_pooling, network, inputs, device)
+    return FrozenNetwork(plain, network, inputs, device, text_poolings(prepared))
 
 
 def judge_features(
@@ -109,6 +137,7 @@ def judge_features(
     parts: Sequence[Part],
     loader: PartLoader,
     *,
+    can_begin: Callable[[int, float], bool] = lambda examples, milliseconds: True,
     has_time: Callable[[Sequence[TrialResult]], bool],
     trust_remote_code: bool = False,
 ) -> dict[Part, TrialResult] | None:
@@ -120,12 +149,14 @@ def judge_features(
         recipe: Recipe of one stage that fits the head, without augmentation.
         parts: Parts to predict.
         loader: Loader of the parts.
+        can_begin: Called with the number of examples and the milliseconds of each before their features are computed;
+            returns whether there is time for that.
         has_time: Called after each part with the results so far; returns whether there is time for the next part.
         trust_remote_code: Whether code of checkpoints may run.
 
     Returns:
-        Result of each part for which there was time, at least of the first; None if no solver fits the head, because
-        it is not linear.
+        Result of each part for which there was time: at least of the first, or none at all if ``can_begin`` returned
+        false. None if no solver fits the head, because it is not linear.
 
     Raises:
         CacheUnavailableError: If the features cannot be computed.
@@ -135,21 +166,25 @@ def judge_features(
     prepared = prepare_with_data(recipe, pool, trust_remote_code=trust_remote_code)
     if not solver_of(prepared.recipe.stages[-1]):
         return None
-    frozen = compute_features(prepared, pool)
-    milliseconds = time_example(frozen.network, frozen.inputs, frozen.device)
+    frozen = load_network(prepared, pool)
+    milliseconds = frozen.milliseconds()
+    if not can_begin(len(pool.train), milliseconds):
+        return {}
+    by_pooling = frozen.features()
     results: dict[Part, TrialResult] = {}
     for part in parts:
         if results and not has_time(list(results.values())):
             break
-        results[part] = _judge_part(loader.load(recipe, part)[1], prepared, frozen, milliseconds)
+        results[part] = _judge_part(loader.load(recipe, part)[1], frozen, by_pooling, milliseconds)
     return results
 
 
 def _judge_part(
-    fold: LabeledData, prepared: PreparedRun, frozen: FrozenFeatures, milliseconds: float
+    fold: LabeledData, frozen: FrozenNetwork, by_pooling: Mapping[str, np.ndarray], milliseconds: float
 ) -> TrialResult:
-    """Predict the held-out examples of a fold; ``prepared`` and ``frozen`` have all examples outside the test split."""
+    """Predict the held-out examples of a fold; ``frozen`` and its features have all examples outside the test split."""
     start_time = perf_counter()
+    prepared = frozen.prepared
     pool, target = prepared.data, prepared.data.target
     rows = _pool_of(fold).rows
     held_out, train = np.asarray(rows["test"]), np.concatenate([rows["train"], rows.get("validation", ())])
@@ -162,7 +197,7 @@ def _judge_part(
         prepared.recipe.seed,
         groups=np.asarray(pool.train_groups)[train].tolist(),
     )
-    features = {name: values[train] for name, values in frozen.by_pooling.items()}
+    features = {name: values[train] for name, values in by_pooling.items()}
     pooling, fit, _ = fit_best(features, labels[train], target, len(pool.label_names), folds)
     rows = folds != folds.max()
     smaller_fit = fit_linear(
@@ -174,7 +209,7 @@ def _judge_part(
     )
 
     def predict(fitted: LinearFit) -> ScoredExamples:
-        outputs = fitted(frozen.by_pooling[pooling][held_out])
+        outputs = fitted(by_pooling[pooling][held_out])
         scores = probabilities(outputs, target)
         return ScoredExamples(labels[held_out], scores, target, settings=prepared.metric_settings)
 
@@ -192,27 +227,6 @@ def _judge_part(
         milliseconds=milliseconds,
         smaller=predict(smaller_fit),
     )
-
-
-def time_example(network: Any, inputs: Any, device: torch.device) -> float:
-    """Return the median time of an example in a small batch, preprocessing included, in milliseconds.
-
-    Args:
-        network: The model.
-        inputs: Examples as model inputs.
-        device: Device of the forward passes.
-    """
-    rows = typical_rows(inputs, min(TIMED_EXAMPLES, len(inputs.train)))
-    network.to(device).eval()
-
-    def predict() -> None:
-        batch = inputs.collate([inputs.train[row] for row in rows])
-        with torch.no_grad():
-            network(**{name: value.to(device) for name, value in batch.items() if name != "labels"})
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return median_milliseconds(predict, repeats=TIMED_BATCHES, warm_up=1) / len(rows)
 
 
 def _pool_of(data: LabeledData) -> Pool:

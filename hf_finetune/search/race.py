@@ -59,30 +59,36 @@ class Race:
 
         Args:
             contenders: The contenders; their trials are added to ``trials``. The first is judged in any case, each
-                other one if it has the time that the slowest took.
+                other one if there is time for it.
             deadline: Time of ``perf_counter`` by which they should be judged; None is any.
         """
-        slowest = 0.0
+        until = inf if deadline is None else deadline
         for contender in contenders:
-            if slowest and not self.time.lasts(slowest, inf if deadline is None else deadline):
+            if self.trials and not self.time.lasts(until=until):
                 self.skipped.append(contender)
-                continue
-            begun = perf_counter()
-            self._judge_features(contender)
-            slowest = max(slowest, perf_counter() - begun)
+            else:
+                self._judge_features(contender, until)
 
-    def best_model(self) -> str:
-        """Return the checkpoint with the best score so far; without any, that of the first trial."""
+    def models(self) -> list[str]:
+        """Return the best checkpoint so far, and then those that are faster, the best of these first."""
         judged = [trial for trial in self.trials if trial.results]
-        best = max(zip(self._ordered_values(judged), judged, strict=True), key=itemgetter(0), default=None)
-        return (best[1] if best else self.trials[0]).recipe.model.path
+        if not judged:
+            return [self.trials[0].recipe.model.path]
+        values = zip(self._ordered_values(judged), judged, strict=True)
+        best, *others = [trial for _, trial in sorted(values, key=itemgetter(0), reverse=True)]
+        faster = [trial for trial in others if _milliseconds(trial) < _milliseconds(best)]
+        return list(dict.fromkeys(trial.recipe.model.path for trial in (best, *faster)))
 
-    def run(self, contenders: Sequence[Contender]) -> None:
+    def run(self, contenders: Sequence[Contender]) -> bool:
         """Judge contenders that train layers: all on the first part, and the better half on each further one.
 
         Args:
             contenders: The contenders; their trials are added to ``trials``.
+
+        Returns:
+            Whether there was time for at least one.
         """
+        before = len(self.trials)
         active = [trial for contender in contenders for trial in self._begin(contender)]
         for part in self.parts[1:]:
             active = self._better_half(active)
@@ -91,12 +97,16 @@ class Race:
                     self._run_part(trial, part)
         for trial in active:
             self._report(trial, self._end(trial))
+        return len(self.trials) > before
 
-    def _judge_features(self, contender: Contender) -> None:
+    def _judge_features(self, contender: Contender, until: float) -> None:
         """Judge a head on frozen features: if it is fitted, the features are computed once for all parts."""
+        judged = broadcast_from_main(self.runner.state, lambda: self._frozen_results(contender.recipe, until))
+        if judged == {}:
+            self.skipped.append(contender)
+            return
         trial = Trial(contender.recipe, contender.fields)
         self.trials.append(trial)
-        judged = broadcast_from_main(self.runner.state, lambda: self._frozen_results(contender.recipe))
         if isinstance(judged, str):
             trial.failure = judged
         elif judged is not None:
@@ -110,14 +120,22 @@ class Race:
                     break
         self._report(trial, self._end(trial))
 
-    def _frozen_results(self, recipe: Recipe) -> dict[Part, TrialResult] | str | None:
-        """Return the results of a fitted head, the reason why there are none, or None for a head that is trained."""
+    def _frozen_results(self, recipe: Recipe, until: float) -> dict[Part, TrialResult] | str | None:
+        """Return the results of a fitted head, the reason why there are none, or None for a head that is trained.
+
+        There are no results if the features would not be computed in time.
+        """
         runner = self.runner
+
+        def can_begin(examples: int, milliseconds: float) -> bool:
+            return not self.trials or self.time.lasts_for_features(examples, milliseconds, until)
+
         try:
             return judge_features(
                 recipe,
                 self.parts,
                 runner.loader,
+                can_begin=can_begin,
                 has_time=self.time.lasts_for_fit,
                 trust_remote_code=runner.trust_remote_code,
             )
@@ -142,7 +160,7 @@ class Race:
         if self._run_part(trial, self.parts[0]):
             return [trial]
         if self.time.is_limited and not trial.failure:
-            self.time.note_underestimate((perf_counter() - begun) / seconds)
+            self.time.note_underestimate(trial.recipe, (perf_counter() - begun) / seconds)
         self._report(trial, self._end(trial))
         return []
 
@@ -183,3 +201,7 @@ class Race:
     def _report(self, trial: Trial, end: str) -> None:
         if self.finished is not None:
             self.finished(trial, self.trials.index(trial) + 1, end, self.metric)
+
+
+def _milliseconds(trial: Trial) -> float:
+    return next(iter(trial.results.values())).milliseconds

@@ -68,7 +68,7 @@ class RaceTime:
         self.deadline = inf if deadline is None else deadline
         self.test_examples, self.loading = test_examples, loading
         self.trials: list[Trial] = []
-        self.measured_pace = 0.0
+        self.measured_paces: dict[str, float] = {}
 
     @property
     def is_limited(self) -> bool:
@@ -91,6 +91,20 @@ class RaceTime:
     def lasts_for_part(self, trial: Trial) -> bool:
         """Return whether there is time for a further part of a trial and its final run."""
         return self.lasts(_part_seconds(trial) * (1 + WHOLE))
+
+    def lasts_for_features(self, examples: int, milliseconds: float, until: float) -> bool:
+        """Return whether there is time for the features of a checkpoint and its final run, on this process.
+
+        Args:
+            examples: Number of examples whose features are computed.
+            milliseconds: Time of each (milliseconds).
+            until: Time of ``perf_counter`` by which they must have been judged as well.
+        """
+        judged = [trial for trial in self.trials if trial.results]
+        seconds = examples * milliseconds / 1000 + max((trial.seconds for trial in judged), default=0.0)
+        fit = max(map(_part_seconds, judged), default=0.0)
+        needed = SLACK * (seconds + self._overhead(milliseconds, fit))
+        return needed <= self._left() and perf_counter() + seconds <= until
 
     def lasts_for_fit(self, results: Sequence[TrialResult]) -> bool:
         """Return whether there is time for another fit to frozen features and the final run, on this process.
@@ -141,7 +155,9 @@ class RaceTime:
         trials = [trial for trial in self.trials if trial.results]
         if max_seconds is None:
             return [True] * len(trials)
-        seconds = [WHOLE * _part_seconds(trial) + self._final_overhead() for trial in trials]
+        seconds = [
+            WHOLE * _part_seconds(trial) + self._final_overhead(trial.recipe.model.path) for trial in trials
+        ]
         latest = broadcast_from_main(
             self.runner.state, lambda: max(self._left() + TOLERANCE * max_seconds, min(seconds))
         )
@@ -163,37 +179,52 @@ class RaceTime:
             for spec, plan in zip(prepared.recipe.stages, plans, strict=True)
         ]
         cost = training_cost([(plan.layout.size, plan.trainable_size) for plan in plans], epochs)
-        if not self._seconds_per_cost():
-            self.measured_pace = _measure_seconds(prepared, epochs, self.runner.state) / cost
-        seconds = self._seconds_per_cost() * cost
+        model = recipe.model.path
+        if not self._seconds_per_cost(model):
+            self.measured_paces[model] = _measure_seconds(prepared, epochs, self.runner.state) / cost
+        seconds = self._seconds_per_cost(model) * cost
         agreed: float = broadcast_from_main(self.runner.state, lambda: seconds)
         return agreed
 
-    def note_underestimate(self, factor: float) -> None:
+    def note_underestimate(self, recipe: Recipe, factor: float) -> None:
         """Expect longer durations after a part that was ended because it took too long.
 
         Args:
+            recipe: Recipe of the part.
             factor: Time that it took, divided by the expected time.
         """
-        self.measured_pace *= UNDERESTIMATE * max(1.0, factor)
+        model = recipe.model.path
+        self.measured_paces[model] = self._seconds_per_cost(model) * UNDERESTIMATE * max(1.0, factor)
 
-    def _seconds_per_cost(self) -> float:
-        """Return the duration of a part divided by its computation, of the slowest trial; 0 if none is known."""
-        trained = [trial for trial in self.trials if _trains(trial)]
-        return max((_part_seconds(trial) / trial.cost for trial in trained), default=self.measured_pace)
+    def _seconds_per_cost(self, model: str) -> float:
+        """Return the duration of a part of a checkpoint divided by its computation; 0 if it is not known."""
+        trained = [trial for trial in self.trials if _trains(trial) and trial.recipe.model.path == model]
+        measured = self.measured_paces.get(model, 0.0)
+        return max((_part_seconds(trial) / trial.cost for trial in trained), default=measured)
 
-    def _final_overhead(self) -> float:
-        """Return the duration of the final run without its training: data, features, linear probe, report."""
-        frozen = [list(trial.results.values()) for trial in self.trials if not _trains(trial)]
+    def _final_overhead(self, model: str | None = None) -> float:
+        """Return the duration of the final run without its training: data, features, linear probe, report.
+
+        Args:
+            model: Checkpoint of the run; None takes the slowest one.
+        """
+        frozen = [
+            list(trial.results.values())
+            for trial in self.trials
+            if not _trains(trial) and model in (None, trial.recipe.model.path)
+        ]
         return max(map(self._overhead_of, frozen), default=self._overhead_of([]))
 
     def _overhead_of(self, frozen: Sequence[TrialResult]) -> float:
         """Return the same for the results of frozen features, if there are any."""
         if not frozen:
-            return FINAL_SECONDS + self.loading
-        predictions = TEST_PASSES * self.test_examples * frozen[0].milliseconds / 1000
-        fits = 2 * WHOLE * fmean(result.seconds for result in frozen)
-        return FINAL_SECONDS + self.loading + predictions + fits
+            return self._overhead(0.0, 0.0)
+        return self._overhead(frozen[0].milliseconds, fmean(result.seconds for result in frozen))
+
+    def _overhead(self, milliseconds: float, fit: float) -> float:
+        """Return the same for the time of an example (milliseconds) and of a fit (seconds)."""
+        predictions = TEST_PASSES * self.test_examples * milliseconds / 1000
+        return FINAL_SECONDS + self.loading + predictions + 2 * WHOLE * fit
 
     def _left(self) -> float:
         return self.deadline - perf_counter()

@@ -223,6 +223,16 @@ def test_ranking_and_folds_share_the_features(squares, timm_checkpoint, monkeypa
         recipe, parts.choose_parts(30), loader, has_time=lambda results: len(results) < 2
     )
     assert list(cut) == list(judged)[:2]
+    asked = []
+
+    def refuse_to_begin(*sizes):
+        asked.append(sizes)
+        return False
+
+    options = {"can_begin": refuse_to_begin, "has_time": lambda results: True}
+    assert frozen.judge_features(recipe, parts.choose_parts(30), loader, **options) == {}
+    ((examples, milliseconds),) = asked
+    assert examples == len(frozen.whole_pool(recipe, loader).train) and milliseconds > 0
 
 
 @pytest.mark.parametrize(

