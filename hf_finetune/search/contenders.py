@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_finetune.errors import counted
+from hf_finetune.errors import InputError, counted
 from hf_finetune.recipe.balance import SEARCHED_BALANCE
+from hf_finetune.recipe.head import CHECKPOINT_POOLING
+from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.yaml_text import read_yaml
+from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import InspectedData
 from hf_finetune.targets import TARGETS
@@ -77,7 +80,8 @@ def trained_contenders(data: InspectedData, model: str, quality: str) -> list[Co
 def features_recipe(data: InspectedData, model: str) -> Recipe:
     """Return a recipe that only fits a head to the frozen features of unaugmented examples.
 
-    A head that is not linear, which no solver fits, is trained.
+    If the architecture's own head is not linear, it is replaced by one with the pooling that suits the checkpoint. If
+    this is not linear either, no solver fits it, and it is trained.
 
     Args:
         data: Inspected data.
@@ -86,7 +90,20 @@ def features_recipe(data: InspectedData, model: str) -> Recipe:
     draft = _draft(data, model)
     augment = dict(data.task.modality.no_augmentation)
     head = {"name": "head", "train": "head", "fit": "auto", "epochs": HEAD_EPOCHS}
-    return parse_recipe({**draft, "data": {**draft["data"], "augment": augment}, "stages": [head]})
+    content = {**draft, "data": {**draft["data"], "augment": augment}, "stages": [head]}
+    recipe = parse_recipe(content)
+    if _is_fitted(recipe, data):
+        return recipe
+    pooled = parse_recipe({**content, "model": {"path": model, "head": {"pool": CHECKPOINT_POOLING}}})
+    return pooled if _is_fitted(pooled, data) else recipe
+
+
+def _is_fitted(recipe: Recipe, data: InspectedData) -> bool:
+    """Return whether a solver fits the head of a recipe."""
+    try:
+        return bool(solver_of(prepare_with_data(recipe, data.data).recipe.stages[0]))
+    except InputError:  # reported when the recipe is tried
+        return False
 
 
 def with_epochs(contender: Contender, factor: float) -> Contender | None:

@@ -302,6 +302,14 @@ class Modality(Presentation):
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
         """Return a row of loaded data in the form that a pipeline takes."""
 
+    def input_length(self, example: Any) -> int:
+        """Return a length by which inputs are sorted into batches; the same for all if they have no tokens.
+
+        Args:
+            example: Example as ``pipeline_input`` returns it.
+        """
+        return 1
+
     def read_batch(
         self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
     ) -> Any:

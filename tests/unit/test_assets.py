@@ -311,7 +311,7 @@ def test_an_encoder_with_other_answers_is_refused(tmp_path, bert_checkpoint):
 def test_an_archive_in_several_parts_is_joined(tmp_path, monkeypatch):
     checked = []
     monkeypatch.setattr(sentence_encoder, "check_answers", lambda folder, answers: checked.append(answers))
-    content = {name: os.urandom(100) for name in assets.ENCODER_FILES}
+    content = {name: os.urandom(100) for name in (*assets.ENCODER_FILES, assets.POOLING_FILE)}
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as file:
         for name, data in content.items():

@@ -232,6 +232,10 @@ class Text(Modality):
         """Return the text, or both texts of a pair, by column."""
         return {name: row[name] for name in self.columns_in(row)}
 
+    def input_length(self, example: Any) -> int:
+        """Return the number of characters of a text, or of both texts of a pair."""
+        return sum(map(len, example.values())) if isinstance(example, Mapping) else len(example)
+
     def read_batch(
         self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
     ) -> Any:
