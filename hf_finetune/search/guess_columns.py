@@ -14,14 +14,19 @@ _ROWS_READ = 5000
 _MAX_CLASSES = 200
 _MIN_EXAMPLES_PER_CLASS = 2.0
 """Smallest mean number of examples for each value of a column that is taken for the classes."""
+_FEWEST_ONE_HOT = 3
+"""Smallest number of columns that are taken for one-hot columns of a multi-label dataset."""
 
 
-def guess_columns(dataset: Dataset, modality: Modality, named: Mapping[str, str]) -> dict[str, str]:
+def guess_columns(
+    dataset: Dataset, modality: Modality, named: Mapping[str, str]
+) -> dict[str, str | list[str]]:
     """Return guesses for the main input column and the label column, where names alone do not decide.
 
     The input is the column with the longest texts that are not numbers, or with the most names of files of the
-    modality. The label is the column with a usual name that comes first in the list of such names, else the last column
-    with few values, else the last column with numbers.
+    modality. The label is the column with a usual name that comes first in the list of such names; else all columns
+    with few values if there are several and each has only 0 and 1, as one-hot columns have; else the last column with
+    few values; else the last column with numbers.
 
     Args:
         dataset: Rows of the training split.
@@ -29,17 +34,19 @@ def guess_columns(dataset: Dataset, modality: Modality, named: Mapping[str, str]
         named: Columns that the user named, by role.
 
     Returns:
-        Guessed column by role; empty if the names decide, or if nothing can be guessed.
+        Guessed column by role, or for the label a list of one-hot columns; empty if the names decide, or if nothing can
+        be guessed.
     """
     if _are_found(dataset.features, modality, named):
         return {}
     rows = dataset.select(range(min(len(dataset), _ROWS_READ)))
-    guesses: dict[str, str] = {}
-    main = modality.main_column
-    if main not in named and (column := _guess_input(rows, modality, {*named.values()})):
+    guesses: dict[str, str | list[str]] = {}
+    main, taken = modality.main_column, {*named.values()}
+    if main not in named and (column := _guess_input(rows, modality, taken)):
         guesses[main] = column
-    if "label" not in named and (column := _guess_label(rows, {*named.values(), *guesses.values()})):
-        guesses["label"] = column
+        taken.add(column)
+    if "label" not in named and (label := _guess_label(rows, taken)):
+        guesses["label"] = label
     return {
         role: column
         for role, column in guesses.items()
@@ -47,7 +54,7 @@ def guess_columns(dataset: Dataset, modality: Modality, named: Mapping[str, str]
     }
 
 
-def _are_found(features: Features, modality: Modality, named: Mapping[str, str | None]) -> bool:
+def _are_found(features: Features, modality: Modality, named: Mapping[str, str | list[str] | None]) -> bool:
     """Return whether all columns that are not named are found by their names."""
     try:
         find_columns(features, modality, named)
@@ -70,12 +77,14 @@ def _guess_input(rows: Dataset, modality: Modality, taken: set[str]) -> str | No
     return best if best is not None and scores[best] else None
 
 
-def _guess_label(rows: Dataset, taken: set[str]) -> str | None:
+def _guess_label(rows: Dataset, taken: set[str]) -> str | list[str] | None:
     names = [name for name in rows.column_names if name not in taken]
     usual = {name.lower(): name for name in reversed(names)}
     known = [usual[name] for name in LABEL_NAMES if name in usual]
     few = [name for name in names if _has_few_values(rows[name])]
     numbers = [name for name in names if all(map(_is_number, rows[name]))]
+    if not known and len(few) >= _FEWEST_ONE_HOT and all(_is_one_hot(rows[name]) for name in few):
+        return few
     return next((group[index] for group, index in ((known, 0), (few, -1), (numbers, -1)) if group), None)
 
 
@@ -84,6 +93,11 @@ def _has_few_values(values: list[object]) -> bool:
     plain = [value for value in values if isinstance(value, str | int | bool)]
     distinct = len(set(plain))
     return 2 <= distinct <= _MAX_CLASSES and len(plain) >= _MIN_EXAMPLES_PER_CLASS * distinct
+
+
+def _is_one_hot(values: list[object]) -> bool:
+    """Return whether a column has only 0 and 1, in any form."""
+    return all(_is_number(value) and float(value) in (0.0, 1.0) for value in values)  # type: ignore[arg-type]
 
 
 def _is_number(value: object) -> bool:

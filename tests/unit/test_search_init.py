@@ -57,6 +57,29 @@ def test_columns_without_usual_names_are_guessed_and_named(tmp_path):
     assert "# guessed: text, label; not used: number, shop\n" in text
 
 
+@pytest.mark.parametrize(
+    ("names", "label"),
+    [
+        (["toxic", "insult", "threat"], ["toxic", "insult", "threat"]),
+        (["toxic", "insult"], "insult"),
+        (["toxic", "insult", "threat", "category"], "category"),
+        (["toxic", "insult", "threat", "stars"], "stars"),
+    ],
+)
+def test_several_columns_of_zeros_and_ones_are_one_hot_labels(tmp_path, names, label):
+    """Unless there are only two, or another column has classes."""
+    rows = [
+        f"{index:05x},a {'good' if index % 2 else 'bad'} film {index},"
+        + ",".join(
+            str(index // (place + 1) % (5 if name == "stars" else 2)) for place, name in enumerate(names)
+        )
+        for index in range(40)
+    ]
+    (tmp_path / "comments.csv").write_text("\n".join([f"id,comment_text,{','.join(names)}", *rows, ""]))
+    columns = inspect_data(str(tmp_path / "comments.csv")).fields["columns"]
+    assert columns["label"] == label
+
+
 def test_a_named_column_is_not_guessed(tmp_path):
     rows = [f"{row},dish {row} was as one expects,shop {row % 3},{row % 2 + 1}" for row in range(40)]
     table = write_table(tmp_path / "remarks.csv", rows, "number,remark,shop,stars")
