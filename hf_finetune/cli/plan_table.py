@@ -71,6 +71,7 @@ def _print_stage(
         _print_closed_form_stage(console, index, spec, plan)
         return
     steps = "steps unknown" if plan.steps is None else counted(plan.steps, "step")
+    seeds = f"the mean of {spec.seeds} trainings of " if spec.seeds else ""
     epochs = "epochs unknown" if plan.epochs is None else counted(plan.epochs, "epoch")
     title = f"Stage {index + 1}, {plan.name}: train {plan.train}"
     table = Table(title=title, title_justify="left", box=None)
@@ -95,7 +96,7 @@ def _print_stage(
         count = f"{len(plan.frozen_batch_norms)} of {len(layout.batch_norms)}"
         batch_norms = f"; {count} BatchNorm layers frozen"
     console.print(
-        f"trains {plan.trainable_size:,} of {plan.layout.size:,} parameters; {epochs}, {steps}, "
+        f"trains {plan.trainable_size:,} of {plan.layout.size:,} parameters; {seeds}{epochs}, {steps}, "
         f"{warmup} warmup steps; {spec.optimizer.name}{restored if plan.carried else ''}"
         f"{balance}{regular}{batch_norms}",
         markup=False,

@@ -132,6 +132,11 @@ def print_trials(result: "SearchResult") -> None:
     if result.too_long:
         numbers = ", ".join(str(index + 1) for index in result.too_long)
         out.print(f"Not selectable, for lack of time for the final run: {numbers}")
+    if result.seeds > 1:
+        out.print(
+            f"The last stage of the final run is trained {result.seeds} times in the time left, and the mean of "
+            "the weights is kept."
+        )
     selection = result.selection
     out.print("Selected (*): the least computation within one standard error of the best score.")
     expected = f"Expected {result.metric} on the test split: {selection.expected:.3f}"

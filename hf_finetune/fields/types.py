@@ -32,6 +32,7 @@ __all__ = [
     "RateRange",
     "SearchValues",
     "Seed",
+    "Seeds",
     "Selector",
     "Separator",
     "Texts",
@@ -197,6 +198,8 @@ Count = Annotated[int, Field(ge=1), BeforeValidator(_as_integer)]
 """Integer of at least 1."""
 Folds = Annotated[int, Field(ge=2), BeforeValidator(_as_integer)]
 """Number of folds of a cross-validation, at least 2."""
+Seeds = Annotated[int, Field(ge=2, le=20), BeforeValidator(_as_integer)]
+"""Number of trainings whose weights are averaged, 2 to 20."""
 CountFromZero = Annotated[int, Field(ge=0), BeforeValidator(_as_integer)]
 """Integer of at least 0."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_as_integer)]

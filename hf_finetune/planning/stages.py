@@ -55,11 +55,13 @@ class PlannedStage:
         spec: Stage of the recipe.
         plan: Plan of the stage.
         seed: Seed of the stage.
+        first_epoch: Number of the first epoch, on which augmentations depend.
     """
 
     spec: StageSpec
     plan: StagePlan
     seed: int = 0
+    first_epoch: int = 0
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
             recipe.get("task"), _located_stages(recipe, stages), as_mapping(recipe.get("model"))
         ),
         *_carry_optimizer_problems(stages),
+        *_seeds_problems(stages, recipe.get("limit")),
         *_pruning_problems(stages, as_mapping(recipe.get("model"))),
         *domain_rule_problems(recipe),
     ]
@@ -204,6 +205,23 @@ def _carry_optimizer_problems(stages: list[Mapping[str, Any]]) -> Iterator[Probl
             repair = "Optimizer state cannot be loaded into a different optimizer."
             value = short_repr(stage.get("optimizer", DEFAULT_OPTIMIZER))
             yield Problem(f"stages[{index}].optimizer", rule, value, repair)
+
+
+def _seeds_problems(stages: list[Mapping[str, Any]], limit: Any) -> Iterator[Problem]:
+    """Yield the problems of stages with several trainings, which have no single schedule and optimizer state."""
+    for index, stage in enumerate(stages):
+        place, seeds = f"stages[{index}].seeds", stage.get("seeds")
+        if seeds is None:
+            continue
+        following = stages[index + 1] if index + 1 < len(stages) else {}
+        if limit is not None:
+            repair = "Remove one of them."
+            yield Problem(place, "must not be set together with limit", short_repr(seeds), repair)
+        for number, user in ((index, stage), (index + 1, following)):
+            if user.get("carry_optimizer") is True:
+                rule = f"must not be set together with stages[{index}].seeds"
+                repair = "There is no single optimizer state."
+                yield Problem(f"stages[{number}].carry_optimizer", rule, "true", repair)
 
 
 def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any]) -> Iterator[Problem]:

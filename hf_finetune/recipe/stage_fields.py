@@ -12,6 +12,7 @@ from hf_finetune.fields.types import (
     Count,
     NonEmptyText,
     RateRange,
+    Seeds,
     Selector,
     Warmup,
 )
@@ -197,6 +198,11 @@ class StageSpec(StageSettings, _StageIdentity):
         description="Training of the head: gradient = by gradient steps; logistic_regression = by a solver "
         "(scikit-learn), for classes; ridge = by a solver (scikit-learn), for regression (Hoerl & Kennard "
         "1970); auto = by a solver if the head is one linear layer, else by gradient steps.",
+    )
+    seeds: Seeds | None = Field(
+        default=None,
+        description="Number of trainings of the stage, each from the same weights and with other random choices; the "
+        "stage keeps the mean of their weights (Wortsman et al. 2022); null = one training.",
     )
     compress: CompressSpec | None = Field(
         default=None,

@@ -95,7 +95,7 @@ def read_run(folder: Path) -> RunRecord:
         metrics=metrics,
         metric_names=listed_metrics(recipe, metrics),
         logs=tuple(
-            _log(folder / "stages" / f"{number:02d}-{stage['name']}" / "log.jsonl")
+            _log(folder / "stages" / f"{number:02d}-{stage['name']}")
             for number, stage in enumerate(manifest["stages"], 1)
         ),
         predictions=predictions,
@@ -127,7 +127,10 @@ def _json(path: Path) -> Any:
         return None
 
 
-def _log(path: Path) -> StageLog:
+def _log(stage: Path) -> StageLog:
+    """Return the log of a stage; of several trainings, that of the first one."""
+    paths = [stage / "log.jsonl", stage / "seed-1" / "log.jsonl"]
+    path = next((path for path in paths if path.is_file()), paths[0])
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     entries = [json.loads(line) for line in lines]
     return StageLog(

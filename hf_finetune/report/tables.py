@@ -129,6 +129,8 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "lr": spec["lr"],
                 "fit": result.get("fit"),
                 "limit": result.get("limit"),
+                "seeds": result.get("seeds", ()),
+                "seed_values": _seed_values(result, primary_metric),
                 "layer_decay": spec["layer_decay"],
                 "groups": len(layers),
                 "first_loss": losses[0] if losses else None,
@@ -142,6 +144,12 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
         )
         start += result["train_seconds"]
     return rows
+
+
+def _seed_values(result: Mapping[str, Any], metric: str) -> list[float]:
+    """Return the validation metric of each training of a stage with ``seeds``; empty without a validation split."""
+    values = (training["validation"].get(metric) for training in result.get("seeds", ()))
+    return [value for value in values if value is not None]
 
 
 def class_rows(

@@ -204,7 +204,7 @@ def _examples(spec: StageSpec, plan: StagePlan, inputs: Inputs) -> float:
     examples = (plan.epochs or 0.0) * len(inputs.train)
     if plan.steps is not None and not solver_of(spec):
         examples = float(plan.steps * spec.batch_size * spec.accumulation)
-    return examples or len(inputs.train)
+    return (spec.seeds or 1) * (examples or len(inputs.train))
 
 
 def _surrogate_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:

@@ -47,10 +47,10 @@ from hf_finetune.targets.top_scores import (
     unpack_top,
 )
 from hf_finetune.tasks import Inputs
+from hf_finetune.training.averaged_stage import train_averaged
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.head_fit import FIT_PHRASES
 from hf_finetune.training.manifest import Manifest
-from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, result_lines
 from hf_finetune.training.validation_loss import require_finite_logits
@@ -163,11 +163,14 @@ def _train_stage(
             replace(context, model=model), [copy.copy(method) for method in start.methods[index]]
         )
 
+    def build(model: PreTrainedModel) -> list[Method]:
+        return build_anew(model) if spec.seeds else build_methods(context, start.methods[index])
+
     stage_limit = None
     if limit is not None:
         stage_limit, callbacks = limit.stage(index, build_anew), [*callbacks, limit.clock]
     try:
-        result = train_stage(
+        result = train_averaged(
             context.model,
             context.stage,
             _stage_data(prepared, start.inputs, state),
@@ -176,7 +179,7 @@ def _train_stage(
             execution=ExecutionSettings(
                 recipe.speed, limit_cache(cache, stage_limit, state), limit=stage_limit
             ),
-            methods=build_methods(context, start.methods[index]),
+            build_methods=build,
             callbacks=callbacks,
         )
     finally:
@@ -307,4 +310,9 @@ def _metrics_entry(
         **({"trained": without_nan(result.trained)} if result.trained else {}),
         **({"fit": {**result.fit, **_pooling_entry(prepared)}} if result.fit else {}),
         **({"limit": result.limit} if result.limit else {}),
+        **({"seeds": [_seed_entry(each) for each in result.seeds]} if result.seeds else {}),
     }
+
+
+def _seed_entry(training: Mapping[str, Any]) -> dict[str, Any]:
+    return {**training, "validation": without_nan(training["validation"])}

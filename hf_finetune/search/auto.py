@@ -27,7 +27,7 @@ from hf_finetune.search.frozen import whole_pool
 from hf_finetune.search.inspect_data import InspectedData, inspect_data
 from hf_finetune.search.parts import Part, choose_parts, examples_outside_test
 from hf_finetune.search.race import Race
-from hf_finetune.search.race_time import RaceTime
+from hf_finetune.search.race_time import RaceTime, trains
 from hf_finetune.search.refine import refine
 from hf_finetune.search.selection import select
 from hf_finetune.search.stored_result import read_result, store_result
@@ -147,7 +147,7 @@ def auto(
             store_result(result, runner.folder)
     if progress.selected is not None:
         progress.selected(result)
-    recipe = final_recipe(result.winner)
+    recipe = final_recipe(result.winner, result.seeds)
     resumes = resume and (folder / "manifest.json").is_file()
     finished = run(recipe, folder, resume=resumes, callbacks=callbacks, trust_remote_code=trust_remote_code)
     return AutoResult(finished, result)
@@ -209,7 +209,7 @@ def _search(
     return _result(race, metric, test_examples, limits.max_seconds)
 
 
-def final_recipe(trial: Trial) -> Recipe:
+def final_recipe(trial: Trial, seeds: int = 1) -> Recipe:
     """Return the recipe with which the selected trial is trained on all examples outside the test split.
 
     Each stage trains the median number of epochs after which it was best on the parts; nothing is selected by the
@@ -217,6 +217,7 @@ def final_recipe(trial: Trial) -> Recipe:
 
     Args:
         trial: Selected trial.
+        seeds: Number of trainings of the last stage, whose weights are averaged.
     """
     content = trial.recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
     content["data"] = {
@@ -228,6 +229,8 @@ def final_recipe(trial: Trial) -> Recipe:
         content["stages"] = [
             _final_stage(stage, median(epochs)) for stage, epochs in zip(content["stages"], kept, strict=True)
         ]
+        if seeds > 1:
+            content["stages"][-1]["seeds"] = seeds
     return parse_recipe(content)
 
 
@@ -279,14 +282,17 @@ def _result(race: Race, metric: str, test_examples: int, max_seconds: float | No
         rule = "must be long enough for a trial"
         raise InputError(Problem("--time", rule, format_seconds(max_seconds or 0.0)))
     eligible = race.time.can_finish(max_seconds)
+    selection = select(judged, metric, test_examples, eligible=eligible)
+    winner = judged[selection.winner]
     return SearchResult(
         judged,
         failed,
         metric,
         race.parts,
-        select(judged, metric, test_examples, eligible=eligible),
+        selection,
         untried=tuple(contender.fields for contender in race.skipped),
         too_long=tuple(index for index, fits in enumerate(eligible) if not fits),
+        seeds=race.time.possible_seeds(winner) if trains(winner) else 1,
     )
 
 

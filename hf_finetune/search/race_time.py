@@ -18,7 +18,7 @@ from hf_finetune.runs.trial import TrialResult, training_cost
 from hf_finetune.search.parts import FOLDS, Part
 from hf_finetune.search.trials import Trial, TrialRunner
 
-__all__ = ["FINAL_SECONDS", "RaceTime"]
+__all__ = ["FINAL_SECONDS", "RaceTime", "trains"]
 
 FINAL_SECONDS = 12.0
 """Time of the final run besides loading, training, fits and predictions: checkpoint and report (seconds)."""
@@ -36,6 +36,8 @@ UNDERESTIMATE = 1.5
 """Further factor on estimated times after one that was too short."""
 PLANNED_PARTS = 2
 """Number of parts that a contender is planned to be trained on, besides the final run."""
+MAX_SEEDS = 5
+"""Largest number of trainings of the last stage of the final run, whose weights are averaged."""
 TOLERANCE = 0.05
 """Fraction of the time by which the final run may exceed it."""
 
@@ -163,6 +165,22 @@ class RaceTime:
         )
         return [duration <= latest for duration in seconds]
 
+    def possible_seeds(self, trial: Trial) -> int:
+        """Return how often the final run of a trial can train its last stage in the time left, 1 to ``MAX_SEEDS``.
+
+        Args:
+            trial: Trial that trains layers.
+
+        Returns:
+            The number; 1 without a deadline, which leaves no time.
+        """
+        if not self.is_limited:
+            return 1
+        once = SLACK * WHOLE * _part_seconds(trial)
+        overhead = SLACK * self._final_overhead(trial.recipe.model.path)
+        left: float = broadcast_from_main(self.runner.state, self._left)
+        return min(MAX_SEEDS, max(1, int((left - overhead) / once)))
+
     def expected_seconds(self, recipe: Recipe) -> float:
         """Return the estimated duration of a part: by the trials before, or else by a few measured steps.
 
@@ -198,7 +216,7 @@ class RaceTime:
 
     def _seconds_per_cost(self, model: str) -> float:
         """Return the duration of a part of a checkpoint divided by its computation; 0 if it is not known."""
-        trained = [trial for trial in self.trials if _trains(trial) and trial.recipe.model.path == model]
+        trained = [trial for trial in self.trials if trains(trial) and trial.recipe.model.path == model]
         measured = self.measured_paces.get(model, 0.0)
         return max((_part_seconds(trial) / trial.cost for trial in trained), default=measured)
 
@@ -211,7 +229,7 @@ class RaceTime:
         frozen = [
             list(trial.results.values())
             for trial in self.trials
-            if not _trains(trial) and model in (None, trial.recipe.model.path)
+            if not trains(trial) and model in (None, trial.recipe.model.path)
         ]
         return max(map(self._overhead_of, frozen), default=self._overhead_of([]))
 
@@ -230,8 +248,12 @@ class RaceTime:
         return self.deadline - perf_counter()
 
 
-def _trains(trial: Trial) -> bool:
-    """Return whether a trial has taken optimizer steps."""
+def trains(trial: Trial) -> bool:
+    """Return whether a trial has taken optimizer steps.
+
+    Args:
+        trial: Trial of any kind.
+    """
     return any(any(result.epochs) for result in trial.results.values())
 
 

@@ -10,6 +10,7 @@ from hf_finetune.evaluation.metrics import greater_is_better, sign_of
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.search.race import Race
+from hf_finetune.search.race_time import trains
 from hf_finetune.search.selection import select
 from hf_finetune.search.space import SearchSpace, read_space
 from hf_finetune.search.study import Study
@@ -68,7 +69,7 @@ def _best_trained(race: Race) -> Trial | None:
     trained = [
         (sign * value, -index)
         for index, (trial, value) in enumerate(zip(judged, values, strict=True))
-        if any(any(result.epochs) for result in trial.results.values())
+        if trains(trial)
     ]
     return judged[-max(trained)[1]] if trained else None
 

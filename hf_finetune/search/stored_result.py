@@ -33,6 +33,7 @@ def store_result(result: SearchResult, folder: Path) -> None:
         "selection": asdict(result.selection),
         "untried": [dict(fields) for fields in result.untried],
         "too_long": list(result.too_long),
+        "seeds": result.seeds,
     }
     write_json(folder / FILE, content)
 
@@ -76,6 +77,7 @@ def read_result(folder: Path, runner: TrialRunner, parts: Sequence[Part]) -> Sea
         selection,
         tuple(content["untried"]),
         tuple(content["too_long"]),
+        content["seeds"],
     )
 
 

@@ -98,6 +98,7 @@ def as_json(result: SearchResult) -> dict[str, Any]:
         "failed": [{"fields": dict(trial.fields), "reason": trial.failure} for trial in result.failed],
         "untried": [dict(fields) for fields in result.untried],
         "too_long": [index + 1 for index in result.too_long],
+        "seeds": result.seeds,
     }
 
 

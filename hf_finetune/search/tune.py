@@ -67,6 +67,7 @@ class SearchResult:
         selection: Selected trial and its expected score.
         untried: Fields of contenders for which there was no time.
         too_long: Indexes of trials that could not be selected, because there was no time for their final run.
+        seeds: Number of trainings of the last stage of the final run, whose weights are averaged.
     """
 
     trials: tuple[Trial, ...]
@@ -76,6 +77,7 @@ class SearchResult:
     selection: Selection
     untried: tuple[Mapping[str, Any], ...] = ()
     too_long: tuple[int, ...] = ()
+    seeds: int = 1
 
     @property
     def winner(self) -> Trial:

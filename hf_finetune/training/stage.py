@@ -30,6 +30,7 @@ from hf_finetune.methods.base import Loss, Method
 from hf_finetune.methods.carried_optimizer import OPTIMIZER_FILE, optimizer_state, save_state
 from hf_finetune.methods.prefix_replay import PrefixReplay
 from hf_finetune.performance.allocator import keep_freed_memory
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.planning.time_limit import StageTimes
 from hf_finetune.recipe.head_fit import solver_of
@@ -46,12 +47,12 @@ from hf_finetune.training.rehearsal import first_steps, rehearse, sample_validat
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_limit import DeadlineCallback, StageLimit
-from hf_finetune.training.stage_result import StageResult, stage_result
+from hf_finetune.training.stage_result import StageResult, metrics_of, stage_result
 from hf_finetune.training.stage_weights import WEIGHTS, save_weights
 from hf_finetune.training.trainer import SingleStageTrainer
 from hf_finetune.training.validation_loss import add_loss_metric, reduce_before_metrics, reduce_logits
 
-__all__ = ["train_stage"]
+__all__ = ["evaluate_weights", "train_stage"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,35 @@ def train_stage(
         callbacks = [*callbacks, DeadlineCallback(limit)]
     result = _train_by_steps(model, stage, work, output, methods, callbacks, limit)
     return result if limit is None else replace(result, limit=limit.result())
+
+
+def evaluate_weights(
+    model: PreTrainedModel,
+    stage: PlannedStage,
+    data: StageData,
+    evaluation: StageEvaluation,
+    mode: ExecutionMode,
+    output: StageOutput,
+    methods: Sequence[Method] = (),
+) -> dict[str, float]:
+    """Return the validation metrics of a model as a stage computes them; empty without a validation split.
+
+    Args:
+        model: Model with the weights to evaluate.
+        stage: Stage with its plan.
+        data: Examples of the stage.
+        evaluation: Evaluation settings.
+        mode: Execution mode.
+        output: Folder of the stage.
+        methods: Methods of the stage, on which the loss depends.
+    """
+    if data.validation is None:
+        return {}
+    loss = _loss(stage.spec, data, methods)
+    evaluation = _with_loss(evaluation, loss)
+    arguments = training_arguments(stage, mode, data, evaluation, replace(output, track=()))
+    trainer = _build_trainer(model, stage, data, evaluation, arguments, loss, (), ())
+    return metrics_of(trainer.evaluate())
 
 
 @dataclass(frozen=True)
@@ -174,7 +204,7 @@ def _train_by_steps(
     callbacks = [
         *filter(None, [stopping]),
         LogCallback(folder / "log.jsonl", [group.layers for group in stage.plan.groups], spec.name),
-        _EpochCallback(data.train),
+        _EpochCallback(data.train, stage.first_epoch),
         *callbacks,
         SyncBuffersCallback(),
         interrupt,
@@ -366,10 +396,10 @@ def _check_sharding(checkpoint: Path, uses_fsdp: bool) -> None:
 class _EpochCallback(TrainerCallback):
     """Callback that sets the epoch of the training examples, on which their augmentation depends."""
 
-    def __init__(self, train: Dataset):
-        self.train = train
+    def __init__(self, train: Dataset, first: int):
+        self.train, self.first = train, first
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        set_epoch(self.train, int((state.epoch or 0.0) + 1e-6))
+        set_epoch(self.train, self.first + int((state.epoch or 0.0) + 1e-6))

@@ -1,6 +1,6 @@
 """Result of a stage and its closing log lines: the weights that are kept, compared with those at its start."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,12 @@ from hf_finetune.training.execution import StageExecution
 from hf_finetune.training.head_fit import format_fit
 from hf_finetune.training.stage_inputs import StageEvaluation
 
-__all__ = ["StageResult", "result_lines", "stage_result"]
+__all__ = ["StageResult", "metrics_of", "result_lines", "stage_result"]
 
-TIMINGS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+TIMINGS = (
+    *("eval_runtime", "eval_samples_per_second", "eval_steps_per_second"),
+    "eval_model_preparation_time",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class StageResult:
         trained: Validation metrics of the best trained weights, with their ``step``; empty unless the initial weights
             are kept.
         limit: Entry about the time limit, from ``StageLimit.result``; None if it has not changed the stage.
+        seeds: ``epochs``, ``steps``, ``best_step`` and ``validation`` of each training of a stage with ``seeds``, whose
+            ``epochs`` are their mean, and ``steps`` their sum.
     """
 
     epochs: float
@@ -49,6 +54,7 @@ class StageResult:
     start: dict[str, float] = field(default_factory=dict)
     trained: dict[str, float] = field(default_factory=dict)
     limit: dict[str, Any] | None = None
+    seeds: Sequence[dict[str, Any]] = ()
 
 
 def stage_result(
@@ -65,12 +71,12 @@ def stage_result(
     metric = evaluation.best_metric
     best = state.best_global_step if metric is not None else None
     entries = evaluations(state.log_history)
-    metrics = {entry["step"]: _metrics(entry) for entry in entries}
+    metrics = {entry["step"]: metrics_of(entry) for entry in entries}
     trained: dict[str, float] = {}
     if metric is not None and best == 0:
         later = [entry for entry in entries if entry["step"] > 0]
         entry = best_entry(later, metric, greater_is_better=evaluation.greater_is_better)
-        trained = {} if entry is None else {**_metrics(entry), "step": entry["step"]}
+        trained = {} if entry is None else {**metrics_of(entry), "step": entry["step"]}
     return StageResult(
         epochs=round(state.epoch or 0.0, 4),
         steps=state.global_step,
@@ -111,10 +117,17 @@ def result_lines(
         lines.append(_best_line(stage, result, metric))
     elif result.averaged:
         lines.append(f"Stage {stage}: the averaged weights are kept.")
-    if metric is None and _is_worse(result, leading, greater_is_better):
+    if result.seeds:
+        alone = "; ".join(_values(each["validation"], leading) for each in result.seeds)
+        lines.append(
+            f"Stage {stage}: the mean of the weights of {len(result.seeds)} trainings is kept"
+            + (f" ({_values(result.validation, leading)}; of each training: {alone})." if alone else ".")
+        )
+    if (metric is None or result.seeds) and _is_worse(result, leading, greater_is_better):
+        reason = "The mean of the weights is" if result.seeds else "With best: null the last weights are"
         lines.append(
             f"Stage {stage}: the model became worse ({_values(result.start, leading)} at the start; "
-            f"{_values(result.validation, leading)} at the end). With best: null the last weights are kept."
+            f"{_values(result.validation, leading)} at the end). {reason} kept."
         )
     return lines
 
@@ -152,8 +165,12 @@ def _epoch(result: StageResult, step: int) -> str:
     return f"{round(result.epochs * step / result.steps, 2):g}"
 
 
-def _metrics(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of an evaluation's log entry by name, without ``eval_`` and timings."""
+def metrics_of(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of an evaluation by name, without ``eval_`` and timings.
+
+    Args:
+        entry: Entry of the Trainer's log.
+    """
     return {
         key.removeprefix("eval_"): value
         for key, value in sorted(entry.items())  # as in a log read from a checkpoint

@@ -1,5 +1,6 @@
 """Save and load the weights of a finished stage, under the names of the model's state dict."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.files import atomic_file
 
-__all__ = ["WEIGHTS", "load_weights", "save_weights"]
+__all__ = ["WEIGHTS", "load_weights", "save_weights", "write_weights"]
 
 WEIGHTS = "model.safetensors"
 
@@ -21,11 +22,22 @@ def save_weights(model: PreTrainedModel, path: Path, weights: dict[str, torch.Te
         path: File to write.
         weights: Gathered weights of a model that is sharded over processes; None takes the model's own.
     """
+    if weights is not None:
+        write_weights(weights, path)
+        return
     with atomic_file(path) as temporary:
-        if weights is None:
-            save_model(model, str(temporary))
-        else:
-            save_file({name: value.clone() for name, value in weights.items()}, temporary)
+        save_model(model, str(temporary))
+
+
+def write_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write weights atomically.
+
+    Args:
+        weights: Weights by their names in the state dict of a model.
+        path: File to write.
+    """
+    with atomic_file(path) as temporary:
+        save_file({name: value.clone() for name, value in weights.items()}, temporary)
 
 
 def load_weights(model: PreTrainedModel, path: Path) -> None:

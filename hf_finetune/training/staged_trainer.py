@@ -34,8 +34,8 @@ from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.targets.model_config import get_target
+from hf_finetune.training.averaged_stage import train_averaged
 from hf_finetune.training.checkpoints import stage_folder
-from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import result_lines
 from hf_finetune.training.stage_weights import WEIGHTS, load_weights
@@ -311,7 +311,7 @@ class StagedTrainer:
             compile=bool(args.torch_compile),
             prefix_cache=None,
         )
-        result = train_stage(
+        result = train_averaged(
             self.model,
             context.stage,
             StageData(
@@ -331,7 +331,7 @@ class StagedTrainer:
                 args.per_device_eval_batch_size, self.compute_metrics, best, context.greater_is_better
             ),
             execution=ExecutionSettings(speed, arguments=args),
-            methods=build_methods(context),
+            build_methods=lambda model: build_methods(replace(context, model=model)),
             callbacks=self.callbacks,
         )
         for line in result_lines(

@@ -314,7 +314,7 @@ CASES = [
             "'name', 'train', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', "
             "'weight_decay', 'layer_decay', 'batch_size', 'accumulation', 'clip', "
             "'label_smoothing', 'balance', 'regularize', 'early_stopping', 'best', 'carry_optimizer', "
-            "'teacher', 'fit', 'compress'."
+            "'teacher', 'fit', 'seeds', 'compress'."
         ),
     ),
     Case(

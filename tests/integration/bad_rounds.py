@@ -8,7 +8,7 @@ __all__ = ["CASES"]
 FIELDS = (
     "'name', 'train', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', 'weight_decay', 'layer_decay', "
     "'batch_size', 'accumulation', 'clip', 'label_smoothing', 'balance', 'regularize', 'early_stopping', 'best', "
-    "'carry_optimizer', 'teacher', 'fit', 'compress'"
+    "'carry_optimizer', 'teacher', 'fit', 'seeds', 'compress'"
 )
 
 CASES = [

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from hf_finetune.search import contenders, frozen, parts, trials
 from hf_finetune.search.auto import AutoProgress, auto
 from hf_finetune.search.inspect_data import inspect_data
 from hf_finetune.search.race_time import RaceTime
+from hf_finetune.search.selection import select
+from hf_finetune.search.stored_result import read_result
 from hf_finetune.search.trial_table import as_json
 
 MEASURED = ("seconds", "milliseconds")
@@ -159,6 +162,25 @@ def test_the_best_strategy_is_tuned_if_trials_are_left(squares, timm_checkpoint,
     assert len(tuned) == 2  # one with frozen features and five strategies come first
     assert all(trial.recipe.stages[1].lr == trial.fields["stages.1.lr"] for trial in tuned)
     assert len({trial.fields["strategy"] for trial in tuned}) == 1
+
+
+def test_the_final_run_averages_trainings_in_the_time_left(squares, timm_checkpoint, tmp_path, monkeypatch):
+    def select_trained(judged, *words, **options):
+        selection = select(judged, *words, **options)
+        trained = [index for index, trial in enumerate(judged) if len(trial.recipe.stages) > 1]
+        return replace(selection, winner=trained[0])
+
+    monkeypatch.setattr(search_auto, "select", select_trained)
+    monkeypatch.setattr(RaceTime, "possible_seeds", lambda self, trial: 2)
+    result = search(squares, timm_checkpoint, tmp_path / "run", quality="fast")
+    folder = result.run.folder
+    assert [stage.seeds for stage in load_recipe(folder / "recipe.yaml").stages] == [None, 2]
+    assert len(result.run.metrics["stages"][1]["seeds"]) == 2
+    assert json.loads((folder / "search" / "result.json").read_text(encoding="utf-8"))["seeds"] == 2
+    stored = read_result(
+        folder / "search", trials.TrialRunner(folder / "search", PartialState()), result.search.parts
+    )
+    assert stored.seeds == 2
 
 
 def kill_in_second_training():

@@ -216,6 +216,17 @@ def test_only_trials_whose_final_run_fits_can_be_selected(clock):
     assert running.time.can_finish(None) == [True, True, True]
 
 
+def test_the_time_left_decides_how_often_the_last_stage_is_trained(clock):
+    """A final run takes 12 s, and 1.2 times 8 epochs of 1.25 s for each training, with a slack of 1.2."""
+    running, _ = run_race(Runner(clock, {"a": 0.6}), ["a"], 10_000.0)
+    trained = running.trials[1]
+    for left, seeds in ((0.0, 1), (20.0, 1), (45.0, 2), (200.0, 5)):
+        clock.now = 10_000.0 - left
+        assert running.time.possible_seeds(trained) == seeds
+    unlimited, _ = run_race(Runner(clock, {"a": 0.6}), ["a"])
+    assert unlimited.time.possible_seeds(unlimited.trials[1]) == 1
+
+
 def test_fewer_epochs_are_at_least_one():
     assert with_epochs(contender("a"), 0.12) is None
     assert with_epochs(contender("a"), 0.5).recipe.stages[-1].epochs == 4
