@@ -35,9 +35,8 @@ def in_similar_batches(
     """
     batches = max(1, min(WINDOW, MAX_VALUES // (batch_size * outputs)))
     while window := list(islice(examples, batches * batch_size)):
-        order = sorted(
-            range(len(window)), key=lambda row: -length(window[row])
-        )  # the longest show early what fits
+        # the longest first: too long ones fail at once
+        order = sorted(range(len(window)), key=lambda row: -length(window[row]))
         by_length = np.concatenate(list(compute(window[row] for row in order)))
         in_order = np.empty_like(by_length)
         in_order[order] = by_length

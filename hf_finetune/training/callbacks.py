@@ -1,4 +1,4 @@
-"""Callbacks of a stage: log learning rates, stop cleanly at Ctrl-C, and stop diverged training."""
+"""Callbacks of a stage: epoch of the examples, log, clean stop at Ctrl-C, and stop of diverged training."""
 
 import json
 import math
@@ -10,13 +10,34 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["DivergedError", "InterruptCallback", "LogCallback", "any_process"]
+from hf_finetune.tasks.seeded_augmentation import set_epoch
+
+__all__ = ["DivergedError", "EpochCallback", "InterruptCallback", "LogCallback", "any_process"]
 
 
 class DivergedError(RuntimeError):
     """Error of diverged training: the loss, the gradient norm or the logits are not finite."""
+
+
+class EpochCallback(TrainerCallback):
+    """Callback that sets the epoch of the training examples, on which their augmentation depends.
+
+    Args:
+        train: Training examples.
+        first: Number of the first epoch.
+    """
+
+    def __init__(self, train: Dataset, first: int = 0):
+        self.train, self.first = train, first
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the epoch, also in a stage that is resumed within one."""
+        set_epoch(self.train, self.first + int((state.epoch or 0.0) + 1e-6))
 
 
 class LogCallback(TrainerCallback):

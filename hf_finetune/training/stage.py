@@ -12,12 +12,10 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
-from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
@@ -36,9 +34,9 @@ from hf_finetune.planning.time_limit import StageTimes
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets.losses import loss_for
-from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
+from hf_finetune.tasks.seeded_augmentation import cycle
 from hf_finetune.training.arguments import training_arguments
-from hf_finetune.training.callbacks import InterruptCallback, LogCallback
+from hf_finetune.training.callbacks import EpochCallback, InterruptCallback, LogCallback
 from hf_finetune.training.checkpoints import last_checkpoint, remove_old_checkpoints, unsafe_checkpoint
 from hf_finetune.training.execution import StageExecution, plan_execution
 from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
@@ -204,7 +202,7 @@ def _train_by_steps(
     callbacks = [
         *filter(None, [stopping]),
         LogCallback(folder / "log.jsonl", [group.layers for group in stage.plan.groups], spec.name),
-        _EpochCallback(data.train, stage.first_epoch),
+        EpochCallback(data.train, stage.first_epoch),
         *callbacks,
         SyncBuffersCallback(),
         interrupt,
@@ -391,15 +389,3 @@ def _check_sharding(checkpoint: Path, uses_fsdp: bool) -> None:
         required = "without" if uses_fsdp else "with"
         rule = f"must be used {required} FSDP, as the stage's checkpoints were written {required} it"
         raise InputError(Problem("--resume", rule, "", f"Launch {required} --use_fsdp, or start a new run."))
-
-
-class _EpochCallback(TrainerCallback):
-    """Callback that sets the epoch of the training examples, on which their augmentation depends."""
-
-    def __init__(self, train: Dataset, first: int):
-        self.train, self.first = train, first
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        set_epoch(self.train, self.first + int((state.epoch or 0.0) + 1e-6))
