@@ -228,7 +228,11 @@ def iter_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[np.
 
 
 def logit_batches(
-    classifier: Classifier, examples: Iterable[Any], remarks: Remarks | None = None
+    classifier: Classifier,
+    examples: Iterable[Any],
+    remarks: Remarks | None = None,
+    *,
+    reads_ahead: bool = True,
 ) -> Iterator[np.ndarray]:
     """Compute the logits of a stream of examples, and yield them batch by batch.
 
@@ -240,6 +244,7 @@ def logit_batches(
         classifier: The model.
         examples: Examples as ``Modality.pipeline_input`` returns them.
         remarks: Collector of the modality, which counts truncated examples, though not those of an exported model.
+        reads_ahead: Whether several batches of texts may be read at a time, so that similar ones share a batch.
 
     Yields:
         Logits of a batch [batch, classes], divided by the temperature, in float32.
@@ -251,7 +256,7 @@ def logit_batches(
         if is_exported:
             compute = partial(_exported_logits, classifier)
         batches: Iterable[Any] = compute(stream)
-        if classifier.modality.has_tokens:
+        if reads_ahead and classifier.modality.has_tokens:
             length, classes = classifier.modality.input_length, len(classifier.label_names)
             batches = in_similar_batches(compute, stream, length, classifier.batch_size, classes)
         for logits in batches:

@@ -99,7 +99,8 @@ class PredictionStream:
                 if item.error is None:
                     yield item.content
 
-        for logits in logit_batches(self.classifier, readable(), self.remarks):
+        reads_ahead = self.total is not None  # else predictions are needed as soon as a batch has arrived
+        for logits in logit_batches(self.classifier, readable(), self.remarks, reads_ahead=reads_ahead):
             for prediction in _predictions(logits, self.classifier):
                 while waiting[0].error is not None:
                     yield _failure(waiting.popleft())

@@ -121,6 +121,9 @@ def load_network(prepared: PreparedRun, data: LabeledData) -> FrozenNetwork:
         prepared: Checked run with the checkpoint.
         data: Data of the examples.
 
+    Returns:
+        The checkpoint with its examples; no features are computed yet.
+
     Raises:
         InputError: If the weights cannot be loaded.
     """

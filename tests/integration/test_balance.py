@@ -6,8 +6,8 @@ import pytest
 from kit_stages import skewed_reviews
 from run_helpers import quick_run, tiny_text_recipe, with_stages
 
-import hf_finetune.runs.stages as running
 from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.training import averaged_stage
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def told(monkeypatch):
         calls.append((arguments[-1].train, *options["methods"]))
         return original(*arguments, **options)
 
-    original = running.train_stage
-    monkeypatch.setattr(running, "train_stage", train_stage)
+    original = averaged_stage.train_stage
+    monkeypatch.setattr(averaged_stage, "train_stage", train_stage)
     return calls
 
 

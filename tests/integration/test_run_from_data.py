@@ -44,14 +44,14 @@ def test_a_finished_run_is_not_overwritten(finished, reviews):
 
 def test_an_interrupted_run_is_resumed_with_its_recipe(reviews, bert_checkpoint, tmp_path, monkeypatch):
     options = ("--data", reviews, *SHORT, "--model", bert_checkpoint, "--output-dir", "out")
-    train_stage = stages.train_stage
+    train_stage = stages.train_averaged
 
     def die_after_stage(*arguments, **keywords):
         train_stage(*arguments, **keywords)
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train_stage", die_after_stage)
+        patch.setattr(stages, "train_averaged", die_after_stage)
         killed = run(*options, folder=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     draft = (tmp_path / "out" / "draft.yaml").read_text(encoding="utf-8")

@@ -61,7 +61,7 @@ def test_every_field_of_a_stage_is_passed_on():
     for stage in stages:
         wanted = StageSpec.model_validate({"name": stage.name, "train": stage.train, **fields})
         assert stage == wanted
-    others = {"name", "train", "epochs", "layer_decay", "carry_optimizer", "compress", "fit"}
+    others = {"name", "train", "epochs", "layer_decay", "carry_optimizer", "compress", "fit", "seeds"}
     assert set(StageSpec.model_fields) == {*fields, *others}, "pass on the new field too, and name it here"
     assert {stage.layer_decay for stage in write_stages(strategy(layer_decay=0.5), 2)} == {0.5}
     assert {stage.epochs for stage in write_stages(strategy(epochs=0.5), 2)} == {0.5}

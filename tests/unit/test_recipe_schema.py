@@ -168,7 +168,12 @@ def test_a_strategy_replaces_the_stages_and_has_defaults():
     assert short == recipe(stages=[], strategy={"name": "gradual_unfreeze"})
     assert short.stages == ()
     assert short.strategy == StrategySpec(name="gradual_unfreeze", groups_per_stage=1, epochs=None, lr=None)
-    assert set(StrategySpec.model_fields) == set(StageSpec.model_fields) - {"train", "compress", "fit"}
+    assert set(StrategySpec.model_fields) == set(StageSpec.model_fields) - {
+        "train",
+        "compress",
+        "fit",
+        "seeds",
+    }
 
 
 def test_an_adapter_is_a_name_or_a_mapping():
