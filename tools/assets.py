@@ -62,13 +62,13 @@ package is under the MIT License (see LICENSE).
 MPNET_ORIGIN = """\
 # Origin of this folder
 
-The model `sentence-transformers/all-mpnet-base-v2` as it lies, cut into {count} parts, in these archives of the Python
-package index:
+The model `sentence-transformers/all-mpnet-base-v2` as contained, split into {count} parts, in these archives of the
+Python package index:
 
 {archives}
 
-The files are unchanged. The model is under the Apache License 2.0, as its card (README.md) says; the packages name no
-license of their own.
+The files are unchanged. The model is under the Apache License 2.0, as its card (README.md) says; the packages
+state no license.
 """
 
 REVIEWS_ATTRIBUTION = """\
@@ -131,7 +131,7 @@ def make_efficientnet_lite(number: int, weights: str, sources: Sequence[Source],
         sources: The archive.
         folder: Where to write.
     """
-    import torch  # here, so that the assets of texts need no torch
+    import torch  # here, so that the reviews need no torch
     from efficientnet_lite import save_checkpoint
 
     (source,) = sources

@@ -62,7 +62,8 @@ def check_answers(folder: Path, answers: KnownAnswers) -> None:
     error = (got - torch.tensor(answers.similarities)).abs().max().item()
     if not error <= MAX_ERROR:
         raise AssetError(
-            f"The similarities of {len(answers.sentences)} sentences must be the published ones, within {MAX_ERROR:g}. "
+            f"{folder}: the similarities of {len(answers.sentences)} sentences must equal the published ones within "
+            f"{MAX_ERROR:g}. "
             f"Got a difference of {error:.4f}."
         )
 

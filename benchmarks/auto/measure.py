@@ -204,6 +204,6 @@ def _work(
         overrides += [f"stages.1.train={train}", f"stages.1.lr={rate[0]}", "stages.1.layer_decay=0.8"]
     else:
         overrides += ["strategy=features", "stages=null"]
-        if model in FROZEN:  # a solver fits no head of several layers, as the architecture has
+        if model in FROZEN:  # the architecture's head has several layers, which no solver fits
             overrides += ["model.head.pool=auto"]
     return "recipe_run", {"recipe": of.recipe, "overrides": overrides}

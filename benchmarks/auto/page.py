@@ -32,8 +32,8 @@ Each run has one core of its own and an empty cache; two run at a time. Importin
   and the film reviews.
 - *oracle*: the best of a grid of recipes **by their test accuracy**, which no honest choice can reach: every
   checkpoint with frozen features, and the shipped recipe with it, for the default layers or all layers, each with three
-  learning rates. all-mpnet-base-v2 is only frozen: on one core, its layers take more than an hour. The grid has no
-  limit, and is a bound, not a competitor.
+  learning rates. Of all-mpnet-base-v2, the grid has only the frozen features, because training its layers takes more
+  than an hour on one core. The grid has no time limit. It is a reference, not a competitor.
 """
 CHOICE = """How well scores of frozen features rank the checkpoints, compared with the grid: the best test accuracy of
 each checkpoint that is fine-tuned, over the layers and learning rates. *choose* is the score of `hf-finetune choose`,

@@ -71,7 +71,7 @@ def _print_stage(
         _print_closed_form_stage(console, index, spec, plan)
         return
     steps = "steps unknown" if plan.steps is None else counted(plan.steps, "step")
-    seeds = f"the mean of {spec.seeds} trainings of " if spec.seeds else ""
+    seeds = f"mean of the weights of {spec.seeds} trainings, each " if spec.seeds else ""
     epochs = "epochs unknown" if plan.epochs is None else counted(plan.epochs, "epoch")
     title = f"Stage {index + 1}, {plan.name}: train {plan.train}"
     table = Table(title=title, title_justify="left", box=None)

@@ -134,8 +134,8 @@ def print_trials(result: "SearchResult") -> None:
         out.print(f"Not selectable, for lack of time for the final run: {numbers}")
     if result.seeds > 1:
         out.print(
-            f"The last stage of the final run is trained {result.seeds} times in the time left, and the mean of "
-            "the weights is kept."
+            f"There is time to train the last stage of the final run {result.seeds} times; the mean of the weights "
+            "will be kept."
         )
     selection = result.selection
     out.print("Selected (*): the least computation within one standard error of the best score.")

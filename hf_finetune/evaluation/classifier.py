@@ -237,7 +237,7 @@ def logit_batches(
     """Compute the logits of a stream of examples, and yield them batch by batch.
 
     Preprocessing and forward pass are those of the pipeline, so that the model is evaluated exactly as its users will
-    load it, but for texts of similar length that share a batch. The pipeline's ``postprocess`` is skipped: transformers
+    load it, except that texts of similar length share a batch. The pipeline's ``postprocess`` is skipped: transformers
     5.23 creates a dictionary for each class of each example there, which takes 30 ms per example with 2,000 classes.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 __all__ = ["WINDOW", "in_similar_batches"]
 
 WINDOW = 8
-"""Number of batches of whose inputs the similar ones share a batch: almost all of the padding is avoided."""
+"""Number of batches that are read at a time and sorted by length."""
 MAX_VALUES = 2**23
 """Largest number of outputs that a window keeps in memory, unless a batch has more."""
 
@@ -35,7 +35,7 @@ def in_similar_batches(
     """
     batches = max(1, min(WINDOW, MAX_VALUES // (batch_size * outputs)))
     while window := list(islice(examples, batches * batch_size)):
-        # the longest first: too long ones fail at once
+        # longest first, so that inputs that need too much memory fail at the start
         order = sorted(range(len(window)), key=lambda row: -length(window[row]))
         by_length = np.concatenate(list(compute(window[row] for row in order)))
         in_order = np.empty_like(by_length)

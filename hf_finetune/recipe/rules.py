@@ -208,7 +208,7 @@ def _carry_optimizer_problems(stages: list[Mapping[str, Any]]) -> Iterator[Probl
 
 
 def _seeds_problems(stages: list[Mapping[str, Any]], limit: Any) -> Iterator[Problem]:
-    """Yield the problems of stages with several trainings, which have no single schedule and optimizer state."""
+    """Yield the problems of stages with several trainings: they have no time limit and pass on no optimizer state."""
     for index, stage in enumerate(stages):
         place, seeds = f"stages[{index}].seeds", stage.get("seeds")
         if seeds is None:

@@ -201,8 +201,8 @@ class StageSpec(StageSettings, _StageIdentity):
     )
     seeds: Seeds | None = Field(
         default=None,
-        description="Number of trainings of the stage (no unit), each from the same weights and with other random "
-        "choices; the stage keeps the mean of their weights (Wortsman et al. 2022); null = one training.",
+        description="Number of trainings of the stage (no unit), each from the same weights and with another random "
+        "seed; the stage keeps the mean of their weights (Wortsman et al. 2022); null = one training.",
     )
     compress: CompressSpec | None = Field(
         default=None,

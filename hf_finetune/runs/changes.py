@@ -228,7 +228,13 @@ def requires_restart(manifest: Manifest, changes: Changes, prepared: PreparedRun
     """
     if changes.data:
         return True
-    if position.stage >= len(prepared.recipe.stages) or not position.step:
+    if position.stage >= len(prepared.recipe.stages):
+        return False
+    seeds = f"stages.{position.stage}.seeds"
+    if seeds in changes.recipe or prepared.recipe.stages[position.stage].seeds is not None:
+        # the trainings that are done would differ from the others
+        return any(not re.match(NO_RESTART_FIELDS, path) for path in changes.recipe)
+    if not position.step:
         return False
     prefix, spec = f"stages.{position.stage}", prepared.recipe.stages[position.stage]
     no_restart = re.compile(

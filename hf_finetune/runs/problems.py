@@ -37,7 +37,7 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
         problems += _sharding_problems(spec, f"{place}.") if is_sharded() else []
     for index, stage in enumerate(recipe.stages):
         if stage.seeds is not None and is_sharded():
-            rule = "is not supported with FSDP or DeepSpeed, which divide the model"
+            rule = "is not supported with FSDP or DeepSpeed, which shard the model"
             problems.append(Problem(f"stages[{index}].seeds", rule, str(stage.seeds)))
     if is_sparse(recipe.stages) and is_sharded():
         rule = "must be structured with FSDP or DeepSpeed, which shard the pruned weights"

@@ -41,9 +41,9 @@ __all__ = ["QUALITIES", "AutoResult", "auto", "final_recipe"]
 QUALITIES = {"fast": 1, "good": 3, "best": 5}
 """Largest number of checkpoints whose frozen features are judged on folds, by quality; of more, the best are chosen."""
 CHOICE_SHARE = 0.25
-"""Fraction of the time after which no further checkpoint is ranked."""
+"""Fraction of the time in which checkpoints are ranked."""
 FROZEN_SHARE = 0.5
-"""Fraction of the time after which the frozen features of no further checkpoint are judged."""
+"""Fraction of the time in which frozen features are judged, but for those of the first checkpoint."""
 REQUEST_FILE = "request.json"
 """File in the folder of the search with what it was started with."""
 

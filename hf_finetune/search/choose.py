@@ -132,7 +132,7 @@ def choose_checkpoint(
         models: Paths or Hub ids.
         recipe_for: Function that returns the recipe with a checkpoint.
         data: Labeled data.
-        deadline: Time of ``perf_counter`` after which no further checkpoint is scored but the first; None is any.
+        deadline: Time of ``perf_counter`` by which checkpoints are scored, except the first of a round; None is any.
         progress: Called before each checkpoint.
         trust_remote_code: Whether code of checkpoints may run.
 
@@ -153,10 +153,15 @@ def choose_checkpoint(
     dropped: list[_Scored] = []
     scored: dict[str, _Scored] = {}
     for size in sizes:
-        late = size != sizes[0] and deadline is not None and perf_counter() > deadline
-        if late:
+        if scored and deadline is not None and perf_counter() > deadline:
             break
-        scored = _score_all(prepared, _subset(data, size), metric, refused, progress, deadline)
+        found = _score_all(prepared, _subset(data, size), metric, refused, progress, deadline)
+        late = [model for model in prepared if refused.get(model) == NO_TIME]
+        if scored and late:  # the scores of the round before are those of the same examples for all
+            for model in late:
+                del refused[model]
+            break
+        scored = found
         if not scored:
             reasons = {model: reason.removesuffix(".") for model, reason in refused.items()}
             raise InputError(

@@ -80,8 +80,8 @@ def trained_contenders(data: InspectedData, model: str, quality: str) -> list[Co
 def features_recipe(data: InspectedData, model: str) -> Recipe:
     """Return a recipe that only fits a head to the frozen features of unaugmented examples.
 
-    If the architecture's own head is not linear, it is replaced by one with the pooling that suits the checkpoint. If
-    this is not linear either, no solver fits it, and it is trained.
+    If no solver fits the architecture's own head, a linear head with the pooling that suits the checkpoint replaces it.
+    If no solver fits that one either, the architecture's own head is trained by gradient steps.
 
     Args:
         data: Inspected data.

@@ -14,8 +14,8 @@ _ROWS_READ = 5000
 _MAX_CLASSES = 200
 _MIN_EXAMPLES_PER_CLASS = 2.0
 """Smallest mean number of examples for each value of a column that is taken for the classes."""
-_FEWEST_ONE_HOT = 3
-"""Smallest number of columns that are taken for one-hot columns of a multi-label dataset."""
+_FEWEST_BINARY = 3
+"""Smallest number of columns of 0 and 1 that are taken for the labels of a multi-label dataset."""
 
 
 def guess_columns(
@@ -23,10 +23,10 @@ def guess_columns(
 ) -> dict[str, str | list[str]]:
     """Return guesses for the main input column and the label column, where names alone do not decide.
 
-    The input is the column with the longest texts that are not numbers, or with the most names of files of the
+    The input is the column with the most text in total that is no numbers, or with the most names of files of the
     modality. The label is the column with a usual name that comes first in the list of such names; else all columns
-    with few values if there are several and each has only 0 and 1, as one-hot columns have; else the last column with
-    few values; else the last column with numbers.
+    with few values if there are at least three and each has only 0 and 1, as multi-hot labels have; else the last
+    column with few values; else the last column with numbers.
 
     Args:
         dataset: Rows of the training split.
@@ -34,8 +34,8 @@ def guess_columns(
         named: Columns that the user named, by role.
 
     Returns:
-        Guessed column by role, or for the label a list of one-hot columns; empty if the names decide, or if nothing can
-        be guessed.
+        Guessed column by role, or for the label a list of columns of 0 and 1; empty if the names decide, or if nothing
+        can be guessed.
     """
     if _are_found(dataset.features, modality, named):
         return {}
@@ -83,7 +83,7 @@ def _guess_label(rows: Dataset, taken: set[str]) -> str | list[str] | None:
     known = [usual[name] for name in LABEL_NAMES if name in usual]
     few = [name for name in names if _has_few_values(rows[name])]
     numbers = [name for name in names if all(map(_is_number, rows[name]))]
-    if not known and len(few) >= _FEWEST_ONE_HOT and all(_is_one_hot(rows[name]) for name in few):
+    if not known and len(few) >= _FEWEST_BINARY and all(_is_binary(rows[name]) for name in few):
         return few
     return next((group[index] for group, index in ((known, 0), (few, -1), (numbers, -1)) if group), None)
 
@@ -95,8 +95,8 @@ def _has_few_values(values: list[object]) -> bool:
     return 2 <= distinct <= _MAX_CLASSES and len(plain) >= _MIN_EXAMPLES_PER_CLASS * distinct
 
 
-def _is_one_hot(values: list[object]) -> bool:
-    """Return whether a column has only 0 and 1, in any form."""
+def _is_binary(values: list[object]) -> bool:
+    """Return whether a column has only 0 and 1, as numbers or text."""
     return all(_is_number(value) and float(value) in (0.0, 1.0) for value in values)  # type: ignore[arg-type]
 
 

@@ -86,7 +86,7 @@ class Race:
             contenders: The contenders; their trials are added to ``trials``.
 
         Returns:
-            Whether there was time for at least one.
+            Whether at least one was begun.
         """
         before = len(self.trials)
         active = [trial for contender in contenders for trial in self._begin(contender)]

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from accelerate import PartialState
 
-from hf_finetune.distributed import broadcast_from_main
+from hf_finetune.distributed import broadcast_from_main, is_sharded
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.estimates import estimate_seconds, time_inference
@@ -71,6 +71,7 @@ class RaceTime:
         self.test_examples, self.loading = test_examples, loading
         self.trials: list[Trial] = []
         self.measured_paces: dict[str, float] = {}
+        self.underestimates: dict[str, float] = {}
 
     @property
     def is_limited(self) -> bool:
@@ -172,9 +173,10 @@ class RaceTime:
             trial: Trial that trains layers.
 
         Returns:
-            The number; 1 without a deadline, which leaves no time.
+            The number; 1 without a deadline, so that the result does not depend on measured times, and if the model is
+            sharded, which averaging does not support.
         """
-        if not self.is_limited:
+        if not self.is_limited or is_sharded():
             return 1
         once = SLACK * WHOLE * _part_seconds(trial)
         overhead = SLACK * self._final_overhead(trial.recipe.model.path)
@@ -211,14 +213,14 @@ class RaceTime:
             recipe: Recipe of the part.
             factor: Time that it took, divided by the expected time.
         """
-        model = recipe.model.path
-        self.measured_paces[model] = self._seconds_per_cost(model) * UNDERESTIMATE * max(1.0, factor)
+        before = self.underestimates.get(recipe.model.path, 1.0)
+        self.underestimates[recipe.model.path] = before * UNDERESTIMATE * max(1.0, factor)
 
     def _seconds_per_cost(self, model: str) -> float:
         """Return the duration of a part of a checkpoint divided by its computation; 0 if it is not known."""
         trained = [trial for trial in self.trials if trains(trial) and trial.recipe.model.path == model]
-        measured = self.measured_paces.get(model, 0.0)
-        return max((_part_seconds(trial) / trial.cost for trial in trained), default=measured)
+        slowest = max((_part_seconds(trial) / trial.cost for trial in trained), default=0.0)
+        return self.underestimates.get(model, 1.0) * (slowest or self.measured_paces.get(model, 0.0))
 
     def _final_overhead(self, model: str | None = None) -> float:
         """Return the duration of the final run without its training: data, features, linear probe, report.
@@ -234,13 +236,18 @@ class RaceTime:
         return max(map(self._overhead_of, frozen), default=self._overhead_of([]))
 
     def _overhead_of(self, frozen: Sequence[TrialResult]) -> float:
-        """Return the same for the results of frozen features, if there are any."""
+        """Return the duration of the final run without its training, given results of frozen features, if any."""
         if not frozen:
             return self._overhead(0.0, 0.0)
         return self._overhead(frozen[0].milliseconds, fmean(result.seconds for result in frozen))
 
     def _overhead(self, milliseconds: float, fit: float) -> float:
-        """Return the same for the time of an example (milliseconds) and of a fit (seconds)."""
+        """Return the duration of the final run without its training.
+
+        Args:
+            milliseconds: Time of an example (milliseconds).
+            fit: Time of a fit to frozen features (seconds).
+        """
         predictions = TEST_PASSES * self.test_examples * milliseconds / 1000
         return FINAL_SECONDS + self.loading + predictions + 2 * WHOLE * fit
 

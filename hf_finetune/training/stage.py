@@ -130,7 +130,8 @@ def evaluate_weights(
         return {}
     loss = _loss(stage.spec, data, methods)
     evaluation = _with_loss(evaluation, loss)
-    arguments = training_arguments(stage, mode, data, evaluation, replace(output, track=()))
+    mode, output = replace(mode, compile=False), replace(output, track=())
+    arguments = training_arguments(stage, mode, data, evaluation, output)
     trainer = _build_trainer(model, stage, data, evaluation, arguments, loss, (), ())
     return metrics_of(trainer.evaluate())
 

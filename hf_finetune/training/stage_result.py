@@ -39,8 +39,8 @@ class StageResult:
         trained: Validation metrics of the best trained weights, with their ``step``; empty unless the initial weights
             are kept.
         limit: Entry about the time limit, from ``StageLimit.result``; None if it has not changed the stage.
-        seeds: ``epochs``, ``steps``, ``best_step`` and ``validation`` of each training of a stage with ``seeds``, whose
-            ``epochs`` are their mean, and ``steps`` their sum.
+        seeds: ``epochs``, ``steps``, ``best_step`` and ``validation`` of each training of a stage with ``seeds``; the
+            ``epochs`` of the stage are their mean, its ``steps`` their sum.
     """
 
     epochs: float
@@ -118,10 +118,11 @@ def result_lines(
     elif result.averaged:
         lines.append(f"Stage {stage}: the averaged weights are kept.")
     if result.seeds:
-        alone = "; ".join(_values(each["validation"], leading) for each in result.seeds)
+        singles = "; ".join(filter(None, (_values(each["validation"], leading) for each in result.seeds)))
+        values = f" (mean: {_values(result.validation, leading)}; single trainings: {singles})"
         lines.append(
             f"Stage {stage}: the mean of the weights of {len(result.seeds)} trainings is kept"
-            + (f" ({_values(result.validation, leading)}; of each training: {alone})." if alone else ".")
+            f"{values if singles else ''}."
         )
     if (metric is None or result.seeds) and _is_worse(result, leading, greater_is_better):
         reason = "The mean of the weights is" if result.seeds else "With best: null the last weights are"

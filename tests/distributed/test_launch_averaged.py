@@ -39,6 +39,6 @@ def test_fsdp_is_refused(tmp_path, reviews, bert_checkpoint):
     done = spread(tmp_path, averaged_recipe(reviews, bert_checkpoint, 3), 2, mode="fsdp")
     assert done.code != 0
     assert (
-        "stages[1].seeds is not supported with FSDP or DeepSpeed, which divide the model. Got 2." in done.err
+        "stages[1].seeds is not supported with FSDP or DeepSpeed, which shard the model. Got 2." in done.err
     )
     assert not (tmp_path / "run").exists()

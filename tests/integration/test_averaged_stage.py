@@ -143,11 +143,26 @@ def test_a_run_that_is_killed_between_trainings_ends_the_same(recipes, tmp_path,
     assert_same(folder, whole)
 
 
+@pytest.mark.parametrize("changes", [{"lr": 0.002}, {"seeds": 2}, {"seeds": None}])
+def test_a_change_of_the_stage_restarts_all_trainings(recipes, tmp_path, changes):
+    """Otherwise the mean would be that of different settings."""
+    recipe, folder, fresh = recipes["text"][1], tmp_path / "run", tmp_path / "fresh"
+    with pytest.raises(KeyboardInterrupt):
+        quick_run(recipe, folder, callbacks=[Stop("seed-2", 1, "ctrl-c")])
+    changed_recipe = with_stages(recipe, {}, changes)
+    quick_run(changed_recipe, folder, resume=True, allow_changes=True)
+    quick_run(changed_recipe, fresh)
+    assert_same(folder, fresh)
+    assert sorted(path.name for path in (folder / STAGE).glob("seed-*")) == sorted(
+        path.name for path in (fresh / STAGE).glob("seed-*")
+    )
+
+
 def test_the_report_and_the_plan_tell_of_the_trainings(finished, recipes):
     _, recipe, folder = finished
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert (
-        "3, each from the same weights and with other random choices; the mean of their weights is kept"
+        "3, each from the same weights and with another random seed; the mean of their weights is kept"
         in page
     )
     assert plan(recipe).recipe.stages[1].seeds == SEEDS

@@ -303,7 +303,7 @@ def test_the_reviews_are_read_from_the_archive_within(tmp_path, kind, make):
 
 def test_an_encoder_with_other_answers_is_refused(tmp_path, bert_checkpoint):
     with pytest.raises(
-        AssetError, match=r"must be the published ones, within 0\.0001\. Got a difference of 0\."
+        AssetError, match=r"must equal the published ones within 0\.0001\. Got a difference of 0\."
     ):
         sentence_encoder.check_answers(bert_checkpoint, sentence_encoder.MPNET_ANSWERS)
 

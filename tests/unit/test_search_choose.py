@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -282,3 +283,34 @@ def test_only_a_separate_interval_on_the_worse_side_drops_a_checkpoint(metric, l
     all_scored = {"leader": scored("leader", leader, best)}
     all_scored |= {name: scored(name, interval, worst) for name, interval in others.items()}
     assert choose._clearly_worse(all_scored, metric) == dropped
+
+
+def test_without_time_for_the_second_round_the_first_one_counts(
+    squares, timm_checkpoint, useless, monkeypatch
+):
+    """Scores of different examples cannot be compared, so that no checkpoint has those of the second round."""
+    data, _, write = _read_source(str(squares))
+    monkeypatch.setattr(choose, "FIRST_ROUND", 10)
+    monkeypatch.setattr(choose, "_clearly_worse", lambda scored, metric: [])
+    times = iter((1.0, 1.0, 1.0, 1e9))
+    monkeypatch.setattr(frozen.FrozenNetwork, "milliseconds", lambda self: next(times))
+    models = [str(timm_checkpoint), str(useless)]
+    ranking = choose_checkpoint(
+        models, lambda model: parse_recipe(yaml.safe_load(write(model))), data, deadline=perf_counter() + 1000
+    )
+    assert {entry.model: entry.examples for entry in ranking.ranked} == dict.fromkeys(models, 10)
+    assert ranking.refused == {}
+
+
+def test_a_checkpoint_that_would_take_too_long_is_not_ranked(squares, timm_checkpoint, useless, monkeypatch):
+    data, _, write = _read_source(str(squares))
+    times = iter((1e9, 1e9))
+    monkeypatch.setattr(frozen.FrozenNetwork, "milliseconds", lambda self: next(times))
+    ranking = choose_checkpoint(
+        [str(timm_checkpoint), str(useless)],
+        lambda model: parse_recipe(yaml.safe_load(write(model))),
+        data,
+        deadline=perf_counter() + 1000,
+    )
+    assert [entry.model for entry in ranking.ranked] == [str(timm_checkpoint)]
+    assert ranking.refused == {str(useless): choose.NO_TIME}

@@ -192,7 +192,7 @@ def test_a_contender_is_ended_when_its_final_run_would_not_fit(clock, monkeypatc
     monkeypatch.setattr(
         RaceTime,
         "expected_seconds",
-        lambda self, recipe: self.measured_paces["m/x"] * recipe.stages[-1].epochs,
+        lambda self, recipe: self._seconds_per_cost("m/x") * recipe.stages[-1].epochs,
     )
     runner = Runner(clock, {"a": 0.6, "b": 0.6}, seconds_per_epoch=10.0)
     running = Race(RaceTime(runner, PARTS, 100.0, 20), "accuracy")
