@@ -48,6 +48,13 @@ __all__ = [
 TEMPERATURE, THRESHOLDS, COLUMNS = "logit_temperature", "decision_thresholds", "training_columns"
 """Config attributes that ``predict`` and ``evaluate`` apply; plain transformers stores them without using them."""
 
+TEXTS_ON_CPU = 8
+"""Largest number of texts in a forward pass on the CPU, where more gain nothing.
+
+Measured with one core: MiniLM takes 4.5 ms per text of 16 tokens with 8 texts, and 4.4 ms with 64; MPNet 535 and 648 ms
+per text of 256 tokens. With fewer texts, less of a batch is padding.
+"""
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -252,11 +259,17 @@ def logit_batches(
     pipe, stream = classifier.pipe, iter(examples)
     is_exported = not isinstance(pipe, Pipeline)
     with keep_freed_memory(not is_exported and pipe.device.type == "cpu"):
-        compute: Callable[[Iterator[Any]], Iterator[Any]] = partial(_logits, classifier, remarks=remarks)
+        sorts = reads_ahead and classifier.modality.has_tokens
+        size = classifier.batch_size
+        if sorts and not is_exported and pipe.device.type == "cpu":
+            size = min(size, TEXTS_ON_CPU)
+        compute: Callable[[Iterator[Any]], Iterator[Any]] = partial(
+            _logits, classifier, size=size, remarks=remarks
+        )
         if is_exported:
             compute = partial(_exported_logits, classifier)
         batches: Iterable[Any] = compute(stream)
-        if reads_ahead and classifier.modality.has_tokens:
+        if sorts:
             length, classes = classifier.modality.input_length, len(classifier.label_names)
             batches = in_similar_batches(compute, stream, length, classifier.batch_size, classes)
         for logits in batches:
@@ -268,9 +281,11 @@ def _exported_logits(classifier: Classifier, examples: Iterator[Any]) -> Iterato
         yield classifier.pipe(batch)
 
 
-def _logits(classifier: Classifier, examples: Iterator[Any], remarks: Remarks | None) -> Iterator[Any]:
+def _logits(
+    classifier: Classifier, examples: Iterator[Any], size: int, remarks: Remarks | None
+) -> Iterator[Any]:
     pipe, read_batch = classifier.pipe, classifier.modality.read_batch
-    while (inputs := read_batch(pipe, examples, classifier.batch_size, remarks)) is not None:
+    while (inputs := read_batch(pipe, examples, size, remarks)) is not None:
         pieces = [pipe.forward(piece)["logits"].float() for piece in iter_micro_batches(inputs, pipe.device)]
         yield torch.cat(pieces).numpy()
 

@@ -71,3 +71,20 @@ def test_texts_of_similar_length_are_predicted_in_one_batch(tmp_path, monkeypatc
     alone = load_classifier(tmp_path, batch_size=1)
     expected = [next(iter_logits(alone, [{"text": text}])) for text in texts]
     assert found == pytest.approx(np.stack(expected), abs=1e-5)
+
+
+def test_a_forward_pass_on_the_cpu_has_few_texts(tmp_path, monkeypatch):
+    save_bert(tmp_path)
+    classifier = load_classifier(tmp_path, batch_size=64)
+    forward, sizes = classifier.pipe.forward, []
+
+    def record(inputs, **options):
+        sizes.append(len(inputs["input_ids"]))
+        return forward(inputs, **options)
+
+    monkeypatch.setattr(classifier.pipe, "forward", record)
+    texts = [{"text": "good " * (1 + row % 10)} for row in range(20)]
+    found = np.stack(list(iter_logits(classifier, texts)))
+    assert sizes == [8, 8, 4]
+    alone = load_classifier(tmp_path, batch_size=1)
+    assert found == pytest.approx(np.stack(list(iter_logits(alone, texts))), abs=1e-5)
