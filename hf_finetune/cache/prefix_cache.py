@@ -43,6 +43,8 @@ MIN_GAIN_SECONDS = 2.0
 """Minimum number of seconds that the cache must save per stage; finding the cut point and opening files take time."""
 CACHE_FORMAT = 3  # version of the file format; a change of it invalidates all entries
 PROBE_EXAMPLES = (2, 3)  # numbers of examples in the two batches with which the cut point is found
+MATCHED_EXAMPLES = 4
+"""Number of examples of which shared rows are computed anew, to check that they are equal."""
 
 
 @dataclass(frozen=True)
@@ -211,8 +213,8 @@ def row_version(key: str, source: str, examples: Any, view: int = 0) -> Version:
 
 
 def _shared_rows_match(runner: PrefixRunner, writer: PrefixWriter, examples: Any) -> bool:
-    """Return whether another runner computes the prefix outputs of the first batch, bit for bit."""
-    first = Subset(examples, range(min(writer.batch_size, len(examples))))
+    """Return whether another runner computes the prefix outputs of the first examples, bit for bit."""
+    first = Subset(examples, range(min(writer.batch_size, MATCHED_EXAMPLES, len(examples))))
     expected = writer.compute(first)
     shared_rows = replace(writer, runner=runner).compute(first)
     return all(
