@@ -115,9 +115,10 @@ def select(
         if is_fraction:
             ends = [min(max(end, 0.0), 1.0) for end in ends]
         interval = float(ends[0]), float(ends[1])
+    scores = np.clip(sign * values, 0.0, 1.0) if is_fraction else sign * values
     return Selection(
         winner,
-        tuple((sign * values).tolist()),
+        tuple(scores.tolist()),
         tuple(errors.tolist()),
         sign * expected,
         interval,

@@ -9,7 +9,7 @@ from typing import Any
 from scipy.stats import t
 
 from hf_finetune.evaluation.intervals import LEVEL
-from hf_finetune.evaluation.metrics import sign_of
+from hf_finetune.evaluation.metrics import metric_for, sign_of
 from hf_finetune.files import atomic_file
 from hf_finetune.recipe.load import dump_recipe
 from hf_finetune.runs.folder import LEADERBOARD
@@ -64,13 +64,17 @@ def trial_rows(result: SearchResult) -> list[TrialRow]:
         zip(result.trials, selection.values, selection.errors, strict=True)
     ):
         results = list(trial.results.values())
-        margin = float(t.ppf((1 + LEVEL) / 2, max(len(trial.examples()) - 1, 1))) * error
+        examples = trial.examples()
+        margin = float(t.ppf((1 + LEVEL) / 2, max(len(examples) - 1, 1))) * error
+        low, high = score - margin, score + margin
+        if metric_for(result.metric, examples).is_fraction:
+            low, high = max(low, 0.0), min(high, 1.0)
         rows.append(
             TrialRow(
                 number=index + 1,
                 score=score,
-                low=score - margin,
-                high=score + margin,
+                low=low,
+                high=high,
                 parts=len(results),
                 seconds=round(trial.seconds, 3),
                 parameters=results[-1].parameters,

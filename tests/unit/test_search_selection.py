@@ -8,7 +8,9 @@ import pytest
 from hf_finetune.runs.trial import TrialResult
 from hf_finetune.search.parts import Part
 from hf_finetune.search.selection import select
+from hf_finetune.search.trial_table import trial_rows
 from hf_finetune.search.trials import Trial
+from hf_finetune.search.tune import SearchResult
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples
 
@@ -155,3 +157,16 @@ def test_the_expected_score_has_no_optimism_and_its_interval_covers_the_test_sco
     assert np.mean(optimism) > 0.03
     assert abs(np.mean(errors)) < 0.02
     assert np.mean(covered) >= 0.9
+
+
+def test_an_estimated_score_stays_a_fraction():
+    """A trial that is much better on the hardest fold would be better than perfect on all of them."""
+    rng = np.random.default_rng(1)
+    base = draw(rng, 0.95)
+    base[0] = rng.random(100) < 0.3
+    perfect = np.ones((5, 100), dtype=bool)
+    trials = (trial(base, 1.0), trial(perfect, 2.0, PARTS[:1]))
+    selection = select(trials, "accuracy", 100)
+    assert selection.values[1] == 1.0
+    rows = trial_rows(SearchResult(trials, (), "accuracy", tuple(PARTS), selection))
+    assert all(0.0 <= row.low <= row.score <= row.high <= 1.0 for row in rows)
