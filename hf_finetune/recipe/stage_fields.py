@@ -202,7 +202,8 @@ class StageSpec(StageSettings, _StageIdentity):
     seeds: Seeds | None = Field(
         default=None,
         description="Number of trainings of the stage (no unit), each from the same weights and with another random "
-        "seed; the stage keeps the mean of their weights (Wortsman et al. 2022); null = one training.",
+        "seed; the stage keeps the mean of their weights (Wortsman et al. 2022); null = one training. "
+        "No measured benefit.",
     )
     compress: CompressSpec | None = Field(
         default=None,

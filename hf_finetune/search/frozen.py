@@ -174,7 +174,8 @@ def judge_features(
     if not can_begin(len(pool.train), milliseconds):
         return {}
     by_pooling = frozen.features()
-    if pooling := prepared.recipe.model.head.pool:  # otherwise it is chosen by cross-validation, as in a run
+    pooling = prepared.recipe.model.head.pool
+    if pooling in by_pooling:  # otherwise it is chosen by cross-validation, as in a run
         by_pooling = {pooling: by_pooling[pooling]}
     results: dict[Part, TrialResult] = {}
     for part in parts:
