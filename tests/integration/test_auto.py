@@ -257,6 +257,20 @@ def test_ranking_and_folds_share_the_features(squares, timm_checkpoint, monkeypa
     assert examples == len(frozen.whole_pool(recipe, loader).train) and milliseconds > 0
 
 
+def test_features_without_a_choice_of_poolings_are_judged_with_any_head(squares, timm_checkpoint):
+    plain = contenders.features_recipe(inspect_data(str(squares)), str(timm_checkpoint))
+    own = plain.model_copy(
+        update={"model": plain.model.model_copy(update={"head": plain.model.head.with_explicit_pooling()})}
+    )
+    loader = trials.TrialRunner(squares, PartialState()).loader
+    first, second = (
+        frozen.judge_features(recipe, parts.choose_parts(30)[:1], loader, has_time=lambda results: True)
+        for recipe in (plain, own)
+    )
+    scores = [next(iter(results.values())).examples.scores for results in (first, second)]
+    assert np.array_equal(*scores)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
