@@ -20,7 +20,7 @@ from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_metadata
 
-__all__ = ["Probe", "frozen_features", "linear_probe"]
+__all__ = ["Probe", "check_work", "frozen_features", "linear_probe"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,16 +87,29 @@ def linear_probe(
     )
     train_features = {name: vectors["train"] for name, vectors in features.items()}
     target, classes = data.target, len(data.label_names)
-    examples, size = next(iter(train_features.values())).shape
-    if examples * size * classes > MAX_WORK:
-        raise CacheUnavailableError(
-            f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
-        )
+    check_work(train_features, classes)
     folds = assign_folds(data.train["label"][:], target, 1, seed, groups=data.train_groups)
     label_rows = labels_of(data.train, target, classes)
     name, fit, losses = fit_best(train_features, label_rows, target, classes, folds)
     about = fit_metadata(fit, target) | ({"pool": name, "pooling": losses} if name else {})
     return Probe(probabilities(fit(features[name]["test"]), target), about)
+
+
+def check_work(features: Mapping[str, np.ndarray], classes: int) -> None:
+    """Check that a linear layer can be fitted to features in an acceptable time.
+
+    Args:
+        features: Features [examples, features] by the name of their kind, all of the same shape.
+        classes: Number of classes; 1 for regression.
+
+    Raises:
+        CacheUnavailableError: If the fit would take too long.
+    """
+    examples, size = next(iter(features.values())).shape
+    if examples * size * classes > MAX_WORK:
+        raise CacheUnavailableError(
+            f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
+        )
 
 
 def frozen_features(

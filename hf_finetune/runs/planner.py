@@ -1,8 +1,10 @@
 """Plan of a run with the examples, the loaded model and the estimated duration of each stage."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from hf_finetune.distributed import start_processes
+from hf_finetune.errors import format_seconds
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.estimates import estimate_seconds
@@ -45,4 +47,15 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     input_notes = with_input_notes(report.prepared, start.inputs).data.notes[
         len(report.prepared.data.notes) :
     ]
-    return replace(report, notes=(*report.notes, *input_notes, *start.built.notes), seconds=seconds)
+    notes = (*report.notes, *input_notes, *start.built.notes, *_limit_notes(report.recipe, sum(seconds)))
+    return replace(report, notes=notes, seconds=seconds)
+
+
+def _limit_notes(recipe: Recipe, seconds: float) -> Iterator[str]:
+    """Yield what a time limit means for stages that are estimated to take ``seconds``."""
+    if recipe.limit is not None:
+        yield (
+            f"limit.time: {recipe.limit.time} for the whole run, with its evaluation. The stages would take up to "
+            f"{format_seconds(seconds)} in all; when a stage starts, its steps are timed, and it is laid out for those "
+            "that fit."
+        )

@@ -13,6 +13,7 @@ from hf_finetune.data.prepare import LabeledData
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.compare import Difference, paired_difference
 from hf_finetune.evaluation.intervals import intervals
+from hf_finetune.evaluation.linear_probe import check_work
 from hf_finetune.evaluation.metrics import (
     compute_metrics,
     default_metrics,
@@ -242,7 +243,8 @@ def _score(
     """Compute the features of the training examples, and the metric of held-out predictions.
 
     Raises:
-        CacheUnavailableError: If the features cannot be computed, or not by the deadline.
+        CacheUnavailableError: If the features cannot be computed, or not by the deadline, or a fit to them would take
+            too long.
         InputError: If the weights cannot be loaded, or the features are not finite.
     """
     frozen = load_network(prepared, data)
@@ -251,6 +253,7 @@ def _score(
         raise CacheUnavailableError(NO_TIME)
     by_pooling = frozen.features()
     target, classes = data.target, len(data.label_names)
+    check_work(by_pooling, classes)
     labels = labels_of(data.train, target, classes)
     folds = assign_folds(data.train["label"][:], target, 1, recipe.seed, groups=data.train_groups)
     pooling, fit, _ = fit_best(by_pooling, labels, target, classes, folds)

@@ -26,6 +26,7 @@ from transformers import TrainerCallback
 from hf_finetune.planning.time_limit import StageTimes
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.clock import RunClock
+from hf_finetune.runs.planner import plan
 from hf_finetune.runs.run_costs import RunCosts
 
 
@@ -199,6 +200,11 @@ def test_a_linear_probe_that_takes_more_than_a_tenth_of_the_limit_is_left_out(
     assert "No linear probe: it would take about 30 s, more than a tenth of the time limit." in caplog.text
     recipe = manifest_of(tmp_path / "run")["recipe"]
     assert (recipe["evaluation"]["linear_probe"], recipe["limit"]) == (10_000, {"time": "4m"})
+
+
+def test_a_plan_says_what_its_limit_means(text_recipe):
+    *_, note = plan(limited(text_recipe(), "5m")).notes
+    assert note.startswith("limit.time: 5m for the whole run, with its evaluation. The stages would take up to ")
 
 
 def test_the_limit_of_a_resumed_run_can_be_changed(tmp_path, reviews, bert_checkpoint, five_steps):

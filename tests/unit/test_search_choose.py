@@ -156,6 +156,12 @@ def test_a_checkpoint_that_fails_does_not_end_the_ranking(inspected, timm_checkp
         rank(inspected, infinite)
 
 
+def test_classes_that_take_too_long_to_fit_are_refused(inspected, timm_checkpoint, monkeypatch):
+    monkeypatch.setattr("hf_finetune.evaluation.linear_probe.MAX_WORK", 100)
+    with pytest.raises(InputError, match=r"examples x .* features x 2 classes take too long to fit\.$"):
+        rank(inspected, timm_checkpoint)
+
+
 def test_texts_are_ranked_with_the_best_pooling(reviews, bert_checkpoint):
     (entry,) = rank(inspect_data(str(reviews)), bert_checkpoint).ranked
     assert entry.pooling
