@@ -204,7 +204,9 @@ def test_a_linear_probe_that_takes_more_than_a_tenth_of_the_limit_is_left_out(
 
 def test_a_plan_says_what_its_limit_means(text_recipe):
     *_, note = plan(limited(text_recipe(), "5m")).notes
-    assert note.startswith("limit.time: 5m for the whole run, with its evaluation. The stages would take up to ")
+    assert note.startswith(
+        "limit.time: 5m for the whole run, with its evaluation. The stages would take up to "
+    )
 
 
 def test_the_limit_of_a_resumed_run_can_be_changed(tmp_path, reviews, bert_checkpoint, five_steps):
