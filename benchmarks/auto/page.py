@@ -98,6 +98,8 @@ def _table(rows: Sequence[Row], limit: int) -> str:
         cells = [f"| *{name}* ({len(found)})", f"{mean(map(_accuracy, found)):.3f}"]
         for other, row_of in others.items():
             pairs = [(row, against) for row in found if (against := row_of(name, row.seed))]
+            if len(pairs) < len(found):  # means over different seeds could not be compared
+                pairs = []
             cells.append(_cell(pairs))
             if pairs:
                 differences[other].append(mean(_accuracy(row) - _accuracy(against) for row, against in pairs))
