@@ -22,6 +22,7 @@ from hf_finetune.models.checkpoint_problems import (
 )
 from hf_finetune.models.checkpoint_weights import check_finite_weights, check_loaded_weights
 from hf_finetune.models.classifier_head import HeadError, is_given
+from hf_finetune.models.computed_weights import computed_weights
 from hf_finetune.models.dropout import set_drop_path, set_dropout
 from hf_finetune.models.head_spec import check_head_pooling, head_error, load_config, set_head, with_head
 from hf_finetune.models.layout import head_names
@@ -170,6 +171,8 @@ def build_model(
         config.get_text_config().vocab_size = old_rows
     transformers.set_seed(seed)
     model, info = _load_weights(model_class, path, config, revision)
+    computed = computed_weights(config)
+    info["mismatched_keys"] = {entry for entry in info["mismatched_keys"] if entry[0] not in computed}
     head = set(head_names(model))
     notes = _replace_head(model, head, info, saved)
     old_head = _old_head(saved, config, task) - head

@@ -33,7 +33,7 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
             id(weight) for part in head_modules if isinstance(part, nn.Module) for weight in part.parameters()
         }
     elif isinstance(model, PreTrainedModel):
-        backbone = {id(parameter) for parameter in model.base_model.parameters()}
+        backbone = {id(parameter) for part in _backbones(model) for parameter in part.parameters()}
         head_parameter_ids = {id(parameter) for parameter in model.parameters()} - backbone
     heads = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
     head_parameter_ids |= {id(weight) for module in heads for weight in module.parameters()}
@@ -43,6 +43,16 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
     return [
         name for name, parameter in model.named_parameters() if id(parameter) in head_parameter_ids
     ], is_known
+
+
+def _backbones(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the pretrained parts of a model: its base model, or without one its children that are models themselves.
+
+    A Whisper classifier, for example, has an encoder and no base model.
+    """
+    if model.base_model is not model:
+        return [model.base_model]
+    return [part for part in model.children() if isinstance(part, PreTrainedModel)] or [model]
 
 
 def _last_layer(model: nn.Module) -> nn.Module:

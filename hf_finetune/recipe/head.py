@@ -55,6 +55,13 @@ class HeadSpec(Choice):
         "or solvers fit all stages.",
     )
 
+    layers: Literal["last", "weighted"] = Field(
+        default="last",
+        description="Layers whose outputs the head reads: last = the last one; weighted = a sum of all, with learned "
+        "weights (Yang et al. 2021, SUPERB), for architectures of transformers that have it, which are those for "
+        "speech.",
+    )
+
     @property
     def is_plain(self) -> bool:
         """Whether the head is that of the architecture: linear, with its own pooling; None counts as that."""
@@ -65,8 +72,9 @@ class HeadSpec(Choice):
         return self.model_copy(update={"pool": self.pool or OWN_POOLING})
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the head as plain values; the architecture's own pooling is None."""
-        return self.model_dump(mode="json") | {"pool": None if self.pool == OWN_POOLING else self.pool}
+        """Return the fields of a head of this package as plain values; the architecture's own pooling is None."""
+        fields = self.model_dump(mode="json", exclude={"layers"})
+        return fields | {"pool": None if self.pool == OWN_POOLING else self.pool}
 
 
 class LinearHead(HeadSpec):

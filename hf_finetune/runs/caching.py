@@ -19,7 +19,6 @@ from hf_finetune.methods import cache_blocker
 from hf_finetune.models.head_spec import get_pooling
 from hf_finetune.models.pooling import declared_pooling
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.head import OWN_POOLING
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe
@@ -103,8 +102,7 @@ def probe_settings(prepared: PreparedRun) -> CacheSettings:
 
 def without_augmentation(prepared: PreparedRun) -> PreparedRun:
     """Return the run without augmentation: its training examples are transformed as for inference."""
-    augment = AugmentSpec(**prepared.task.modality.no_augmentation)
-    data = prepared.recipe.data.model_copy(update={"augment": augment})
+    data = prepared.task.modality.without_augmentation(prepared.recipe.data)
     return replace(prepared, recipe=prepared.recipe.model_copy(update={"data": data}))
 
 
@@ -144,7 +142,7 @@ def cached_views(
 
 
 def _is_augmented(recipe: Recipe) -> bool:
-    return TASKS[recipe.task_type].modality.is_augmented(recipe.data.augment)
+    return TASKS[recipe.task_type].modality.is_augmented(recipe.data)
 
 
 def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[CacheSettings | None]) -> Inputs:

@@ -109,7 +109,7 @@ def _format_estimate(estimate: CacheEstimate, views: int, examples: int | None) 
     if examples is not None and not estimate.token_bytes:
         size = f"{views * examples * estimate.example_bytes:,} bytes"
     shown_views = "" if views == 1 else f"{views} views of each example, "
-    return f"prefix cache: outputs of all layers before {estimate.boundary}, {shown_views}{size}; used if it saves time"
+    return f"prefix cache: outputs of {estimate.place}, {shown_views}{size}; used if it saves time"
 
 
 def estimate_seconds(

@@ -14,6 +14,7 @@ __all__ = [
     "Task",
     "example_tokens",
     "find_modality",
+    "fixed_size_input",
     "spatial_input",
     "token_count",
 ]
@@ -77,15 +78,23 @@ def find_modality(names: Iterable[str]) -> Modality:
     """
     present = set(names)
     for modality in MODALITIES.values():
-        if modality.main_column in present or modality.main_input in present:
+        if modality.main_column in present or present & set(modality.main_inputs):
             return modality
     raise ValueError(f"no modality has columns or model inputs of these names: {', '.join(sorted(present))}")
 
 
 def spatial_input(batch: Mapping[str, Any]) -> str | None:
     """Return the name of the spatial input of a batch, such as images; None if it has none."""
-    names = (modality.main_input for modality in MODALITIES.values() if modality.is_spatial)
+    names = (name for modality in MODALITIES.values() if modality.is_spatial for name in modality.main_inputs)
     return next((name for name in names if name in batch), None)
+
+
+def fixed_size_input(batch: Mapping[str, Any]) -> str | None:
+    """Return the only input of a batch if it has the same shape for all examples; None if it has not, or has others."""
+    names = (
+        name for modality in MODALITIES.values() if modality.has_fixed_size for name in modality.main_inputs
+    )
+    return next((name for name in names if batch.keys() - {"labels"} == {name}), None)
 
 
 def token_count(batch: Mapping[str, Any]) -> int:
@@ -99,4 +108,4 @@ def example_tokens(example: Mapping[str, Any]) -> int:
 
 
 def _token_inputs() -> Iterator[str]:
-    return (modality.main_input for modality in MODALITIES.values() if modality.has_tokens)
+    return (name for modality in MODALITIES.values() if modality.has_tokens for name in modality.main_inputs)

@@ -1,0 +1,17 @@
+"""Weights that only depend on a model's config: a checkpoint may have them in another size, and no stage trains them."""
+
+from typing import Any
+
+__all__ = ["computed_weights"]
+
+BY_MODEL_TYPE = {"whisper": ("encoder.embed_positions.weight",)}
+"""Sines and cosines of positions: transformers creates them without gradients, and initializes them by their formula."""
+
+
+def computed_weights(config: Any) -> tuple[str, ...]:
+    """Return the names of the weights of a classifier that only depend on its config.
+
+    Args:
+        config: Config of the model; None for a model without one.
+    """
+    return BY_MODEL_TYPE.get(getattr(config, "model_type", ""), ())

@@ -1,0 +1,65 @@
+"""Fields of ``data`` and ``data.augment`` in recipes for recordings."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Count
+
+__all__ = ["AudioAugmentFields", "AudioFields"]
+
+
+class AudioFields(Part):
+    """Sampling rate and length of the recordings."""
+
+    sampling_rate: Count | None = Field(
+        default=None,
+        description="Sampling rate of the model's input in hertz, to which all recordings are resampled; null = the "
+        "checkpoint's.",
+    )
+    max_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Length of the model's input in seconds: shorter recordings are padded with silence, and a part is "
+        "taken of longer ones; null = the checkpoint's, or 10 if it has none.",
+    )
+    crop: Literal["center", "random"] = Field(
+        default="center",
+        description="Part that is taken of a longer training recording: center = the middle; random = another part in "
+        "each epoch. Validation and test always take the middle.",
+    )
+
+
+class AudioAugmentFields(Part):
+    """Augmentation of training recordings."""
+
+    shift: float = Field(
+        default=0.0,
+        ge=0,
+        description="Maximum time by which a recording is shifted, earlier or later, in seconds; silence fills the "
+        "gap.",
+    )
+    gain: float = Field(
+        default=0.0,
+        ge=0,
+        description="Maximum change of the loudness of a recording, up or down, in decibels.",
+    )
+    noise: float | None = Field(
+        default=None,
+        description="Lowest signal-to-noise ratio at which white noise is added, in decibels; the ratio is drawn "
+        "between it and 40 more; null = no noise.",
+    )
+    time_mask: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Maximum fraction of a recording, in one piece, that is silenced (SpecAugment, Park et al. 2019).",
+    )
+    frequency_mask: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Maximum fraction of the frequency bands, in one piece, that is set to the mean of the spectrogram "
+        "(SpecAugment, Park et al. 2019); only for checkpoints that read spectrograms.",
+    )
