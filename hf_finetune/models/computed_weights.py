@@ -1,11 +1,11 @@
-"""Weights that only depend on a model's config: a checkpoint may have them in another size, and no stage trains them."""
+"""Weights that only depend on the config: checkpoints may have other sizes of them, and no stage trains them."""
 
 from typing import Any
 
 __all__ = ["computed_weights"]
 
 BY_MODEL_TYPE = {"whisper": ("encoder.embed_positions.weight",)}
-"""Sines and cosines of positions: transformers creates them without gradients, and initializes them by their formula."""
+"""Sines and cosines of positions, which transformers creates without gradients and initializes by their formula."""
 
 
 def computed_weights(config: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from hf_finetune.evaluation.intervals import MIN_RELIABLE_GROUPS
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.report.run_record import RunRecord
 from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import MODALITIES
 
 __all__ = [
     "BASELINES",
@@ -18,7 +19,13 @@ __all__ = [
     "verdict",
 ]
 
-BASELINES = ("majority", "linear_probe")
+SIMPLE_FEATURES = {
+    features.name: features.title
+    for modality in MODALITIES.values()
+    if (features := modality.simple_features) is not None
+}
+"""Titles of the features of baselines without a checkpoint, by their names."""
+BASELINES = ("majority", *SIMPLE_FEATURES, "linear_probe")
 SOLVER_NAMES = {"logistic_regression": "logistic regression", "ridge": "ridge regression"}
 MAX_CALIBRATED_ECE = 0.05
 """Largest expected calibration error at which probabilities count as calibrated."""
@@ -145,7 +152,9 @@ def baseline_name(name: str, target: str | None) -> str:
     if target is not None:
         kind = TARGETS[target]
         constant, solver = kind.constant_baseline, SOLVER_NAMES.get(kind.linear_solver or "", "linear model")
-    return constant if name == "majority" else f"linear probe ({solver})"
+    if name == "majority":
+        return constant
+    return f"{SIMPLE_FEATURES.get(name, 'linear probe')} ({solver})"
 
 
 def calibration_verdict(metrics: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.linear_probe import Probe, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
+from hf_finetune.evaluation.simple_baseline import simple_baseline
 from hf_finetune.evaluation.slices import evaluate_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import atomic_folder
@@ -241,6 +242,10 @@ def evaluate_run(
     baselines = {}
     if TARGETS[result.target].constant_baseline:
         baselines["majority"] = _constant_scores(prepared, result)
+    simple = fit_simple_baseline(prepared)
+    if simple is not None:
+        name, fitted = simple
+        baselines[name] = fitted.scores
     probe = fit_linear_probe_baseline(prepared, modes, device)
     if probe is not None:
         baselines["linear_probe"] = probe.scores
@@ -318,6 +323,26 @@ def _constant_scores(prepared: PreparedRun, result: EvaluationResult) -> Scores:
     if isinstance(result.scores, TopScores):
         return constant_scores(constant_prediction, result.labels)
     return np.broadcast_to(constant_prediction, result.scores.shape)
+
+
+def fit_simple_baseline(prepared: PreparedRun) -> tuple[str, Probe] | None:
+    """Fit the baseline on simple features of the modality, without a checkpoint.
+
+    Args:
+        prepared: Checked run.
+
+    Returns:
+        Name of the features, and scores on the test split; None if the modality has none, if the recipe asks for no
+        linear probe, or if the fit would take too long.
+    """
+    features = prepared.task.modality.simple_features
+    if features is None or not has_linear_probe(prepared):
+        return None
+    try:
+        return features.name, simple_baseline(features, prepared.data, prepared.recipe.seed)
+    except CacheUnavailableError as error:
+        logger.info("No baseline on %s: %s.", features.title, error)
+        return None
 
 
 @keep_freed_memory()

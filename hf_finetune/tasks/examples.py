@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel
@@ -17,6 +18,7 @@ __all__ = [
     "MaskedInputs",
     "PreviewRow",
     "Remarks",
+    "SimpleFeatures",
     "Splits",
     "Statistics",
 ]
@@ -150,6 +152,21 @@ class PreviewRow:
 
 class ExampleError(ValueError):
     """Raised for an example that cannot be read; the message describes its content, such as ``an empty file``."""
+
+
+@dataclass(frozen=True)
+class SimpleFeatures:
+    """Features that need no checkpoint, for a simple baseline.
+
+    Attributes:
+        name: Name in ``metrics.json``, such as ``log_mel``.
+        title: Name in words, such as ``log-mel statistics``.
+        compute: Function of the training and the test split that returns the features of both, [examples, features].
+    """
+
+    name: str
+    title: str
+    compute: "Callable[[Dataset, Dataset], tuple[np.ndarray, np.ndarray]]"
 
 
 class Remarks:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.base import Part
-from hf_finetune.tasks.examples import DecodedForm, ExampleCheck, Inputs, MaskedInputs, Remarks, Splits
+from hf_finetune.tasks.examples import (
+    DecodedForm,
+    ExampleCheck,
+    Inputs,
+    MaskedInputs,
+    Remarks,
+    SimpleFeatures,
+    Splits,
+)
 from hf_finetune.tasks.presentation import Presentation
 
 if TYPE_CHECKING:
@@ -258,6 +266,11 @@ class Modality(Presentation):
         from hf_finetune.tasks.processed_examples import processed_inputs
 
         return processed_inputs(splits, self, processor)
+
+    @property
+    def simple_features(self) -> SimpleFeatures | None:
+        """Features for a baseline without a checkpoint; None if there are none."""
+        return None
 
     def synthetic_batch(self, processor: Any) -> "dict[str, torch.Tensor]":
         """Return model inputs of one synthetic example, to test a forward pass."""

@@ -1,14 +1,18 @@
 """Statistics of log-mel spectrograms: features of a simple baseline without a checkpoint."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from hf_finetune.tasks.audio.samples import padded, resampled
+from hf_finetune.tasks.audio.stored import map_recordings
 
-__all__ = ["log_mel_statistics"]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["log_mel_features", "log_mel_statistics"]
 
 RATE = 16_000
 """Sampling rate (hertz)."""
@@ -16,6 +20,12 @@ FRAME, HOP, BANDS = 400, 160, 64
 """Length and distance of the frames (samples), and number of bands, as usual for speech (25 ms, 10 ms)."""
 _FILTERS = mel_filter_bank(1 + FRAME // 2, BANDS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
 _WINDOW = window_function(FRAME, "hann")
+
+
+def log_mel_features(dataset: "Dataset") -> np.ndarray:
+    """Return the statistics of the recordings of a dataset with a column ``audio``, [examples, features]."""
+    decode = dataset.features["audio"].decode_example
+    return np.stack([*map_recordings(dataset, lambda stored: log_mel_statistics(decode(stored)))])
 
 
 def log_mel_statistics(recording: Mapping[str, Any]) -> np.ndarray:

@@ -13,7 +13,15 @@ from hf_finetune.tasks.audio.formats import (
     unreadable_problems,
 )
 from hf_finetune.tasks.columns import ColumnRole, choose_only_candidate, is_string
-from hf_finetune.tasks.examples import DecodedForm, ExampleCheck, Inputs, PreviewRow, Remarks, Splits
+from hf_finetune.tasks.examples import (
+    DecodedForm,
+    ExampleCheck,
+    Inputs,
+    PreviewRow,
+    Remarks,
+    SimpleFeatures,
+    Splits,
+)
 from hf_finetune.tasks.modality import Modality
 
 if TYPE_CHECKING:
@@ -152,6 +160,17 @@ class Audio(Modality):
         from hf_finetune.tasks.audio.inputs import prepare_recordings
 
         return prepare_recordings(splits, processor, data, seed, augmented=self.is_augmented(data))
+
+    @property
+    def simple_features(self) -> SimpleFeatures:
+        """Statistics of log-mel spectrograms."""
+
+        def compute(train: "Dataset", test: "Dataset") -> "tuple[np.ndarray, np.ndarray]":
+            from hf_finetune.tasks.audio.log_mel import log_mel_features
+
+            return log_mel_features(train), log_mel_features(test)
+
+        return SimpleFeatures("log_mel", "log-mel statistics", compute)
 
     def decoded_form(self, examples: Any) -> DecodedForm | None:
         """Return how decoded recordings are stored."""

@@ -91,7 +91,9 @@ def extract(processor: Any, recordings: Sequence[np.ndarray]) -> dict[str, torch
     options: dict[str, Any] = {"sampling_rate": processor.sampling_rate, "return_tensors": "pt"}
     if isinstance(processor, Wav2Vec2FeatureExtractor):  # it normalizes by the samples that are not padding
         options |= {"padding": "max_length", "max_length": window_samples(processor), "truncation": True}
-    elif not isinstance(processor, WhisperFeatureExtractor | ASTFeatureExtractor):
+    elif isinstance(processor, ASTFeatureExtractor):  # it fails for less than a frame
+        recordings = [padded(samples, ceil(FRAME_LENGTH * processor.sampling_rate)) for samples in recordings]
+    elif not isinstance(processor, WhisperFeatureExtractor):
         recordings = [padded(samples, window_samples(processor)) for samples in recordings]
     return dict(processor(list(recordings), **options))
 
