@@ -27,6 +27,7 @@ from hf_finetune.models.dropout import set_drop_path, set_dropout
 from hf_finetune.models.head_spec import check_head_pooling, head_error, load_config, set_head, with_head
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.pretraining_weights import classifier_config
+from hf_finetune.models.projector import init_projector, widen_projector
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
@@ -94,6 +95,7 @@ def read_config(
                 code_error = remote_code_error("model.path", path, revision)
             raise (code_error or InputError(checkpoint_problem(path, error))) from error
     config = classifier_config(config)
+    widen_projector(config)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     set_target(config, target)
@@ -173,6 +175,7 @@ def build_model(
     model, info = _load_weights(model_class, path, config, revision)
     computed = computed_weights(config)
     info["mismatched_keys"] = {entry for entry in info["mismatched_keys"] if entry[0] not in computed}
+    info["missing_keys"] = set(info["missing_keys"]) - set(init_projector(model, info["missing_keys"]))
     head = set(head_names(model))
     notes = _replace_head(model, head, info, saved)
     old_head = _old_head(saved, config, task) - head

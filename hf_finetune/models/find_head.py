@@ -4,6 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_finetune.models.classifier_head import FIELD, ClassificationHead
+from hf_finetune.models.projector import is_projector
 from hf_finetune.models.task_heads import TaskHeads
 
 __all__ = ["find_head", "find_timm_model", "head_names"]
@@ -34,7 +35,9 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
         }
     elif isinstance(model, PreTrainedModel):
         backbone = {id(parameter) for part in _backbones(model) for parameter in part.parameters()}
-        head_parameter_ids = {id(parameter) for parameter in model.parameters()} - backbone
+        head_parameter_ids = {
+            id(parameter) for name, parameter in model.named_parameters() if not is_projector(model, name)
+        } - backbone
     heads = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
     head_parameter_ids |= {id(weight) for module in heads for weight in module.parameters()}
     is_known = bool(head_parameter_ids) or timm_model is not None

@@ -103,9 +103,12 @@ class Presentation(ABC):
         """
         return ""
 
-    @property
-    def draft_fields(self) -> Mapping[str, tuple[Any, str]]:
-        """Fields of ``data`` that a recipe written for new data sets, each with its value and a comment."""
+    def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
+        """Return the fields of ``data`` that a recipe written for new data sets, each with its value and a comment.
+
+        Args:
+            dataset: Training split with the columns of the roles.
+        """
         return {}
 
     @property

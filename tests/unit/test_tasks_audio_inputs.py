@@ -273,7 +273,7 @@ def test_layers_and_head_are_found(name, tmp_path):
     model, _ = build(name, tmp_path)
     layout = read_layout(model)
     head = {parameter.name for parameter in layout.parameters if parameter.group == layout.head_group}
-    assert head and all(part.startswith(("projector", "classifier")) for part in head)
+    assert head and all(part.startswith("classifier") for part in head)
     assert len(layout.groups) == 4 and not layout.note
 
 

@@ -37,6 +37,8 @@ _USUAL_COLUMN_NAMES = (
     "file_path", "filepath", "audio_path", "audio_file", "wav_path",
 )  # fmt: skip
 _BINARIES = ("binary", "large_binary")
+_MAX_DRAFT_SECONDS = 10
+"""Largest length of the input in a recipe that is written for new data (seconds)."""
 _SYNTHETIC_RATE, _SYNTHETIC_SAMPLES = 16_000, 8_000
 
 
@@ -195,6 +197,17 @@ class Audio(Modality):
         if not seconds:
             return ""
         return f"Median duration {median(seconds):.1f} s, longest {max(seconds):.1f} s."
+
+    def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
+        """Return the length of the longest recording, in whole seconds up to ``_MAX_DRAFT_SECONDS``."""
+        from math import ceil
+
+        from hf_finetune.tasks.audio.stored import durations
+
+        longest = max(durations(dataset).values(), default=_MAX_DRAFT_SECONDS)
+        seconds = min(max(1, ceil(longest)), _MAX_DRAFT_SECONDS)
+        comment = f"the longest recording has {longest:.1f} s; a shorter input saves time"
+        return {"max_seconds": (float(seconds), comment)}
 
     @property
     def searched_augmentations(self) -> tuple[Any, ...]:

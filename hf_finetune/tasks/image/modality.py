@@ -201,9 +201,8 @@ class Image(Modality):
         width, height = (median(side) for side in zip(*sizes, strict=True))
         return f"Median size {width:.0f} x {height:.0f} pixels."
 
-    @property
-    def draft_fields(self) -> Mapping[str, tuple[Any, str]]:
-        """Standard augmentation."""
+    def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
+        """Return standard augmentation."""
         return {"augment": ("standard", "crops, horizontal flips and color jitter; or none, light")}
 
     @property
