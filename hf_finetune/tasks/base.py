@@ -29,14 +29,14 @@ class Task:
         title: Name in model cards.
         modality: Kind of input.
         auto_model: Name of the auto class of transformers.
-        suffix: Suffix of the class names of its models, such as ``ForImageClassification``.
+        suffixes: Suffixes of the class names of its models, such as ``ForImageClassification``.
     """
 
     name: str
     title: str
     modality: Modality
     auto_model: str
-    suffix: str
+    suffixes: tuple[str, ...]
 
     @property
     def auto_class(self) -> Any:

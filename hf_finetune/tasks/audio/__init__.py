@@ -10,5 +10,5 @@ AUDIO_CLASSIFICATION = Task(
     title="Audio Classification",
     modality=Audio(),
     auto_model="AutoModelForAudioClassification",
-    suffix="ForAudioClassification",
+    suffixes=("ForAudioClassification", "ForSequenceClassification"),
 )
