@@ -14,13 +14,13 @@ __all__ = ["render"]
 HEAD = """# Drum sounds: results of the recipe for recordings
 
 {examples} sounds of six kinds of drums from {kits} drum kits of the Debian package hydrogen-drumkits were classified by
-Whisper base, a model for speech, with the recipe [audio/sounds-folder](../recipes/audio/sounds-folder.yaml) and inputs of
-2 seconds. The kits are divided into {folds} folds; each is the test split once, so that every sound is tested by a model
-that has heard no sound of its kit. The recipe is unchanged but for what the first column says; no setting was chosen on
-the test splits.
+Whisper base, a model for speech, with the recipe [audio/sounds-folder](../recipes/audio/sounds-folder.yaml) and inputs
+of 2 seconds. The kits are divided into {folds} folds; each is the test split once, so that every sound is tested by a
+model that has heard no sound of its kit. The recipe is unchanged but for what the first column says; no setting was
+chosen on the test splits.
 
-`python -m benchmarks.audio measure` takes the sounds from the package (needs `apt-get`), runs all experiments and writes
-this page; [benchmarks/results/audio.json](../benchmarks/results/audio.json) has the raw data.
+`python -m benchmarks.audio measure` takes the sounds from the package (needs `apt-get`), runs all experiments and
+writes this page; [benchmarks/results/audio.json](../benchmarks/results/audio.json) has the raw data.
 
 Accuracy on all sounds, mean over {seeds}. *difference*: from the baseline on log-mel statistics, which needs no
 checkpoint, with a 95 % confidence interval (paired bootstrap over the kits, {resamples:,} samples).

@@ -4,9 +4,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import pyarrow.parquet as parquet
-
 from benchmarks.contenders.small_run import right_by_id
+from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe.load import load_recipe
 from hf_finetune.runs.run import run
 
@@ -28,5 +27,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
         name: right_by_id(done.folder / "baselines" / f"{name}.parquet")
         for name in ("majority", "log_mel", "linear_probe")
     }
-    groups = parquet.read_table(predictions, columns=["id", "group"]).sort_by("id")["group"].to_pylist()
+    stored = read_predictions(predictions)
+    order = sorted(range(len(stored.ids)), key=stored.ids.__getitem__)
+    groups = [str(stored.groups[row]) for row in order]
     return {"seconds": seconds, "model": right_by_id(predictions), "kits": groups, **baselines}

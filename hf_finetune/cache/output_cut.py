@@ -38,7 +38,7 @@ def cut_at_outputs(
     frozen = [
         name for name in _outermost_frozen(model, trainable) if len(calls[0].outputs.get(name, ())) == 1
     ]
-    needed = _needed_outputs(frozen, model, probes[0])
+    needed = _needed_outputs(_independent(frozen, model, trainable, probes[0]), model, probes[0])
     if len(needed) != 1:
         raise CacheUnavailableError(
             "a weight outside of all layers reads the outputs of several frozen modules"
@@ -61,6 +61,35 @@ def _outermost_frozen(model: nn.Module, trainable: Collection[str], prefix: str 
             yield from _outermost_frozen(child, trainable, f"{place}.")
         elif any(True for _ in child.parameters()):
             yield place
+
+
+def _independent(
+    names: Sequence[str], model: nn.Module, trainable: Collection[str], batch: Batch
+) -> list[str]:
+    """Return the modules whose outputs do not depend on trained parameters."""
+    dependent: set[str] = set()
+
+    def note_hook(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            def note(value: torch.Tensor) -> torch.Tensor:
+                if value.requires_grad:
+                    dependent.add(name)
+                return value
+
+            recursively_apply(note, output)
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(note_hook(name)) for name in names]
+    try:
+        with torch.enable_grad(), eval_mode(model), requiring_gradients(model, False):
+            for name in trainable:
+                model.get_parameter(name).requires_grad_()
+            compute_logits(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [name for name in names if name not in dependent]
 
 
 def _needed_outputs(names: Sequence[str], model: nn.Module, batch: Batch) -> dict[str, list[int]]:

@@ -157,7 +157,7 @@ def test_a_model_is_found_without_choices(runs, task, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "FOLDS", 2)
     case = runs.case(task)
     models = [str(case.recipe.model.path)]
-    result = auto(case.recipe.data.path, tmp_path / "run", max_trials=1, models=models)
+    result = auto(case.recipe.data.path, tmp_path / "run", max_trials=1, models=models, task=task.name)
     assert [trial.fields["strategy"] for trial in result.search.trials] == ["frozen features"]
     assert result.run.metrics["task"] == task.name
 

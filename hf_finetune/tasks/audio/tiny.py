@@ -30,6 +30,7 @@ def save_tiny_whisper(folder: Path) -> None:
         bos_token_id=1,
         eos_token_id=2,
         decoder_start_token_id=1,
+        init_std=0.2,  # with a smaller one, gradients would be as small as rounding errors
         suppress_tokens=None,
         begin_suppress_tokens=None,
         num_labels=2,
