@@ -73,7 +73,8 @@ class CacheSettings:
         sources: Identifier of the examples of each split: their contents, their preprocessing, and the seed of their
             augmentation. Splits with the same identifier share their rows.
         unsupported_reason: Reason why a stage must not train on cached outputs; empty if it may.
-        text_pooling: Pooling of the head of a text model; empty for images.
+        text_pooling: Pooling of the head of a text model; empty for other models.
+        shares_layer: Whether the head reads one layer of unaugmented recordings, whose features other heads read too.
         seconds_limit: Time (seconds) in which the outputs may be computed; None for any time. A cache that is used in
             any case is not limited.
     """
@@ -85,6 +86,7 @@ class CacheSettings:
     sources: Mapping[str, str]
     unsupported_reason: str = ""
     text_pooling: str = ""
+    shares_layer: bool = False
     seconds_limit: float | None = None
 
     @property

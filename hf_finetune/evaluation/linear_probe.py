@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
-from hf_finetune.cache.pooled_texts import pool_texts
+from hf_finetune.cache.frozen_kinds import features_by_kind
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.cache.replay import PREFIX
 from hf_finetune.data.prepare import LabeledData
@@ -128,14 +128,14 @@ def frozen_features(
         model: Model with the weights of the checkpoint.
         inputs: Training and, as ``validation``, test examples (or None), both preprocessed as for inference.
         settings: Cache settings of the features.
-        poolings: Token poolings, see ``poolings_for``; empty for images.
+        poolings: Token poolings or layers, see ``feature_kinds``; empty for images.
         device: Device of the forward passes.
         batch_size: Examples per forward pass.
         autocast: Half-precision dtype of the forward passes; None computes in full precision.
 
     Returns:
-        Features [examples, features] of each split, ``train`` and ``test``, by pooling; the pooling is ``""`` for
-        images, and where texts cannot be pooled in several ways.
+        Features [examples, features] of each split, ``train`` and ``test``, by pooling or layer; the name is ``""`` for
+        images, and where there is only one kind.
 
     Raises:
         CacheUnavailableError: If the inputs of the head cannot be cached.
@@ -146,11 +146,11 @@ def frozen_features(
         splits = {"train": inputs.train, "test": inputs.validation}
         present = {name: examples for name, examples in splits.items() if examples is not None}
         try:
-            return pool_texts(
+            return features_by_kind(
                 model, present, inputs.collate, settings, poolings, device=device, **forward_options
             )
         except CacheUnavailableError as error:
-            logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
+            logger.info("Only one kind of features is used for the baseline: %s.", error)
     return {"": _head_inputs(model, inputs, settings, device, forward_options)}
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from hf_finetune.models.layer_sum import LAYER_WEIGHTS, selected_layer
+
 __all__ = ["computed_weights"]
 
 BY_MODEL_TYPE = {"whisper": ("encoder.embed_positions.weight",)}
@@ -14,4 +16,5 @@ def computed_weights(config: Any) -> tuple[str, ...]:
     Args:
         config: Config of the model; None for a model without one.
     """
-    return BY_MODEL_TYPE.get(getattr(config, "model_type", ""), ())
+    layers = () if selected_layer(config) is None else (LAYER_WEIGHTS,)
+    return (*BY_MODEL_TYPE.get(getattr(config, "model_type", ""), ()), *layers)

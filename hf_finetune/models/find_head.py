@@ -4,6 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_finetune.models.classifier_head import FIELD, ClassificationHead
+from hf_finetune.models.computed_weights import computed_weights
 from hf_finetune.models.projector import is_projector
 from hf_finetune.models.task_heads import TaskHeads
 
@@ -36,7 +37,9 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
     elif isinstance(model, PreTrainedModel):
         backbone = {id(parameter) for part in _backbones(model) for parameter in part.parameters()}
         head_parameter_ids = {
-            id(parameter) for name, parameter in model.named_parameters() if not is_projector(model, name)
+            id(parameter)
+            for name, parameter in model.named_parameters()
+            if not is_projector(model, name) and name not in computed_weights(model.config)
         } - backbone
     heads = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
     head_parameter_ids |= {id(weight) for module in heads for weight in module.parameters()}

@@ -39,7 +39,6 @@ __all__ = [
     "load_config",
     "requiring_gradients",
     "set_head",
-    "set_layer_sum",
     "with_head",
 ]
 
@@ -47,8 +46,6 @@ logger = logging.getLogger(__name__)
 
 CODE = Path(classifier_head.__file__)
 """Source file that is saved next to the weights of a model with a head of this package."""
-LAYER_SUM = "use_weighted_layer_sum"
-"""Config attribute of transformers for a head that reads a weighted sum of all layers."""
 UNUSED_SUFFIXES = ("mask_token",)
 """Suffixes of pretraining weights that some classifiers keep without using them."""
 MAX_LISTED = 3
@@ -130,19 +127,6 @@ def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: 
     if arguments is not None:
         config.model_args = arguments
     setattr(config, FIELD, {"version": VERSION, "native": arguments is not None, **known})
-
-
-def set_layer_sum(config: PreTrainedConfig) -> None:
-    """Let the head of a model read a weighted sum of all layers, in place of the last one.
-
-    Raises:
-        InputError: If the architecture does not have that.
-    """
-    if not hasattr(config, LAYER_SUM):
-        rule = "must be last for an architecture without a weighted sum of its layers"
-        name = getattr(config, "architecture", config.model_type)
-        raise InputError(Problem("model.head.layers", rule, "'weighted'", f"The architecture is {name}."))
-    setattr(config, LAYER_SUM, True)
 
 
 def _timm_head_arguments(config: TimmWrapperConfig, head: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import Count, as_tuple
 
-__all__ = ["CHECKPOINT_POOLING", "OWN_POOLING", "POOLING_DESCRIPTIONS", "HeadSpec"]
+__all__ = ["CHECKPOINT_POOLING", "OWN_POOLING", "POOLING_DESCRIPTIONS", "HeadSpec", "describe_kind"]
 
 OWN_POOLING = "own"
 """Value of ``pool``: the architecture's own pooling."""
@@ -22,6 +22,12 @@ POOLING_DESCRIPTIONS = {
     "mean_sqrt_len": "the sum over tokens, divided by the square root of their number",
 }
 """Descriptions of poolings, for notes and reports, also of those that only 1_Pooling/config.json names."""
+
+
+def describe_kind(name: str) -> str:
+    """Return the description of a pooling; of a layer, its name."""
+    return POOLING_DESCRIPTIONS.get(name, name)
+
 
 COUNT = {"type": "integer", "minimum": 1}
 
@@ -55,11 +61,12 @@ class HeadSpec(Choice):
         "or solvers fit all stages.",
     )
 
-    layers: Literal["last", "weighted"] = Field(
-        default="last",
-        description="Layers whose outputs the head reads: last = the last one; weighted = a sum of all, with learned "
-        "weights (Yang et al. 2021, SUPERB), for architectures of transformers that have it, which are those for "
-        "speech.",
+    layers: Literal["last", "weighted"] | Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Layers whose outputs the head of a speech model reads: last = the last one; weighted = a sum of "
+        "all layers with learned weights (Yang et al. 2021, SUPERB); a number = that layer, from 0 for the input of "
+        "the first one; null = chosen by cross-validation if the strategy is features or solvers fit all stages, "
+        "else the last one.",
     )
 
     @property

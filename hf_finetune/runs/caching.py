@@ -17,6 +17,7 @@ from hf_finetune.data.joint_tasks import MultiTaskDataset
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.methods import cache_blocker
 from hf_finetune.models.head_spec import get_pooling
+from hf_finetune.models.layer_sum import WEIGHTED, layer_names
 from hf_finetune.models.pooling import declared_pooling
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.head import OWN_POOLING
@@ -33,9 +34,9 @@ __all__ = [
     "cache_settings",
     "cached_views",
     "decode_images",
+    "feature_kinds",
     "has_linear_probe",
     "probe_settings",
-    "text_poolings",
     "without_augmentation",
 ]
 
@@ -66,6 +67,7 @@ def cache_settings(prepared: PreparedRun, spec: StageSpec, plan: StagePlan) -> C
         _sources(prepared),
         cache_blocker(recipe, spec, plan),
         _text_pooling(prepared),
+        shares_layer=_reads_layer(prepared),
     )
 
 
@@ -74,6 +76,13 @@ def _text_pooling(prepared: PreparedRun) -> str:
     if prepared.is_joint or not prepared.task.modality.has_tokens or _is_augmented(prepared.recipe):
         return ""
     return get_pooling(prepared.config) or OWN_POOLING
+
+
+def _reads_layer(prepared: PreparedRun) -> bool:
+    """Return whether the head reads one layer of unaugmented examples."""
+    if prepared.is_joint or _is_augmented(prepared.recipe):
+        return False
+    return bool(layer_names(prepared.config)) and prepared.recipe.model.head.layers != WEIGHTED
 
 
 def has_linear_probe(prepared: PreparedRun) -> bool:
@@ -106,10 +115,10 @@ def without_augmentation(prepared: PreparedRun) -> PreparedRun:
     return replace(prepared, recipe=prepared.recipe.model_copy(update={"data": data}))
 
 
-def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
-    """Return the text poolings to compare for a run; none for images."""
+def feature_kinds(prepared: PreparedRun) -> tuple[str, ...]:
+    """Return the poolings of texts, or the layers of a speech model, to compare for a run; none for images."""
     if not prepared.task.modality.has_tokens:
-        return ()
+        return tuple(layer_names(prepared.config))
     spec = prepared.recipe.model
     return poolings_for(prepared.config, declared_pooling(spec.path, spec.revision))
 

@@ -32,7 +32,7 @@ from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA_FILE, ERRORS_FILE
-from hf_finetune.runs.caching import has_linear_probe, probe_settings, text_poolings, without_augmentation
+from hf_finetune.runs.caching import feature_kinds, has_linear_probe, probe_settings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
@@ -381,7 +381,7 @@ def fit_linear_probe_baseline(
             inputs,
             data,
             probe_settings(replace(plain, data=data)),
-            poolings=text_poolings(prepared),
+            poolings=feature_kinds(prepared),
             seed=recipe.seed,
             device=device,
             batch_size=recipe.stages[0].batch_size,

@@ -26,8 +26,8 @@ from hf_finetune.evaluation.metrics import (
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.methods import Method, StageContext, build_methods
 from hf_finetune.models.compression import compress
+from hf_finetune.models.layer_sum import kind_of_head
 from hf_finetune.planning.stages import PlannedStage, StagePlan
-from hf_finetune.recipe.head import OWN_POOLING
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.folder import write_manifest
@@ -280,10 +280,11 @@ def _learning_rates(plan: StagePlan) -> str:
 
 
 def _pooling_entry(prepared: PreparedRun) -> dict[str, Any]:
-    """Return the pooling of a fitted head, and the loss of each compared pooling; empty if none was compared."""
+    """Return the pooling or layer of a fitted head, and the loss of each compared one; empty if none was compared."""
     if prepared.pooling is None:
         return {}
-    return {"pool": prepared.recipe.model.head.pool or OWN_POOLING, "pooling": dict(prepared.pooling.losses)}
+    kind = kind_of_head(prepared.recipe.model.head.model_dump(), prepared.config)
+    return {"pool": kind, "pooling": dict(prepared.pooling.losses)}
 
 
 def _greater_is_better(metric: str) -> bool:
