@@ -31,7 +31,6 @@ checkpoint, with a 95 % confidence interval (paired bootstrap over the kits, {re
 BASELINES = {
     "largest class": "majority_right",
     "log-mel statistics": "log_mel_right",
-    "linear probe on the last layer": "probe_right",
 }
 
 

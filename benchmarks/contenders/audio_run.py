@@ -16,7 +16,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     """Run the recipe ``work["recipe"]`` with ``work["overrides"]``.
 
     Returns:
-        ``model``, ``majority``, ``log_mel`` and ``linear_probe``: whether the prediction is correct for each test
+        ``model``, ``majority`` and ``log_mel``: whether the prediction is correct for each test
         example, in the order of the ids. ``kits``: their groups. ``seconds``: of the whole run.
     """
     start = perf_counter()
@@ -24,8 +24,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     seconds = perf_counter() - start
     predictions = done.folder / "predictions.parquet"
     baselines = {
-        name: right_by_id(done.folder / "baselines" / f"{name}.parquet")
-        for name in ("majority", "log_mel", "linear_probe")
+        name: right_by_id(done.folder / "baselines" / f"{name}.parquet") for name in ("majority", "log_mel")
     }
     stored = read_predictions(predictions)
     order = sorted(range(len(stored.ids)), key=stored.ids.__getitem__)

@@ -33,8 +33,8 @@ INDEX = "layer_sum_index"
 LAYER_WEIGHTS = "layer_weights"
 """Name of the weights of the sum."""
 LAST, WEIGHTED = "last", "weighted"
-CERTAIN = 100.0
-"""Weight of the only layer before the softmax: those of the others, exp(-100), are 0 in single precision."""
+CERTAIN = 1000.0
+"""Weight of the only layer before the softmax: those of the others, exp(-1000), are 0."""
 
 
 def set_layers(config: PreTrainedConfig, layers: Literal["last", "weighted"] | int | None) -> None:
