@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hf_finetune.errors import join_words
 from hf_finetune.evaluation.intervals import MIN_RELIABLE_GROUPS
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.report.run_record import RunRecord
@@ -90,7 +91,7 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
     if not clauses:
         return ""
     advice = " The simpler model is better here." if worse else ""
-    return f"On the same examples, the model's {name} is {' and '.join(clauses)}.{advice}"
+    return f"On the same examples, the model's {name} is {join_words(clauses)}.{advice}"
 
 
 def leading_metric(metrics: Mapping[str, Any]) -> str | None:
@@ -122,7 +123,7 @@ def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) 
         for baseline, scores in metrics.get("baselines", {}).items()
         if baseline in BASELINES and scores.get(name) is not None
     ]
-    return " and ".join(values)
+    return join_words(values)
 
 
 def _multi_task_verdict(metrics: Mapping[str, Any]) -> str:

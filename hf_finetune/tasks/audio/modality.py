@@ -39,6 +39,8 @@ _USUAL_COLUMN_NAMES = (
 _BINARIES = ("binary", "large_binary")
 _MAX_DRAFT_SECONDS = 10
 """Largest length of the input in a recipe that is written for new data (seconds)."""
+_DRAFT_QUANTILE = 0.95
+"""Fraction of the recordings that fit into this length."""
 _SYNTHETIC_RATE, _SYNTHETIC_SAMPLES = 16_000, 8_000
 
 
@@ -199,14 +201,16 @@ class Audio(Modality):
         return f"Median duration {median(seconds):.1f} s, longest {max(seconds):.1f} s."
 
     def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
-        """Return the length of the longest recording, in whole seconds up to ``_MAX_DRAFT_SECONDS``."""
+        """Return a length that contains 95 % of the recordings, in whole seconds up to ``_MAX_DRAFT_SECONDS``."""
         from math import ceil
+
+        import numpy as np
 
         from hf_finetune.tasks.audio.stored import durations
 
-        longest = max(durations(dataset).values(), default=_MAX_DRAFT_SECONDS)
-        seconds = min(max(1, ceil(longest)), _MAX_DRAFT_SECONDS)
-        comment = f"the longest recording has {longest:.1f} s; a shorter input saves time"
+        known = [*durations(dataset).values()] or [_MAX_DRAFT_SECONDS]
+        seconds = min(max(1, ceil(np.quantile(known, _DRAFT_QUANTILE))), _MAX_DRAFT_SECONDS)
+        comment = f"the longest recording has {max(known):.1f} s; a shorter input saves time"
         return {"max_seconds": (float(seconds), comment)}
 
     @property
