@@ -1,9 +1,8 @@
 """Verdict on a run in a few sentences, generated from its metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_finetune.errors import join_words
 from hf_finetune.evaluation.intervals import MIN_RELIABLE_GROUPS
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.report.run_record import RunRecord
@@ -91,7 +90,7 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
     if not clauses:
         return ""
     advice = " The simpler model is better here." if worse else ""
-    return f"On the same examples, the model's {name} is {join_words(clauses)}.{advice}"
+    return f"On the same examples, the model's {name} is {_enumerate(clauses)}.{advice}"
 
 
 def leading_metric(metrics: Mapping[str, Any]) -> str | None:
@@ -123,7 +122,13 @@ def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) 
         for baseline, scores in metrics.get("baselines", {}).items()
         if baseline in BASELINES and scores.get(name) is not None
     ]
-    return join_words(values)
+    return _enumerate(values)
+
+
+def _enumerate(parts: Sequence[str]) -> str:
+    """Return clauses joined by commas, the last one by ``and``."""
+    *first, last = parts or ("",)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _multi_task_verdict(metrics: Mapping[str, Any]) -> str:
