@@ -142,9 +142,13 @@ def _runner(
     """Return the runner of a model.
 
     Raises:
-        CacheUnavailableError: If the outputs of its encoder cannot be cached, or its head is not one layer.
+        CacheUnavailableError: If the outputs of its encoder cannot be cached, or its head is not one layer, or it has
+            an adapter.
     """
-    summed = with_layer_sum(model).to(device)
+    try:
+        summed = with_layer_sum(model).to(device)
+    except RuntimeError as error:  # weights that the architecture does not have
+        raise CacheUnavailableError("a model with an adapter reads only its last layer") from error
     _classifier(summed)
     if len(examples) < 3:
         raise CacheUnavailableError("fewer than 3 examples are too few to detect the encoder")

@@ -90,11 +90,12 @@ def spatial_input(batch: Mapping[str, Any]) -> str | None:
 
 
 def fixed_size_input(batch: Mapping[str, Any]) -> str | None:
-    """Return the only input of a batch if it has the same shape for all examples; None if it has not, or has others."""
-    names = (
-        name for modality in MODALITIES.values() if modality.has_fixed_size for name in modality.main_inputs
-    )
-    return next((name for name in names if batch.keys() - {"labels"} == {name}), None)
+    """Return the only input of a model in a batch if it has the same shape for all examples; else None."""
+    for modality in MODALITIES.values():
+        inputs = [name for name in modality.model_inputs if name in batch]
+        if modality.has_fixed_size and len(inputs) == 1 and inputs[0] in modality.main_inputs:
+            return inputs[0]
+    return None
 
 
 def token_count(batch: Mapping[str, Any]) -> int:

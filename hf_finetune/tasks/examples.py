@@ -116,6 +116,10 @@ class DecodedForm(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """JSON values that the stored content depends on, besides the data."""
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Optional packages whose versions it depends on."""
+
     def __len__(self) -> int:
         """Return the number of examples."""
 

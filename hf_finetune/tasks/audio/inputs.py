@@ -131,6 +131,11 @@ class StoredRecordings:
         """Whether model inputs are stored, and the settings of the feature extractor."""
         return {"fixed": self.is_fixed, "processor": self.transform.processor.to_dict()}
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages that decode and resample."""
+        return ("soundfile", "soxr")
+
     def __len__(self) -> int:
         return len(self.recordings)
 
