@@ -172,6 +172,6 @@ def test_a_layer_of_an_architecture_without_a_sum_is_refused(tmp_path, bert_chec
         "stages": [{"train": "head", "epochs": 1}],
     }
     with pytest.raises(
-        InputError, match="model.head.layers must be last for an architecture without a weighted sum"
+        InputError, match=r"model.head.layers must be last for an architecture without a weighted sum"
     ):
         quick_run(parse_recipe(content), tmp_path / "run")
