@@ -37,9 +37,9 @@ BASELINES = {
 def render(rows: Sequence[Row]) -> str:
     """Return the page of the measured rows; only seeds with all folds of a setting count."""
     rows = _whole(rows)
-    first = next(iter(SETTINGS))
+    first = next((setting for setting in SETTINGS if any(row.setting == setting for row in rows)), "")
     of_first = [row for row in rows if row.setting == first]
-    lines = [_line(name, of_first, field) for name, field in BASELINES.items()]
+    lines = [_line(name, of_first, field) for name, field in BASELINES.items() if of_first]
     for setting in SETTINGS:
         of = [row for row in rows if row.setting == setting]
         if of:

@@ -102,7 +102,7 @@ def _write_missing(writers: Mapping[str, PrefixWriter], versions: Mapping[str, V
     rows = sum(len(part) for ranges in missing.values() for part in ranges)
     first.free_space(4 * width * rows, list(versions.values()))
     logger.info(
-        "Computing frozen features of %s examples, of %d kinds.",
+        "Computing frozen features of %s examples for %d poolings or layers.",
         *(f"{sum(map(len, parts)):,}", sum(map(bool, missing.values()))),
     )
     for part in parts:

@@ -11,7 +11,7 @@ from hf_finetune.cache.layer_features import layer_features, share_layer
 from hf_finetune.cache.pooled_texts import pool_texts, share_texts
 from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows
 from hf_finetune.cache.writer import Collate
-from hf_finetune.models.layer_sum import layer_names
+from hf_finetune.models.layer_sum import has_layer_sum
 from hf_finetune.tasks import Inputs
 
 __all__ = ["features_by_kind", "share_features"]
@@ -46,7 +46,7 @@ def features_by_kind(
     Raises:
         CacheUnavailableError: If they cannot be computed or cached.
     """
-    compute = layer_features if layer_names(model.config) else pool_texts
+    compute = layer_features if has_layer_sum(model.config) else pool_texts
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "autocast": autocast}
     return compute(model, splits, collate, settings, kinds, **options)
 

@@ -12,17 +12,12 @@ from hf_finetune.cache.call_recording import eval_mode
 from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint
 from hf_finetune.cache.feature_kinds import KindRunner, cached_kinds
 from hf_finetune.cache.find_cut import find_cut
+from hf_finetune.cache.output_cut import whole_output
 from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_key
 from hf_finetune.cache.replay import PrefixRunner
 from hf_finetune.cache.writer import Collate
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.layer_sum import (
-    LAYER_WEIGHTS,
-    layer_names,
-    select_layer,
-    selected_layer,
-    with_layer_sum,
-)
+from hf_finetune.models.layer_sum import LAYER_WEIGHTS, feature_layer, reading, with_layer_sum
 from hf_finetune.tasks import Inputs
 
 __all__ = ["layer_features", "share_layer"]
@@ -36,7 +31,7 @@ class LayerRunner(KindRunner):
     Args:
         model: Model with a layer sum.
         encoder: Runner that stops after the encoder.
-        kinds: Names of the layers, from ``layer_names``.
+        kinds: Names of the layers, from ``layer_kinds``.
     """
 
     def __init__(self, model: PreTrainedModel, encoder: PrefixRunner, kinds: tuple[str, ...]):
@@ -50,7 +45,6 @@ class LayerRunner(KindRunner):
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Return the vectors ``[batch, features]`` of a batch without labels, one tensor per layer."""
-        numbers = layer_names(self.model.config)
         vectors: list[torch.Tensor] = []
         head = _classifier(self.model)
         handle = head.register_forward_pre_hook(lambda module, args: vectors.append(args[0]))
@@ -59,9 +53,9 @@ class LayerRunner(KindRunner):
                 outputs = self.encoder.collect(batch)
                 with self.encoder.active():
                     for kind in self.kinds:
-                        select_layer(self.model, numbers[kind])
                         self.encoder.values = outputs
-                        self.model(**batch)
+                        with reading(self.model, kind):
+                            self.model(**batch)
         finally:
             handle.remove()
         return tuple(vectors)
@@ -85,7 +79,7 @@ def layer_features(
         splits: Examples by the name of their split; the training split is ``train``.
         collate: Collate function.
         settings: Cache settings.
-        kinds: Names of the layers, from ``layer_names``.
+        kinds: Names of the layers, from ``layer_kinds``.
         batch_size: Examples per forward pass.
         device: Device that runs the forward passes.
         autocast: Half-precision dtype of the forward passes; None for full precision.
@@ -123,12 +117,11 @@ def share_layer(
         autocast: Half-precision dtype of the forward passes; None for full precision.
 
     Returns:
-        The rows; None if the stage trains more than the head.
+        The rows; None if the stage trains more than the head, or if the head reads a sum of layers.
     """
-    if set(trainable) != set(head_names(model)):
+    kind = feature_layer(model.config)
+    if kind is None or set(trainable) != set(head_names(model)):
         return None
-    index = selected_layer(model.config)
-    kind = f"layer {model.config.num_hidden_layers if index is None else index}"
     try:
         runner = _runner(model, inputs.train, inputs.collate, (kind,), device)
     except CacheUnavailableError:
@@ -146,15 +139,17 @@ def _runner(
             an adapter.
     """
     try:
-        summed = with_layer_sum(model).to(device)
+        summed = with_layer_sum(model)
     except RuntimeError as error:  # weights that the architecture does not have
-        raise CacheUnavailableError("a model with an adapter reads only its last layer") from error
+        raise CacheUnavailableError("layers cannot be compared in a model with an adapter") from error
+    summed.to(device)
     _classifier(summed)
     if len(examples) < 3:
         raise CacheUnavailableError("fewer than 3 examples are too few to detect the encoder")
     first, second = (_batch(examples, collate, rows, device) for rows in (range(1), range(1, 3)))
     trained = [LAYER_WEIGHTS, *head_names(summed)]
-    return LayerRunner(summed, PrefixRunner(summed, find_cut(summed, trained, (first, second))), kinds)
+    cut = whole_output(find_cut(summed, trained, (first, second)))
+    return LayerRunner(summed, PrefixRunner(summed, cut), kinds)
 
 
 def _batch(examples: Any, collate: Collate, rows: range, device: torch.device) -> Batch:

@@ -1,6 +1,7 @@
 """Cut point at the outputs of a frozen prefix, for a trained weight outside of all layers, such as a weighted sum."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from hf_finetune.cache.call_recording import Calls, TensorShape, compute_logits, eval_mode
 from hf_finetune.cache.cut_point import (
     Batch,
+    BatchShape,
     CacheUnavailableError,
     CutPoint,
     SkippedModule,
@@ -18,7 +20,7 @@ from hf_finetune.cache.cut_point import (
 )
 from hf_finetune.models.head_spec import requiring_gradients
 
-__all__ = ["cut_at_outputs"]
+__all__ = ["cut_at_outputs", "whole_output"]
 
 
 def cut_at_outputs(
@@ -51,6 +53,18 @@ def cut_at_outputs(
     if any(shape.sizes[:1] != ("examples",) for shape in shapes):
         raise CacheUnavailableError(f"an output of {name} has no batch dimension")
     return CutPoint(name, tuple(keys), shapes, (SkippedModule(name, (output,)),), is_output=True)
+
+
+def whole_output(cut: CutPoint) -> CutPoint:
+    """Return a cut point at outputs that caches all output tensors, also those that are not needed.
+
+    Args:
+        cut: Cut point from ``cut_at_outputs``.
+    """
+    shapes: list[BatchShape] = []
+    output = cut.skipped[0].outputs[0]
+    recursively_apply(shapes.append, output, test_type=lambda value: isinstance(value, BatchShape))
+    return replace(cut, keys=tuple(range(len(shapes))), shapes=tuple(shapes))
 
 
 def _outermost_frozen(model: nn.Module, trainable: Collection[str], prefix: str = "") -> Iterator[str]:

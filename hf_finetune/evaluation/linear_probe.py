@@ -15,6 +15,7 @@ from hf_finetune.cache.replay import PREFIX
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.evaluation.metrics import labels_of, probabilities
 from hf_finetune.models.find_head import head_names
+from hf_finetune.models.layer_sum import has_layer_sum
 from hf_finetune.planning.head_fit import MAX_WORK
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
@@ -91,7 +92,10 @@ def linear_probe(
     folds = assign_folds(data.train["label"][:], target, 1, seed, groups=data.train_groups)
     label_rows = labels_of(data.train, target, classes)
     name, fit, losses = fit_best(train_features, label_rows, target, classes, folds)
-    about = fit_metadata(fit, target) | ({"pool": name, "pooling": losses} if name else {})
+    about = fit_metadata(fit, target)
+    if name:
+        names = ("layer", "layers") if has_layer_sum(model.config) else ("pool", "pooling")
+        about |= dict(zip(names, (name, losses), strict=True))
     return Probe(probabilities(fit(features[name]["test"]), target), about)
 
 

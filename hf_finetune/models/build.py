@@ -25,7 +25,7 @@ from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.computed_weights import computed_weights
 from hf_finetune.models.dropout import set_drop_path, set_dropout
 from hf_finetune.models.head_spec import check_head_pooling, head_error, load_config, set_head, with_head
-from hf_finetune.models.layer_sum import init_layer
+from hf_finetune.models.layer_sum import init_layer_weights
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.pretraining_weights import classifier_config
 from hf_finetune.models.projector import init_projector, widen_projector
@@ -177,7 +177,10 @@ def build_model(
     computed = computed_weights(config)
     info["mismatched_keys"] = {entry for entry in info["mismatched_keys"] if entry[0] not in computed}
     missing = set(info["missing_keys"])
-    info["missing_keys"] = missing - {*init_projector(model, missing), *init_layer(model, missing)}
+    info["missing_keys"] = missing - {
+        *init_projector(model, missing),
+        *init_layer_weights(model, missing, saved),
+    }
     head = set(head_names(model))
     notes = _replace_head(model, head, info, saved)
     old_head = _old_head(saved, config, task) - head

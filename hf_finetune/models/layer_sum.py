@@ -5,7 +5,8 @@ layer is a sum in which all others have the weight 0, so that plain transformers
 """
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -14,13 +15,14 @@ from transformers import PreTrainedConfig
 from hf_finetune.errors import InputError, Problem
 
 __all__ = [
-    "LAST",
     "LAYER_WEIGHTS",
     "WEIGHTED",
-    "init_layer",
-    "kind_of_head",
-    "layer_names",
-    "select_layer",
+    "feature_layer",
+    "has_layer_sum",
+    "init_layer_weights",
+    "layer_fields",
+    "layer_kinds",
+    "reading",
     "selected_layer",
     "set_layers",
     "with_layer_sum",
@@ -33,8 +35,15 @@ INDEX = "layer_sum_index"
 LAYER_WEIGHTS = "layer_weights"
 """Name of the weights of the sum."""
 LAST, WEIGHTED = "last", "weighted"
+LAST_LAYER = "last layer"
+"""Name of the features of the last layer, which some architectures normalize after the last of their hidden states."""
 CERTAIN = 1000.0
 """Weight of the only layer before the softmax: those of the others, exp(-1000), are 0."""
+
+
+def has_layer_sum(config: Any) -> bool:
+    """Return whether the architecture has a head that reads a sum of all layers."""
+    return hasattr(config, FIELD)
 
 
 def set_layers(config: PreTrainedConfig, layers: Literal["last", "weighted"] | int | None) -> None:
@@ -47,9 +56,9 @@ def set_layers(config: PreTrainedConfig, layers: Literal["last", "weighted"] | i
     Raises:
         InputError: If the architecture has no sum of its layers, or no layer of this number.
     """
-    if layers is None or (layers == LAST and not hasattr(config, FIELD)):
+    if layers is None or (layers == LAST and not has_layer_sum(config)):
         return
-    if not hasattr(config, FIELD):
+    if not has_layer_sum(config):
         rule = "must be last for an architecture without a weighted sum of its layers"
         name = getattr(config, "architecture", config.model_type)
         raise InputError(Problem("model.head.layers", rule, repr(layers), f"The architecture is {name}."))
@@ -68,55 +77,87 @@ def selected_layer(config: Any) -> int | None:
     return index
 
 
-def layer_names(config: Any) -> dict[str, int]:
-    """Return the number of each layer by its name, from the input of the first one on; empty without a layer sum."""
-    count = config.num_hidden_layers + 1 if hasattr(config, FIELD) else 0
-    return {f"layer {number}": number for number in range(count)}
+def layer_kinds(config: Any) -> tuple[str, ...]:
+    """Return the names of the layers whose features a head can read, the input of the first one first.
+
+    The name of the last one is ``last layer``; there are none without a layer sum.
+    """
+    if not has_layer_sum(config):
+        return ()
+    return (*(f"layer {number}" for number in range(config.num_hidden_layers)), LAST_LAYER)
 
 
-def kind_of_head(head: Mapping[str, Any], config: Any) -> str:
-    """Return the name of the pooling or layer that a head reads.
+def feature_layer(config: Any) -> str | None:
+    """Return the name of the layer that the head of a model reads; None if it reads a sum of several."""
+    number = selected_layer(config)
+    if number is not None:
+        return f"layer {number}"
+    return None if getattr(config, FIELD, False) else LAST_LAYER
+
+
+def layer_fields(kind: str) -> Mapping[str, Any]:
+    """Return the fields of ``model.head`` with which the head reads a layer.
 
     Args:
-        head: Fields of the head in a recipe.
-        config: Config of the model.
+        kind: Name from ``layer_kinds``.
     """
-    layers = layer_names(config)
-    if not layers:
-        return head.get("pool") or "own"
-    number = head.get("layers")
-    return f"layer {number}" if isinstance(number, int) else next(reversed(layers))
+    return {"layers": LAST if kind == LAST_LAYER else int(kind.removeprefix("layer "))}
 
 
-def init_layer(model: Any, missing: Collection[str]) -> list[str]:
-    """Let the head of a loaded model read the layer that its config names.
+@torch.no_grad()
+def init_layer_weights(model: Any, missing: Collection[str], saved: Any) -> list[str]:
+    """Initialize the weights of the layers of a loaded model.
 
     Args:
         model: Model with the checkpoint's weights.
         missing: Names of weights that the checkpoint lacks.
+        saved: Config in the checkpoint; None if it has none.
 
     Returns:
-        Names of the missing weights that were set.
+        Names of the missing weights that are not trained, because the head reads one layer.
     """
-    index = selected_layer(model.config)
-    if index is None:
+    if not hasattr(model, LAYER_WEIGHTS):
         return []
-    select_layer(model, index)
-    return [LAYER_WEIGHTS] if LAYER_WEIGHTS in missing else []
-
-
-@torch.no_grad()
-def select_layer(model: Any, index: int) -> None:
-    """Let the head of a model with a layer sum read one layer."""
-    model.layer_weights.zero_()
-    model.layer_weights[index] = CERTAIN
+    index = selected_layer(model.config)
+    if index is not None:
+        model.layer_weights.zero_()
+        model.layer_weights[index] = CERTAIN
+        return [LAYER_WEIGHTS] if LAYER_WEIGHTS in missing else []
+    if LAYER_WEIGHTS in missing or selected_layer(saved) is not None:
+        model.layer_weights.zero_()  # all layers alike; not all architectures initialize them
+    return []
 
 
 def with_layer_sum(model: Any) -> Any:
-    """Return a copy of a model whose head reads a sum of all layers."""
+    """Return a copy of a model whose head reads a sum of all layers.
+
+    Raises:
+        RuntimeError: If the model has weights that its architecture does not have, such as those of an adapter.
+    """
     config = copy.deepcopy(model.config)
+    config.__dict__.pop(INDEX, None)
     setattr(config, FIELD, True)
     summed = type(model)(config)
     weights = {**model.state_dict(), LAYER_WEIGHTS: torch.zeros(config.num_hidden_layers + 1)}
     summed.load_state_dict(weights)
     return summed.eval()
+
+
+@contextmanager
+def reading(model: Any, kind: str) -> Iterator[None]:
+    """Let the head of a model with a layer sum read one layer within the block.
+
+    Args:
+        model: Model from ``with_layer_sum``.
+        kind: Name from ``layer_kinds``.
+    """
+    layers = layer_fields(kind)["layers"]
+    setattr(model.config, FIELD, layers != LAST)
+    with torch.no_grad():
+        model.layer_weights.zero_()
+        if layers != LAST:
+            model.layer_weights[layers] = CERTAIN
+    try:
+        yield
+    finally:
+        setattr(model.config, FIELD, True)

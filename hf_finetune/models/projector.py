@@ -16,11 +16,13 @@ __all__ = ["init_projector", "is_projector", "widen_projector"]
 
 SIZE_FIELD = "classifier_proj_size"
 NAMES = ("projector.weight", "projector.bias")
+CLASSIFIERS = ("ForAudioClassification", "ForSequenceClassification")
+"""Ends of the names of the classes that have a projection."""
 
 
 def is_projector(model: nn.Module, name: str) -> bool:
-    """Return whether a parameter belongs to the projection before the classifier of a speech model."""
-    return name in NAMES and hasattr(getattr(model, "config", None), SIZE_FIELD)
+    """Return whether a parameter belongs to the projection before the classifier of a speech model, or its adapter."""
+    return name.startswith("projector.") and hasattr(getattr(model, "config", None), SIZE_FIELD)
 
 
 def widen_projector(config: PreTrainedConfig) -> None:
@@ -52,4 +54,4 @@ def init_projector(model: Any, missing: Collection[str]) -> list[str]:
 
 
 def _is_trained(config: PreTrainedConfig) -> bool:
-    return any(name.endswith("Classification") for name in config.architectures or ())
+    return any(name.endswith(CLASSIFIERS) for name in config.architectures or ())

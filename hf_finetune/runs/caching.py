@@ -17,7 +17,7 @@ from hf_finetune.data.joint_tasks import MultiTaskDataset
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.methods import cache_blocker
 from hf_finetune.models.head_spec import get_pooling
-from hf_finetune.models.layer_sum import WEIGHTED, layer_names
+from hf_finetune.models.layer_sum import feature_layer, has_layer_sum, layer_kinds
 from hf_finetune.models.pooling import declared_pooling
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.head import OWN_POOLING
@@ -82,7 +82,7 @@ def _reads_layer(prepared: PreparedRun) -> bool:
     """Return whether the head reads one layer of unaugmented examples."""
     if prepared.is_joint or _is_augmented(prepared.recipe):
         return False
-    return bool(layer_names(prepared.config)) and prepared.recipe.model.head.layers != WEIGHTED
+    return has_layer_sum(prepared.config) and feature_layer(prepared.config) is not None
 
 
 def has_linear_probe(prepared: PreparedRun) -> bool:
@@ -118,7 +118,7 @@ def without_augmentation(prepared: PreparedRun) -> PreparedRun:
 def feature_kinds(prepared: PreparedRun) -> tuple[str, ...]:
     """Return the poolings of texts, or the layers of a speech model, to compare for a run; none for images."""
     if not prepared.task.modality.has_tokens:
-        return tuple(layer_names(prepared.config))
+        return layer_kinds(prepared.config)
     spec = prepared.recipe.model
     return poolings_for(prepared.config, declared_pooling(spec.path, spec.revision))
 

@@ -16,7 +16,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.methods import cache_blocker
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import apply_pruned_shapes
-from hf_finetune.models.layer_sum import layer_names
+from hf_finetune.models.layer_sum import has_layer_sum
 from hf_finetune.performance.execution_modes import ExecutionMode, benchmark_steps
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.head_fit import selects_pooling_by_cv, solver_of
@@ -58,7 +58,7 @@ def describe_prefix_caches(report: PlanReport, strategy: str | None = None) -> l
         _describe_prefix_cache(report, index, spec, plan, model_and_example) for index, (spec, plan) in stages
     ]
     note = POOLING_NOTE if TASKS[report.recipe.task_type].modality.has_tokens else ""
-    if any(layer_names(config) for config in report.configs.values()):
+    if any(has_layer_sum(config) for config in report.configs.values()):
         note = LAYER_NOTE
     if note and selects_pooling_by_cv(report.recipe.model, report.recipe.stages, strategy):
         sentences[0] = "\n".join([*filter(None, sentences[:1]), note])

@@ -1,5 +1,6 @@
 """Choice of the pooling of frozen texts, or of the layer of a speech model, by cross-validation."""
 
+import copy
 import logging
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.head_spec import head_problem
-from hf_finetune.models.layer_sum import kind_of_head, layer_names
+from hf_finetune.models.layer_sum import feature_layer, has_layer_sum, layer_fields, layer_kinds, set_layers
 from hf_finetune.models.pooling import HEAD_POOLINGS
 from hf_finetune.performance.execution_modes import DTYPES
 from hf_finetune.recipe.head import OWN_POOLING, describe_kind
@@ -26,7 +27,7 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.training.linear_fit import assign_folds, fit_best
 from hf_finetune.training.manifest import Manifest
 
-__all__ = ["choose_pooling"]
+__all__ = ["choose_pooling", "chosen_kind"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +57,16 @@ def choose_pooling(
         state, lambda: _compare_poolings(prepared, state.device)
     )
     if isinstance(losses, str):
-        logger.info("The head reads what the architecture's own head reads: %s.", losses)
+        logger.info(
+            "Pooling or layer not chosen by cross-validation, because %s; the architecture's default is used.",
+            losses,
+        )
         return prepared
     order = sorted(losses, key=losses.__getitem__)
     if before is not None:
-        order = [kind_of_head(before.recipe.get("model", {}).get("head", {}), prepared.config)]
+        order = [_chosen_before(before, prepared)]
     chosen = next(filter(None, (_with_pooling(prepared, name, state) for name in order)), prepared)
-    kind = kind_of_head(chosen.recipe.model.head.model_dump(), prepared.config)
+    kind = chosen_kind(chosen)
     other_losses = ", ".join(
         f"{describe_kind(name)} {loss:.4f}" for name, loss in losses.items() if name != kind
     )
@@ -73,6 +77,23 @@ def choose_pooling(
         f"({other_losses}).{hint}"
     )
     return replace(chosen, pooling=PoolingChoice(losses, prepared))
+
+
+def chosen_kind(prepared: PreparedRun) -> str:
+    """Return the name of the pooling or of the layer that the head of a run reads."""
+    if has_layer_sum(prepared.config):
+        return feature_layer(prepared.config) or ""
+    return prepared.recipe.model.head.pool or OWN_POOLING
+
+
+def _chosen_before(before: Manifest, prepared: PreparedRun) -> str:
+    """Return the pooling or layer of the run that is resumed."""
+    head = before.recipe.get("model", {}).get("head", {})
+    if not has_layer_sum(prepared.config):
+        return head.get("pool") or OWN_POOLING
+    config = copy.deepcopy(prepared.config)
+    set_layers(config, head.get("layers"))
+    return feature_layer(config) or ""
 
 
 def _compare_poolings(prepared: PreparedRun, device: torch.device) -> dict[str, float] | str:
@@ -106,17 +127,16 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> dict[str, 
     vectors = {
         name: by_split["train"]
         for name, by_split in vectors_by_kind.items()
-        if name in (OWN_POOLING, *HEAD_POOLINGS, *layer_names(prepared.config))
+        if name in (OWN_POOLING, *HEAD_POOLINGS, *layer_kinds(prepared.config))
     }
     return fit_best(vectors, label_rows, target, classes, folds)[2]
 
 
 def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> PreparedRun | None:
     """Return the run whose head reads the named pooling or layer; None if the architecture does not support that."""
-    layers = layer_names(prepared.config)
-    if name == OWN_POOLING or name == next(reversed(layers), None):
+    if name in (OWN_POOLING, feature_layer(prepared.config) if has_layer_sum(prepared.config) else None):
         return prepared
-    field = {"layers": layers[name]} if name in layers else {"pool": name}
+    field = layer_fields(name) if has_layer_sum(prepared.config) else {"pool": name}
     head = prepared.recipe.model.head.model_copy(update=field)
     model = prepared.recipe.model.model_copy(update={"head": head})
     recipe = prepared.recipe.model_copy(update={"model": model})

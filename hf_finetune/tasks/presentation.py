@@ -159,6 +159,11 @@ class Presentation(ABC):
         """
         return f'"{self.file_noun}{min(self.suffixes, default="")}"'
 
+    @property
+    def usage_note(self) -> str:
+        """Sentences below the code of ``example_code`` in model cards; empty for none."""
+        return ""
+
     def demo_components(self, gradio: Any, *, pair: bool) -> list[Any]:
         """Return the gradio components in which the user enters an example, one for each column.
 

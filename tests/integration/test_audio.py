@@ -67,13 +67,13 @@ def finished(tmp_path_factory, checkpoint, sounds):
 
 def test_a_head_is_fitted_to_the_best_layer(finished):
     fit = finished.metrics["stages"][0]["fit"]
-    assert set(fit["pooling"]) == {"layer 0", "layer 1", "layer 2"}
-    assert fit["pool"] == min(fit["pooling"], key=fit["pooling"].__getitem__)
+    assert set(fit["layers"]) == {"layer 0", "layer 1", "last layer"}
+    assert fit["layer"] == min(fit["layers"], key=fit["layers"].__getitem__)
     config = json.loads((finished.folder / "model" / "config.json").read_text(encoding="utf-8"))
     layers = json.loads((finished.folder / "manifest.json").read_text(encoding="utf-8"))["recipe"]["model"][
         "head"
     ]
-    if fit["pool"] == "layer 2":
+    if fit["layer"] == "last layer":
         assert not config["use_weighted_layer_sum"] and layers["layers"] is None
     else:
         assert config["use_weighted_layer_sum"] and layers["layers"] == config["layer_sum_index"]
@@ -85,7 +85,7 @@ def test_a_head_is_fitted_to_the_best_layer(finished):
 def test_a_named_layer_is_read_and_saved(tmp_path, checkpoint, sounds, layer):
     changes = {"model": {"path": str(checkpoint), "head": {"type": "linear", "layers": layer}}}
     result = quick_run(recipe(checkpoint, sounds, **changes), tmp_path / "run")
-    assert result.metrics["test"]["accuracy"] == 1.0 and "pool" not in result.metrics["stages"][0]["fit"]
+    assert result.metrics["test"]["accuracy"] == 1.0 and "layer" not in result.metrics["stages"][0]["fit"]
     model = AutoModelForAudioClassification.from_pretrained(result.folder / "model")
     assert int(model.layer_weights.argmax()) == layer
     assert model.layer_weights.softmax(-1).max() == 1

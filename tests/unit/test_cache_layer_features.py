@@ -10,6 +10,7 @@ import torch
 from transformers import (
     Wav2Vec2Config,
     Wav2Vec2ForSequenceClassification,
+    Wav2Vec2Model,
     WhisperForAudioClassification,
     default_data_collator,
 )
@@ -17,13 +18,16 @@ from transformers import (
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.cache.find_cut import find_cut
 from hf_finetune.cache.layer_features import layer_features, share_layer
-from hf_finetune.cache.prefix_cache import CacheSettings
+from hf_finetune.cache.prefix_cache import CacheSettings, row_version
 from hf_finetune.cache.replay import PrefixRunner, verify
+from hf_finetune.cache.writer import PrefixWriter
 from hf_finetune.errors import InputError
+from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.layer_sum import kind_of_head, layer_names, set_layers, with_layer_sum
+from hf_finetune.models.layer_sum import feature_layer, layer_kinds, set_layers, with_layer_sum
 from hf_finetune.models.layout import read_layout
+from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.tasks import MODALITIES, TASKS
 from hf_finetune.training.freezing import freeze_all_but
 
@@ -65,18 +69,18 @@ def averages(model, examples):
 
 def test_each_layer_is_what_a_head_would_read(checkpoint, spectrograms, tmp_path):
     model = built(checkpoint)
-    kinds = tuple(layer_names(model.config))
+    kinds = layer_kinds(model.config)
     found = layer_features(
         model, {"train": spectrograms}, default_data_collator, settings(tmp_path), kinds, **HOW
     )
-    assert kinds == ("layer 0", "layer 1", "layer 2")
+    assert kinds == ("layer 0", "layer 1", "last layer")
     for kind, expected in zip(kinds, averages(model, spectrograms), strict=True):
         assert found[kind]["train"] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("layer", [0, 1, "last"])
 def test_a_head_that_reads_one_layer_shares_its_features(checkpoint, spectrograms, tmp_path, layer):
-    kinds = tuple(layer_names(built(checkpoint).config))
+    kinds = layer_kinds(built(checkpoint).config)
     found = layer_features(
         built(checkpoint), {"train": spectrograms}, default_data_collator, settings(tmp_path), kinds, **HOW
     )
@@ -84,10 +88,15 @@ def test_a_head_that_reads_one_layer_shares_its_features(checkpoint, spectrogram
     freeze_all_but(model, head_names(model))
     inputs = SimpleNamespace(train=spectrograms, collate=default_data_collator)
     shared = share_layer(model, head_names(model), inputs, autocast=None, **HOW)
+    writer = PrefixWriter(
+        *(shared.runner, default_data_collator, 9, 0, torch.device("cpu"), tmp_path / "cache", 10**9)
+    )
+    version = row_version(shared.key, "examples", spectrograms)
+    assert writer.missing_parts(version) == []
     batch = default_data_collator([{**example, "labels": 0} for example in spectrograms])
     del batch["labels"]
     (vectors,) = shared.runner.collect(batch)
-    assert np.array_equal(vectors.numpy(), found[f"layer {layer}"]["train"])
+    assert np.array_equal(vectors.numpy(), found[feature_layer(model.config)]["train"])
     with torch.no_grad():
         logits = model(**batch).logits
     assert torch.equal(logits, model.classifier(vectors))
@@ -143,9 +152,11 @@ def test_layers_that_do_not_exist_are_refused(checkpoint):
     set_layers(config, 2)
     set_layers(config, "last")
     assert not config.use_weighted_layer_sum and not hasattr(config, "layer_sum_index")
-    assert kind_of_head({"layers": 1}, config) == "layer 1"
-    assert kind_of_head({"layers": None}, config) == "layer 2"
-    assert kind_of_head({"pool": "mean"}, SimpleNamespace()) == "mean"
+    assert feature_layer(config) == "last layer"
+    set_layers(config, 1)
+    assert feature_layer(config) == "layer 1"
+    set_layers(config, "weighted")
+    assert feature_layer(config) is None
 
 
 def test_a_weighted_sum_is_replayed_bit_for_bit(checkpoint, spectrograms):
@@ -187,7 +198,7 @@ def test_padding_does_not_count(tmp_path):
     for length in (400, 800, 600, 500):
         mask = (torch.arange(800) < length).long()
         examples.append({"input_values": torch.randn(800) * mask, "attention_mask": mask, "labels": 0})
-    kinds = tuple(layer_names(model.config))
+    kinds = layer_kinds(model.config)
     found = layer_features(
         model, {"train": examples}, default_data_collator, settings(tmp_path), kinds, **HOW
     )
@@ -197,13 +208,13 @@ def test_padding_does_not_count(tmp_path):
     del batch["labels"]
     with torch.no_grad():
         model(**batch)
-    assert found["layer 2"]["train"] == pytest.approx(seen[0], abs=1e-5)
+    assert found["last layer"]["train"] == pytest.approx(seen[0], abs=1e-5)
 
 
 def test_a_model_with_other_weights_is_refused(checkpoint, spectrograms, tmp_path):
     model = built(checkpoint)
     model.classifier = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 3))
-    with pytest.raises(CacheUnavailableError, match="reads only its last layer"):
+    with pytest.raises(CacheUnavailableError, match="layers cannot be compared in a model with an adapter"):
         layer_features(
             model, {"train": spectrograms}, default_data_collator, settings(tmp_path), ("layer 0",), **HOW
         )
@@ -215,3 +226,65 @@ def test_a_copy_with_a_layer_sum_has_the_same_weights(checkpoint):
     assert not hasattr(model, "layer_weights") and summed.layer_weights.shape == (3,)
     for name, value in model.state_dict().items():
         assert torch.equal(value, summed.state_dict()[name])
+
+
+WAVES = {
+    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
+    **{"conv_dim": (8, 8), "conv_kernel": (10, 4), "conv_stride": (5, 4), "classifier_proj_size": 16},
+    **{"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "feat_extract_norm": "layer"},
+    "vocab_size": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def waveform_checkpoint(tmp_path_factory):
+    """Return a pretrained Wav2Vec2 without a classifier."""
+    folder = tmp_path_factory.mktemp("wav2vec2")
+    torch.manual_seed(0)
+    Wav2Vec2Model(Wav2Vec2Config(**WAVES, do_stable_layer_norm=True)).save_pretrained(folder)
+    return folder
+
+
+def test_layers_start_alike_in_every_architecture(waveform_checkpoint):
+    """Some architectures leave the weights of the sum as they are in memory."""
+    for _ in range(3):
+        assert not built(waveform_checkpoint, "weighted").layer_weights.any()
+
+
+def test_the_last_layer_is_what_the_head_reads_without_a_sum(waveform_checkpoint, tmp_path):
+    """With ``do_stable_layer_norm``, the last hidden state is not normalized yet, and the last layer is."""
+    model = built(waveform_checkpoint)
+    examples = [{"input_values": torch.randn(800), "labels": 0} for _ in range(5)]
+    found = layer_features(
+        model, {"train": examples}, default_data_collator, settings(tmp_path), ("last layer",), **HOW
+    )
+    seen = []
+    model.classifier.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().numpy()))
+    with torch.no_grad():
+        model(torch.stack([example["input_values"] for example in examples]))
+    assert np.array_equal(found["last layer"]["train"], seen[0])
+
+
+def test_a_saved_layer_can_be_changed(checkpoint, tmp_path):
+    built(checkpoint, 1).save_pretrained(tmp_path)
+    assert feature_layer(built(tmp_path).config) == "layer 1"
+    assert not built(tmp_path, "weighted").layer_weights.any()
+    last = built(tmp_path, "last")
+    assert not hasattr(last, "layer_weights")
+    assert int(built(tmp_path, 0).layer_weights.argmax()) == 0
+
+
+def test_a_trained_sum_is_kept(checkpoint, tmp_path):
+    model = built(checkpoint, "weighted")
+    with torch.no_grad():
+        model.layer_weights.copy_(torch.tensor([0.1, 0.7, 0.2]))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(built(tmp_path, "weighted").layer_weights, model.layer_weights)
+    assert torch.equal(built(tmp_path).layer_weights, model.layer_weights)
+
+
+def test_the_projection_is_no_part_of_the_head_with_an_adapter(waveform_checkpoint):
+    model = built(waveform_checkpoint)
+    add_adapter(model, head_names(model), AdapterSpec(type="lora", r=2))
+    assert any(name.startswith("projector.lora_") for name, _ in model.named_parameters())
+    assert head_names(model) == ["classifier.weight", "classifier.bias"]

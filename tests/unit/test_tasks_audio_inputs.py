@@ -86,7 +86,7 @@ def test_the_middle_is_taken_of_long_recordings():
 
 
 @pytest.mark.parametrize(
-    ("kind", "samples"), [("whisper", 2 * RATE), ("ast", 10_480), ("wav2vec2", 10 * RATE)]
+    ("kind", "samples"), [("whisper", 2 * RATE), ("ast", 10_240), ("wav2vec2", 10 * RATE)]
 )
 def test_the_window_is_the_checkpoints(kind, samples):
     assert window_samples(configured(kind)) == samples
@@ -107,7 +107,7 @@ def test_all_recordings_have_inputs_of_the_same_shape(kind):
     ("kind", "fields", "message"),
     [
         ("whisper", {"max_seconds": 3.0}, "data.max_seconds must be at most the 2 seconds"),
-        ("ast", {"max_seconds": 3.0}, "data.max_seconds must be at most the 0.655 seconds"),
+        ("ast", {"max_seconds": 3.0}, "data.max_seconds must be at most the 0.64 seconds"),
         ("whisper", {"sampling_rate": 8000}, "data.sampling_rate must be 16000, because"),
     ],
 )
@@ -228,7 +228,8 @@ def test_masked_frequencies_need_spectrograms():
     data.augment.frequency_mask = 0.2
     splits = SimpleNamespace(train=examples(tone(0.2)), validation=None)
     with pytest.raises(
-        InputError, match=r"data.augment.frequency_mask must be 0 for a checkpoint that reads samples"
+        InputError,
+        match=r"data.augment.frequency_mask must be 0 for a checkpoint whose input is the raw waveform",
     ):
         prepare_recordings(splits, configured("wav2vec2"), data, 0, augmented=True)
 
@@ -344,3 +345,28 @@ def test_log_mel_statistics_tell_tones_apart():
 def test_the_task_names_the_pipeline():
     task = TASKS["audio-classification"]
     assert (task.modality.name, task.auto_class.__name__) == ("audio", "AutoModelForAudioClassification")
+
+
+def test_a_model_that_was_trained_elsewhere_gets_recordings_as_they_are():
+    processor = extractor("wav2vec2")
+    assert window_samples(processor) is None and not AUDIO.makes_batches(processor)
+    assert processed_recordings(processor)([tone(0.3)])["input_values"].shape == (1, 4800)
+
+
+def test_the_length_of_a_trained_model_is_that_of_the_next_one():
+    processor = configured("wav2vec2", max_seconds=0.5)
+    configure_audio(processor, SimpleNamespace(), settings())
+    assert window_samples(processor) == RATE // 2
+    assert AUDIO.makes_batches(processor)
+    assert AUDIO.space_settings(processor, pair=False) == {
+        "sampling_rate": RATE,
+        "window": 8000,
+        "pads": False,
+    }
+
+
+def test_a_model_without_a_mask_needs_the_whole_length():
+    processor = Wav2Vec2FeatureExtractor(return_attention_mask=False)
+    configure_audio(processor, SimpleNamespace(), settings(max_seconds=0.5))
+    assert AUDIO.space_settings(processor, pair=False)["pads"]
+    assert processed_recordings(processor)([tone(0.3)]).keys() == {"input_values"}

@@ -20,14 +20,14 @@ class AudioFields(Part):
     )
     max_seconds: float | None = Field(
         default=None,
-        gt=0,
-        description="Length of the model's input in seconds: shorter recordings are padded with silence, and a part is "
-        "taken of longer ones; null = the checkpoint's, or 10 if it has none.",
+        ge=0.1,
+        description="Length of the model's input in seconds: shorter recordings are padded with silence, and longer "
+        "ones are cropped; null = the checkpoint's, or 10 if it has none.",
     )
     crop: Literal["center", "random"] = Field(
         default="center",
-        description="Part that is taken of a longer training recording: center = the middle; random = another part in "
-        "each epoch. Validation and test always take the middle.",
+        description="Crop of a longer training recording: center = the middle; random = a random part, a new one in "
+        "each epoch, or in each cached view. Validation and test use the middle.",
     )
 
 
@@ -43,12 +43,13 @@ class AudioAugmentFields(Part):
     gain: float = Field(
         default=0.0,
         ge=0,
-        description="Maximum change of the loudness of a recording, up or down, in decibels.",
+        description="Maximum change of the loudness of a recording, up or down, in decibels; without effect on "
+        "waveform models that normalize it.",
     )
     noise: float | None = Field(
         default=None,
         description="Lowest signal-to-noise ratio at which white noise is added, in decibels; the ratio is drawn "
-        "between it and 40 more; null = no noise.",
+        "uniformly between this value and 40 dB above it; null = no noise.",
     )
     time_mask: float = Field(
         default=0.0,

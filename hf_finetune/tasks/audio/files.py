@@ -21,6 +21,7 @@ __all__ = [
     "NoRecordingError",
     "RecordingError",
     "RecordingFacts",
+    "import_packages",
     "read_header",
     "read_recording",
     "source_of",
@@ -151,7 +152,7 @@ def _open(source: Source) -> Iterator[Any]:
         OSError: If the file cannot be read.
         RecordingError: If the file is not a recording in a supported format, or is damaged.
     """
-    soundfile = _import_soundfile()
+    soundfile, _ = import_packages()
     content = BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     try:
         with soundfile.SoundFile(content) as file:
@@ -162,13 +163,19 @@ def _open(source: Source) -> Iterator[Any]:
         content.close()
 
 
-def _import_soundfile() -> Any:
+def import_packages() -> tuple[Any, Any]:
+    """Return the modules that read and resample recordings, soundfile and soxr.
+
+    Raises:
+        InputError: If one of them is not installed.
+    """
     try:
         import soundfile
-    except ImportError as error:  # also raised if the package is there but its library is not
-        rule = "must be read with the package soundfile, which is not installed"
-        raise InputError(Problem("Audio", rule, "", "Run pip install 'hf-finetune[audio]'.")) from error
-    return soundfile
+        import soxr
+    except (ImportError, OSError) as error:  # OSError: the package is there, but its library is not
+        rule = "must be read with the packages soundfile and soxr, which are not installed"
+        raise InputError(Problem("Recordings", rule, "", "Run pip install 'hf-finetune[audio]'.")) from error
+    return soundfile, soxr
 
 
 def _describe(content: Any, error: Any) -> str:

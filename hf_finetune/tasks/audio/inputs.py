@@ -41,7 +41,7 @@ class RecordingTransform:
     def samples(self, recording: Mapping[str, Any]) -> np.ndarray:
         """Return the samples before random changes: resampled, and without these only the middle."""
         samples = resampled(recording, self.processor.sampling_rate)
-        return samples if self.augmentation else centered(samples, window_samples(self.processor))
+        return samples if self.augmentation else centered(samples, _window(self.processor))
 
     def __call__(self, samples: np.ndarray) -> dict[str, torch.Tensor]:
         """Return the model inputs of samples."""
@@ -172,6 +172,13 @@ class StoredRecordings:
         return ReadRecordings(self.recordings.rows.select_columns(names), store, self.transform, inputs)
 
 
+def _window(processor: Any) -> int:
+    """Return the number of samples of a model input of a configured feature extractor."""
+    window = window_samples(processor)
+    assert window is not None
+    return window
+
+
 def prepare_recordings(splits: Splits, processor: Any, data: Any, seed: int, *, augmented: bool) -> Inputs:
     """Return augmented training recordings, and validation recordings prepared exactly as for inference.
 
@@ -183,14 +190,14 @@ def prepare_recordings(splits: Splits, processor: Any, data: Any, seed: int, *, 
         augmented: Whether training recordings are augmented.
 
     Raises:
-        InputError: If frequencies are to be masked, and the checkpoint reads no spectrograms.
+        InputError: If frequencies are to be masked, and the checkpoint's input is no spectrogram.
     """
     classes, augment = class_count(splits.train.features), data.augment
     if augment.frequency_mask and not is_spectrogram(processor):
-        rule = "must be 0 for a checkpoint that reads samples and not spectrograms"
+        rule = "must be 0 for a checkpoint whose input is the raw waveform, not a spectrogram"
         raise InputError(Problem("data.augment.frequency_mask", rule, f"{augment.frequency_mask:g}"))
     augmentation = Augmentation(
-        window=window_samples(processor),
+        window=_window(processor),
         rate=processor.sampling_rate,
         random_crop=data.crop == "random",
         shift=augment.shift,

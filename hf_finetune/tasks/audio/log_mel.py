@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+import torch
+from transformers.audio_utils import mel_filter_bank
 
 from hf_finetune.tasks.audio.samples import padded, resampled
 from hf_finetune.tasks.audio.stored import map_recordings
@@ -18,8 +19,12 @@ RATE = 16_000
 """Sampling rate (hertz)."""
 FRAME, HOP, BANDS = 400, 160, 64
 """Length and distance of the frames (samples), and number of bands, as usual for speech (25 ms, 10 ms)."""
-_FILTERS = mel_filter_bank(1 + FRAME // 2, BANDS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
-_WINDOW = window_function(FRAME, "hann")
+FLOOR = 1e-10
+"""Smallest power, of which the logarithm is taken."""
+_FILTERS = torch.from_numpy(
+    mel_filter_bank(1 + FRAME // 2, BANDS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
+).float()
+_WINDOW = torch.hann_window(FRAME)
 
 
 def log_mel_features(dataset: "Dataset") -> np.ndarray:
@@ -38,14 +43,9 @@ def log_mel_statistics(recording: Mapping[str, Any]) -> np.ndarray:
         Features [2 * bands + 1].
     """
     samples = padded(resampled(recording, RATE), FRAME)
-    bands = spectrogram(
-        samples,
-        _WINDOW,
-        frame_length=FRAME,
-        hop_length=HOP,
-        power=2.0,
-        mel_filters=_FILTERS,
-        mel_floor=1e-10,
-        log_mel="log10",
+    frames = torch.stft(
+        torch.from_numpy(samples), FRAME, HOP, window=_WINDOW, pad_mode="constant", return_complex=True
     )
-    return np.concatenate([bands.mean(axis=1), bands.std(axis=1), [np.log10(len(samples) / RATE)]])
+    power = frames.abs().square().T @ _FILTERS
+    bands = power.clamp_min(FLOOR).log10().numpy()
+    return np.concatenate([bands.mean(axis=0), bands.std(axis=0), [np.log10(len(samples) / RATE)]])

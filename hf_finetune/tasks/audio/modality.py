@@ -115,8 +115,15 @@ class Audio(Modality):
         return unreadable_problems(place, files)
 
     def features(self, *, decode: bool = True) -> dict[str, Any]:
-        """Return the feature type of the column of the recordings."""
+        """Return the feature type of the column of the recordings.
+
+        Raises:
+            InputError: If a package that reads recordings is not installed.
+        """
         from hf_finetune.tasks.audio.feature import Recording
+        from hf_finetune.tasks.audio.files import import_packages
+
+        import_packages()
 
         return {"audio": Recording(decode=decode)}
 
@@ -215,8 +222,8 @@ class Audio(Modality):
 
     @property
     def searched_augmentations(self) -> tuple[Any, ...]:
-        """A small shift and gain, and the same with masks."""
-        return ({"shift": 0.1, "gain": 6.0}, {"shift": 0.1, "gain": 6.0, "time_mask": 0.2})
+        """A small shift, and the same with masks."""
+        return ({"shift": 0.1}, {"shift": 0.1, "time_mask": 0.2})
 
     def write_preview(self, rows: Sequence[PreviewRow], path: Path, title: str, suffix: str) -> None:
         """Write a page of recordings and their views, with players and spectrograms."""
@@ -275,6 +282,12 @@ class Audio(Modality):
 
         return processed_recordings(processor)
 
+    def makes_batches(self, processor: Any) -> bool:
+        """Return whether all recordings have the same length as model inputs."""
+        from hf_finetune.tasks.audio.processor import window_samples
+
+        return window_samples(processor) is not None
+
     def show(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return the beginning of the recording, to be played."""
         from hf_finetune.tasks.audio.preview import player_source
@@ -284,6 +297,14 @@ class Audio(Modality):
     def example_code(self, *, pair: bool) -> str:
         """Return the name of an audio file."""
         return '"recording.wav"'
+
+    @property
+    def usage_note(self) -> str:
+        """Differences between the pipeline and the commands of this package."""
+        return (
+            "The pipeline reads files with ffmpeg, and does not crop them. `hf-finetune predict` needs no ffmpeg, and "
+            "uses the middle of recordings that are longer than the input of the model."
+        )
 
     def demo_components(self, gradio: Any, *, pair: bool) -> list[Any]:
         """Return a field for an audio file."""
@@ -303,10 +324,11 @@ class Audio(Modality):
         return Path(__file__).with_name("space_fields.py")
 
     def space_settings(self, processor: Any, *, pair: bool) -> dict[str, Any]:
-        """Return the sampling rate (hertz) and the number of samples of a model input."""
-        from hf_finetune.tasks.audio.processor import window_samples
+        """Return the sampling rate (hertz), the number of samples of a model input, and whether it must be filled."""
+        from hf_finetune.tasks.audio.processor import needs_padding, window_samples
 
-        return {"sampling_rate": processor.sampling_rate, "window": window_samples(processor)}
+        window = window_samples(processor)
+        return {"sampling_rate": processor.sampling_rate, "window": window, "pads": needs_padding(processor)}
 
 
 def _tone(frequency: float) -> "dict[str, np.ndarray | int]":

@@ -16,6 +16,7 @@ __all__ = [
     "configure_audio",
     "extract",
     "is_spectrogram",
+    "needs_padding",
     "processed_recordings",
     "window_samples",
 ]
@@ -70,31 +71,44 @@ def bands_of(processor: Any) -> int | None:
     return int(getattr(processor, "num_mel_bins", processor.feature_size))
 
 
-def window_samples(processor: Any) -> int:
-    """Return the number of samples of a model input, at the sampling rate of the feature extractor."""
+def window_samples(processor: Any) -> int | None:
+    """Return the number of samples of a model input, at the sampling rate of the feature extractor.
+
+    It is None for a model of raw waveforms that this package has not trained: recordings keep their length.
+    """
     if isinstance(processor, WhisperFeatureExtractor):
         return int(processor.n_samples)
-    seconds = getattr(processor, "max_seconds", None) or _limit(processor) or DEFAULT_SECONDS
-    return max(1, int(seconds * processor.sampling_rate))
+    seconds = getattr(processor, "max_seconds", None) or _limit(processor)
+    return None if seconds is None else max(1, int(seconds * processor.sampling_rate))
+
+
+def needs_padding(processor: Any) -> bool:
+    """Return whether a model does not ignore padding, so that it must be given recordings of the trained length."""
+    return isinstance(processor, Wav2Vec2FeatureExtractor) and not processor.return_attention_mask
 
 
 def extract(processor: Any, recordings: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
     """Return the model inputs of recordings that fill the window or are shorter.
 
     Args:
-        processor: Configured feature extractor.
+        processor: Feature extractor; if it has no window, there must be a single recording.
         recordings: Samples at its sampling rate, float32 [samples] each.
 
     Returns:
         ``input_features`` or ``input_values`` [recordings, ...], and if the checkpoint uses it, ``attention_mask``.
     """
     options: dict[str, Any] = {"sampling_rate": processor.sampling_rate, "return_tensors": "pt"}
-    if isinstance(processor, Wav2Vec2FeatureExtractor):  # it normalizes by the samples that are not padding
-        options |= {"padding": "max_length", "max_length": window_samples(processor), "truncation": True}
+    window = window_samples(processor)
+    if window is None:
+        return dict(processor(list(recordings), **options))
+    if isinstance(
+        processor, Wav2Vec2FeatureExtractor
+    ):  # with an attention mask, it normalizes without the padding
+        options |= {"padding": "max_length", "max_length": window, "truncation": True}
     elif isinstance(processor, ASTFeatureExtractor):  # it fails for less than a frame
         recordings = [padded(samples, ceil(FRAME_LENGTH * processor.sampling_rate)) for samples in recordings]
     elif not isinstance(processor, WhisperFeatureExtractor):
-        recordings = [padded(samples, window_samples(processor)) for samples in recordings]
+        recordings = [padded(samples, window) for samples in recordings]
     return dict(processor(list(recordings), **options))
 
 
@@ -107,8 +121,8 @@ def processed_recordings(processor: Any) -> Callable[[Sequence[Any]], dict[str, 
     rate, window = processor.sampling_rate, window_samples(processor)
 
     def prepare(recordings: Sequence[Any]) -> dict[str, torch.Tensor]:
-        samples = [centered(resampled(recording, rate), window) for recording in recordings]
-        return extract(processor, samples)
+        samples = [resampled(recording, rate) for recording in recordings]
+        return extract(processor, samples if window is None else [centered(each, window) for each in samples])
 
     return prepare
 
@@ -131,7 +145,8 @@ def _set_window(processor: Any, config: Any, seconds: float | None) -> None:
         if seconds is not None:
             _set_whisper_window(processor, config, ceil(seconds))
     else:
-        processor.max_seconds = seconds or limit or DEFAULT_SECONDS
+        trained = getattr(processor, "max_seconds", None)
+        processor.max_seconds = seconds or trained or limit or DEFAULT_SECONDS
 
 
 def _limit(processor: Any) -> float | None:
@@ -139,7 +154,7 @@ def _limit(processor: Any) -> float | None:
     if isinstance(processor, WhisperFeatureExtractor):
         return float(processor.chunk_length)
     if isinstance(processor, ASTFeatureExtractor):
-        return (processor.max_length - 1) * FRAME_SHIFT + FRAME_LENGTH
+        return float(processor.max_length * FRAME_SHIFT)  # 10.24 s of the published models
     return None
 
 

@@ -14,7 +14,7 @@ def components(settings: dict[str, Any]) -> list[Any]:
 def model_input(
     settings: dict[str, Any], recording: tuple[int, np.ndarray] | None
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the middle of the recording at the rate of the model, padded with silence, and no options."""
+    """Return the middle of the recording at the rate of the model, padded if the model needs that, and no options."""
     if recording is None or not len(recording[1]):
         raise gr.Error("There is no recording.")
     import soxr
@@ -29,5 +29,10 @@ def model_input(
     if rate != settings["sampling_rate"]:
         samples = soxr.resample(samples, rate, settings["sampling_rate"])
     window = settings["window"]
+    if window is None:
+        return samples, {}
     start = round(0.5 * max(0, len(samples) - window))
-    return samples[start : start + window], {}
+    samples = samples[start : start + window]
+    if settings["pads"]:
+        samples = np.pad(samples, (0, window - len(samples)))
+    return samples, {}
