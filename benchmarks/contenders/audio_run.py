@@ -28,5 +28,5 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     }
     stored = read_predictions(predictions)
     order = sorted(range(len(stored.ids)), key=stored.ids.__getitem__)
-    groups = [str(stored.groups[row]) for row in order]
+    groups = [(stored.groups or ())[row] for row in order]
     return {"seconds": seconds, "model": right_by_id(predictions), "kits": groups, **baselines}

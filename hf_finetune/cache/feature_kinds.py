@@ -32,7 +32,11 @@ class KindRunner(PrefixRunner):
 
     @abstractmethod
     def only(self, kinds: tuple[str, ...]) -> Self:
-        """Return a runner of the same model that computes other kinds."""
+        """Return a runner of the same model that computes other kinds.
+
+        Args:
+            kinds: Their names.
+        """
 
 
 def cached_kinds(
@@ -87,7 +91,13 @@ def cached_kinds(
 
 
 def first_example(examples: Any, collate: Collate, device: torch.device) -> Batch:
-    """Return a batch of the first example, without labels."""
+    """Return a batch of the first example, without labels.
+
+    Args:
+        examples: Examples of a split.
+        collate: Collate function.
+        device: Device of the batch.
+    """
     batch = collate([examples[0]])
     return {key: value.to(device) for key, value in batch.items() if key != "labels"}
 

@@ -41,7 +41,7 @@ class LayerRunner(KindRunner):
 
     def only(self, kinds: tuple[str, ...]) -> "LayerRunner":
         """Return a runner of other layers."""
-        return LayerRunner(self.model, self.encoder, kinds)  # type: ignore[arg-type]
+        return LayerRunner(self.model, self.encoder, kinds)
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Return the vectors ``[batch, features]`` of a batch without labels, one tensor per layer."""

@@ -89,7 +89,7 @@ class PooledRunner(KindRunner):
 
     def only(self, kinds: tuple[str, ...]) -> "PooledRunner":
         """Return a runner of other poolings."""
-        return PooledRunner(self.model, kinds)  # type: ignore[arg-type]
+        return PooledRunner(self.model, kinds)
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Return the vectors ``[batch, features]`` of a batch without labels, one tensor per pooling."""

@@ -318,6 +318,9 @@ def _check_draft(path: Path, data: str, model: str | None) -> None:
 def check_task(task: str | None) -> None:
     """Check the option ``--task``.
 
+    Args:
+        task: Value of the option; None if it is not given.
+
     Raises:
         InputError: If there is no such task.
     """

@@ -33,16 +33,20 @@ FIELD = "use_weighted_layer_sum"
 INDEX = "layer_sum_index"
 """Config attribute of this package: number of the only layer that the head reads."""
 LAYER_WEIGHTS = "layer_weights"
-"""Name of the weights of the sum."""
+"""Attribute of a model with the weights of the sum."""
 LAST, WEIGHTED = "last", "weighted"
 LAST_LAYER = "last layer"
-"""Name of the features of the last layer, which some architectures normalize after the last of their hidden states."""
+"""Features of the last layer, which some architectures normalize after the last of their hidden states."""
 CERTAIN = 1000.0
 """Weight of the only layer before the softmax: those of the others, exp(-1000), are 0."""
 
 
 def has_layer_sum(config: Any) -> bool:
-    """Return whether the architecture has a head that reads a sum of all layers."""
+    """Return whether the architecture has a head that reads a sum of all layers.
+
+    Args:
+        config: Config of the model.
+    """
     return hasattr(config, FIELD)
 
 
@@ -72,7 +76,11 @@ def set_layers(config: PreTrainedConfig, layers: Literal["last", "weighted"] | i
 
 
 def selected_layer(config: Any) -> int | None:
-    """Return the number of the only layer that the head reads; None if it reads the last one, or a sum of all."""
+    """Return the number of the only layer that the head reads; None if it reads the last one, or a sum of all.
+
+    Args:
+        config: Config of the model.
+    """
     index: int | None = getattr(config, INDEX, None) if getattr(config, FIELD, False) else None
     return index
 
@@ -81,6 +89,9 @@ def layer_kinds(config: Any) -> tuple[str, ...]:
     """Return the names of the layers whose features a head can read, the input of the first one first.
 
     The name of the last one is ``last layer``; there are none without a layer sum.
+
+    Args:
+        config: Config of the model.
     """
     if not has_layer_sum(config):
         return ()
@@ -88,7 +99,11 @@ def layer_kinds(config: Any) -> tuple[str, ...]:
 
 
 def feature_layer(config: Any) -> str | None:
-    """Return the name of the layer that the head of a model reads; None if it reads a sum of several."""
+    """Return the name of the layer that the head of a model reads; None if it reads a sum of several.
+
+    Args:
+        config: Config of the model.
+    """
     number = selected_layer(config)
     if number is not None:
         return f"layer {number}"
@@ -131,6 +146,9 @@ def init_layer_weights(model: Any, missing: Collection[str], saved: Any) -> list
 def with_layer_sum(model: Any) -> Any:
     """Return a copy of a model whose head reads a sum of all layers.
 
+    Args:
+        model: Classifier with its weights.
+
     Raises:
         RuntimeError: If the model has weights that its architecture does not have, such as those of an adapter.
     """
@@ -150,6 +168,9 @@ def reading(model: Any, kind: str) -> Iterator[None]:
     Args:
         model: Model from ``with_layer_sum``.
         kind: Name from ``layer_kinds``.
+
+    Yields:
+        Nothing.
     """
     layers = layer_fields(kind)["layers"]
     setattr(model.config, FIELD, layers != LAST)

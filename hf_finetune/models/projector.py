@@ -21,7 +21,12 @@ CLASSIFIERS = ("ForAudioClassification", "ForSequenceClassification")
 
 
 def is_projector(model: nn.Module, name: str) -> bool:
-    """Return whether a parameter belongs to the projection before the classifier of a speech model, or its adapter."""
+    """Return whether a parameter belongs to the projection before the classifier of a speech model, or its adapter.
+
+    Args:
+        model: Classifier.
+        name: Name of the parameter.
+    """
     return name.startswith("projector.") and hasattr(getattr(model, "config", None), SIZE_FIELD)
 
 

@@ -25,7 +25,11 @@ POOLING_DESCRIPTIONS = {
 
 
 def describe_kind(name: str) -> str:
-    """Return the description of a pooling; of a layer, its name."""
+    """Return the description of a pooling; of a layer, its name.
+
+    Args:
+        name: Name of the pooling or layer.
+    """
     return POOLING_DESCRIPTIONS.get(name, name)
 
 

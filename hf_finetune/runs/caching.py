@@ -110,13 +110,21 @@ def probe_settings(prepared: PreparedRun) -> CacheSettings:
 
 
 def without_augmentation(prepared: PreparedRun) -> PreparedRun:
-    """Return the run without augmentation: its training examples are transformed as for inference."""
+    """Return the run without augmentation: its training examples are transformed as for inference.
+
+    Args:
+        prepared: Checked run.
+    """
     data = prepared.task.modality.without_augmentation(prepared.recipe.data)
     return replace(prepared, recipe=prepared.recipe.model_copy(update={"data": data}))
 
 
 def feature_kinds(prepared: PreparedRun) -> tuple[str, ...]:
-    """Return the poolings of texts, or the layers of a speech model, to compare for a run; none for images."""
+    """Return the poolings of texts, or the layers of a speech model, to compare for a run; none for images.
+
+    Args:
+        prepared: Checked run.
+    """
     if not prepared.task.modality.has_tokens:
         return layer_kinds(prepared.config)
     spec = prepared.recipe.model

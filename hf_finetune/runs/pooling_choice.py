@@ -80,7 +80,11 @@ def choose_pooling(
 
 
 def chosen_kind(prepared: PreparedRun) -> str:
-    """Return the name of the pooling or of the layer that the head of a run reads."""
+    """Return the name of the pooling or of the layer that the head of a run reads.
+
+    Args:
+        prepared: Checked run.
+    """
     if has_layer_sum(prepared.config):
         return feature_layer(prepared.config) or ""
     return prepared.recipe.model.head.pool or OWN_POOLING

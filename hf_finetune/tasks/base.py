@@ -90,7 +90,11 @@ def spatial_input(batch: Mapping[str, Any]) -> str | None:
 
 
 def fixed_size_input(batch: Mapping[str, Any]) -> str | None:
-    """Return the only input of a model in a batch if it has the same shape for all examples; else None."""
+    """Return the only input of a model in a batch if it has the same shape for all examples; else None.
+
+    Args:
+        batch: Model inputs, and perhaps labels.
+    """
     for modality in MODALITIES.values():
         inputs = [name for name in modality.model_inputs if name in batch]
         if modality.has_fixed_size and len(inputs) == 1 and inputs[0] in modality.main_inputs:

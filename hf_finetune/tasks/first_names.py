@@ -22,7 +22,11 @@ class FirstNames:
     count: int = 0
 
     def add(self, name: str) -> None:
-        """Add a name."""
+        """Add a name.
+
+        Args:
+            name: The name.
+        """
         self.count += 1
         if len(self.first) < _MAX_NAMES:
             self.first.append(name)

@@ -250,7 +250,11 @@ class Modality(Presentation):
         )
 
     def without_augmentation(self, data: Any) -> Any:
-        """Return the ``data`` of a recipe without augmentation."""
+        """Return the ``data`` of a recipe without augmentation.
+
+        Args:
+            data: ``data`` of the recipe.
+        """
         augment = type(data.augment)(**self.no_augmentation)
         return data.model_copy(update={"augment": augment})
 

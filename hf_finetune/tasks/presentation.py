@@ -45,6 +45,9 @@ class Presentation(ABC):
     def main_input_in(self, names: Iterable[str]) -> str:
         """Return the main input that is among the given names of model inputs.
 
+        Args:
+            names: Names of model inputs.
+
         Raises:
             ValueError: If there is none.
         """

@@ -56,6 +56,9 @@ def mask_frequencies(spectrogram: torch.Tensor, bands: int, fraction: float) -> 
         spectrogram: Spectrogram, [bands, frames] or [frames, bands].
         bands: Number of frequency bands.
         fraction: Maximum fraction of the bands.
+
+    Returns:
+        A changed copy, of the same shape.
     """
     axis = 0 if spectrogram.shape[0] == bands else 1
     start, length = _piece(bands, fraction)

@@ -76,6 +76,9 @@ class RecordingFacts:
 def source_of(stored: Mapping[str, Any] | None) -> Source:
     """Return the bytes of a stored recording, or the path of its file.
 
+    Args:
+        stored: ``bytes`` and ``path`` of a row; None if the row has no recording.
+
     Raises:
         NoRecordingError: If the row has no recording.
         FileNotFoundError: If its path is not a valid path.
@@ -120,6 +123,9 @@ def read_recording(source: Source) -> tuple[dict[str, Any], RecordingFacts]:
 
 def read_header(source: Source) -> RecordingFacts:
     """Return sampling rate, channels and duration of a recording, without decoding it.
+
+    Args:
+        source: Audio file, or its bytes.
 
     Raises:
         OSError: If the file cannot be read.

@@ -18,7 +18,11 @@ _REPAIR = "Convert these files, for example with `ffmpeg -i FILE -ac 1 FILE.flac
 
 
 def has_unsupported_audio_format(name: str) -> bool:
-    """Return whether a file is a recording in a format that must be converted first, by its suffix."""
+    """Return whether a file is a recording in a format that must be converted first, by its suffix.
+
+    Args:
+        name: Name of the file.
+    """
     return Path(name).suffix.lower() in _UNSUPPORTED
 
 

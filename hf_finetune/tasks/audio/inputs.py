@@ -39,7 +39,11 @@ class RecordingTransform:
     training: bool = False
 
     def samples(self, recording: Mapping[str, Any]) -> np.ndarray:
-        """Return the samples before random changes: resampled, and without these only the middle."""
+        """Return the samples before random changes: resampled, and without these only the middle.
+
+        Args:
+            recording: ``array`` [samples] and ``sampling_rate`` (hertz).
+        """
         samples = resampled(recording, self.processor.sampling_rate)
         return samples if self.augmentation else centered(samples, _window(self.processor))
 
@@ -55,7 +59,11 @@ class RecordingTransform:
         return inputs
 
     def labels(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the label of a row for training or evaluation; empty if it has none."""
+        """Return the label of a row for training or evaluation; empty if it has none.
+
+        Args:
+            row: Row of the dataset.
+        """
         if "label" not in row:
             return {}
         batch = {name: [value] for name, value in row.items()}
@@ -140,7 +148,11 @@ class StoredRecordings:
         return len(self.recordings)
 
     def select(self, rows: Sequence[int]) -> "StoredRecordings":
-        """Return the form of some of the recordings."""
+        """Return the form of some of the recordings.
+
+        Args:
+            rows: Their indices.
+        """
         return StoredRecordings(Recordings(self.recordings.rows.select(rows), self.transform))
 
     def source(self) -> Recordings:
@@ -160,13 +172,21 @@ class StoredRecordings:
         yield from map_recordings(self.recordings.rows, make)
 
     def formats(self, first: tuple[torch.Tensor, ...]) -> list[tuple[tuple[int, ...], str, bool]]:
-        """Return the format of the model inputs, or of samples."""
+        """Return the format of the model inputs, or of samples.
+
+        Args:
+            first: Tensors of the first recording.
+        """
         if not self.is_fixed:
             return [((), "float32", True)]
         return [(tuple(value.shape), str(value.dtype).removeprefix("torch."), False) for value in first]
 
     def over(self, store: Any) -> ReadRecordings:
-        """Return the same recordings, read from a store of the rows."""
+        """Return the same recordings, read from a store of the rows.
+
+        Args:
+            store: Stored tensors of each recording.
+        """
         names = [name for name in self.recordings.rows.column_names if name != "audio"]
         inputs = tuple(extract(self.transform.processor, [np.zeros(1, np.float32)])) if self.is_fixed else ()
         return ReadRecordings(self.recordings.rows.select_columns(names), store, self.transform, inputs)

@@ -28,7 +28,11 @@ _WINDOW = torch.hann_window(FRAME)
 
 
 def log_mel_features(dataset: "Dataset") -> np.ndarray:
-    """Return the statistics of the recordings of a dataset with a column ``audio``, [examples, features]."""
+    """Return the statistics of the recordings of a dataset with a column ``audio``, [examples, features].
+
+    Args:
+        dataset: Dataset with the column.
+    """
     decode = dataset.features["audio"].decode_example
     return np.stack([*map_recordings(dataset, lambda stored: log_mel_statistics(decode(stored)))])
 

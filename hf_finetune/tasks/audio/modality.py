@@ -85,7 +85,7 @@ class Audio(Modality):
 
     @property
     def main_inputs(self) -> tuple[str, ...]:
-        """Name of spectrograms, and of samples."""
+        """Inputs for spectrograms and for samples."""
         return self.model_inputs[:2]
 
     @property

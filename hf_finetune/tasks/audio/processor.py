@@ -60,12 +60,20 @@ def configure_audio(processor: Any, config: Any, data: Any) -> tuple[str, ...]:
 
 
 def is_spectrogram(processor: Any) -> bool:
-    """Return whether a feature extractor computes spectrograms, and not normalized samples."""
+    """Return whether a feature extractor computes spectrograms, and not normalized samples.
+
+    Args:
+        processor: Feature extractor.
+    """
     return not isinstance(processor, Wav2Vec2FeatureExtractor)
 
 
 def bands_of(processor: Any) -> int | None:
-    """Return the number of frequency bands of the spectrograms of a feature extractor; None if it computes none."""
+    """Return the number of frequency bands of the spectrograms of a feature extractor; None if it computes none.
+
+    Args:
+        processor: Feature extractor.
+    """
     if not is_spectrogram(processor):
         return None
     return int(getattr(processor, "num_mel_bins", processor.feature_size))
@@ -75,6 +83,9 @@ def window_samples(processor: Any) -> int | None:
     """Return the number of samples of a model input, at the sampling rate of the feature extractor.
 
     It is None for a model of raw waveforms that this package has not trained: recordings keep their length.
+
+    Args:
+        processor: Feature extractor.
     """
     if isinstance(processor, WhisperFeatureExtractor):
         return int(processor.n_samples)
@@ -83,7 +94,11 @@ def window_samples(processor: Any) -> int | None:
 
 
 def needs_padding(processor: Any) -> bool:
-    """Return whether a model does not ignore padding, so that it must be given recordings of the trained length."""
+    """Return whether a model does not ignore padding, so that it must be given recordings of the trained length.
+
+    Args:
+        processor: Feature extractor.
+    """
     return isinstance(processor, Wav2Vec2FeatureExtractor) and not processor.return_attention_mask
 
 

@@ -37,10 +37,20 @@ def crop_at(samples: np.ndarray, window: int, place: float) -> np.ndarray:
 
 
 def centered(samples: np.ndarray, window: int) -> np.ndarray:
-    """Return the middle of the samples of a recording, at most a window."""
+    """Return the middle of the samples of a recording, at most a window.
+
+    Args:
+        samples: Samples [samples].
+        window: Number of samples.
+    """
     return crop_at(samples, window, 0.5)
 
 
 def padded(samples: np.ndarray, window: int) -> np.ndarray:
-    """Return samples with silence after them, at least a window."""
+    """Return samples with silence after them, at least a window.
+
+    Args:
+        samples: Samples [samples].
+        window: Number of samples.
+    """
     return np.pad(samples, (0, max(0, window - len(samples))))

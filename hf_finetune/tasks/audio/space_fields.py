@@ -7,14 +7,23 @@ import numpy as np
 
 
 def components(settings: dict[str, Any]) -> list[Any]:
-    """Return the fields of the page."""
+    """Return the fields of the page.
+
+    Args:
+        settings: Settings of the Space.
+    """
     return [gr.Audio(type="numpy", label="Recording")]
 
 
 def model_input(
     settings: dict[str, Any], recording: tuple[int, np.ndarray] | None
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the middle of the recording at the rate of the model, padded if the model needs that, and no options."""
+    """Return the middle of the recording at the rate of the model, padded if the model needs that, and no options.
+
+    Args:
+        settings: Settings of the Space.
+        recording: Sampling rate (hertz) and samples, [samples] or [samples, channels]; None without one.
+    """
     if recording is None or not len(recording[1]):
         raise gr.Error("There is no recording.")
     import soxr

@@ -27,7 +27,15 @@ MAX_HEADERS_READ = 1000
 
 
 def map_recordings(dataset: "Dataset", function: Any) -> Iterator[Any]:
-    """Apply a function to each undecoded recording, as ``map_files`` does."""
+    """Apply a function to each undecoded recording, as ``map_files`` does.
+
+    Args:
+        dataset: Dataset with a column ``audio``.
+        function: Function of ``{"bytes": ..., "path": ...}``.
+
+    Yields:
+        Its results, in order.
+    """
     return map_files(dataset, "audio", Recording(decode=False), function)
 
 
