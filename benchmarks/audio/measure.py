@@ -18,13 +18,11 @@ __all__ = ["FOLDS", "SETTINGS", "Row", "measured"]
 FOLDS = 4
 CHECKPOINT = ROOT / "assets" / "whisper-base"
 HEAD = "{name: head, train: head, epochs: 30, lr: 1e-3, batch_size: 16}"
-ALL = "{name: all, train: all, epochs: 5, lr: 1e-4, layer_decay: 0.9, warmup: 0.1, batch_size: 16}"
 WEIGHTED = ("strategy=null", "model.head.layers=weighted")
 SETTINGS: Mapping[str, Sequence[str]] = {
     "the layer that is chosen by cross-validation": (),
     "last layer": ("model.head.layers=last",),
     "weighted sum of all layers": (*WEIGHTED, f"stages=[{HEAD}]"),
-    "weighted sum of all layers, then all trained": (*WEIGHTED, f"stages=[{HEAD}, {ALL}]"),
 }
 """Overrides of the shipped recipe."""
 

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.models.classifier_head import FIELD, ClassificationHead
 from hf_finetune.models.computed_weights import computed_weights
-from hf_finetune.models.projector import is_projector
+from hf_finetune.models.projector import has_projector, is_projector
 from hf_finetune.models.task_heads import TaskHeads
 
 __all__ = ["find_head", "find_timm_model", "head_names"]
@@ -52,13 +52,10 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
 
 
 def _backbones(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the pretrained parts of a model: its base model, or without one its children that are models themselves.
-
-    A Whisper classifier, for example, has an encoder and no base model.
-    """
-    if model.base_model is not model:
+    """Return the pretrained parts of a model: its base model, or of a Whisper classifier its encoder."""
+    if model.base_model is not model or not has_projector(model.config):
         return [model.base_model]
-    return [part for part in model.children() if isinstance(part, PreTrainedModel)] or [model]
+    return [part for part in model.children() if isinstance(part, PreTrainedModel)]
 
 
 def _last_layer(model: nn.Module) -> nn.Module:

@@ -12,12 +12,21 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-__all__ = ["init_projector", "is_projector", "widen_projector"]
+__all__ = ["has_projector", "init_projector", "is_projector", "widen_projector"]
 
 SIZE_FIELD = "classifier_proj_size"
 NAMES = ("projector.weight", "projector.bias")
 CLASSIFIERS = ("ForAudioClassification", "ForSequenceClassification")
 """Ends of the names of the classes that have a projection."""
+
+
+def has_projector(config: Any) -> bool:
+    """Return whether a model has a projection before its classifier.
+
+    Args:
+        config: Config of the model; None for a model without one.
+    """
+    return hasattr(config, SIZE_FIELD)
 
 
 def is_projector(model: nn.Module, name: str) -> bool:
@@ -27,7 +36,7 @@ def is_projector(model: nn.Module, name: str) -> bool:
         model: Classifier.
         name: Name of the parameter.
     """
-    return name.startswith("projector.") and hasattr(getattr(model, "config", None), SIZE_FIELD)
+    return name.startswith("projector.") and has_projector(getattr(model, "config", None))
 
 
 def widen_projector(config: PreTrainedConfig) -> None:
@@ -36,7 +45,7 @@ def widen_projector(config: PreTrainedConfig) -> None:
     Args:
         config: Config of a checkpoint, which names the classes that it was saved from.
     """
-    if hasattr(config, SIZE_FIELD) and not _is_trained(config):
+    if has_projector(config) and not _is_trained(config):
         setattr(config, SIZE_FIELD, config.hidden_size)
 
 

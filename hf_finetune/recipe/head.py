@@ -68,9 +68,9 @@ class HeadSpec(Choice):
     layers: Literal["last", "weighted"] | Annotated[int, Field(ge=0)] | None = Field(
         default=None,
         description="Layers whose outputs the head of a speech model reads: last = the last one; weighted = a sum of "
-        "all layers with learned weights (Yang et al. 2021, SUPERB); a number = that layer, from 0 for the input of "
-        "the first one; null = chosen by cross-validation if the strategy is features or solvers fit all stages, "
-        "else that of the checkpoint, usually the last one.",
+        "all layers with learned weights (Yang et al. 2021, SUPERB); a number (no unit) = that layer, from 0 for the "
+        "input of the first one; null = chosen by cross-validation if the strategy is features or solvers fit all "
+        "stages, else that of the checkpoint, usually the last one.",
     )
 
     @property
