@@ -80,7 +80,7 @@ def _alone(setting: str, seed: int, fold: int, data: Path, cores: list[int]) -> 
     overrides = [
         f"model.path={CHECKPOINT}",
         f"data.path={data}",
-        f"data.split={{group: kit, fold: {fold}/{FOLDS}, validation: 0.2}}",
+        f"data.split={{group: kit, fold: {fold}/{FOLDS}, validation: 0.2, test: 0}}",
         "data.max_seconds=2",
         f"seed={seed}",
         *SETTINGS[setting],

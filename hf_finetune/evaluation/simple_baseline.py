@@ -5,13 +5,14 @@ import numpy as np
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.evaluation.linear_probe import Probe, check_work
 from hf_finetune.evaluation.metrics import labels_of, probabilities
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.tasks.examples import SimpleFeatures
 from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_metadata
 
 __all__ = ["simple_baseline"]
 
 
-def simple_baseline(features: SimpleFeatures, data: LabeledData, seed: int) -> Probe:
+def simple_baseline(features: SimpleFeatures, data: LabeledData, recipe: Recipe) -> Probe:
     """Fit a logistic regression (ridge regression for regression targets) on simple features of the training examples.
 
     The features are standardized, and the regularization strength is chosen by cross-validation.
@@ -19,7 +20,7 @@ def simple_baseline(features: SimpleFeatures, data: LabeledData, seed: int) -> P
     Args:
         features: Simple features of the modality.
         data: Data with a test split; cross-validation keeps a group in one fold.
-        seed: Seed of the folds.
+        recipe: Recipe with ``data`` and the seed of the folds.
 
     Returns:
         Predictions on the test examples.
@@ -28,13 +29,13 @@ def simple_baseline(features: SimpleFeatures, data: LabeledData, seed: int) -> P
         CacheUnavailableError: If the fit would take too long.
     """
     assert data.test is not None
-    train, test = features.compute(data.train, data.test)
+    train, test = features.compute(data.train, data.test, recipe.data)
     center, spread = train.mean(axis=0), train.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     train, test = (train - center) / spread, (test - center) / spread
     target, classes = data.target, len(data.label_names)
     by_name = {features.name: train.astype(np.float32)}
     check_work(by_name, classes)
-    folds = assign_folds(data.train["label"][:], target, 1, seed, groups=data.train_groups)
+    folds = assign_folds(data.train["label"][:], target, 1, recipe.seed, groups=data.train_groups)
     _, fit, _ = fit_best(by_name, labels_of(data.train, target, classes), target, classes, folds)
     return Probe(probabilities(fit(test.astype(np.float32)), target), fit_metadata(fit, target))

@@ -339,7 +339,7 @@ def fit_simple_baseline(prepared: PreparedRun) -> tuple[str, Probe] | None:
     if features is None or not has_linear_probe(prepared):
         return None
     try:
-        return features.name, simple_baseline(features, prepared.data, prepared.recipe.seed)
+        return features.name, simple_baseline(features, prepared.data, prepared.recipe)
     except CacheUnavailableError as error:
         logger.info("No baseline on %s: %s.", features.title, error)
         return None

@@ -165,12 +165,13 @@ class SimpleFeatures:
     Attributes:
         name: Name in ``metrics.json``, such as ``log_mel``.
         title: Name in words, such as ``log-mel statistics``.
-        compute: Function of the training and the test split that returns the features of both, [examples, features].
+        compute: Function of the training split, the test split and ``data`` of the recipe that returns the features of
+            both splits, [examples, features].
     """
 
     name: str
     title: str
-    compute: "Callable[[Dataset, Dataset], tuple[np.ndarray, np.ndarray]]"
+    compute: "Callable[[Dataset, Dataset, Any], tuple[np.ndarray, np.ndarray]]"
 
 
 class Remarks:

@@ -336,10 +336,13 @@ def test_the_schema_has_the_fields():
 
 
 def test_log_mel_statistics_tell_tones_apart():
-    low, high = (log_mel_statistics(tone(0.3, frequency=frequency)) for frequency in (200.0, 4000.0))
-    assert low.shape == high.shape == (129,)
+    low, high = (log_mel_statistics(tone(0.3, frequency=frequency), 0.5) for frequency in (200.0, 4000.0))
+    assert low.shape == high.shape == (128,)
     assert np.argmax(low[:64]) < np.argmax(high[:64])
-    assert np.isfinite(log_mel_statistics({"array": np.zeros(10, np.float32), "sampling_rate": 8000})).all()
+    silence = {"array": np.zeros(10, np.float32), "sampling_rate": 8000}
+    assert np.isfinite(log_mel_statistics(silence, 0.1)).all()
+    short, long = (log_mel_statistics(tone(seconds), 1.0) for seconds in (0.2, 0.9))
+    assert short[:64].max() < long[:64].max()
 
 
 def test_the_task_names_the_pipeline():

@@ -174,12 +174,13 @@ class Audio(Modality):
 
     @property
     def simple_features(self) -> SimpleFeatures:
-        """Statistics of log-mel spectrograms."""
+        """Statistics of log-mel spectrograms of the length of the model's input."""
 
-        def compute(train: "Dataset", test: "Dataset") -> "tuple[np.ndarray, np.ndarray]":
+        def compute(train: "Dataset", test: "Dataset", data: Any) -> "tuple[np.ndarray, np.ndarray]":
             from hf_finetune.tasks.audio.log_mel import log_mel_features
 
-            return log_mel_features(train), log_mel_features(test)
+            seconds = data.max_seconds or _longest(train)
+            return log_mel_features(train, seconds), log_mel_features(test, seconds)
 
         return SimpleFeatures("log_mel", "log-mel statistics", compute)
 
@@ -329,6 +330,13 @@ class Audio(Modality):
 
         window = window_samples(processor)
         return {"sampling_rate": processor.sampling_rate, "window": window, "pads": needs_padding(processor)}
+
+
+def _longest(dataset: "Dataset") -> float:
+    """Return the duration of the longest recording, up to ``_MAX_DRAFT_SECONDS`` (seconds)."""
+    from hf_finetune.tasks.audio.stored import durations
+
+    return min(_MAX_DRAFT_SECONDS, max(durations(dataset).values(), default=_MAX_DRAFT_SECONDS))
 
 
 def _tone(frequency: float) -> "dict[str, np.ndarray | int]":
