@@ -59,6 +59,6 @@ def log_mel_statistics(recording: Mapping[str, Any], seconds: float) -> np.ndarr
         torch.from_numpy(samples), FRAME, HOP, window=_WINDOW, pad_mode="constant", return_complex=True
     )
     power = frames.abs().square().T @ _FILTERS
-    bands = power.clamp_min(FLOOR).log10()
-    bands = bands.clamp_min(float(bands.max()) - DYNAMIC_RANGE).numpy()
+    levels = power.clamp_min(FLOOR).log10()
+    bands = levels.clamp_min(float(levels.max()) - DYNAMIC_RANGE).numpy()
     return np.concatenate([bands.mean(axis=0), bands.std(axis=0)])
