@@ -21,11 +21,11 @@ from torch import nn
 from hf_finetune.cache.call_recording import (
     Calls,
     Key,
-    TensorShape,
     arguments,
     compute_logits,
     eval_mode,
     record_calls,
+    tensor_shapes,
 )
 from hf_finetune.cache.cut_point import (
     Batch,
@@ -158,14 +158,7 @@ def _has_smaller_input(model: nn.Module, calls: Calls, cut: CutPoint, inner: str
 
 def _count_elements(inputs: Iterable[Any]) -> int:
     """Return the number of floating-point elements in recorded arguments."""
-    return sum(prod(shape.sizes) for shape in _shapes(list(inputs)) if shape.dtype.is_floating_point)
-
-
-def _shapes(value: Any) -> list[TensorShape]:
-    """Return the shapes in a nested structure of recorded values."""
-    shapes: list[TensorShape] = []
-    recursively_apply(shapes.append, value, test_type=lambda item: isinstance(item, TensorShape))
-    return shapes
+    return sum(prod(shape.sizes) for shape in tensor_shapes(list(inputs)) if shape.dtype.is_floating_point)
 
 
 def _cut_at(
@@ -220,7 +213,7 @@ def _modules_before(boundary: str, trainable: Collection[str], calls: Calls) -> 
 
 def _all_floating_point(outputs: Sequence[Any]) -> bool:
     """Return whether outputs contain tensors, all of them floating-point: no masks or indices."""
-    shapes = _shapes(outputs)
+    shapes = tensor_shapes(outputs)
     return bool(shapes) and all(shape.dtype.is_floating_point for shape in shapes)
 
 

@@ -8,7 +8,7 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import nn
 
-from hf_finetune.cache.call_recording import Calls, TensorShape, compute_logits, eval_mode
+from hf_finetune.cache.call_recording import Calls, compute_logits, eval_mode, tensor_shapes
 from hf_finetune.cache.cut_point import (
     Batch,
     BatchShape,
@@ -48,7 +48,7 @@ def cut_at_outputs(
     ((name, keys),) = needed.items()
     sizes = [batch_sizes(probe) for probe in probes]
     output = generalize(calls[0].outputs[name][0], calls[1].outputs[name][0], sizes)
-    tensors = _flatten(calls[0].outputs[name][0]), _flatten(calls[1].outputs[name][0])
+    tensors = tensor_shapes(calls[0].outputs[name][0]), tensor_shapes(calls[1].outputs[name][0])
     shapes = tuple(generalize(tensors[0][key], tensors[1][key], sizes) for key in keys)
     if any(shape.sizes[:1] != ("examples",) for shape in shapes):
         raise CacheUnavailableError(f"an output of {name} has no batch dimension")
@@ -146,10 +146,3 @@ def _needed_outputs(names: Sequence[str], model: nn.Module, batch: Batch) -> dic
             if gradient is not None:
                 needed.setdefault(name, []).append(position)
     return needed
-
-
-def _flatten(output: Any) -> list[TensorShape]:
-    """Return the shapes in a recorded output, in order."""
-    shapes: list[TensorShape] = []
-    recursively_apply(shapes.append, output, test_type=lambda value: isinstance(value, TensorShape))
-    return shapes
