@@ -28,6 +28,9 @@ checkpoint, with a 95 % confidence interval (paired bootstrap over the kits, {re
 | model | accuracy | difference | 95 % interval | seconds |
 |---|---:|---:|---:|---:|
 """
+FOOT = """
+Where the interval contains 0, the model is not shown to be better than a logistic regression of simple statistics.
+"""
 BASELINES = {
     "largest class": "majority_right",
     "log-mel statistics": "log_mel_right",
@@ -52,7 +55,7 @@ def render(rows: Sequence[Row]) -> str:
         seeds=f"{seeds} seed{'s' if seeds > 1 else ''}",
         resamples=RESAMPLES,
     )
-    return head + "\n".join(lines) + "\n"
+    return head + "\n".join(lines) + f"\n{FOOT}"
 
 
 def _whole(rows: Sequence[Row]) -> list[Row]:
