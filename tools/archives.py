@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Archive", "AssetError", "fetch", "sha256"]
+__all__ = ["Archive", "AssetError", "Source", "fetch", "sha256"]
 
 INERT_BACKEND = """\
 import sys
@@ -54,6 +54,19 @@ class Archive:
     version: str
     file: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A fetched archive.
+
+    Attributes:
+        path: Where it is.
+        archive: Facts about it, for a README.
+    """
+
+    path: Path
+    archive: Archive
 
 
 def sha256(path: Path) -> str:

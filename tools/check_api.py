@@ -21,7 +21,7 @@ RAISE_NOTHING = {
 }
 RESULTS = re.compile(r"(Return|Yield|Compute|Context manager)")
 NO_CHECK = re.compile(r"(\w+\.)?(property|cached_property|setter|overload|command|callback)\b")
-LIMITS = {"public functions without Args": 279, "public functions without Returns": 48}
+LIMITS = {"public functions without Args": 277, "public functions without Returns": 48}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -136,7 +136,9 @@ def render(page: str) -> str:
 def with_tasks(page: str) -> str:
     """Return the page with a new table of the tasks."""
     rows = ["| `task` | input | transformers classes |", "|---|---|---|"]
-    rows += [f"| `{task.name}` | {task.modality.article} | `...{task.suffix}` |" for task in TASKS.values()]
+    for task in TASKS.values():
+        classes = " or ".join(f"`...{suffix}`" for suffix in task.suffixes)
+        rows.append(f"| `{task.name}` | {task.modality.article} | {classes} |")
     table = "\n".join(["<!-- tasks -->", "", *rows, "", "<!-- end -->"])
     return TASKS_TABLE.sub(lambda match: table, page)
 

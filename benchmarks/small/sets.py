@@ -22,7 +22,7 @@ sys.path.append(str(ROOT / "tools"))
 
 from archives import Archive, AssetError, fetch
 
-__all__ = ["SETS", "SmallSet", "append_text", "make"]
+__all__ = ["SETS", "SmallSet", "append_text", "make", "unpacked"]
 
 FOLDER = ROOT / "assets" / "small"
 FEWEST, MOST = 15, 60  # minimum and maximum number of examples of a class
@@ -121,7 +121,7 @@ def append_text(table: Path, digest: str, text: str, label: str) -> None:
         rows.writerows([*([("id", "text", "label")] if is_new else []), (digest[:16], text, label)])
 
 
-def _unpacked(package: tuple[str, str, str], folder: Path) -> Path:
+def unpacked(package: tuple[str, str, str], folder: Path) -> Path:
     """Return a folder of a Debian package, which is downloaded if necessary; nothing in it is run."""
     name, version, inner = package
     place = folder / "packages" / name
@@ -164,7 +164,7 @@ def _folders(root: Path) -> dict[str, Path]:
 
 def _stamps(folder: Path) -> ByClass:
     """Read the stamps: drawings and photos, one class per folder of the second level, without letters."""
-    inner = _folders(_unpacked(STAMPS, folder))
+    inner = _folders(unpacked(STAMPS, folder))
     kinds = {
         f"{outer}-{name}": path for outer, place in inner.items() for name, path in _folders(place).items()
     }
@@ -172,16 +172,16 @@ def _stamps(folder: Path) -> ByClass:
 
 
 def _food(folder: Path) -> ByClass:
-    return _pictures(_folders(_unpacked(CLIP_ART, folder) / "food"))
+    return _pictures(_folders(unpacked(CLIP_ART, folder) / "food"))
 
 
 def _nature(folder: Path) -> ByClass:
-    root = _unpacked(CLIP_ART, folder)
+    root = unpacked(CLIP_ART, folder)
     return _pictures(_folders(root / "animals") | _folders(root / "plants"))
 
 
 def _sayings(folder: Path) -> ByClass:
-    root = _unpacked(SAYINGS, folder)
+    root = unpacked(SAYINGS, folder)
     texts = {topic: (root / topic).read_text(encoding="utf-8").split("\n%\n") for topic in TOPICS}
     rows = ((topic, " ".join(each.split())) for topic, several in texts.items() for each in several)
     return _texts((topic, text) for topic, text in rows if len(text) in CHARACTERS)

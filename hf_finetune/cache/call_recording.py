@@ -9,7 +9,16 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import nn
 
-__all__ = ["Calls", "Key", "TensorShape", "arguments", "compute_logits", "eval_mode", "record_calls"]
+__all__ = [
+    "Calls",
+    "Key",
+    "TensorShape",
+    "arguments",
+    "compute_logits",
+    "eval_mode",
+    "record_calls",
+    "tensor_shapes",
+]
 
 Key = int | str
 """Position or name of an argument."""
@@ -109,6 +118,17 @@ def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Key, Any
 def shapes_in(value: Any) -> Any:
     """Return a nested structure with a ``TensorShape`` in place of each tensor."""
     return recursively_apply(lambda tensor: TensorShape(tuple(tensor.shape), tensor.dtype), value)
+
+
+def tensor_shapes(value: Any) -> list[TensorShape]:
+    """Return the shapes in a nested structure of recorded values, in order.
+
+    Args:
+        value: Structure from ``shapes_in``.
+    """
+    shapes: list[TensorShape] = []
+    recursively_apply(shapes.append, value, test_type=lambda item: isinstance(item, TensorShape))
+    return shapes
 
 
 def compute_logits(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

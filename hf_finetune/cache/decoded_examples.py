@@ -310,6 +310,6 @@ def _key(source: str, decoded: DecodedForm) -> str:
         "format": CACHE_FORMAT,
         "source": source,
         **decoded.facts,
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in (*LIBRARIES, *decoded.packages)},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -7,7 +7,8 @@ from math import prod
 import torch
 from torch import nn
 
-from hf_finetune.cache.cut_point import CacheUnavailableError, find_cut
+from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.find_cut import find_cut
 from hf_finetune.tasks import token_count
 
 __all__ = ["CacheEstimate", "estimate_cache_size"]
@@ -22,13 +23,13 @@ class CacheEstimate:
     """Estimate of a stage's prefix cache, as far as it is known before the run.
 
     Attributes:
-        boundary: Name of the first module that is computed; empty if nothing will be cached.
+        place: Modules whose outputs will be cached, in words; empty if nothing will be.
         reason: Reason why nothing will be cached; empty if something will be.
         example_bytes: Bytes per view of an example in fp32, not counting its tokens.
         token_bytes: Bytes per token of an example.
     """
 
-    boundary: str = ""
+    place: str = ""
     reason: str = ""
     example_bytes: int = 0
     token_bytes: int = 0
@@ -65,15 +66,16 @@ def estimate_cache_size(
             token_bytes += size
         else:
             example_bytes += size
-    return CacheEstimate(cut.boundary, "", example_bytes, token_bytes)
+    place = cut.boundary if cut.is_output else f"all layers before {cut.boundary}"
+    return CacheEstimate(place, "", example_bytes, token_bytes)
 
 
 def _probe(
     example: Mapping[str, torch.Tensor], count: int, tokens: int, device: torch.device
 ) -> dict[str, torch.Tensor]:
     """Return a batch of ``count`` copies of an example; a text consists of copies of its first token."""
-    batch = {}
+    batch, has_tokens = {}, token_count(example) > 0
     for name, value in example.items():
-        row = value[:1, :1].expand(1, tokens) if value.ndim == 2 else value[:1]
+        row = value[:1, :1].expand(1, tokens) if has_tokens and value.ndim == 2 else value[:1]
         batch[name] = row.expand(count, *row.shape[1:]).contiguous().to(device)
     return batch

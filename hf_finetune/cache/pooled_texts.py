@@ -1,23 +1,20 @@
 """Text vectors by several poolings of a frozen backbone's tokens, computed in one forward pass and cached."""
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Subset
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hf_finetune.cache.call_recording import eval_mode
 from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint
-from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_key, row_version
-from hf_finetune.cache.replay import PrefixRunner
-from hf_finetune.cache.writer import Collate, PrefixWriter, Version
+from hf_finetune.cache.feature_kinds import KindRunner, cached_kinds, first_example
+from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_key
+from hf_finetune.cache.writer import Collate
 from hf_finetune.models.classifier_head import ClassificationHead, Pooling
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.head_spec import get_pooling, requiring_gradients
@@ -26,8 +23,6 @@ from hf_finetune.recipe.head import OWN_POOLING
 from hf_finetune.tasks import Inputs
 
 __all__ = ["pool_texts", "poolings_for", "share_texts"]
-
-logger = logging.getLogger(__name__)
 
 
 def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, ...]:
@@ -73,14 +68,14 @@ def share_texts(
     model.to(device)
     runner = PooledRunner(model, (settings.text_pooling,))
     try:
-        example = _first_example(inputs.train, inputs.collate, device)
-        (key,) = _pooled_keys(model, runner.poolings, example, batch_size, autocast).values()
+        example = first_example(inputs.train, inputs.collate, device)
+        (key,) = _pooled_keys(model, runner.kinds, example, batch_size, autocast).values()
     except CacheUnavailableError:
         return None
     return SharedRows(runner, key)
 
 
-class PooledRunner(PrefixRunner):
+class PooledRunner(KindRunner):
     """Forward pass that computes several poolings of a batch of texts.
 
     Args:
@@ -90,7 +85,11 @@ class PooledRunner(PrefixRunner):
 
     def __init__(self, model: PreTrainedModel, poolings: tuple[str, ...]):
         super().__init__(model, _cut_after(poolings))
-        self.poolings = poolings
+        self.kinds = poolings
+
+    def only(self, kinds: tuple[str, ...]) -> "PooledRunner":
+        """Return a runner of other poolings."""
+        return PooledRunner(self.model, kinds)
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Return the vectors ``[batch, features]`` of a batch without labels, one tensor per pooling."""
@@ -117,7 +116,7 @@ class PooledRunner(PrefixRunner):
         mask = batch["attention_mask"]
         return tuple(
             _head_input(head_inputs[0], mask) if name == OWN_POOLING else _pool(name, tokens[0], mask)
-            for name in self.poolings
+            for name in self.kinds
         )
 
 
@@ -160,51 +159,13 @@ def pool_texts(
         CacheUnavailableError: If the tokens of this architecture cannot be pooled, or the vectors cannot be cached.
     """
     model.to(device).eval()
+    runner = PooledRunner(model, poolings)
     with torch.autocast(device.type, autocast) if autocast else nullcontext():
-        example = _first_example(next(iter(splits.values())), collate, device)
-        width = max(vector.shape[1] for vector in _collect(PooledRunner(model, poolings), example))
-        runners = {name: PooledRunner(model, (name,)) for name in poolings}
+        example = first_example(next(iter(splits.values())), collate, device)
+        _collect(runner, example)
         keys = _pooled_keys(model, poolings, example, batch_size, autocast)
-        writers = {
-            name: PrefixWriter(runner, collate, batch_size, 0, device, settings.folder, settings.size_limit)
-            for name, runner in runners.items()
-        }
-        vectors: dict[str, dict[str, np.ndarray]] = {name: {} for name in poolings}
-        for split, examples in splits.items():
-            versions = {name: row_version(keys[name], settings.sources[split], examples) for name in poolings}
-            _write_missing(writers, versions, width)
-            for name, version in versions.items():
-                rows = writers[name].read(version)
-                order = examples.indices if isinstance(examples, Subset) else range(len(rows))
-                vectors[name][split] = torch.stack([rows[index][0] for index in order]).float().numpy()
-    return vectors
-
-
-def _first_example(examples: Any, collate: Collate, device: torch.device) -> Batch:
-    """Return a batch of the first example, without labels."""
-    batch = collate([examples[0]])
-    return {key: value.to(device) for key, value in batch.items() if key != "labels"}
-
-
-def _write_missing(writers: Mapping[str, PrefixWriter], versions: Mapping[str, Version], width: int) -> None:
-    """Compute and write the rows that are missing of the same examples by several poolings."""
-    first = next(iter(writers.values()))
-    missing = {name: first.missing_parts(version) for name, version in versions.items()}
-    parts = sorted({part for ranges in missing.values() for part in ranges}, key=lambda part: part.start)
-    if not parts:
-        return
-    rows = sum(len(part) for ranges in missing.values() for part in ranges)
-    first.free_space(4 * width * rows, list(versions.values()))
-    logger.info(
-        "Computing frozen features of %s texts with %d poolings.",
-        *(f"{sum(map(len, parts)):,}", sum(map(bool, missing.values()))),
-    )
-    for part in parts:
-        names = [name for name, ranges in missing.items() if part in ranges]
-        runner = PooledRunner(first.runner.model, tuple(names))
-        computed = replace(first, runner=runner).compute(Subset(versions[names[0]].examples, part))
-        for column, name in enumerate(names):
-            writers[name].write_part(versions[name], part, ((row[column], row[-1]) for row in computed))
+    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "autocast": autocast}
+    return cached_kinds(runner, keys, splits, collate, settings, **options)
 
 
 def _pooled_keys(

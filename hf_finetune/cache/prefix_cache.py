@@ -17,14 +17,15 @@ from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from hf_finetune.cache.cached_examples import CachedCollate, CachedExamples
-from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, find_cut
+from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint
+from hf_finetune.cache.find_cut import find_cut
 from hf_finetune.cache.replay import PrefixRunner, verify
 from hf_finetune.cache.views import reason_not_to_cache, saved_seconds
 from hf_finetune.cache.writer import Collate, PrefixWriter, Version
 from hf_finetune.distributed import all_gather_objects, broadcast_from_main, local_processes
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import set_head
-from hf_finetune.tasks import Inputs, spatial_input, token_count
+from hf_finetune.tasks import Inputs, fixed_size_input, token_count
 
 __all__ = [
     "CacheReport",
@@ -72,7 +73,8 @@ class CacheSettings:
         sources: Identifier of the examples of each split: their contents, their preprocessing, and the seed of their
             augmentation. Splits with the same identifier share their rows.
         unsupported_reason: Reason why a stage must not train on cached outputs; empty if it may.
-        text_pooling: Pooling of the head of a text model; empty for images.
+        text_pooling: Pooling of the head of a text model; empty for other models.
+        shares_layer: Whether the head reads one layer of unaugmented recordings, whose features other heads read too.
         seconds_limit: Time (seconds) in which the outputs may be computed; None for any time. A cache that is used in
             any case is not limited.
     """
@@ -84,6 +86,7 @@ class CacheSettings:
     sources: Mapping[str, str]
     unsupported_reason: str = ""
     text_pooling: str = ""
+    shares_layer: bool = False
     seconds_limit: float | None = None
 
     @property
@@ -187,7 +190,7 @@ def cache_prefix(
         _write_on_all_processes(writer, [*train_versions[:views], *held_out_versions], state)
         train_rows = [writer.read(version) for version in train_versions[:views]]
         held_out_rows = [writer.read(version) for version in held_out_versions]
-    keeps_inputs = spatial_input(collate([train[0]])) is None  # of images the model needs only the shape
+    keeps_inputs = fixed_size_input(collate([train[0]])) is None  # otherwise the model needs only the shape
     train_examples = CachedExamples(train, train_rows, _subset_indices(train), keeps_inputs=keeps_inputs)
     validation_examples = None
     if held_out_rows:
@@ -292,7 +295,7 @@ def _find_verified_cut(
     for shape in cut.shapes:
         if shape.has_tokens and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
             raise CacheUnavailableError(f"the input of {cut.boundary} does not have one row per token")
-    name = spatial_input(probes[0])
+    name = fixed_size_input(probes[0])
     return PrefixRunner(model, cut, None if name is None else (name, tuple(probes[0][name].shape[1:])))
 
 
@@ -342,6 +345,7 @@ def cache_key(
     content = {
         "format": CACHE_FORMAT,
         "cut": [cut.boundary, list(cut.keys), [module.name for module in cut.skipped]],
+        **({"outputs": True} if cut.is_output else {}),
         "config": _backbone_config(model),
         "batch_size": batch_size,
         "precision": str(autocast),

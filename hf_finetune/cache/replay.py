@@ -1,7 +1,8 @@
 """Run a model without its frozen prefix: its modules are skipped, and their cached outputs are injected."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from accelerate.utils import recursively_apply
 from torch import nn
 
 from hf_finetune.cache.call_recording import arguments, compute_logits, eval_mode
-from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint
+from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint, SkippedModule
 
 __all__ = ["PREFIX", "PrefixRunner", "verify"]
 
@@ -50,7 +51,16 @@ class PrefixRunner:
             values.extend(inputs[key].detach() for key in self.cut.keys)
             raise _ReachedError
 
-        handle = self._boundary().register_forward_pre_hook(stop, with_kwargs=True)
+        def stop_after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            outputs: list[torch.Tensor] = []
+            recursively_apply(outputs.append, output)
+            values.extend(outputs[int(key)].detach() for key in self.cut.keys)
+            raise _ReachedError
+
+        if self.cut.is_output:
+            handle = self._boundary().register_forward_hook(stop_after)
+        else:
+            handle = self._boundary().register_forward_pre_hook(stop, with_kwargs=True)
         try:
             with torch.no_grad():
                 self.model(**batch)
@@ -73,7 +83,7 @@ class PrefixRunner:
 
         A forward pass raises ``RuntimeError`` if ``values`` were not set before it.
         """
-        stubs = {module.name: _Stub(module.outputs) for module in self.cut.skipped}
+        stubs = {module.name: self._stub(module) for module in self.cut.skipped}
         for name, stub in stubs.items():
             self.model.get_submodule(name).forward = stub
 
@@ -85,10 +95,9 @@ class PrefixRunner:
             for stub in stubs.values():
                 stub.reset(batch)
 
-        handles = [
-            self.model.register_forward_pre_hook(begin, with_kwargs=True),
-            self._boundary().register_forward_pre_hook(self._inject, with_kwargs=True),
-        ]
+        handles = [self.model.register_forward_pre_hook(begin, with_kwargs=True)]
+        if not self.cut.is_output:
+            handles.append(self._boundary().register_forward_pre_hook(self._inject, with_kwargs=True))
         try:
             yield
         finally:
@@ -99,6 +108,15 @@ class PrefixRunner:
 
     def _boundary(self) -> nn.Module:
         return self.model.get_submodule(self.cut.boundary)
+
+    def _stub(self, module: SkippedModule) -> "_Stub":
+        is_cached = self.cut.is_output and module.name == self.cut.boundary
+        return _Stub(module.outputs, self._take if is_cached else None)
+
+    def _take(self) -> dict[int, torch.Tensor]:
+        """Return the values by their positions among the outputs of the boundary; they are used once."""
+        values, self.values = self.values or (), None
+        return dict(zip(map(int, self.cut.keys), values, strict=True))
 
     def _inject(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.boundary_reached or self.values is None:
@@ -114,10 +132,14 @@ class _Stub:
     """Replacement of a module's ``forward`` that returns tensors of the right shapes without allocating memory.
 
     A class and not a closure, so that the model can be copied.
+
+    Args:
+        outputs: Output of each call, with a ``BatchShape`` in place of each tensor.
+        take: Function that returns cached output tensors by their position; None if none are cached.
     """
 
-    def __init__(self, outputs: tuple[Any, ...]):
-        self.outputs, self.calls = outputs, 0
+    def __init__(self, outputs: tuple[Any, ...], take: Callable[[], dict[int, torch.Tensor]] | None = None):
+        self.outputs, self.take, self.calls = outputs, take, 0
         self.batch: Mapping[str, torch.Tensor] = {}
 
     def reset(self, batch: Mapping[str, torch.Tensor]) -> None:
@@ -126,7 +148,13 @@ class _Stub:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.outputs[self.calls]
         self.calls += 1
-        return recursively_apply(self._empty, output, test_type=lambda value: isinstance(value, BatchShape))
+        positions, cached = count(), self.take() if self.take else {}
+
+        def make(shape: BatchShape) -> torch.Tensor:
+            position = next(positions)
+            return cached[position] if position in cached else self._empty(shape)
+
+        return recursively_apply(make, output, test_type=lambda value: isinstance(value, BatchShape))
 
     def _empty(self, shape: BatchShape) -> torch.Tensor:
         device = next(iter(self.batch.values())).device

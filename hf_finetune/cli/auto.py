@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hf_finetune.cli.search import name_of
+from hf_finetune.cli.search import TASK_HELP, check_task, name_of
 from hf_finetune.cli.terminal import TrustRemoteCode, err, out
 from hf_finetune.cli.tune import SearchLines, is_main_process, print_trials, read_seconds
 from hf_finetune.errors import InputError, Problem
@@ -42,6 +42,7 @@ def auto_command(
             "machine, else the default candidate.",
         ),
     ] = None,
+    task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Run directory, empty or new unless --resume; default: runs/NAME-DATE."),
@@ -54,6 +55,7 @@ def auto_command(
     """Choose a checkpoint and a strategy by trials on held-out examples, and train and evaluate the model."""
     from hf_finetune.cli.display import RunDisplay, default_run_folder, quiet_libraries
 
+    check_task(task)
     seconds = read_seconds(time)
     folder = output_dir or default_run_folder(name_of(data), resume, "auto")
     if folder is None:
@@ -91,6 +93,7 @@ def auto_command(
                 max_trials=trials,
                 quality=quality,
                 models=model or (),
+                task=task,
                 resume=resume,
                 progress=progress,
                 callbacks=[display.callback],

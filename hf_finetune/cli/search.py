@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from hf_finetune.search.leaderboard import Leaderboard
     from hf_finetune.search.rank_candidates import RankedCandidates
 
-__all__ = ["draft_in_run", "name_of", "print_table", "search_app"]
+__all__ = ["TASK_HELP", "check_task", "draft_in_run", "name_of", "print_table", "search_app"]
+
+TASK_HELP = "Task; default: the first one that can use the data."
 
 search_app = typer.Typer()
 
@@ -52,9 +54,7 @@ def init_command(
             help="Checkpoint; default: a candidate of `choose` on this machine, else the default candidate."
         ),
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Task; default: the first one that can use the data.")
-    ] = None,
+    task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -315,6 +315,21 @@ def _check_draft(path: Path, data: str, model: str | None) -> None:
             raise InputError(Problem(option, rule, repr(given), "Name another run with --output-dir."))
 
 
+def check_task(task: str | None) -> None:
+    """Check the option ``--task``.
+
+    Args:
+        task: Value of the option; None if it is not given.
+
+    Raises:
+        InputError: If there is no such task.
+    """
+    from hf_finetune.tasks import TASKS
+
+    if task is not None and task not in TASKS:
+        raise InputError(Problem("--task", f"must be one of {', '.join(TASKS)}", repr(task)))
+
+
 def _draft(
     data: str, model: str | None, task: str | None, column: list[str] | None, fields: Sequence[str]
 ) -> str:
@@ -325,10 +340,8 @@ def _draft(
     from hf_finetune.evaluation.evaluate_run import LABELED_KEYS
     from hf_finetune.search.draft_recipe import draft_recipe
     from hf_finetune.search.inspect_data import inspect_data
-    from hf_finetune.tasks import TASKS
 
-    if task is not None and task not in TASKS:
-        raise InputError(Problem("--task", f"must be one of {', '.join(TASKS)}", repr(task)))
+    check_task(task)
     named = parse_columns(column or (), LABELED_KEYS)
     given = _data_fields(fields)
     return draft_recipe(inspect_data(data, named, [task] if task else None, given), model)

@@ -71,7 +71,8 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
         outputs = {"transformers": realign_weights(loaded.eval())(**batch).logits}
         if isinstance(model.config, TimmWrapperConfig) and not has_head_code:
             native = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True)
-            outputs["timm"] = realign_weights(native.eval())(batch[subject.prepared.task.modality.main_input])
+            name = subject.prepared.task.modality.main_input_in(batch)
+            outputs["timm"] = realign_weights(native.eval())(batch[name])
     differences = [
         f"loaded by {library} its logits differ by up to {(logits - expected).abs().max().item():.2g}"
         if logits.shape == expected.shape

@@ -305,10 +305,10 @@ def _task_of(config: PreTrainedConfig, place: str) -> Task:
     is chosen, or else the one whose auto class builds such models.
     """
     names = config.architectures or ()
-    tasks = [task for name in names for task in TASKS.values() if name.endswith(task.suffix)]
+    tasks = [task for name in names for task in TASKS.values() if name.endswith(task.suffixes)]
     if not tasks:
         value = ", ".join(names) or "no architectures in its config"
-        suffixes = " or ".join(dict.fromkeys(task.suffix for task in TASKS.values()))
+        suffixes = " or ".join(dict.fromkeys(suffix for task in TASKS.values() for suffix in task.suffixes))
         raise InputError(Problem(place, f"must be a model whose class name ends in {suffixes}", value))
     columns = getattr(config, COLUMNS, None) or {}
     trained = [task for task in tasks if task.modality.main_column in columns]

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
-from hf_finetune.cache.pooled_texts import pool_texts
+from hf_finetune.cache.frozen_kinds import features_by_kind
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.cache.replay import PREFIX
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.evaluation.metrics import labels_of, probabilities
 from hf_finetune.models.find_head import head_names
+from hf_finetune.models.layer_sum import has_layer_sum
 from hf_finetune.planning.head_fit import MAX_WORK
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
@@ -91,7 +92,10 @@ def linear_probe(
     folds = assign_folds(data.train["label"][:], target, 1, seed, groups=data.train_groups)
     label_rows = labels_of(data.train, target, classes)
     name, fit, losses = fit_best(train_features, label_rows, target, classes, folds)
-    about = fit_metadata(fit, target) | ({"pool": name, "pooling": losses} if name else {})
+    about = fit_metadata(fit, target)
+    if name:
+        names = ("layer", "layers") if has_layer_sum(model.config) else ("pool", "pooling")
+        about |= dict(zip(names, (name, losses), strict=True))
     return Probe(probabilities(fit(features[name]["test"]), target), about)
 
 
@@ -128,14 +132,14 @@ def frozen_features(
         model: Model with the weights of the checkpoint.
         inputs: Training and, as ``validation``, test examples (or None), both preprocessed as for inference.
         settings: Cache settings of the features.
-        poolings: Token poolings, see ``poolings_for``; empty for images.
+        poolings: Token poolings or layers, see ``feature_kinds``; empty for images.
         device: Device of the forward passes.
         batch_size: Examples per forward pass.
         autocast: Half-precision dtype of the forward passes; None computes in full precision.
 
     Returns:
-        Features [examples, features] of each split, ``train`` and ``test``, by pooling; the pooling is ``""`` for
-        images, and where texts cannot be pooled in several ways.
+        Features [examples, features] of each split, ``train`` and ``test``, by pooling or layer; the name is ``""`` for
+        images, and where there is only one kind.
 
     Raises:
         CacheUnavailableError: If the inputs of the head cannot be cached.
@@ -146,11 +150,11 @@ def frozen_features(
         splits = {"train": inputs.train, "test": inputs.validation}
         present = {name: examples for name, examples in splits.items() if examples is not None}
         try:
-            return pool_texts(
+            return features_by_kind(
                 model, present, inputs.collate, settings, poolings, device=device, **forward_options
             )
         except CacheUnavailableError as error:
-            logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
+            logger.info("Only one kind of features is used for the baseline: %s.", error)
     return {"": _head_inputs(model, inputs, settings, device, forward_options)}
 
 

@@ -83,7 +83,7 @@ class BatchMixer(Method):
             batch: Images [batch, channels, height, width] and ``labels`` [batch].
             seed: Random seed.
         """
-        name = find_modality(batch).main_input
+        name = find_modality(batch).main_input_in(batch)
         labels = label_probabilities(batch["labels"], self.classes)
         rng_state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)  # used by torchvision

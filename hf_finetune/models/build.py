@@ -22,10 +22,13 @@ from hf_finetune.models.checkpoint_problems import (
 )
 from hf_finetune.models.checkpoint_weights import check_finite_weights, check_loaded_weights
 from hf_finetune.models.classifier_head import HeadError, is_given
+from hf_finetune.models.computed_weights import computed_weights
 from hf_finetune.models.dropout import set_drop_path, set_dropout
 from hf_finetune.models.head_spec import check_head_pooling, head_error, load_config, set_head, with_head
+from hf_finetune.models.layer_sum import init_layer_weights
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.pretraining_weights import classifier_config
+from hf_finetune.models.projector import init_projector, widen_projector
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
@@ -93,6 +96,7 @@ def read_config(
                 code_error = remote_code_error("model.path", path, revision)
             raise (code_error or InputError(checkpoint_problem(path, error))) from error
     config = classifier_config(config)
+    widen_projector(config)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     set_target(config, target)
@@ -170,6 +174,13 @@ def build_model(
         config.get_text_config().vocab_size = old_rows
     transformers.set_seed(seed)
     model, info = _load_weights(model_class, path, config, revision)
+    computed = computed_weights(config)
+    info["mismatched_keys"] = {entry for entry in info["mismatched_keys"] if entry[0] not in computed}
+    missing = set(info["missing_keys"])
+    info["missing_keys"] = missing - {
+        *init_projector(model, missing),
+        *init_layer_weights(model, missing, saved),
+    }
     head = set(head_names(model))
     notes = _replace_head(model, head, info, saved)
     old_head = _old_head(saved, config, task) - head

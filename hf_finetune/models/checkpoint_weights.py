@@ -15,9 +15,9 @@ from hf_finetune.models.pretraining_weights import pretraining_weights, untraine
 
 __all__ = ["check_finite_weights", "check_loaded_weights"]
 
-# Poolers and pretraining heads that a classifier does not use, and buffers of old checkpoints.
+# Poolers, pretraining heads and layer weights that a classifier does not use, and buffers of old checkpoints.
 IGNORED_WEIGHTS = re.compile(
-    r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
+    r"(^|\.)(pooler|cls|layer_weights|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
 )
 # Weight files, in the order in which transformers looks for them.
 _FILES = (

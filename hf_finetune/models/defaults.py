@@ -240,7 +240,7 @@ TABLE: tuple[Defaults, ...] = (
 
 FALLBACKS: dict[tuple[bool, bool], Defaults] = {
     (False, False): Defaults(
-        family="unlisted text models",
+        family="unlisted text and speech models",
         lr=3e-5,
         layer_decay=0.95,
         lr_source="convention: the middle of BERT's range",

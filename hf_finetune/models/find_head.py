@@ -4,6 +4,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_finetune.models.classifier_head import FIELD, ClassificationHead
+from hf_finetune.models.computed_weights import computed_weights
+from hf_finetune.models.projector import has_projector, is_projector
 from hf_finetune.models.task_heads import TaskHeads
 
 __all__ = ["find_head", "find_timm_model", "head_names"]
@@ -33,8 +35,12 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
             id(weight) for part in head_modules if isinstance(part, nn.Module) for weight in part.parameters()
         }
     elif isinstance(model, PreTrainedModel):
-        backbone = {id(parameter) for parameter in model.base_model.parameters()}
-        head_parameter_ids = {id(parameter) for parameter in model.parameters()} - backbone
+        backbone = {id(parameter) for part in _backbones(model) for parameter in part.parameters()}
+        head_parameter_ids = {
+            id(parameter)
+            for name, parameter in model.named_parameters()
+            if not is_projector(model, name) and name not in computed_weights(model.config)
+        } - backbone
     heads = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
     head_parameter_ids |= {id(weight) for module in heads for weight in module.parameters()}
     is_known = bool(head_parameter_ids) or timm_model is not None
@@ -43,6 +49,13 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
     return [
         name for name, parameter in model.named_parameters() if id(parameter) in head_parameter_ids
     ], is_known
+
+
+def _backbones(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the pretrained parts of a model: its base model, or of a Whisper classifier its encoder."""
+    if model.base_model is not model or not has_projector(model.config):
+        return [model.base_model]
+    return [part for part in model.children() if isinstance(part, PreTrainedModel)]
 
 
 def _last_layer(model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from hf_finetune.models.adapters import adapter_kind, adapter_names, names_without_adapter
+from hf_finetune.models.computed_weights import computed_weights
 from hf_finetune.models.find_head import find_head, find_timm_model, head_names
 from hf_finetune.planning.layers import HEAD, Layout, Parameter, assign_groups
 
@@ -40,7 +41,8 @@ def read_layout(model: nn.Module) -> Layout:
 
     Returns:
         Layout with the ``parameters`` in the model's order, each with its name, size and group index, and with the
-        ``groups``: the names of the layer groups, input first, and then ``head``.
+        ``groups``: the names of the layer groups, input first, and then ``head``. Weights that only depend on the
+        config, such as the positions of a Whisper encoder, are left out.
 
     Example:
         >>> from hf_finetune import read_layout
@@ -65,8 +67,10 @@ def read_layout(model: nn.Module) -> Layout:
         titles = (*_unique_titles(_group_titles(titles[:-1], groups, prefix)), HEAD)
     norms = {name for name, module in model.named_modules() if _is_norm(module)}
     no_decay, adapters = _no_weight_decay(model, names), adapter_names(model)
-    parameters = []
+    parameters, computed = [], computed_weights(getattr(model, "config", None))
     for name, parameter in model.named_parameters():
+        if bare[name] in computed:
+            continue
         is_norm, is_adapter = name.rpartition(".")[0] in norms, name in adapters
         decays = parameter.ndim > 1 and not is_norm and bare[name] not in no_decay
         if is_adapter:

@@ -93,6 +93,7 @@ def render_card(
             code=code,
             this_model=MODEL_PLACEHOLDER,
             example=_example(record),
+            usage_note=TASKS[record.recipe["task"]].modality.usage_note,
             head=recipe.model.head,
             verdict=verdict(record),
             fold_sentence=cross_validation_sentence(record.metrics, leading_metric),

@@ -141,7 +141,7 @@ class DataSpec(DataFields, DataSource):
 
     augment: AugmentSpec = Field(
         default=AugmentSpec(),
-        description="Augmentation of the training examples; {} = preset standard for images, none for texts; "
+        description="Augmentation of the training examples; {} = preset standard for images, none for others; "
         "validation and test examples are not augmented.",
     )
     on_error: Literal["fail", "skip"] = Field(

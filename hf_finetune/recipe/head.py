@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import Count, as_tuple
 
-__all__ = ["CHECKPOINT_POOLING", "OWN_POOLING", "POOLING_DESCRIPTIONS", "HeadSpec"]
+__all__ = ["CHECKPOINT_POOLING", "OWN_POOLING", "POOLING_DESCRIPTIONS", "HeadSpec", "describe_kind"]
 
 OWN_POOLING = "own"
 """Value of ``pool``: the architecture's own pooling."""
@@ -22,6 +22,16 @@ POOLING_DESCRIPTIONS = {
     "mean_sqrt_len": "the sum over tokens, divided by the square root of their number",
 }
 """Descriptions of poolings, for notes and reports, also of those that only 1_Pooling/config.json names."""
+
+
+def describe_kind(name: str) -> str:
+    """Return the description of a pooling; of a layer, its name.
+
+    Args:
+        name: Name of the pooling or layer.
+    """
+    return POOLING_DESCRIPTIONS.get(name, name)
+
 
 COUNT = {"type": "integer", "minimum": 1}
 
@@ -55,6 +65,14 @@ class HeadSpec(Choice):
         "or solvers fit all stages.",
     )
 
+    layers: Literal["last", "weighted"] | Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Layers whose outputs the head of a speech model reads: last = the last one; weighted = a sum of "
+        "all layers with learned weights (Yang et al. 2021, SUPERB); a number (no unit) = that layer, from 0 for the "
+        "input of the first one; null = chosen by cross-validation if the strategy is features or solvers fit all "
+        "stages, else that of the checkpoint, usually the last one.",
+    )
+
     @property
     def is_plain(self) -> bool:
         """Whether the head is that of the architecture: linear, with its own pooling; None counts as that."""
@@ -65,8 +83,9 @@ class HeadSpec(Choice):
         return self.model_copy(update={"pool": self.pool or OWN_POOLING})
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the head as plain values; the architecture's own pooling is None."""
-        return self.model_dump(mode="json") | {"pool": None if self.pool == OWN_POOLING else self.pool}
+        """Return the fields of a head of this package as plain values; the architecture's own pooling is None."""
+        fields = self.model_dump(mode="json", exclude={"layers"})
+        return fields | {"pool": None if self.pool == OWN_POOLING else self.pool}
 
 
 class LinearHead(HeadSpec):

@@ -76,7 +76,8 @@ def uses_checkpoint_pooling(recipe: Any) -> bool:
 
 
 def _pooling_unset(model: Any) -> bool:
-    return model.head.pool is None and model.head.is_plain and model.adapter is None
+    head = model.head
+    return head.pool is None and head.layers is None and head.is_plain and model.adapter is None
 
 
 def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:

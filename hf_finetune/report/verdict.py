@@ -1,12 +1,13 @@
 """Verdict on a run in a few sentences, generated from its metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_finetune.evaluation.intervals import MIN_RELIABLE_GROUPS
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.report.run_record import RunRecord
 from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import MODALITIES
 
 __all__ = [
     "BASELINES",
@@ -18,7 +19,13 @@ __all__ = [
     "verdict",
 ]
 
-BASELINES = ("majority", "linear_probe")
+SIMPLE_FEATURES = {
+    features.name: features.title
+    for modality in MODALITIES.values()
+    if (features := modality.simple_features) is not None
+}
+"""Titles of the features of baselines without a checkpoint, by their names."""
+BASELINES = ("majority", *SIMPLE_FEATURES, "linear_probe")
 SOLVER_NAMES = {"logistic_regression": "logistic regression", "ridge": "ridge regression"}
 MAX_CALIBRATED_ECE = 0.05
 """Largest expected calibration error at which probabilities count as calibrated."""
@@ -83,7 +90,7 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
     if not clauses:
         return ""
     advice = " The simpler model is better here." if worse else ""
-    return f"On the same examples, the model's {name} is {' and '.join(clauses)}.{advice}"
+    return f"On the same examples, the model's {name} is {_enumerate(clauses)}.{advice}"
 
 
 def leading_metric(metrics: Mapping[str, Any]) -> str | None:
@@ -115,7 +122,13 @@ def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) 
         for baseline, scores in metrics.get("baselines", {}).items()
         if baseline in BASELINES and scores.get(name) is not None
     ]
-    return " and ".join(values)
+    return _enumerate(values)
+
+
+def _enumerate(parts: Sequence[str]) -> str:
+    """Return clauses joined by commas, the last one by ``and``."""
+    *first, last = parts or ("",)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _multi_task_verdict(metrics: Mapping[str, Any]) -> str:
@@ -145,7 +158,9 @@ def baseline_name(name: str, target: str | None) -> str:
     if target is not None:
         kind = TARGETS[target]
         constant, solver = kind.constant_baseline, SOLVER_NAMES.get(kind.linear_solver or "", "linear model")
-    return constant if name == "majority" else f"linear probe ({solver})"
+    if name == "majority":
+        return constant
+    return f"{SIMPLE_FEATURES.get(name, 'linear probe')} ({solver})"
 
 
 def calibration_verdict(metrics: Mapping[str, Any]) -> str:

@@ -17,9 +17,9 @@ from hf_finetune.data.joint_tasks import MultiTaskDataset
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.methods import cache_blocker
 from hf_finetune.models.head_spec import get_pooling
+from hf_finetune.models.layer_sum import feature_layer, has_layer_sum, layer_kinds
 from hf_finetune.models.pooling import declared_pooling
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.head import OWN_POOLING
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe
@@ -34,9 +34,9 @@ __all__ = [
     "cache_settings",
     "cached_views",
     "decode_images",
+    "feature_kinds",
     "has_linear_probe",
     "probe_settings",
-    "text_poolings",
     "without_augmentation",
 ]
 
@@ -67,6 +67,7 @@ def cache_settings(prepared: PreparedRun, spec: StageSpec, plan: StagePlan) -> C
         _sources(prepared),
         cache_blocker(recipe, spec, plan),
         _text_pooling(prepared),
+        shares_layer=_reads_layer(prepared),
     )
 
 
@@ -75,6 +76,13 @@ def _text_pooling(prepared: PreparedRun) -> str:
     if prepared.is_joint or not prepared.task.modality.has_tokens or _is_augmented(prepared.recipe):
         return ""
     return get_pooling(prepared.config) or OWN_POOLING
+
+
+def _reads_layer(prepared: PreparedRun) -> bool:
+    """Return whether the head reads one layer of unaugmented examples."""
+    if prepared.is_joint or _is_augmented(prepared.recipe):
+        return False
+    return has_layer_sum(prepared.config) and feature_layer(prepared.config) is not None
 
 
 def has_linear_probe(prepared: PreparedRun) -> bool:
@@ -102,16 +110,23 @@ def probe_settings(prepared: PreparedRun) -> CacheSettings:
 
 
 def without_augmentation(prepared: PreparedRun) -> PreparedRun:
-    """Return the run without augmentation: its training examples are transformed as for inference."""
-    augment = AugmentSpec(**prepared.task.modality.no_augmentation)
-    data = prepared.recipe.data.model_copy(update={"augment": augment})
+    """Return the run without augmentation: its training examples are transformed as for inference.
+
+    Args:
+        prepared: Checked run.
+    """
+    data = prepared.task.modality.without_augmentation(prepared.recipe.data)
     return replace(prepared, recipe=prepared.recipe.model_copy(update={"data": data}))
 
 
-def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
-    """Return the text poolings to compare for a run; none for images."""
+def feature_kinds(prepared: PreparedRun) -> tuple[str, ...]:
+    """Return the poolings of texts, or the layers of a speech model, to compare for a run; none for images.
+
+    Args:
+        prepared: Checked run.
+    """
     if not prepared.task.modality.has_tokens:
-        return ()
+        return layer_kinds(prepared.config)
     spec = prepared.recipe.model
     return poolings_for(prepared.config, declared_pooling(spec.path, spec.revision))
 
@@ -144,7 +159,7 @@ def cached_views(
 
 
 def _is_augmented(recipe: Recipe) -> bool:
-    return TASKS[recipe.task_type].modality.is_augmented(recipe.data.augment)
+    return TASKS[recipe.task_type].modality.is_augmented(recipe.data)
 
 
 def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[CacheSettings | None]) -> Inputs:

@@ -12,6 +12,7 @@ from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.head_spec import set_head
 from hf_finetune.models.joining import join_tasks
+from hf_finetune.models.layer_sum import set_layers
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.models.pooling import default_pooling, uses_default_pooling
 from hf_finetune.models.remote_code import check_declared
@@ -139,6 +140,7 @@ def read_task_config(
     if uses_default_pooling(recipe, default):
         head = head.model_copy(update={"pool": default.name})
     set_head(config, None if head.is_plain else head.fields(), spec.dropout)
+    set_layers(config, head.layers)
     if not modality.has_tokens:
         check_channels(config, spec.path)
         return config

@@ -16,6 +16,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.methods import cache_blocker
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import apply_pruned_shapes
+from hf_finetune.models.layer_sum import has_layer_sum
 from hf_finetune.performance.execution_modes import ExecutionMode, benchmark_steps
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.head_fit import selects_pooling_by_cv, solver_of
@@ -37,6 +38,10 @@ POOLING_NOTE = (
     "requires trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the architecture's own"
 )
 
+LAYER_NOTE = (
+    "layer that the head reads: chosen by cross-validation when the run starts; model.head: {layers: last} keeps the "
+    "last one"
+)
 ModelAndExample = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
 
@@ -52,9 +57,11 @@ def describe_prefix_caches(report: PlanReport, strategy: str | None = None) -> l
     sentences = [
         _describe_prefix_cache(report, index, spec, plan, model_and_example) for index, (spec, plan) in stages
     ]
-    reads_texts = TASKS[report.recipe.task_type].modality.has_tokens
-    if reads_texts and selects_pooling_by_cv(report.recipe.model, report.recipe.stages, strategy):
-        sentences[0] = "\n".join([*filter(None, sentences[:1]), POOLING_NOTE])
+    note = POOLING_NOTE if TASKS[report.recipe.task_type].modality.has_tokens else ""
+    if any(has_layer_sum(config) for config in report.configs.values()):
+        note = LAYER_NOTE
+    if note and selects_pooling_by_cv(report.recipe.model, report.recipe.stages, strategy):
+        sentences[0] = "\n".join([*filter(None, sentences[:1]), note])
     return sentences
 
 
@@ -109,7 +116,7 @@ def _format_estimate(estimate: CacheEstimate, views: int, examples: int | None) 
     if examples is not None and not estimate.token_bytes:
         size = f"{views * examples * estimate.example_bytes:,} bytes"
     shown_views = "" if views == 1 else f"{views} views of each example, "
-    return f"prefix cache: outputs of all layers before {estimate.boundary}, {shown_views}{size}; used if it saves time"
+    return f"prefix cache: outputs of {estimate.place}, {shown_views}{size}; used if it saves time"
 
 
 def estimate_seconds(

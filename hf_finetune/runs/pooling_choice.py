@@ -1,5 +1,6 @@
-"""Choice of the pooling of frozen texts by cross-validation."""
+"""Choice of the pooling of frozen texts, or of the layer of a speech model, by cross-validation."""
 
+import copy
 import logging
 from dataclasses import replace
 
@@ -7,17 +8,18 @@ import torch
 from accelerate import PartialState
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
-from hf_finetune.cache.pooled_texts import pool_texts
+from hf_finetune.cache.frozen_kinds import features_by_kind
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.head_spec import head_problem
+from hf_finetune.models.layer_sum import feature_layer, has_layer_sum, layer_fields, layer_kinds, set_layers
 from hf_finetune.models.pooling import HEAD_POOLINGS
 from hf_finetune.performance.execution_modes import DTYPES
-from hf_finetune.recipe.head import OWN_POOLING, POOLING_DESCRIPTIONS
+from hf_finetune.recipe.head import OWN_POOLING, describe_kind
 from hf_finetune.recipe.head_fit import selects_pooling_by_cv
-from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
+from hf_finetune.runs.caching import feature_kinds, probe_settings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PoolingChoice, PreparedRun
@@ -25,7 +27,7 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.training.linear_fit import assign_folds, fit_best
 from hf_finetune.training.manifest import Manifest
 
-__all__ = ["choose_pooling"]
+__all__ = ["choose_pooling", "chosen_kind"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +35,11 @@ logger = logging.getLogger(__name__)
 def choose_pooling(
     prepared: PreparedRun, strategy: str | None, before: Manifest | None, state: PartialState
 ) -> PreparedRun:
-    """Choose the pooling of frozen texts by cross-validation, where the recipe leaves it open.
+    """Choose the pooling of frozen texts, or the layer of a speech model, by cross-validation.
 
-    The candidates are the architecture's own pooling, the first token, and the mean. All but the first candidate need
-    the head of this package; the recipe of the run then contains the pooling. Nothing is chosen for images, for several
-    tasks, with an adapter or another head, or if a stage trains the backbone.
+    The poolings are the architecture's own, the first token, and the mean. All but the first one need the head of this
+    package. The recipe of the run then contains the pooling or the layer. Nothing is chosen if the recipe sets it, for
+    images, for several tasks, with an adapter or another head, or if a stage trains the backbone.
 
     Args:
         prepared: Checked run.
@@ -49,28 +51,53 @@ def choose_pooling(
         The run with its pooling and the loss of each candidate.
     """
     is_open = selects_pooling_by_cv(prepared.recipe.model, prepared.recipe.stages, strategy)
-    if not prepared.task.modality.has_tokens or prepared.is_joint or not is_open:
+    if prepared.is_joint or not is_open or not feature_kinds(prepared):
         return prepared
     losses: dict[str, float] | str = broadcast_from_main(
         state, lambda: _compare_poolings(prepared, state.device)
     )
     if isinstance(losses, str):
-        logger.info("The head keeps the architecture's own pooling: %s.", losses)
+        logger.info(
+            "Pooling or layer not chosen by cross-validation, because %s; the architecture's default is used.",
+            losses,
+        )
         return prepared
     order = sorted(losses, key=losses.__getitem__)
     if before is not None:
-        order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN_POOLING]
+        order = [_chosen_before(before, prepared)]
     chosen = next(filter(None, (_with_pooling(prepared, name, state) for name in order)), prepared)
-    pool = chosen.recipe.model.head.pool or OWN_POOLING
+    kind = chosen_kind(chosen)
     other_losses = ", ".join(
-        f"{POOLING_DESCRIPTIONS[name]} {loss:.4f}" for name, loss in losses.items() if name != pool
+        f"{describe_kind(name)} {loss:.4f}" for name, loss in losses.items() if name != kind
     )
-    hint = "" if pool == OWN_POOLING else " Plain transformers needs trust_remote_code=True for this head."
+    needs_code = chosen.recipe.model.head.pool not in (None, OWN_POOLING)
+    hint = " Plain transformers needs trust_remote_code=True for this head." if needs_code else ""
     logger.info(
-        f"The head reads {POOLING_DESCRIPTIONS[pool]}, with a cross-validated loss of {losses[pool]:.4f} "
+        f"The head reads {describe_kind(kind)}, with a cross-validated loss of {losses[kind]:.4f} "
         f"({other_losses}).{hint}"
     )
     return replace(chosen, pooling=PoolingChoice(losses, prepared))
+
+
+def chosen_kind(prepared: PreparedRun) -> str:
+    """Return the name of the pooling or of the layer that the head of a run reads.
+
+    Args:
+        prepared: Checked run.
+    """
+    if has_layer_sum(prepared.config):
+        return feature_layer(prepared.config) or ""
+    return prepared.recipe.model.head.pool or OWN_POOLING
+
+
+def _chosen_before(before: Manifest, prepared: PreparedRun) -> str:
+    """Return the pooling or layer of the run that is resumed."""
+    head = before.recipe.get("model", {}).get("head", {})
+    if not has_layer_sum(prepared.config):
+        return head.get("pool") or OWN_POOLING
+    config = copy.deepcopy(prepared.config)
+    set_layers(config, head.get("layers"))
+    return feature_layer(config) or ""
 
 
 def _compare_poolings(prepared: PreparedRun, device: torch.device) -> dict[str, float] | str:
@@ -85,12 +112,12 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> dict[str, 
     inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)
     splits = {"train": inputs.train, "validation": inputs.validation}
     try:
-        vectors_by_pooling = pool_texts(
+        vectors_by_kind = features_by_kind(
             model,
             {name: examples for name, examples in splits.items() if examples is not None},
             inputs.collate,
             probe_settings(plain),
-            text_poolings(prepared),
+            feature_kinds(prepared),
             batch_size=recipe.stages[0].batch_size,
             device=device,
             autocast=DTYPES.get(recipe.speed.precision),
@@ -103,17 +130,18 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> dict[str, 
     label_rows = labels_of(data.train, target, classes)
     vectors = {
         name: by_split["train"]
-        for name, by_split in vectors_by_pooling.items()
-        if name in (OWN_POOLING, *HEAD_POOLINGS)
+        for name, by_split in vectors_by_kind.items()
+        if name in (OWN_POOLING, *HEAD_POOLINGS, *layer_kinds(prepared.config))
     }
     return fit_best(vectors, label_rows, target, classes, folds)[2]
 
 
 def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> PreparedRun | None:
-    """Return the run with the named pooling in its head; None if the architecture does not support that head."""
-    if name == OWN_POOLING:
+    """Return the run whose head reads the named pooling or layer; None if the architecture does not support that."""
+    if name in (OWN_POOLING, feature_layer(prepared.config) if has_layer_sum(prepared.config) else None):
         return prepared
-    head = prepared.recipe.model.head.model_copy(update={"pool": name})
+    field = layer_fields(name) if has_layer_sum(prepared.config) else {"pool": name}
+    head = prepared.recipe.model.head.model_copy(update=field)
     model = prepared.recipe.model.model_copy(update={"head": head})
     recipe = prepared.recipe.model_copy(update={"model": model})
     try:

@@ -51,10 +51,10 @@ class PlanReport:
 
 @dataclass(frozen=True)
 class PoolingChoice:
-    """Choice of the pooling of frozen texts.
+    """Choice of the pooling of frozen texts, or of the layer of a speech model.
 
     Attributes:
-        losses: Cross-validated loss of each pooling.
+        losses: Cross-validated loss of each pooling or layer.
         before: Run with the architecture's own head, whose model computed the vectors.
     """
 

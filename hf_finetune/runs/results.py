@@ -20,6 +20,7 @@ from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.linear_probe import Probe, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
+from hf_finetune.evaluation.simple_baseline import simple_baseline
 from hf_finetune.evaluation.slices import evaluate_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import atomic_folder
@@ -31,7 +32,7 @@ from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA_FILE, ERRORS_FILE
-from hf_finetune.runs.caching import has_linear_probe, probe_settings, text_poolings, without_augmentation
+from hf_finetune.runs.caching import feature_kinds, has_linear_probe, probe_settings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
@@ -241,6 +242,10 @@ def evaluate_run(
     baselines = {}
     if TARGETS[result.target].constant_baseline:
         baselines["majority"] = _constant_scores(prepared, result)
+    simple = fit_simple_baseline(prepared)
+    if simple is not None:
+        name, fitted = simple
+        baselines[name] = fitted.scores
     probe = fit_linear_probe_baseline(prepared, modes, device)
     if probe is not None:
         baselines["linear_probe"] = probe.scores
@@ -320,6 +325,26 @@ def _constant_scores(prepared: PreparedRun, result: EvaluationResult) -> Scores:
     return np.broadcast_to(constant_prediction, result.scores.shape)
 
 
+def fit_simple_baseline(prepared: PreparedRun) -> tuple[str, Probe] | None:
+    """Fit the baseline on simple features of the modality, without a checkpoint.
+
+    Args:
+        prepared: Checked run.
+
+    Returns:
+        Name of the features, and scores on the test split; None if the modality has none, if the recipe asks for no
+        linear probe, or if the fit would take too long.
+    """
+    features = prepared.task.modality.simple_features
+    if features is None or not has_linear_probe(prepared):
+        return None
+    try:
+        return features.name, simple_baseline(features, prepared.data, prepared.recipe)
+    except CacheUnavailableError as error:
+        logger.info("No baseline on %s: %s.", features.title, error)
+        return None
+
+
 @keep_freed_memory()
 def fit_linear_probe_baseline(
     prepared: PreparedRun, modes: list[ExecutionMode], device: torch.device
@@ -356,7 +381,7 @@ def fit_linear_probe_baseline(
             inputs,
             data,
             probe_settings(replace(plain, data=data)),
-            poolings=text_poolings(prepared),
+            poolings=feature_kinds(prepared),
             seed=recipe.seed,
             device=device,
             batch_size=recipe.stages[0].batch_size,

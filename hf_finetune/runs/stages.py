@@ -26,11 +26,12 @@ from hf_finetune.evaluation.metrics import (
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.methods import Method, StageContext, build_methods
 from hf_finetune.models.compression import compress
+from hf_finetune.models.layer_sum import has_layer_sum
 from hf_finetune.planning.stages import PlannedStage, StagePlan
-from hf_finetune.recipe.head import OWN_POOLING
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.folder import write_manifest
+from hf_finetune.runs.pooling_choice import chosen_kind
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.start import RunStart
 from hf_finetune.runs.tasks import score_tasks, task_labels
@@ -280,10 +281,13 @@ def _learning_rates(plan: StagePlan) -> str:
 
 
 def _pooling_entry(prepared: PreparedRun) -> dict[str, Any]:
-    """Return the pooling of a fitted head, and the loss of each compared pooling; empty if none was compared."""
+    """Return the pooling or layer of a fitted head, and the loss of each compared one; empty if none was compared."""
     if prepared.pooling is None:
         return {}
-    return {"pool": prepared.recipe.model.head.pool or OWN_POOLING, "pooling": dict(prepared.pooling.losses)}
+    kind, losses = chosen_kind(prepared), dict(prepared.pooling.losses)
+    if has_layer_sum(prepared.config):
+        return {"layer": kind, "layers": losses}
+    return {"pool": kind, "pooling": losses}
 
 
 def _greater_is_better(metric: str) -> bool:

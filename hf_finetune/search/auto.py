@@ -87,6 +87,7 @@ def auto(
     max_trials: int | None = None,
     quality: str = "good",
     models: Sequence[str] = (),
+    task: str | None = None,
     resume: bool = False,
     progress: AutoProgress = AutoProgress(),
     callbacks: Sequence[Any] = (),
@@ -105,6 +106,7 @@ def auto(
         max_trials: Number of contenders; None is any.
         quality: ``fast``, ``good`` or ``best``: how many checkpoints and strategies are tried.
         models: Checkpoints to choose from; empty takes the candidates on this machine.
+        task: Task to train; None takes the first one that can use the data.
         resume: Whether to continue the search in ``folder``.
         progress: Functions that are called during the search.
         callbacks: Further callbacks for the Trainer of the final run.
@@ -126,9 +128,10 @@ def auto(
     if max_trials is None and max_seconds is None:
         raise InputError(Problem("auto", "must have a limit", repair="Set --time or --trials."))
     loading = perf_counter()
-    inspected = inspect_data(path)
+    inspected = inspect_data(path, tasks=[task] if task else None)
     loading = perf_counter() - loading
     request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
+    request |= {"task": task} if task else {}
     runner = TrialRunner(folder / SEARCH_FOLDER, start_processes(), trust_remote_code=trust_remote_code)
     parts = choose_parts(examples_outside_test(inspected.data))
     check_parts(runner, features_recipe(inspected, _models(inspected, models)[0]), parts)

@@ -31,7 +31,7 @@ class Candidate(Part):
     Attributes:
         model: Hub id.
         parameters: Number of parameters, in millions.
-        input: Width of its input in pixels, or the largest number of its tokens.
+        input: Width of its input in pixels, or the largest number of its tokens, or its longest input in seconds.
         license: Identifier of its license on the Hub.
         languages: ``english`` or ``multilingual`` for texts.
         pretraining: Its pretraining in a few words.

@@ -141,7 +141,7 @@ def _data_lines(data: InspectedData) -> list[str]:
         elif not split["stratify"]:
             comment = "random"
         lines.append(_commented(f"split: {write_flow_yaml(dict(split))}", comment))
-    for name, (value, comment) in data.task.modality.draft_fields.items():
+    for name, (value, comment) in data.task.modality.draft_fields(loaded.train).items():
         if name in fields:
             continue
         lines.append(_commented(f"{name}: {write_flow_yaml(value)}", comment))

@@ -16,7 +16,7 @@ from hf_finetune.evaluation.metrics import labels_of, probabilities
 from hf_finetune.publishing.parity import median_milliseconds
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schema import Recipe
-from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
+from hf_finetune.runs.caching import feature_kinds, probe_settings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.estimates import typical_rows
 from hf_finetune.runs.prepare import prepare_with_data
@@ -132,7 +132,7 @@ def load_network(prepared: PreparedRun, data: LabeledData) -> FrozenNetwork:
     only_train = replace(data, validation=None, test=None, pool=None)
     inputs = plain.task.prepare(only_train, prepared.processor, plain.recipe.data, plain.recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return FrozenNetwork(plain, network, inputs, device, text_poolings(prepared))
+    return FrozenNetwork(plain, network, inputs, device, feature_kinds(prepared))
 
 
 def judge_features(

@@ -66,7 +66,7 @@ def _are_found(features: Features, modality: Modality, named: Mapping[str, str |
 def _guess_input(rows: Dataset, modality: Modality, taken: set[str]) -> str | None:
     scores = {}
     for name, feature in rows.features.items():
-        if name in taken or not modality.roles[0].accepts(feature):
+        if name in taken or not modality.roles[0].accepts(feature) or hasattr(feature, "decode_example"):
             continue
         texts = [value for value in rows[name] if isinstance(value, str)]
         if modality.opens_files:
@@ -78,7 +78,11 @@ def _guess_input(rows: Dataset, modality: Modality, taken: set[str]) -> str | No
 
 
 def _guess_label(rows: Dataset, taken: set[str]) -> str | list[str] | None:
-    names = [name for name in rows.column_names if name not in taken]
+    names = [
+        name
+        for name, feature in rows.features.items()
+        if name not in taken and not hasattr(feature, "decode_example")  # images and recordings are no labels
+    ]
     usual = {name.lower(): name for name in reversed(names)}
     known = [usual[name] for name in LABEL_NAMES if name in usual]
     few = [name for name in names if _has_few_values(rows[name])]

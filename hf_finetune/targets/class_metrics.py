@@ -20,6 +20,7 @@ from hf_finetune.targets.class_counts import (
 )
 from hf_finetune.targets.metric import Metric, MetricSettings, PerExample, Statistic
 from hf_finetune.targets.scored_examples import ScoredExamples
+from hf_finetune.targets.set_metrics import jaccard_metric
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, label_ranks
 from hf_finetune.targets.unknown_labels import has_unknown, is_known
 
@@ -78,6 +79,7 @@ def multi_label_metrics() -> Iterator[Metric]:
     """Yield the metrics of multi-label data."""
     yield from _average_metrics(averages_on_request=())
     yield _mean_metric("exact_match", _correct, is_fraction=True)
+    yield jaccard_metric()
     yield from _rankings()
     yield Metric(
         "log_loss",

@@ -88,10 +88,11 @@ class MultiLabel(ClassTarget):
         return tuple(multi_label_metrics())
 
     def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
-        """Return a per-class metric such as ``recall:soup``."""
+        """Return a metric of the most probable classes, such as ``recall_at_8``, or of one, such as ``recall:soup``."""
         from hf_finetune.targets.class_metrics import class_metric
+        from hf_finetune.targets.set_metrics import metric_at_k
 
-        return class_metric(name, settings)
+        return metric_at_k(name) or class_metric(name, settings)
 
     def scores(self, logits: "np.ndarray") -> "np.ndarray":
         """Return the sigmoid [examples, classes]."""

@@ -1,11 +1,13 @@
 """Modalities (kinds of model inputs) and tasks (a modality with an auto class); registers the built-in ones."""
 
+from hf_finetune.tasks.audio import AUDIO_CLASSIFICATION
 from hf_finetune.tasks.base import (
     MODALITIES,
     TASKS,
     Task,
     example_tokens,
     find_modality,
+    fixed_size_input,
     spatial_input,
     token_count,
 )
@@ -22,6 +24,7 @@ __all__ = [
     "Task",
     "example_tokens",
     "find_modality",
+    "fixed_size_input",
     "register",
     "spatial_input",
     "token_count",
@@ -39,5 +42,5 @@ def register(task: Task) -> None:
     TASKS.add(task)
 
 
-for _task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION):
+for _task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, AUDIO_CLASSIFICATION):
     register(_task)

@@ -14,6 +14,7 @@ __all__ = [
     "Task",
     "example_tokens",
     "find_modality",
+    "fixed_size_input",
     "spatial_input",
     "token_count",
 ]
@@ -28,14 +29,14 @@ class Task:
         title: Name in model cards.
         modality: Kind of input.
         auto_model: Name of the auto class of transformers.
-        suffix: Suffix of the class names of its models, such as ``ForImageClassification``.
+        suffixes: Suffixes of the class names of its models, such as ``ForImageClassification``.
     """
 
     name: str
     title: str
     modality: Modality
     auto_model: str
-    suffix: str
+    suffixes: tuple[str, ...]
 
     @property
     def auto_class(self) -> Any:
@@ -77,15 +78,28 @@ def find_modality(names: Iterable[str]) -> Modality:
     """
     present = set(names)
     for modality in MODALITIES.values():
-        if modality.main_column in present or modality.main_input in present:
+        if modality.main_column in present or present & set(modality.main_inputs):
             return modality
     raise ValueError(f"no modality has columns or model inputs of these names: {', '.join(sorted(present))}")
 
 
 def spatial_input(batch: Mapping[str, Any]) -> str | None:
     """Return the name of the spatial input of a batch, such as images; None if it has none."""
-    names = (modality.main_input for modality in MODALITIES.values() if modality.is_spatial)
+    names = (name for modality in MODALITIES.values() if modality.is_spatial for name in modality.main_inputs)
     return next((name for name in names if name in batch), None)
+
+
+def fixed_size_input(batch: Mapping[str, Any]) -> str | None:
+    """Return the only input of a model in a batch if it has the same shape for all examples; else None.
+
+    Args:
+        batch: Model inputs, and perhaps labels.
+    """
+    for modality in MODALITIES.values():
+        inputs = [name for name in modality.model_inputs if name in batch]
+        if modality.has_fixed_size and len(inputs) == 1 and inputs[0] in modality.main_inputs:
+            return inputs[0]
+    return None
 
 
 def token_count(batch: Mapping[str, Any]) -> int:
@@ -99,4 +113,4 @@ def example_tokens(example: Mapping[str, Any]) -> int:
 
 
 def _token_inputs() -> Iterator[str]:
-    return (modality.main_input for modality in MODALITIES.values() if modality.has_tokens)
+    return (name for modality in MODALITIES.values() if modality.has_tokens for name in modality.main_inputs)

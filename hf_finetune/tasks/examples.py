@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel
@@ -17,6 +18,7 @@ __all__ = [
     "MaskedInputs",
     "PreviewRow",
     "Remarks",
+    "SimpleFeatures",
     "Splits",
     "Statistics",
 ]
@@ -114,6 +116,10 @@ class DecodedForm(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """JSON values that the stored content depends on, besides the data."""
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Optional packages whose versions it depends on."""
+
     def __len__(self) -> int:
         """Return the number of examples."""
 
@@ -150,6 +156,22 @@ class PreviewRow:
 
 class ExampleError(ValueError):
     """Raised for an example that cannot be read; the message describes its content, such as ``an empty file``."""
+
+
+@dataclass(frozen=True)
+class SimpleFeatures:
+    """Features that need no checkpoint, for a simple baseline.
+
+    Attributes:
+        name: Name in ``metrics.json``, such as ``log_mel``.
+        title: Name in words, such as ``log-mel statistics``.
+        compute: Function of the training split, the test split and ``data`` of the recipe that returns the features of
+            both splits, [examples, features].
+    """
+
+    name: str
+    title: str
+    compute: "Callable[[Dataset, Dataset, Any], tuple[np.ndarray, np.ndarray]]"
 
 
 class Remarks:

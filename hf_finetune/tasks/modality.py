@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.base import Part
-from hf_finetune.tasks.examples import DecodedForm, ExampleCheck, Inputs, MaskedInputs, Remarks, Splits
+from hf_finetune.tasks.examples import (
+    DecodedForm,
+    ExampleCheck,
+    Inputs,
+    MaskedInputs,
+    Remarks,
+    SimpleFeatures,
+    Splits,
+)
 from hf_finetune.tasks.presentation import Presentation
 
 if TYPE_CHECKING:
@@ -30,7 +38,8 @@ class Modality(Presentation):
     ``Presentation`` describes further attributes: ``name``, ``roles``, ``model_inputs``, ``suffixes`` and others.
 
     Attributes:
-        is_spatial: Whether an input is a grid of values of a fixed size, as an image is.
+        is_spatial: Whether an input has channels, height and width, as an image has.
+        has_fixed_size: Whether the main input of a model has the same shape for all examples.
         has_tokens: Whether an input is a sequence of token ids of any length.
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         processor_class: Class of transformers that loads the preprocessor of a checkpoint.
@@ -44,6 +53,7 @@ class Modality(Presentation):
     """
 
     is_spatial: ClassVar[bool] = False
+    has_fixed_size: ClassVar[bool] = False
     has_tokens: ClassVar[bool] = False
     opens_files: ClassVar[bool] = False
     processor_class: ClassVar[str]
@@ -212,11 +222,9 @@ class Modality(Presentation):
         """Return whether two preprocessors make the same model inputs of an example."""
         import torch
 
-        first_input, second_input = (
-            self.synthetic_batch(first)[self.main_input],
-            self.synthetic_batch(second)[self.main_input],
-        )
-        return first_input.shape == second_input.shape and torch.equal(first_input, second_input)
+        first_batch, second_batch = self.synthetic_batch(first), self.synthetic_batch(second)
+        name = self.main_input_in(first_batch)
+        return name in second_batch and torch.equal(first_batch[name], second_batch[name])
 
     def pooling_objection(self, model: "nn.Module", pooling: str) -> str | None:
         """Return the reason why a pooling cannot be used with a model; None if it can.
@@ -229,16 +237,26 @@ class Modality(Presentation):
 
     # Model inputs
 
-    def is_augmented(self, augment: Any) -> bool:
+    def is_augmented(self, data: Any) -> bool:
         """Return whether training examples are augmented.
 
         Args:
-            augment: ``data.augment`` of the recipe.
+            data: ``data`` of the recipe.
         """
         fields = self.augment_fields.model_fields.items()
         return any(
-            getattr(augment, name) != self.no_augmentation.get(name, field.default) for name, field in fields
+            getattr(data.augment, name) != self.no_augmentation.get(name, field.default)
+            for name, field in fields
         )
+
+    def without_augmentation(self, data: Any) -> Any:
+        """Return the ``data`` of a recipe without augmentation.
+
+        Args:
+            data: ``data`` of the recipe.
+        """
+        augment = type(data.augment)(**self.no_augmentation)
+        return data.model_copy(update={"augment": augment})
 
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return the model inputs of the training and validation splits.
@@ -252,6 +270,11 @@ class Modality(Presentation):
         from hf_finetune.tasks.processed_examples import processed_inputs
 
         return processed_inputs(splits, self, processor)
+
+    @property
+    def simple_features(self) -> SimpleFeatures | None:
+        """Features for a baseline without a checkpoint; None if there are none."""
+        return None
 
     def synthetic_batch(self, processor: Any) -> "dict[str, torch.Tensor]":
         """Return model inputs of one synthetic example, to test a forward pass."""

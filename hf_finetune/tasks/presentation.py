@@ -38,9 +38,24 @@ class Presentation(ABC):
         return self.roles[0].name
 
     @property
-    def main_input(self) -> str:
-        """Main input of the model."""
-        return self.model_inputs[0]
+    def main_inputs(self) -> tuple[str, ...]:
+        """Names that the main input has, one for each kind of model."""
+        return self.model_inputs[:1]
+
+    def main_input_in(self, names: Iterable[str]) -> str:
+        """Return the main input that is among the given names of model inputs.
+
+        Args:
+            names: Names of model inputs.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        present = set(names)
+        for name in self.main_inputs:
+            if name in present:
+                return name
+        raise ValueError(f"no input for {self.plural} has one of these names: {', '.join(sorted(present))}")
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -81,7 +96,7 @@ class Presentation(ABC):
 
     def format_size(self, batch: Mapping[str, Any]) -> str:
         """Return the size of the examples of a batch in words, such as ``38 tokens``."""
-        return " x ".join(map(str, batch[self.main_input].shape[1:]))
+        return " x ".join(map(str, batch[self.main_input_in(batch)].shape[1:]))
 
     def describe_sizes(self, dataset: "Dataset") -> str:
         """Return the sizes of stored examples in words: ``Median size 640 x 480 pixels.``; empty if unknown.
@@ -91,9 +106,12 @@ class Presentation(ABC):
         """
         return ""
 
-    @property
-    def draft_fields(self) -> Mapping[str, tuple[Any, str]]:
-        """Fields of ``data`` that a recipe written for new data sets, each with its value and a comment."""
+    def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
+        """Return the fields of ``data`` that a recipe written for new data sets, each with its value and a comment.
+
+        Args:
+            dataset: Training split with the columns of the roles.
+        """
         return {}
 
     @property
@@ -127,12 +145,13 @@ class Presentation(ABC):
 
     def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
         """Return the model inputs of an example in a form that ``write_preview`` shows."""
-        return self.format_size({self.main_input: inputs[self.main_input][None]})
+        name = self.main_input_in(inputs)
+        return self.format_size({name: inputs[name][None]})
 
     # Pages
 
     def show(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Return a row of loaded data for an HTML page: ``text``, or ``image`` as a data URI."""
+        """Return a row of loaded data for an HTML page: ``text``, or ``image`` or ``audio`` as a data URI."""
         return {"text": str(row.get("id", ""))}
 
     def example_code(self, *, pair: bool) -> str:
@@ -142,6 +161,11 @@ class Presentation(ABC):
             pair: Whether examples have the optional column.
         """
         return f'"{self.file_noun}{min(self.suffixes, default="")}"'
+
+    @property
+    def usage_note(self) -> str:
+        """Sentences below the code of ``example_code`` in model cards; empty for none."""
+        return ""
 
     def demo_components(self, gradio: Any, *, pair: bool) -> list[Any]:
         """Return the gradio components in which the user enters an example, one for each column.

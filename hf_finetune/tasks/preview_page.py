@@ -1,11 +1,11 @@
-"""HTML page of original examples and their views, as texts."""
+"""HTML page of original examples and their views."""
 
 from collections.abc import Sequence
 from html import escape
 
 from hf_finetune.tasks.examples import PreviewRow
 
-__all__ = ["text_page"]
+__all__ = ["cells_page", "text_page"]
 
 PAGE = """\
 <!doctype html>
@@ -27,13 +27,20 @@ th, td {{ border: 1px solid #ccc; padding: .5em; text-align: left; vertical-alig
 
 def text_page(rows: Sequence[PreviewRow], title: str) -> str:
     """Return an HTML page with a row for each example: label, original, and the views decoded from tokens."""
-    columns = max((len(row.views) for row in rows), default=0)
+    return cells_page([[*map(escape, [row.label, row.original, *row.views])] for row in rows], title)
+
+
+def cells_page(lines: Sequence[Sequence[str]], title: str) -> str:
+    """Return an HTML page with a table row for each example.
+
+    Args:
+        lines: HTML of the cells of each example: label, original, and a view for each epoch.
+        title: Title of the page, as text.
+    """
+    columns = max(map(len, lines), default=2) - 2
     headings = ["label", "original", *(f"epoch {number}" for number in range(1, columns + 1))]
-    lines = [[row.label, row.original, *row.views] for row in rows]
     return PAGE.format(
         title=escape(title),
-        headings="".join(f"<th>{escape(heading)}</th>" for heading in headings),
-        rows="\n".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines
-        ),
+        headings="".join(f"<th>{heading}</th>" for heading in headings),
+        rows="\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines),
     )

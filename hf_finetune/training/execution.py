@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.frozen_kinds import share_features
 from hf_finetune.cache.micro_batches import iter_micro_batches
-from hf_finetune.cache.pooled_texts import share_texts
 from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
 from hf_finetune.distributed import broadcast_from_main, is_sharded
 from hf_finetune.files import atomic_file, read_json_object
@@ -206,7 +206,7 @@ def _build_cache(
             settings,
             state=work.state,
             workers=data.workers,
-            shared=share_texts(work.model, trainable, inputs, settings, device=work.state.device, **how),
+            shared=share_features(work.model, trainable, inputs, settings, device=work.state.device, **how),
             **how,
         )
     except CacheUnavailableError as error:

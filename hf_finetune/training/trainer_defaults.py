@@ -77,9 +77,9 @@ def complete_stages(
 def _task_of(model: PreTrainedModel) -> Task:
     """Return a task of the model's kind of input, by the rules of which its stages are checked."""
     for task in TASKS.values():
-        if task.modality.main_input == model.main_input_name:
+        if model.main_input_name in task.modality.main_inputs:
             return task
-    known = " or ".join(task.modality.main_input for task in TASKS.values())
+    known = " or ".join(name for task in TASKS.values() for name in task.modality.main_inputs)
     raise InputError(Problem("model", f"must be a classifier with the input {known}", type(model).__name__))
 
 

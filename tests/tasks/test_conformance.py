@@ -157,7 +157,7 @@ def test_a_model_is_found_without_choices(runs, task, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "FOLDS", 2)
     case = runs.case(task)
     models = [str(case.recipe.model.path)]
-    result = auto(case.recipe.data.path, tmp_path / "run", max_trials=1, models=models)
+    result = auto(case.recipe.data.path, tmp_path / "run", max_trials=1, models=models, task=task.name)
     assert [trial.fields["strategy"] for trial in result.search.trials] == ["frozen features"]
     assert result.run.metrics["task"] == task.name
 
@@ -170,10 +170,12 @@ def test_plain_transformers_loads_the_model(runs, task, target):
     case, result, record = runs.run(task, target)
     model, info = task.auto_class.from_pretrained(result.folder / "model", output_loading_info=True)
     assert not any(info.values())
-    assert type(model).__name__.endswith(task.suffix)
+    assert type(model).__name__.endswith(task.suffixes)
     assert changed(model.state_dict(), record.after[-1]) == set()
     assert model.config.problem_type == target.problem_type
-    pipe = transformers.pipeline(task.name, model=str(result.folder / "model"))
+    pipe = transformers.pipeline(
+        getattr(task, "pipeline_name", task.name), model=str(result.folder / "model")
+    )
     modality, example = task.modality, case.inputs[0]
     cells = {modality.main_column: Path(example) if modality.opens_files else example}
     answer = pipe(modality.read_example(cells)[0])

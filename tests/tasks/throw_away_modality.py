@@ -1,4 +1,4 @@
-"""A modality and a task outside the package: recordings in WAV files, for a Wav2Vec2.
+"""A modality and a task outside the package: vibrations in WAV files, for a Wav2Vec2.
 
 ``pytest -p throw_away_modality`` imports it before anything of the package, as a program with its own modality would.
 """
@@ -8,7 +8,12 @@ import wave
 
 import numpy as np
 from datasets import Audio
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
+    pipeline,
+)
 
 from hf_finetune.tasks import Modality, Task, register
 from hf_finetune.tasks.columns import ColumnRole, is_string
@@ -32,7 +37,7 @@ def wave_bytes(samples):
 
 
 class Recording(Audio):
-    """Column type of recordings, which the standard library reads."""
+    """Column type of vibrations, which the standard library reads."""
 
     def encode_example(self, value):
         return {"bytes": wave_bytes(value), "path": None} if isinstance(value, np.ndarray) else value
@@ -41,18 +46,15 @@ class Recording(Audio):
         return read_wave(value["path"] if value["bytes"] is None else value["bytes"])
 
 
-class Sound(Modality):
-    """Recordings of one length."""
+class Vibration(Modality):
+    """Vibrations of one length."""
 
-    name = "audio"
-    article = "a recording"
-    plural = "recordings"
-    file_noun = "recording"
+    name = "vibration"
     roles = (
         ColumnRole(
-            *("audio", "recordings", "must hold recordings or paths", ("audio", "file", "path")),
+            *("vibration", "vibrations", "must hold vibrations or paths", ("vibration", "file", "path")),
             lambda feature: isinstance(feature, Audio) or is_string(feature),
-            "Column of the recordings or of their paths.",
+            "Column of the vibrations or of their paths.",
         ),
     )
     model_inputs = ("input_values", "attention_mask")
@@ -62,11 +64,13 @@ class Sound(Modality):
     suffixes = frozenset({".wav"})
 
     def features(self, *, decode=True):
-        return {"audio": Recording(decode=decode)}
+        return {"vibration": Recording(decode=decode)}
 
     def synthetic_examples(self, count, chance, *, length=16, pair=False):
         times = np.arange(SAMPLES, dtype=np.float32) / RATE
-        return {"audio": [np.sin(2 * np.pi * chance.uniform(200, 2000) * times) / 2 for _ in range(count)]}
+        return {
+            "vibration": [np.sin(2 * np.pi * chance.uniform(200, 2000) * times) / 2 for _ in range(count)]
+        }
 
     def save_tiny_checkpoint(self, folder):
         config = Wav2Vec2Config(
@@ -79,26 +83,35 @@ class Sound(Modality):
         Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
 
     def pipeline_input(self, row):
-        return row["audio"]
+        return row["vibration"]
 
     def read_example(self, cells):
-        return read_wave(cells["audio"]), None
+        return read_wave(cells["vibration"]), None
 
     def batch_inputs(self, processor):
-        def prepare(recordings):
-            return dict(processor(list(recordings), sampling_rate=RATE, padding=True, return_tensors="pt"))
+        def prepare(vibrations):
+            return dict(processor(list(vibrations), sampling_rate=RATE, padding=True, return_tensors="pt"))
 
         return prepare
 
     def demo_values(self, example, path):
         file = path.with_suffix(".wav")
         file.write_bytes(wave_bytes(example))
-        return {"audio": str(file)}
+        return {"vibration": str(file)}
+
+
+class Vibrations(Task):
+    """Task that is served by a pipeline of another name."""
+
+    pipeline_name = "audio-classification"
+
+    def build_pipeline(self, model, settings):
+        return pipeline(self.pipeline_name, model=model, **settings)
 
 
 register(
-    Task(
-        *("audio-classification", "Audio Classification", Sound()),
-        *("AutoModelForAudioClassification", "ForSequenceClassification"),
+    Vibrations(
+        *("vibration-classification", "Vibration Classification", Vibration()),
+        *("AutoModelForAudioClassification", ("ForSequenceClassification",)),
     )
 )

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import archives
 import efficientnet_lite
+import review_snippets
 import sentence_encoder
 from archives import Archive, AssetError, fetch, sha256
 
@@ -237,16 +238,16 @@ def test_a_checkpoint_that_reloads_differently_is_refused(published, tmp_path, m
 
 
 def test_reviews_without_a_clear_label_and_repeated_ones_are_dropped():
-    kept, counts = assets.label_reviews(
+    kept, counts = review_snippets.label_reviews(
         [
-            assets.Review("1", "0.5", "so so"),
-            assets.Review("2", "-0.5", "hm"),
-            assets.Review("3", "0.51", "good"),
-            assets.Review("4", "-3.0", "bad"),
-            assets.Review("5", "2.0", "good"),
-            assets.Review("6", "2.0", "twice judged"),
-            assets.Review("7", "-2.0", "twice judged"),
-            assets.Review("8", "1.0", "hm"),
+            review_snippets.Review("1", "0.5", "so so"),
+            review_snippets.Review("2", "-0.5", "hm"),
+            review_snippets.Review("3", "0.51", "good"),
+            review_snippets.Review("4", "-3.0", "bad"),
+            review_snippets.Review("5", "2.0", "good"),
+            review_snippets.Review("6", "2.0", "twice judged"),
+            review_snippets.Review("7", "-2.0", "twice judged"),
+            review_snippets.Review("8", "1.0", "hm"),
         ]
     )
     assert [(review.id, review.label) for review in kept] == [
@@ -266,7 +267,7 @@ def test_reviews_without_a_clear_label_and_repeated_ones_are_dropped():
 
 def test_a_line_of_reviews_has_three_fields():
     with pytest.raises(AssetError) as caught:
-        assets.read_reviews("1\t2.0\tgood\r\n2\t1.0\r\n")
+        review_snippets.read_reviews("1\t2.0\tgood\r\n2\t1.0\r\n")
     assert str(caught.value) == "Line 2 of the reviews must have 3 fields. Got 2."
 
 
@@ -286,7 +287,7 @@ def test_the_reviews_are_read_from_the_archive_within(tmp_path, kind, make):
         )
     )
     archive = Archive("v", "3", source.name, sha256(source))
-    asset = assets.Asset("reviews", (archive,), getattr(assets, make))
+    asset = assets.Asset("reviews", (archive,), getattr(review_snippets, make))
     (tmp_path / "archives").mkdir()
     source.rename(tmp_path / "archives" / source.name)
     place = assets.make(asset, tmp_path)

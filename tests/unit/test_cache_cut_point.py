@@ -10,7 +10,8 @@ from test_invariants import EVERY_ARCHITECTURE
 from torch import nn
 
 from hf_finetune.cache.call_recording import compute_logits
-from hf_finetune.cache.cut_point import BatchShape, CacheUnavailableError, SkippedModule, find_cut
+from hf_finetune.cache.cut_point import BatchShape, CacheUnavailableError, SkippedModule
+from hf_finetune.cache.find_cut import find_cut
 from hf_finetune.cache.replay import PrefixRunner, verify
 from hf_finetune.models.head_spec import set_head, with_head
 from hf_finetune.models.layout import read_layout

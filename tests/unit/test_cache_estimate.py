@@ -31,7 +31,7 @@ def test_the_estimated_bytes_are_those_of_the_cache(tmp_path, tiny_model, name, 
     found = estimate_cache_size(skeleton_of(model), trainable, inputs)
     labels = 10 * examples.labels.dtype.itemsize
     tokens = 7 if "input_ids" in inputs else 0
-    assert found.boundary == kept.runner.cut.boundary
+    assert found.place == f"all layers before {kept.runner.cut.boundary}"
     assert 10 * (found.example_bytes + tokens * found.token_bytes) + labels == kept.report.bytes
 
 
@@ -39,7 +39,7 @@ def test_without_a_frozen_prefix_the_reason_is_reported(tiny_model):
     model = tiny_model("timm/test_resnet")
     inputs = {"pixel_values": torch.zeros(1, 3, 32, 32)}
     found = estimate_cache_size(skeleton_of(model), select(read_layout(model), "all"), inputs)
-    assert (found.boundary, found.reason) == ("", "the first layers are trained")
+    assert (found.place, found.reason) == ("", "the first layers are trained")
 
 
 def skeleton_of(model):

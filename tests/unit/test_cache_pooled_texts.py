@@ -82,7 +82,7 @@ def test_vectors_are_computed_once_whatever_head_the_model_has(tmp_path, tiny_mo
     monkeypatch.setattr(
         PrefixWriter,
         "compute",
-        lambda self, examples: computed.append(self.runner.poolings) or compute(self, examples),
+        lambda self, examples: computed.append(self.runner.kinds) or compute(self, examples),
     )
     first = pool_texts(own, {"train": texts}, padded, settings, ("own", "cls", "mean"), **how)
     second = pool_texts(mean, {"train": texts}, padded, settings, ("cls", "mean", "max"), **how)

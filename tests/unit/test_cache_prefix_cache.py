@@ -10,7 +10,8 @@ from torch.utils.data import Subset
 
 from hf_finetune.cache import prefix_cache, writer
 from hf_finetune.cache.cache_dir import list_cache
-from hf_finetune.cache.cut_point import CacheUnavailableError, find_cut
+from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.find_cut import find_cut
 from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_prefix
 from hf_finetune.cache.replay import PREFIX, PrefixRunner
 from hf_finetune.cache.views import choose_views, saved_seconds

@@ -170,7 +170,7 @@ def test_a_model_for_another_task_is_reported(tmp_path):
     change_config(folder, architectures=["ViTModel"])
     assert error_of(load_classifier, folder) == (
         f"{folder} must be a model whose class name ends in ForImageClassification or "
-        "ForSequenceClassification. Got ViTModel."
+        "ForSequenceClassification or ForAudioClassification. Got ViTModel."
     )
 
 

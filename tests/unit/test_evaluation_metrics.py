@@ -118,6 +118,7 @@ def test_multi_label_by_hand():
             "recall_weighted": (3 * 2 / 3 + 1) / 4,
             "f1_weighted": (3 * 4 / 5 + 2 / 3) / 4,
             "exact_match": 1 / 3,
+            "jaccard": (1 / 2 + 0 + 1) / 3,
             "roc_auc": 1.0,  # only class 1 has examples of both kinds
             "mean_average_precision": 1.0,  # class 2 has no example
             "log_loss": -sum(map(math.log, chosen)) / 9,

@@ -83,7 +83,7 @@ def test_every_row_of_the_table_can_be_reached_and_no_fallback_is_named_by_a_che
         ("electra", 1024, "ELECTRA-large"),
         ("deberta-v2", 768, "DeBERTa"),
         ("deberta-v2", 1024, "DeBERTa-large"),
-        ("gpt2", None, "unlisted text models"),
+        ("gpt2", None, "unlisted text and speech models"),
     ],
 )
 def test_a_text_model_is_found_by_its_type_and_size(model_type, width, wanted):

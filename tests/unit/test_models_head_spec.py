@@ -9,7 +9,7 @@ import torch
 from head_helpers import HEADS, batch_of, built, export, logits_elsewhere, save
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from hf_finetune.cache.cut_point import find_cut
+from hf_finetune.cache.find_cut import find_cut
 from hf_finetune.cache.replay import verify
 from hf_finetune.errors import InputError
 from hf_finetune.models.adapters import add_adapter

@@ -33,6 +33,9 @@ UNITS = (
     "factor",
     "norm",
     "metric's unit",
+    "hertz",
+    "in seconds",
+    "decibels",
     "no unit",
 )
 

@@ -128,7 +128,7 @@ def test_the_only_script_is_the_one_that_the_page_allows(page):
     (policy,) = [each["content"] for each in found.all("meta") if "http-equiv" in each]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy == (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     )
 
 

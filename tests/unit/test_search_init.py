@@ -13,7 +13,7 @@ from hf_finetune.search import candidates
 from hf_finetune.search.candidates import Candidate, CandidateList, choose_at_hand, read_candidates
 from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import inspect_data
-from hf_finetune.tasks import MODALITIES
+from hf_finetune.tasks import MODALITIES, TASKS
 
 
 def write_table(path, rows, header):
@@ -169,8 +169,8 @@ def test_data_of_no_task_is_refused_with_the_reasons_of_each(tmp_path):
     touch(tmp_path, "notes.pdf")
     with pytest.raises(InputError) as error:
         inspect_data(str(tmp_path))
-    first, second = map(str, error.value.problems)
-    assert first.startswith("For image-classification: ") and second.startswith("For text-classification: ")
+    problems = [str(problem).partition(": ")[0] for problem in error.value.problems]
+    assert problems == [f"For {task}" for task in TASKS]
 
 
 def test_the_candidates_of_each_modality_are_read():
@@ -227,7 +227,7 @@ def test_the_command_writes_a_new_file_only(reviews, tmp_path):
     [
         (
             ("--task", "dancing"),
-            "--task must be one of image-classification, text-classification. Got 'dancing'.",
+            "--task must be one of image-classification, text-classification, audio-classification. Got 'dancing'.",
         ),
         (("--column", "lable=stars"), "--column must set one of"),
         (("--column", "label=starz"), "data.columns.label must be a column of the data. Got 'starz'."),

@@ -10,5 +10,5 @@ IMAGE_CLASSIFICATION = Task(
     title="Image Classification",
     modality=Image(),
     auto_model="AutoModelForImageClassification",
-    suffix="ForImageClassification",
+    suffixes=("ForImageClassification",),
 )

@@ -73,6 +73,11 @@ class StoredImages:
         """Edge to which images are reduced, and whether model inputs are stored."""
         return {"edge": self.transform.edge, "fixed": self.transform.fixed}
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """No optional packages."""
+        return ()
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -62,6 +62,7 @@ class Image(Modality):
     )
     model_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
     is_spatial: ClassVar[bool] = True
+    has_fixed_size: ClassVar[bool] = True
     opens_files: ClassVar[bool] = True
     processor_class: ClassVar[str] = "AutoImageProcessor"
     processor_argument: ClassVar[str] = "image_processor"
@@ -166,15 +167,15 @@ class Image(Modality):
             return "it has no class token"
         return None
 
-    def is_augmented(self, augment: Any) -> bool:
+    def is_augmented(self, data: Any) -> bool:
         """Return whether training images are augmented."""
-        return augment.preset != "none"
+        return bool(data.augment.preset != "none")
 
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return augmented training images, and validation images prepared exactly as for inference."""
         from hf_finetune.tasks.image.inputs import prepare_images
 
-        return prepare_images(splits, processor, data, seed, augmented=self.is_augmented(data.augment))
+        return prepare_images(splits, processor, data, seed, augmented=self.is_augmented(data))
 
     def decoded_form(self, examples: Any) -> DecodedForm | None:
         """Return how decoded images are stored."""
@@ -200,9 +201,8 @@ class Image(Modality):
         width, height = (median(side) for side in zip(*sizes, strict=True))
         return f"Median size {width:.0f} x {height:.0f} pixels."
 
-    @property
-    def draft_fields(self) -> Mapping[str, tuple[Any, str]]:
-        """Standard augmentation."""
+    def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
+        """Return standard augmentation."""
         return {"augment": ("standard", "crops, horizontal flips and color jitter; or none, light")}
 
     @property

@@ -1,44 +1,23 @@
 """Notes for the user on how images were read, one sentence for each kind of conversion."""
 
-from dataclasses import dataclass, field
-
-from hf_finetune.errors import join_words
 from hf_finetune.tasks.examples import Remarks
+from hf_finetune.tasks.first_names import FirstNames
 from hf_finetune.tasks.image.files import LARGE_EDGE, ImageFacts
 
 __all__ = ["ImageNotes"]
-
-_MAX_NAMES = 8
-
-
-@dataclass
-class _Names:
-    """First names of a kind, at most ``_MAX_NAMES``, and the number of all."""
-
-    first: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, name: str) -> None:
-        self.count += 1
-        if len(self.first) < _MAX_NAMES:
-            self.first.append(name)
-
-    def __str__(self) -> str:
-        more = self.count - len(self.first)
-        return join_words(self.first) + (f" and {more} more" if more else "")
 
 
 class ImageNotes(Remarks):
     """Collector of conversions of images, in constant memory."""
 
     def __init__(self) -> None:
-        self._scaled: dict[str, _Names] = {}
-        self._not_numbers, self._frames, self._large = _Names(), _Names(), _Names()
+        self._scaled: dict[str, FirstNames] = {}
+        self._not_numbers, self._frames, self._large = FirstNames(), FirstNames(), FirstNames()
 
     def add(self, name: str, facts: ImageFacts) -> None:
         """Record the facts of one image."""
         if facts.values is not None:
-            self._scaled.setdefault(facts.values.name, _Names()).add(repr(name))
+            self._scaled.setdefault(facts.values.name, FirstNames()).add(repr(name))
             if facts.values.has_nan:
                 self._not_numbers.add(repr(name))
         if facts.has_frames:

@@ -10,5 +10,5 @@ TEXT_CLASSIFICATION = Task(
     title="Text Classification",
     modality=Text(),
     auto_model="AutoModelForSequenceClassification",
-    suffix="ForSequenceClassification",
+    suffixes=("ForSequenceClassification",),
 )

@@ -177,7 +177,7 @@ class Text(Modality):
         """Return inputs that are tokenized once; batches contain texts of similar length, padded to the longest."""
         from hf_finetune.tasks.text.inputs import prepare_texts
 
-        return prepare_texts(splits, processor, data, seed, augmented=self.is_augmented(data.augment))
+        return prepare_texts(splits, processor, data, seed, augmented=self.is_augmented(data))
 
     def synthetic_batch(self, processor: Any) -> "dict[str, torch.Tensor]":
         """Return a batch of one short text."""

@@ -1,0 +1,66 @@
+"""Fields of ``data`` and ``data.augment`` in recipes for recordings."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Count
+
+__all__ = ["AudioAugmentFields", "AudioFields"]
+
+
+class AudioFields(Part):
+    """Sampling rate and length of the recordings."""
+
+    sampling_rate: Count | None = Field(
+        default=None,
+        description="Sampling rate of the model's input in hertz, to which all recordings are resampled; null = the "
+        "checkpoint's.",
+    )
+    max_seconds: float | None = Field(
+        default=None,
+        ge=0.1,
+        description="Length of the model's input in seconds: shorter recordings are padded with silence, and longer "
+        "ones are cropped; null = the checkpoint's, or 10 if it has none.",
+    )
+    crop: Literal["center", "random"] = Field(
+        default="center",
+        description="Crop of a longer training recording: center = the middle; random = a random part, a new one in "
+        "each epoch, or in each cached view. Validation and test use the middle.",
+    )
+
+
+class AudioAugmentFields(Part):
+    """Augmentation of training recordings."""
+
+    shift: float = Field(
+        default=0.0,
+        ge=0,
+        description="Maximum time by which a recording is shifted, earlier or later, in seconds; silence fills the "
+        "gap.",
+    )
+    gain: float = Field(
+        default=0.0,
+        ge=0,
+        description="Maximum change of the loudness of a recording, up or down, in decibels; without effect on "
+        "waveform models that normalize it.",
+    )
+    noise: float | None = Field(
+        default=None,
+        description="Lowest signal-to-noise ratio at which white noise is added, in decibels; the ratio is drawn "
+        "uniformly between this value and 40 dB above it; null = no noise.",
+    )
+    time_mask: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Maximum fraction of a recording, in one piece, that is silenced (SpecAugment, Park et al. 2019).",
+    )
+    frequency_mask: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Maximum fraction of the frequency bands, in one piece, that is set to the mean of the spectrogram "
+        "(SpecAugment, Park et al. 2019); only for checkpoints that read spectrograms.",
+    )
