@@ -3,8 +3,8 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,9 +16,28 @@ from hf_finetune.cache.prefix_cache import CacheSettings, row_version
 from hf_finetune.cache.replay import PrefixRunner
 from hf_finetune.cache.writer import Collate, PrefixWriter, Version
 
-__all__ = ["KindRunner", "cached_kinds", "first_example"]
+__all__ = ["ForwardSettings", "KindRunner", "cached_kinds", "first_example"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ForwardSettings:
+    """How frozen features are computed.
+
+    Attributes:
+        batch_size: Examples per forward pass.
+        device: Device that runs the forward passes.
+        autocast: Half-precision dtype of the forward passes; None for full precision.
+    """
+
+    batch_size: int
+    device: torch.device
+    autocast: torch.dtype | None = None
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Return a context in which the model computes in this precision."""
+        return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
 
 
 class KindRunner(PrefixRunner):
@@ -45,10 +64,7 @@ def cached_kinds(
     splits: Mapping[str, Any],
     collate: Collate,
     settings: CacheSettings,
-    *,
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None = None,
+    forward: ForwardSettings,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return features of each kind, from the cache where possible; the missing ones are computed in one forward pass.
 
@@ -58,9 +74,7 @@ def cached_kinds(
         splits: Examples by the name of their split.
         collate: Collate function.
         settings: Cache settings.
-        batch_size: Examples per forward pass.
-        device: Device that runs the forward passes.
-        autocast: Half-precision dtype of the forward passes; None for full precision.
+        forward: Batch size, device and precision of the forward passes.
 
     Returns:
         Float32 features [examples, features], by kind and split.
@@ -68,12 +82,13 @@ def cached_kinds(
     Raises:
         CacheUnavailableError: If the features cannot be computed or cached.
     """
-    with torch.autocast(device.type, autocast) if autocast else nullcontext():
-        example = first_example(next(iter(splits.values())), collate, device)
+    with forward.precision():
+        example = first_example(next(iter(splits.values())), collate, forward.device)
         width = max(vector.shape[1] for vector in runner.collect(example))
         writers = {
             kind: PrefixWriter(
-                *(runner.only((kind,)), collate, batch_size, 0, device, settings.folder, settings.size_limit)
+                *(runner.only((kind,)), collate, forward.batch_size, 0, forward.device),
+                *(settings.folder, settings.size_limit),
             )
             for kind in runner.kinds
         }

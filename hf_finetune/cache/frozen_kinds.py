@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
+from hf_finetune.cache.feature_kinds import ForwardSettings
 from hf_finetune.cache.layer_features import layer_features, share_layer
 from hf_finetune.cache.pooled_texts import pool_texts, share_texts
 from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows
@@ -23,10 +23,7 @@ def features_by_kind(
     collate: Collate,
     settings: CacheSettings,
     kinds: tuple[str, ...],
-    *,
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None = None,
+    forward: ForwardSettings,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the features of each kind, from the cache where possible; the missing ones in one forward pass.
 
@@ -36,9 +33,7 @@ def features_by_kind(
         collate: Collate function.
         settings: Cache settings.
         kinds: Poolings or layers.
-        batch_size: Examples per forward pass.
-        device: Device that runs the forward passes.
-        autocast: Half-precision dtype of the forward passes; None for full precision.
+        forward: Batch size, device and precision of the forward passes.
 
     Returns:
         Float32 features ``[examples, features]``, by kind and split.
@@ -47,8 +42,7 @@ def features_by_kind(
         CacheUnavailableError: If they cannot be computed or cached.
     """
     compute = layer_features if has_layer_sum(model.config) else pool_texts
-    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "autocast": autocast}
-    return compute(model, splits, collate, settings, kinds, **options)
+    return compute(model, splits, collate, settings, kinds, forward)
 
 
 def share_features(
@@ -56,10 +50,7 @@ def share_features(
     trainable: Collection[str],
     inputs: Inputs,
     settings: CacheSettings,
-    *,
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None,
+    forward: ForwardSettings,
 ) -> SharedRows | None:
     """Return the cached rows of the kind of features that the head of a stage reads.
 
@@ -68,14 +59,11 @@ def share_features(
         trainable: Names of the parameters that the stage trains.
         inputs: Examples of the stage.
         settings: Cache settings of the stage.
-        batch_size: Examples per forward pass.
-        device: Device that runs the forward passes.
-        autocast: Half-precision dtype of the forward passes; None for full precision.
+        forward: Batch size, device and precision of the forward passes.
 
     Returns:
         The rows; None if other heads do not read the same features, or if the stage trains more than the head.
     """
-    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "autocast": autocast}
     if settings.shares_layer:
-        return share_layer(model, trainable, inputs, **options)
-    return share_texts(model, trainable, inputs, settings, **options)
+        return share_layer(model, trainable, inputs, forward)
+    return share_texts(model, trainable, inputs, settings, forward)

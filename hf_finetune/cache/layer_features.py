@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.cache.call_recording import eval_mode
 from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint
-from hf_finetune.cache.feature_kinds import KindRunner, cached_kinds
+from hf_finetune.cache.feature_kinds import ForwardSettings, KindRunner, cached_kinds
 from hf_finetune.cache.find_cut import find_cut
 from hf_finetune.cache.output_cut import whole_output
 from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_key
@@ -67,10 +67,7 @@ def layer_features(
     collate: Collate,
     settings: CacheSettings,
     kinds: tuple[str, ...],
-    *,
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None = None,
+    forward: ForwardSettings,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the inputs of the head by each layer that it could read, from the cache where possible.
 
@@ -80,9 +77,7 @@ def layer_features(
         collate: Collate function.
         settings: Cache settings.
         kinds: Names of the layers, from ``layer_kinds``.
-        batch_size: Examples per forward pass.
-        device: Device that runs the forward passes.
-        autocast: Half-precision dtype of the forward passes; None for full precision.
+        forward: Batch size, device and precision of the forward passes.
 
     Returns:
         Float32 vectors ``[examples, features]``, by layer and split.
@@ -91,20 +86,16 @@ def layer_features(
         CacheUnavailableError: If the head is not one layer that reads a vector of each example, or the vectors cannot
             be cached.
     """
-    runner = _runner(model, splits["train"], collate, kinds, device)
-    keys = _keys(runner, batch_size, autocast)
-    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "autocast": autocast}
-    return cached_kinds(runner, keys, splits, collate, settings, **options)
+    runner = _runner(model, splits["train"], collate, kinds, forward.device)
+    keys = _keys(runner, forward)
+    return cached_kinds(runner, keys, splits, collate, settings, forward)
 
 
 def share_layer(
     model: PreTrainedModel,
     trainable: Collection[str],
     inputs: Inputs,
-    *,
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None,
+    forward: ForwardSettings,
 ) -> SharedRows | None:
     """Return the cached rows of the layer that the head of a stage reads.
 
@@ -112,9 +103,7 @@ def share_layer(
         model: Classifier whose head reads one layer.
         trainable: Names of the parameters that the stage trains.
         inputs: Examples of the stage.
-        batch_size: Examples per forward pass.
-        device: Device that runs the forward passes.
-        autocast: Half-precision dtype of the forward passes; None for full precision.
+        forward: Batch size, device and precision of the forward passes.
 
     Returns:
         The rows; None if the stage trains more than the head, or if the head reads a sum of layers.
@@ -123,10 +112,10 @@ def share_layer(
     if kind is None or set(trainable) != set(head_names(model)):
         return None
     try:
-        runner = _runner(model, inputs.train, inputs.collate, (kind,), device)
+        runner = _runner(model, inputs.train, inputs.collate, (kind,), forward.device)
     except CacheUnavailableError:
         return None
-    return SharedRows(runner, _keys(runner, batch_size, autocast)[kind])
+    return SharedRows(runner, _keys(runner, forward)[kind])
 
 
 def _runner(
@@ -157,11 +146,11 @@ def _batch(examples: Any, collate: Collate, rows: range, device: torch.device) -
     return {key: value.to(device) for key, value in batch.items() if key != "labels"}
 
 
-def _keys(runner: LayerRunner, batch_size: int, autocast: torch.dtype | None) -> dict[str, str]:
+def _keys(runner: LayerRunner, forward: ForwardSettings) -> dict[str, str]:
     """Return the cache key of each layer, which does not depend on the head of the model."""
     unused = {LAYER_WEIGHTS, *head_names(runner.model)}
     cut = CutPoint("head", (), (), ())
-    common = cache_key(runner.model, unused, cut, autocast, batch_size)
+    common = cache_key(runner.model, unused, cut, forward.autocast, forward.batch_size)
     return {kind: f"{common} {kind}" for kind in runner.kinds}
 
 

@@ -1,7 +1,6 @@
 """Text vectors by several poolings of a frozen backbone's tokens, computed in one forward pass and cached."""
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from hf_finetune.cache.call_recording import eval_mode
 from hf_finetune.cache.cut_point import Batch, BatchShape, CacheUnavailableError, CutPoint
-from hf_finetune.cache.feature_kinds import KindRunner, cached_kinds, first_example
+from hf_finetune.cache.feature_kinds import ForwardSettings, KindRunner, cached_kinds, first_example
 from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_key
 from hf_finetune.cache.writer import Collate
 from hf_finetune.models.classifier_head import ClassificationHead, Pooling
@@ -44,10 +43,7 @@ def share_texts(
     trainable: Collection[str],
     inputs: Inputs,
     settings: CacheSettings,
-    *,
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None,
+    forward: ForwardSettings,
 ) -> SharedRows | None:
     """Return the cached rows of pooled texts that the head of a stage reads.
 
@@ -56,20 +52,18 @@ def share_texts(
         trainable: Names of the parameters that the stage trains.
         inputs: Examples of the stage.
         settings: Cache settings of the stage.
-        batch_size: Examples per forward pass.
-        device: Device that runs the forward passes.
-        autocast: Half-precision dtype of the forward passes; None for full precision.
+        forward: Batch size, device and precision of the forward passes.
 
     Returns:
         The rows; None for images, or if the stage trains more than the head.
     """
     if not settings.text_pooling or set(trainable) != set(head_names(model)):
         return None
-    model.to(device)
+    model.to(forward.device)
     runner = PooledRunner(model, (settings.text_pooling,))
     try:
-        example = first_example(inputs.train, inputs.collate, device)
-        (key,) = _pooled_keys(model, runner.kinds, example, batch_size, autocast).values()
+        example = first_example(inputs.train, inputs.collate, forward.device)
+        (key,) = _pooled_keys(model, runner.kinds, example, forward).values()
     except CacheUnavailableError:
         return None
     return SharedRows(runner, key)
@@ -132,10 +126,7 @@ def pool_texts(
     collate: Collate,
     settings: CacheSettings,
     poolings: tuple[str, ...],
-    *,
-    batch_size: int,
-    device: torch.device,
-    autocast: torch.dtype | None = None,
+    forward: ForwardSettings,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the vectors of texts by each pooling, from the cache where possible.
 
@@ -148,9 +139,7 @@ def pool_texts(
         collate: Collate function.
         settings: Cache settings.
         poolings: Names of the poolings, see ``poolings_for``.
-        batch_size: Examples per forward pass.
-        device: Device that runs the forward passes.
-        autocast: Half-precision dtype of the forward passes; None for full precision.
+        forward: Batch size, device and precision of the forward passes.
 
     Returns:
         Float32 vectors ``[examples, features]``, by pooling and split.
@@ -158,22 +147,20 @@ def pool_texts(
     Raises:
         CacheUnavailableError: If the tokens of this architecture cannot be pooled, or the vectors cannot be cached.
     """
-    model.to(device).eval()
+    model.to(forward.device).eval()
     runner = PooledRunner(model, poolings)
-    with torch.autocast(device.type, autocast) if autocast else nullcontext():
-        example = first_example(next(iter(splits.values())), collate, device)
+    with forward.precision():
+        example = first_example(next(iter(splits.values())), collate, forward.device)
         _collect(runner, example)
-        keys = _pooled_keys(model, poolings, example, batch_size, autocast)
-    options: dict[str, Any] = {"batch_size": batch_size, "device": device, "autocast": autocast}
-    return cached_kinds(runner, keys, splits, collate, settings, **options)
+        keys = _pooled_keys(model, poolings, example, forward)
+    return cached_kinds(runner, keys, splits, collate, settings, forward)
 
 
 def _pooled_keys(
     model: PreTrainedModel,
     poolings: Sequence[str],
     example: Batch,
-    batch_size: int,
-    autocast: torch.dtype | None,
+    forward: ForwardSettings,
 ) -> dict[str, str]:
     """Return the cache key of texts by each pooling; it does not depend on the head of the model.
 
@@ -181,12 +168,13 @@ def _pooled_keys(
         CacheUnavailableError: If the tokens of this architecture cannot be pooled.
     """
     head, keys = set(head_names(model)), {}
+    how = forward.autocast, forward.batch_size
     if OWN_POOLING in poolings:
-        keys[OWN_POOLING] = cache_key(model, head, _cut_after((OWN_POOLING,)), autocast, batch_size)
+        keys[OWN_POOLING] = cache_key(model, head, _cut_after((OWN_POOLING,)), *how)
     others = [name for name in poolings if name != OWN_POOLING]
     if others:
         unused = head | _unused_by_tokens(PooledRunner(model, (others[0],)), example)
-        tokens = cache_key(model, unused, _cut_after(()), autocast, batch_size)
+        tokens = cache_key(model, unused, _cut_after(()), *how)
         keys |= {name: f"{tokens} {name}" for name in others}
     return keys
 

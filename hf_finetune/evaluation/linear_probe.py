@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.feature_kinds import ForwardSettings
 from hf_finetune.cache.frozen_kinds import features_by_kind
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.cache.replay import PREFIX
@@ -150,9 +151,8 @@ def frozen_features(
         splits = {"train": inputs.train, "test": inputs.validation}
         present = {name: examples for name, examples in splits.items() if examples is not None}
         try:
-            return features_by_kind(
-                model, present, inputs.collate, settings, poolings, device=device, **forward_options
-            )
+            forward = ForwardSettings(batch_size, device, autocast)
+            return features_by_kind(model, present, inputs.collate, settings, poolings, forward)
         except CacheUnavailableError as error:
             logger.info("Only one kind of features is used for the baseline: %s.", error)
     return {"": _head_inputs(model, inputs, settings, device, forward_options)}

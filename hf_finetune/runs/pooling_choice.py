@@ -8,6 +8,7 @@ import torch
 from accelerate import PartialState
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.feature_kinds import ForwardSettings
 from hf_finetune.cache.frozen_kinds import features_by_kind
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import broadcast_from_main
@@ -118,9 +119,7 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> dict[str, 
             inputs.collate,
             probe_settings(plain),
             feature_kinds(prepared),
-            batch_size=recipe.stages[0].batch_size,
-            device=device,
-            autocast=DTYPES.get(recipe.speed.precision),
+            ForwardSettings(recipe.stages[0].batch_size, device, DTYPES.get(recipe.speed.precision)),
         )
     except CacheUnavailableError as error:
         return str(error)

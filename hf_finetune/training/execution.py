@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.feature_kinds import ForwardSettings
 from hf_finetune.cache.frozen_kinds import share_features
 from hf_finetune.cache.micro_batches import iter_micro_batches
 from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
@@ -198,7 +199,7 @@ def _build_cache(
         if settings.reason_not_to_cache:
             raise CacheUnavailableError(settings.reason_not_to_cache)
         inputs, batch_size = Inputs(data.train, data.validation, data.collate), work.stage.spec.batch_size
-        how: dict[str, Any] = {"batch_size": batch_size, "autocast": DTYPES[mode.precision]}
+        forward = ForwardSettings(batch_size, work.state.device, DTYPES[mode.precision])
         cache = cache_prefix(
             work.model,
             trainable,
@@ -206,8 +207,9 @@ def _build_cache(
             settings,
             state=work.state,
             workers=data.workers,
-            shared=share_features(work.model, trainable, inputs, settings, device=work.state.device, **how),
-            **how,
+            shared=share_features(work.model, trainable, inputs, settings, forward),
+            batch_size=batch_size,
+            autocast=forward.autocast,
         )
     except CacheUnavailableError as error:
         logger.info("Stage %s: prefix cache not used (%s).", name, error)

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.feature_kinds import ForwardSettings
 from hf_finetune.cache.find_cut import find_cut
 from hf_finetune.cache.layer_features import layer_features, share_layer
 from hf_finetune.cache.prefix_cache import CacheSettings, row_version
@@ -32,7 +33,7 @@ from hf_finetune.tasks import MODALITIES, TASKS
 from hf_finetune.training.freezing import freeze_all_but
 
 TASK = TASKS["audio-classification"]
-HOW = {"batch_size": 9, "device": torch.device("cpu")}
+FORWARD = ForwardSettings(9, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_each_layer_is_what_a_head_would_read(checkpoint, spectrograms, tmp_path
     model = built(checkpoint)
     kinds = layer_kinds(model.config)
     found = layer_features(
-        model, {"train": spectrograms}, default_data_collator, settings(tmp_path), kinds, **HOW
+        model, {"train": spectrograms}, default_data_collator, settings(tmp_path), kinds, FORWARD
     )
     assert kinds == ("layer 0", "layer 1", "last layer")
     for kind, expected in zip(kinds, averages(model, spectrograms), strict=True):
@@ -82,12 +83,12 @@ def test_each_layer_is_what_a_head_would_read(checkpoint, spectrograms, tmp_path
 def test_a_head_that_reads_one_layer_shares_its_features(checkpoint, spectrograms, tmp_path, layer):
     kinds = layer_kinds(built(checkpoint).config)
     found = layer_features(
-        built(checkpoint), {"train": spectrograms}, default_data_collator, settings(tmp_path), kinds, **HOW
+        built(checkpoint), {"train": spectrograms}, default_data_collator, settings(tmp_path), kinds, FORWARD
     )
     model = built(checkpoint, layer)
     freeze_all_but(model, head_names(model))
     inputs = SimpleNamespace(train=spectrograms, collate=default_data_collator)
-    shared = share_layer(model, head_names(model), inputs, autocast=None, **HOW)
+    shared = share_layer(model, head_names(model), inputs, FORWARD)
     writer = PrefixWriter(
         *(shared.runner, default_data_collator, 9, 0, torch.device("cpu"), tmp_path / "cache", 10**9)
     )
@@ -106,7 +107,7 @@ def test_a_stage_that_trains_more_shares_nothing(checkpoint, spectrograms):
     model = built(checkpoint)
     inputs = SimpleNamespace(train=spectrograms, collate=default_data_collator)
     names = [name for name, _ in model.named_parameters()]
-    assert share_layer(model, names, inputs, autocast=None, **HOW) is None
+    assert share_layer(model, names, inputs, FORWARD) is None
 
 
 def test_one_layer_is_loaded_by_plain_transformers(checkpoint, spectrograms, tmp_path):
@@ -200,7 +201,7 @@ def test_padding_does_not_count(tmp_path):
         examples.append({"input_values": torch.randn(800) * mask, "attention_mask": mask, "labels": 0})
     kinds = layer_kinds(model.config)
     found = layer_features(
-        model, {"train": examples}, default_data_collator, settings(tmp_path), kinds, **HOW
+        model, {"train": examples}, default_data_collator, settings(tmp_path), kinds, FORWARD
     )
     seen = []
     model.classifier.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().numpy()))
@@ -216,7 +217,7 @@ def test_a_model_with_other_weights_is_refused(checkpoint, spectrograms, tmp_pat
     model.classifier = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 3))
     with pytest.raises(CacheUnavailableError, match="layers cannot be compared in a model with an adapter"):
         layer_features(
-            model, {"train": spectrograms}, default_data_collator, settings(tmp_path), ("layer 0",), **HOW
+            model, {"train": spectrograms}, default_data_collator, settings(tmp_path), ("layer 0",), FORWARD
         )
 
 
@@ -256,7 +257,7 @@ def test_the_last_layer_is_what_the_head_reads_without_a_sum(waveform_checkpoint
     model = built(waveform_checkpoint)
     examples = [{"input_values": torch.randn(800), "labels": 0} for _ in range(5)]
     found = layer_features(
-        model, {"train": examples}, default_data_collator, settings(tmp_path), ("last layer",), **HOW
+        model, {"train": examples}, default_data_collator, settings(tmp_path), ("last layer",), FORWARD
     )
     seen = []
     model.classifier.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().numpy()))

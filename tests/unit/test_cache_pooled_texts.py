@@ -5,6 +5,7 @@ import pytest
 import torch
 from head_helpers import HEADS, built, save
 
+from hf_finetune.cache.feature_kinds import ForwardSettings
 from hf_finetune.cache.pooled_texts import PooledRunner, pool_texts, poolings_for, share_texts
 from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.cache.writer import PrefixWriter
@@ -38,8 +39,8 @@ def padded(examples):
 def test_each_pooling_is_that_of_the_text_without_its_padding(tmp_path, tiny_model):
     model, texts = tiny_model("bert").eval(), Texts([3, 9, 5, 2])
     settings = CacheSettings(tmp_path, 1, None, 10**9, {"train": "test"})
-    how = {"batch_size": 4, "device": torch.device("cpu")}
-    found = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how)
+    forward = ForwardSettings(4, torch.device("cpu"))
+    found = pool_texts(model, {"train": texts}, padded, settings, EVERY, forward)
     for row, ids in enumerate(texts.rows):
         with torch.no_grad():
             output = model.base_model(input_ids=ids[None])
@@ -56,7 +57,7 @@ def test_each_pooling_is_that_of_the_text_without_its_padding(tmp_path, tiny_mod
         for name in EVERY:
             assert found[name]["train"][row] == pytest.approx(expected[name], abs=1e-5), name
     kept = {path.name for path in tmp_path.iterdir()}
-    again = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how)
+    again = pool_texts(model, {"train": texts}, padded, settings, EVERY, forward)
     assert {path.name for path in tmp_path.iterdir()} == kept
     assert all(np.array_equal(again[name]["train"], found[name]["train"]) for name in EVERY)
     assert len(head_names(model)) == 2
@@ -76,7 +77,7 @@ def test_vectors_are_computed_once_whatever_head_the_model_has(tmp_path, tiny_mo
     own, mean = (built(checkpoint, "text", head) for head in (None, HEADS["mean"]))
     texts = Texts([3, 9, 5, 2])
     settings = CacheSettings(tmp_path / "cache", 1, None, 10**9, {"train": "test"}, text_pooling="mean")
-    how = {"batch_size": 4, "device": torch.device("cpu")}
+    forward = ForwardSettings(4, torch.device("cpu"))
     computed = []
     compute = PrefixWriter.compute
     monkeypatch.setattr(
@@ -84,17 +85,15 @@ def test_vectors_are_computed_once_whatever_head_the_model_has(tmp_path, tiny_mo
         "compute",
         lambda self, examples: computed.append(self.runner.kinds) or compute(self, examples),
     )
-    first = pool_texts(own, {"train": texts}, padded, settings, ("own", "cls", "mean"), **how)
-    second = pool_texts(mean, {"train": texts}, padded, settings, ("cls", "mean", "max"), **how)
+    first = pool_texts(own, {"train": texts}, padded, settings, ("own", "cls", "mean"), forward)
+    second = pool_texts(mean, {"train": texts}, padded, settings, ("cls", "mean", "max"), forward)
     assert computed == [("own", "cls", "mean"), ("max",)]
     assert all(np.array_equal(first[name]["train"], second[name]["train"]) for name in ("cls", "mean"))
     inputs = Inputs(texts, None, padded)
-    rows = [
-        share_texts(model, head_names(model), inputs, settings, autocast=None, **how) for model in (own, mean)
-    ]
+    rows = [share_texts(model, head_names(model), inputs, settings, forward) for model in (own, mean)]
     assert rows[0].key == rows[1].key
     next(own.base_model.encoder.parameters()).data += 1
-    assert share_texts(own, head_names(own), inputs, settings, autocast=None, **how).key != rows[0].key
+    assert share_texts(own, head_names(own), inputs, settings, forward).key != rows[0].key
 
 
 def test_texts_of_similar_length_are_computed_together_and_stored_in_their_order(
@@ -109,8 +108,8 @@ def test_texts_of_similar_length_are_computed_together_and_stored_in_their_order
         "collect",
         lambda self, batch: widths.append(batch["input_ids"].shape[1]) or collect(self, batch),
     )
-    how = {"batch_size": 2, "device": torch.device("cpu")}
-    found = pool_texts(model, {"train": texts}, padded, settings, ("mean",), **how)["mean"]["train"]
+    forward = ForwardSettings(2, torch.device("cpu"))
+    found = pool_texts(model, {"train": texts}, padded, settings, ("mean",), forward)["mean"]["train"]
     assert widths[-3:] == [3, 7, 9]
     for row, ids in enumerate(texts.rows):
         with torch.no_grad():
@@ -124,9 +123,9 @@ def test_a_model_with_quantized_weights_shares_its_texts(tmp_path, tiny_model):
     codes = torch.nn.Parameter(torch.zeros(3, dtype=torch.int8), requires_grad=False)
     model.base_model.register_parameter("codes", codes)
     settings = CacheSettings(tmp_path, 1, None, 10**9, {"train": "test"}, text_pooling="mean")
-    how = {"batch_size": 4, "device": torch.device("cpu"), "autocast": None}
+    forward = ForwardSettings(4, torch.device("cpu"))
     inputs = Inputs(Texts([3, 9, 5, 2]), None, padded)
-    before = share_texts(model, head_names(model), inputs, settings, **how).key
+    before = share_texts(model, head_names(model), inputs, settings, forward).key
     codes += 1
-    assert share_texts(model, head_names(model), inputs, settings, **how).key != before
+    assert share_texts(model, head_names(model), inputs, settings, forward).key != before
     assert not codes.requires_grad
