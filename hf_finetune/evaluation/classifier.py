@@ -28,6 +28,7 @@ from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.model_config import get_target
 from hf_finetune.tasks import TASKS, Modality, Task
@@ -45,7 +46,8 @@ __all__ = [
     "resolve_model_dir",
 ]
 
-TEMPERATURE, THRESHOLDS, COLUMNS = "logit_temperature", "decision_thresholds", "training_columns"
+TEMPERATURE, THRESHOLDS, TOP_K = "logit_temperature", "decision_thresholds", "decision_top_k"
+COLUMNS = "training_columns"
 """Config attributes that ``predict`` and ``evaluate`` apply; plain transformers stores them without using them."""
 
 TEXTS_ON_CPU = 8
@@ -68,7 +70,7 @@ class Classifier:
         label_names: Class names in the order of the model, all distinct.
         batch_size: Examples per forward pass.
         temperature: Temperature to divide logits by; 1 unless it could not be folded into the weights of the head.
-        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        rule: Rule that decides the classes of multi-label examples.
         columns: Columns of the training data by role: those of the modality, and label; None if they are not known.
     """
 
@@ -78,7 +80,7 @@ class Classifier:
     label_names: tuple[str, ...]
     batch_size: int
     temperature: float = 1.0
-    thresholds: tuple[float, ...] | None = None
+    rule: DecisionRule = DEFAULT_RULE
     columns: Mapping[str, Any] | None = None
 
     @property
@@ -173,7 +175,7 @@ def load_classifier(
         label_names,
         batch_size=batch_size if modality.makes_batches(processor) else 1,
         temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),
-        thresholds=tuple(getattr(model.config, THRESHOLDS, None) or ()) or None,
+        rule=_rule_of(model.config),
         columns=_columns_of(model.config, modality),
     )
 
@@ -207,6 +209,11 @@ def _load_model(
         missing = join_words(sorted(loaded["missing_keys"]), most=4)
         raise InputError(Problem(place, f"lacks weights of its model: {missing}"))
     return model, processor
+
+
+def _rule_of(config: PreTrainedConfig) -> DecisionRule:
+    """Return the decision rule stored in a config."""
+    return DecisionRule(tuple(getattr(config, THRESHOLDS, None) or ()) or None, getattr(config, TOP_K, None))
 
 
 def _columns_of(config: PreTrainedConfig, modality: Modality) -> dict[str, Any] | None:

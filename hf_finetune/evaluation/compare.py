@@ -25,6 +25,7 @@ from hf_finetune.evaluation.registry import find_metric, needs_all_scores
 from hf_finetune.files import is_valid_path
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import CostTable
+from hf_finetune.targets.decision_rule import DecisionRule
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
@@ -197,10 +198,10 @@ def _metric_problem(name: str, target: TargetName, settings: MetricSettings) -> 
 
 @dataclass(frozen=True)
 class _EvaluatedRun:
-    """Predictions of a run, with its decision thresholds, misclassification costs and hashes of the test inputs."""
+    """Predictions of a run, with its decision rule, misclassification costs and hashes of the test inputs."""
 
     predictions: Predictions
-    thresholds: tuple[float, ...] | None
+    rule: DecisionRule
     costs: CostTable
     hashes: np.ndarray | None = None
 
@@ -209,13 +210,13 @@ class _EvaluatedRun:
         predictions = self.predictions
         row_of_id = {name: row for row, name in enumerate(predictions.ids)}
         rows = [row_of_id[name] for name in reference.predictions.ids]
-        labels, scores, thresholds = predictions.labels[rows], predictions.scores[rows], self.thresholds
+        labels, scores, rule = predictions.labels[rows], predictions.scores[rows], self.rule
         if TARGETS[predictions.target].has_classes:
             names = reference.predictions.label_names
             columns = [predictions.label_names.index(name) for name in names]
             scores = scores.reordered(columns) if isinstance(scores, TopScores) else scores[:, columns]
             labels = labels[:, columns] if labels.ndim == 2 else np.argsort(columns)[labels]
-            thresholds = tuple(thresholds[column] for column in columns) if thresholds else None
+            rule = rule.reordered(columns)
         groups = tuple(predictions.groups[row] for row in rows) if predictions.groups is not None else None
         reordered = Predictions(
             ids=reference.predictions.ids,
@@ -226,7 +227,7 @@ class _EvaluatedRun:
             groups=groups,
             group_column=predictions.group_column,
         )
-        return _EvaluatedRun(reordered, thresholds, self.costs, self.hashes)
+        return _EvaluatedRun(reordered, rule, self.costs, self.hashes)
 
 
 def _read(run: Path) -> _EvaluatedRun:
@@ -240,13 +241,14 @@ def _read(run: Path) -> _EvaluatedRun:
     predictions = read_predictions(file)
     chosen = _content(file.parent / "metrics.json").get("thresholds")
     recipe = _content(file.parent / "manifest.json").get("recipe") or {}
-    costs = (recipe.get("evaluation") or {}).get("costs") or {}
-    thresholds = tuple(chosen[name] for name in predictions.label_names) if chosen else None
+    evaluation = recipe.get("evaluation") or {}
+    costs = evaluation.get("costs") or {}
+    rule = DecisionRule.of_run(chosen, predictions.label_names, evaluation.get("top_k"))
     hashes = (read_hashes(file.parent / HASHES) or {}).get("test")
     # the hashes belong to the predictions of the run, and this is another file of predictions
     if hashes is not None and len(hashes) != len(predictions.ids):
         hashes = None
-    return _EvaluatedRun(predictions, thresholds, costs, hashes)
+    return _EvaluatedRun(predictions, rule, costs, hashes)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -306,11 +308,11 @@ def _compare(
         labels=before.labels,
         scores=before.scores,
         target=before.target,
-        thresholds=first.thresholds,
+        rule=first.rule,
         groups=group_indices(grouped.groups),
         settings=settings,
     )
-    second_examples = replace(examples, scores=after.scores, thresholds=second.thresholds)
+    second_examples = replace(examples, scores=after.scores, rule=second.rule)
     differences = [paired_difference(name, examples, second_examples, seed=seed) for name in names]
     has_classes = TARGETS[before.target].has_classes
     mcnemar = _mcnemar(examples.correct, second_examples.correct) if has_classes else None

@@ -18,6 +18,7 @@ from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide,
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import CostTable
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
@@ -43,7 +44,7 @@ class EvaluationResult:
         target: Label type: ``single_label``, ``multi_label`` or ``regression``.
         label_names: Class names in the order of the model.
         seconds: Time to read and predict all examples.
-        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        rule: Rule that decides the classes of multi-label examples.
         intervals: 95 % interval of some of the metrics.
         slices: Metrics of each slice as ``evaluate_slices`` returns them, by column.
         groups: Group of each example, for grouped resampling; None if the data has no groups.
@@ -62,7 +63,7 @@ class EvaluationResult:
     target: TargetName
     label_names: tuple[str, ...]
     seconds: float
-    thresholds: tuple[float, ...] | None = None
+    rule: DecisionRule = DEFAULT_RULE
     intervals: Mapping[str, Interval | None] = field(default_factory=dict)
     slices: Mapping[str, Any] = field(default_factory=dict)
     groups: tuple[str, ...] | None = None
@@ -79,7 +80,7 @@ class EvaluationResult:
             labels=self.labels,
             scores=self.scores,
             target=self.target,
-            thresholds=self.thresholds,
+            rule=self.rule,
             groups=group_indices(self.groups),
             settings=MetricSettings(self.label_names, self.costs),
         )
@@ -135,7 +136,7 @@ def evaluate_model(
         target=classifier.target,
         label_names=classifier.label_names,
         seconds=seconds,
-        thresholds=classifier.thresholds,
+        rule=classifier.rule,
         groups=groups,
         group_column=group_column,
         costs=settings.costs,
@@ -164,7 +165,9 @@ def _predict(
     for logits in logit_batches(classifier, model_examples(dataset), remarks):
         scores: Scores = probabilities(logits, target)
         if keeps_top:
-            scores = keep_top(scores, labels[done : done + len(logits)], decide(scores, target))
+            scores = keep_top(
+                scores, labels[done : done + len(logits)], decide(scores, target, classifier.rule)
+            )
         batches.append(scores)
         for _ in range(len(logits)):
             done += 1

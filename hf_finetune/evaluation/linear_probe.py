@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.cache.feature_kinds import ForwardSettings
@@ -20,7 +21,7 @@ from hf_finetune.models.layer_sum import has_layer_sum
 from hf_finetune.planning.head_fit import MAX_WORK
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
-from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_metadata
+from hf_finetune.training.linear_fit import Features, assign_folds, fit_best, fit_metadata
 
 __all__ = ["Probe", "check_work", "frozen_features", "linear_probe"]
 
@@ -51,42 +52,30 @@ class Probe:
 
 
 def linear_probe(
-    model: Any,
-    inputs: Inputs,
+    features: Mapping[str, Mapping[str, np.ndarray]],
     data: LabeledData,
-    settings: CacheSettings,
+    config: PreTrainedConfig,
     *,
-    poolings: tuple[str, ...] = (),
     seed: int = 0,
-    device: torch.device,
-    batch_size: int,
-    autocast: torch.dtype | None = None,
 ) -> Probe:
     """Fit a logistic regression (ridge regression for regression targets) on the inputs of the pretrained model's head.
 
     The regularization strength, and for texts the token pooling, are chosen by cross-validation on the training
-    examples. Feature maps are averaged over their positions.
+    examples.
 
     Args:
-        model: Model with the weights of the checkpoint.
-        inputs: Training and, as ``validation``, test examples, both preprocessed as for inference.
+        features: Features [examples, features] of the splits ``train`` and ``test`` by pooling or layer, from
+            ``frozen_features``.
         data: Labels and groups of the training examples; cross-validation keeps a group in one fold.
-        settings: Cache settings of the features.
-        poolings: Token poolings to choose from, see ``poolings_for``; empty for images.
+        config: Config of the model.
         seed: Seed of the folds.
-        device: Device of the forward passes.
-        batch_size: Examples per forward pass.
-        autocast: Half-precision dtype of the forward passes; None computes in full precision.
 
     Returns:
         Predictions on the test examples.
 
     Raises:
-        CacheUnavailableError: If the inputs of the head cannot be cached, or the fit would take too long.
+        CacheUnavailableError: If the fit would take too long.
     """
-    features = frozen_features(
-        model, inputs, settings, poolings=poolings, device=device, batch_size=batch_size, autocast=autocast
-    )
     train_features = {name: vectors["train"] for name, vectors in features.items()}
     target, classes = data.target, len(data.label_names)
     check_work(train_features, classes)
@@ -95,23 +84,24 @@ def linear_probe(
     name, fit, losses = fit_best(train_features, label_rows, target, classes, folds)
     about = fit_metadata(fit, target)
     if name:
-        names = ("layer", "layers") if has_layer_sum(model.config) else ("pool", "pooling")
+        names = ("layer", "layers") if has_layer_sum(config) else ("pool", "pooling")
         about |= dict(zip(names, (name, losses), strict=True))
     return Probe(probabilities(fit(features[name]["test"]), target), about)
 
 
-def check_work(features: Mapping[str, np.ndarray], classes: int) -> None:
+def check_work(features: Mapping[str, Features], classes: int) -> None:
     """Check that a linear layer can be fitted to features in an acceptable time.
 
     Args:
-        features: Features [examples, features] by the name of their kind, all of the same shape.
+        features: Features [examples, features] by the name of their kind; of sparse ones only stored values count.
         classes: Number of classes; 1 for regression.
 
     Raises:
         CacheUnavailableError: If the fit would take too long.
     """
-    examples, size = next(iter(features.values())).shape
-    if examples * size * classes > MAX_WORK:
+    largest = max(features.values(), key=lambda values: int(values.size))
+    if largest.size * classes > MAX_WORK:
+        examples, size = largest.shape
         raise CacheUnavailableError(
             f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
         )
@@ -128,6 +118,8 @@ def frozen_features(
     autocast: torch.dtype | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the inputs of the head of the pretrained model, from the prefix cache where they are in it.
+
+    Feature maps are averaged over their positions.
 
     Args:
         model: Model with the weights of the checkpoint.

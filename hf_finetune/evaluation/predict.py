@@ -33,8 +33,9 @@ class Prediction:
 
     Attributes:
         id: Id of the example.
-        label: The most probable class, the classes whose probability reaches their threshold (multi-label; 0.5 unless
-            the model has others), or the predicted value (regression). None if there is an error.
+        label: The most probable class, the classes that the decision rule selects (multi-label: those whose probability
+            reaches 0.5, unless the model has another rule), or the predicted value (regression). None if there is an
+            error.
         score: Probability of the most probable class; None unless the labels are single-label.
         scores: Probability by class, for the 20 most probable ones only if there are more than 200 classes. Empty for
             regression.
@@ -113,7 +114,7 @@ class PredictionStream:
 class Predictor:
     """Fine-tuned model that predicts files, tables or texts; it is loaded once, and called as often as needed.
 
-    Preprocessing, temperature and thresholds are those of ``hf-finetune predict`` and of the evaluation in the run.
+    Preprocessing, temperature and decision rule are those of ``hf-finetune predict`` and of the evaluation in the run.
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
@@ -122,7 +123,7 @@ class Predictor:
         trust_remote_code: Whether code stored next to the weights may run.
 
     Attributes:
-        classifier: The loaded model: ``task``, ``target``, ``label_names``, ``temperature``, ``thresholds``, and
+        classifier: The loaded model: ``task``, ``target``, ``label_names``, ``temperature``, ``rule``, and
             ``pipe``, its pipeline of transformers.
 
     Raises:
@@ -249,7 +250,7 @@ def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Predict
     target, names = classifier.target, classifier.label_names
     finite = np.isfinite(logits).all(axis=1)
     scores = probabilities(np.where(finite[:, None], logits, 0), target)
-    decisions = decide(scores, target, classifier.thresholds)
+    decisions = decide(scores, target, classifier.rule)
     class_indices: Any = None
     if TARGETS[target].has_classes:
         all_classes = np.arange(len(names))

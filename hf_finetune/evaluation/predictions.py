@@ -23,6 +23,7 @@ from hf_finetune.evaluation.prediction_columns import (
 from hf_finetune.files import atomic_file
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets import Target as Kind
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.decisions import decide
 from hf_finetune.targets.labels import UNKNOWN, TargetName
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, keep_top
@@ -68,7 +69,7 @@ class Predictions:
 def write_predictions(
     path: Path,
     predictions: Predictions,
-    thresholds: Sequence[float] | None = None,
+    rule: DecisionRule = DEFAULT_RULE,
     slices: Mapping[str, Sequence[str]] | None = None,
     probabilities: Literal["top", "all"] = "top",
 ) -> None:
@@ -86,7 +87,7 @@ def write_predictions(
     Args:
         path: File to write, in an existing folder.
         predictions: Labels and scores; the groups, if there are any, are written to ``group:NAME``.
-        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        rule: Rule that decides the classes of multi-label examples.
         slices: Slice of each example, by column; written to ``slice:NAME``.
         probabilities: Probabilities to write if there are more than 200 classes.
 
@@ -99,7 +100,7 @@ def write_predictions(
         raise ValueError(
             f"ids, labels and scores must have the same length. Got {len(ids)}, {len(labels)}, {len(scores)}."
         )
-    decisions = decide(scores, predictions.target, thresholds)
+    decisions = decide(scores, predictions.target, rule)
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array([kind.decode(label, label_names) for label in labels], kind.arrow_type),

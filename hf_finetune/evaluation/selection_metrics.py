@@ -41,7 +41,9 @@ def undefined_metric(
     labels = labels_of(data.validation, data.target, len(data.label_names))
     groups = groups_of(data.validation)
     trials = (
-        ScoredExamples(labels, _random_scores(data, labels, seed), data.target, None, groups, settings)
+        ScoredExamples(
+            *(labels, _random_scores(data, labels, seed), data.target), groups=groups, settings=settings
+        )
         for seed in range(NUM_TRIALS)
     )
     if any(np.isfinite(metric.compute(examples)) for examples in trials):

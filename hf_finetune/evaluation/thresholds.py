@@ -1,26 +1,29 @@
-"""Decision thresholds for multi-label classification, fitted to maximize the F1 of each class."""
+"""Decision thresholds for multi-label classification, fitted to maximize F1."""
 
 import numpy as np
 
+from hf_finetune.targets.decision_rule import DEFAULT_THRESHOLD
 from hf_finetune.targets.unknown_labels import is_known
 
 __all__ = ["fit_thresholds"]
 
-DEFAULT_THRESHOLD = 0.5
 
-
-def fit_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Fit the threshold of each class that maximizes its F1.
+def fit_thresholds(scores: np.ndarray, labels: np.ndarray, *, common: bool = False) -> np.ndarray:
+    """Fit the threshold of each class that maximizes its F1, or one that maximizes the micro-averaged F1.
 
     Ties are resolved in favor of the threshold nearest to 0.5; a class that all examples or none belong to keeps 0.5.
 
     Args:
         scores: Probabilities [examples, classes] of examples that were not used for training.
         labels: Zeros and ones [examples, classes]; nan marks an unknown label.
+        common: Whether all classes have the same threshold.
 
     Returns:
         Thresholds [classes].
     """
+    if common:
+        known = is_known(labels)
+        return np.full(labels.shape[1], _best(scores[known], labels[known]))
     columns = zip(scores.T, labels.T, is_known(labels).T, strict=True)
     return np.array([_best(column[known], members[known]) for column, members, known in columns])
 

@@ -79,7 +79,7 @@ def render_card(
     """
     base, data = recipe.model.path, recipe.data.path
     leading_metric = record.metric_names[0] if record.metric_names else ""
-    classes = class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
+    classes = class_rows(record.predictions, record.data, record.rule)
     rows = [row for row in classes if row.test]
     rare_classes = _rare_classes(record)
     yaml = dump_recipe(joint_recipe or recipe).rstrip()

@@ -12,6 +12,7 @@ import transformers
 
 from hf_finetune.evaluation.classifier import Classifier
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
+from hf_finetune.targets.decision_rule import DecisionRule
 from hf_finetune.tasks import TASKS
 
 __all__ = [
@@ -24,7 +25,10 @@ __all__ = [
     "model_inputs",
 ]
 
-METADATA = ("task", "target", "labels", "logit_temperature", "decision_thresholds", "preprocessing")
+METADATA = (
+    *("task", "target", "labels", "logit_temperature", "decision_thresholds", "decision_top_k"),
+    "preprocessing",
+)
 """Metadata keys stored in an exported file, each with a JSON value."""
 
 Batch = dict[str, torch.Tensor]
@@ -73,7 +77,8 @@ def export_metadata(classifier: Classifier) -> dict[str, str]:
         "target": classifier.target,
         "labels": list(classifier.label_names),
         "logit_temperature": classifier.temperature,
-        "decision_thresholds": classifier.thresholds,
+        "decision_thresholds": classifier.rule.thresholds,
+        "decision_top_k": classifier.rule.top_k,
         "preprocessing": classifier.modality.describe_processor(get_processor(classifier)),
     }
     return {name: json.dumps(value, ensure_ascii=False, default=str) for name, value in values.items()}
@@ -107,7 +112,8 @@ def load_exported_classifier(
         InputError: If the processor requires remote code and ``trust_remote_code`` is False.
         OSError, ValueError: If transformers cannot load the processor for another reason.
     """
-    values = {name: json.loads(metadata[name]) for name in METADATA}
+    values = {name: json.loads(metadata.get(name, "null")) for name in METADATA}
+    thresholds = values["decision_thresholds"]
     modality = TASKS[values["task"]].modality
     if modality.has_tokens:
         check_tokenizer(str(folder), folder, trust_remote_code=trust_remote_code)
@@ -126,5 +132,5 @@ def load_exported_classifier(
         label_names=tuple(values["labels"]),
         batch_size=batch_size if modality.makes_batches(processor) else 1,
         temperature=values["logit_temperature"],
-        thresholds=None if values["decision_thresholds"] is None else tuple(values["decision_thresholds"]),
+        rule=DecisionRule(None if thresholds is None else tuple(thresholds), values["decision_top_k"]),
     )

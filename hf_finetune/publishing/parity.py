@@ -58,7 +58,7 @@ def compare_models(original: Classifier, exported: Classifier, dataset: Dataset)
     target = original.target
     labels = labels_of(dataset, target, len(original.label_names))
     original_examples, exported_examples = (
-        ScoredExamples(labels, probabilities(logits, target), target, original.thresholds, groups_of(dataset))
+        ScoredExamples(labels, probabilities(logits, target), target, original.rule, groups_of(dataset))
         for logits in (original_logits, exported_logits)
     )
     names = all_metrics(target, len(original.label_names))

@@ -47,10 +47,16 @@ class EvaluationSpec(Part):
         description="Temperature scaling: whether a temperature is fitted on the validation split, and weights and "
         "biases of the linear head are divided by it, so that plain transformers computes calibrated probabilities.",
     )
-    thresholds: bool = Field(
+    thresholds: bool | Literal["common"] = Field(
         default=False,
-        description="For multi-label data: whether the decision threshold of each class maximizes its F1 on the "
-        "validation split; otherwise, it is 0.5.",
+        description="Decision thresholds of multi-label data, fitted on the validation split: true = one for each "
+        "class, which maximizes its F1; common = one for all classes, which maximizes the micro-averaged F1; false = "
+        "0.5.",
+    )
+    top_k: Count | None = Field(
+        default=None,
+        description="For multi-label data: number of the most probable classes that are predicted for each example, "
+        "whatever their probabilities; null = the classes whose probability reaches their threshold.",
     )
     slices: Texts = Field(
         default=(),

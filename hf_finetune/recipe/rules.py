@@ -68,6 +68,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
             recipe.get("task"), _located_stages(recipe, stages), as_mapping(recipe.get("model"))
         ),
         *_carry_optimizer_problems(stages),
+        *_decision_problems(as_mapping(recipe.get("evaluation"))),
         *_seeds_problems(stages, recipe.get("limit")),
         *_pruning_problems(stages, as_mapping(recipe.get("model"))),
         *domain_rule_problems(recipe),
@@ -205,6 +206,14 @@ def _carry_optimizer_problems(stages: list[Mapping[str, Any]]) -> Iterator[Probl
             repair = "Optimizer state cannot be loaded into a different optimizer."
             value = short_repr(stage.get("optimizer", DEFAULT_OPTIMIZER))
             yield Problem(f"stages[{index}].optimizer", rule, value, repair)
+
+
+def _decision_problems(evaluation: Mapping[str, Any]) -> Iterator[Problem]:
+    if evaluation.get("top_k") is not None and evaluation.get("thresholds") not in (None, False):
+        repair = (
+            "Remove one of the two: the most probable classes are predicted whatever their probabilities."
+        )
+        yield Problem("evaluation.thresholds", "must not be set next to evaluation.top_k", "", repair)
 
 
 def _seeds_problems(stages: list[Mapping[str, Any]], limit: Any) -> Iterator[Problem]:

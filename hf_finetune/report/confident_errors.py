@@ -9,6 +9,7 @@ from datasets import Dataset
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.reading import flat_labels
 from hf_finetune.tasks import find_modality
 
@@ -18,20 +19,20 @@ MAX_EXAMPLES = 12
 
 
 def find_mistakes(
-    predictions: Predictions, dataset: Dataset, thresholds: tuple[float, ...] | None = None
+    predictions: Predictions, dataset: Dataset, rule: DecisionRule = DEFAULT_RULE
 ) -> list[dict[str, Any]]:
     """Return the wrong predictions with the highest confidence; without classes those with the largest errors.
 
     Args:
         predictions: Predictions for the examples of the dataset, in the same order.
         dataset: Dataset with the column ``id`` and those of a modality.
-        thresholds: Decision threshold of each class of multi-label data; None is 0.5 for all.
+        rule: Rule that decides the classes of multi-label examples.
 
     Returns:
         At most 12 examples in descending order of confidence, each with ``id``, ``label``, ``prediction``,
         ``confidence`` (a probability; without classes the size of the error), and the values of ``Modality.show``.
     """
-    decisions = decide(predictions.scores, predictions.target, thresholds)
+    decisions = decide(predictions.scores, predictions.target, rule)
     kind = TARGETS[predictions.target]
     wrong, confidence = kind.mistakes(predictions.labels, predictions.scores, decisions)
     count = min(MAX_EXAMPLES, int(wrong.sum()))

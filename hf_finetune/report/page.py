@@ -132,7 +132,7 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
     script = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
     figures = {picture.name: _embed(picture) for picture in pictures}
     thresholds = record.metrics.get("thresholds")
-    classes = class_rows(record.predictions, record.data, thresholds)
+    classes = class_rows(record.predictions, record.data, record.rule)
     target = record.predictions.target if record.predictions is not None else None
     known = record.metrics.get("baselines", {})
     baselines = [baseline_name(name, target) for name in BASELINES if name in known]

@@ -10,6 +10,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.files import is_valid_path
+from hf_finetune.targets.decision_rule import DecisionRule
 
 __all__ = ["DATA_FILE", "ERRORS_FILE", "SEARCH_FILE", "RunRecord", "StageLog", "listed_metrics", "read_run"]
 
@@ -61,6 +62,13 @@ class RunRecord:
     data: Mapping[str, Any]
     mistakes: Sequence[Mapping[str, Any]]
     search: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> DecisionRule:
+        """Rule that decides the classes of multi-label examples."""
+        names = self.predictions.label_names if self.predictions is not None else ()
+        top_k = (self.recipe.get("evaluation") or {}).get("top_k")
+        return DecisionRule.of_run(self.metrics.get("thresholds"), names, top_k)
 
 
 def read_run(folder: Path) -> RunRecord:

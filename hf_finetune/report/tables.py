@@ -13,6 +13,7 @@ from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.report.run_record import RunRecord
 from hf_finetune.report.verdict import BASELINES, baseline_name
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.unknown_labels import fill_unknown
 
 __all__ = [
@@ -153,20 +154,19 @@ def _seed_values(result: Mapping[str, Any], metric: str) -> list[float]:
 
 
 def class_rows(
-    predictions: Predictions | None, data: Mapping[str, Any], thresholds: Mapping[str, float] | None = None
+    predictions: Predictions | None, data: Mapping[str, Any], rule: DecisionRule = DEFAULT_RULE
 ) -> list[ClassRow]:
     """Return precision, recall and F1 of each class on the test split.
 
     Args:
         predictions: Predictions for the test split; without any, or without classes, there are no rows.
         data: Content of ``data.json``.
-        thresholds: Decision threshold of each class of multi-label data; None is 0.5 for all.
+        rule: Rule that decides the classes of multi-label examples.
     """
     if predictions is None or not TARGETS[predictions.target].has_classes:
         return []
     names = predictions.label_names
-    chosen = tuple(thresholds[name] for name in names) if thresholds else None
-    decisions = decide(predictions.scores, predictions.target, chosen)
+    decisions = decide(predictions.scores, predictions.target, rule)
     class_metrics = precision_recall_fscore_support(
         *fill_unknown(predictions.labels, decisions),
         labels=np.arange(len(names)),

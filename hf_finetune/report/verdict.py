@@ -25,7 +25,8 @@ SIMPLE_FEATURES = {
     if (features := modality.simple_features) is not None
 }
 """Titles of the features of baselines without a checkpoint, by their names."""
-BASELINES = ("majority", *SIMPLE_FEATURES, "linear_probe")
+NEIGHBORS = "nearest_neighbors"
+BASELINES = ("majority", *SIMPLE_FEATURES, NEIGHBORS, "linear_probe")
 SOLVER_NAMES = {"logistic_regression": "logistic regression", "ridge": "ridge regression"}
 MAX_CALIBRATED_ECE = 0.05
 """Largest expected calibration error at which probabilities count as calibrated."""
@@ -160,6 +161,8 @@ def baseline_name(name: str, target: str | None) -> str:
         constant, solver = kind.constant_baseline, SOLVER_NAMES.get(kind.linear_solver or "", "linear model")
     if name == "majority":
         return constant
+    if name == NEIGHBORS:
+        return "nearest neighbors (frozen features)"
     return f"{SIMPLE_FEATURES.get(name, 'linear probe')} ({solver})"
 
 

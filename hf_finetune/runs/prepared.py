@@ -15,6 +15,7 @@ from hf_finetune.planning.stages import Plan
 from hf_finetune.recipe.domain import ContinuePretraining
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.targets import ASSUMED_TARGET
+from hf_finetune.targets.decision_rule import DecisionRule
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import Inputs, Task
 
@@ -129,6 +130,11 @@ class PreparedRun:
     def metric_settings(self) -> MetricSettings:
         """Classes and costs, on which some metrics depend."""
         return MetricSettings(self.data.label_names, self.recipe.evaluation.costs or {})
+
+    @property
+    def decision_rule(self) -> DecisionRule:
+        """Rule that decides the classes of multi-label examples, before thresholds are fitted."""
+        return DecisionRule(top_k=self.recipe.evaluation.top_k)
 
     @property
     def pretrains(self) -> bool:

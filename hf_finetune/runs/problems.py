@@ -133,9 +133,20 @@ def _evaluation_problems(recipe: Recipe, data: LabeledData) -> list[Problem]:
         rule = "must not be set without a test split"
         repair = "Set data.split.test above 0, or remove the field."
         problems.append(Problem("evaluation.slices", rule, "", repair))
-    if evaluation.thresholds and not TARGETS[data.target].has_several_classes:
-        rule = "is only supported for multi-label data"
-        problems.append(Problem("evaluation.thresholds", rule, f"{data.target} labels"))
+    several = TARGETS[data.target].has_several_classes
+    for field, is_set in (("thresholds", evaluation.thresholds), ("top_k", evaluation.top_k is not None)):
+        if is_set and not several:
+            rule = "is only supported for multi-label data"
+            problems.append(Problem(f"evaluation.{field}", rule, f"{data.target} labels"))
+    classes = len(data.label_names)
+    if several and evaluation.top_k is not None and evaluation.top_k >= classes:
+        problems.append(
+            Problem(
+                "evaluation.top_k",
+                f"must be less than the number of classes, {classes}",
+                f"{evaluation.top_k}",
+            )
+        )
     if evaluation.calibrate and not TARGETS[data.target].has_classes:
         problems.append(Problem("evaluation.calibrate", f"is not supported for {data.target} labels"))
     elif evaluation.calibrate and not TARGETS[data.target].has_standard_loss:

@@ -1,7 +1,7 @@
 """Results of a run whose stages are done: the exported model, its calibration, and its evaluation with baselines."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.data.content_hashes import HASHES, write_hashes
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
-from hf_finetune.evaluation.classifier import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
-from hf_finetune.evaluation.compare import paired_difference
+from hf_finetune.evaluation.classifier import COLUMNS, TEMPERATURE, THRESHOLDS, TOP_K, load_classifier
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.linear_probe import Probe, linear_probe
-from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
-from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.simple_baseline import simple_baseline
+from hf_finetune.evaluation.metrics import compute_metrics, probabilities, without_nan
+from hf_finetune.evaluation.predictions import write_predictions
 from hf_finetune.evaluation.slices import evaluate_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import atomic_folder
@@ -28,33 +24,31 @@ from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.linear_head import fold_temperature_into_head
-from hf_finetune.performance.allocator import keep_freed_memory
-from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA_FILE, ERRORS_FILE
-from hf_finetune.runs.caching import feature_kinds, has_linear_probe, probe_settings, without_augmentation
-from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.baselines import (
+    compare_with_baselines,
+    constant_baseline,
+    fit_frozen_baselines,
+    fit_simple_baseline,
+    predictions_of,
+)
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import (
     MANY_CLASSES,
     MAX_SCORES_IN_MEMORY,
-    Scores,
-    TopScores,
-    constant_scores,
 )
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
 
-__all__ = ["evaluate_run", "finish_model", "fit_linear_probe_baseline", "write_data"]
+__all__ = ["evaluate_run", "finish_model", "write_data"]
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
-BASELINE_FOLDER = "baselines"
-MAX_PROBE_CELLS = 4_000_000
-"""Largest number of training examples times classes for which the linear probe is fitted."""
 MIN_PROBABILITY = 1e-12
 """Lower bound of probabilities before the logarithm is taken."""
 
@@ -83,6 +77,8 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
         change = merge_adapter(model, prepared.task.modality.synthetic_batch(prepared.processor))
         logger.info(f"Adapter merged: logits change by at most {change:.1g} of the largest logit.")
     setattr(model.config, COLUMNS, dict(prepared.data.columns))
+    if prepared.recipe.evaluation.top_k is not None:
+        setattr(model.config, TOP_K, prepared.recipe.evaluation.top_k)
     _export(model, prepared, folder)
     if prepared.data.validation is None or not TARGETS[prepared.data.target].has_classes:
         return {}
@@ -91,8 +87,10 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
     content: dict[str, Any] = {}
     scores, calibration = _fit_calibration(model, prepared, result)
     content["calibration"] = calibration
-    if TARGETS[prepared.data.target].has_several_classes and prepared.recipe.evaluation.thresholds:
-        thresholds = [round(threshold, 6) for threshold in fit_thresholds(scores, result.labels).tolist()]
+    chosen = prepared.recipe.evaluation.thresholds
+    if TARGETS[prepared.data.target].has_several_classes and chosen:
+        fitted = fit_thresholds(scores, result.labels, common=chosen == "common")
+        thresholds = [round(threshold, 6) for threshold in fitted.tolist()]
         setattr(model.config, THRESHOLDS, thresholds)
         content["thresholds"] = dict(zip(result.label_names, thresholds, strict=True))
     if prepared.recipe.evaluation.calibrate or "thresholds" in content:
@@ -223,9 +221,9 @@ def evaluate_run(
         logger.info(f"Test split: {note}")
     training = training_slices(prepared.data.train)
     slices = sliced(prepared.data.test, training)
-    predictions = _predictions(result)
-    write_predictions(folder / "predictions.parquet", predictions, result.thresholds, slices, stored)
-    write_json(folder / ERRORS_FILE, find_mistakes(predictions, prepared.data.test, result.thresholds))
+    predictions = predictions_of(result)
+    write_predictions(folder / "predictions.parquet", predictions, result.rule, slices, stored)
+    write_json(folder / ERRORS_FILE, find_mistakes(predictions, prepared.data.test, result.rule))
     metric_names = [name for name in prepared.metric_names if name != "loss"]
     ends = intervals(metric_names, result.examples, seed=prepared.recipe.seed)
     content: dict[str, Any] = {
@@ -239,67 +237,16 @@ def evaluate_run(
         content["test_groups"] = {"column": result.group_column, "groups": len(set(result.groups))}
     if slices:
         content["slices"] = evaluate_slices(result, slices, training, metric_names, prepared.recipe.seed)
-    baselines = {}
-    if TARGETS[result.target].constant_baseline:
-        baselines["majority"] = _constant_scores(prepared, result)
-    simple = fit_simple_baseline(prepared)
-    if simple is not None:
-        name, fitted = simple
-        baselines[name] = fitted.scores
-    probe = fit_linear_probe_baseline(prepared, modes, device)
-    if probe is not None:
-        baselines["linear_probe"] = probe.scores
-        content["baseline_fit"] = probe.about
-    content |= _compare_with_baselines(prepared, result, baselines, folder)
+    fitted = fit_simple_baseline(prepared) | fit_frozen_baselines(prepared, modes, device)
+    if "linear_probe" in fitted:
+        content["baseline_fit"] = fitted["linear_probe"].about
+    baselines = constant_baseline(prepared, result) | {name: probe.scores for name, probe in fitted.items()}
+    content |= compare_with_baselines(prepared, result, baselines, folder)
     if TARGETS[result.target].has_classes:
         bins = [asdict(entry) for entry in reliability(result.scores, result.labels)]
         ece = calibration_error(result.scores, result.labels)
         content["test_calibration"] = {"ece": ece, "bins": bins}
     return content
-
-
-def _predictions(result: EvaluationResult) -> Predictions:
-    return Predictions(
-        *(result.ids, result.labels, result.scores, result.target, result.label_names),
-        *(result.groups, result.group_column),
-    )
-
-
-def _compare_with_baselines(
-    prepared: PreparedRun, result: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
-) -> dict[str, Any]:
-    """Compare the model with each baseline on the same test examples, and write the predictions of the baselines.
-
-    Returns:
-        ``baselines`` and ``baseline_differences`` of ``metrics.json``: for each baseline its primary metrics, and the
-        difference of the model from them, with interval, p-value and verdict.
-    """
-    content: dict[str, Any] = {"baselines": {}, "baseline_differences": {}}
-    (folder / BASELINE_FOLDER).mkdir(exist_ok=True)
-    metric_names = [name for name in prepared.metric_names if name != "loss"]
-    for baseline, scores in baselines.items():
-        write_predictions(
-            folder / BASELINE_FOLDER / f"{baseline}.parquet",
-            replace(_predictions(result), scores=scores),
-            probabilities=prepared.recipe.evaluation.probabilities,
-        )
-        examples = replace(result.examples, scores=scores, thresholds=None)
-        content["baselines"][baseline] = without_nan(compute_metrics(metric_names, examples))
-        content["baseline_differences"][baseline] = {
-            name: _difference(name, examples, result.examples, prepared.recipe.seed) for name in metric_names
-        }
-    return content
-
-
-def _difference(name: str, baseline: ScoredExamples, model: ScoredExamples, seed: int) -> dict[str, Any]:
-    difference = paired_difference(name, baseline, model, seed=seed)
-    gain = difference.value - difference.first
-    return {
-        "difference": gain if np.isfinite(gain) else None,
-        "interval": list(difference.interval) if difference.interval else None,
-        "p_value": difference.p_value,
-        "verdict": difference.verdict,
-    }
 
 
 def write_data(prepared: PreparedRun, folder: Path) -> None:
@@ -313,80 +260,3 @@ def write_data(prepared: PreparedRun, folder: Path) -> None:
     more = {"label_notes": list(data.label_notes), "columns": dict(data.columns)}
     write_json(folder / DATA_FILE, {**content, **more})
     write_hashes(folder / HASHES, data.hashes)
-
-
-def _constant_scores(prepared: PreparedRun, result: EvaluationResult) -> Scores:
-    """Return the scores of the baseline that predicts the same for every example: a constant of the training labels."""
-    target, classes = prepared.data.target, len(prepared.data.label_names)
-    train = labels_of(prepared.data.train, target, classes)
-    constant_prediction = TARGETS[target].constant_prediction(train, classes)
-    if isinstance(result.scores, TopScores):
-        return constant_scores(constant_prediction, result.labels)
-    return np.broadcast_to(constant_prediction, result.scores.shape)
-
-
-def fit_simple_baseline(prepared: PreparedRun) -> tuple[str, Probe] | None:
-    """Fit the baseline on simple features of the modality, without a checkpoint.
-
-    Args:
-        prepared: Checked run.
-
-    Returns:
-        Name of the features, and scores on the test split; None if the modality has none, if the recipe asks for no
-        linear probe, or if the fit would take too long.
-    """
-    features = prepared.task.modality.simple_features
-    if features is None or not has_linear_probe(prepared):
-        return None
-    try:
-        return features.name, simple_baseline(features, prepared.data, prepared.recipe)
-    except CacheUnavailableError as error:
-        logger.info("No baseline on %s: %s.", features.title, error)
-        return None
-
-
-@keep_freed_memory()
-def fit_linear_probe_baseline(
-    prepared: PreparedRun, modes: list[ExecutionMode], device: torch.device
-) -> Probe | None:
-    """Fit a linear probe: logistic regression (ridge for regression) on frozen features of the pretrained checkpoint.
-
-    Its training examples are preprocessed like test examples, without augmentation.
-
-    Args:
-        prepared: Checked run.
-        modes: Execution mode of each stage; the features are computed in the precision of the first stage.
-        device: Device on which the features are computed.
-
-    Returns:
-        Scores on the test split and details of the fit; None if the recipe asks for none, or if it cannot be fitted.
-    """
-    if not has_linear_probe(prepared):
-        return None
-    cells = len(prepared.data.train) * len(prepared.data.label_names)
-    if TARGETS[prepared.data.target].linear_solver == "logistic_regression" and cells > MAX_PROBE_CELLS:
-        logger.info(
-            "No linear probe: a logistic regression of "
-            f"{len(prepared.data.label_names):,} classes on {len(prepared.data.train):,} examples would take too long."
-        )
-        return None
-    logger.info("Fitting the linear probe, a baseline on frozen features of the pretrained checkpoint.")
-    prepared = prepared.pooling.before if prepared.pooling else prepared
-    model, plain = load_pretrained(prepared).model, without_augmentation(prepared)
-    recipe, data = plain.recipe, replace(prepared.data, validation=prepared.data.test, pool=None)
-    inputs = prepared.task.prepare(data, prepared.processor, recipe.data, recipe.seed)
-    try:
-        return linear_probe(
-            model,
-            inputs,
-            data,
-            probe_settings(replace(plain, data=data)),
-            poolings=feature_kinds(prepared),
-            seed=recipe.seed,
-            device=device,
-            batch_size=recipe.stages[0].batch_size,
-            autocast=DTYPES[modes[0].precision],
-        )
-    except CacheUnavailableError as error:
-        logger.info("No linear probe: %s.", error)
-        return None

@@ -227,6 +227,7 @@ def _evaluation(prepared: PreparedRun, context: StageContext) -> StageEvaluation
 
 def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:
     target, settings, names = prepared.data.target, prepared.metric_settings, _stage_metrics(prepared)
+    rule = prepared.decision_rule
     keeps_top, classes = _keeps_top_scores(prepared), len(prepared.data.label_names)
     groups = groups_of(prepared.data.validation)
 
@@ -234,7 +235,7 @@ def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[s
         logits = require_finite_logits(prediction)
         scores: Scores = unpack_top(logits, classes) if keeps_top else probabilities(logits, target)
         labels = np.asarray(prediction.label_ids)
-        return compute_metrics(names, ScoredExamples(labels, scores, target, None, groups, settings))
+        return compute_metrics(names, ScoredExamples(labels, scores, target, rule, groups, settings))
 
     return compute
 

@@ -27,6 +27,7 @@ from hf_finetune.publishing.portable_recipe import MULTI_TASK_RECIPE_FILE
 from hf_finetune.recipe.load import dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA_FILE
+from hf_finetune.report.verdict import BASELINES
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.joint import MEAN, examples_per_epoch, task_column_ranges
 from hf_finetune.runs.prepared import PreparedRun
@@ -95,7 +96,8 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             names = [name for name in dict.fromkeys(names) if name != "loss"]
             targets = values.astype(np.int64 if TARGETS[task.target].has_classes else np.float64)
             examples = ScoredExamples(
-                targets, scores, task.target, None, groups[task.name], task_run.metric_settings
+                *(targets, scores, task.target, task_run.decision_rule),
+                *(groups[task.name], task_run.metric_settings),
             )
             metrics[task.name] = compute_metrics(names, examples)
         return {**_flatten(metrics), MEAN: _mean(metrics, prepared.tasks)}
@@ -250,7 +252,7 @@ def joint_metrics(
     for key in PER_TASK:
         content[key] = _flatten({name: metrics[key] for name, metrics in tested_tasks.items()})
     content["baselines"] = {}
-    for baseline in ("majority", "linear_probe"):
+    for baseline in BASELINES:
         metrics_by_task = {
             name: task_metrics["baselines"][baseline]
             for name, task_metrics in tested_tasks.items()

@@ -233,4 +233,6 @@ def _predict(model: PreTrainedModel, prepared: PreparedRun, device: torch.device
         logits.append(model(**tensors).logits.float().cpu().numpy())
     labels = labels_of(data.test, data.target, len(data.label_names))
     scores = probabilities(np.concatenate(logits), data.target)
-    return ScoredExamples(labels, scores, data.target, settings=prepared.metric_settings)
+    return ScoredExamples(
+        labels, scores, data.target, prepared.decision_rule, settings=prepared.metric_settings
+    )

@@ -260,7 +260,7 @@ def _score(
     outputs = _held_out_outputs(by_pooling[pooling], labels, target, classes, fit.inverse_strength, folds)
     is_grouped = len(set(data.train_groups)) < len(data.train_groups)
     groups = np.asarray(data.train_groups) if is_grouped else None
-    examples = ScoredExamples(labels, probabilities(outputs, target), target, groups=groups)
+    examples = ScoredExamples(labels, probabilities(outputs, target), target, prepared.decision_rule, groups)
     batch = frozen.inputs.collate([frozen.inputs.train[0]])
     entry = RankedCheckpoint(
         model=model,

@@ -217,7 +217,9 @@ def _judge_part(
     def predict(fitted: LinearFit) -> ScoredExamples:
         outputs = fitted(by_pooling[pooling][held_out])
         scores = probabilities(outputs, target)
-        return ScoredExamples(labels[held_out], scores, target, settings=prepared.metric_settings)
+        return ScoredExamples(
+            labels[held_out], scores, target, prepared.decision_rule, settings=prepared.metric_settings
+        )
 
     weights = list(frozen.network.state_dict().values())
     size = sum(weight.numel() for weight in frozen.network.parameters())

@@ -20,6 +20,7 @@ from hf_finetune.recipe.load import dump_recipe
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.trial import TrialResult, train_and_predict
 from hf_finetune.search.parts import Part, PartLoader
+from hf_finetune.targets.decision_rule import DecisionRule
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 from hf_finetune.training.manifest import write_json
@@ -73,7 +74,7 @@ class Trial:
         scores = np.concatenate([each.scores for each in predictions if each is not None])
         names = [name for result in chosen for name in result.groups]
         groups = group_indices(names) if len(set(names)) < len(names) else None
-        return ScoredExamples(labels, scores, first.target, groups=groups, settings=first.settings)
+        return ScoredExamples(labels, scores, first.target, first.rule, groups, first.settings)
 
     def value(self, metric: str) -> float:
         """Return a metric of all predictions so far.
@@ -201,8 +202,9 @@ def _read(folder: Path, part: Part) -> "TrialResult | str | None":
         labels, groups = arrays["labels"], tuple(arrays["groups"].tolist())
         all_scores = {name: arrays[name] for name in ("scores", "smaller") if name in arrays}
     settings = MetricSettings(tuple(content["classes"]), content["costs"])
+    rule = DecisionRule(top_k=content.get("top_k"))
     examples = {
-        name: ScoredExamples(labels, scores, content["target"], settings=settings)
+        name: ScoredExamples(labels, scores, content["target"], rule, settings=settings)
         for name, scores in all_scores.items()
     }
     measured = {name: content[name] for name in _MEASURED}
@@ -232,6 +234,7 @@ def _write(folder: Path, part: Part, result: "TrialResult | str", recipe: Recipe
         "target": examples.target,
         "classes": list(examples.settings.label_names),
         "costs": examples.settings.costs,
+        "top_k": examples.rule.top_k,
         "epochs": list(result.epochs),
         "kept_epochs": list(result.kept_epochs),
         **{name: getattr(result, name) for name in _MEASURED},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hf_finetune.errors import Problem
 from hf_finetune.fields.registry import Registry
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.metric import Metric, MetricSettings
 from hf_finetune.targets.reading import LabelSummary
 
@@ -195,12 +196,12 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def decide(self, scores: "np.ndarray", thresholds: Sequence[float] | None = None) -> "np.ndarray":
+    def decide(self, scores: "np.ndarray", rule: DecisionRule = DEFAULT_RULE) -> "np.ndarray":
         """Return the decision for each example.
 
         Args:
             scores: Scores, as ``scores`` returns them.
-            thresholds: Decision threshold of each class, for multi-label data; None is 0.5.
+            rule: Rule that decides the classes of multi-label examples.
 
         Returns:
             Class indices [examples], zeros and ones [examples, classes], or predictions [examples].

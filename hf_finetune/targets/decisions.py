@@ -1,10 +1,9 @@
 """Scores and decisions of a model from its logits."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from hf_finetune.targets.base import TARGETS
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.top_scores import Scores, TopScores
 
@@ -25,13 +24,13 @@ def probabilities(logits: np.ndarray, target: TargetName) -> np.ndarray:
     return TARGETS[target].scores(np.asarray(logits, dtype=np.float64))
 
 
-def decide(scores: Scores, target: TargetName, thresholds: Sequence[float] | None = None) -> np.ndarray:
+def decide(scores: Scores, target: TargetName, rule: DecisionRule = DEFAULT_RULE) -> np.ndarray:
     """Return the decision for each example.
 
     Args:
         scores: Probabilities [examples, classes], or regression predictions [examples].
         target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        rule: Rule that decides the classes of multi-label examples.
 
     Returns:
         The most probable class [examples], zeros and ones [examples, classes], or the regression predictions
@@ -39,4 +38,4 @@ def decide(scores: Scores, target: TargetName, thresholds: Sequence[float] | Non
     """
     if isinstance(scores, TopScores):
         return scores.decisions
-    return TARGETS[target].decide(scores, thresholds)
+    return TARGETS[target].decide(scores, rule)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.errors import Problem, join_quoted
 from hf_finetune.targets.classes import ClassTarget
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.metric import Metric, MetricSettings
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import LABEL_LOCATION, LabelSummary, rows_where
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from hf_finetune.targets.top_scores import Scores
 
 __all__ = ["MultiLabel"]
-
-THRESHOLD = 0.5
 
 
 class MultiLabel(ClassTarget):
@@ -101,12 +100,9 @@ class MultiLabel(ClassTarget):
         probabilities: np.ndarray = expit(logits)
         return probabilities
 
-    def decide(self, scores: "np.ndarray", thresholds: Sequence[float] | None = None) -> "np.ndarray":
-        """Return 1 for each class whose probability reaches its threshold, else 0, [examples, classes]."""
-        import numpy as np
-
-        decisions: np.ndarray = scores >= (THRESHOLD if thresholds is None else np.asarray(thresholds))
-        return decisions.astype(np.int64)
+    def decide(self, scores: "np.ndarray", rule: DecisionRule = DEFAULT_RULE) -> "np.ndarray":
+        """Return 1 for each class that the rule selects, else 0, [examples, classes]."""
+        return rule(scores)
 
     def label_array(
         self, labels: Sequence[Any], classes: int, unknown: Sequence[Sequence[int]] | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_finetune.errors import Problem, join_quoted
 from hf_finetune.targets.base import Target
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.metric import Metric
 from hf_finetune.targets.reading import LABEL_LOCATION, LabelSummary, is_continuous, rows_where
 
@@ -113,7 +114,7 @@ class Regression(Target):
         """Return the output of each example [examples]."""
         return logits.reshape(len(logits))
 
-    def decide(self, scores: "np.ndarray", thresholds: Sequence[float] | None = None) -> "np.ndarray":
+    def decide(self, scores: "np.ndarray", rule: DecisionRule = DEFAULT_RULE) -> "np.ndarray":
         """Return the predictions [examples] unchanged."""
         return scores
 

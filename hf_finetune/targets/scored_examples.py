@@ -8,6 +8,7 @@ from random import Random
 import numpy as np
 
 from hf_finetune.targets.base import TARGETS
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.decisions import decide, probabilities
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
@@ -27,7 +28,7 @@ class ScoredExamples:
         scores: Probabilities [examples, classes], only the highest of them (``TopScores``), or regression predictions
             [examples].
         target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        rule: Rule that decides the classes of multi-label examples.
         groups: Index of the group of each example [examples], such as the query that it belongs to. Groups are
             resampled as a whole. None if the examples are independent.
         settings: Classes and costs, for the metrics that need them.
@@ -37,7 +38,7 @@ class ScoredExamples:
     labels: np.ndarray
     scores: Scores
     target: TargetName
-    thresholds: Sequence[float] | None = None
+    rule: DecisionRule = DEFAULT_RULE
     groups: np.ndarray | None = None
     settings: MetricSettings = NO_SETTINGS
     weights: np.ndarray | None = None
@@ -59,7 +60,7 @@ class ScoredExamples:
     @cached_property
     def decisions(self) -> np.ndarray:
         """Decision for each example, in the form of the labels."""
-        return decide(self.scores, self.target, self.thresholds)
+        return decide(self.scores, self.target, self.rule)
 
     @cached_property
     def filled(self) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.targets.classes import ClassTarget
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.metric import Metric, MetricSettings
 from hf_finetune.targets.reading import LabelSummary, is_continuous
 
@@ -78,7 +79,7 @@ class SingleLabel(ClassTarget):
         probabilities: np.ndarray = softmax(logits, axis=-1)
         return probabilities
 
-    def decide(self, scores: "np.ndarray", thresholds: Sequence[float] | None = None) -> "np.ndarray":
+    def decide(self, scores: "np.ndarray", rule: DecisionRule = DEFAULT_RULE) -> "np.ndarray":
         """Return the most probable class [examples]."""
         classes: np.ndarray = scores.argmax(axis=-1)
         return classes

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel
@@ -166,12 +165,13 @@ class SimpleFeatures:
         name: Name in ``metrics.json``, such as ``log_mel``.
         title: Name in words, such as ``log-mel statistics``.
         compute: Function of the training split, the test split and ``data`` of the recipe that returns the features of
-            both splits, [examples, features].
+            both splits, [examples, features], dense or sparse, by the name of their kind. The best kind is chosen by
+            cross-validation; a single kind has the name "".
     """
 
     name: str
     title: str
-    compute: "Callable[[Dataset, Dataset, Any], tuple[np.ndarray, np.ndarray]]"
+    compute: "Callable[[Dataset, Dataset, Any], Mapping[str, tuple[Any, Any]]]"
 
 
 class Remarks:

@@ -1,14 +1,16 @@
 """Fit a linear layer to features: logistic regression for classes, ridge regression for continuous targets.
 
-Features are standardized for the fit, and means and scales are folded into the layer, which takes raw features.
+Features are standardized for the fit, and means and scales are folded into the layer, which takes raw features. Sparse
+features, such as TF-IDF weights of words, are taken as they are: standardizing would make them dense.
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from scipy.sparse import csr_matrix, issparse
 from scipy.special import log_expit, log_softmax
 from threadpoolctl import threadpool_limits
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FOLDS",
     "INVERSE_STRENGTHS",
+    "Features",
     "LinearFit",
     "assign_folds",
     "fit_best",
@@ -48,6 +51,8 @@ MISSING_CLASS_LOGIT = -100.0
 MIN_LOG_PROBABILITY = np.log(np.finfo(np.float64).eps)
 """Lower bound of a log-probability, so that a single misclassified example does not dominate the loss."""
 
+Features: TypeAlias = "np.ndarray | csr_matrix"
+"""Features [examples, features], dense or sparse."""
 Regressions = dict[int, "LogisticRegression"]
 """Logistic regressions by class index; single-label data has only one, with index 0."""
 
@@ -69,13 +74,13 @@ class LinearFit:
     inverse_strength: float
     losses: dict[float, float] = field(default_factory=dict)
 
-    def __call__(self, features: np.ndarray) -> np.ndarray:
+    def __call__(self, features: Features) -> np.ndarray:
         """Return logits, or continuous predictions, [examples, outputs] of features [examples, features]."""
-        return features @ self.weight.T + self.bias
+        return np.asarray(features @ self.weight.T + self.bias)
 
 
 def fit_linear(
-    features: np.ndarray,
+    features: Features,
     labels: np.ndarray,
     target: TargetName,
     classes: int,
@@ -114,8 +119,8 @@ def fit_linear(
         sample_weights = np.ones(len(labels))
     else:
         sample_weights = _sample_weights(labels, target, class_weights)
-    features = np.asarray(features, dtype=np.float64)
-    with threadpool_limits(1 if features.size * classes < SINGLE_THREAD_BELOW else None):
+    features = _in_double_precision(features)
+    with threadpool_limits(_threads(features, classes)):
         losses = {}
         if folds is not None:
             losses = _cross_validate(
@@ -163,7 +168,7 @@ def assign_folds(
 
 
 def fit_best(
-    features: Mapping[str, np.ndarray],
+    features: Mapping[str, Features],
     labels: np.ndarray,
     target: TargetName,
     classes: int,
@@ -181,12 +186,32 @@ def fit_best(
     Returns:
         The name of the selected kind, its fit, and the held-out loss of every kind.
     """
-    fits = {
-        name: fit_linear(values, labels, target, classes, folds=folds) for name, values in features.items()
+    tried = {
+        name: _held_out_losses(values, labels, target, classes, folds) for name, values in features.items()
     }
-    losses = {name: min(fit.losses.values()) for name, fit in fits.items()}
-    best = min(losses, key=losses.__getitem__)
-    return best, fits[best], losses
+    lowest = {name: min(losses.values()) for name, losses in tried.items()}
+    best = min(lowest, key=lowest.__getitem__)
+    chosen = min(tried[best], key=tried[best].__getitem__)
+    fit = fit_linear(features[best], labels, target, classes, (chosen,))
+    return best, replace(fit, losses=tried[best]), lowest
+
+
+def _held_out_losses(
+    features: Features, labels: np.ndarray, target: TargetName, classes: int, folds: np.ndarray
+) -> dict[float, float]:
+    """Return the cross-validated loss by inverse strength."""
+    features, weights = _in_double_precision(features), _sample_weights(labels, target, None)
+    with threadpool_limits(_threads(features, classes)):
+        return _cross_validate(features, labels, target, classes, INVERSE_STRENGTHS, folds, weights)
+
+
+def _in_double_precision(features: Features) -> Features:
+    return (features if issparse(features) else np.asarray(features)).astype(np.float64)
+
+
+def _threads(features: Features, classes: int) -> int | None:
+    """Return the number of threads of a fit; None is as many as there are cores."""
+    return 1 if features.size * classes < SINGLE_THREAD_BELOW else None
 
 
 def fit_metadata(fit: LinearFit, target: TargetName) -> dict[str, Any]:
@@ -225,7 +250,7 @@ def _sample_weights(
 
 
 def _cross_validate(
-    features: np.ndarray,
+    features: Features,
     labels: np.ndarray,
     target: TargetName,
     classes: int,
@@ -283,7 +308,7 @@ def _loss(outputs: np.ndarray, labels: np.ndarray, target: TargetName) -> np.nda
 
 
 def _fit(
-    features: np.ndarray,
+    features: Features,
     labels: np.ndarray,
     target: TargetName,
     classes: int,
@@ -291,27 +316,39 @@ def _fit(
     sample_weights: np.ndarray,
     models: Regressions | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight [outputs, features] and bias [outputs] for raw features, of a fit on standardized features.
+    """Return weight [outputs, features] and bias [outputs] for raw features, of a fit on standardized dense features.
 
     ``models`` holds earlier fits for a warm start, and is updated in place; None starts from scratch.
     """
+    if issparse(features):
+        return _solve(features, labels, target, classes, inverse_strength, sample_weights, models)
     means, scales = features.mean(axis=0), _scales(features)
     standardized = (features - means) / scales
+    weight, bias = _solve(standardized, labels, target, classes, inverse_strength, sample_weights, models)
+    weight = weight / scales
+    return weight, bias - weight @ means
+
+
+def _solve(
+    features: Features,
+    labels: np.ndarray,
+    target: TargetName,
+    classes: int,
+    inverse_strength: float,
+    sample_weights: np.ndarray,
+    models: Regressions | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight and bias of the linear layer of the lowest penalized loss."""
     with warnings.catch_warnings():
         # scikit-learn suspects a regression problem if the classes have few examples each
         warnings.filterwarnings(
             "ignore", message="The number of unique classes is greater", category=UserWarning
         )
         if TARGETS[target].is_exclusive:
-            weight, bias = _fit_classes(
-                standardized, labels, classes, inverse_strength, sample_weights, models
-            )
-        elif TARGETS[target].has_several_classes:
-            weight, bias = _fit_each_class(standardized, labels, inverse_strength, sample_weights, models)
-        else:
-            weight, bias = _fit_ridge(standardized, labels, inverse_strength)
-    weight = weight / scales
-    return weight, bias - weight @ means
+            return _fit_classes(features, labels, classes, inverse_strength, sample_weights, models)
+        if TARGETS[target].has_several_classes:
+            return _fit_each_class(features, labels, inverse_strength, sample_weights, models)
+        return _fit_ridge(features, labels, inverse_strength)
 
 
 def _scales(features: np.ndarray) -> np.ndarray:
@@ -326,7 +363,7 @@ def _scales(features: np.ndarray) -> np.ndarray:
 
 
 def _fit_classes(
-    features: np.ndarray,
+    features: Features,
     labels: np.ndarray,
     classes: int,
     inverse_strength: float,
@@ -364,7 +401,7 @@ def _regression(number: int, inverse_strength: float, models: Regressions | None
 
 
 def _fit_each_class(
-    features: np.ndarray,
+    features: Features,
     labels: np.ndarray,
     inverse_strength: float,
     sample_weights: np.ndarray,
@@ -388,7 +425,7 @@ def _is_constant(column: np.ndarray) -> bool:
 
 
 def _fit_ridge(
-    features: np.ndarray, labels: np.ndarray, inverse_strength: float
+    features: Features, labels: np.ndarray, inverse_strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import Ridge
 

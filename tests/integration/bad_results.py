@@ -48,6 +48,27 @@ CASES = [
         ),
     ),
     Case(
+        "`evaluation.top_k` for labels of one class",
+        "run text.yaml evaluation.top_k=2",
+        "Problem:\n  evaluation.top_k is only supported for multi-label data. Got single_label labels.",
+    ),
+    Case(
+        "`evaluation.top_k` with fitted thresholds",
+        "run text.yaml evaluation.top_k=2 evaluation.thresholds=common",
+        (
+            "Problem:\n"
+            "  evaluation.thresholds must not be set next to evaluation.top_k. Remove one of the two: the most "
+            "probable classes are predicted whatever their probabilities."
+        ),
+    ),
+    Case(
+        "`evaluation.top_k` of all classes",
+        "run text.yaml data.path=tags.csv 'data.columns={text: text, label: {name: tags, separator: \"|\"}}' "
+        "evaluation.top_k=2 metrics=[jaccard]",
+        "Problem:\n  evaluation.top_k must be less than the number of classes, 2. Got 2.",
+        rows("tags.csv", "text,tags", *(f"text {number},good|bad" for number in range(20))),
+    ),
+    Case(
         "an unknown key in `--column`",
         "predict bert reviews.csv --column texts=text",
         f"Problem:\n  --column must set one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",

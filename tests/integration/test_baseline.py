@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.runs.baselines import fit_frozen_baselines
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with_data
-from hf_finetune.runs.results import fit_linear_probe_baseline
 from hf_finetune.training.linear_fit import INVERSE_STRENGTHS
 
 PLAIN = [ExecutionMode("fp32", "contiguous", False)]
@@ -25,7 +25,7 @@ def ready_for(recipe):
 
 
 def baseline_of(recipe):
-    return fit_linear_probe_baseline(ready_for(recipe), PLAIN, torch.device("cpu"))
+    return fit_frozen_baselines(ready_for(recipe), PLAIN, torch.device("cpu"))["linear_probe"]
 
 
 def with_augment(recipe, preset):

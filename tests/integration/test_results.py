@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from run_helpers import Stop, changed, metrics_of, quick_run, refusal, tiny_text_recipe, weights_of
 from transformers import pipeline
@@ -85,6 +86,48 @@ def test_thresholds_are_chosen_on_validation_and_heeded_by_predict(tmp_path, ber
     likely = {each["label"]: each["score"] for each in plain}
     above = {name for name, score in likely.items() if score >= content["thresholds"][name]}
     assert set(heeding.label) == above
+
+
+def tagged_texts(path):
+    """Write texts with 0 to 3 of three labels, each of which is a word of the text."""
+    lines = [
+        json.dumps({"text": f"the {' '.join(words)} film {index}", "label": words})
+        for index in range(60)
+        for words in [
+            [word for word, number in (("good", 2), ("bad", 3), ("long", 5)) if index % number == 0]
+        ]
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_most_probable_classes_are_decided_by_run_predict_and_baselines(tmp_path, bert_checkpoint):
+    recipe = tiny_text_recipe(tagged_texts(tmp_path / "rows.jsonl"), bert_checkpoint)
+    recipe = with_evaluation(recipe, top_k=2, linear_probe=10_000)
+    done = quick_run(recipe.model_copy(update={"metrics": ("precision_at_2", "jaccard")}), tmp_path / "run")
+    content = metrics_of(done.folder)
+    assert content["test"]["precision_micro"] == pytest.approx(content["test"]["precision_at_2"])
+    tables = [done.folder / "predictions.parquet", *(done.folder / "baselines").glob("*.parquet")]
+    assert {path.stem for path in tables} == {
+        *("predictions", "majority", "tf_idf", "nearest_neighbors", "linear_probe")
+    }
+    for path in tables:
+        assert {len(row) for row in pq.read_table(path)["prediction"].to_pylist()} == {2}, path.stem
+    config = json.loads((done.folder / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config["decision_top_k"] == 2
+    pipe = pipeline("text-classification", model=str(done.folder / "model"), top_k=2)
+    (plain,) = pipe(["the good film"])
+    (heeding,) = predict(str(done.folder / "model"), ["the good film"])
+    assert set(heeding.label) == {each["label"] for each in plain}
+    for stage in content["stages"]:
+        assert "jaccard" in stage["validation"]
+
+
+def test_a_common_threshold_is_one_number_for_all_classes(tmp_path, bert_checkpoint):
+    recipe = tiny_text_recipe(tagged_texts(tmp_path / "rows.jsonl"), bert_checkpoint)
+    done = quick_run(with_evaluation(recipe, thresholds="common"), tmp_path / "run")
+    thresholds = metrics_of(done.folder)["thresholds"]
+    assert set(thresholds) == {"good", "bad", "long"} and len(set(thresholds.values())) == 1
 
 
 def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, monkeypatch):

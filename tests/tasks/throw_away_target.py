@@ -82,7 +82,7 @@ class Tallies(Target):
     def scores(self, logits):
         return np.rint(np.exp(logits.reshape(len(logits))))
 
-    def decide(self, scores, thresholds=None):
+    def decide(self, scores, rule=None):
         return scores
 
     def label_array(self, labels, classes, unknown=None):

@@ -2,11 +2,26 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
 from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.targets.class_metrics import cross_entropy_per_example
+from hf_finetune.targets.decision_rule import DecisionRule
+
+
+def test_a_common_threshold_maximizes_the_micro_averaged_f1():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((40, 3)) < (0.1, 0.3, 0.6)).astype(int)
+    scores = np.clip(0.4 * labels + rng.normal(0.3, 0.2, labels.shape), 0, 1)
+    common = fit_thresholds(scores, labels, common=True)
+    assert len(set(common)) == 1
+
+    def micro(threshold):
+        return f1_score(labels, scores >= threshold, average="micro")
+
+    assert micro(common[0]) == max(micro(threshold) for threshold in np.linspace(0, 1, 2001))
 
 
 def test_the_error_of_two_bins_by_hand():
@@ -80,7 +95,7 @@ def test_each_class_gets_the_threshold_of_the_best_f1():
     labels = np.array([[1, 1], [1, 1], [0, 0], [0, 0]])
     thresholds = fit_thresholds(scores, labels)
     assert thresholds == pytest.approx([0.35, 0.35])
-    assert (decide(scores, "multi_label", thresholds) == labels).all()
+    assert (decide(scores, "multi_label", DecisionRule(tuple(thresholds))) == labels).all()
 
 
 def test_equal_scores_are_on_one_side():

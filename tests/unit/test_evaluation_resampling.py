@@ -12,15 +12,16 @@ from hf_finetune.evaluation.metrics import (
     probabilities,
 )
 from hf_finetune.evaluation.registry import find_metric
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples
 
 EXAMPLES = 23
 
 
-def synthetic_examples(target, classes, thresholds=None):
+def synthetic_examples(target, classes, rule=DEFAULT_RULE):
     """Return examples whose scores are right more often than not."""
-    return ScoredExamples(*drawn(target, classes), target, thresholds, settings=settings_of(classes))
+    return ScoredExamples(*drawn(target, classes), target, rule, settings=settings_of(classes))
 
 
 def drawn(target, classes, seed=0):
@@ -82,7 +83,7 @@ def test_resamples_may_have_any_number_of_examples():
 
 
 def test_thresholds_count_as_in_the_metrics():
-    examples = synthetic_examples("multi_label", 4, thresholds=(0.2, 0.4, 0.6, 0.8))
+    examples = synthetic_examples("multi_label", 4, rule=DecisionRule((0.2, 0.4, 0.6, 0.8)))
     indices, counts = counts_of(5)
     for name in ("f1_macro", "exact_match", "roc_auc", "recall:class 3"):
         found = statistic(metric_for(name, examples), examples)(counts)

@@ -17,6 +17,7 @@ from hf_finetune.publishing.exported_pipeline import (
     export_metadata,
     load_exported_classifier,
 )
+from hf_finetune.targets.decision_rule import DecisionRule
 
 IMAGES = [Image.fromarray(np.full((40, 30 + 9 * each, 3), 80 * each, np.uint8)) for each in range(4)]
 TEXTS = [
@@ -72,7 +73,7 @@ def test_postprocessing_settings_are_exported_too(tmp_path):
     found = load_exported_classifier(folder, metadata, lambda batch: np.array([[2.0, 0.0, -2.0]]), 8)
     assert (found.task, found.target) == ("text-classification", "multi_label")
     assert found.label_names == ("dull", "long", "süß")
-    assert (found.temperature, found.thresholds) == (2.0, (0.1, 0.5, 0.9))
+    assert (found.temperature, found.rule) == (2.0, DecisionRule((0.1, 0.5, 0.9)))
     (logits,) = iter_logits(found, ["good"])
     assert logits.tolist() == [1.0, 0.0, -1.0]
 

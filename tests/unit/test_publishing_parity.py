@@ -10,6 +10,7 @@ from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.publishing import parity
 from hf_finetune.publishing.exported_pipeline import ExportedPipeline
 from hf_finetune.publishing.parity import compare_models, median_milliseconds, weight_bytes
+from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 
 NAMES = ("bad", "good")
 DATA = Dataset.from_dict(
@@ -18,14 +19,14 @@ DATA = Dataset.from_dict(
 )
 
 
-def says(logits, target="single_label", thresholds=None, names=NAMES):
+def says(logits, target="single_label", rule=DEFAULT_RULE, names=NAMES):
     """Return a classifier that gives the third row of logits for the text "2"."""
     rows = np.asarray(logits, dtype=np.float32)
     pipe = ExportedPipeline(
         prepare=lambda texts: np.array([int(text["text"]) for text in texts]),
         forward=lambda numbers: rows[numbers],
     )
-    return Classifier(pipe, "text-classification", target, names, 3, thresholds=thresholds)
+    return Classifier(pipe, "text-classification", target, names, 3, rule=rule)
 
 
 def test_two_models_are_compared_by_hand():
@@ -41,7 +42,7 @@ def test_two_models_are_compared_by_hand():
 
 def test_several_labels_are_the_same_answer_only_if_all_are():
     labels = DATA.remove_columns("label").add_column("label", [[0], [0], [1], [0, 1]])
-    before = says([[1, -1], [1, -1], [-1, 1], [1, 1]], "multi_label", thresholds=(0.5, 0.5))
+    before = says([[1, -1], [1, -1], [-1, 1], [1, 1]], "multi_label", rule=DecisionRule((0.5, 0.5)))
     after = says([[1, -1], [1, 1], [1, -1], [1, 1]], "multi_label")
     found = compare_models(before, after, labels)
     assert found.prediction_agreement == 0.5

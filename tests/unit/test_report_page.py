@@ -162,11 +162,7 @@ def test_thresholds_are_shown_class_by_class():
     record.metrics["thresholds"] = {"cake": 0.31, "soup": 0.5, "tea": 0.62}
     rows = [row for row in Page(record, figures=False).rows if row and row[0] in ("class", "cake")]
     assert rows[0][4] == "threshold" and rows[1][4] == "0.310"
-    (cake,) = [
-        row
-        for row in class_rows(record.predictions, record.data, record.metrics["thresholds"])
-        if row.name == "cake"
-    ]
+    (cake,) = [row for row in class_rows(record.predictions, record.data, record.rule) if row.name == "cake"]
     assert rows[1][1:4] == [f"{value:.3f}" for value in (cake.f1, cake.precision, cake.recall)]
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 from transformers import BertConfig
 
 from hf_finetune.targets import TARGETS, Target
+from hf_finetune.targets.decision_rule import DecisionRule
 from hf_finetune.targets.losses import label_weights, loss_for
 from hf_finetune.targets.model_config import TARGET_ATTRIBUTE, get_target, set_target
 from hf_finetune.targets.reading import summarize_labels
@@ -58,7 +59,7 @@ def test_unknown_labels_are_nan_and_thresholds_decide():
     target = TARGETS["multi_label"]
     rows = target.label_array([[0], [1]], 3, [[2], []])
     assert rows.dtype == np.float64 and np.isnan(rows[0, 2]) and rows[1].tolist() == [0.0, 1.0, 0.0]
-    assert target.decide(np.array([[0.4, 0.4]]), [0.3, 0.5]).tolist() == [[1, 0]]
+    assert target.decide(np.array([[0.4, 0.4]]), DecisionRule((0.3, 0.5))).tolist() == [[1, 0]]
     assert TARGETS["single_label"].scores(LOGITS).sum(axis=1) == pytest.approx(1.0)
 
 

@@ -176,11 +176,13 @@ class Audio(Modality):
     def simple_features(self) -> SimpleFeatures:
         """Statistics of log-mel spectrograms of the length of the model's input."""
 
-        def compute(train: "Dataset", test: "Dataset", data: Any) -> "tuple[np.ndarray, np.ndarray]":
+        def compute(
+            train: "Dataset", test: "Dataset", data: Any
+        ) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
             from hf_finetune.tasks.audio.log_mel import log_mel_features
 
             seconds = data.max_seconds or _longest(train)
-            return log_mel_features(train, seconds), log_mel_features(test, seconds)
+            return {"": (log_mel_features(train, seconds), log_mel_features(test, seconds))}
 
         return SimpleFeatures("log_mel", "log-mel statistics", compute)
 

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import Problem
 from hf_finetune.tasks.columns import ColumnRole, choose_only_candidate, is_string
-from hf_finetune.tasks.examples import ExampleCheck, ExampleError, Inputs, MaskedInputs, Remarks, Splits
+from hf_finetune.tasks.examples import (
+    ExampleCheck,
+    ExampleError,
+    Inputs,
+    MaskedInputs,
+    Remarks,
+    SimpleFeatures,
+    Splits,
+)
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.text.fields import TextAugmentFields, TextFields
 
@@ -281,6 +289,17 @@ class Text(Modality):
             "padding_side": processor.padding_side,
             "pad_token_id": processor.pad_token_id,
         }
+
+    @property
+    def simple_features(self) -> SimpleFeatures:
+        """TF-IDF weights of words, or of sequences of characters."""
+
+        def compute(train: "Dataset", test: "Dataset", data: Any) -> Mapping[str, tuple[Any, Any]]:
+            from hf_finetune.tasks.text.tf_idf import tf_idf_features
+
+            return tf_idf_features(train, test)
+
+        return SimpleFeatures("tf_idf", "TF-IDF", compute)
 
     def show(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Return the beginning of the texts."""
