@@ -31,9 +31,9 @@ HELD_OUT = 400
 
 _AMOUNTS_AND_FORMS = """
 taste optional needed serving garnish frying required cube piece slice clove strip pinch dash bunch stick sprig can
-pound ounce cup tablespoon teaspoon gram chunk half halve leaf leave stalk head drop inch package bag box jar bottle size
-temperature type kind choice mix tsp tbsp more each other purpose frac peeled whole fresh ground large green red white
-chop kernel wedge flake
+pound ounce cup tablespoon teaspoon gram chunk half halve leaf leave stalk head drop inch package bag box jar bottle
+size temperature type kind choice mix tsp tbsp more each other purpose frac peeled whole fresh ground large green red
+white chop kernel wedge flake
 """
 """Last words that do not name an ingredient; the word before them does."""
 

@@ -21,7 +21,8 @@ from hf_finetune.models.layer_sum import has_layer_sum
 from hf_finetune.planning.head_fit import MAX_WORK
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.freezing import freeze_all_but
-from hf_finetune.training.linear_fit import Features, assign_folds, fit_best, fit_metadata
+from hf_finetune.training.linear_fit import Features, fit_best, fit_metadata
+from hf_finetune.training.linear_folds import assign_folds
 
 __all__ = ["Probe", "check_work", "frozen_features", "linear_probe"]
 

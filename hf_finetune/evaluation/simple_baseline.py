@@ -8,7 +8,8 @@ from hf_finetune.evaluation.linear_probe import Probe, check_work
 from hf_finetune.evaluation.metrics import labels_of, probabilities
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.tasks.examples import SimpleFeatures
-from hf_finetune.training.linear_fit import Features, assign_folds, fit_best, fit_metadata
+from hf_finetune.training.linear_fit import Features, fit_best, fit_metadata
+from hf_finetune.training.linear_folds import assign_folds
 
 __all__ = ["simple_baseline"]
 

@@ -25,7 +25,7 @@ from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import Scores, TopScores, constant_scores
-from hf_finetune.training.linear_fit import assign_folds
+from hf_finetune.training.linear_folds import assign_folds
 
 __all__ = [
     "compare_with_baselines",

@@ -25,7 +25,8 @@ from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PoolingChoice, PreparedRun
 from hf_finetune.targets import TARGETS
-from hf_finetune.training.linear_fit import assign_folds, fit_best
+from hf_finetune.training.linear_fit import fit_best
+from hf_finetune.training.linear_folds import assign_folds
 from hf_finetune.training.manifest import Manifest
 
 __all__ = ["choose_pooling", "chosen_kind"]

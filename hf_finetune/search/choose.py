@@ -29,7 +29,8 @@ from hf_finetune.search.log_me import log_me
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.scored_examples import ScoredExamples
-from hf_finetune.training.linear_fit import assign_folds, fit_best, fit_linear
+from hf_finetune.training.linear_fit import fit_best, fit_linear
+from hf_finetune.training.linear_folds import assign_folds
 
 __all__ = ["RankedCheckpoint", "Ranking", "choose_checkpoint"]
 

@@ -25,7 +25,8 @@ from hf_finetune.runs.trial import TrialResult, training_cost
 from hf_finetune.search.parts import Part, PartLoader
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import Inputs
-from hf_finetune.training.linear_fit import LinearFit, assign_folds, fit_best, fit_linear
+from hf_finetune.training.linear_fit import LinearFit, fit_best, fit_linear
+from hf_finetune.training.linear_folds import assign_folds
 
 __all__ = ["FrozenNetwork", "judge_features", "load_network", "whole_pool"]
 

@@ -21,7 +21,8 @@ from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 from hf_finetune.training.execution import StageExecution
-from hf_finetune.training.linear_fit import LinearFit, assign_folds, fit_linear, fit_metadata
+from hf_finetune.training.linear_fit import LinearFit, fit_linear, fit_metadata
+from hf_finetune.training.linear_folds import assign_folds
 from hf_finetune.training.stage_inputs import StageData, StageEvaluation
 
 __all__ = ["FIT_PHRASES", "HeadFitResult", "fit_head", "format_fit"]

@@ -14,7 +14,6 @@ from scipy.sparse import csr_matrix, issparse
 from scipy.special import log_expit, log_softmax
 from threadpoolctl import threadpool_limits
 
-from hf_finetune.data.split import strata_of
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import TargetName
 
@@ -22,18 +21,14 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 __all__ = [
-    "FOLDS",
     "INVERSE_STRENGTHS",
     "Features",
     "LinearFit",
-    "assign_folds",
     "fit_best",
     "fit_linear",
     "fit_metadata",
 ]
 
-FOLDS = 5
-"""Number of cross-validation folds."""
 INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Values of scikit-learn's C, the inverse regularization strength, from which cross-validation chooses."""
 MAX_ITERATIONS = 1000
@@ -134,37 +129,6 @@ def fit_linear(
         )
         bias = bias - np.where(constant, 0.0, logit_adjustments)
     return LinearFit(weight, bias, chosen, losses)
-
-
-def assign_folds(
-    labels: Sequence[Any], target: TargetName, views: int, seed: int, groups: Sequence[int] = ()
-) -> np.ndarray:
-    """Assign examples to ``FOLDS`` stratified folds.
-
-    All views of an example, and all examples of a group, are in the same fold. A group is stratified by the class of
-    its first example. A single group cannot be divided, so the groups are then ignored.
-
-    Args:
-        labels: Class indices, lists of class indices, or other labels (which are not stratified).
-        target: Label type.
-        views: Number of views of each example; the first views of all examples come first.
-        seed: Seed of the assignment.
-        groups: Group number of each example; empty if every example is its own group.
-
-    Returns:
-        Fold numbers [examples x views], from 0.
-    """
-    strata: Any = np.zeros(len(labels), dtype=np.int64)
-    if TARGETS[target].has_classes:
-        strata = np.array(strata_of(labels))
-    names = groups if len(groups) and len(set(groups)) > 1 else range(len(labels))
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    members = np.array([numbers[name] for name in names], dtype=np.int64)
-    first = np.unique(members, return_index=True)[1]
-    order = np.lexsort((np.random.default_rng(seed).random(len(first)), strata[first]))
-    folds = np.empty(len(first), dtype=np.int64)
-    folds[order] = np.arange(len(first)) % FOLDS
-    return np.tile(folds[members], views)
 
 
 def fit_best(

@@ -12,7 +12,8 @@ from hf_finetune.report.tables import class_rows
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples
-from hf_finetune.training.linear_fit import assign_folds, fit_linear
+from hf_finetune.training.linear_fit import fit_linear
+from hf_finetune.training.linear_folds import assign_folds
 
 NAMES = ("a", "b", "c")
 SETTINGS = MetricSettings(NAMES)

@@ -108,7 +108,7 @@ def complaints(value, schema, root, place="recipe"):
 
 def test_every_file_is_a_shipped_recipe():
     assert {"image/food101-resnet50", "image/food101-vit", "image/vit-folder"} <= set(NAMES)
-    assert {"text/imdb-bert", "text/reviews-csv", "text/ratings-csv"} <= set(NAMES)
+    assert {"text/imdb-bert", "text/reviews-csv", "text/ratings-csv", "text/orders-csv"} <= set(NAMES)
     assert {path.suffix for path in FILES} == {".yaml"}
     assert list(shipped_recipes()) == sorted(NAMES)
     assert len(shipped_recipes()) == len(FILES) > 0
@@ -128,7 +128,9 @@ def test_its_header_has_the_command_and_the_measured_score_or_the_reason_for_non
     lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     head = "\n".join(lines[: next(index for index, line in enumerate(lines) if not line.startswith("#"))])
     assert re.search(rf"hf-finetune run (recipes/)?{name}(\.yaml)?\b", head)
-    assert re.search(r"Test (accuracy|error): (not measured yet; \S|depends on your data; \S|0\.\d)", head)
+    assert re.search(
+        r"Test (accuracy|error|NDCG): (not measured yet; \S|depends on your data; \S|0\.\d)", head
+    )
     assert not re.search(r"@\w+@", head)  # a placeholder that the user must fill in
     assert len(lines) < 40
 

@@ -9,12 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from hf_finetune.evaluation.metrics import probabilities
-from hf_finetune.training.linear_fit import (
-    CONSTANT_CLASS_LOGIT,
-    MISSING_CLASS_LOGIT,
-    assign_folds,
-    fit_linear,
-)
+from hf_finetune.training.linear_fit import CONSTANT_CLASS_LOGIT, MISSING_CLASS_LOGIT, fit_linear
+from hf_finetune.training.linear_folds import assign_folds
 
 
 def blobs(classes=3, features=6, each=20, distance=2.0, seed=0):
