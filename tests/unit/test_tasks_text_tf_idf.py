@@ -12,7 +12,7 @@ from hf_finetune.training.linear_fit import fit_best, fit_linear
 from hf_finetune.training.linear_folds import assign_folds
 
 TRAIN = Dataset.from_dict({"text": ["a good film", "a bad film", "good", "bad plot", None]})
-TEST = Dataset.from_dict({"text": ["good plot", "unheard of"]})
+TEST = Dataset.from_dict({"text": ["good plot", "xyz"]})
 
 
 def test_terms_are_those_of_the_training_split():
