@@ -52,10 +52,12 @@ class BuiltModel:
     Attributes:
         model: The classifier, on the CPU, in fp32.
         notes: Notes for the user, such as a replaced head or unused weights of the checkpoint.
+        has_new_head: Whether the head has random weights.
     """
 
     model: PreTrainedModel
     notes: tuple[str, ...]
+    has_new_head: bool = False
 
 
 def read_config(
@@ -182,14 +184,14 @@ def build_model(
         *init_layer_weights(model, missing, saved),
     }
     head = set(head_names(model))
-    notes = _replace_head(model, head, info, saved)
+    head_notes = _replace_head(model, head, info, saved)
     old_head = _old_head(saved, config, task) - head
-    notes += check_loaded_weights(path, model, info, head, old_head, allow_missing, saved)
+    notes = [*head_notes, *check_loaded_weights(path, model, info, head, old_head, allow_missing, saved)]
     check_finite_weights(path, model)
     if resizes:
         notes.append(resize_vocabulary(model, embedding_rows(wanted) or 0))
     task.modality.complete_config(model.config)
-    return BuiltModel(model, tuple(notes))
+    return BuiltModel(model, tuple(notes), has_new_head=bool(head_notes))
 
 
 def _load_weights(

@@ -41,7 +41,8 @@ def load_pretrained(prepared: PreparedRun) -> BuiltModel:
     model = join_tasks(
         {name: task.model for name, task in built.items()}, learns_weights=prepared.recipe.learns_task_weights
     )
-    return BuiltModel(model, tuple(dict.fromkeys(note for task in built.values() for note in task.notes)))
+    notes = dict.fromkeys(note for task in built.values() for note in task.notes)
+    return BuiltModel(model, tuple(notes), any(task.has_new_head for task in built.values()))
 
 
 def _load_task(prepared: PreparedRun) -> BuiltModel:

@@ -12,6 +12,7 @@ from hf_finetune.evaluation.classifier import load_classifier
 from hf_finetune.methods import Method
 from hf_finetune.methods.distillation import Teacher
 from hf_finetune.models.build import BuiltModel
+from hf_finetune.models.find_head import head_names
 from hf_finetune.recipe.teacher import TeacherSpec
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.cross_validation import check_folds
@@ -61,6 +62,7 @@ def load_start(prepared: PreparedRun, before: Manifest | None, state: PartialSta
     pretraining = None
     built = load_pretrained(prepared)
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
+    problems += _untrained_head_problems(built, prepared)
     with collect_problems(problems):
         check_forward(built.model, prepared, inputs)
         built = replace(built, notes=(*built.notes, *padding_notes(built.model, prepared)))
@@ -75,6 +77,16 @@ def load_start(prepared: PreparedRun, before: Manifest | None, state: PartialSta
     if problems:
         raise InputError(problems)
     return RunStart(built, inputs, methods, pretraining)
+
+
+def _untrained_head_problems(built: BuiltModel, prepared: PreparedRun) -> list[Problem]:
+    """Return the problem of a new head that no stage trains."""
+    trained = {name for plan in prepared.plan.stages for name in plan.trainable}
+    if not built.has_new_head or trained & set(head_names(built.model)):
+        return []
+    selectors = ", ".join(repr(plan.train) for plan in prepared.plan.stages)
+    repair = "Add head to a stage, such as train: [head, 'layers[1:]']."
+    return [Problem("stages", "must train the head, whose weights are random", selectors, repair)]
 
 
 def load_teachers(prepared: PreparedRun) -> dict[int, Method]:

@@ -7,6 +7,15 @@ __all__ = ["CASES"]
 
 CASES = [
     Case(
+        "no stage trains the new head",
+        "run text.yaml 'stages=[{train: \"layers[0:1]\", epochs: 1, lr: 1e-3}]'",
+        (
+            "Problem:\n"
+            "  stages must train the head, whose weights are random. Got 'layers[0:1]'. Add head to a stage, such as "
+            "train: [head, 'layers[1:]']."
+        ),
+    ),
+    Case(
         "a misspelled selector",
         "run recipe.yaml stages.0.train=haed",
         (
