@@ -32,6 +32,7 @@ def run_child(
     device: str = "cpu",
     processes: int = 1,
     threads: int | None = None,
+    python: Path | None = None,
 ) -> dict[str, Any]:
     """Run a module of ``benchmarks.contenders`` in its own process, and return its result.
 
@@ -43,6 +44,7 @@ def run_child(
         device: ``cpu`` hides every other device.
         processes: Number of processes; several are started by ``accelerate launch``.
         threads: Threads of torch, shared by the processes; None leaves the number to torch.
+        python: Interpreter of another environment; None is this one.
     Raises:
         ContenderError: If the contender fails, or takes too long.
     """
@@ -50,7 +52,7 @@ def run_child(
         sent = json.dumps({**work, "folder": folder, "device": device})
         launcher = _launcher(processes, threads) if processes > 1 else ["-m"]
         process = subprocess.Popen(
-            [sys.executable, *launcher, "benchmarks.worker", module, sent],
+            [python or sys.executable, *launcher, "benchmarks.worker", module, sent],
             cwd=ROOT,
             env=_environment(Path(folder), device, threads),
             stdout=subprocess.PIPE,

@@ -16,6 +16,7 @@ from benchmarks.lanes import in_lanes
 
 __all__ = [
     "AUTO",
+    "AUTOGLUON",
     "CHECKPOINTS",
     "CHOOSE",
     "CONTENDERS",
@@ -31,8 +32,8 @@ __all__ = [
 LIMITS = (60, 300, 900)
 """Time limits (seconds)."""
 AUTO, FEATURES, RECIPE, STOCK = "auto", "frozen features", "shipped recipe", "stock script"
-GRID, CHOOSE = "grid", "choose"
-CONTENDERS = (AUTO, FEATURES, RECIPE, STOCK, GRID, CHOOSE)
+AUTOGLUON, GRID, CHOOSE = "AutoGluon", "grid", "choose"
+CONTENDERS = (AUTO, FEATURES, RECIPE, STOCK, AUTOGLUON, GRID, CHOOSE)
 FINISHED = 0.8
 """A contender that ends before this fraction of a limit has not been limited, and is not run with longer limits."""
 STOCK_EPOCHS = (5, 10)
@@ -94,6 +95,7 @@ def measured(
     seeds: Sequence[int],
     lanes: int,
     known: Iterable[Row],
+    peer_python: Path | None = None,
 ) -> Iterator[Row]:
     """Run contenders on datasets, except known runs.
 
@@ -104,17 +106,19 @@ def measured(
         seeds: Seeds.
         lanes: Number of parallel runs, each on its own cores.
         known: Rows of earlier runs.
+        peer_python: Interpreter of AutoGluon's environment; without it, that contender is left out.
 
     Raises:
         ContenderError: If a run fails; runs that have not started are not done.
     """
     rows = list(known)
+    run = [contender for contender in contenders if contender != AUTOGLUON or peer_python]
     for limit in limits:
         runs = [
-            partial(_alone, name, contender, setting, seed, one_limit, make(name, seed))
+            partial(_alone, name, contender, setting, seed, one_limit, make(name, seed), peer_python)
             for seed in seeds
             for name in names
-            for contender in contenders
+            for contender in run
             for setting, one_limit in _settings(SETS[name], contender, limit)
             if not _is_known(rows, name, contender, setting, seed, one_limit)
         ]
@@ -148,10 +152,18 @@ def _is_known(rows: Sequence[Row], name: str, contender: str, setting: str, seed
 
 
 def _alone(
-    name: str, contender: str, setting: str, seed: int, limit: int, data: Path, cores: list[int]
+    name: str,
+    contender: str,
+    setting: str,
+    seed: int,
+    limit: int,
+    data: Path,
+    peer_python: Path | None,
+    cores: list[int],
 ) -> Row:
     module, work = _work(SETS[name], contender, setting, seed, limit, data)
-    found = run_child(module, {**work, "cores": cores}, threads=len(cores))
+    python = peer_python if contender == AUTOGLUON else None
+    found = run_child(module, {**work, "cores": cores}, threads=len(cores), python=python)
     right = np.asarray(found.pop("right"))
     return Row(
         name=name,
@@ -186,11 +198,14 @@ def _work(
             "quality": "fast",
             "models": models,
         }
-    if contender == STOCK:
-        return "stock_script", {
+    if contender in (STOCK, AUTOGLUON):
+        same = {
             **{"data": str(data), "checkpoint": str(of.checkpoint), "images": of.has_images, "seed": seed},
-            **{"limit": limit, "epochs": STOCK_EPOCHS, "rates": STOCK_RATES[of.checkpoint], "batch_size": 32},
+            **{"limit": limit, "batch_size": 32},
         }
+        if contender == AUTOGLUON:
+            return "autogluon_script", same
+        return "stock_script", {**same, "epochs": STOCK_EPOCHS, "rates": STOCK_RATES[of.checkpoint]}
     if contender == CHOOSE:
         models = [str(ROOT / "assets" / model) for model in CHECKPOINTS[of.checkpoint]]
         return "choose_run", {"data": str(data), "models": models}

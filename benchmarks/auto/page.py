@@ -7,7 +7,18 @@ from statistics import mean
 import numpy as np
 from scipy.stats import kendalltau
 
-from benchmarks.auto.measure import AUTO, CHOOSE, FEATURES, FINISHED, GRID, LIMITS, RECIPE, STOCK, Row
+from benchmarks.auto.measure import (
+    AUTO,
+    AUTOGLUON,
+    CHOOSE,
+    FEATURES,
+    FINISHED,
+    GRID,
+    LIMITS,
+    RECIPE,
+    STOCK,
+    Row,
+)
 from benchmarks.auto.sets import SETS
 from benchmarks.kit.compare import compare, signed
 from benchmarks.kit.results import Effect, unpack
@@ -31,6 +42,13 @@ Each run has one core of its own and an empty cache; two run at a time. Importin
   the default checkpoint, 15 % as validation split, the best epoch is kept. Its learning rates were chosen on the dishes
   and the film reviews.
 """
+PEER = """\
+- *AutoGluon*: `MultiModalPredictor` of [AutoGluon](https://auto.gluon.ai) in an environment of its own
+  ([requirements](../benchmarks/requirements-autogluon.txt)), with the default checkpoint and the time limit, which ends
+  its training. It has the settings of its preset `medium_quality`, but the batch size of the stock script (32 instead
+  of 128, with which it takes too few steps), mean pooling for texts, as the checkpoint was trained, and no synonyms as
+  augmentation, for which it downloads WordNet. It does not adapt its 20 epochs to the limit.
+"""
 ORACLE = """\
 - *oracle*: the best of a grid of recipes **by their test accuracy**, which no honest choice can reach: every
   checkpoint with frozen features, and the shipped recipe with it, for the default layers or all layers, each with three
@@ -52,8 +70,9 @@ that is lost by fine-tuning the checkpoint with the highest score instead of the
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Return the page of the measured rows; datasets, limits, the oracle and scores without rows are left out."""
-    parts = [HEAD + (ORACLE if _has(rows, GRID) else ""), _sets(rows)]
+    """Return the page of the measured rows; datasets, limits, contenders and scores without rows are left out."""
+    optional = [text for text, contender in ((PEER, AUTOGLUON), (ORACLE, GRID)) if _has(rows, contender)]
+    parts = ["".join([HEAD, *optional]), _sets(rows)]
     for limit in LIMITS:
         if any(row.contender == AUTO and row.limit == limit for row in rows):
             parts += [f"## {limit // 60} minute{'s' if limit > 60 else ''}\n", TABLE, _table(rows, limit)]
@@ -86,6 +105,11 @@ def _table(rows: Sequence[Row], limit: int) -> str:
         FEATURES: lambda name, seed: _row(rows, name, FEATURES, seed, 0),
         RECIPE: lambda name, seed: _row(rows, name, RECIPE, seed, limit),
         STOCK: lambda name, seed: _row(rows, name, STOCK, seed, limit),
+        **(
+            {AUTOGLUON: lambda name, seed: _row(rows, name, AUTOGLUON, seed, limit)}
+            if _has(rows, AUTOGLUON)
+            else {}
+        ),
         **({"oracle": lambda name, seed: _oracle(rows, name, seed)} if _has(rows, GRID) else {}),
     }
     titles = " | ".join(others)

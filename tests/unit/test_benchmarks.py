@@ -1,6 +1,7 @@
 """Figures and page of the benchmarks, and the work of each contender. No training and no timing."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -92,6 +93,14 @@ def test_the_answer_of_a_contender_is_extracted_from_its_output():
 def test_a_failing_contender_reports_the_reason():
     with pytest.raises(child.ContenderError, match=r"No module named 'benchmarks\.contenders\.no'"):
         child.run_child("no", {})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the interpreter is a shell script")
+def test_a_contender_can_have_another_interpreter(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"""#!/bin/sh\necho '{child.MARK}{{"module": "'"$3"'"}}'\n""", encoding="utf-8")
+    python.chmod(0o755)
+    assert child.run_child("no", {}, python=python) == {"module": "no"}
 
 
 def test_the_page_can_be_written_again_without_running_anything(tmp_path, capsys):

@@ -7,17 +7,22 @@ import os
 import sys
 from dataclasses import replace
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.auto import measure, sets
 from benchmarks.auto.__main__ import PAGE, RESULTS, main
-from benchmarks.auto.measure import AUTO, CHOOSE, CONTENDERS, FEATURES, GRID, RECIPE, STOCK, Row
+from benchmarks.auto.measure import AUTO, AUTOGLUON, CHOOSE, CONTENDERS, FEATURES, GRID, RECIPE, STOCK, Row
 from benchmarks.auto.page import render
 from benchmarks.auto.sets import SETS, make
 from benchmarks.contenders.choose_run import h_score
@@ -103,8 +108,9 @@ def asked(monkeypatch):
     """Replace runs by instant ones, and return the list of requested runs."""
     asked = []
 
-    def run_child(module, work, *, threads=None):
-        asked.append((module, work["data"] if "data" in work else work["overrides"][0], work.get("limit")))
+    def run_child(module, work, *, threads=None, python=None):
+        data = work["data"] if "data" in work else work["overrides"][0]
+        asked.append((module, data, work.get("limit"), python))
         return {"seconds": 10.0 if module == "recipe_run" else 59.0, "right": [True, False]}
 
     monkeypatch.setattr(measure, "run_child", run_child)
@@ -123,6 +129,119 @@ def test_each_run_is_done_once_and_unlimited_ones_not_again(tmp_path, asked):
     assert modules == {"auto_run": 3, "stock_script": 2, "recipe_run": 1}
     assert main(words) == 0 and len(asked) == 6
     assert "| *food* (1) | 0.500 |" in (tmp_path / "auto.md").read_text(encoding="utf-8")
+
+
+def test_autogluon_runs_in_its_own_environment(tmp_path, asked, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("python").touch()
+    words = [
+        "measure",
+        "food",
+        "--seeds",
+        "1",
+        "--limit",
+        "60",
+        "--results",
+        "auto.json",
+        "--page",
+        "auto.md",
+    ]
+    words += ["--contender", AUTO, "--contender", AUTOGLUON]
+    assert main([*words, "--peer-python", "python"]) == 0
+    assert {module: python for module, *_, python in asked} == {
+        "auto_run": None,
+        "autogluon_script": tmp_path / "python",
+    }
+    assert capsys.readouterr().err == ""
+    assert (
+        "| auto | frozen features | shipped recipe | stock script | AutoGluon |"
+        in Path("auto.md").read_text()
+    )
+
+
+def test_without_an_interpreter_autogluon_is_left_out(tmp_path, asked, capsys):
+    files = ("--results", str(tmp_path / "auto.json"), "--page", str(tmp_path / "auto.md"))
+    words = (
+        "measure",
+        "food",
+        "--seeds",
+        "1",
+        "--limit",
+        "60",
+        "--contender",
+        AUTO,
+        "--contender",
+        AUTOGLUON,
+    )
+    assert main([*words, *files]) == 0
+    assert [module for module, *_ in asked] == ["auto_run"]
+    message = capsys.readouterr().err
+    assert message.startswith(
+        "AutoGluon is left out: --peer-python must be the interpreter of an environment"
+    )
+    assert "AutoGluon" not in (tmp_path / "auto.md").read_text(encoding="utf-8")
+    assert main([*words, *files, "--peer-python", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.endswith("none, which does not exist.\n")
+
+
+@pytest.fixture
+def autogluon(monkeypatch):
+    """Return the contender with a predictor that knows all labels but one."""
+
+    class Predictor:
+        fits: ClassVar = []
+
+        def __init__(self, **given):
+            pass
+
+        def fit(self, table, **given):
+            self.fits.append((table, given))
+
+        def predict(self, table, as_pandas):
+            return np.array(["wrong" if "no" in Path(value).name else "right" for value in table.iloc[:, 0]])
+
+    module = ModuleType("autogluon.multimodal")
+    module.MultiModalPredictor = Predictor
+    monkeypatch.setitem(sys.modules, "autogluon", ModuleType("autogluon"))
+    monkeypatch.setitem(sys.modules, "autogluon.multimodal", module)
+    monkeypatch.delitem(sys.modules, "benchmarks.contenders.autogluon_script", raising=False)
+    yield import_module("benchmarks.contenders.autogluon_script")
+    del sys.modules["benchmarks.contenders.autogluon_script"]
+
+
+def test_autogluon_gets_the_texts_of_the_training_split(autogluon, tmp_path):
+    for split, count in (("train", 3), ("test", 11)):
+        rows = "".join(f"{row},{'no' if row == 2 else row},right\n" for row in range(count))
+        (tmp_path / f"{split}.csv").write_text(f"id,text,label\n{rows}", encoding="utf-8")
+    work = {"data": str(tmp_path), "folder": str(tmp_path), "checkpoint": "/mini-lm"}
+    found = autogluon.measure({**work, "images": False, "seed": 0, "limit": 60, "batch_size": 32})
+    # in the order of the ids, in which test:10 is before test:2
+    assert found["right"] == [row != 3 for row in range(11)]
+    ((table, given),) = autogluon.MultiModalPredictor.fits
+    assert table.to_dict("list") == {"text": ["0", "1", "no"], "label": ["right"] * 3}
+    assert 50 < given["time_limit"] < 60
+    assert given["hyperparameters"]["model.hf_text.checkpoint_name"] == "/mini-lm"
+
+
+def test_autogluon_gets_the_weights_without_the_classifier(autogluon, tmp_path):
+    for name in ("train/right/a", "test/right/a", "test/right/no", "test/right/z", "test/wrong/b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    checkpoint = tmp_path / "checkpoint of the Hub"
+    checkpoint.mkdir()
+    weights = {"stem.weight": torch.ones(2), "fc.weight": torch.ones(5, 3), "fc.bias": torch.ones(5)}
+    save_file(weights, checkpoint / "model.safetensors")
+    config = {"architecture": "tiny", "pretrained_cfg": {"classifier": "fc"}}
+    (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    work = {"data": str(tmp_path), "folder": str(tmp_path / "out"), "checkpoint": str(checkpoint)}
+    found = autogluon.measure({**work, "images": True, "seed": 0, "limit": 60, "batch_size": 32})
+    assert found["right"] == [True, False, True, False]
+    ((table, given),) = autogluon.MultiModalPredictor.fits
+    assert table["label"].tolist() == ["right"]
+    written = Path(given["hyperparameters"]["model.timm_image.checkpoint_name"])
+    assert json.loads((written / "config.json").read_text(encoding="utf-8")) == {**config, "num_features": 3}
+    loaded = torch.load(written / "pytorch_model.bin", weights_only=True)
+    assert list(loaded) == ["stem.weight"] and torch.equal(loaded["stem.weight"], torch.ones(2))
 
 
 def test_an_unknown_dataset_is_reported(capsys):
