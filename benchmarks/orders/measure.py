@@ -16,8 +16,13 @@ TOP_K = 8
 METRICS = (f"ndcg_at_{TOP_K}", f"precision_at_{TOP_K}", f"recall_at_{TOP_K}", "jaccard")
 SETTINGS: Mapping[str, Sequence[str]] = {
     "all-MiniLM-L6-v2, as the recipe": (f"model.path={MINILM}",),
-    "all-mpnet-base-v2, as the recipe": (f"model.path={MPNET}",),
     "all-MiniLM-L6-v2, only the head": (f"model.path={MINILM}", "strategy=features", "stages=null"),
+    "all-mpnet-base-v2, upper two thirds of the layers": (
+        f"model.path={MPNET}",
+        "stages.1.train='layers[5:]'",
+        "stages.1.epochs=5",
+        "stages.1.lr=1e-4",
+    ),
 }
 """Overrides of the shipped recipe."""
 

@@ -1,18 +1,23 @@
 """Bad inputs: errors that depend on the data or the checkpoint, in selectors, optimizers and metrics."""
 
 from bad_input_case import Case
-from bad_input_steps import config, write
+from bad_input_steps import config, rows, write
 
 __all__ = ["CASES"]
 
 CASES = [
     Case(
-        "no stage trains the new head",
-        "run text.yaml 'stages=[{train: \"layers[0:1]\", epochs: 1, lr: 1e-3}]'",
+        "a new head that no stage trains",
+        "run text.yaml data.path=soups.csv 'stages=[{train: \"layers[0:1]\", epochs: 1, lr: 1e-3}]'",
         (
             "Problem:\n"
             "  stages must train the head, whose weights are random. Got 'layers[0:1]'. Add head to a stage, such as "
             "train: [head, 'layers[1:]']."
+        ),
+        rows(
+            "soups.csv",
+            "text,label",
+            *(f"text {number},{'soup' if number % 2 else 'tea'}" for number in range(20)),
         ),
     ),
     Case(
