@@ -89,6 +89,7 @@ def render_card(
         .render(
             run=record,
             base=_describe_source(base, "checkpoint"),
+            pipeline_name=TASKS[record.recipe["task"]].pipeline_name,
             data=_describe_source(data, "dataset"),
             code=code,
             this_model=MODEL_PLACEHOLDER,
@@ -131,7 +132,7 @@ def _metadata(
         base_model=base if not is_local(base) else None,
         datasets=data if not is_local(data) else None,
         library_name="transformers",
-        pipeline_tag=recipe.task,
+        pipeline_tag=TASKS[recipe.task].pipeline_name,
         tags=tags,
         metrics=list(record.metric_names) or None,
         model_name=record.name,
@@ -163,7 +164,7 @@ def _results(record: RunRecord, data: str) -> list[EvalResult]:
         ends = record.metrics.get("test_interval", {}).get(name)
         results.append(
             EvalResult(
-                task_type=record.recipe["task"],
+                task_type=TASKS[record.recipe["task"]].pipeline_name,
                 task_name=TASKS[record.recipe["task"]].title,
                 dataset_type=data if not is_local(data) else "local",
                 dataset_name=data.removeprefix("./"),
