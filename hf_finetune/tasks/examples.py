@@ -15,6 +15,7 @@ __all__ = [
     "ExampleCheck",
     "ExampleError",
     "Inputs",
+    "JoinedRows",
     "MaskedInputs",
     "PreviewRow",
     "Remarks",
@@ -69,6 +70,25 @@ class Inputs:
         """Messages to the user on truncated inputs, by task; only tasks that have one."""
         notes = {task: truncation.note() for task, truncation in self.truncations.items()}
         return {task: note for task, note in notes.items() if note is not None}
+
+
+@dataclass(frozen=True)
+class JoinedRows:
+    """Tables whose rows were joined to examples.
+
+    Attributes:
+        splits: Examples of each split.
+        columns: Names of their columns by role: those of the modality, and ``label``.
+        sources: Names of the columns of the rows by role, which predictions read again.
+        time: Column with the time of each example; None if there is none.
+        notes: Messages to the user.
+    """
+
+    splits: "Mapping[str, Dataset]"
+    columns: Mapping[str, str]
+    sources: Mapping[str, str]
+    time: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class ExampleCheck(Protocol):
@@ -167,11 +187,18 @@ class SimpleFeatures:
         title: Name in words, such as ``log-mel statistics``.
         compute: Function of the training split, the test split and ``data`` of the recipe that returns the features of
             both splits, [examples, features].
+        boosting: Whether gradient boosting of the features is a second baseline, next to the linear model.
     """
 
     name: str
     title: str
     compute: "Callable[[Dataset, Dataset, Any], tuple[np.ndarray, np.ndarray]]"
+    boosting: bool = False
+
+    @property
+    def boosting_name(self) -> str:
+        """Key of the baseline by gradient boosting in ``metrics.json``."""
+        return f"{self.name}_boosting"
 
 
 class Remarks:

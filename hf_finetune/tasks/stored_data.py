@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import Problem
-from hf_finetune.tasks.examples import ExampleCheck
+from hf_finetune.tasks.columns import ColumnRole
+from hf_finetune.tasks.examples import ExampleCheck, JoinedRows
 from hf_finetune.tasks.presentation import Presentation
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ class StoredData(Presentation):
 
     Attributes:
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
+        row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; the first one
+            identifies the example, and ``time`` is another.
     """
 
     opens_files: ClassVar[bool] = False
+    row_roles: ClassVar[tuple[ColumnRole, ...]] = ()
 
     @abstractmethod
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
@@ -59,6 +63,42 @@ class StoredData(Presentation):
         """Return the usual names of the optional column that belongs to a main column of this name."""
         return ()
 
+    def join_rows(
+        self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any
+    ) -> JoinedRows | None:
+        """Join the rows of a table in which an example has several rows; None if each row is an example.
+
+        Args:
+            splits: Tables as loaded.
+            columns: Column names by role, as in a recipe.
+            data: ``data`` of the recipe.
+
+        Returns:
+            The examples with their columns, or None.
+
+        Raises:
+            InputError: If the table cannot be joined.
+        """
+        return None
+
+    def join_prediction_rows(
+        self, rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], decimal: str | None
+    ) -> "Iterable[tuple[str, Mapping[str, Any]]]":
+        """Return the examples of a table in which an example has several rows, to predict them.
+
+        Args:
+            rows: Columns of the table.
+            columns: Column names by role, among them those of ``row_roles`` and ``time``.
+            decimal: Decimal mark of numbers that are text; None is a point.
+
+        Returns:
+            Id and cells of each example.
+
+        Raises:
+            InputError: If the table cannot be joined.
+        """
+        return ()
+
     # Stored examples
 
     @abstractmethod
@@ -68,6 +108,19 @@ class StoredData(Presentation):
         Args:
             decode: Whether rows contain the decoded example; False gives the path or the bytes of its file.
         """
+
+    def stored_form(self, inputs: "Dataset") -> "Dataset":
+        """Return the columns of the examples in the types of ``features``.
+
+        Args:
+            inputs: Columns of the roles, as loaded; for a modality that does not open files.
+        """
+        from datasets import Features
+
+        types = self.features()
+        features = Features({name: types[name] for name in inputs.column_names})
+        # large strings, or the untyped column of a split without a text, are converted
+        return inputs if inputs.features == features else inputs.cast(features, keep_in_memory=True)
 
     def check(self) -> ExampleCheck:
         """Return a new check of examples, which reads each of them once."""
