@@ -10,6 +10,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.files import is_valid_path
+from hf_finetune.recipe.model import model_title
 
 __all__ = ["DATA_FILE", "ERRORS_FILE", "SEARCH_FILE", "RunRecord", "StageLog", "listed_metrics", "read_run"]
 
@@ -61,6 +62,16 @@ class RunRecord:
     data: Mapping[str, Any]
     mistakes: Sequence[Mapping[str, Any]]
     search: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_title(self) -> str:
+        """Checkpoint, or a description of the new model."""
+        return model_title(self.recipe["model"])
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the model began with the weights of a checkpoint."""
+        return self.recipe["model"].get("new") is None
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -23,6 +23,7 @@ from hf_finetune.tasks.stored_data import StoredData
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -48,6 +49,7 @@ class Modality(StoredData):
         augment_description: Description of ``augment_fields``, for messages.
         no_augmentation: Values of ``augment_fields`` that disable augmentation.
         packages: Packages besides torch and transformers that the preprocessor needs.
+        builds_new_models: Whether a model without pretrained weights can be built from the training split.
     """
 
     is_spatial: ClassVar[bool] = False
@@ -61,6 +63,7 @@ class Modality(StoredData):
     augment_description: ClassVar[str] = "none"
     no_augmentation: ClassVar[Mapping[str, Any]] = {}
     packages: ClassVar[tuple[str, ...]] = ()
+    builds_new_models: ClassVar[bool] = False
 
     @property
     def processor_noun(self) -> str:
@@ -215,6 +218,18 @@ class Modality(StoredData):
     @abstractmethod
     def save_tiny_checkpoint(self, folder: Path) -> None:
         """Write a tiny checkpoint with random weights, for checks without a real one."""
+
+    def save_new_model(self, folder: Path, train: "Dataset", data: Any, spec: Any, seed: int) -> None:
+        """Write a checkpoint with random weights, whose preprocessor is made from the training split.
+
+        Args:
+            folder: Folder to write.
+            train: Training split with the columns of the roles.
+            data: ``data`` of the recipe.
+            spec: ``model.new`` of the recipe.
+            seed: Seed of the weights.
+        """
+        raise NotImplementedError(f"no new models for {self.plural}")
 
     # Predictions of finished models
 
