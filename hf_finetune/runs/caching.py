@@ -36,6 +36,7 @@ __all__ = [
     "decode_images",
     "feature_kinds",
     "has_linear_probe",
+    "has_simple_baselines",
     "probe_settings",
     "without_augmentation",
 ]
@@ -95,6 +96,21 @@ def has_linear_probe(prepared: PreparedRun) -> bool:
         and len(prepared.data.train) <= max_examples
         and prepared.data.test is not None
     )
+
+
+def has_simple_baselines(prepared: PreparedRun) -> bool:
+    """Return whether models of simple features also predict the test split.
+
+    Features of examples that are no files take no time worth mentioning, for any number of examples.
+
+    Args:
+        prepared: Checked run.
+    """
+    if has_linear_probe(prepared):
+        return True
+    asked = prepared.recipe.evaluation.linear_probe is not None and prepared.data.test is not None
+    is_quick = not prepared.task.modality.opens_files
+    return asked and is_quick and TARGETS[prepared.data.target].linear_solver is not None
 
 
 def probe_settings(prepared: PreparedRun) -> CacheSettings:

@@ -20,7 +20,7 @@ from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.linear_probe import Probe, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.simple_baseline import simple_baseline
+from hf_finetune.evaluation.simple_baseline import simple_baselines
 from hf_finetune.evaluation.slices import evaluate_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import atomic_folder
@@ -32,7 +32,13 @@ from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA_FILE, ERRORS_FILE
-from hf_finetune.runs.caching import feature_kinds, has_linear_probe, probe_settings, without_augmentation
+from hf_finetune.runs.caching import (
+    feature_kinds,
+    has_linear_probe,
+    has_simple_baselines,
+    probe_settings,
+    without_augmentation,
+)
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
@@ -242,10 +248,7 @@ def evaluate_run(
     baselines = {}
     if TARGETS[result.target].constant_baseline:
         baselines["majority"] = _constant_scores(prepared, result)
-    simple = fit_simple_baseline(prepared)
-    if simple is not None:
-        name, fitted = simple
-        baselines[name] = fitted.scores
+    baselines |= {name: fitted.scores for name, fitted in fit_simple_baselines(prepared).items()}
     probe = fit_linear_probe_baseline(prepared, modes, device)
     if probe is not None:
         baselines["linear_probe"] = probe.scores
@@ -325,24 +328,24 @@ def _constant_scores(prepared: PreparedRun, result: EvaluationResult) -> Scores:
     return np.broadcast_to(constant_prediction, result.scores.shape)
 
 
-def fit_simple_baseline(prepared: PreparedRun) -> tuple[str, Probe] | None:
-    """Fit the baseline on simple features of the modality, without a checkpoint.
+def fit_simple_baselines(prepared: PreparedRun) -> dict[str, Probe]:
+    """Fit the baselines on simple features of the modality, without a checkpoint.
 
     Args:
         prepared: Checked run.
 
     Returns:
-        Name of the features, and scores on the test split; None if the modality has none, if the recipe asks for no
-        linear probe, or if the fit would take too long.
+        Scores on the test split by name of the baseline; empty if the modality has none, if the recipe asks for no
+        such baseline, or if the fit would take too long.
     """
     features = prepared.task.modality.simple_features
-    if features is None or not has_linear_probe(prepared):
-        return None
+    if features is None or not has_simple_baselines(prepared):
+        return {}
     try:
-        return features.name, simple_baseline(features, prepared.data, prepared.recipe)
+        return simple_baselines(features, prepared.data, prepared.recipe)
     except CacheUnavailableError as error:
         logger.info("No baseline on %s: %s.", features.title, error)
-        return None
+        return {}
 
 
 @keep_freed_memory()
@@ -361,7 +364,7 @@ def fit_linear_probe_baseline(
     Returns:
         Scores on the test split and details of the fit; None if the recipe asks for none, or if it cannot be fitted.
     """
-    if not has_linear_probe(prepared):
+    if not has_linear_probe(prepared) or prepared.recipe.model.new is not None:
         return None
     cells = len(prepared.data.train) * len(prepared.data.label_names)
     if TARGETS[prepared.data.target].linear_solver == "logistic_regression" and cells > MAX_PROBE_CELLS:
