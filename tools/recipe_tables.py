@@ -49,6 +49,7 @@ COMPUTED = {
     ("Recipe", "data"): "required",
     ("Recipe", "stages"): "required without `strategy`",
     ("StageSpec", "name"): "from `train`",
+    ("ModelSpec", "path"): "required without `new`",
     ("OptimizerSpec", "args"): "`{}`",
     ("TransformSpec", "args"): "`{}`",
 }

@@ -248,14 +248,19 @@ class RunDisplay:
 
 def _loading_hint(result: "RunResult") -> str:
     """Return a sentence on how to load the model of a run, or the models of its tasks."""
+    from hf_finetune.tasks import TASKS
+
     path = f"{result.folder}/model"
     if not (result.folder / "model").exists():
         return f"See {result.folder}/adapter/README.md for loading the adapter with peft."
     if tasks := result.metrics.get("tasks"):
-        pipes = [f"pipeline({task['task']!r}, model='{path}/{name}')" for name, task in tasks.items()]
+        pipes = [
+            f"pipeline({TASKS[task['task']].pipeline_name!r}, model='{path}/{name}')"
+            for name, task in tasks.items()
+        ]
         return f"Load the models with {' and '.join(pipes)}."
     trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
-    return f"Load the model with pipeline({result.metrics['task']!r}, model='{path}'{trusted})."
+    return f"Load the model with pipeline({TASKS[result.metrics['task']].pipeline_name!r}, model='{path}'{trusted})."
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
     """
     layout = report.plan.layout
     groups = f"{layout.backbone_group_count} layer groups (numbered from the input) and the head, from {layout.source}"
-    console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
+    console.print(f"{recipe.model.title}: {layout.size:,} parameters in {groups}:", markup=False)
     numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
     console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
     if report.prepared is not None:

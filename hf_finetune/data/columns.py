@@ -76,7 +76,7 @@ def find_columns(
         raise InputError(problems)
     group = group or named_columns.get("group")
     label, label_problems = _find_label(features, label_form, taken=(group, *named_columns.values()))
-    taken = (label, *label_form.columns, group, named_columns.get("weight"))
+    taken = (label, *label_form.columns, group, named_columns.get("weight"), named_columns.get("time"))
     inputs, input_problems = modality.find_columns(features, named_columns, taken)
     if label is None or input_problems:
         raise InputError([*input_problems, *label_problems])

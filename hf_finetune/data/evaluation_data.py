@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from hf_finetune.data.checks import check_readable
 from hf_finetune.data.columns import Columns
+from hf_finetune.data.examples_of_rows import examples_of_rows
 from hf_finetune.data.input_columns import choose_columns, label_columns
 from hf_finetune.data.label_form import LabelForm, parse_label_form
 from hf_finetune.data.label_tables import drop_unlabeled, parse_labels
@@ -60,9 +61,14 @@ def load_for_evaluation(
         InputError: If the data cannot be used, or if it has labels that the model does not know.
     """
     spec = spec or DataSpec.model_construct(path=path)
-    source = _load_splits(path, modality, spec, slices, split)
+    source = _load_splits(path, modality, spec, slices)
+    source, columns, sources = examples_of_rows(source, modality, spec, divides=False)
+    _check_split(source, split)
+    if sources:  # the columns of the rows were used already
+        named, training_columns = {}, None
+    group = spec.split.group or spec.columns.group
     used, form, column_notes = _choose_columns(
-        path, source, modality, spec, slices, named or {}, training_columns
+        path, source, modality, columns, group, slices, named or {}, training_columns
     )
     name, table = _choose_split(source, used, split)
     skip = spec.on_error == "skip"
@@ -91,11 +97,9 @@ def load_for_evaluation(
     return usable[name].dataset
 
 
-def _load_splits(
-    path: str, modality: Modality, spec: DataFields, slices: Sequence[str], split: str | None
-) -> Source:
-    """Load all splits, which must include the requested one."""
-    source = load_source(
+def _load_splits(path: str, modality: Modality, spec: DataFields, slices: Sequence[str]) -> Source:
+    """Load all splits."""
+    return load_source(
         path,
         modality=modality,
         metadata=bool(slices or spec.split.group or spec.columns.group),
@@ -104,17 +108,21 @@ def _load_splits(
         options=table_options(spec),
         values=slices,
     )
+
+
+def _check_split(source: Source, split: str | None) -> None:
+    """Raise an error if the data lacks the requested split."""
     if split is not None and split not in source.splits:
         repair = f"Known: {join_quoted(source.splits)}."
         raise MissingSplitError(Problem("The split", "must exist in the data", repr(split), repair))
-    return source
 
 
 def _choose_columns(
     path: str,
     source: Source,
     modality: Modality,
-    spec: DataFields,
+    columns: Mapping[str, Any],
+    group: str | None,
     slices: Sequence[str],
     named: Mapping[str, str],
     training_columns: Mapping[str, Any] | None,
@@ -126,10 +134,9 @@ def _choose_columns(
     """
     present = source.splits[min(source.splits, key=SPLITS.index)].column_names
     columns, replacement_notes = _apply_training_columns(
-        path, present, modality, spec.columns.model_dump(), named, training_columns
+        path, present, modality, columns, named, training_columns
     )
     common = set.intersection(*(set(dataset.column_names) for dataset in source.splits.values()))
-    group = spec.split.group or spec.columns.group
     used, column_notes = choose_common_columns(
         source,
         modality,

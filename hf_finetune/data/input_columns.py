@@ -9,7 +9,12 @@ from hf_finetune.tasks import MODALITIES, Modality
 
 __all__ = ["INPUT_KEYS", "choose_columns", "find_id_column", "label_columns", "parse_columns", "takes_pairs"]
 
-INPUT_KEYS = (*(role for modality in MODALITIES.values() for role in modality.columns), "id")
+INPUT_KEYS = (
+    *(role for modality in MODALITIES.values() for role in modality.columns),
+    *(role.name for modality in MODALITIES.values() for role in modality.row_roles),
+    "time",
+    "id",
+)
 """Keys of ``--column KEY=NAME``."""
 
 TrainingColumns = Mapping[str, Any]
@@ -50,6 +55,12 @@ def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> d
     return columns
 
 
+def _input_roles(modality: Modality) -> set[str]:
+    """Return the roles of the columns of an example, and of those of rows that are joined to one."""
+    rows = [role.name for role in modality.row_roles]
+    return {*modality.columns, *rows, *(["time"] if rows else [])}
+
+
 def takes_pairs(training_columns: TrainingColumns | None) -> bool | None:
     """Return whether a model was trained on pairs, with an optional column; None if unknown or if there is none."""
     for modality in MODALITIES.values():
@@ -85,7 +96,9 @@ def choose_columns(
     Raises:
         InputError: If a named column is missing, or if there is no candidate or several.
     """
-    other_roles = {role for other in MODALITIES.values() for role in other.columns} - set(modality.columns)
+    other_roles = {role for other in MODALITIES.values() for role in _input_roles(other)} - _input_roles(
+        modality
+    )
     problems = [
         Problem(f"--column {key}", f"must not be set for a model of {modality.plural}", name)
         for key, name in named.items()

@@ -19,6 +19,7 @@ from hf_finetune.data.checks import (
 )
 from hf_finetune.data.columns import Columns, resolved_columns
 from hf_finetune.data.content_hashes import short_hashes
+from hf_finetune.data.examples_of_rows import examples_of_rows
 from hf_finetune.data.file_column import contains_paths, note_unlisted
 from hf_finetune.data.folds import Fold, fold_tables, join_tables, number_groups
 from hf_finetune.data.label_checks import note_contradictions
@@ -139,7 +140,7 @@ def prepare_data(
         InputError: If the data cannot be used; lists all problems.
     """
     skip = spec.on_error == "skip"
-    tables, used, notes, label_notes = _read_examples(spec, modality, slices)
+    tables, used, columns, notes, label_notes = _read_examples(spec, modality, slices)
     targets, problems = _resolve_targets(tables, used, spec.target)
     notes += note_contradictions(tables)
     fractions = _missing_fractions(tables, spec.split)
@@ -184,7 +185,7 @@ def prepare_data(
         fingerprint=fingerprint,
         pool=pool,
         label_notes=tuple(label_notes),
-        columns=resolved_columns(spec.columns.model_dump(), used),
+        columns=columns,
         hashes={split: short_hashes(table.keys) for split, table in tables.items()},
         train_groups=tuple(number_groups(tables["train"]).tolist()),
         split_fingerprints=split_fingerprints,
@@ -193,11 +194,12 @@ def prepare_data(
 
 def _read_examples(
     spec: DataFields, modality: Modality, slices: Sequence[str]
-) -> tuple[dict[str, Table], Columns, list[str], list[str]]:
+) -> tuple[dict[str, Table], Columns, dict[str, Any], list[str], list[str]]:
     """Read all splits of the data, and parse and hash their examples; unusable ones are skipped if requested.
 
     Returns:
-        The splits, the columns that are used, all notes, and those of the notes that concern the form of the labels.
+        The splits; the columns that are used, and the same as fields of a recipe; all notes; and those of the notes
+        that concern the form of the labels.
     """
     columns = spec.columns.model_dump()
     group = spec.split.group or spec.columns.group
@@ -206,7 +208,7 @@ def _read_examples(
         modality=modality,
         config=spec.config,
         revision=spec.revision,
-        metadata=bool(slices or group),
+        metadata=bool(slices or group or spec.split.time),
         columns=columns,
         nested=spec.nested,
         options=TableOptions(spec.encoding, spec.separator, spec.decimal),
@@ -215,12 +217,13 @@ def _read_examples(
     if "train" not in source.splits:
         value = f"only {join_quoted(source.splits)}"
         raise InputError(Problem("data.path", "must have a train split", value))
+    source, columns, sources = examples_of_rows(source, modality, spec)
     used, column_notes = choose_common_columns(source, modality, columns, group, slices)
     tables, table_notes = _read_tables(source, used, Path(spec.path).expanduser().is_dir())
     tables, type_notes, label_notes = _read_labels(tables, source, used, spec)
     tables, skip_notes = _skip_unusable(tables) if spec.on_error == "skip" else (_hash_tables(tables), [])
     notes = [*source.notes, *column_notes, *table_notes, *type_notes, *label_notes, *skip_notes]
-    return tables, used, notes, label_notes
+    return tables, used, {**resolved_columns(columns, used), **sources}, notes, label_notes
 
 
 def _read_tables(

@@ -248,10 +248,7 @@ def read_table(
     if modality.opens_files:
         inputs, paths, notes = open_files(inputs, modality, root, split)
     else:
-        types = modality.features()
-        features = Features({name: types[name] for name in inputs.column_names})
-        if inputs.features != features:  # large strings, or the untyped column of a split without a text
-            inputs = inputs.cast(features, keep_in_memory=True)
+        inputs = modality.stored_form(inputs)
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
     inputs = add_slices(inputs, dataset, columns.slices, columns.text_slices)

@@ -69,7 +69,7 @@ def check_suites(
         for task, single in recipe.by_task().items():
             with problems_in_task(task):
                 subject = load_check_target(single, trust_remote_code=trust_remote_code)
-            name = _short(recipe.model.path)
+            name = _short(recipe.model.title)
             title = _title(subject, f"{name} for {task}" if task else name)
             yield CheckSuite(title, subject.remark, _checks(subject))
         return

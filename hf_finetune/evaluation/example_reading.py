@@ -65,7 +65,7 @@ def read_example(modality: Modality, name: str, cells: Mapping[str, Any]) -> Pre
         content, facts = modality.read_example(cells)
     except ExampleError as error:
         subject = (
-            f"The {modality.name} cannot be read. It" if modality.opens_files else f"The {modality.name}"
+            f"The {modality.name} cannot be read. It" if modality.opens_files else f"The {modality.file_noun}"
         )
         return PredictionExample(name, error=f"{subject} is {error}.")
     except Exception as error:  # Decoders let errors of any type through.

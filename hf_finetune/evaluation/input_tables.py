@@ -73,6 +73,9 @@ def open_table(
     if first is None:
         raise InputError(Problem(str(file), "contains no rows"))
     present = names or list(first)
+    if row_columns := _row_columns(modality, present, named, training_columns):
+        joined = _join_rows(file, present, chain([first], rows), modality, row_columns, options)
+        return PredictionInputs(iter(joined), len(joined))
     used, notes = choose_columns(str(file), present, modality, named, training_columns)
     for note in notes:
         logger.info("%s", note)
@@ -123,6 +126,39 @@ def _rows_of_cells(names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) 
             yield f"Line {line} has {len(cells)} cells, but the header has {len(names)}."
         else:
             yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
+
+
+def _row_columns(
+    modality: Modality,
+    present: Sequence[str],
+    named: Mapping[str, str],
+    training_columns: Mapping[str, Any] | None,
+) -> dict[str, Any] | None:
+    """Return the columns by role of a table in which an example has several rows; None if each row is an example."""
+    columns = {**(training_columns or {}), **named}
+    if not modality.row_roles or columns.get(modality.main_column) in present:
+        return None
+    return columns if columns.get(modality.row_roles[0].name) in present else None
+
+
+def _join_rows(
+    file: Path,
+    names: Sequence[str],
+    rows: Iterator[Row],
+    modality: Modality,
+    columns: Mapping[str, Any],
+    options: TableOptions,
+) -> list[PredictionExample]:
+    """Return the examples of a table in which an example has several rows; the whole table is read."""
+    cells: dict[str, list[Any]] = {name: [] for name in names}
+    for values in rows:
+        if isinstance(values, str):
+            raise InputError(Problem(str(file), "must have a value for each column in each row", "", values))
+        for name, column in cells.items():
+            column.append(values.get(name))
+    finder = FileFinder(file.parent, modality)
+    examples = modality.join_prediction_rows(cells, columns, options.decimal)
+    return [read_row(modality, name, row, finder) for name, row in examples]
 
 
 def _read_rows(

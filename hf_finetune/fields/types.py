@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from math import isfinite
 from pathlib import PurePath
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hf_finetune.errors import InputError, Problem, short_repr
 from hf_finetune.fields.durations import format_duration, parse_duration
 from hf_finetune.fields.patterns import PatternError, check_pattern
+from hf_finetune.fields.times import parse_time
 
 __all__ = [
     "NON_EMPTY",
@@ -25,6 +27,7 @@ __all__ = [
     "Folds",
     "Interval",
     "Location",
+    "Moment",
     "NameOrNames",
     "NonEmptyText",
     "Pattern",
@@ -128,6 +131,14 @@ def _fold(value: Any) -> Any:
     if match is None or not 2 <= int(match[2]) >= int(match[1]):
         raise _value_error("must be a fold K/N, counted from 1", value, "For example 1/5.")
     return value
+
+
+def _moment(value: Any) -> Any:
+    try:
+        parse_time(value)
+    except ValueError:
+        raise _value_error("must be a date or time in ISO 8601", value, "For example 2024-05-31.") from None
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _duration(value: Any) -> Any:
@@ -287,6 +298,8 @@ Duration = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number", "exclusiveMinimum": 0}]}),
 ]
 """Duration as text, such as ``1h30m``; a number is in seconds. ``parse_duration`` returns its seconds."""
+Moment = Annotated[str, BeforeValidator(_moment), WithJsonSchema({"type": "string", "minLength": 8})]
+"""Date or time in ISO 8601, as text; YAML reads some as dates."""
 FoldText = Annotated[
     str, BeforeValidator(_fold), WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d*/[1-9]\d*$"})
 ]

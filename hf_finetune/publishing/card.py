@@ -88,7 +88,8 @@ def render_card(
         .get_template("card.md")
         .render(
             run=record,
-            base=_describe_source(base, "checkpoint"),
+            base=_describe_source(base, "checkpoint") if base else _sentence(recipe.model.title),
+            pipeline_name=TASKS[record.recipe["task"]].pipeline_name,
             data=_describe_source(data, "dataset"),
             code=code,
             this_model=MODEL_PLACEHOLDER,
@@ -128,10 +129,10 @@ def _metadata(
     tags += ["timm"] if base.startswith("timm/") else []
     tags += ["custom_code"] if code else []
     return ModelCardData(
-        base_model=base if not is_local(base) else None,
+        base_model=base if base and not is_local(base) else None,
         datasets=data if not is_local(data) else None,
         library_name="transformers",
-        pipeline_tag=recipe.task,
+        pipeline_tag=TASKS[recipe.task].pipeline_name,
         tags=tags,
         metrics=list(record.metric_names) or None,
         model_name=record.name,
@@ -163,7 +164,7 @@ def _results(record: RunRecord, data: str) -> list[EvalResult]:
         ends = record.metrics.get("test_interval", {}).get(name)
         results.append(
             EvalResult(
-                task_type=record.recipe["task"],
+                task_type=TASKS[record.recipe["task"]].pipeline_name,
                 task_name=TASKS[record.recipe["task"]].title,
                 dataset_type=data if not is_local(data) else "local",
                 dataset_name=data.removeprefix("./"),
@@ -198,6 +199,8 @@ def _class_counts(record: RunRecord) -> Mapping[str, int]:
 
 def _license_fields(spec: ModelSpec) -> dict[str, str]:
     """Return the license fields of the base checkpoint's card; empty if it cannot be read or declares no license."""
+    if spec.new is not None:
+        return {}
     try:
         if Path(spec.path).is_dir():
             metadata = metadata_load(Path(spec.path) / "README.md")
@@ -206,6 +209,10 @@ def _license_fields(spec: ModelSpec) -> dict[str, str]:
     except (OSError, ValueError, YAMLError, HfHubHTTPError, OfflineModeIsEnabled):
         return {}
     return {name: str(metadata[name]) for name in LICENSE_FIELDS if metadata and metadata.get(name)}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _describe_source(path: str, kind: str) -> str:

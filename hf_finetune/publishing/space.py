@@ -17,6 +17,7 @@ from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.exported_pipeline import get_processor
 from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import TASKS
 
 __all__ = ["write_space"]
 
@@ -87,7 +88,7 @@ def _settings(classifier: Classifier, title: str, model: str | None, pairs: bool
     target = TARGETS[classifier.target]
     return {
         "title": title,
-        "task": classifier.task,
+        "task": TASKS[classifier.task].pipeline_name,
         "is_numeric": target.is_numeric,
         "is_exclusive": target.is_exclusive,
         "model": model,

@@ -11,6 +11,7 @@ from hf_finetune.fields.types import (
     Encoding,
     FoldText,
     Location,
+    Moment,
     NonEmptyText,
     Separator,
     Workers,
@@ -38,6 +39,11 @@ class ColumnsSpec(RoleFields):
         default=None,
         description="Column of the weight of each training example in the loss, a non-negative number; null = "
         "equal weights.",
+    )
+    time: NonEmptyText | None = Field(
+        default=None,
+        description="Column of the time of each example, or of each event, in ISO 8601 such as 2024-05-31 or "
+        "2024-05-31T12:30, for data.split.time; null = a column named time, date, datetime or timestamp.",
     )
     group: NonEmptyText | None = Field(
         default=None,
@@ -82,6 +88,11 @@ class SplitSpec(Part):
         default=None,
         description="Column that identifies the group of each example; all examples of a group are in the same "
         "split; null = no groups.",
+    )
+    time: Moment | None = Field(
+        default=None,
+        description="Date or time in ISO 8601, such as 2024-05-31: examples from then on become the test split, and "
+        "earlier ones the training and validation splits; null = no division by time.",
     )
     fold: FoldText | None = Field(
         default=None,

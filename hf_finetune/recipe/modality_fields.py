@@ -55,7 +55,7 @@ else:
         **{
             role.name: (NonEmptyText | None, Field(default=None, description=role.description))
             for modality in MODALITIES.values()
-            for role in modality.roles
+            for role in (*modality.roles, *modality.row_roles)
         },
     )
 
@@ -75,7 +75,7 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
     rule = f"must not be set when the task is {task}"
     for other_modality in other_modalities:
         columns = as_mapping(data.get("columns"))
-        for name in other_modality.columns:
+        for name in (*other_modality.columns, *(role.name for role in other_modality.row_roles)):
             if columns.get(name) is not None:
                 yield Problem(f"data.columns.{name}", rule, short_repr(columns[name]))
         for name, field in other_modality.data_fields.model_fields.items():

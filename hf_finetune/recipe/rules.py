@@ -12,6 +12,7 @@ from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.recipe.domain import domain_rule_problems
 from hf_finetune.recipe.label_rules import label_column_problems
 from hf_finetune.recipe.modality_fields import modality_problems
+from hf_finetune.recipe.model import new_model_problems
 from hf_finetune.recipe.regularize import regularize_problems
 from hf_finetune.recipe.schedule import ScheduleSpec
 
@@ -57,6 +58,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         *label_column_problems(as_mapping(as_mapping(recipe.get("data")).get("columns"))),
         *_stages_or_strategy_problems(recipe.get("stages"), recipe.get("strategy")),
         *_stage_problems("strategy", as_mapping(recipe.get("strategy"))),
+        *new_model_problems(recipe.get("task"), recipe.get("model")),
         *_adapter_problems(as_mapping(recipe.get("model"))),
         *(
             problem

@@ -231,8 +231,10 @@ def changed_path(part: PartT, change: Callable[[str], str], field: str = "path")
     Args:
         part: Part of a recipe.
         change: Function that returns the new path.
-        field: Field with the path.
+        field: Field with the path; without one, the part is returned as it is.
     """
+    if not getattr(part, field):
+        return part
     return part.model_copy(update={field: change(getattr(part, field))})
 
 

@@ -10,6 +10,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.files import is_valid_path
+from hf_finetune.recipe.model import model_title
 from hf_finetune.targets.decision_rule import DecisionRule
 
 __all__ = ["DATA_FILE", "ERRORS_FILE", "SEARCH_FILE", "RunRecord", "StageLog", "listed_metrics", "read_run"]
@@ -69,6 +70,16 @@ class RunRecord:
         names = self.predictions.label_names if self.predictions is not None else ()
         top_k = (self.recipe.get("evaluation") or {}).get("top_k")
         return DecisionRule.of_run(self.metrics.get("thresholds"), names, top_k)
+
+    @property
+    def model_title(self) -> str:
+        """Checkpoint, or a description of the new model."""
+        return model_title(self.recipe["model"])
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the model began with the weights of a checkpoint."""
+        return self.recipe["model"].get("new") is None
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -26,8 +26,15 @@ SIMPLE_FEATURES = {
 }
 """Titles of the features of baselines without a checkpoint, by their names."""
 NEIGHBORS = "nearest_neighbors"
-BASELINES = ("majority", *SIMPLE_FEATURES, NEIGHBORS, "linear_probe")
+BOOSTING = {
+    features.boosting_name: features.title
+    for modality in MODALITIES.values()
+    if (features := modality.simple_features) is not None and features.boosting
+}
+"""Titles of the features of baselines by gradient boosting."""
+BASELINES = ("majority", *SIMPLE_FEATURES, *BOOSTING, NEIGHBORS, "linear_probe")
 SOLVER_NAMES = {"logistic_regression": "logistic regression", "ridge": "ridge regression"}
+NOT_PRETRAINED = "Nothing is pretrained here: the model began with random weights."
 MAX_CALIBRATED_ECE = 0.05
 """Largest expected calibration error at which probabilities count as calibrated."""
 
@@ -42,7 +49,8 @@ def verdict(record: RunRecord) -> str:
     examples = f"{len(record.predictions.ids):,} test examples"
     if metrics["test"][name] is None:
         return f"On {examples} the {name} is undefined."
-    return _compared(f"On {examples} the", metrics, name, record.predictions.target)
+    compared = _compared(f"On {examples} the", metrics, name, record.predictions.target)
+    return compared if record.is_pretrained else f"{compared} {NOT_PRETRAINED}"
 
 
 def _compared(start: str, metrics: Mapping[str, Any], name: str, target: str | None = None) -> str:
@@ -163,6 +171,8 @@ def baseline_name(name: str, target: str | None) -> str:
         return constant
     if name == NEIGHBORS:
         return "nearest neighbors (frozen features)"
+    if name in BOOSTING:
+        return f"{BOOSTING[name]} (gradient boosting)"
     return f"{SIMPLE_FEATURES.get(name, 'linear probe')} ({solver})"
 
 

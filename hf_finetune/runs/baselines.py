@@ -16,10 +16,16 @@ from hf_finetune.evaluation.linear_probe import Probe, frozen_features, linear_p
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, without_nan
 from hf_finetune.evaluation.neighbors import nearest_neighbors
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.simple_baseline import simple_baseline
+from hf_finetune.evaluation.simple_baseline import simple_baselines
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
-from hf_finetune.runs.caching import feature_kinds, has_linear_probe, probe_settings, without_augmentation
+from hf_finetune.runs.caching import (
+    feature_kinds,
+    has_linear_probe,
+    has_simple_baselines,
+    probe_settings,
+    without_augmentation,
+)
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
@@ -31,7 +37,7 @@ __all__ = [
     "compare_with_baselines",
     "constant_baseline",
     "fit_frozen_baselines",
-    "fit_simple_baseline",
+    "fit_simple_baselines",
     "predictions_of",
 ]
 
@@ -63,21 +69,21 @@ def constant_baseline(prepared: PreparedRun, result: EvaluationResult) -> dict[s
     return {"majority": np.broadcast_to(constant_prediction, result.scores.shape)}
 
 
-def fit_simple_baseline(prepared: PreparedRun) -> dict[str, Probe]:
-    """Fit the baseline on simple features of the modality, without a checkpoint.
+def fit_simple_baselines(prepared: PreparedRun) -> dict[str, Probe]:
+    """Fit the baselines on simple features of the modality, without a checkpoint.
 
     Args:
         prepared: Checked run.
 
     Returns:
-        Predictions on the test split by the name of the features; empty if the modality has none, if the recipe asks
-        for no linear probe, or if the fit would take too long.
+        Predictions on the test split by name of the baseline; empty if the modality has none, if the recipe asks for no
+        such baseline, or if the fit would take too long.
     """
     features = prepared.task.modality.simple_features
-    if features is None or not has_linear_probe(prepared):
+    if features is None or not has_simple_baselines(prepared):
         return {}
     try:
-        return {features.name: simple_baseline(features, prepared.data, prepared.recipe)}
+        return simple_baselines(features, prepared.data, prepared.recipe)
     except CacheUnavailableError as error:
         logger.info("No baseline on %s: %s.", features.title, error)
         return {}
@@ -101,7 +107,7 @@ def fit_frozen_baselines(
         Predictions on the test split by name, ``nearest_neighbors`` and ``linear_probe``; empty if the recipe asks for
         none, without those that cannot be fitted.
     """
-    if not has_linear_probe(prepared):
+    if not has_linear_probe(prepared) or prepared.recipe.model.new is not None:
         return {}
     cells = len(prepared.data.train) * len(prepared.data.label_names)
     if TARGETS[prepared.data.target].linear_solver == "logistic_regression" and cells > MAX_PROBE_CELLS:
@@ -172,7 +178,11 @@ def compare_with_baselines(
 
 
 def predictions_of(result: EvaluationResult) -> Predictions:
-    """Return the predictions of an evaluation, as they are stored."""
+    """Return the predictions of an evaluation, as they are stored.
+
+    Args:
+        result: Evaluation of a model.
+    """
     return Predictions(
         *(result.ids, result.labels, result.scores, result.target, result.label_names),
         *(result.groups, result.group_column),

@@ -36,6 +36,7 @@ __all__ = [
     "decode_images",
     "feature_kinds",
     "has_linear_probe",
+    "has_simple_baselines",
     "probe_settings",
     "without_augmentation",
 ]
@@ -94,6 +95,24 @@ def has_linear_probe(prepared: PreparedRun) -> bool:
         max_examples is not None
         and len(prepared.data.train) <= max_examples
         and prepared.data.test is not None
+    )
+
+
+def has_simple_baselines(prepared: PreparedRun) -> bool:
+    """Return whether models of simple features also predict the test split.
+
+    Args:
+        prepared: Checked run.
+    """
+    if has_linear_probe(prepared):
+        return True
+    asked = prepared.recipe.evaluation.linear_probe is not None and prepared.data.test is not None
+    features = prepared.task.modality.simple_features
+    return (
+        asked
+        and features is not None
+        and features.is_quick
+        and TARGETS[prepared.data.target].linear_solver is not None
     )
 
 

@@ -37,6 +37,7 @@ from hf_finetune.runs.joint import (
     joint_problems,
     task_column_ranges,
 )
+from hf_finetune.runs.new_model import with_new_model
 from hf_finetune.runs.prepared import UNKNOWN_DATA, PlanReport, PreparedRun
 from hf_finetune.runs.problems import metric_name_problems, recipe_problems, selector_problems, stage_problems
 from hf_finetune.tasks import TASKS
@@ -185,7 +186,11 @@ def _check(
     Raises:
         InputError: With all problems, each once.
     """
-    problems, singles = list(data_problems), recipe.by_task()
+    problems = list(data_problems)
+    if problems and recipe.model.new is not None:  # it cannot be built without the data
+        raise InputError(dict.fromkeys(problems))
+    recipe, new_model_notes = with_new_model(recipe, data_by_task)
+    singles = recipe.by_task()
     configs: dict[str, PreTrainedConfig] = {}
     for name, single in singles.items():
         with collect_problems(problems), problems_in_task(name):
@@ -211,6 +216,7 @@ def _check(
     joined = _join(recipe, tasks, layout, settings)
     # If the data is known, the model is loaded later, and load_start adds these notes.
     stage_notes = joined.stage_notes if has_data else (*adapter_notes, *joined.stage_notes)
+    stage_notes = (*new_model_notes, *stage_notes)
     return replace(joined, domain_inputs=domain_inputs, stage_notes=stage_notes)
 
 

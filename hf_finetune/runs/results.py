@@ -31,7 +31,7 @@ from hf_finetune.runs.baselines import (
     compare_with_baselines,
     constant_baseline,
     fit_frozen_baselines,
-    fit_simple_baseline,
+    fit_simple_baselines,
     predictions_of,
 )
 from hf_finetune.runs.prepared import PreparedRun
@@ -237,7 +237,7 @@ def evaluate_run(
         content["test_groups"] = {"column": result.group_column, "groups": len(set(result.groups))}
     if slices:
         content["slices"] = evaluate_slices(result, slices, training, metric_names, prepared.recipe.seed)
-    fitted = fit_simple_baseline(prepared) | fit_frozen_baselines(prepared, modes, device)
+    fitted = fit_simple_baselines(prepared) | fit_frozen_baselines(prepared, modes, device)
     if "linear_probe" in fitted:
         content["baseline_fit"] = fitted["linear_probe"].about
     baselines = constant_baseline(prepared, result) | {name: probe.scores for name, probe in fitted.items()}

@@ -21,12 +21,19 @@ stages: # the depth and the learning rates that are not set are the defaults of 
 """
 
 
+_STAGE_OF_NEW_MODEL = """\
+stages:
+  - {name: all, train: all, epochs: 10, lr: 1e-3, warmup: 0.1, batch_size: 32, early_stopping: 3}
+"""
+
+
 def draft_recipe(data: InspectedData, model: str | None = None) -> str:
     """Return a commented recipe that runs as it is.
 
     Args:
         data: Inspected data.
-        model: Checkpoint; None takes the first candidate that is on this machine, else the default candidate.
+        model: Checkpoint; None takes the first candidate that is on this machine, else the default candidate; or a new
+            model if the modality has no checkpoints.
 
     Returns:
         Text of the recipe, in YAML.
@@ -39,7 +46,8 @@ def draft_recipe(data: InspectedData, model: str | None = None) -> str:
     lines = [f"# {_one_line(sentence)}" for sentence in describe(data)]
     lines += [f"task: {data.task.name}", _model_line(data, model), "data:"]
     lines += [f"  {line}" for line in _data_lines(data)]
-    lines += _STAGES.splitlines()
+    is_new = model is None and data.task.modality.builds_new_models
+    lines += (_STAGE_OF_NEW_MODEL if is_new else _STAGES).splitlines()
     metrics = write_flow_yaml(list(target.default_metrics))
     lines += [f"metrics: {metrics} # the first one selects the epoch that is kept"]
     lines += ["speed: auto # precision, memory format and compilation are chosen by measuring them"]
@@ -111,6 +119,8 @@ def check_output(output: Path) -> None:
 def _model_line(data: InspectedData, model: str | None) -> str:
     if model is not None:
         return f"model: {write_flow_yaml(model)}"
+    if data.task.modality.builds_new_models:
+        return "model: {new: {layers: 2, hidden: 64}} # nothing is pretrained: random weights"
     candidates = read_candidates(data.task.modality)
     chosen, here = choose_at_hand(candidates)
     comment = "the first recommended checkpoint on this machine" if here else "downloaded from the Hub"

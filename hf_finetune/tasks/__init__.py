@@ -11,6 +11,7 @@ from hf_finetune.tasks.base import (
     spatial_input,
     token_count,
 )
+from hf_finetune.tasks.events import EVENT_CLASSIFICATION
 from hf_finetune.tasks.examples import Inputs
 from hf_finetune.tasks.image import IMAGE_CLASSIFICATION
 from hf_finetune.tasks.modality import Modality
@@ -42,5 +43,5 @@ def register(task: Task) -> None:
     TASKS.add(task)
 
 
-for _task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, AUDIO_CLASSIFICATION):
+for _task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, AUDIO_CLASSIFICATION, EVENT_CLASSIFICATION):
     register(_task)

@@ -25,11 +25,12 @@ class Task:
     """Task of a model: an architecture of transformers for one modality.
 
     Attributes:
-        name: Name in recipes and in ``transformers.pipeline``, the Hub's pipeline tag.
+        name: Name in recipes, and in ``transformers.pipeline`` unless ``served_as`` is set.
         title: Name in model cards.
         modality: Kind of input.
         auto_model: Name of the auto class of transformers.
         suffixes: Suffixes of the class names of its models, such as ``ForImageClassification``.
+        served_as: Name of the pipeline that serves its models, if that is the pipeline of another task.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Task:
     modality: Modality
     auto_model: str
     suffixes: tuple[str, ...]
+    served_as: str = ""
+
+    @property
+    def pipeline_name(self) -> str:
+        """Task in ``transformers.pipeline``, the Hub's pipeline tag."""
+        return self.served_as or self.name
 
     @property
     def auto_class(self) -> Any:
@@ -54,7 +61,7 @@ class Task:
         """
         from transformers import pipeline
 
-        return pipeline(self.name, model=model, **settings)
+        return pipeline(self.pipeline_name, model=model, **settings)
 
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return the model inputs of the training and validation splits."""

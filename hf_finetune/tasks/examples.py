@@ -14,6 +14,7 @@ __all__ = [
     "ExampleCheck",
     "ExampleError",
     "Inputs",
+    "JoinedRows",
     "MaskedInputs",
     "PreviewRow",
     "Remarks",
@@ -68,6 +69,25 @@ class Inputs:
         """Messages to the user on truncated inputs, by task; only tasks that have one."""
         notes = {task: truncation.note() for task, truncation in self.truncations.items()}
         return {task: note for task, note in notes.items() if note is not None}
+
+
+@dataclass(frozen=True)
+class JoinedRows:
+    """Tables whose rows were joined to examples.
+
+    Attributes:
+        splits: Examples of each split.
+        columns: Names of their columns by role: those of the modality, and ``label``.
+        sources: Names of the columns of the rows by role, which predictions read again.
+        time: Column with the time of each example; None if there is none.
+        notes: Messages to the user.
+    """
+
+    splits: "Mapping[str, Dataset]"
+    columns: Mapping[str, str]
+    sources: Mapping[str, str]
+    time: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class ExampleCheck(Protocol):
@@ -167,11 +187,21 @@ class SimpleFeatures:
         compute: Function of the training split, the test split and ``data`` of the recipe that returns the features of
             both splits, [examples, features], dense or sparse, by the name of their kind. The best kind is chosen by
             cross-validation; a single kind has the name "".
+        boosting: Whether gradient boosting of the features is a second baseline, next to the linear model; only for a
+            single kind of dense features.
+        is_quick: Whether computing and fitting them takes little time for any number of examples.
     """
 
     name: str
     title: str
     compute: "Callable[[Dataset, Dataset, Any], Mapping[str, tuple[Any, Any]]]"
+    boosting: bool = False
+    is_quick: bool = False
+
+    @property
+    def boosting_name(self) -> str:
+        """Key of the baseline by gradient boosting in ``metrics.json``."""
+        return f"{self.name}_boosting"
 
 
 class Remarks:

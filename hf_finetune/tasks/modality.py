@@ -4,7 +4,7 @@ Code outside this folder asks a modality for a property or calls one of its meth
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,35 +13,34 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.base import Part
 from hf_finetune.tasks.examples import (
     DecodedForm,
-    ExampleCheck,
     Inputs,
     MaskedInputs,
     Remarks,
     SimpleFeatures,
     Splits,
 )
-from hf_finetune.tasks.presentation import Presentation
+from hf_finetune.tasks.stored_data import StoredData
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset, Features
+    from datasets import Dataset
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
 __all__ = ["Modality"]
 
 
-class Modality(Presentation):
+class Modality(StoredData):
     """A modality: a kind of model input (image, text), with its columns, preprocessing, checks and pages.
 
     A *role* is the meaning of a column, such as image or text pair; the columns of a dataset may have any names.
-    ``Presentation`` describes further attributes: ``name``, ``roles``, ``model_inputs``, ``suffixes`` and others.
+    ``Presentation`` describes ``name``, ``roles``, ``model_inputs``, ``suffixes`` and others; ``StoredData`` how
+    examples are found and checked.
 
     Attributes:
         is_spatial: Whether an input has channels, height and width, as an image has.
         has_fixed_size: Whether the main input of a model has the same shape for all examples.
         has_tokens: Whether an input is a sequence of token ids of any length.
-        opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         processor_class: Class of transformers that loads the preprocessor of a checkpoint.
         processor_argument: Argument of ``transformers.pipeline`` that takes the preprocessor, such as ``tokenizer``.
         processor_files: Checkpoint files that configure the preprocessor, the most common first.
@@ -50,12 +49,12 @@ class Modality(Presentation):
         augment_description: Description of ``augment_fields``, for messages.
         no_augmentation: Values of ``augment_fields`` that disable augmentation.
         packages: Packages besides torch and transformers that the preprocessor needs.
+        builds_new_models: Whether a model without pretrained weights can be built from the training split.
     """
 
     is_spatial: ClassVar[bool] = False
     has_fixed_size: ClassVar[bool] = False
     has_tokens: ClassVar[bool] = False
-    opens_files: ClassVar[bool] = False
     processor_class: ClassVar[str]
     processor_argument: ClassVar[str]
     processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
@@ -64,6 +63,7 @@ class Modality(Presentation):
     augment_description: ClassVar[str] = "none"
     no_augmentation: ClassVar[Mapping[str, Any]] = {}
     packages: ClassVar[tuple[str, ...]] = ()
+    builds_new_models: ClassVar[bool] = False
 
     @property
     def processor_noun(self) -> str:
@@ -77,98 +77,6 @@ class Modality(Presentation):
             augment: ``data.augment`` of the recipe, as a plain mapping; any value may be of the wrong type.
         """
         yield from ()
-
-    # Columns of data
-
-    def find_columns(
-        self, features: "Features", named: Mapping[str, str], taken: Sequence[str | None]
-    ) -> tuple[dict[str, str | None], list[Problem]]:
-        """Find the columns of the examples by name and type.
-
-        Args:
-            features: Columns of the data and their types.
-            named: Columns that the user named, by role.
-            taken: Columns with another role, such as label or group.
-
-        Returns:
-            Column of each role (None for an optional role without one), and problems.
-        """
-        from hf_finetune.tasks.columns import find_columns_by_name
-
-        return find_columns_by_name(self.roles, features, named, taken)
-
-    def unreadable_files(self, place: str, files: Iterable[Any]) -> list[Problem]:
-        """Return a problem for files in a format that must be converted before it can be read.
-
-        Args:
-            place: Location of the problems.
-            files: Paths of all files in a folder.
-        """
-        return []
-
-    def second_column_names(self, name: str) -> tuple[str, ...]:
-        """Return the usual names of the optional column that belongs to a main column of this name."""
-        return ()
-
-    # Stored examples
-
-    @abstractmethod
-    def features(self, *, decode: bool = True) -> dict[str, Any]:
-        """Return the feature type of each role in loaded data.
-
-        Args:
-            decode: Whether rows contain the decoded example; False gives the path or the bytes of its file.
-        """
-
-    def check(self) -> ExampleCheck:
-        """Return a new check of examples, which reads each of them once."""
-        from hf_finetune.tasks.stored import ReadCheck
-
-        return ReadCheck(self.pipeline_input)
-
-    def hashes(self, dataset: "Dataset") -> tuple[Sequence[str | None], Sequence[str | None]]:
-        """Return two hashes of each example, without decoding it.
-
-        Args:
-            dataset: Dataset with the columns of the roles.
-
-        Returns:
-            SHA-256 of the exact content, and a key that is equal for copies; None for an example that cannot be
-            compared. The two differ only for texts, whose copies may differ in case and white space.
-        """
-        from hf_finetune.tasks.stored import hash_file, hash_rows, map_files
-
-        if not self.opens_files:
-            hashes: list[str | None] = [*hash_rows(dataset, self.columns_in(dataset.column_names))]
-            return hashes, hashes
-        feature = self.features(decode=False)[self.main_column]
-        contents = tuple(map_files(dataset, self.main_column, feature, hash_file))
-        return contents, contents
-
-    def extreme_rows(self, dataset: "Dataset", lengths: Sequence[int] | None = None) -> list[int]:
-        """Return the rows on which a model is most likely to fail: the longest, the largest.
-
-        Args:
-            dataset: Dataset with the columns of the roles.
-            lengths: Number of tokens of each example, if known.
-        """
-        return [] if lengths is None else [max(range(len(lengths)), key=lengths.__getitem__)]
-
-    @abstractmethod
-    def synthetic_examples(
-        self, count: int, rng: Any, *, length: int = 16, pair: bool = False
-    ) -> dict[str, Any]:
-        """Return synthetic examples, for checks without data.
-
-        Args:
-            count: Number of examples.
-            rng: Instance of ``random.Random``.
-            length: Length of the longest example, if the modality has lengths, in words.
-            pair: Whether optional columns are filled too.
-
-        Returns:
-            Values of each column.
-        """
 
     # Checkpoints
 
@@ -311,6 +219,18 @@ class Modality(Presentation):
     def save_tiny_checkpoint(self, folder: Path) -> None:
         """Write a tiny checkpoint with random weights, for checks without a real one."""
 
+    def save_new_model(self, folder: Path, train: "Dataset", data: Any, spec: Any, seed: int) -> None:
+        """Write a checkpoint with random weights, whose preprocessor is made from the training split.
+
+        Args:
+            folder: Folder to write.
+            train: Training split with the columns of the roles.
+            data: ``data`` of the recipe.
+            spec: ``model.new`` of the recipe.
+            seed: Seed of the weights.
+        """
+        raise NotImplementedError(f"no new models for {self.plural}")
+
     # Predictions of finished models
 
     def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:
@@ -320,10 +240,6 @@ class Modality(Presentation):
     def get_processor(self, pipe: Any) -> Any:
         """Return the preprocessor of a pipeline of transformers."""
         return getattr(pipe, self.processor_argument)
-
-    @abstractmethod
-    def pipeline_input(self, row: Mapping[str, Any]) -> Any:
-        """Return a row of loaded data in the form that a pipeline takes."""
 
     def input_length(self, example: Any) -> int:
         """Return a length by which inputs are sorted into batches; the same for all if they have no tokens.

@@ -64,14 +64,15 @@ def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     lines = done.stdout.splitlines()
     rows = [line for line in lines if line.startswith(("pass ", "fail ", "skipped "))]
-    assert [row[9:22].rstrip() for row in rows] == [*NAMES, "precision"] * 3
-    assert [row.split()[0] for row in rows] == [*["pass"] * len(NAMES), "skipped"] * 3
+    assert [row[9:22].rstrip() for row in rows] == [*NAMES, "precision"] * 4
+    assert [row.split()[0] for row in rows] == [*["pass"] * len(NAMES), "skipped"] * 4
     assert [line for line in lines if line.startswith("A tiny")] == [
         "A tiny image model with random weights: image-classification, 372,882 parameters",
         "A tiny text model with random weights: text-classification, 6,082 parameters",
         "A tiny audio model with random weights: audio-classification, 6,170 parameters",
+        "A tiny events model with random weights: event-classification, 8,000 parameters",
     ]
-    assert lines[-1].endswith(" s: 21 passed, 3 skipped.")
+    assert lines[-1].endswith(" s: 28 passed, 4 skipped.")
     assert list(tmp_path.glob("hf-finetune-*")) == []  # torch writes its own cache there
 
 

@@ -4,6 +4,7 @@ import bad_checkpoints
 import bad_class_folders
 import bad_data
 import bad_domain
+import bad_events
 import bad_folders
 import bad_labels
 import bad_limits
@@ -29,6 +30,7 @@ AREAS: dict[str, list[Case]] = {
     "Multi-task recipes": bad_tasks.CASES,
     "Data": [*bad_data.CASES, *bad_pictures.CASES],
     "Tables": bad_tables.CASES,
+    "Histories of events, division by time": bad_events.CASES,
     "Folders and paths": bad_class_folders.CASES,
     "Labels": bad_labels.CASES,
     "Domain adaptation": bad_domain.CASES,

@@ -173,9 +173,7 @@ def test_plain_transformers_loads_the_model(runs, task, target):
     assert type(model).__name__.endswith(task.suffixes)
     assert changed(model.state_dict(), record.after[-1]) == set()
     assert model.config.problem_type == target.problem_type
-    pipe = transformers.pipeline(
-        getattr(task, "pipeline_name", task.name), model=str(result.folder / "model")
-    )
+    pipe = transformers.pipeline(task.pipeline_name, model=str(result.folder / "model"))
     modality, example = task.modality, case.inputs[0]
     cells = {modality.main_column: Path(example) if modality.opens_files else example}
     answer = pipe(modality.read_example(cells)[0])
@@ -221,7 +219,8 @@ def test_it_is_reported(runs, task, target):
 def test_it_has_a_model_card(runs, task, target):
     _, result, _ = runs.run(task, target)
     card = (result.folder / "model" / "README.md").read_text(encoding="utf-8")
-    assert f"pipeline_tag: {task.name}" in card
+    assert f"pipeline_tag: {task.pipeline_name}" in card
+    assert f'pipeline("{task.pipeline_name}"' in card
     assert task.modality.example_code(pair=False) in card
 
 

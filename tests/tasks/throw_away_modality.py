@@ -12,7 +12,6 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForSequenceClassification,
-    pipeline,
 )
 
 from hf_finetune.tasks import Modality, Task, register
@@ -100,18 +99,10 @@ class Vibration(Modality):
         return {"vibration": str(file)}
 
 
-class Vibrations(Task):
-    """Task that is served by a pipeline of another name."""
-
-    pipeline_name = "audio-classification"
-
-    def build_pipeline(self, model, settings):
-        return pipeline(self.pipeline_name, model=model, **settings)
-
-
 register(
-    Vibrations(
+    Task(
         *("vibration-classification", "Vibration Classification", Vibration()),
         *("AutoModelForAudioClassification", ("ForSequenceClassification",)),
+        served_as="audio-classification",
     )
 )

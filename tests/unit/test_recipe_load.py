@@ -265,6 +265,7 @@ def test_a_dumped_recipe_contains_every_default_in_order_and_loads_to_the_same()
         "merge_validation": False,
         "stratify": True,
         "group": None,
+        "time": None,
         "fold": None,
     }
     assert dump_recipe(parse_recipe(fields)) == text

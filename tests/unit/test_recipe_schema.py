@@ -36,6 +36,9 @@ UNITS = (
     "hertz",
     "in seconds",
     "decibels",
+    "events",
+    "weeks",
+    "of transformer layers",
     "no unit",
 )
 
@@ -69,7 +72,7 @@ def all_fields():
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(leaf_parts()) == 56
+    assert len(leaf_parts()) == 58
     assert (StageSpec, "lr") in all_fields()
 
 

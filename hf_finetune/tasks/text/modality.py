@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import Problem
+from hf_finetune.fields.base import Part
 from hf_finetune.tasks.columns import ColumnRole, choose_only_candidate, is_string
 from hf_finetune.tasks.examples import (
     ExampleCheck,
@@ -60,8 +61,8 @@ class Text(Modality):
     processor_class: ClassVar[str] = "AutoTokenizer"
     processor_argument: ClassVar[str] = "tokenizer"
     processor_files = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-    data_fields: ClassVar[type[TextFields]] = TextFields
-    augment_fields: ClassVar[type[TextAugmentFields]] = TextAugmentFields
+    data_fields: ClassVar[type[Part]] = TextFields
+    augment_fields: ClassVar[type[Part]] = TextAugmentFields
     augment_description: ClassVar[str] = "mask and drop"
 
     @property

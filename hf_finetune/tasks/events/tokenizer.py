@@ -1,0 +1,61 @@
+"""A tokenizer for the text form of histories, made from the training split: one token per kind of event and bucket."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from hf_finetune.tasks.events.buckets import bucket_edges, replacements
+from hf_finetune.tasks.events.history import parse_history
+
+__all__ = ["build_tokenizer"]
+
+_SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+_MASK = "[MASK]"
+
+
+def build_tokenizer(histories: Iterable[str], buckets: int, max_length: int) -> Any:
+    """Return a tokenizer whose vocabulary and buckets are those of the given histories.
+
+    It replaces each number by the token of its bucket, such as ``amount=11.77`` by ``amount-3``, so that plain
+    transformers reads the text form of a history. Unknown kinds of events become ``[UNK]``.
+
+    Args:
+        histories: Text forms of the training histories.
+        buckets: Largest number of buckets of each quantity.
+        max_length: Maximum number of tokens; the oldest events are left out.
+    """
+    kinds: dict[str, None] = {}
+    numbers: dict[str, list[float]] = {"since": [], "gap": [], "amount": []}
+    for text in histories:
+        newer: float | None = None
+        for event in parse_history(text):
+            kinds[event.kind] = None
+            if event.days is not None:
+                numbers["since" if newer is None else "gap"].append(event.days - (newer or 0.0))
+                newer = event.days
+            if event.amount is not None and event.amount >= 0:
+                numbers["amount"].append(event.amount)
+    steps = [
+        step for name, values in numbers.items() for step in replacements(name, bucket_edges(values, buckets))
+    ]
+    return _tokenizer([*sorted(kinds), *(token for _, token in steps)], steps, max_length)
+
+
+def _tokenizer(words: Sequence[str], steps: Sequence[tuple[str, str]], max_length: int) -> Any:
+    special = [*_SPECIAL.values(), _MASK]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*special, *words]))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(pattern), token) for pattern, token in steps]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_length, mask_token=_MASK, **_SPECIAL
+    )
