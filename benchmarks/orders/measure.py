@@ -19,9 +19,8 @@ SETTINGS: Mapping[str, Sequence[str]] = {
     "all-MiniLM-L6-v2, only the head": (f"model.path={MINILM}", "strategy=features", "stages=null"),
     "all-mpnet-base-v2, upper two thirds of the layers": (
         f"model.path={MPNET}",
-        "stages.1.train='layers[5:]'",
-        "stages.1.epochs=5",
-        "stages.1.lr=1e-4",
+        "stages.0.train=[head, 'layers[5:]']",
+        "stages.0.lr={head: 5e-3, backbone: 1e-4}",
     ),
 }
 """Overrides of the shipped recipe."""

@@ -73,6 +73,13 @@ class HeadSpec(Choice):
         "stages, else that of the checkpoint, usually the last one.",
     )
 
+    bias: Literal["frequencies"] | None = Field(
+        default=None,
+        description="Initial biases of a new head: frequencies = the log-odds of the frequency of each class in the "
+        "training split (for one class per example, the logarithms of the frequencies), so that training begins with "
+        "the predictions of the constant baseline (Lin et al. 2017); null = the architecture's, usually 0.",
+    )
+
     @property
     def is_plain(self) -> bool:
         """Whether the head is that of the architecture: linear, with its own pooling; None counts as that."""
@@ -84,7 +91,7 @@ class HeadSpec(Choice):
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of a head of this package as plain values; the architecture's own pooling is None."""
-        fields = self.model_dump(mode="json", exclude={"layers"})
+        fields = self.model_dump(mode="json", exclude={"layers", "bias"})
         return fields | {"pool": None if self.pool == OWN_POOLING else self.pool}
 
 

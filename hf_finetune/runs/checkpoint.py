@@ -8,8 +8,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
+from hf_finetune.models.head_bias import output_bias, set_output_bias
 from hf_finetune.models.head_spec import set_head
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layer_sum import set_layers
@@ -20,6 +22,7 @@ from hf_finetune.models.vocabulary import fit_vocabulary
 from hf_finetune.planning.layers import Layout
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.targets.decisions import constant_logits
 from hf_finetune.tasks import TASKS
 
 __all__ = [
@@ -60,6 +63,10 @@ def _load_task(prepared: PreparedRun) -> BuiltModel:
         trust_remote_code=prepared.trust_remote_code,
         seed=prepared.recipe.seed,
     )
+    if spec.head.bias is not None and built.has_new_head:
+        data, classes = prepared.data, len(prepared.data.label_names)
+        logits = constant_logits(labels_of(data.train, data.target, classes), data.target, classes)
+        set_output_bias(built.model, head_names(built.model), logits)
     return replace(built, notes=(*built.notes, *add_recipe_adapter(built.model, prepared.recipe)))
 
 
@@ -92,8 +99,17 @@ def read_model_layout(
         InputError: If the tasks or the adapter do not suit the architecture.
     """
     skeleton = build_joint_skeleton(recipe, configs)
+    for name, single in recipe.by_task().items():
+        if single.model.head.bias is not None:
+            _check_bias(build_skeleton(configs[name], TASKS[recipe.task_type]))
     notes = add_recipe_adapter(skeleton, recipe)
     return read_layout(skeleton), tuple(notes)
+
+
+def _check_bias(skeleton: PreTrainedModel) -> None:
+    if output_bias(skeleton, head_names(skeleton)) is None:
+        rule = "must not be set for a head without biases in its last layer"
+        raise InputError(Problem("model.head.bias", rule, repr("frequencies"), "Remove it."))
 
 
 def build_joint_skeleton(recipe: Recipe, configs: Mapping[str, PreTrainedConfig]) -> PreTrainedModel:

@@ -118,6 +118,9 @@ def recipe_problems(
             problems += _loss_problems(spec, place, data.target)
         field = "classifier" if place == "strategy" else "fit"
         problems += head_fit_problems(solver_of(spec), data.target, f"{place}.{field}")
+    if recipe.model.head.bias is not None and not TARGETS[data.target].has_classes:
+        rule = "is only supported for labels with classes"
+        problems.append(Problem("model.head.bias", rule, f"{data.target} labels"))
     undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]
     return [*problems, *filter(None, undefined)]
 

@@ -7,7 +7,7 @@ from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.top_scores import Scores, TopScores
 
-__all__ = ["decide", "probabilities"]
+__all__ = ["constant_logits", "decide", "probabilities"]
 
 
 def probabilities(logits: np.ndarray, target: TargetName) -> np.ndarray:
@@ -22,6 +22,28 @@ def probabilities(logits: np.ndarray, target: TargetName) -> np.ndarray:
         float64.
     """
     return TARGETS[target].scores(np.asarray(logits, dtype=np.float64))
+
+
+def constant_logits(labels: np.ndarray, target: TargetName, classes: int) -> np.ndarray:
+    """Return the logits of the constant prediction of labels with classes: their frequencies.
+
+    A class that no example has, or all have, counts as if half an example were different.
+
+    Args:
+        labels: Labels of examples, as ``Target.label_array`` returns them.
+        target: Label type.
+        classes: Number of classes.
+
+    Returns:
+        Logits [classes].
+
+    Source: Lin et al. 2017, Focal loss, which initializes the biases of a detector in this way.
+    """
+    margin = 0.5 / len(labels)
+    frequencies = TARGETS[target].constant_prediction(labels, classes)
+    frequencies = np.clip(np.nan_to_num(frequencies, nan=0.5), margin, 1 - margin)
+    logits: np.ndarray = np.log(frequencies)
+    return logits if TARGETS[target].is_exclusive else logits - np.log1p(-frequencies)
 
 
 def decide(scores: Scores, target: TargetName, rule: DecisionRule = DEFAULT_RULE) -> np.ndarray:
