@@ -66,7 +66,6 @@ def _alone(setting: str, seed: int, cores: list[int]) -> Row:
     overrides = [
         f"data.path={make(seed)}",
         "data.columns={text: request, label: {name: items, separator: ';'}}",
-        "data.split=null",
         f"metrics=[{', '.join(METRICS)}]",
         f"evaluation.top_k={TOP_K}",
         f"seed={seed}",
