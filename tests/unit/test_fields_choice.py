@@ -25,7 +25,7 @@ SEVERAL = {
     "tasks": {name: {"task": "text-classification", "data": name} for name in ("a", "b")},
 }
 
-HEAD = {"hidden": [1024], "activation": None, "dropout": 0.2, "pool": None, "layers": None}
+HEAD = {"hidden": [1024], "activation": None, "dropout": 0.2, "pool": None, "layers": None, "bias": None}
 ADAPTER = {"r": 8, "alpha": 16, "dropout": 0.0, "target": ["auto"], "save": "merged"}
 DOMAIN = {"weight": 1.0, "stages": [], "epochs": None, "max_steps": None, "lr": 5e-5, "batch_size": 32}
 DOMAIN |= {"mask": None, "source": False}
