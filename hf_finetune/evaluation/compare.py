@@ -20,7 +20,7 @@ from hf_finetune.evaluation.intervals import (
     statistic,
 )
 from hf_finetune.evaluation.metrics import default_metrics, metric_for, suggest_metric
-from hf_finetune.evaluation.predictions import Predictions, read_predictions
+from hf_finetune.evaluation.predictions import BASELINE_FOLDER, Predictions, read_predictions
 from hf_finetune.evaluation.registry import find_metric, needs_all_scores
 from hf_finetune.files import is_valid_path
 from hf_finetune.targets import TARGETS
@@ -240,7 +240,9 @@ def _read(run: Path) -> _EvaluatedRun:
         raise InputError(Problem(str(run), "contains no predictions.parquet", "", repair))
     predictions = read_predictions(file)
     chosen = _content(file.parent / "metrics.json").get("thresholds")
-    recipe = _content(file.parent / "manifest.json").get("recipe") or {}
+    is_baseline = file.parent.name == BASELINE_FOLDER
+    run_folder = file.parent.parent if is_baseline else file.parent
+    recipe = _content(run_folder / "manifest.json").get("recipe") or {}
     evaluation = recipe.get("evaluation") or {}
     costs = evaluation.get("costs") or {}
     rule = DecisionRule.of_run(chosen, predictions.label_names, evaluation.get("top_k"))

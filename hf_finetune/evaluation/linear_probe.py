@@ -24,9 +24,12 @@ from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.linear_fit import Features, fit_best, fit_metadata
 from hf_finetune.training.linear_folds import assign_folds
 
-__all__ = ["Probe", "check_work", "frozen_features", "linear_probe"]
+__all__ = ["MAX_WEIGHTS", "Probe", "check_work", "frozen_features", "linear_probe"]
 
 logger = logging.getLogger(__name__)
+
+MAX_WEIGHTS = 40_000_000
+"""Largest number of weights of a linear layer that is fitted: solvers keep them in double precision, many times."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ def check_work(features: Mapping[str, Features], classes: int) -> None:
         CacheUnavailableError: If the fit would take too long.
     """
     largest = max(features.values(), key=lambda values: int(values.size))
-    if largest.size * classes > MAX_WORK:
-        examples, size = largest.shape
+    examples, size = largest.shape
+    if largest.size * classes > MAX_WORK or size * classes > MAX_WEIGHTS:
         raise CacheUnavailableError(
             f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
         )

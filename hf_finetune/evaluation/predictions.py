@@ -30,11 +30,10 @@ from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, keep
 from hf_finetune.targets.unknown_labels import has_unknown, is_known
 from hf_finetune.tasks.installed import register_installed
 
-__all__ = [
-    "Predictions",
-    "read_predictions",
-    "write_predictions",
-]
+__all__ = ["BASELINE_FOLDER", "Predictions", "read_predictions", "write_predictions"]
+
+BASELINE_FOLDER = "baselines"
+"""Folder of a run with the predictions of its baselines."""
 
 CLASSES = "classes"
 """Key of the file metadata with the class names in order, as JSON, if there is no column for each class."""

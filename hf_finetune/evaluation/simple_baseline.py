@@ -1,11 +1,14 @@
 """Baselines without a checkpoint: models of simple features of the examples, such as statistics of a sound."""
 
+import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
 
+from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.evaluation.linear_probe import Probe, check_work
 from hf_finetune.evaluation.metrics import labels_of, probabilities
@@ -18,11 +21,17 @@ from hf_finetune.training.linear_folds import assign_folds
 
 __all__ = ["simple_baselines"]
 
+logger = logging.getLogger(__name__)
+
 _TREES = [
     {"max_iter": [trees], "max_leaf_nodes": [leaves], "learning_rate": [0.05]}
     for leaves, trees in ((7, 50), (7, 150), (31, 50), (31, 150))
 ]
 """Settings of gradient boosting from which cross-validation chooses, the smallest model first."""
+MAX_BOOSTING_CELLS = 2_000_000
+"""Largest number of training examples times classes for which gradient boosting is fitted."""
+MIN_PROBABILITY = 1e-15
+"""Lower bound of probabilities before the logarithm is taken."""
 ensemble = LazyModule("sklearn.ensemble")
 model_selection = LazyModule("sklearn.model_selection")
 
@@ -47,6 +56,8 @@ def simple_baselines(features: SimpleFeatures, data: LabeledData, recipe: Recipe
     """
     assert data.test is not None
     by_kind = features.compute(data.train, data.test, recipe.data)
+    if not by_kind:
+        raise CacheUnavailableError("the training examples have no such features")
     standardized = {kind: _standardized(train, test) for kind, (train, test) in by_kind.items()}
     target, classes = data.target, len(data.label_names)
     train_features = {kind: train for kind, (train, _) in standardized.items()}
@@ -57,8 +68,21 @@ def simple_baselines(features: SimpleFeatures, data: LabeledData, recipe: Recipe
     scores = probabilities(fit(standardized[best][1]), target)
     fitted = {features.name: Probe(scores, fit_metadata(fit, target))}
     if features.boosting and TARGETS[target].linear_solver and not TARGETS[target].has_several_classes:
-        fitted[features.boosting_name] = _boost(*by_kind[best], labels, folds, classes, recipe.seed)
+        reason = _no_boosting(labels, folds, classes)
+        if reason:
+            logger.info("No gradient boosting of %s: %s.", features.title, reason)
+        else:
+            fitted[features.boosting_name] = _boost(*by_kind[best], labels, folds, classes, recipe.seed)
     return fitted
+
+
+def _no_boosting(labels: np.ndarray, folds: np.ndarray, classes: int) -> str:
+    """Return the reason why gradient boosting is not fitted; empty if it is."""
+    if len(labels) * classes > MAX_BOOSTING_CELLS:
+        return f"{len(labels):,} examples x {classes:,} classes take too long to fit"
+    if classes > 1 and any(len(np.unique(labels[folds != fold])) < 2 for fold in np.unique(folds)):
+        return "a fold of the cross-validation has only one class"
+    return ""
 
 
 def _standardized(train: Features, test: Features) -> tuple[Features, Features]:
@@ -88,16 +112,27 @@ def _boost(
     search = model_selection.GridSearchCV(
         kind(random_state=seed, early_stopping=False),
         _TREES,
-        scoring="neg_log_loss" if is_class else "neg_mean_squared_error",
+        scoring=partial(_mean_log_probability, classes) if is_class else "neg_mean_squared_error",
         cv=model_selection.PredefinedSplit(folds),
         refit=_smallest_good,
     )
     search.fit(train, labels)
     if not is_class:
         return Probe(search.predict(test), _about(search.best_params_))
-    scores = np.zeros((len(test), classes))
-    scores[:, search.classes_] = search.predict_proba(test)  # a class without training examples keeps 0
-    return Probe(scores, _about(search.best_params_))
+    return Probe(_all_probabilities(search, test, classes), _about(search.best_params_))
+
+
+def _all_probabilities(model: Any, features: np.ndarray, classes: int) -> np.ndarray:
+    """Return the probabilities [examples, classes]; 0 for a class without training examples."""
+    scores = np.zeros((len(features), classes))
+    scores[:, model.classes_] = model.predict_proba(features)
+    return scores
+
+
+def _mean_log_probability(classes: int, model: Any, features: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean log-probability of the labels, also of classes that only the held-out fold has."""
+    scores = _all_probabilities(model, features, classes)[np.arange(len(labels)), labels]
+    return float(np.log(np.maximum(scores, MIN_PROBABILITY)).mean())
 
 
 def _smallest_good(results: Mapping[str, Any]) -> int:

@@ -15,7 +15,7 @@ from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.linear_probe import Probe, frozen_features, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, without_nan
 from hf_finetune.evaluation.neighbors import nearest_neighbors
-from hf_finetune.evaluation.predictions import Predictions, write_predictions
+from hf_finetune.evaluation.predictions import BASELINE_FOLDER, Predictions, write_predictions
 from hf_finetune.evaluation.simple_baseline import simple_baselines
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
@@ -43,7 +43,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-BASELINE_FOLDER = "baselines"
 MAX_PROBE_CELLS = 4_000_000
 """Largest number of training examples times classes for which the linear probe is fitted."""
 

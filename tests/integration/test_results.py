@@ -11,6 +11,7 @@ from transformers import pipeline
 
 from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.data.recipe_data import load_data
+from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe.load import load_recipe, parse_recipe
@@ -115,6 +116,12 @@ def test_the_most_probable_classes_are_decided_by_run_predict_and_baselines(tmp_
         assert {len(row) for row in pq.read_table(path)["prediction"].to_pylist()} == {2}, path.stem
     config = json.loads((done.folder / "model" / "config.json").read_text(encoding="utf-8"))
     assert config["decision_top_k"] == 2
+    comparison = compare_runs([done.folder, done.folder / "baselines" / "tf_idf.parquet"], ["jaccard"])
+    (difference,) = comparison[0].differences
+    expected = content["baseline_differences"]["tf_idf"]["jaccard"]["difference"]
+    assert difference.value - difference.first == pytest.approx(-expected)
+    assert "predicts the 2 most probable classes" in (done.folder / "model" / "README.md").read_text("utf-8")
+    assert "The 2 most probable classes are predicted" in (done.folder / "report.html").read_text("utf-8")
     pipe = pipeline("text-classification", model=str(done.folder / "model"), top_k=2)
     (plain,) = pipe(["the good film"])
     (heeding,) = predict(str(done.folder / "model"), ["the good film"])

@@ -19,7 +19,8 @@ def test_terms_are_those_of_the_training_split():
     features = tf_idf_features(TRAIN, TEST)
     assert list(features) == ["words", "characters"]
     train, test = features["words"]
-    assert train.shape == (5, 7) and test.shape == (2, 7)  # good film bad plot, good film, bad film, bad plot
+    # a good film bad plot, a good, good film, a bad, bad film, bad plot
+    assert train.shape == (5, 10) and test.shape == (2, 10)
     assert np.linalg.norm(train.toarray(), axis=1) == pytest.approx([1, 1, 1, 1, 0])
     assert test[1].nnz == 0 and features["characters"][1][1].nnz == 0
 
@@ -33,12 +34,17 @@ def test_the_two_texts_of_a_pair_have_their_own_terms():
     pairs = TRAIN.add_column("text_pair", ["good", "good", "film", "film", "bad"])
     test = TEST.add_column("text_pair", ["good", "good"])
     train, _ = tf_idf_features(pairs, test)["words"]
-    assert train.shape == (5, 7 + 3)
+    assert train.shape == (5, 10 + 3)
 
 
 def test_texts_without_any_word_have_no_kind_of_features():
     empty = Dataset.from_dict({"text": ["", " "]})
     assert tf_idf_features(empty, empty) == {}
+
+
+def test_single_letters_are_words():
+    letters = Dataset.from_dict({"text": ["a b", "b c"]})
+    assert tf_idf_features(letters, letters)["words"][0].shape == (2, 5)
 
 
 def test_languages_without_spaces_are_served_by_characters():

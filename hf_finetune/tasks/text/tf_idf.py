@@ -17,7 +17,7 @@ MAX_TERMS = 200_000
 """Largest number of terms: the most frequent ones of the training split."""
 MAX_CHARACTERS = 1_000_000
 """Characters of the training split above which only words are counted: there are many more sequences of characters."""
-WORDS = {"ngram_range": (1, 2)}
+WORDS = {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"}
 CHARACTERS = {"analyzer": "char_wb", "ngram_range": (2, 5)}
 
 
