@@ -29,7 +29,8 @@ def divide_by_time(source: Source, column: str | None, moment: str) -> Source:
         The data with a train and a test split, and a note.
 
     Raises:
-        InputError: If there is a validation or test split already, no such column, a value is no time, or one side would be empty.
+        InputError: If there is a validation or test split already, no such column, a value is no time, or one side
+            would be empty.
     """
     if existing := [name for name in SPLITS[1:] if name in source.splits]:
         present = [name for name in SPLITS if name in source.splits]
