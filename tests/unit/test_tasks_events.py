@@ -13,7 +13,9 @@ import transformers
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.errors import InputError
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.tasks import MODALITIES, TASKS
 from hf_finetune.tasks.events.buckets import at_least, bucket_edges, format_number, replacements
 from hf_finetune.tasks.events.history import Event, parse_history, read_history, write_history
@@ -315,6 +317,46 @@ def test_a_table_of_events_is_not_split_already():
     table = Dataset.from_dict(LOG)
     with pytest.raises(InputError, match=r"data\.path must be one table if it has one row per event"):
         join_log({"train": table, "test": table}, COLUMNS, data)
+
+
+def evaluated(folder, **options):
+    lines = [
+        ",".join(["client", *list(LOG)[1:]]),
+        *(f"{a},{b},{c},1" for a, b, c in zip(*list(LOG.values())[:3], strict=True)),
+    ]
+    (folder / "log.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    time, group = options.pop("time", "2024-02-15"), options.pop("group", None)
+    columns = {"customer": "who", "time": "when", "kind": "what"}
+    data = {"path": "d", "columns": columns, "outcome": 2, "split": {"time": time, "group": group}}
+    stages = [{"train": "all", "epochs": 1, "lr": 0.1}]
+    spec = parse_recipe(
+        {"task": "event-classification", "model": {"new": {}}, "data": data, "stages": stages}
+    ).data
+    settings = {"modality": EVENTS, "target": "single_label", "label_names": ("no", "yes"), "spec": spec}
+    return load_for_evaluation(str(folder / "log.csv"), **settings, **options)
+
+
+def test_an_evaluation_names_other_columns(tmp_path):
+    assert evaluated(tmp_path, named={"customer": "client"})["events"][:] == [
+        "since=15 buy gap=30 view",
+        "since=36 buy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "data.columns.customer must be a column of the data. Got 'who'. Known: 'client', 'when', 'what', 'paid'."),
+        ({"named": {"customer": "x"}}, "--column customer must be a column of the data. Got 'x'. Known: 'client', 'when', 'what', 'paid'."),
+        ({"named": {"customer": "client", "label": "what"}}, "--column label must not be set with data.outcome, which computes the label. Got 'what'."),
+        ({"named": {"customer": "client"}, "time": "2025-01-01"}, "data.split.time must have events before the 2 weeks before it, and events in the 2 weeks after it. Got 2025-01-01, with events from 2024-01-01 to 2024-03-06. The date is that of the run's recipe: evaluate on data that covers it."),
+        ({"named": {"customer": "client"}, "group": "client"}, "data.split.group must be a column of the joined rows. Got 'client'. After rows are joined, only these columns can be named: 'customer', 'label', 'time'."),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_evaluated_is_an_error(tmp_path, options, message):
+    with pytest.raises(InputError) as caught:
+        evaluated(tmp_path, **options)
+    assert [str(problem) for problem in caught.value.problems] == [message]
 
 
 def test_predictions_join_the_rows_of_each_customer():
