@@ -11,6 +11,7 @@ from datasets import Dataset, Features, Value
 from datasets.table import InMemoryTable
 
 from hf_finetune.errors import Problem, join_quoted, join_words
+from hf_finetune.fields.numbers import DECIMAL_COMMA, FLOAT, INTEGER, MINUS, SIGN, parse_number
 from hf_finetune.targets import requested_target
 from hf_finetune.targets.labels import TargetName
 
@@ -23,22 +24,14 @@ __all__ = [
     "is_number",
 ]
 
-_MINUS = "\u2212"
-"""Unicode minus sign, which spreadsheets and word processors write instead of a hyphen."""
-_SIGN = f"[+{_MINUS}-]?"
-_INTEGER = f"0|[{_MINUS}-]?[1-9][0-9]*"
-_FLOAT = rf"{_SIGN}((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
-"""Pattern of a number without leading zeros; values with leading zeros are codes."""
-_INTEGER_OR_INTEGRAL_FLOAT = rf"({_INTEGER})(\.0*)?"
+_INTEGER_OR_INTEGRAL_FLOAT = rf"({INTEGER})(\.0*)?"
 """Pattern of ``3``, ``3.`` and ``3.00``."""
-_INFINITE = rf"{_SIGN}([iI]nf(inity)?|INF)"
-_DECIMAL_COMMA = rf"{_SIGN}(0|[1-9][0-9]*),[0-9]+"
-_THOUSANDS = rf"{_SIGN}[1-9][0-9]{{0,2}},[0-9]{{3}}"
-_LIKE_NUMBER = rf"{_SIGN}([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?"
+_THOUSANDS = rf"{SIGN}[1-9][0-9]{{0,2}},[0-9]{{3}}"
+_LIKE_NUMBER = rf"{SIGN}([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?"
 """Pattern of a number or a code of digits, either of which means that a column is not text."""
 _LIKE_BOOLEAN = r"[tT]rue|[fF]alse|TRUE|FALSE"
 _FORMATTED_NUMBER = (
-    rf"[$€£¥₹]?\s?{_SIGN}(\d{{1,3}}([.,' \u00a0]\d{{3}})+|\d+)([.,]\d+)?\s?([%$€£¥₹]|[A-Z]{{3}})?"
+    rf"[$€£¥₹]?\s?{SIGN}(\d{{1,3}}([.,' \u00a0]\d{{3}})+|\d+)([.,]\d+)?\s?([%$€£¥₹]|[A-Z]{{3}})?"
 )
 """Pattern of a number formatted for reading: with a currency or percent sign, or with thousands separators."""
 _MISSING = frozenset({"na", "n/a", "#n/a", "null", "none", "nan", "-", "--", "?", ".", "missing"})
@@ -66,12 +59,12 @@ class LabelTypes:
 
 def is_number(text: str) -> bool:
     """Return whether a text is a number without leading zeros."""
-    return re.fullmatch(_FLOAT, text.strip()) is not None
+    return re.fullmatch(FLOAT, text.strip()) is not None
 
 
 def all_numbers(column: pa.ChunkedArray) -> bool:
     """Return whether all non-null values are numbers without leading zeros."""
-    return _all_match(column, _FLOAT)
+    return _all_match(column, FLOAT)
 
 
 def guess_features(splits: Mapping[str, Dataset], untyped_splits: Collection[str]) -> Features:
@@ -112,7 +105,7 @@ def _strings(dataset: Dataset, names: Iterable[str]) -> pa.Table:
 def _guess(columns: Sequence[pa.ChunkedArray]) -> str:
     if all(column.null_count == len(column) for column in columns):
         return "null"
-    for pattern, kind in ((_LIKE_BOOLEAN, "bool"), (f"{_SIGN}[0-9]+", "int64"), (_LIKE_NUMBER, "float64")):
+    for pattern, kind in ((_LIKE_BOOLEAN, "bool"), (f"{SIGN}[0-9]+", "int64"), (_LIKE_NUMBER, "float64")):
         if all(_all_match(column, pattern) for column in columns):
             return kind
     return "string"
@@ -164,7 +157,7 @@ def _typed(values: Collection[str], decimal: str | None) -> dict[str, float | bo
     if all(re.fullmatch(_LIKE_BOOLEAN, value) for value in values):
         return {value: value.lower() == "true" for value in values}
     mark, problem = (decimal, None) if decimal else _decimal_mark(values, certain=False)
-    numbers = {value: _number(value, mark or ".") for value in values}
+    numbers = {value: parse_number(value, mark or ".") for value in values}
     known_numbers = {value: number for value, number in numbers.items() if number is not None}
     return dict(known_numbers) if problem is None and len(known_numbers) == len(values) else {}
 
@@ -216,7 +209,7 @@ def infer_label_types(
     mark, problem = (decimal, None) if decimal else _decimal_mark(texts, certain=numeric)
     if problem is not None:
         return LabelTypes(labels, (), (problem,))
-    numbers = {text: _number(text, mark or ".") for text in texts}
+    numbers = {text: parse_number(text, mark or ".") for text in texts}
     non_numeric = {text for text, number in numbers.items() if number is None}
     count = sum(isinstance(value, str) for split in splits for value in labels[split])
     if requested == "auto" and 2 * len(texts) > count and _are_formatted_numbers(texts, non_numeric):
@@ -242,7 +235,7 @@ def _class_names(texts: Collection[str], known: Collection[str]) -> dict[str, An
     ``False``, however the file spells them.
     """
     if all(re.fullmatch(_INTEGER_OR_INTEGRAL_FLOAT, text) for text in texts) and not set(texts) <= set(known):
-        plain = {text: text.replace(_MINUS, "-") for text in texts}
+        plain = {text: text.replace(MINUS, "-") for text in texts}
         return {text: float(number) if "." in number else int(number) for text, number in plain.items()}
     if set(known) == {"True", "False"} and all(re.fullmatch(_LIKE_BOOLEAN, text) for text in texts):
         return {text: text.capitalize() for text in texts}
@@ -259,31 +252,21 @@ def _replaced(
     return replaced
 
 
-def _number(text: str, mark: str) -> float | None:
-    written = text.strip().replace(_MINUS, "-")
-    plain = written
-    if mark == ",":
-        plain = plain.replace(",", ".") if re.fullmatch(_DECIMAL_COMMA, plain) else plain
-        if not re.fullmatch(rf"{_INTEGER}|{_DECIMAL_COMMA}", written) and re.fullmatch(_FLOAT, written):
-            return None if "." in written else float(written)
-    return float(plain) if re.fullmatch(rf"{_FLOAT}|{_INFINITE}", plain) else None
-
-
 def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Problem | None]:
     """Return ``,`` if decimal commas are detected, else None; and a problem if the commas are ambiguous, else None.
 
     Values that are ``certain`` are known to be numbers, and not lists such as ``1,3``.
     """
     plain = {text.strip() for text in texts if text.strip().casefold() not in _MISSING}
-    commas = {text for text in plain if re.fullmatch(_DECIMAL_COMMA, text)}
-    if not commas or any(not re.fullmatch(_INTEGER, text) for text in plain - commas):
+    commas = {text for text in plain if re.fullmatch(DECIMAL_COMMA, text)}
+    if not commas or any(not re.fullmatch(INTEGER, text) for text in plain - commas):
         return None, None
     shown = join_quoted(sorted(commas), most=3)
     repair = "Set data.decimal: ',' if these are numbers with decimal commas"
     if all(re.fullmatch(_THOUSANDS, text) for text in commas):
         rule = "must be set, because a comma can be a decimal mark or a thousands separator"
         return None, Problem("data.decimal", rule, shown, f"{repair}; otherwise write them without commas.")
-    parts = [text.lstrip(f"+{_MINUS}-").split(",") for text in commas]
+    parts = [text.lstrip(f"+{MINUS}-").split(",") for text in commas]
     if certain or any(whole == fraction or re.fullmatch(r"0[0-9]+", fraction) for whole, fraction in parts):
         return ",", None
     rule = "must be set, because values can be decimal numbers or lists of numbers"
@@ -316,7 +299,7 @@ def _are_formatted_numbers(texts: Collection[str], non_numeric: Collection[str])
 
     The texts in ``non_numeric`` are not plain numbers. Digits alone, such as ``007``, are not formatted numbers.
     """
-    if not non_numeric or any(re.fullmatch(rf"{_SIGN}\d*[.,]?\d*", text.strip()) for text in non_numeric):
+    if not non_numeric or any(re.fullmatch(rf"{SIGN}\d*[.,]?\d*", text.strip()) for text in non_numeric):
         return False
     return all(re.fullmatch(_FORMATTED_NUMBER, text.strip()) for text in texts)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
@@ -62,7 +63,7 @@ def load_for_evaluation(
     """
     spec = spec or DataSpec.model_construct(path=path)
     source = _load_splits(path, modality, spec, slices)
-    source, columns, sources = examples_of_rows(source, modality, spec, divides=False)
+    source, columns, sources = _join_rows(source, modality, spec, named or {})
     _check_split(source, split)
     if sources:  # the columns of the rows were used already
         named, training_columns = {}, None
@@ -108,6 +109,25 @@ def _load_splits(path: str, modality: Modality, spec: DataFields, slices: Sequen
         options=table_options(spec),
         values=slices,
     )
+
+
+def _join_rows(
+    source: Source, modality: Modality, spec: DataFields, named: Mapping[str, str]
+) -> tuple[Source, dict[str, Any], Mapping[str, str]]:
+    """Join rows to examples as ``examples_of_rows`` does, with problems in the words of an evaluation."""
+    try:
+        return examples_of_rows(source, modality, spec, named=named, divides=False)
+    except InputError as error:
+        raise InputError([_in_evaluation(problem, named) for problem in error.problems]) from None
+
+
+def _in_evaluation(problem: Problem, named: Mapping[str, str]) -> Problem:
+    if problem.place == "data.split.time":
+        return replace(
+            problem, repair="The date is that of the run's recipe: evaluate on data that covers it."
+        )
+    role = problem.place.removeprefix("data.columns.")
+    return replace(problem, place=f"--column {role}") if role in named else problem
 
 
 def _check_split(source: Source, split: str | None) -> None:

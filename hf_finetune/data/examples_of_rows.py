@@ -6,14 +6,21 @@ from typing import Any
 
 from hf_finetune.data.load import Source
 from hf_finetune.data.split_time import divide_by_time
+from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.tasks import Modality
+from hf_finetune.tasks.examples import JoinedRows
 
 __all__ = ["examples_of_rows"]
 
 
 def examples_of_rows(
-    source: Source, modality: Modality, spec: DataFields, *, divides: bool = True
+    source: Source,
+    modality: Modality,
+    spec: DataFields,
+    *,
+    named: Mapping[str, str] | None = None,
+    divides: bool = True,
 ) -> tuple[Source, dict[str, Any], Mapping[str, str]]:
     """Join rows to examples, where the modality does that, and divide the examples by time, if the recipe does.
 
@@ -21,6 +28,7 @@ def examples_of_rows(
         source: Loaded data.
         modality: Kind of input.
         spec: Data of a recipe.
+        named: Columns of the rows that take precedence over those of the recipe, by role.
         divides: Whether rows that are examples are divided by time; joined ones always are.
 
     Returns:
@@ -31,12 +39,23 @@ def examples_of_rows(
         InputError: If the rows cannot be joined or divided.
     """
     columns = spec.columns.model_dump()
-    joined = modality.join_rows(source.splits, columns, spec)
+    joined = modality.join_rows(source.splits, {**columns, **(named or {})}, spec)
     time, sources = columns["time"], dict[str, str]()
     if joined is not None:
+        _check_group(joined, modality, spec)
         source = replace(source, splits=joined.splits, notes=(*source.notes, *joined.notes))
         columns = {**dict.fromkeys(columns), **joined.columns}
         time, sources = joined.time, dict(joined.sources)
     if spec.split.time is not None and (divides or joined is not None):
         source = divide_by_time(source, time, spec.split.time)
     return source, columns, sources
+
+
+def _check_group(joined: JoinedRows, modality: Modality, spec: DataFields) -> None:
+    """Raise an error if the column of the groups is gone after joining."""
+    group = spec.split.group or spec.columns.group
+    names = joined.splits["train"].column_names
+    if group is not None and group not in names:
+        known = join_quoted(name for name in names if name not in modality.columns)
+        fix = f"After rows are joined, only these columns can be named: {known}."
+        raise InputError(Problem("data.split.group", "must be a column of the joined rows", repr(group), fix))

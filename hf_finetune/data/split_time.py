@@ -21,7 +21,7 @@ def divide_by_time(source: Source, column: str | None, moment: str) -> Source:
     """Divide examples at a point in time: from then on they are the test split, before they are the train split.
 
     Args:
-        source: Loaded data without a test split.
+        source: Loaded data with a train split only: validation examples must be earlier ones, too.
         column: Column of the times; None takes the only column with a usual name.
         moment: Point in time, as ``parse_time`` reads it.
 
@@ -29,11 +29,12 @@ def divide_by_time(source: Source, column: str | None, moment: str) -> Source:
         The data with a train and a test split, and a note.
 
     Raises:
-        InputError: If there is a test split already, no such column, a value is no time, or one side would be empty.
+        InputError: If there is a validation or test split already, no such column, a value is no time, or one side
+            would be empty.
     """
-    if "test" in source.splits:
+    if existing := [name for name in SPLITS[1:] if name in source.splits]:
         present = [name for name in SPLITS if name in source.splits]
-        rule = "must not be set for data with a test split"
+        rule = f"must not be set for data with a {existing[-1]} split"
         raise InputError(Problem(_PLACE, rule, moment, f"Its splits: {join_quoted(present)}."))
     train = source.splits["train"]
     name = _time_column(train, column)
@@ -41,8 +42,8 @@ def divide_by_time(source: Source, column: str | None, moment: str) -> Source:
     later = [row for row, time in enumerate(times) if time >= border]
     earlier = [row for row, time in enumerate(times) if time < border]
     if not later or not earlier:
-        side = "on or after" if earlier else "before"
-        rule = f"must have examples before it and from it on; none is {side} it"
+        side = "before" if earlier else "on or after"
+        rule = f"must divide the examples; all are {side} it"
         low, high = min(zip(times, train[name], strict=True))[1], max(zip(times, train[name], strict=True))[1]
         raise InputError(Problem(_PLACE, rule, moment, f"The times are from {low} to {high}."))
     note = (

@@ -67,6 +67,8 @@ def load_run_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
             raise
         if split not in known:
             raise _missing_split(split, known) from None
+        if not len(known[split]):
+            raise
         try:
             full_data = load_data(_without_split(recipe))
         except InputError:
@@ -77,7 +79,9 @@ def load_run_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
         names = [name for name in _splits(prepared) if known is None or name in known]
         raise _missing_split(split, names)
     if known is None:
-        return _split_without_hashes(run, recipe, prepared, split)
+        return _split_without_hashes(run, recipe, prepared, split, HASHES)
+    if not len(known[split]) and len(dataset):  # inputs that are not identified by their content
+        return _split_without_hashes(run, recipe, prepared, split, "hashes")
     if _same_inputs(prepared.hashes[split], known[split]):
         return RunSplit(dataset, _label_change_note(run, recipe, prepared, split))
     return _find_split(load_data(_without_split(recipe)), classifier, known, split)
@@ -135,8 +139,17 @@ def _without_split(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data})
 
 
-def _split_without_hashes(run: Path, recipe: Recipe, prepared: LabeledData, split: str) -> RunSplit:
+def _split_without_hashes(
+    run: Path, recipe: Recipe, prepared: LabeledData, split: str, missing: str
+) -> RunSplit:
     """Return a new split of the data, for a run without hashes to identify its examples.
+
+    Args:
+        run: Run directory.
+        recipe: Recipe of the run.
+        prepared: The data, split again.
+        split: Name of the split.
+        missing: What the run lacks, for messages.
 
     Raises:
         InputError: If the fingerprint of the run shows that the data has changed.
@@ -148,9 +161,9 @@ def _split_without_hashes(run: Path, recipe: Recipe, prepared: LabeledData, spli
     if fingerprint is None or recipe.domain_adaptation is not None:
         return RunSplit(
             dataset,
-            f"The run has no {HASHES}, so it is unknown whether the examples of its {split} split have changed.",
+            f"The run has no {missing}, so it is unknown whether the examples of its {split} split have changed.",
         )
-    rule = f"has changed since the run, which stores no {HASHES} to identify its examples"
+    rule = f"has changed since the run, which stores no {missing} to identify its examples"
     raise InputError(Problem("The data", rule, "", _REPAIR))
 
 

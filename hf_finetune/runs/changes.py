@@ -181,6 +181,13 @@ def cannot_resume(
     if trained and manifest.fingerprints.get("classes") != fingerprints["classes"]:
         rule = "have changed since the run started"
         problems.append(Problem("The classes of the data", rule, "", "Start a new run."))
+    elif (
+        trained
+        and prepared.requested.model.new is not None
+        and manifest.fingerprints.get("data") != fingerprints["data"]
+    ):
+        rule = "cannot be trained further: its tokenizer is made from the training split, which has changed"
+        problems.append(Problem("model.new", rule, "", "Restore the data of the run, or start a new run."))
     elif trained and manifest.fingerprints.get("architecture") != fingerprints["architecture"]:
         rule = "must have the same architecture as at the start of the run"
         repair = "The trained weights fit only that architecture; start a new run."

@@ -72,8 +72,8 @@ def test_other_values_are_no_times(value):
         ({}, "when", "2024-02-15", "data.columns.time must be a column of the data. Got 'when'. Known: 'text', 'date'."),
         ({"time": TIMES}, None, "2024-02-15", "data.columns.time must be set with data.split.time. Got columns 'date', 'time'."),
         ({"date": [*TIMES[:3], "soon"]}, None, "2024-02-15", "data.columns.time must contain in each row a date or time such as 2024-05-31 or 2024-05-31T12:30. Got 'soon' in row 3."),
-        ({}, None, "2023-01-01", "data.split.time must have examples before it and from it on; none is before it. Got 2023-01-01. The times are from 2024-01-01 to 2024-04-01T08:30."),
-        ({}, None, "2025-01-01", "data.split.time must have examples before it and from it on; none is on or after it. Got 2025-01-01. The times are from 2024-01-01 to 2024-04-01T08:30."),
+        ({}, None, "2023-01-01", "data.split.time must divide the examples; all are on or after it. Got 2023-01-01. The times are from 2024-01-01 to 2024-04-01T08:30."),
+        ({}, None, "2025-01-01", "data.split.time must divide the examples; all are before it. Got 2025-01-01. The times are from 2024-01-01 to 2024-04-01T08:30."),
     ],
 )  # fmt: skip
 def test_a_division_that_is_not_possible_is_an_error(columns, column, moment, message):
@@ -82,12 +82,13 @@ def test_a_division_that_is_not_possible_is_an_error(columns, column, moment, me
     assert [str(problem) for problem in caught.value.problems] == [message]
 
 
-def test_a_test_split_is_not_replaced():
-    splits = dict.fromkeys(("train", "test"), source().splits["train"])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_data_that_is_divided_already_is_an_error(split):
+    splits = dict.fromkeys(("train", split), source().splits["train"])
     with pytest.raises(InputError) as caught:
         divide_by_time(Source(splits, None, ()), None, "2024-02-15")
     assert str(caught.value.problems[0]) == (
-        "data.split.time must not be set for data with a test split. Got 2024-02-15. Its splits: 'train', 'test'."
+        f"data.split.time must not be set for data with a {split} split. Got 2024-02-15. Its splits: 'train', '{split}'."
     )
 
 

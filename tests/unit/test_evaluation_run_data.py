@@ -245,3 +245,12 @@ def test_without_hashes_the_fingerprint_decides(tmp_path):
     for content in ("{}", "cut off"):
         manifest.write_text(content, encoding="utf-8")
         assert case.found(ROWS) == (before, note)
+
+
+def test_examples_without_hashes_are_not_taken_for_unchanged(tmp_path):
+    case = Case(tmp_path, ROWS)
+    write_hashes(case.run / "examples.npz", dict.fromkeys(case.data.hashes, hashes("")))
+    assert case.found(ROWS) == (labelled(case.data.test), None)
+    message = r"The data has changed since the run, which stores no hashes to identify its examples\."
+    with pytest.raises(InputError, match=message):
+        case.found(ROWS[::-1])

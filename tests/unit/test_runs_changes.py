@@ -75,3 +75,20 @@ def test_a_recipe_that_is_invalid_now_is_compared_as_it_is():
         "retired",
         *(f"model.head.{name}" for name in HEAD if HEAD[name] is not None),
     }
+
+
+def test_a_new_model_is_not_trained_further_on_changed_data():
+    fields = {"task": "event-classification", "model": {"new": {}}, "data": "d"}
+    made = parse_recipe({**fields, "stages": [{"train": "all", "epochs": 1, "lr": 0.1}]})
+    prints = {**PRINTS, "classes": "same", "architecture": "same"}
+    content = made.model_dump(mode="json")
+    manifest = Manifest(stages=(), fingerprints=prints, versions={}, seed=0, recipe=content)
+    stage = SimpleNamespace(steps=9)
+    prepared = SimpleNamespace(requested=made, recipe=made, plan=SimpleNamespace(stages=[stage]))
+    changed = {**prints, "data": "other", "architecture": "other"}
+    assert cannot_resume(manifest, prepared, prints, Position(0, 3)) == []
+    assert cannot_resume(manifest, prepared, changed, Position(0, 0)) == []
+    assert [str(problem) for problem in cannot_resume(manifest, prepared, changed, Position(0, 3))] == [
+        "model.new cannot be trained further: its tokenizer is made from the training split, which has changed. "
+        "Restore the data of the run, or start a new run."
+    ]

@@ -13,7 +13,9 @@ import transformers
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.errors import InputError
+from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.tasks import MODALITIES, TASKS
 from hf_finetune.tasks.events.buckets import at_least, bucket_edges, format_number, replacements
 from hf_finetune.tasks.events.history import Event, parse_history, read_history, write_history
@@ -85,6 +87,7 @@ def test_the_newest_event_is_written_first():
         ),
         ([{"kind": "a", "time": datetime(2024, 1, 1)}], "since=0 a"),
         ([{"kind": "a=b c"}], "a_b_c"),
+        ([{"kind": 0}, "  ", {"kind": None, "amount": 1}], "event amount=1 event 0"),
     ],
 )
 def test_stored_forms_become_texts(cell, text):
@@ -105,6 +108,10 @@ def test_stored_forms_become_texts(cell, text):
         ("buy since=3", "one with 'since=3' in a wrong place or below 0"),
         ("gap=3 buy", "one with 'gap=3' in a wrong place or below 0"),
         ("since=-3 buy", "one with 'since=-3' in a wrong place or below 0"),
+        ("since=3 since=4 buy", "one with 'since=4' in a wrong place or below 0"),
+        ("buy gap=3 buy", "one with 'gap=3' but no since before its newest event"),
+        ("buy [PAD]", "one with the kind '[PAD]'; reserved are [PAD], [UNK], [CLS], [SEP], [MASK]"),
+        (["buy", {"kind": "x[SEP]"}], "one with the kind 'x[SEP]'; reserved are [PAD], [UNK], [CLS], [SEP], [MASK]"),
         ("since=soon buy", "one whose since is no number: 'soon'"),
         ("buy amount=nan", "one whose amount is no number: 'nan'"),
         ([3], "a list with 3; known keys of an event: kind, time, days, amount"),
@@ -250,6 +257,25 @@ def test_the_label_can_be_a_column():
     assert result.splits["train"]["events"][1] == "since=1 view gap=55 buy amount=5"
 
 
+@pytest.mark.parametrize("values", [["1", None, "0"], [1, None, 0], [["x", "y"], None, ["z"]]], ids=str)
+@pytest.mark.parametrize("name", ["stays", "events", "customer", "time"])
+def test_labels_keep_their_values(values, name):
+    log = {**LOG, name: [values["abc".index(customer)] for customer in LOG["who"]]}
+    result = joined(log, {**COLUMNS, "label": name}, outcome=False, time=None)
+    column = result.columns["label"]
+    assert (result.time, column) == (None, "stays" if name == "stays" else "label")
+    labels = result.splits["train"][column][:]
+    assert labels == values and [type(label) for label in labels] == [type(value) for value in values]
+
+
+def test_missing_kinds_and_amounts_are_known_by_their_white_space():
+    log = {**LOG, "what": [" "] * 6, "paid": [" ", " 1.5 ", *"1234"]}
+    assert joined(log, weeks=2).splits["train"]["events"][:2] == [
+        "since=1 event amount=1 gap=30 event",
+        "since=22 event amount=1.5",
+    ]
+
+
 def test_amounts_may_have_a_decimal_comma():
     log = {**LOG, "paid": ["1,5"] * 6}
     assert joined(log, decimal=",", weeks=2).splits["train"]["events"][1] == "since=22 buy amount=1.5"
@@ -263,6 +289,14 @@ def test_amounts_may_have_a_decimal_comma():
         ({"log": {**LOG, "who": ["a", "", "a", "a", "b", "c"]}}, "data.columns.customer must name a customer in each row. Got none in row 1."),
         ({"log": {**LOG, "when": ["soon"] * 6}}, "data.columns.time must contain in each row a date or time such as 2024-05-31 or 2024-05-31T12:30. Got 'soon' in row 0."),
         ({"log": {**LOG, "paid": ["1", "a lot", *"1234"]}}, "data.columns.amount must contain in each row a number, or empty. Got 'a lot' in row 1."),
+        ({"log": {**LOG, "paid": ["1,234", *"12345"]}}, "data.columns.amount must contain in each row a number, or empty. Got '1,234' in row 0. If the comma is a decimal mark, set data.decimal: ','; else remove it."),
+        ({"log": {**LOG, "paid": ["1.234", *"12345"]}, "decimal": ","}, "data.columns.amount must contain in each row a number, or empty. Got '1.234' in row 0."),
+        ({"log": {**LOG, "paid": [[1]] * 6}}, "data.columns.amount must contain in each row a number, or empty. Got [1] in row 0."),
+        ({"log": {**LOG, "what": ["buy", "[MASK]", *"1234"]}}, "data.columns.kind must not contain a special token of the model. Got '[MASK]' in row 1."),
+        ({"columns": {**COLUMNS, "label": "what"}}, "data.columns.label must not be set with data.outcome, which computes the label. Got 'what'."),
+        ({"columns": {**COLUMNS, "weight": "paid"}}, "data.columns.weight must not be set for a table with one row per event. Got 'paid'. The rows of a customer are one example, which has no weight."),
+        ({"columns": {**COLUMNS, "events": "what"}}, "data.columns.events must not be set for a table with one row per event. Got 'what'. Histories are joined from its rows; a table of histories needs no data.columns.customer."),
+        ({"time": "2024-03-03", "weeks": 1}, "data.split.time must have events before the 1 week before it, and events in the 1 week after it. Got 2024-03-03, with events from 2024-01-01 to 2024-03-06. Choose a date from 2024-01-09 to 2024-02-29."),
         ({"time": None}, "data.split.time must be set with data.outcome: histories end at a date, and labels come after it."),
         ({"kind": "bye"}, "data.outcome.kind must be a kind of event in the data. Got 'bye'. Nearest: 'buy'."),
         ({"time": "2024-03-01", "weeks": 4}, "data.split.time must have events before the 4 weeks before it, and events in the 4 weeks after it. Got 2024-03-01, with events from 2024-01-01 to 2024-03-06. Choose a date from 2024-01-30 to 2024-02-08."),
@@ -283,6 +317,46 @@ def test_a_table_of_events_is_not_split_already():
     table = Dataset.from_dict(LOG)
     with pytest.raises(InputError, match=r"data\.path must be one table if it has one row per event"):
         join_log({"train": table, "test": table}, COLUMNS, data)
+
+
+def evaluated(folder, **options):
+    lines = [
+        ",".join(["client", *list(LOG)[1:]]),
+        *(f"{a},{b},{c},1" for a, b, c in zip(*list(LOG.values())[:3], strict=True)),
+    ]
+    (folder / "log.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    time, group = options.pop("time", "2024-02-15"), options.pop("group", None)
+    columns = {"customer": "who", "time": "when", "kind": "what"}
+    data = {"path": "d", "columns": columns, "outcome": 2, "split": {"time": time, "group": group}}
+    stages = [{"train": "all", "epochs": 1, "lr": 0.1}]
+    spec = parse_recipe(
+        {"task": "event-classification", "model": {"new": {}}, "data": data, "stages": stages}
+    ).data
+    settings = {"modality": EVENTS, "target": "single_label", "label_names": ("no", "yes"), "spec": spec}
+    return load_for_evaluation(str(folder / "log.csv"), **settings, **options)
+
+
+def test_an_evaluation_names_other_columns(tmp_path):
+    assert evaluated(tmp_path, named={"customer": "client"})["events"][:] == [
+        "since=15 buy gap=30 view",
+        "since=36 buy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "data.columns.customer must be a column of the data. Got 'who'. Known: 'client', 'when', 'what', 'paid'."),
+        ({"named": {"customer": "x"}}, "--column customer must be a column of the data. Got 'x'. Known: 'client', 'when', 'what', 'paid'."),
+        ({"named": {"customer": "client", "label": "what"}}, "--column label must not be set with data.outcome, which computes the label. Got 'what'."),
+        ({"named": {"customer": "client"}, "time": "2025-01-01"}, "data.split.time must have events before the 2 weeks before it, and events in the 2 weeks after it. Got 2025-01-01, with events from 2024-01-01 to 2024-03-06. The date is that of the run's recipe: evaluate on data that covers it."),
+        ({"named": {"customer": "client"}, "group": "client"}, "data.split.group must be a column of the joined rows. Got 'client'. After rows are joined, only these columns can be named: 'customer', 'label', 'time'."),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_evaluated_is_an_error(tmp_path, options, message):
+    with pytest.raises(InputError) as caught:
+        evaluated(tmp_path, **options)
+    assert [str(problem) for problem in caught.value.problems] == [message]
 
 
 def test_predictions_join_the_rows_of_each_customer():

@@ -30,7 +30,8 @@ class EventFields(Part):
     )
     max_events: Count | None = Field(
         default=None,
-        description="Maximum number of events of a history; older ones are left out; null = what the model takes.",
+        description="Maximum number of events of a history, where each counts as three tokens, even without a gap or "
+        "an amount; older events are left out; null = what the model takes.",
     )
     buckets: int = Field(
         default=10,

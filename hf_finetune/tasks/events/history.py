@@ -24,6 +24,8 @@ KEYS = ("kind", "time", "days", "amount")
 """Keys of an event in a list."""
 NUMBERS = ("since", "gap", "amount")
 """Names of the numbers in the text form."""
+PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""Special tokens of a new tokenizer, which finds them within words, too."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,19 @@ def kind_word(kind: Any) -> str:
     """Return a kind as one word.
 
     Args:
-        kind: Kind of event; white space and ``=`` become underscores.
+        kind: Kind of event; white space and ``=`` become underscores. None, and white space alone, is no kind.
+
+    Raises:
+        ExampleError: If it contains a special token.
     """
-    return re.sub(r"[\s=]+", "_", str(kind).strip())
+    word = "" if kind is None else re.sub(r"[\s=]+", "_", str(kind).strip())
+    return _checked(word or DEFAULT_KIND)
+
+
+def _checked(kind: str) -> str:
+    if "[" in kind and any(token in kind for token in SPECIAL):
+        raise ExampleError(f"one with the kind {short_repr(kind)}; reserved are {', '.join(SPECIAL)}")
+    return kind
 
 
 def write_history(events: Iterable[Event]) -> str:
@@ -86,7 +98,7 @@ def parse_history(text: str) -> list[Event]:
     for word in text.split():
         name, equals, number = word.partition("=")
         if not equals:
-            events.append(Event(word, days))
+            events.append(Event(_checked(word), days))
             continue
         if name not in NUMBERS:
             raise ExampleError(f"one with {short_repr(word)}, where {', '.join(NUMBERS)} are known")
@@ -95,10 +107,12 @@ def parse_history(text: str) -> list[Event]:
             if not events or events[-1].amount is not None:
                 raise ExampleError("one with an amount that does not follow its event")
             events[-1] = Event(events[-1].kind, events[-1].days, value)
-        elif value < 0 or (name == "since") != (not events):
+        elif value < 0 or (name == "since") != (not events) or (name == "since" and days is not None):
             raise ExampleError(f"one with {short_repr(word)} in a wrong place or below 0")
+        elif name == "gap" and days is None:
+            raise ExampleError(f"one with {short_repr(word)} but no since before its newest event")
         else:
-            days = value if name == "since" else (days or 0.0) + value
+            days = value + (days or 0.0)
     if not events:
         raise ExampleError("empty")
     return events
@@ -141,7 +155,7 @@ def _events(items: Sequence[Any]) -> list[Event]:
                 f"a list with {short_repr(unknown[0])}; known keys of an event: {', '.join(KEYS)}"
             )
     days = _days(fields)
-    kinds = [kind_word(item.get("kind") or DEFAULT_KIND) for item in fields]
+    kinds = [kind_word(item.get("kind")) for item in fields]
     amounts = [None if item.get("amount") is None else _number(item["amount"], "amount") for item in fields]
     events = [Event(*values) for values in zip(kinds, days, amounts, strict=True)]
     return events[::-1]

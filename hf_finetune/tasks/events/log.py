@@ -1,16 +1,17 @@
 """Tables with one row per event, joined to one history per customer and date."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from hf_finetune.errors import InputError, Problem, join_quoted, short_repr, suggestion
+from hf_finetune.errors import InputError, Problem, counted, join_quoted, short_repr, suggestion
+from hf_finetune.fields.numbers import parse_number
 from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
-from hf_finetune.tasks.events.history import DEFAULT_KIND, Event, kind_word, write_history
-from hf_finetune.tasks.examples import JoinedRows
+from hf_finetune.tasks.events.history import Event, kind_word, write_history
+from hf_finetune.tasks.examples import ExampleError, JoinedRows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,13 +54,13 @@ def read_log(
     if problems:
         raise InputError(problems)
     customers, times = rows[str(columns["customer"])], rows[str(columns["time"])]
-    kinds = [DEFAULT_KIND] * len(times) if columns.get("kind") is None else rows[str(columns["kind"])]
+    kinds = [None] * len(times) if columns.get("kind") is None else rows[str(columns["kind"])]
     amounts = [None] * len(times) if columns.get("amount") is None else rows[str(columns["amount"])]
     log = pd.DataFrame(
         {
             "customer": [None if value is None else str(value).strip() for value in customers],
             "time": _parsed("time", times, _seconds, TIME_FORM),
-            "kind": [DEFAULT_KIND if value in (None, "") else kind_word(value) for value in kinds],
+            "kind": [_kind(value, f" in row {row}") for row, value in enumerate(kinds)],
             "amount": _parsed("amount", amounts, lambda value: _amount(value, decimal), "a number, or empty"),
             "row": np.arange(len(times)),
         }
@@ -91,10 +92,27 @@ def join_log(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: 
     if set(splits) != {"train"}:
         rule = "must be one table if it has one row per event: it is divided by data.split.time, or at random"
         raise InputError(Problem("data.path", rule, join_quoted(splits)))
+    if problems := list(_unused_columns(columns, data)):
+        raise InputError(problems)
     rows = splits["train"][:]
     log = read_log(rows, columns, data.decimal or ".")
     joined = _with_labels(log, rows, columns, data) if data.outcome is None else _with_outcomes(log, data)
     return replace(joined, sources={role: columns[role] for role in ROLES if columns.get(role)})
+
+
+def _unused_columns(columns: Mapping[str, Any], data: Any) -> Iterator[Problem]:
+    """Yield the problem of each column that a table with one row per event has no use for."""
+    fixes = {
+        "events": "Histories are joined from its rows; a table of histories needs no data.columns.customer.",
+        "weight": "The rows of a customer are one example, which has no weight.",
+    }
+    rule = "must not be set for a table with one row per event"
+    for role, fix in fixes.items():
+        if columns.get(role) is not None:
+            yield Problem(f"data.columns.{role}", rule, short_repr(columns[role]), fix)
+    if data.outcome is not None and columns.get("label") is not None:
+        rule = "must not be set with data.outcome, which computes the label"
+        yield Problem("data.columns.label", rule, short_repr(columns["label"]))
 
 
 def _with_outcomes(log: pd.DataFrame, data: Any) -> JoinedRows:
@@ -102,16 +120,15 @@ def _with_outcomes(log: pd.DataFrame, data: Any) -> JoinedRows:
         rule = "must be set with data.outcome: histories end at a date, and labels come after it"
         raise InputError(Problem("data.split.time", rule))
     weeks, kind = data.outcome.weeks, data.outcome.kind
-    if kind is not None and kind_word(kind) not in set(log["kind"]):
+    if kind is not None and _kind(kind) not in set(log["kind"]):
         fix = suggestion(kind, sorted(set(log["kind"])))
         raise InputError(Problem("data.outcome.kind", "must be a kind of event in the data", repr(kind), fix))
     test_date = parse_time(data.split.time)
     train_date, end = test_date - weeks * _WEEK, test_date + weeks * _WEEK
     first, last = log["time"].min(), log["time"].max()
     if last + SECONDS_PER_DAY < end or first >= train_date:
-        rule = (
-            f"must have events before the {weeks} weeks before it, and events in the {weeks} weeks after it"
-        )
+        span = counted(weeks, "week")
+        rule = f"must have events before the {span} before it, and events in the {span} after it"
         value = f"{data.split.time}, with events from {_date(first)} to {_date(last)}"
         low, high = first + SECONDS_PER_DAY + weeks * _WEEK, last + SECONDS_PER_DAY - weeks * _WEEK
         fix = f"Choose a date from {_date(low)} to {_date(high)}." if low <= high else "Set fewer weeks."
@@ -120,7 +137,7 @@ def _with_outcomes(log: pd.DataFrame, data: Any) -> JoinedRows:
     for date in (train_date, test_date):
         part = histories_until(log, date)
         window = log[(log["time"] >= date) & (log["time"] < date + weeks * _WEEK)]
-        events = window if kind is None else window[window["kind"] == kind_word(kind)]
+        events = window if kind is None else window[window["kind"] == _kind(kind)]
         part["label"] = np.where(part["customer"].isin(set(events["customer"])), YES, NO)
         part[TIME_COLUMN] = _date(date)
         parts.append(part)
@@ -128,7 +145,7 @@ def _with_outcomes(log: pd.DataFrame, data: Any) -> JoinedRows:
     note = (
         f"One row per event: {len(log):,} events of {log['customer'].nunique():,} customers. Training histories end "
         f"before {_date(train_date)}, test histories before {_date(test_date)}; the label is {YES} if {what} follows "
-        f"within {weeks} weeks. Customers can be in both splits, at different times."
+        f"within {counted(weeks, 'week')}. Customers can be in both splits, at different times."
     )
     return _joined(pd.concat(parts, ignore_index=True), "label", note)
 
@@ -150,14 +167,19 @@ def _with_labels(
         raise InputError(
             Problem("data.split.time", rule, data.split.time, "It is unknown when a label was known.")
         )
-    labels = pd.Series(rows[label]).iloc[log["row"]].set_axis(log.index).groupby(log["customer"])
-    if (several := labels.nunique(dropna=False)).max() > 1:
-        rule, value = "must have one value per customer", f"several for {short_repr(several.idxmax())}"
-        raise InputError(Problem("data.columns.label", rule, value))
+    labels: dict[str, Any] = {}
+    for customer, row in zip(log["customer"], log["row"], strict=True):
+        value = rows[label][row]
+        known = labels.setdefault(customer, None if value != value else value)
+        if known != value and not (known is None and value != value):
+            rule, found = "must have one value per customer", f"several for {short_repr(customer)}"
+            raise InputError(Problem("data.columns.label", rule, found))
     joined = histories_until(log, float("inf"))
-    joined["label"] = joined["customer"].map(labels.first())
+    values = [labels[customer] for customer in joined["customer"]]
+    name = label if label not in (*joined, TIME_COLUMN) else "label"
+    joined[name] = pd.Series(values, dtype=object)  # other types would change integers next to a missing one
     note = f"One row per event: {len(log):,} events of {len(joined):,} customers, all of them before the prediction."
-    return _joined(joined.rename(columns={"label": label}), label, note)
+    return _joined(joined, name, note)
 
 
 def histories_until(log: pd.DataFrame, date: float) -> pd.DataFrame:
@@ -194,14 +216,27 @@ def _parsed(role: str, values: Sequence[Any], parse: Any, form: str) -> np.ndarr
     known: dict[Any, float] = {}
     numbers = np.empty(len(values))
     for row, value in enumerate(values):
-        if value not in known:
-            try:
+        try:
+            if value not in known:
                 known[value] = parse(value)
-            except (TypeError, ValueError):
-                place, found = f"data.columns.{role}", f"{short_repr(value)} in row {row}"
-                raise InputError(Problem(place, f"must contain in each row {form}", found)) from None
+        except (TypeError, ValueError) as error:
+            place, found = f"data.columns.{role}", f"{short_repr(value)} in row {row}"
+            rule, fix = f"must contain in each row {form}", str(error) if isinstance(error, _Unclear) else ""
+            raise InputError(Problem(place, rule, found, fix)) from None
         numbers[row] = known[value]
     return numbers
+
+
+class _Unclear(ValueError):
+    """Raised for a value that another recipe may explain; its message is the fix."""
+
+
+def _kind(value: Any, where: str = "") -> str:
+    try:
+        return kind_word(value)
+    except ExampleError:
+        rule = "must not contain a special token of the model"
+        raise InputError(Problem("data.columns.kind", rule, f"{short_repr(value)}{where}")) from None
 
 
 def _seconds(value: Any) -> float:
@@ -209,10 +244,12 @@ def _seconds(value: Any) -> float:
 
 
 def _amount(value: Any, decimal: str) -> float:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return float("nan")
-    number = float(value.strip().replace(decimal, ".") if isinstance(value, str) else value)
-    if abs(number) == float("inf"):
+    number = parse_number(value, decimal) if isinstance(value, str) else float(value)
+    if number is None and "," in value and decimal != ",":
+        raise _Unclear("If the comma is a decimal mark, set data.decimal: ','; else remove it.")
+    if number is None or abs(number) == float("inf"):
         raise ValueError
     return number
 

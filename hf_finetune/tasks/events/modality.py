@@ -133,7 +133,7 @@ class Events(Text):
         return HistoryCheck()
 
     def hashes(self, dataset: "Dataset") -> tuple[Sequence[str | None], Sequence[str | None]]:
-        """Return the SHA-256 of each history, and no keys: equal histories of several customers are no copies."""
+        """Return the SHA-256 of each history, and no keys: equal histories are no duplicates."""
         from hf_finetune.tasks.stored import hash_rows
 
         return hash_rows(dataset, ["events"]), [None] * len(dataset)

@@ -7,12 +7,11 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import PreTrainedTokenizerFast
 
 from hf_finetune.tasks.events.buckets import bucket_edges, replacements
-from hf_finetune.tasks.events.history import parse_history
+from hf_finetune.tasks.events.history import END, MASK, PAD, SPECIAL, START, UNKNOWN, parse_history
 
 __all__ = ["build_tokenizer"]
 
-_SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-_MASK = "[MASK]"
+_NAMED = {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": START, "sep_token": END, "mask_token": MASK}
 
 
 def build_tokenizer(histories: Iterable[str], buckets: int, max_length: int) -> Any:
@@ -44,9 +43,8 @@ def build_tokenizer(histories: Iterable[str], buckets: int, max_length: int) -> 
 
 
 def _tokenizer(words: Sequence[str], steps: Sequence[tuple[str, str]], max_length: int) -> Any:
-    special = [*_SPECIAL.values(), _MASK]
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*special, *words]))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_SPECIAL["unk_token"]))
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*SPECIAL, *words]))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Replace(Regex(pattern), token) for pattern, token in steps]
     )
@@ -54,8 +52,6 @@ def _tokenizer(words: Sequence[str], steps: Sequence[tuple[str, str]], max_lengt
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",
-        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
+        special_tokens=[(name, vocabulary[name]) for name in (START, END)],
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=max_length, mask_token=_MASK, **_SPECIAL
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **_NAMED)
