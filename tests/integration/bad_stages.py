@@ -253,7 +253,7 @@ CASES = [
             "2 problems:\n"
             "  stages[0].regularize.ema must be below 1. Got 1.5.\n"
             "  stages[0].regularize.r_drop must not be set when the task is image-classification. Got "
-            "1.0. It applies to texts; for images, use mixup or cutmix."
+            "1.0. It applies to texts and histories; for images, use mixup or cutmix."
         ),
     ),
     Case(
