@@ -237,7 +237,7 @@ CASES = [
         (
             "Problem:\n"
             "  data.augment.drop must not be set when the task is image-classification. Got 0.1. It "
-            "applies to texts and histories; for images, use a preset, erase and transforms."
+            "applies to texts; for images, use a preset, erase and transforms."
         ),
     ),
     Case(

@@ -95,8 +95,8 @@ SINGLE = [
     (text(data={"path": "x", "augment": {"erase": 0.1}}), "data.augment.erase must not be set when the task is text-classification. Got 0.1. It applies to images; for texts, use mask and drop."),
     (text(data={"path": "x", "augment": {"transforms": ["Resize"]}}), "data.augment.transforms must not be set when the task is text-classification. Got ['Resize']. It applies to images; for texts, use mask and drop."),
     (text(data={"path": "x", "augment": {"mask": 1}}), "data.augment.mask must be below 1. Got 1."),
-    (image(data={"path": "x", "augment": {"mask": 0.1}}), "data.augment.mask must not be set when the task is image-classification. Got 0.1. It applies to texts and histories; for images, use a preset, erase and transforms."),
-    (image(data={"path": "x", "augment": {"drop": 0.1}}), "data.augment.drop must not be set when the task is image-classification. Got 0.1. It applies to texts and histories; for images, use a preset, erase and transforms."),
+    (image(data={"path": "x", "augment": {"mask": 0.1}}), "data.augment.mask must not be set when the task is image-classification. Got 0.1. It applies to texts; for images, use a preset, erase and transforms."),
+    (image(data={"path": "x", "augment": {"drop": 0.1}}), "data.augment.drop must not be set when the task is image-classification. Got 0.1. It applies to texts; for images, use a preset, erase and transforms."),
     (image(data={"path": "x", "augment": "strongest"}), "data.augment.preset must be 'none', 'light', 'standard', 'strong', 'seeds', 'trivial' or 'randaugment'. Got 'strongest'. Nearest: 'strong'."),
     (image(data={"path": "x", "augment": {"preset": "light", "transforms": ["Resize"]}}), (
         "data.augment.preset must not be set when transforms are given. Got 'light'. Set only one of them: "
