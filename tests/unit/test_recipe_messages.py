@@ -222,7 +222,6 @@ def test_all_errors_are_reported_together():
     }
     assert said(recipe, ["sead=1", "seed=-1"]) == [
         "sead=1 must set a known field. Got 'sead'. Nearest: 'seed'.",
-        "model.path must be set. Checkpoint: a Hub id (timm/... for timm's) or a local folder.",
         "model.dropout must be below 1. Got 2.",
         "model.pth must be a known field. Nearest: 'path'.",
         "data.limit must be at least 1. Got 0.",
@@ -231,6 +230,8 @@ def test_all_errors_are_reported_together():
         "seed must be at least 0. Got -1.",
         "data.image_size must not be set when the task is text-classification. Got 224.",
         "data.split must have validation + test below 1. Got 0.5 + 0.6. The rest is used for training.",
+        "model.path must be set. Checkpoint: a Hub id (timm/... for timm's) or a local folder; required unless new is "
+        "set.",
         f"stages[1] {EITHER} Got neither.",
         "stages[1].name must be unique. Got 'a'. stages[0] already has this name.",
     ]
