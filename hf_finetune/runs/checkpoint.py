@@ -63,7 +63,7 @@ def _load_task(prepared: PreparedRun) -> BuiltModel:
         trust_remote_code=prepared.trust_remote_code,
         seed=prepared.recipe.seed,
     )
-    if spec.head.bias is not None and built.has_new_head:
+    if built.has_new_head and spec.head.bias is not None:
         data, classes = prepared.data, len(prepared.data.label_names)
         logits = constant_logits(labels_of(data.train, data.target, classes), data.target, classes)
         set_output_bias(built.model, head_names(built.model), logits)
