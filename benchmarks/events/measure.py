@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.child import run_child
 from benchmarks.events.cdnow import make
-from benchmarks.lanes import in_lanes
+from benchmarks.settings import runs_of_settings
 
 __all__ = ["DATE", "SETTINGS", "Row", "measured"]
 
@@ -45,29 +45,11 @@ class Row:
 
 
 def measured(names: Sequence[str], seeds: int, lanes: int, known: Iterable[Row]) -> Iterator[Row]:
-    """Run settings with every seed, except known rows.
-
-    Args:
-        names: Names in ``SETTINGS``.
-        seeds: Number of seeds: 0, 1, ...
-        lanes: Number of parallel runs, each on its own cores.
-        known: Rows of earlier runs.
-
-    Raises:
-        ContenderError: If a run fails; runs that have not started are not done.
-    """
-    there = {(row.setting, row.seed) for row in known}
-    data = make()
-    runs = [
-        partial(_alone, name, seed, data)
-        for seed in range(seeds)
-        for name in names
-        if (name, seed) not in there
-    ]
-    yield from in_lanes(runs, lanes)
+    """Run settings with every seed, except known rows; see ``runs_of_settings``."""
+    return runs_of_settings(partial(_alone, make()), names, seeds, lanes, known)
 
 
-def _alone(setting: str, seed: int, data: Path, cores: list[int]) -> Row:
+def _alone(data: Path, setting: str, seed: int, cores: list[int]) -> Row:
     overrides = [f"data.path={data}", f"data.split.time={DATE}", f"seed={seed}", *SETTINGS[setting]]
     work = {"recipe": "events/buys-again", "overrides": overrides, "cores": cores}
     return Row(setting=setting, seed=seed, **run_child("events_run", work, threads=len(cores)))

@@ -6,35 +6,26 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks.inputs import ROOT
-from benchmarks.options import measuring_parser, parse_options
 from benchmarks.orders.measure import SETTINGS, Row, measured
 from benchmarks.orders.page import render
-from benchmarks.rows import measure_and_render, read_rows
+from benchmarks.settings import measure_settings
 from hf_finetune.cli.display import quiet_libraries
 
 __all__ = ["main"]
 
-RESULTS = ROOT / "benchmarks" / "results" / "orders.json"
-PAGE = ROOT / "docs" / "orders.md"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the given settings, or all, and write their rows and the page.
-
-    Returns:
-        0, or 2 if a setting is unknown or a lane would have no core.
-    """
-    parser = measuring_parser(
-        "python -m benchmarks.orders", __doc__, SETTINGS, "an hour for all", RESULTS, PAGE
+    """Measure the given settings, or all; see ``measure_settings``."""
+    return measure_settings(
+        *("orders", __doc__, arguments),
+        row=Row,
+        settings=SETTINGS,
+        measured=measured,
+        line=_line,
+        render=render,
+        page="orders.md",
+        takes="an hour for all",
     )
-    options = parse_options(parser, arguments, SETTINGS)
-    if options is None:
-        return 2
-    rows = read_rows(Row, options.results)
-    new = measured(options.names or list(SETTINGS), options.seeds, options.lanes, tuple(rows))
-    measure_and_render(options, rows, new, line=_line, render=render)
-    return 0
 
 
 def _line(row: Row) -> str:

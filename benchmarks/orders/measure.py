@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from benchmarks.child import run_child
 from benchmarks.inputs import MINILM, MPNET
-from benchmarks.lanes import in_lanes
 from benchmarks.orders.cookbook import make
+from benchmarks.settings import runs_of_settings
 
 __all__ = ["METRICS", "SETTINGS", "TOP_K", "Row", "measured"]
 
@@ -44,22 +43,8 @@ class Row:
 
 
 def measured(names: Sequence[str], seeds: int, lanes: int, known: Iterable[Row]) -> Iterator[Row]:
-    """Run settings with every seed, except known rows.
-
-    Args:
-        names: Names in ``SETTINGS``.
-        seeds: Number of seeds: 0, 1, ...
-        lanes: Number of parallel runs, each on its own cores.
-        known: Rows of earlier runs.
-
-    Raises:
-        ContenderError: If a run fails; runs that have not started are not done.
-    """
-    there = {(row.setting, row.seed) for row in known}
-    runs = [
-        partial(_alone, name, seed) for seed in range(seeds) for name in names if (name, seed) not in there
-    ]
-    yield from in_lanes(runs, lanes)
+    """Run settings with every seed, except known rows; see ``runs_of_settings``."""
+    return runs_of_settings(_alone, names, seeds, lanes, known)
 
 
 def _alone(setting: str, seed: int, cores: list[int]) -> Row:
