@@ -29,7 +29,6 @@ __all__ = ["Events"]
 
 _USUAL_COLUMN_NAMES = ("events", "history", "sequence", "actions", "behaviour", "behavior")
 _KINDS = ("view", "search", "cart", "buy", "return")
-_MAX_REPORT_CHARACTERS = 600
 
 
 def _holds_histories(feature: Any) -> bool:
@@ -251,12 +250,6 @@ class Events(Text):
     def preview_example(self, row: Mapping[str, Any]) -> Any:
         """Return the text form of the history."""
         return row["events"]
-
-    def show(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Return the newest events of the history."""
-        text = row["events"]
-        short = len(text) <= _MAX_REPORT_CHARACTERS
-        return {"text": text if short else f"{text[: _MAX_REPORT_CHARACTERS - 3]}..."}
 
     def example_code(self, *, pair: bool) -> str:
         """Return a history in its text form."""
