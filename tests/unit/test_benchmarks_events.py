@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from benchmarks.events.__main__ import RESULTS
 from benchmarks.events.cdnow import read_purchases
 from benchmarks.events.measure import SETTINGS, Row
 from benchmarks.events.page import render
+from benchmarks.inputs import ROOT
 from benchmarks.rows import read_rows
 from hf_finetune.recipe.load import load_recipe
 
@@ -47,7 +47,7 @@ def test_the_page_has_a_line_for_each_model_and_the_verdict():
 
 
 def test_the_stored_rows_are_of_the_shipped_recipe():
-    rows = read_rows(Row, RESULTS)
+    rows = read_rows(Row, ROOT / "benchmarks" / "results" / "events.json")
     assert rows and {entry.setting for entry in rows} == set(SETTINGS)
     assert all(entry.customers == 23_570 for entry in rows)
     assert load_recipe("events/buys-again").metrics == tuple(rows[0].test)
