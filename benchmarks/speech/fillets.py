@@ -12,7 +12,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -255,7 +255,10 @@ def read_utterances(table: Path) -> list[Utterance]:
         table: ``utterances.csv``, or the table of a split.
     """
     with table.open(encoding="utf-8", newline="") as file:
-        return [Utterance(**{**row, "seconds": float(row["seconds"])}) for row in csv.DictReader(file)]
+        return [
+            Utterance(row["audio"], row["sentence"], row["level"], row["speaker"], float(row["seconds"]))
+            for row in csv.DictReader(file)
+        ]
 
 
 def divide(place: Path, seed: int, test: int = TEST, validation: int = VALIDATION) -> Path:
@@ -290,7 +293,7 @@ def divide(place: Path, seed: int, test: int = TEST, validation: int = VALIDATIO
     folder = place / f"seed-{seed}"
     folder.mkdir(exist_ok=True)
     for split, utterances in splits.items():
-        moved = [Utterance(**{**asdict(item), "audio": f"../{item.audio}"}) for item in utterances]
+        moved = [replace(item, audio=f"../{item.audio}") for item in utterances]
         _write_table(folder / f"{split}.csv", moved)
     return folder
 
