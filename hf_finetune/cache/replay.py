@@ -81,19 +81,18 @@ class PrefixRunner:
     def active(self) -> Iterator[None]:
         """Skip the prefix and inject ``values`` in each forward pass within the block; restore the model afterwards.
 
-        A forward pass raises ``RuntimeError`` if ``values`` were not set before it.
+        A module of the prefix raises ``RuntimeError`` if ``values`` were not set before the forward pass. A decoder may
+        run alone, with the outputs of its encoder as an input.
         """
         stubs = {module.name: self._stub(module) for module in self.cut.skipped}
         for name, stub in stubs.items():
             self.model.get_submodule(name).forward = stub
 
         def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self.values is None:
-                raise RuntimeError("values must be set before each forward pass.")
             batch = {key: value for key, value in kwargs.items() if isinstance(value, torch.Tensor)}
             self.boundary_reached = False
             for stub in stubs.values():
-                stub.reset(batch)
+                stub.reset(batch, has_values=self.values is not None)
 
         handles = [self.model.register_forward_pre_hook(begin, with_kwargs=True)]
         if not self.cut.is_output:
@@ -141,11 +140,14 @@ class _Stub:
     def __init__(self, outputs: tuple[Any, ...], take: Callable[[], dict[int, torch.Tensor]] | None = None):
         self.outputs, self.take, self.calls = outputs, take, 0
         self.batch: Mapping[str, torch.Tensor] = {}
+        self.has_values = False
 
-    def reset(self, batch: Mapping[str, torch.Tensor]) -> None:
-        self.calls, self.batch = 0, batch
+    def reset(self, batch: Mapping[str, torch.Tensor], *, has_values: bool) -> None:
+        self.calls, self.batch, self.has_values = 0, batch, has_values
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.has_values:
+            raise RuntimeError("values must be set before each forward pass.")
         output = self.outputs[self.calls]
         self.calls += 1
         positions, cached = count(), self.take() if self.take else {}

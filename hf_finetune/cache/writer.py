@@ -75,6 +75,11 @@ class RowCost:
     bytes: int
 
 
+def is_sequence(label: torch.Tensor) -> bool:
+    """Return whether a label is a sequence of token ids, whose length varies."""
+    return label.ndim == 1 and not label.is_floating_point()
+
+
 class VersionRows:
     """Rows of a view, read from the files of its parts.
 
@@ -276,7 +281,7 @@ class PrefixWriter:
 
     def _write(self, folder: Path, batches: Iterator[list[Row]], about: str, count: int) -> None:
         first = next(batches)
-        by_token = [*(shape.has_tokens for shape in self.runner.cut.shapes), False]
+        by_token = [*(shape.has_tokens for shape in self.runner.cut.shapes), is_sequence(first[0][-1])]
         formats = [
             RowFormat(tuple(tensor.shape[varying:]), str(tensor.dtype).removeprefix("torch."), varying)
             for tensor, varying in zip(first[0], by_token, strict=True)

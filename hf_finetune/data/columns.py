@@ -75,7 +75,10 @@ def find_columns(
     if problems:
         raise InputError(problems)
     group = group or named_columns.get("group")
-    label, label_problems = _find_label(features, label_form, taken=(group, *named_columns.values()))
+    usual_names = modality.label_columns or LABEL_NAMES
+    label, label_problems = _find_label(
+        features, label_form, usual_names, taken=(group, *named_columns.values())
+    )
     taken = (label, *label_form.columns, group, named_columns.get("weight"), named_columns.get("time"))
     inputs, input_problems = modality.find_columns(features, named_columns, taken)
     if label is None or input_problems:
@@ -171,11 +174,11 @@ def _check_named(
 
 
 def _find_label(
-    features: Features, label_form: LabelForm, taken: Sequence[str | None]
+    features: Features, label_form: LabelForm, usual_names: Sequence[str], taken: Sequence[str | None]
 ) -> tuple[str | None, list[Problem]]:
     if label_form.columns:
         return label_form.columns[0], []
-    candidates = [name for name in features if name.lower() in LABEL_NAMES and name not in taken]
+    candidates = [name for name in features if name.lower() in usual_names and name not in taken]
     if not candidates:
         candidates = [n for n in features if isinstance(features[n], ClassLabel) and n not in taken]
     return choose_only_candidate("label", "labels", candidates, features)

@@ -15,6 +15,7 @@ from hf_finetune.data.label_values import read_values
 from hf_finetune.data.label_vectors import LabelValues
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import Problem, join_quoted
+from hf_finetune.targets import requested_target
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.names import label_text
 from hf_finetune.targets.reading import flat_labels
@@ -86,6 +87,8 @@ def _parse_values(
     known: Sequence[str] | None,
 ) -> tuple[dict[str, Table], list[str], list[Problem]]:
     form = form if form.columns else replace(form, columns=(columns.label,))
+    kind = requested_target(requested)
+    is_text = kind is not None and kind.is_text
     declared = next(iter(tables.values())).declared
     cells = {split: table.labels for split, table in tables.items()}
     ids = {split: table.ids for split, table in tables.items()}
@@ -94,10 +97,10 @@ def _parse_values(
         return dict(tables), [], problems
     notes = list(label_values.notes)
     values = label_values.values
-    if form.normalize:
+    if form.normalize and not is_text:
         values, merge_notes = merge_variants(values, known or declared or ())
         notes += merge_notes
-    elif known is None:
+    elif known is None and not is_text:
         notes += note_variants(_count(values), form)
     read = {split: _with_values(table, split, values, label_values) for split, table in tables.items()}
     problems = _weight_problems(read, columns.weight)

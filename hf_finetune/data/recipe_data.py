@@ -23,10 +23,11 @@ def load_data(recipe: Recipe, fold_seed: int | None = None) -> LabeledData:
     Raises:
         InputError: If the data cannot be used.
     """
-    modality = TASKS[recipe.task_type].modality
+    task = TASKS[recipe.task_type]
+    spec = recipe.data.model_copy(update={"target": task.label_type(recipe.data.target)})
     return prepare_data(
-        recipe.data,
-        modality,
+        spec,
+        task.modality,
         slices=recipe.evaluation.slices,
         seed=recipe.seed,
         fold_seed=fold_seed,

@@ -10,7 +10,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
-import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import Pipeline, PreTrainedConfig
@@ -28,6 +27,7 @@ from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
+from hf_finetune.targets import TARGETS
 from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.labels import TargetName
 from hf_finetune.targets.model_config import get_target
@@ -171,7 +171,7 @@ def load_classifier(
     return Classifier(
         pipe,
         model_task.name,
-        get_target(model.config),
+        _target_of(model.config, model_task),
         label_names,
         batch_size=batch_size if modality.makes_batches(processor) else 1,
         temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),
@@ -186,7 +186,7 @@ def _load_model(
     """Return the model with all of its weights, and its processor."""
     place = str(source)
     options = {"trust_remote_code": trust_remote_code}
-    model_class, config_argument = task.auto_class, dict[str, Any]()
+    model_class, config_argument = task.auto_class_of(config), dict[str, Any]()
     if is_given(config):  # this package implements the head: the code next to the weights is not run
         model_class, config_argument = HeadModel, {"config": config}
     try:
@@ -264,11 +264,12 @@ def logit_batches(
         reads_ahead: Whether several batches of texts may be read at a time, so that similar ones share a batch.
 
     Yields:
-        Logits of a batch [batch, classes], divided by the temperature, in float32.
+        Logits of a batch [batch, classes], divided by the temperature, in float32; or an array of texts [batch].
     """
     pipe, stream = classifier.pipe, iter(examples)
     is_exported = not isinstance(pipe, Pipeline)
     with keep_freed_memory(not is_exported and pipe.device.type == "cpu"):
+        is_text = TARGETS[classifier.target].is_text
         sorts = reads_ahead and classifier.modality.has_tokens
         size = classifier.batch_size
         if sorts and not is_exported and pipe.device.type == "cpu":
@@ -283,7 +284,7 @@ def logit_batches(
             length, classes = classifier.modality.input_length, len(classifier.label_names)
             batches = in_similar_batches(compute, stream, length, classifier.batch_size, classes)
         for logits in batches:
-            yield np.asarray(logits, dtype=np.float32) / classifier.temperature
+            yield logits if is_text else np.asarray(logits, dtype=np.float32) / classifier.temperature
 
 
 def _exported_logits(classifier: Classifier, examples: Iterator[Any]) -> Iterator[Any]:
@@ -294,10 +295,11 @@ def _exported_logits(classifier: Classifier, examples: Iterator[Any]) -> Iterato
 def _logits(
     classifier: Classifier, examples: Iterator[Any], size: int, remarks: Remarks | None
 ) -> Iterator[Any]:
-    pipe, read_batch = classifier.pipe, classifier.modality.read_batch
+    pipe, task = classifier.pipe, TASKS[classifier.task]
+    read_batch = task.modality.read_batch
     while (inputs := read_batch(pipe, examples, size, remarks)) is not None:
-        pieces = [pipe.forward(piece)["logits"].float() for piece in iter_micro_batches(inputs, pipe.device)]
-        yield torch.cat(pieces).numpy()
+        pieces = [task.outputs(pipe, piece) for piece in iter_micro_batches(inputs, pipe.device)]
+        yield np.concatenate(pieces)
 
 
 def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
@@ -322,8 +324,14 @@ def _task_of(config: PreTrainedConfig, place: str) -> Task:
         raise InputError(Problem(place, f"must be a model whose class name ends in {suffixes}", value))
     columns = getattr(config, COLUMNS, None) or {}
     trained = [task for task in tasks if task.modality.main_column in columns]
-    built = [task for task in tasks if type(config) in task.auto_class._model_mapping]
+    built = [task for task in tasks if type(config) in task.auto_class_of(config)._model_mapping]
     return (trained or built or tasks)[0]
+
+
+def _target_of(config: PreTrainedConfig, task: Task) -> TargetName:
+    """Return the label type of a model; a model of another program may not state that of its task."""
+    target = get_target(config)
+    return target if task.accepts(target) else task.targets[0]
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

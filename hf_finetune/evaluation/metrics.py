@@ -202,8 +202,8 @@ def _checked(examples: ScoredExamples) -> ScoredExamples:
     if not examples.has_all_scores:
         _check_finite(examples.scores.values)
         return replace(examples, labels=labels)
-    scores = np.asarray(examples.scores, dtype=np.float64)
     kind = TARGETS[target]
+    scores = np.asarray(examples.scores, dtype=kind.score_type)
     dimensions = kind.score_dimensions
     if scores.ndim != dimensions or len(scores) == 0:
         raise ValueError(
@@ -213,7 +213,8 @@ def _checked(examples: ScoredExamples) -> ScoredExamples:
         raise ValueError(
             f"Labels of shape {labels.shape} do not fit {target} scores of shape {scores.shape}."
         )
-    _check_finite(scores)
+    if not kind.is_text:
+        _check_finite(scores)
     if kind.is_exclusive:
         sums = scores.sum(axis=1, keepdims=True)
         if np.abs(sums - 1).max() > _SUM_TOLERANCE:

@@ -271,7 +271,7 @@ def _timm_config(path: str) -> TimmWrapperConfig | None:
 
 def _auto_model(config: PreTrainedConfig, task: Task) -> Any:
     try:
-        mapped = task.auto_class._model_mapping[type(config)]
+        mapped = task.auto_class_of(config)._model_mapping[type(config)]
         # DeiT, LeViT and Perceiver have several classifiers; the checkpoint's config names its own
         saved_classes = config.architectures or ()
         classes = mapped if isinstance(mapped, tuple) else (mapped,)

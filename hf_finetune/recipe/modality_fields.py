@@ -10,7 +10,8 @@ from hf_finetune.fields.base import Part
 from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.fields.registry import RegisteredName
 from hf_finetune.fields.types import NonEmptyText
-from hf_finetune.tasks import MODALITIES, TASKS
+from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import MODALITIES, TASKS, Modality
 from hf_finetune.tasks.installed import register_installed
 
 __all__ = ["AugmentFields", "DataFields", "RoleFields", "TaskName", "modality_problems"]
@@ -18,7 +19,7 @@ __all__ = ["AugmentFields", "DataFields", "RoleFields", "TaskName", "modality_pr
 
 def _combine_fields(name: str, parts: Sequence[type[Part]]) -> type[Part]:
     """Return a class with the fields of several parts, in their order; pydantic lists those of the last base first."""
-    bases = tuple(part for part in reversed(parts) if part is not Part)
+    bases = tuple(part for part in dict.fromkeys(reversed(parts)) if part is not Part)
     return type(name, bases, {"__module__": __name__, "__doc__": "Fields of all modalities."})
 
 
@@ -60,6 +61,10 @@ else:
     )
 
 
+def _role_names(modality: Modality) -> list[str]:
+    return [*modality.columns, *(role.name for role in modality.row_roles)]
+
+
 def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield the problems of fields that do not apply to the modality of the task.
 
@@ -75,11 +80,11 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
     rule = f"must not be set when the task is {task}"
     for other_modality in other_modalities:
         columns = as_mapping(data.get("columns"))
-        for name in (*other_modality.columns, *(role.name for role in other_modality.row_roles)):
-            if columns.get(name) is not None:
+        for name in _role_names(other_modality):
+            if name not in _role_names(modality) and columns.get(name) is not None:
                 yield Problem(f"data.columns.{name}", rule, short_repr(columns[name]))
         for name, field in other_modality.data_fields.model_fields.items():
-            if data.get(name) not in (None, field.default):
+            if name not in modality.data_fields.model_fields and data.get(name) not in (None, field.default):
                 yield Problem(f"data.{name}", rule, short_repr(data[name]))
     preset_or_fields = data.get("augment")
     augment = (
@@ -88,6 +93,8 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
     for other_modality in other_modalities:
         repair = f"It applies to {other_modality.plural}; for {modality.plural}, use {modality.augment_description}."
         for name in other_modality.augment_fields.model_fields:
+            if name in modality.augment_fields.model_fields:
+                continue
             if augment.get(name) and augment[name] != "none":
                 place = (
                     "data.augment"
@@ -96,6 +103,10 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
                 )
                 yield Problem(place, rule, short_repr(augment[name]), repair)
     yield from modality.field_problems(augment)
+    target = data.get("target")
+    if isinstance(target, str) and target in TARGETS and not TASKS[task].accepts(target):
+        accepted = [name for name in TARGETS if TASKS[task].accepts(name)]
+        yield Problem("data.target", f"must be {' or '.join(accepted)} when the task is {task}", repr(target))
     if speed.get("memory_format") == "channels_last" and not modality.is_spatial:
         repair = "It is a memory format for images."
         yield Problem("speed.memory_format", rule, "'channels_last'", repair)

@@ -54,15 +54,17 @@ def _load_task(prepared: PreparedRun) -> BuiltModel:
     # While the TrainingArguments of an earlier stage exist, transformers 5.23 would shard the model for DeepSpeed's
     # ZeRO-3 as it loads it, and leave empty tensors. The engine of the stage shards it.
     unset_hf_deepspeed_config()
+    task = TASKS[prepared.recipe.task_type]
     built = build_model(
         spec.path,
         prepared.config,
-        task=TASKS[prepared.recipe.task_type],
+        task=task,
         revision=spec.revision,
         allow_missing=spec.allow_missing,
         trust_remote_code=prepared.trust_remote_code,
         seed=prepared.recipe.seed,
     )
+    task.complete_model(built.model, prepared.processor)
     if built.has_new_head and spec.head.bias is not None:
         data, classes = prepared.data, len(prepared.data.label_names)
         logits = constant_logits(labels_of(data.train, data.target, classes), data.target, classes)

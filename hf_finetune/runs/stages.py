@@ -48,6 +48,7 @@ from hf_finetune.targets.top_scores import (
     unpack_top,
 )
 from hf_finetune.tasks import Inputs
+from hf_finetune.tasks.examples import SequenceOutputs
 from hf_finetune.training.averaged_stage import train_averaged
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.head_fit import FIT_PHRASES
@@ -176,7 +177,7 @@ def _train_stage(
             context.stage,
             _stage_data(prepared, start.inputs, state),
             output=StageOutput(stage_folder(folder, index, spec.name), resumes, keep_optimizer, recipe.track),
-            evaluation=_evaluation(prepared, context),
+            evaluation=_evaluation(prepared, context, start.inputs.sequences),
             execution=ExecutionSettings(
                 recipe.speed, limit_cache(cache, stage_limit, state), limit=stage_limit
             ),
@@ -212,13 +213,20 @@ def _stage_data(prepared: PreparedRun, inputs: Inputs, state: PartialState) -> S
         inputs.lengths,
         resolve_workers(prepared.recipe.data.workers, state),
         prepared.data.train_groups,
+        inputs.sequences,
     )
 
 
-def _evaluation(prepared: PreparedRun, context: StageContext) -> StageEvaluation:
+def _evaluation(
+    prepared: PreparedRun, context: StageContext, sequences: SequenceOutputs | None
+) -> StageEvaluation:
+    if sequences is not None:
+        compute = _sequence_metrics(prepared, sequences)
+    else:
+        compute = score_tasks(prepared) if prepared.is_joint else _trainer_metrics(prepared)
     return StageEvaluation(
         prepared.recipe.evaluation.batch_size,
-        score_tasks(prepared) if prepared.is_joint else _trainer_metrics(prepared),
+        compute,
         context.best_metric,
         context.greater_is_better,
         partial(_keep_top, prepared.data.target) if _keeps_top_scores(prepared) else None,
@@ -236,6 +244,21 @@ def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[s
         scores: Scores = unpack_top(logits, classes) if keeps_top else probabilities(logits, target)
         labels = np.asarray(prediction.label_ids)
         return compute_metrics(names, ScoredExamples(labels, scores, target, rule, groups, settings))
+
+    return compute
+
+
+def _sequence_metrics(
+    prepared: PreparedRun, sequences: SequenceOutputs
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Return the function that computes the metrics of written sequences; see ``_trainer_metrics``."""
+    target, names = prepared.data.target, _stage_metrics(prepared)
+    kind, groups = TARGETS[target], groups_of(prepared.data.validation)
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        scores = kind.stored_scores(sequences.texts(np.asarray(prediction.predictions)))
+        labels = kind.label_array(sequences.label_texts(np.asarray(prediction.label_ids)), 1)
+        return compute_metrics(names, ScoredExamples(labels, scores, target, groups=groups))
 
     return compute
 

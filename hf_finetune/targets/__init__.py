@@ -1,13 +1,14 @@
-"""Label types (single_label, multi_label, regression), one file each, and everything that depends on them."""
+"""Label types (single_label, multi_label, regression, transcript), one file each, and everything that depends on them."""
 
 from hf_finetune.targets.base import TARGETS, Target, requested_target
 from hf_finetune.targets.multi_label import MultiLabel
 from hf_finetune.targets.regression import Regression
 from hf_finetune.targets.single_label import SingleLabel
+from hf_finetune.targets.transcript import Transcript
 
 __all__ = ["ASSUMED_TARGET", "TARGETS", "Target", "requested_target"]
 
-for _kind in (SingleLabel, MultiLabel, Regression):
+for _kind in (SingleLabel, MultiLabel, Regression, Transcript):
     TARGETS.add(_kind())
 
 ASSUMED_TARGET = SingleLabel.name

@@ -30,11 +30,12 @@ class Target(ABC):
 
     Attributes:
         name: Name in recipes and saved files.
-        problem_type: Value of ``problem_type`` in the config of a transformers model.
+        problem_type: Value of ``problem_type`` in the config of a transformers model; None if transformers has none.
         has_classes: Whether a label consists of named classes.
         is_exclusive: Whether a label is exactly one class. False without classes.
         is_numeric: Whether a label is one number, which a file may contain as text. False with classes. A label type
             can be neither.
+        is_text: Whether a label is a text as a whole, such as a transcript, which is not parsed.
         has_standard_loss: Whether the loss is the cross-entropy of a softmax (exclusive) or of a sigmoid for each
             class, or the squared error of one output (numeric). Solvers, distillation, calibration, learned task
             weights and Spaces rely on it.
@@ -43,18 +44,23 @@ class Target(ABC):
         constant_baseline: Name of the baseline that predicts the same for every example, see
             ``constant_prediction``; empty if there is none.
         score_dimensions: Number of dimensions of the scores: 2 for [examples, classes], 1 for [examples].
+        score_type: NumPy type of the scores; ``object`` for texts.
+        has_untrained_baseline: Whether the predictions of the checkpoint before training are a baseline.
     """
 
     name: ClassVar[str]
-    problem_type: ClassVar[str]
+    problem_type: ClassVar[str | None]
     has_classes: ClassVar[bool] = False
     is_exclusive: ClassVar[bool] = False
     is_numeric: ClassVar[bool] = False
+    is_text: ClassVar[bool] = False
     has_standard_loss: ClassVar[bool] = False
     accuracy_metric: ClassVar[str | None] = None
     default_metrics: ClassVar[tuple[str, ...]]
     constant_baseline: ClassVar[str] = ""
     score_dimensions: ClassVar[int] = 2
+    score_type: ClassVar[Any] = float
+    has_untrained_baseline: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """Check the properties of a label type.
@@ -189,7 +195,7 @@ class Target(ABC):
         """Return the scores of a model.
 
         Args:
-            logits: Logits [examples, outputs], float64.
+            logits: Logits [examples, outputs], float64; or generated texts [examples].
 
         Returns:
             Probabilities [examples, classes], or predictions [examples].

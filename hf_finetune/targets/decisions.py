@@ -14,14 +14,15 @@ def probabilities(logits: np.ndarray, target: TargetName) -> np.ndarray:
     """Convert logits to scores.
 
     Args:
-        logits: Logits [examples, classes]; for regression [examples, 1] or [examples].
+        logits: Logits [examples, classes]; for regression [examples, 1] or [examples]; for texts the texts [examples].
         target: Label type: ``single_label``, ``multi_label`` or ``regression``.
 
     Returns:
         Softmax (single_label) or sigmoid (multi_label) [examples, classes], or regression predictions [examples], in
-        float64.
+        float64; or texts [examples].
     """
-    return TARGETS[target].scores(np.asarray(logits, dtype=np.float64))
+    kind = TARGETS[target]
+    return kind.scores(np.asarray(logits, dtype=kind.score_type))
 
 
 def constant_logits(labels: np.ndarray, target: TargetName, classes: int) -> np.ndarray:

@@ -20,7 +20,7 @@ def set_target(config: "PreTrainedConfig", target: str) -> None:
     config.problem_type = kind.problem_type
     if get_target(config) != target:
         setattr(config, TARGET_ATTRIBUTE, target)
-    if not kind.has_classes:
+    if not (kind.has_classes or kind.is_text):
         config.function_to_apply = "none"  # so that a pipeline returns the prediction unchanged
 
 
@@ -29,6 +29,6 @@ def get_target(config: "PreTrainedConfig") -> str:
     if getattr(config, TARGET_ATTRIBUTE, None) in TARGETS:
         return str(getattr(config, TARGET_ATTRIBUTE))
     for name, kind in TARGETS.items():
-        if kind.problem_type == config.problem_type:
+        if kind.problem_type is not None and kind.problem_type == config.problem_type:
             return name
     return Regression.name if config.num_labels == 1 else ASSUMED_TARGET

@@ -15,6 +15,7 @@ from hf_finetune.tasks.events import EVENT_CLASSIFICATION
 from hf_finetune.tasks.examples import Inputs
 from hf_finetune.tasks.image import IMAGE_CLASSIFICATION
 from hf_finetune.tasks.modality import Modality
+from hf_finetune.tasks.speech import AUTOMATIC_SPEECH_RECOGNITION
 from hf_finetune.tasks.text import TEXT_CLASSIFICATION
 
 __all__ = [
@@ -43,5 +44,11 @@ def register(task: Task) -> None:
     TASKS.add(task)
 
 
-for _task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, AUDIO_CLASSIFICATION, EVENT_CLASSIFICATION):
+for _task in (
+    IMAGE_CLASSIFICATION,
+    TEXT_CLASSIFICATION,
+    AUDIO_CLASSIFICATION,
+    EVENT_CLASSIFICATION,
+    AUTOMATIC_SPEECH_RECOGNITION,
+):
     register(_task)

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_finetune.fields.registry import Registry
+from hf_finetune.targets import TARGETS
 from hf_finetune.tasks.examples import Inputs, Splits
 from hf_finetune.tasks.modality import Modality
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "MODALITIES",
@@ -31,6 +35,8 @@ class Task:
         auto_model: Name of the auto class of transformers.
         suffixes: Suffixes of the class names of its models, such as ``ForImageClassification``.
         served_as: Name of the pipeline that serves its models, if that is the pipeline of another task.
+        targets: Label types of its data, the usual one first; empty for all that are not texts.
+        further_auto_models: Names of other auto classes that have models for the task.
     """
 
     name: str
@@ -39,6 +45,8 @@ class Task:
     auto_model: str
     suffixes: tuple[str, ...]
     served_as: str = ""
+    targets: tuple[str, ...] = ()
+    further_auto_models: tuple[str, ...] = ()
 
     @property
     def pipeline_name(self) -> str:
@@ -51,6 +59,54 @@ class Task:
         import transformers
 
         return getattr(transformers, self.auto_model)
+
+    def auto_class_of(self, config: Any) -> Any:
+        """Return the auto class that builds the model of a config; ``auto_class`` if none of them does.
+
+        Args:
+            config: Config of a model.
+        """
+        import transformers
+
+        classes = [getattr(transformers, name) for name in (self.auto_model, *self.further_auto_models)]
+        return next((each for each in classes if type(config) in each._model_mapping), classes[0])
+
+    def accepts(self, target: str) -> bool:
+        """Return whether data of the task may have labels of a type.
+
+        Args:
+            target: Name of the label type.
+        """
+        return target in self.targets if self.targets else not TARGETS[target].is_text
+
+    def label_type(self, requested: str) -> str:
+        """Return the label type to read: the usual one of the task in place of ``auto``, if it has one.
+
+        Args:
+            requested: ``data.target`` of a recipe.
+        """
+        return self.targets[0] if requested == "auto" and self.targets else requested
+
+    def complete_model(self, model: Any, processor: Any) -> None:
+        """Change settings of a loaded model that are not part of its config, in place.
+
+        Args:
+            model: Model as loaded.
+            processor: Configured preprocessor.
+        """
+
+    def outputs(self, pipe: Any, inputs: Mapping[str, Any]) -> "np.ndarray":
+        """Return the outputs of a model for a batch, from which the scores are computed.
+
+        Args:
+            pipe: Pipeline of transformers.
+            inputs: Model inputs as ``Modality.read_batch`` returns them.
+
+        Returns:
+            Logits [batch, outputs], float32; or an array of texts [batch].
+        """
+        logits: np.ndarray = pipe.forward(dict(inputs))["logits"].float().numpy()
+        return logits
 
     def build_pipeline(self, model: Any, settings: Mapping[str, Any]) -> Any:
         """Return the predictor of a model: the pipeline of transformers, unless a task overrides this.

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import numpy as np
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel
@@ -18,6 +21,7 @@ __all__ = [
     "MaskedInputs",
     "PreviewRow",
     "Remarks",
+    "SequenceOutputs",
     "SimpleFeatures",
     "Splits",
     "Statistics",
@@ -56,6 +60,7 @@ class Inputs:
         collate: Collate function; it also does the work per batch, such as normalization.
         lengths: Number of tokens of each training example, for batches of similar lengths; None for random batches.
         truncations: Truncation statistics by task; a single task has the name "".
+        sequences: How a model is trained and evaluated whose output is a sequence of tokens; None for logits of labels.
     """
 
     train: Any
@@ -63,12 +68,59 @@ class Inputs:
     collate: "Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]"
     lengths: Sequence[int] | None = None
     truncations: Mapping[str, Any] = field(default_factory=dict)
+    sequences: "SequenceOutputs | None" = None
 
     @property
     def notes(self) -> dict[str, str]:
         """Messages to the user on truncated inputs, by task; only tasks that have one."""
         notes = {task: truncation.note() for task, truncation in self.truncations.items()}
         return {task: note for task, note in notes.items() if note is not None}
+
+
+class SequenceOutputs(Protocol):
+    """Training and evaluation of a model whose output is a sequence of tokens, such as a transcript.
+
+    The labels of a batch are token ids [batch, tokens], padded by -100.
+    """
+
+    def loss(self, smoothing: float) -> "Callable[..., torch.Tensor] | None":
+        """Return the loss function of outputs, labels and ``num_items_in_batch``; None for that of the label type.
+
+        Args:
+            smoothing: Share of each token that is distributed over the vocabulary.
+        """
+
+    def observe(self, model: "PreTrainedModel") -> "AbstractContextManager[dict[str, Any]]":
+        """Return a context in which forward passes record what ``predict`` needs besides the logits.
+
+        Args:
+            model: Model, not wrapped.
+        """
+
+    def predict(
+        self, model: "PreTrainedModel", logits: "torch.Tensor", observed: Mapping[str, Any]
+    ) -> "torch.Tensor":
+        """Return the tokens that the model writes for a batch [batch, tokens].
+
+        Args:
+            model: Model, not wrapped.
+            logits: Logits of the batch [batch, tokens, vocabulary].
+            observed: What ``observe`` recorded in its forward pass.
+        """
+
+    def texts(self, tokens: "np.ndarray") -> list[str]:
+        """Return the texts of predictions.
+
+        Args:
+            tokens: Token ids [examples, tokens], padded by -100.
+        """
+
+    def label_texts(self, tokens: "np.ndarray") -> list[str]:
+        """Return the texts of labels, whose tokens stand for themselves.
+
+        Args:
+            tokens: Token ids [examples, tokens], padded by -100.
+        """
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ class StoredData(Presentation):
     """Columns and examples of a modality in data.
 
     Attributes:
+        label_columns: Usual names of the label column, in lower case; empty for those of classes and numbers.
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; the first one
             identifies the example, and ``time`` is another.
     """
 
+    label_columns: ClassVar[tuple[str, ...]] = ()
     opens_files: ClassVar[bool] = False
     row_roles: ClassVar[tuple[ColumnRole, ...]] = ()
 

@@ -43,6 +43,7 @@ from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 from hf_finetune.training.head_fit import fit_head
 from hf_finetune.training.rehearsal import first_steps, rehearse, sample_validation
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
+from hf_finetune.training.sequence_validation import with_sequence_loss
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_limit import DeadlineCallback, StageLimit
 from hf_finetune.training.stage_result import StageResult, metrics_of, stage_result
@@ -94,7 +95,7 @@ def train_stage(
     stage_execution = plan_execution(model, stage, data, loss, execution, output)
     data = _use_cached_outputs(stage_execution, data)
     if solver_of(stage.spec):
-        evaluation = _with_loss(evaluation, loss)
+        evaluation = _with_loss(evaluation, loss, data)
         return _fit(model, stage, data, evaluation, stage_execution, output.folder, methods)
     output.folder.mkdir(parents=True, exist_ok=True)
     work = _StageWork(data, evaluation, stage_execution, execution.arguments)
@@ -129,7 +130,7 @@ def evaluate_weights(
     if data.validation is None:
         return {}
     loss = _loss(stage.spec, data, methods)
-    evaluation = _with_loss(evaluation, loss)
+    evaluation = _with_loss(evaluation, loss, data)
     mode, output = replace(mode, compile=False), replace(output, track=())
     arguments = training_arguments(stage, mode, data, evaluation, output)
     trainer = _build_trainer(model, stage, data, evaluation, arguments, loss, (), ())
@@ -185,7 +186,7 @@ def _train_by_steps(
     """Train a stage, or resume it, in the chosen execution mode; write its weights and return its result."""
     data, stage_execution, spec, folder = work.data, work.execution, stage.spec, output.folder
     loss = _loss(spec, data, methods)
-    evaluation = _with_loss(work.evaluation, loss)
+    evaluation = _with_loss(work.evaluation, loss, data)
     if stage_execution.mode.compile:
         # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
@@ -221,8 +222,11 @@ def _train_by_steps(
 
 def _loss(spec: StageSpec, data: StageData, methods: Sequence[Method]) -> Loss:
     """Return the loss of the labels: that of the first method that has one, or else that of the target."""
-    replacements = (method.base_loss(data.target, spec.label_smoothing) for method in methods)
-    return next(filter(None, replacements), None) or loss_for(data.target, spec.label_smoothing)
+    smoothing = spec.label_smoothing
+    replacements = [method.base_loss(data.target, smoothing) for method in methods]
+    if data.sequences is not None:
+        replacements.append(data.sequences.loss(smoothing))
+    return next(filter(None, replacements), None) or loss_for(data.target, smoothing)
 
 
 def _restrict_compilation(execution: ExecutionSettings, methods: Sequence[Method]) -> ExecutionSettings:
@@ -232,8 +236,10 @@ def _restrict_compilation(execution: ExecutionSettings, methods: Sequence[Method
     return replace(execution, speed=execution.speed.model_copy(update={"compile": False}))
 
 
-def _with_loss(evaluation: StageEvaluation, loss: Loss) -> StageEvaluation:
+def _with_loss(evaluation: StageEvaluation, loss: Loss, data: StageData) -> StageEvaluation:
     """Return the evaluation settings with the exact loss over the validation split as an additional metric."""
+    if data.sequences is not None:
+        return replace(evaluation, compute_metrics=with_sequence_loss(evaluation.compute_metrics))
     reduce = reduce_logits(evaluation.reduce, loss)
     compute = add_loss_metric(evaluation.compute_metrics, loss, reduced=reduce is not None)
     return replace(evaluation, compute_metrics=compute, reduce=reduce)
@@ -266,6 +272,7 @@ def _build_trainer(
         target=data.target,
         lengths=data.lengths,
         methods=methods,
+        sequences=data.sequences,
         model=model,
         args=arguments,
         train_dataset=data.train,

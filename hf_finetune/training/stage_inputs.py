@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.methods.base import Collate
 from hf_finetune.recipe.speed import SpeedSpec
+from hf_finetune.tasks.examples import SequenceOutputs
 from hf_finetune.training.stage_limit import StageLimit
 
 __all__ = ["ExecutionSettings", "StageData", "StageEvaluation", "StageOutput"]
@@ -32,6 +33,7 @@ class StageData:
         workers: Number of data loader processes.
         groups: Group number of each training example; the cross-validation of a fitted head keeps a group in one fold.
             Empty if every example is its own group.
+        sequences: How a model is trained and evaluated whose output is a sequence; None for logits of labels.
     """
 
     target: str
@@ -41,6 +43,7 @@ class StageData:
     lengths: Sequence[int] | None = None
     workers: int = 0
     groups: Sequence[int] = ()
+    sequences: SequenceOutputs | None = None
 
 
 def _no_metrics(prediction: Any) -> dict[str, float]:

@@ -28,8 +28,10 @@ from hf_finetune.methods.base import Method
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.best_epoch import evaluations, is_better, is_undefined
 from hf_finetune.planning.groups import ParameterGroup
+from hf_finetune.tasks.examples import SequenceOutputs
 from hf_finetune.training.checkpoints import remove_old_checkpoints, report_broken_state, seal_checkpoint
 from hf_finetune.training.optimizers import trainer_schedule
+from hf_finetune.training.sequence_validation import losses_and_tokens
 
 __all__ = ["SingleStageTrainer"]
 
@@ -52,6 +54,7 @@ class SingleStageTrainer(Trainer):
             batches.
         methods: Methods of the stage, in the order in which their hooks are called. They add to the loss, and their
             callbacks come before the other ones.
+        sequences: How sequences are written in validation, by a model whose output is one; None for other models.
         kwargs: Arguments of ``Trainer``.
     """
 
@@ -63,12 +66,14 @@ class SingleStageTrainer(Trainer):
         target: str = "",
         lengths: Sequence[int] | None = None,
         methods: Sequence[Method] = (),
+        sequences: SequenceOutputs | None = None,
         **kwargs: Any,
     ):
         self.target, self.lengths, self.methods = target, lengths, tuple(methods)
+        self.sequences = sequences
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
-        loss = kwargs.pop("compute_loss_func", None)
+        loss = self.label_loss = kwargs.pop("compute_loss_func", None)
         for method in self.methods if loss is not None else ():
             loss = method.wrap_loss(loss, target)
         method_callbacks = [callback for method in self.methods for callback in method.callbacks()]
@@ -164,6 +169,25 @@ class SingleStageTrainer(Trainer):
         for method in self.methods:
             inputs = method.on_inputs(inputs, training=model.training)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """Return loss, logits and labels of a batch; in place of logits the written sequences, if the model has these."""
+        step = partial(super().prediction_step, model, inputs, prediction_loss_only, ignore_keys)
+        if self.sequences is None or prediction_loss_only:
+            return step()
+        bare = self.accelerator.unwrap_model(model)
+        with self.sequences.observe(bare) as observed:
+            loss, outputs, labels = step()
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        with torch.no_grad(), self.compute_loss_context_manager():
+            tokens = self.sequences.predict(bare, logits, observed)
+        return loss, losses_and_tokens(self.label_loss, logits, labels, tokens), labels
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate the model; after the first step through the methods' ``evaluate`` hooks."""

@@ -45,13 +45,14 @@ def make_case(folder, task, target):
     task.modality.save_tiny_checkpoint(checkpoint)
     names = target.output_names((), ("bad", "good"))
     data, inputs = write_data(folder / "data", task.modality, target, names)
+    first = "last:1" if target.is_text else "head"  # generated texts have no new head
     common = {"epochs": 2.0, "batch_size": 4, "optimizer": "sgd", "best": None}
     content = {
         "task": task.name,
         "model": str(checkpoint),
         "data": {**data, "target": target.name, "split": {"validation": 0.2, "test": 0.2}},
         "stages": [
-            {"name": "head", "train": "head", "lr": 0.05, **common},
+            {"name": "head", "train": first, "lr": 0.05, **common},
             {"name": "all", "train": "all", "lr": 0.01, "layer_decay": 0.9, **common},
         ],
         "evaluation": {"linear_probe": None},

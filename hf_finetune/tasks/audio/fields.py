@@ -7,11 +7,11 @@ from pydantic import Field
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.types import Count
 
-__all__ = ["AudioAugmentFields", "AudioFields"]
+__all__ = ["AudioAugmentFields", "AudioFields", "WindowFields"]
 
 
-class AudioFields(Part):
-    """Sampling rate and length of the recordings."""
+class WindowFields(Part):
+    """Sampling rate and length of the model's input."""
 
     sampling_rate: Count | None = Field(
         default=None,
@@ -24,6 +24,11 @@ class AudioFields(Part):
         description="Length of the model's input in seconds: shorter recordings are padded with silence, and longer "
         "ones are cropped; null = the checkpoint's, or 10 if it has none.",
     )
+
+
+class AudioFields(WindowFields):
+    """Sampling rate, length and part of the recordings."""
+
     crop: Literal["center", "random"] = Field(
         default="center",
         description="Crop of a longer training recording: center = the middle; random = a random part, a new one in "

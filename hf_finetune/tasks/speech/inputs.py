@@ -1,0 +1,161 @@
+"""Model inputs of speech recognition: recordings, and the tokens of their transcripts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import default_data_collator
+
+from hf_finetune.errors import InputError, Problem, join_quoted
+from hf_finetune.tasks.audio.inputs import prepare_recordings
+from hf_finetune.tasks.audio.processor import window_samples
+from hf_finetune.tasks.audio.samples import resampled
+from hf_finetune.tasks.audio.stored import durations
+from hf_finetune.tasks.examples import Inputs, Splits
+from hf_finetune.tasks.speech.outputs import IGNORED, GeneratedTranscripts
+
+__all__ = ["SpeechCollator", "pieces_of", "prepare_speech", "with_decoder_start"]
+
+DECODER_INPUT = "decoder_input_ids"
+_MARGIN = 16
+"""Tokens that a validation transcript may have more than twice the longest label."""
+
+
+class SpeechCollator:
+    """Collate function that encodes transcripts, and gives a decoder the tokens before each one that it predicts.
+
+    Args:
+        tokenizer: Tokenizer of the checkpoint, with its language.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return a batch.
+
+        Args:
+            examples: Model inputs of recordings, and perhaps ``labels``: a text, or token ids that end with padding.
+        """
+        inputs = [{name: value for name, value in each.items() if name != "labels"} for each in examples]
+        batch: dict[str, torch.Tensor] = default_data_collator(inputs) if inputs[0] else {}
+        labels = [each["labels"] for each in examples if "labels" in each]
+        if not labels:
+            return {**batch, DECODER_INPUT: start_tokens(self.tokenizer, len(examples))}
+        tokens = [self._encode(label) for label in labels]
+        padded = pad_sequence(tokens, batch_first=True, padding_value=IGNORED)
+        before = torch.cat([start_tokens(self.tokenizer, len(padded)), padded[:, :-1]], dim=1)
+        padding = self.tokenizer.pad_token_id
+        return {**batch, "labels": padded, DECODER_INPUT: before.masked_fill(before == IGNORED, padding)}
+
+    def _encode(self, label: Any) -> torch.Tensor:
+        """Return the tokens of a transcript without the first one, with which the decoder starts."""
+        if isinstance(label, str):
+            return torch.tensor(transcript_tokens(self.tokenizer, label))
+        return label[label != IGNORED]
+
+
+def transcript_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens that a decoder predicts for a transcript: language and task, text, and the end.
+
+    Args:
+        tokenizer: Tokenizer of the checkpoint, with its language.
+        text: Transcript.
+    """
+    tokens: list[int] = tokenizer(text).input_ids
+    return tokens[1:] if tokens[0] == start_token(tokenizer) else tokens
+
+
+def start_token(tokenizer: Any) -> int:
+    """Return the token with which a decoder starts."""
+    prefix = getattr(tokenizer, "prefix_tokens", None)
+    return int(prefix[0]) if prefix else int(tokenizer.bos_token_id)
+
+
+def start_tokens(tokenizer: Any, count: int) -> torch.Tensor:
+    """Return the first input of a decoder for a batch, [count, 1]."""
+    return torch.full((count, 1), start_token(tokenizer))
+
+
+def with_decoder_start(
+    extract: Callable[[Sequence[Any]], dict[str, torch.Tensor]], tokenizer: Any
+) -> Callable[[Sequence[Any]], dict[str, torch.Tensor]]:
+    """Return a function from recordings to model inputs, with the first input of a decoder.
+
+    Args:
+        extract: Function from recordings to model inputs.
+        tokenizer: Tokenizer of the checkpoint.
+    """
+
+    def prepare(recordings: Sequence[Any]) -> dict[str, torch.Tensor]:
+        return {**extract(recordings), DECODER_INPUT: start_tokens(tokenizer, len(recordings))}
+
+    return prepare
+
+
+def pieces_of(recording: Mapping[str, Any], extractor: Any) -> list[Mapping[str, Any]]:
+    """Return a recording in pieces of at most the window of a feature extractor, one after another.
+
+    Args:
+        recording: ``array`` [samples] and ``sampling_rate`` (hertz).
+        extractor: Configured feature extractor.
+    """
+    window, rate = window_samples(extractor), extractor.sampling_rate
+    samples = resampled(recording, rate)
+    size = window or max(1, len(samples))
+    count = max(1, -(-len(samples) // size))
+    pieces = [samples[index * size : (index + 1) * size] for index in range(count)]
+    return [{"array": piece, "sampling_rate": rate} for piece in pieces]
+
+
+def prepare_speech(splits: Splits, processor: Any, data: Any, seed: int, *, augmented: bool) -> Inputs:
+    """Return augmented training recordings, and validation recordings prepared exactly as for inference.
+
+    Args:
+        splits: Splits with the columns ``audio`` and ``label``.
+        processor: Configured feature extractor and tokenizer.
+        data: ``data`` of the recipe.
+        seed: Seed of the run.
+        augmented: Whether training recordings are augmented.
+
+    Raises:
+        InputError: If a recording or a transcript is too long for the checkpoint.
+    """
+    both = {"train": splits.train, "validation": splits.validation}
+    named = {name: split for name, split in both.items() if split is not None}
+    longest = _check_lengths(named, processor)
+    inputs = prepare_recordings(
+        splits, processor.feature_extractor, data.model_copy(update={"crop": "center"}), seed, augmented=augmented
+    )
+    return replace(
+        inputs,
+        collate=SpeechCollator(processor.tokenizer),
+        sequences=GeneratedTranscripts(processor.tokenizer, 2 * longest + _MARGIN),
+    )
+
+
+def _check_lengths(splits: Mapping[str, Any], processor: Any) -> int:
+    """Return the number of tokens of the longest transcript; raise an error for too long recordings and transcripts."""
+    window = window_samples(processor.feature_extractor)
+    most_seconds = np.inf if window is None else window / processor.feature_extractor.sampling_rate
+    most_tokens = processor.tokenizer.model_max_length
+    problems, longest = [], 0
+    for name, split in splits.items():
+        ids = split["id"][:]
+        long = [ids[row] for row, seconds in durations(split).items() if seconds > most_seconds]
+        counts = [len(transcript_tokens(processor.tokenizer, text)) for text in split["label"][:]]
+        wordy = [row for row, count in zip(ids, counts, strict=True) if count > most_tokens]
+        longest = max(longest, *counts)
+        if long:
+            rule = f"must contain recordings of at most {most_seconds:g} s, the input of the checkpoint"
+            repair = "Cut longer ones at pauses, with their transcripts, or remove them."
+            problems.append(Problem(f"The {name} split", rule, join_quoted(long), repair))
+        if wordy:
+            rule = f"must contain transcripts of at most {most_tokens} tokens, which the checkpoint can write"
+            problems.append(Problem(f"The {name} split", rule, join_quoted(wordy)))
+    if problems:
+        raise InputError(problems)
+    return longest

@@ -1,0 +1,121 @@
+"""The modality of speech: recordings that a model transcribes as a whole."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hf_finetune.tasks.audio.modality import Audio
+from hf_finetune.tasks.examples import Inputs, Remarks, SimpleFeatures, Splits
+from hf_finetune.tasks.speech.fields import SpeechFields
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+__all__ = ["PIECES", "Speech"]
+
+PIECES = "pieces"
+"""Key of a batch with the number of pieces of each recording, in which longer recordings are transcribed."""
+
+
+class Speech(Audio):
+    """Recordings of speech. They are never cropped, since their transcripts belong to the whole.
+
+    The preprocessor is a pair: a feature extractor for recordings, and a tokenizer for transcripts.
+    """
+
+    name: ClassVar[str] = "speech"
+    label_columns: ClassVar[tuple[str, ...]] = (
+        *("transcription", "transcript", "transcripts", "sentence", "text", "normalized_text", "label"),
+    )
+    processor_class: ClassVar[str] = "AutoProcessor"
+    data_fields: ClassVar[type[SpeechFields]] = SpeechFields  # type: ignore[assignment]
+    packages: ClassVar[tuple[str, ...]] = (*Audio.packages, "jiwer")
+
+    @property
+    def processor_noun(self) -> str:
+        """Noun for the preprocessor with its article."""
+        return "a feature extractor with a tokenizer"
+
+    def configure(
+        self,
+        processor: Any,
+        config: "PreTrainedConfig",
+        data: Any,
+        skeleton: "Callable[[], PreTrainedModel]",
+    ) -> tuple[str, ...]:
+        """Set window and sampling rate, and the language of the transcripts."""
+        from hf_finetune.tasks.speech.language import set_language
+
+        notes = super().configure(processor.feature_extractor, config, data, skeleton)
+        set_language(processor.tokenizer, config, data.language)
+        return notes
+
+    def is_augmented(self, data: Any) -> bool:
+        """Return whether training recordings are changed."""
+        return super(Audio, self).is_augmented(data)
+
+    def without_augmentation(self, data: Any) -> Any:
+        """Return the ``data`` of a recipe without random changes."""
+        return super(Audio, self).without_augmentation(data)
+
+    def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
+        """Return recordings with the tokens of their transcripts."""
+        from hf_finetune.tasks.speech.inputs import prepare_speech
+
+        return prepare_speech(splits, processor, data, seed, augmented=self.is_augmented(data))
+
+    @property
+    def simple_features(self) -> SimpleFeatures | None:
+        """None: a transcript is no function of a few features."""
+        return None
+
+    def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
+        """Return the augmented recording, or its spectrogram, as a data URI."""
+        return super().preview_inputs(inputs, processor.feature_extractor)
+
+    def save_tiny_checkpoint(self, folder: Path) -> None:
+        """Write a tiny Whisper with its tokenizer."""
+        from hf_finetune.tasks.speech.tiny import save_tiny_speech_model
+
+        save_tiny_speech_model(folder)
+
+    def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:
+        """Return feature extractor and tokenizer."""
+        return {"feature_extractor": processor.feature_extractor, "tokenizer": processor.tokenizer}
+
+    def read_batch(
+        self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
+    ) -> Any:
+        """Return the model inputs of the next recordings; longer ones than the window in several pieces."""
+        from hf_finetune.tasks.speech.inputs import pieces_of
+
+        recordings = list(islice(examples, size))
+        if not recordings:
+            return None
+        pieces = [pieces_of(recording, pipe.feature_extractor) for recording in recordings]
+        inputs = super().batch_inputs(pipe.feature_extractor)([piece for each in pieces for piece in each])
+        return {**inputs, PIECES: [len(each) for each in pieces]}
+
+    def batch_inputs(self, processor: Any) -> "Callable[[Sequence[Any]], dict[str, torch.Tensor]]":
+        """Return a function from recordings to model inputs, with the start of a transcript for a decoder."""
+        from hf_finetune.tasks.speech.inputs import with_decoder_start
+
+        return with_decoder_start(super().batch_inputs(processor.feature_extractor), processor.tokenizer)
+
+    def makes_batches(self, processor: Any) -> bool:
+        """Return whether all recordings have the same length as model inputs."""
+        return super().makes_batches(processor.feature_extractor)
+
+    def space_settings(self, processor: Any, *, pair: bool) -> dict[str, Any]:
+        """Return the sampling rate, the number of samples of a model input, and whether it must be filled."""
+        return super().space_settings(processor.feature_extractor, pair=pair)
+
+    @property
+    def usage_note(self) -> str:
+        """Differences between the pipeline and the commands of this package."""
+        return (
+            "The pipeline reads files with ffmpeg. `hf-finetune predict` needs no ffmpeg, and transcribes recordings "
+            "that are longer than the input of the model in pieces."
+        )
