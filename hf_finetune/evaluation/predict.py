@@ -246,8 +246,11 @@ def _failure(item: PredictionExample) -> Prediction:
 
 
 def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Prediction]:
-    """Yield the prediction of each row of logits [examples, classes], with an empty id."""
+    """Yield the prediction of each row of logits [examples, classes], or of each text [examples], with an empty id."""
     target, names = classifier.target, classifier.label_names
+    if TARGETS[target].is_text:
+        yield from (Prediction("", TARGETS[target].decode(text, names)) for text in logits)
+        return
     finite = np.isfinite(logits).all(axis=1)
     scores = probabilities(np.where(finite[:, None], logits, 0), target)
     decisions = decide(scores, target, classifier.rule)

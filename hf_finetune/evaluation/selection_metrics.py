@@ -60,6 +60,8 @@ def undefined_metric(
 def _random_scores(data: LabeledData, labels: np.ndarray, seed: int) -> np.ndarray:
     """Return scores of random predictions, which differ from example to example."""
     rng = np.random.default_rng(seed)
+    if TARGETS[data.target].is_text:
+        return rng.permutation(labels)
     if not TARGETS[data.target].has_classes:
         return probabilities(rng.normal(size=(len(labels), len(data.label_names))), data.target)
     scores = rng.uniform(0.05, 0.95, size=(len(labels), len(data.label_names)))

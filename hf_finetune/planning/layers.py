@@ -87,7 +87,8 @@ def assign_groups(
     """Assign each parameter to a layer group, which is the input or one of the layers, or to the head.
 
     Parameters before the first layer belong to the input, those between two layers to the later one (a downsampling
-    before a block), and those after the last layer to that layer (a final norm, a pooler).
+    before a block), unless they end an encoder (its final norm), and those after the last layer to that layer (a final
+    norm, a pooler).
 
     Args:
         names: Parameter names in the model's order.
@@ -114,18 +115,32 @@ def assign_groups(
             groups[name] = owner[name] + 1
         else:
             before = [owner[neighbor] for neighbor in in_layers if position_of[neighbor] < position]
-            groups[name] = _group_of_unlisted(
-                before, [owner[neighbor] for neighbor in in_layers if position_of[neighbor] > position]
-            )
+            after = [owner[neighbor] for neighbor in in_layers if position_of[neighbor] > position]
+            groups[name] = _group_of_unlisted(name, before, after, layers)
     return _renumber(groups, ("input", *layers, HEAD))
 
 
-def _group_of_unlisted(before: Sequence[int], after: Sequence[int]) -> int:
-    """Return the group of a parameter outside the layers, given the layers registered before and after it."""
+def _group_of_unlisted(
+    name: str, before: Sequence[int], after: Sequence[int], layers: Sequence[str]
+) -> int:
+    """Return the group of a parameter outside the layers, given the layers registered before and after it.
+
+    The norm at the end of an encoder is registered before the first layer of the decoder, with which it shares fewer
+    of the modules that contain them.
+    """
     if not before:
         return 0
-    later = [layer for layer in after if layer > max(before)]
-    return (min(later) if later else max(before)) + 1
+    last = max(before)
+    later = [layer for layer in after if layer > last]
+    if not later or _shared_modules(name, layers[last]) > _shared_modules(name, layers[min(later)]):
+        return last + 1
+    return min(later) + 1
+
+
+def _shared_modules(first: str, second: str) -> int:
+    """Return the number of modules that contain both of two modules or parameters."""
+    pairs = zip(first.split("."), second.split("."), strict=False)
+    return next((level for level, (one, other) in enumerate(pairs) if one != other), 0)
 
 
 def _renumber(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:

@@ -40,6 +40,7 @@ from hf_finetune.publishing.graph_export import (
 from hf_finetune.publishing.optional_packages import require_extra
 from hf_finetune.publishing.parity import Parity, compare_models, median_milliseconds, weight_bytes
 from hf_finetune.publishing.quantize import CALIBRATION_EXAMPLES, quantize_int8
+from hf_finetune.targets import TARGETS
 from hf_finetune.training.manifest import write_json
 
 __all__ = ["FORMATS", "QUANTIZATIONS", "REPORT_FILE", "ExportResult", "ParityError", "export"]
@@ -110,6 +111,9 @@ def export(
     if format == "onnx":
         require_extra("onnx", "--format onnx")
     classifier = load_finished(model_or_run, trust_remote_code=trust_remote_code)
+    if TARGETS[classifier.target].is_text:
+        rule, repair = "must be a model that computes logits of labels in one pass", "It writes its text token by token."
+        raise InputError(Problem(str(model_or_run), rule, f"a model for {classifier.task}", repair))
     classifier.pipe.model.to("cpu").float().eval()  # as the exported model runs
     classifier.pipe.device = torch.device("cpu")
     dataset = load_labeled(model_or_run, classifier, data=data, split=_comparison_split(model_or_run, data))

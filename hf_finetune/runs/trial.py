@@ -31,6 +31,7 @@ from hf_finetune.runs.start import load_start
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import Inputs
+from hf_finetune.tasks.examples import SequenceOutputs
 from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, read_manifest
 
@@ -227,12 +228,24 @@ def _predict(model: PreTrainedModel, prepared: PreparedRun, device: torch.device
         inputs.validation, batch_size=recipe.evaluation.batch_size, collate_fn=inputs.collate
     )
     model.to(device).eval()
-    logits = []
+    outputs = []
     for batch in loader:
         tensors = {name: value.to(device) for name, value in batch.items() if name != "labels"}
-        logits.append(model(**tensors).logits.float().cpu().numpy())
+        outputs.append(_outputs(model, tensors, inputs.sequences))
     labels = labels_of(data.test, data.target, len(data.label_names))
-    scores = probabilities(np.concatenate(logits), data.target)
+    scores = probabilities(np.concatenate(outputs), data.target)
     return ScoredExamples(
         labels, scores, data.target, prepared.decision_rule, settings=prepared.metric_settings
     )
+
+
+def _outputs(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], sequences: SequenceOutputs | None
+) -> np.ndarray:
+    """Return the logits of a batch [batch, outputs], or the texts that the model writes [batch]."""
+    if sequences is None:
+        logits: np.ndarray = model(**batch).logits.float().cpu().numpy()
+        return logits
+    with sequences.observe(model) as observed:
+        steps = model(**batch).logits
+    return np.array(sequences.texts(sequences.predict(model, steps, observed).cpu().numpy()), dtype=object)

@@ -21,7 +21,7 @@ from hf_finetune.runs.folder import SEARCH_FOLDER, check_folder, make_folder
 from hf_finetune.runs.run import RunResult, run
 from hf_finetune.search.candidates import models_at_hand
 from hf_finetune.search.choose import Progress as ChooseProgress
-from hf_finetune.search.choose import choose_checkpoint
+from hf_finetune.search.choose import check_solver, choose_checkpoint
 from hf_finetune.search.contenders import features_recipe, frozen_contenders, trained_contenders
 from hf_finetune.search.frozen import whole_pool
 from hf_finetune.search.inspect_data import InspectedData, inspect_data
@@ -130,6 +130,7 @@ def auto(
     loading = perf_counter()
     inspected = inspect_data(path, tasks=[task] if task else None)
     loading = perf_counter() - loading
+    check_solver("auto", inspected.data.target)
     request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
     request |= {"task": task} if task else {}
     runner = TrialRunner(folder / SEARCH_FOLDER, start_processes(), trust_remote_code=trust_remote_code)

@@ -115,6 +115,18 @@ class _Scored:
     examples: ScoredExamples
 
 
+def check_solver(command: str, target: str) -> None:
+    """Raise ``InputError`` if no solver fits a head on frozen features for a label type.
+
+    Args:
+        command: Command that needs one.
+        target: Name of the label type.
+    """
+    if TARGETS[target].linear_solver is None:
+        rule = f"does not support {target} labels, whose loss no solver minimizes"
+        raise InputError(Problem(command, rule, repair="Choose by tune, with a recipe for each checkpoint."))
+
+
 def choose_checkpoint(
     models: Iterable[str],
     recipe_for: Callable[[str], Recipe],
@@ -144,10 +156,7 @@ def choose_checkpoint(
     Raises:
         InputError: If no checkpoint can be used, or no solver fits the head for the label type.
     """
-    if TARGETS[data.target].linear_solver is None:
-        raise InputError(
-            Problem("choose", f"does not support {data.target} labels, whose loss no solver minimizes")
-        )
+    check_solver("choose", data.target)
     metric = default_metrics(data.target)[0]
     refused: dict[str, str] = {}
     prepared = _prepare(models, recipe_for, data, refused, trust_remote_code)

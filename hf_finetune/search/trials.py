@@ -199,8 +199,8 @@ def _read(folder: Path, part: Part) -> "TrialResult | str | None":
     if "failure" in content:
         return str(content["failure"])
     with np.load(folder / f"{part.name}.npz") as arrays:
-        labels, groups = arrays["labels"], tuple(arrays["groups"].tolist())
-        all_scores = {name: arrays[name] for name in ("scores", "smaller") if name in arrays}
+        labels, groups = _from_stored(arrays["labels"]), tuple(arrays["groups"].tolist())
+        all_scores = {name: _from_stored(arrays[name]) for name in ("scores", "smaller") if name in arrays}
     settings = MetricSettings(tuple(content["classes"]), content["costs"])
     rule = DecisionRule(top_k=content.get("top_k"))
     examples = {
@@ -218,6 +218,11 @@ def _read(folder: Path, part: Part) -> "TrialResult | str | None":
     )
 
 
+def _from_stored(values: np.ndarray) -> np.ndarray:
+    """Return labels or scores as metrics take them: texts are objects."""
+    return values.astype(object) if values.dtype.kind == "U" else values
+
+
 def _write(folder: Path, part: Part, result: "TrialResult | str", recipe: Recipe) -> None:
     """Store the result of a part, or the reason why there is none, in the folder of the trial."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,8 +233,12 @@ def _write(folder: Path, part: Part, result: "TrialResult | str", recipe: Recipe
         return
     examples = result.examples
     with atomic_file(folder / f"{part.name}.npz") as temporary, temporary.open("wb") as file:
-        smaller = {} if result.smaller is None else {"smaller": result.smaller.scores}
-        np.savez(file, labels=examples.labels, scores=examples.scores, groups=result.groups, **smaller)
+        arrays = {"labels": examples.labels, "scores": examples.scores}
+        if result.smaller is not None:
+            arrays["smaller"] = result.smaller.scores
+        storable = {name: np.asarray(each) for name, each in arrays.items()}
+        texts = {name: each.astype(str) for name, each in storable.items() if each.dtype == object}
+        np.savez(file, groups=result.groups, **{**storable, **texts})
     content = {
         "target": examples.target,
         "classes": list(examples.settings.label_names),

@@ -23,10 +23,10 @@ class ScoredExamples:
     """Labels and scores of examples: everything that a metric receives.
 
     Attributes:
-        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples]; nan
-            marks an unknown label of multi-label data.
-        scores: Probabilities [examples, classes], only the highest of them (``TopScores``), or regression predictions
-            [examples].
+        labels: Class indices [examples], zeros and ones [examples, classes], regression targets or texts [examples];
+            nan marks an unknown label of multi-label data.
+        scores: Probabilities [examples, classes], only the highest of them (``TopScores``), regression predictions or
+            texts [examples].
         target: Label type: ``single_label``, ``multi_label`` or ``regression``.
         rule: Rule that decides the classes of multi-label examples.
         groups: Index of the group of each example [examples], such as the query that it belongs to. Groups are
@@ -112,6 +112,8 @@ def trial_examples(target: TargetName, classes: int) -> ScoredExamples:
     if not kind.has_classes:
         rng = Random(0)
         labels = kind.label_array([kind.synthetic_label(rng, classes) for _ in range(2)], classes)
+        if kind.is_text:
+            return ScoredExamples(labels, labels, target)
         return ScoredExamples(labels, probabilities(np.eye(2, classes), target), target)
     scores = np.eye(max(classes, 2))
     labels = np.arange(len(scores)) if kind.is_exclusive else scores.astype(np.int64)
