@@ -32,7 +32,8 @@ BOOSTING = {
     if (features := modality.simple_features) is not None and features.boosting
 }
 """Titles of the features of baselines by gradient boosting."""
-BASELINES = ("majority", *SIMPLE_FEATURES, *BOOSTING, NEIGHBORS, "linear_probe")
+UNTRAINED = "untrained"
+BASELINES = ("majority", UNTRAINED, *SIMPLE_FEATURES, *BOOSTING, NEIGHBORS, "linear_probe")
 SOLVER_NAMES = {"logistic_regression": "logistic regression", "ridge": "ridge regression"}
 NOT_PRETRAINED = "Nothing is pretrained here: the model began with random weights."
 MAX_CALIBRATED_ECE = 0.05
@@ -169,6 +170,8 @@ def baseline_name(name: str, target: str | None) -> str:
         constant, solver = kind.constant_baseline, SOLVER_NAMES.get(kind.linear_solver or "", "linear model")
     if name == "majority":
         return constant
+    if name == UNTRAINED:
+        return "checkpoint before training"
     if name == NEIGHBORS:
         return "nearest neighbors (frozen features)"
     if name in BOOSTING:

@@ -1,4 +1,4 @@
-"""Baselines of a run: a constant, a linear model of simple features, and predictions from frozen features."""
+"""Baselines of a run: a constant, the untrained checkpoint, a linear model of simple features, and predictions from frozen features."""
 
 import logging
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.evaluation.classifier import Classifier
 from hf_finetune.evaluation.compare import paired_difference
-from hf_finetune.evaluation.evaluate import EvaluationResult
+from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.linear_probe import Probe, frozen_features, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, without_nan
 from hf_finetune.evaluation.neighbors import nearest_neighbors
@@ -27,10 +28,12 @@ from hf_finetune.runs.caching import (
     without_augmentation,
 )
 from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.prepare import prepare_with_data
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import Scores, TopScores, constant_scores
+from hf_finetune.tasks import TASKS
 from hf_finetune.training.linear_folds import assign_folds
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "fit_frozen_baselines",
     "fit_simple_baselines",
     "predictions_of",
+    "untrained_baseline",
 ]
 
 logger = logging.getLogger(__name__)
@@ -66,6 +70,37 @@ def constant_baseline(prepared: PreparedRun, result: EvaluationResult) -> dict[s
     if isinstance(result.scores, TopScores):
         return {"majority": constant_scores(constant_prediction, result.labels)}
     return {"majority": np.broadcast_to(constant_prediction, result.scores.shape)}
+
+
+def untrained_baseline(prepared: PreparedRun, device: torch.device) -> dict[str, Scores]:
+    """Return the predictions of the checkpoint as it is, with its own input, before any training.
+
+    Args:
+        prepared: Checked run.
+        device: Device on which they are computed.
+
+    Returns:
+        Scores on the test split by the name ``untrained``; empty if the checkpoint does not predict such labels, or if
+        its outputs are replaced by new ones.
+    """
+    target, single = prepared.data.target, prepared.recipe
+    assert prepared.data.test is not None
+    if not TARGETS[target].has_untrained_baseline or single.model.new is not None:
+        return {}
+    data = prepared.task.modality.checkpoint_data(single.data)
+    plain_model = single.model.model_copy(update={"adapter": None})
+    recipe = single.model_copy(update={"data": data, "model": plain_model})
+    plain = prepare_with_data(recipe, prepared.data, trust_remote_code=prepared.trust_remote_code)
+    built = load_pretrained(plain)
+    if built.has_new_head:
+        return {}
+    logger.info("Predicting the test split with the checkpoint before training, a baseline.")
+    task, modality = TASKS[recipe.task], plain.task.modality
+    settings = modality.pipeline_settings(plain.processor, built.model)
+    pipe = task.build_pipeline(built.model.to(device), {**settings, "device": device})
+    size = recipe.evaluation.batch_size if modality.makes_batches(plain.processor) else 1
+    classifier = Classifier(pipe, task.name, target, prepared.data.label_names, size)
+    return {"untrained": evaluate_model(classifier, prepared.data.test).scores}
 
 
 def fit_simple_baselines(prepared: PreparedRun) -> dict[str, Probe]:

@@ -33,6 +33,7 @@ from hf_finetune.runs.baselines import (
     fit_frozen_baselines,
     fit_simple_baselines,
     predictions_of,
+    untrained_baseline,
 )
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
@@ -220,7 +221,8 @@ def evaluate_run(
     for note in result.notes:
         logger.info(f"Test split: {note}")
     training = training_slices(prepared.data.train)
-    slices = sliced(prepared.data.test, training)
+    labels = (split["label"][:] for split in (prepared.data.train, prepared.data.test))
+    slices = sliced(prepared.data.test, training) | TARGETS[result.target].slices(*labels)
     predictions = predictions_of(result)
     write_predictions(folder / "predictions.parquet", predictions, result.rule, slices, stored)
     write_json(folder / ERRORS_FILE, find_mistakes(predictions, prepared.data.test, result.rule))
@@ -240,7 +242,8 @@ def evaluate_run(
     fitted = fit_simple_baselines(prepared) | fit_frozen_baselines(prepared, modes, device)
     if "linear_probe" in fitted:
         content["baseline_fit"] = fitted["linear_probe"].about
-    baselines = constant_baseline(prepared, result) | {name: probe.scores for name, probe in fitted.items()}
+    baselines = constant_baseline(prepared, result) | untrained_baseline(prepared, device)
+    baselines |= {name: probe.scores for name, probe in fitted.items()}
     content |= compare_with_baselines(prepared, result, baselines, folder)
     if TARGETS[result.target].has_classes:
         bins = [asdict(entry) for entry in reliability(result.scores, result.labels)]

@@ -251,6 +251,15 @@ class Target(ABC):
 
         return np.zeros(len(labels), dtype=bool), np.zeros(len(labels))
 
+    def slices(self, training: Sequence[Any], labels: Sequence[Any]) -> dict[str, list[str]]:
+        """Return the slice of each example in divisions that follow from the labels, by the name of the division.
+
+        Args:
+            training: Labels of the training examples, as a dataset stores them.
+            labels: Labels of the examples.
+        """
+        return {}
+
     def constant_prediction(self, labels: "np.ndarray", classes: int) -> "np.ndarray":
         """Return the scores of ``constant_baseline`` for any example: [classes], or a scalar.
 

@@ -109,6 +109,13 @@ class Transcript(Target):
         shares = word_error_shares(labels, decisions)
         return shares > 0, shares
 
+    def slices(self, training: Sequence[Any], labels: Sequence[Any]) -> dict[str, list[str]]:
+        """Return which sentences are also in training, if any is."""
+        from hf_finetune.targets.transcript_metrics import sentences_in_training
+
+        known = sentences_in_training(labels, training, "basic")
+        return {"sentence": ["in training" if each else "new" for each in known]} if known.any() else {}
+
     def synthetic_label(self, rng: "Random", classes: int) -> str:
         """Return a few words."""
         return " ".join(rng.choice(_SYNTHETIC_WORDS) for _ in range(rng.randint(1, 4)))

@@ -143,6 +143,14 @@ class Modality(StoredData):
         """
         return None
 
+    def checkpoint_data(self, data: Any) -> Any:
+        """Return the ``data`` of a recipe without changes of the checkpoint's own input, such as a shorter window.
+
+        Args:
+            data: ``data`` of the recipe.
+        """
+        return data
+
     # Model inputs
 
     def is_augmented(self, data: Any) -> bool:

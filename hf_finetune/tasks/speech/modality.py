@@ -52,6 +52,10 @@ class Speech(Audio):
         set_language(processor.tokenizer, config, data.language)
         return notes
 
+    def checkpoint_data(self, data: Any) -> Any:
+        """Return the ``data`` of a recipe with the window of the checkpoint."""
+        return data.model_copy(update={"max_seconds": None})
+
     def is_augmented(self, data: Any) -> bool:
         """Return whether training recordings are changed."""
         return super(Audio, self).is_augmented(data)
