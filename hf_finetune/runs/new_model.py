@@ -1,8 +1,10 @@
-"""A model without pretrained weights, written to the cache as a checkpoint from which a run starts."""
+"""Checkpoints that are made from the training split, and written to the cache: new models, and new vocabularies."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -10,18 +12,22 @@ from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import atomic_folder
+from hf_finetune.recipe.paths import missing_checkpoint
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
 from hf_finetune.tasks import TASKS
 
 __all__ = ["with_new_model"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the checkpoints; those of another version are not used."""
 
 
 def with_new_model(recipe: Recipe, data_by_task: Mapping[str, LabeledData]) -> tuple[Recipe, tuple[str, ...]]:
-    """Return a recipe whose ``model.path`` is the folder of its new model, and a note; unchanged without ``model.new``.
+    """Return a recipe whose ``model.path`` is a folder made from the training split, and a note.
+
+    That is a new model if the recipe has ``model.new``; or the checkpoint with a vocabulary for the labels, if it needs
+    one but has none; otherwise the recipe is returned unchanged.
 
     The folder is in the cache. Its name, and the weights, depend only on the training split, the fields of the recipe
     and its seed, so that every process and a resumed run use the same model.
@@ -35,7 +41,7 @@ def with_new_model(recipe: Recipe, data_by_task: Mapping[str, LabeledData]) -> t
     """
     spec = recipe.model.new
     if spec is None:
-        return recipe, ()
+        return _with_vocabulary(recipe, data_by_task)
     (data,) = data_by_task.values()
     if data is UNKNOWN_DATA:
         raise InputError(
@@ -45,18 +51,54 @@ def with_new_model(recipe: Recipe, data_by_task: Mapping[str, LabeledData]) -> t
     fields = recipe.data.model_dump(mode="json", include=set(modality.data_fields.model_fields))
     rows = None if data.pool is None else data.pool.rows["train"]
     content = [_FORMAT, data.source_fingerprint("train"), rows, spec.model_dump(), fields, recipe.seed]
+    note = (
+        f"Nothing is pretrained: the model has random weights ({spec.layers} layers, hidden size {spec.hidden}), and "
+        "its tokenizer is made from the training split."
+    )
+
+    def write(folder: Path) -> str:
+        modality.save_new_model(folder, data.train, recipe.data, spec, recipe.seed)
+        return note
+
+    return _with_made_checkpoint(recipe, content, f"new model for {recipe.task_type}", write)
+
+
+def _with_vocabulary(
+    recipe: Recipe, data_by_task: Mapping[str, LabeledData]
+) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe with a checkpoint whose vocabulary is made from the labels, if it needs one; and a note."""
+    data, modality = next(iter(data_by_task.values())), TASKS[recipe.task_type].modality
+    path, revision = recipe.model.path, recipe.model.revision
+    if data is UNKNOWN_DATA or missing_checkpoint(path) or not modality.needs_vocabulary(path, revision):
+        return recipe, ()
+    labels = sorted(set(data.train["label"][:]))
+    content = [_FORMAT, str(Path(path).resolve()) if Path(path).exists() else [path, revision], labels]
+
+    def write(folder: Path) -> str:
+        return modality.save_with_vocabulary(folder, path, revision, data.train)
+
+    return _with_made_checkpoint(recipe, content, f"vocabulary for {path}", write)
+
+
+def _with_made_checkpoint(
+    recipe: Recipe, content: Sequence[Any], title: str, write: Callable[[Path], str]
+) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe with a checkpoint in the cache, which is written if it is not there; and the note on it.
+
+    Args:
+        recipe: Recipe.
+        content: JSON values on which the checkpoint depends.
+        title: Description for the list of the cache.
+        write: Function that writes the checkpoint to a folder, and returns a note for the user.
+    """
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     folder = cache_folder() / f"new-model-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not (folder / "meta.json").is_file():
             with atomic_folder(folder) as partial:
-                modality.save_new_model(partial, data.train, recipe.data, spec, recipe.seed)
-                about = {"about": f"new model for {recipe.task_type}", "examples": len(data.train)}
+                about = {"about": title, "examples": 0, "note": write(partial)}
                 (partial / "meta.json").write_text(json.dumps(about), encoding="utf-8")
+        note = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["note"]
     model = recipe.model.model_copy(update={"path": str(folder)})
-    note = (
-        f"Nothing is pretrained: the model has random weights ({spec.layers} layers, hidden size {spec.hidden}), and "
-        "its tokenizer is made from the training split."
-    )
     return recipe.model_copy(update={"model": model}), (note,)

@@ -239,6 +239,29 @@ class Modality(StoredData):
         """
         raise NotImplementedError(f"no new models for {self.plural}")
 
+    def needs_vocabulary(self, path: str, revision: str | None) -> bool:
+        """Return whether a checkpoint has no vocabulary for the labels, so that one is made from the training split.
+
+        Args:
+            path: A Hub id, or a folder.
+            revision: Branch, tag or commit on the Hub.
+        """
+        return False
+
+    def save_with_vocabulary(self, folder: Path, path: str, revision: str | None, train: "Dataset") -> str:
+        """Write a checkpoint with the weights of another one, and a vocabulary made from the training split.
+
+        Args:
+            folder: Folder to write.
+            path: A Hub id, or a folder.
+            revision: Branch, tag or commit on the Hub.
+            train: Training split with its labels.
+
+        Returns:
+            A note for the user.
+        """
+        raise NotImplementedError(f"no vocabularies for {self.plural}")
+
     # Predictions of finished models
 
     def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:

@@ -11,13 +11,13 @@ from transformers import default_data_collator
 
 from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.tasks.audio.inputs import prepare_recordings
-from hf_finetune.tasks.audio.processor import window_samples
+from hf_finetune.tasks.audio.processor import is_spectrogram, processed_recordings, window_samples
 from hf_finetune.tasks.audio.samples import resampled
 from hf_finetune.tasks.audio.stored import durations
 from hf_finetune.tasks.examples import Inputs, Splits
-from hf_finetune.tasks.speech.outputs import IGNORED, GeneratedTranscripts
+from hf_finetune.tasks.speech.outputs import IGNORED, FrameTranscripts, GeneratedTranscripts, is_ctc
 
-__all__ = ["SpeechCollator", "pieces_of", "prepare_speech", "with_decoder_start"]
+__all__ = ["SpeechCollator", "inference_inputs", "pieces_of", "prepare_speech", "with_decoder_start"]
 
 DECODER_INPUT = "decoder_input_ids"
 _MARGIN = 16
@@ -32,7 +32,7 @@ class SpeechCollator:
     """
 
     def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.has_decoder = tokenizer, not is_ctc(tokenizer)
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return a batch.
@@ -44,9 +44,12 @@ class SpeechCollator:
         batch: dict[str, torch.Tensor] = default_data_collator(inputs) if inputs[0] else {}
         labels = [each["labels"] for each in examples if "labels" in each]
         if not labels:
-            return {**batch, DECODER_INPUT: start_tokens(self.tokenizer, len(examples))}
+            start = {DECODER_INPUT: start_tokens(self.tokenizer, len(examples))} if self.has_decoder else {}
+            return {**batch, **start}
         tokens = [self._encode(label) for label in labels]
         padded = pad_sequence(tokens, batch_first=True, padding_value=IGNORED)
+        if not self.has_decoder:
+            return {**batch, "labels": padded}
         before = torch.cat([start_tokens(self.tokenizer, len(padded)), padded[:, :-1]], dim=1)
         padding = self.tokenizer.pad_token_id
         return {**batch, "labels": padded, DECODER_INPUT: before.masked_fill(before == IGNORED, padding)}
@@ -59,14 +62,15 @@ class SpeechCollator:
 
 
 def transcript_tokens(tokenizer: Any, text: str) -> list[int]:
-    """Return the tokens that a decoder predicts for a transcript: language and task, text, and the end.
+    """Return the tokens of a transcript: for a decoder language and task, text, and the end; or the characters.
 
     Args:
         tokenizer: Tokenizer of the checkpoint, with its language.
         text: Transcript.
     """
     tokens: list[int] = tokenizer(text).input_ids
-    return tokens[1:] if tokens[0] == start_token(tokenizer) else tokens
+    starts = not is_ctc(tokenizer) and tokens[0] == start_token(tokenizer)
+    return tokens[1:] if starts else tokens
 
 
 def start_token(tokenizer: Any) -> int:
@@ -111,6 +115,19 @@ def pieces_of(recording: Mapping[str, Any], extractor: Any) -> list[Mapping[str,
     return [{"array": piece, "sampling_rate": rate} for piece in pieces]
 
 
+def inference_inputs(recordings: Sequence[Mapping[str, Any]], extractor: Any) -> dict[str, torch.Tensor]:
+    """Return model inputs as the pipeline of transformers computes them: waveforms are not padded.
+
+    Args:
+        recordings: ``array`` and ``sampling_rate`` of each; a single one, or pieces of it, for a model of waveforms.
+        extractor: Configured feature extractor.
+    """
+    if is_spectrogram(extractor):
+        return processed_recordings(extractor)(recordings)
+    samples = [resampled(recording, extractor.sampling_rate) for recording in recordings]
+    return dict(extractor(samples, sampling_rate=extractor.sampling_rate, padding=True, return_tensors="pt"))
+
+
 def prepare_speech(splits: Splits, processor: Any, data: Any, seed: int, *, augmented: bool) -> Inputs:
     """Return augmented training recordings, and validation recordings prepared exactly as for inference.
 
@@ -133,7 +150,9 @@ def prepare_speech(splits: Splits, processor: Any, data: Any, seed: int, *, augm
     return replace(
         inputs,
         collate=SpeechCollator(processor.tokenizer),
-        sequences=GeneratedTranscripts(processor.tokenizer, 2 * longest + _MARGIN),
+        sequences=FrameTranscripts(processor.tokenizer)
+        if is_ctc(processor.tokenizer)
+        else GeneratedTranscripts(processor.tokenizer, 2 * longest + _MARGIN),
     )
 
 

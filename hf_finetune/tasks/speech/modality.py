@@ -11,6 +11,7 @@ from hf_finetune.tasks.speech.fields import SpeechFields
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PreTrainedConfig, PreTrainedModel
 
 __all__ = ["PIECES", "Speech"]
@@ -50,6 +51,9 @@ class Speech(Audio):
 
         notes = super().configure(processor.feature_extractor, config, data, skeleton)
         set_language(processor.tokenizer, config, data.language)
+        longest = getattr(config, "max_target_positions", None)
+        if longest is not None:
+            processor.tokenizer.model_max_length = min(longest, processor.tokenizer.model_max_length)
         return notes
 
     def checkpoint_data(self, data: Any) -> Any:
@@ -85,6 +89,19 @@ class Speech(Audio):
 
         save_tiny_speech_model(folder)
 
+    def needs_vocabulary(self, path: str, revision: str | None) -> bool:
+        """Return whether a checkpoint has no tokenizer, as Wav2Vec2 has none before it is fine-tuned."""
+        from hf_finetune.tasks.speech.vocabulary import lacks_vocabulary
+
+        return lacks_vocabulary(path, revision)
+
+    def save_with_vocabulary(self, folder: Path, path: str, revision: str | None, train: "Dataset") -> str:
+        """Write the checkpoint with a tokenizer of the characters of the training transcripts."""
+        from hf_finetune.tasks.speech.vocabulary import save_with_characters
+
+        count = save_with_characters(folder, path, revision, train["label"][:])
+        return f"The checkpoint has no tokenizer: its vocabulary is the {count} characters of the training transcripts."
+
     def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:
         """Return feature extractor and tokenizer."""
         return {"feature_extractor": processor.feature_extractor, "tokenizer": processor.tokenizer}
@@ -93,24 +110,28 @@ class Speech(Audio):
         self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
     ) -> Any:
         """Return the model inputs of the next recordings; longer ones than the window in several pieces."""
-        from hf_finetune.tasks.speech.inputs import pieces_of
+        from hf_finetune.tasks.speech.inputs import inference_inputs, pieces_of
 
         recordings = list(islice(examples, size))
         if not recordings:
             return None
         pieces = [pieces_of(recording, pipe.feature_extractor) for recording in recordings]
-        inputs = super().batch_inputs(pipe.feature_extractor)([piece for each in pieces for piece in each])
+        inputs = inference_inputs([piece for each in pieces for piece in each], pipe.feature_extractor)
         return {**inputs, PIECES: [len(each) for each in pieces]}
 
     def batch_inputs(self, processor: Any) -> "Callable[[Sequence[Any]], dict[str, torch.Tensor]]":
         """Return a function from recordings to model inputs, with the start of a transcript for a decoder."""
         from hf_finetune.tasks.speech.inputs import with_decoder_start
+        from hf_finetune.tasks.speech.outputs import is_ctc
 
-        return with_decoder_start(super().batch_inputs(processor.feature_extractor), processor.tokenizer)
+        extract = super().batch_inputs(processor.feature_extractor)
+        return extract if is_ctc(processor.tokenizer) else with_decoder_start(extract, processor.tokenizer)
 
     def makes_batches(self, processor: Any) -> bool:
-        """Return whether all recordings have the same length as model inputs."""
-        return super().makes_batches(processor.feature_extractor)
+        """Return whether recordings are padded to one length for a forward pass, as in the pipeline of transformers."""
+        from hf_finetune.tasks.speech.outputs import is_ctc
+
+        return not is_ctc(processor.tokenizer)
 
     def space_settings(self, processor: Any, *, pair: bool) -> dict[str, Any]:
         """Return the sampling rate, the number of samples of a model input, and whether it must be filled."""

@@ -1,4 +1,4 @@
-"""Outputs of speech recognition models: tokens that a decoder generates from the encoded recording."""
+"""Outputs of speech recognition models: tokens that a decoder generates, or one token for each frame (CTC)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,14 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from torch.nn import functional
+from transformers import PreTrainedModel, Wav2Vec2CTCTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
-__all__ = ["IGNORED", "GeneratedTranscripts"]
+__all__ = ["IGNORED", "FrameTranscripts", "GeneratedTranscripts", "is_ctc"]
 
 IGNORED = -100
 """Label of padding."""
 _ENCODED = "encoder_hidden_states"
+
+
+def is_ctc(tokenizer: Any) -> bool:
+    """Return whether a tokenizer belongs to a model that writes a token, or nothing, for each frame (CTC)."""
+    return isinstance(tokenizer, Wav2Vec2CTCTokenizer)
 
 
 @dataclass(frozen=True)
@@ -66,3 +72,66 @@ class GeneratedTranscripts:
     def label_texts(self, tokens: np.ndarray) -> list[str]:
         """Return the texts of labels."""
         return self.texts(tokens)
+
+
+@dataclass(frozen=True)
+class FrameTranscripts:
+    """Transcripts read off the most probable token of each frame, trained by connectionist temporal classification.
+
+    Attributes:
+        tokenizer: Tokenizer of characters, whose padding token is the blank.
+    """
+
+    tokenizer: Any
+
+    def loss(self, smoothing: float) -> Callable[..., torch.Tensor] | None:
+        """Return the CTC loss, summed over the batch, and divided by the number of characters.
+
+        A recording with fewer frames than characters has no alignment, and counts 0.
+
+        Source: Graves et al. 2006, Connectionist temporal classification.
+        """
+
+        def compute(
+            outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+        ) -> torch.Tensor:
+            logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+            log_probabilities = functional.log_softmax(logits.float(), dim=-1).transpose(0, 1)
+            frames, batch = log_probabilities.shape[:2]
+            valid = labels != IGNORED
+            total = functional.ctc_loss(
+                log_probabilities,
+                labels.masked_fill(~valid, self.tokenizer.pad_token_id),
+                torch.full((batch,), frames),
+                valid.sum(dim=1).cpu(),
+                blank=self.tokenizer.pad_token_id,
+                reduction="sum",
+                zero_infinity=True,
+            )
+            return total / (valid.sum() if num_items_in_batch is None else num_items_in_batch)
+
+        return compute
+
+    @contextmanager
+    def observe(self, model: PreTrainedModel) -> Iterator[dict[str, Any]]:
+        """Record nothing: the logits suffice."""
+        yield {}
+
+    def predict(
+        self, model: PreTrainedModel, logits: torch.Tensor, observed: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Return the most probable token of each frame [batch, frames]."""
+        return logits.argmax(dim=-1)
+
+    def texts(self, tokens: np.ndarray) -> list[str]:
+        """Return the texts of frames: repeated tokens are one, and blanks are removed."""
+        return [text.strip() for text in self.tokenizer.batch_decode(self._padded(tokens))]
+
+    def label_texts(self, tokens: np.ndarray) -> list[str]:
+        """Return the texts of labels, in which repeated tokens are repeated characters."""
+        texts = self.tokenizer.batch_decode(self._padded(tokens), group_tokens=False)
+        return [text.strip() for text in texts]
+
+    def _padded(self, tokens: np.ndarray) -> np.ndarray:
+        padded: np.ndarray = np.where(tokens == IGNORED, self.tokenizer.pad_token_id, tokens)
+        return padded
