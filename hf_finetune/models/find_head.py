@@ -43,7 +43,9 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
         } - backbone
     heads = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
     head_parameter_ids |= {id(weight) for module in heads for weight in module.parameters()}
-    generates = isinstance(model, PreTrainedModel) and model.can_generate()  # its outputs may be its embeddings
+    generates = (
+        isinstance(model, PreTrainedModel) and model.can_generate()
+    )  # its outputs may be its embeddings
     is_known = bool(head_parameter_ids) or timm_model is not None or generates
     if not is_known:
         head_parameter_ids = {id(parameter) for parameter in _last_layer(model).parameters(recurse=False)}

@@ -120,9 +120,7 @@ def assign_groups(
     return _renumber(groups, ("input", *layers, HEAD))
 
 
-def _group_of_unlisted(
-    name: str, before: Sequence[int], after: Sequence[int], layers: Sequence[str]
-) -> int:
+def _group_of_unlisted(name: str, before: Sequence[int], after: Sequence[int], layers: Sequence[str]) -> int:
     """Return the group of a parameter outside the layers, given the layers registered before and after it.
 
     The norm at the end of an encoder is registered before the first layer of the decoder, with which it shares fewer

@@ -112,7 +112,10 @@ def export(
         require_extra("onnx", "--format onnx")
     classifier = load_finished(model_or_run, trust_remote_code=trust_remote_code)
     if TARGETS[classifier.target].is_text:
-        rule, repair = "must be a model that computes logits of labels in one pass", "It writes its text token by token."
+        rule, repair = (
+            "must be a model that computes logits of labels in one pass",
+            "It writes its text token by token.",
+        )
         raise InputError(Problem(str(model_or_run), rule, f"a model for {classifier.task}", repair))
     classifier.pipe.model.to("cpu").float().eval()  # as the exported model runs
     classifier.pipe.device = torch.device("cpu")

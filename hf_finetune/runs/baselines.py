@@ -1,4 +1,4 @@
-"""Baselines of a run: a constant, the untrained checkpoint, a linear model of simple features, and predictions from frozen features."""
+"""Baselines of a run, which its report shows next to the model."""
 
 import logging
 from collections.abc import Mapping

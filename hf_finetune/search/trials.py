@@ -218,6 +218,12 @@ def _read(folder: Path, part: Part) -> "TrialResult | str | None":
     )
 
 
+def _storable(values: Any) -> Any:
+    """Return labels or scores in a form that is stored without objects."""
+    array = np.asarray(values)
+    return array.astype(str) if array.dtype == object else array
+
+
 def _from_stored(values: np.ndarray) -> np.ndarray:
     """Return labels or scores as metrics take them: texts are objects."""
     return values.astype(object) if values.dtype.kind == "U" else values
@@ -236,9 +242,9 @@ def _write(folder: Path, part: Part, result: "TrialResult | str", recipe: Recipe
         arrays = {"labels": examples.labels, "scores": examples.scores}
         if result.smaller is not None:
             arrays["smaller"] = result.smaller.scores
-        storable = {name: np.asarray(each) for name, each in arrays.items()}
-        texts = {name: each.astype(str) for name, each in storable.items() if each.dtype == object}
-        np.savez(file, groups=result.groups, **{**storable, **texts})
+        np.savez(
+            file, groups=np.array(result.groups), **{name: _storable(each) for name, each in arrays.items()}
+        )
     content = {
         "target": examples.target,
         "classes": list(examples.settings.label_names),

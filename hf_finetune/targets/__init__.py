@@ -1,4 +1,4 @@
-"""Label types (single_label, multi_label, regression, transcript), one file each, and everything that depends on them."""
+"""Label types, one file each, and everything that depends on them."""
 
 from hf_finetune.targets.base import TARGETS, Target, requested_target
 from hf_finetune.targets.multi_label import MultiLabel

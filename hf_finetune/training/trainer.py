@@ -177,7 +177,7 @@ class SingleStageTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
-        """Return loss, logits and labels of a batch; in place of logits the written sequences, if the model has these."""
+        """Return loss, logits and labels of a batch; the written sequences in place of logits, if there are any."""
         step = partial(super().prediction_step, model, inputs, prediction_loss_only, ignore_keys)
         if self.sequences is None or prediction_loss_only:
             return step()

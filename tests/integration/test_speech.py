@@ -131,5 +131,7 @@ def test_unsuitable_fields_are_named(tmp_path, whisper, table, data, words):
 
 def test_recordings_longer_than_the_window_are_named(tmp_path, whisper):
     table = write_speech(tmp_path / "speech", seconds=1.4)
-    with pytest.raises(InputError, match=r"must contain recordings of at most 1 s.*Cut longer ones at pauses"):
+    with pytest.raises(
+        InputError, match=r"must contain recordings of at most 1 s.*Cut longer ones at pauses"
+    ):
         quick_run(recipe_for(whisper, table), tmp_path / "run")

@@ -40,7 +40,9 @@ from hf_finetune.search.tune import tune
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import TASKS
 
-PAIRS = [(task, target) for task in TASKS.values() for target in TARGETS.values() if task.accepts(target.name)]
+PAIRS = [
+    (task, target) for task in TASKS.values() for target in TARGETS.values() if task.accepts(target.name)
+]
 WITHOUT_GRADIENT = re.compile(r"\bk(ey|_proj)\.bias$")
 """Biases that attention does not depend on: their gradients are rounding errors."""
 STATISTICS = re.compile(r"\.(running_\w+|num_batches_tracked)$")
@@ -177,7 +179,9 @@ def test_a_model_is_found_without_choices(runs, task, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "FOLDS", 2)
     case = runs.case(task)
     models = [str(case.recipe.model.path)]
-    search = partial(auto, case.recipe.data.path, tmp_path / "run", max_trials=1, models=models, task=task.name)
+    search = partial(
+        auto, case.recipe.data.path, tmp_path / "run", max_trials=1, models=models, task=task.name
+    )
     if first_target(task).linear_solver is None:
         with pytest.raises(InputError, match="auto does not support"):
             search()

@@ -173,7 +173,7 @@ class Audio(Modality):
         return prepare_recordings(splits, processor, data, seed, augmented=self.is_augmented(data))
 
     @property
-    def simple_features(self) -> SimpleFeatures:
+    def simple_features(self) -> SimpleFeatures | None:
         """Statistics of log-mel spectrograms of the length of the model's input."""
 
         def compute(

@@ -145,7 +145,11 @@ def prepare_speech(splits: Splits, processor: Any, data: Any, seed: int, *, augm
     named = {name: split for name, split in both.items() if split is not None}
     longest = _check_lengths(named, processor)
     inputs = prepare_recordings(
-        splits, processor.feature_extractor, data.model_copy(update={"crop": "center"}), seed, augmented=augmented
+        splits,
+        processor.feature_extractor,
+        data.model_copy(update={"crop": "center"}),
+        seed,
+        augmented=augmented,
     )
     return replace(
         inputs,

@@ -43,7 +43,8 @@ def set_language(tokenizer: Any, config: Any, language: str | None) -> None:
 def _languages(config: Any) -> set[str]:
     """Return the codes of the languages of a checkpoint, such as ``nl``; empty if it has a single one."""
     try:
-        generation = GenerationConfig.from_pretrained(config.name_or_path, revision=getattr(config, "_commit_hash", None))
+        revision = getattr(config, "_commit_hash", None)
+        generation = GenerationConfig.from_pretrained(config.name_or_path, revision=revision)
     except OSError:  # it has no file of generation settings
         return set()
     languages = getattr(generation, "lang_to_id", None) or {}

@@ -58,7 +58,7 @@ class GeneratedTranscripts:
     ) -> torch.Tensor:
         """Generate greedily, and return the tokens [batch, tokens]."""
         encoded = BaseModelOutput(last_hidden_state=observed[_ENCODED])
-        tokens: torch.Tensor = model.generate(  # type: ignore[operator]
+        tokens: torch.Tensor = model.generate(
             encoder_outputs=encoded, num_beams=1, do_sample=False, max_new_tokens=self.max_tokens
         )
         return tokens
@@ -66,7 +66,9 @@ class GeneratedTranscripts:
     def texts(self, tokens: np.ndarray) -> list[str]:
         """Return the texts of generated tokens, without special tokens."""
         padding = self.tokenizer.pad_token_id
-        texts = self.tokenizer.batch_decode(np.where(tokens == IGNORED, padding, tokens), skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(
+            np.where(tokens == IGNORED, padding, tokens), skip_special_tokens=True
+        )
         return [text.strip() for text in texts]
 
     def label_texts(self, tokens: np.ndarray) -> list[str]:
