@@ -10,9 +10,9 @@ __all__ = ["render"]
 HEAD = """# Dutch dialogues: results of the recipe for speech recognition
 
 The game Fish Fillets NG has dialogues in Dutch, spoken by actors, with the exact sentence of each recording (Debian
-packages fillets-ng-data and fillets-ng-data-nl, GPL-2): {all} recordings in {levels} levels. Whole levels are held out: a
-test split of at least 200 recordings, and a validation split of at least 150. Nearly all recordings are of two actors,
-who speak in every split: these are results for known voices and new sentences, not for new voices.
+packages fillets-ng-data and fillets-ng-data-nl, GPL-2): {all} recordings in {levels} levels. Whole levels are held
+out: a test split of at least 200 recordings, and a validation split of at least 150. Two roles speak, in every split:
+these are results for known voices and new sentences, not for new voices.
 
 The recipe [speech/transcripts-csv](../recipes/speech/transcripts-csv.yaml) fine-tunes the decoder of Whisper base on a
 frozen encoder, which is computed once for each recording. The baseline is the same checkpoint before any training,

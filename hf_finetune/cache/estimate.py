@@ -73,9 +73,14 @@ def estimate_cache_size(
 def _probe(
     example: Mapping[str, torch.Tensor], count: int, tokens: int, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Return a batch of ``count`` copies of an example; a text consists of copies of its first token."""
+    """Return a batch of ``count`` copies of an example; a text consists of copies of its first token.
+
+    So does the text that a decoder has written so far, of which the example has only the first token.
+    """
     batch, has_tokens = {}, token_count(example) > 0
     for name, value in example.items():
-        row = value[:1, :1].expand(1, tokens) if has_tokens and value.ndim == 2 else value[:1]
+        is_first_token = value.ndim == 2 and value.shape[1] == 1 and not value.is_floating_point()
+        is_text = (has_tokens and value.ndim == 2) or is_first_token
+        row = value[:1, :1].expand(1, tokens) if is_text else value[:1]
         batch[name] = row.expand(count, *row.shape[1:]).contiguous().to(device)
     return batch

@@ -37,10 +37,12 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
         frozen: Sentence on the prefix cache of each stage, from ``describe_prefix_caches``.
     """
     layout = report.plan.layout
-    groups = f"{layout.backbone_group_count} layer groups (numbered from the input) and the head, from {layout.source}"
+    has_head = any(parameter.group == layout.head_group for parameter in layout.parameters)
+    groups = f"{layout.backbone_group_count} layer groups (numbered from the input)"
+    groups += f"{' and the head' if has_head else ''}, from {layout.source}"
     console.print(f"{recipe.model.title}: {layout.size:,} parameters in {groups}:", markup=False)
     numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
-    console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
+    console.print(", ".join([*numbered, *(layout.groups[-1:] if has_head else ())]), markup=False)
     if report.prepared is not None:
         for name, task in report.prepared.tasks.items():
             _print_data(console, task.data, name)

@@ -74,7 +74,8 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     if data is not None:
         target, names = data.target, data.label_names
     else:
-        target = ASSUMED_TARGET if recipe.data.target == "auto" else recipe.data.target
+        label_type = TASKS[recipe.task].label_type(recipe.data.target)
+        target = ASSUMED_TARGET if label_type == "auto" else label_type
         names = TARGETS[target].output_names((), ("0", "1"))
         remark = f"The data {recipe.data.path!r} is not available: the number of labels is assumed to be {len(names)}."
     pair = sets_optional_column(recipe)
@@ -126,12 +127,12 @@ def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
         Recipe of each task.
     """
     torch.manual_seed(0)
-    stages = [
-        {"name": "head", "train": "head", "epochs": 1, "lr": 1e-2},
-        {"name": "all", "train": "all", "epochs": 1, "lr": 1e-3, "layer_decay": 0.9},
-    ]
     recipes = []
     for task in TASKS.values():
+        stages = [
+            {"name": "head", "train": "head" if task.has_new_head else "last:1", "epochs": 1, "lr": 1e-2},
+            {"name": "all", "train": "all", "epochs": 1, "lr": 1e-3, "layer_decay": 0.9},
+        ]
         checkpoint = folder / f"tiny-{task.modality.name}"
         task.modality.save_tiny_checkpoint(checkpoint)
         data = str(folder / "none")  # does not exist, so synthetic data is used

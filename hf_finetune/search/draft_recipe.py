@@ -47,7 +47,8 @@ def draft_recipe(data: InspectedData, model: str | None = None) -> str:
     lines += [f"task: {data.task.name}", _model_line(data, model), "data:"]
     lines += [f"  {line}" for line in _data_lines(data)]
     is_new = model is None and data.task.modality.builds_new_models
-    lines += (_STAGE_OF_NEW_MODEL if is_new else _STAGES).splitlines()
+    own_stages = data.task.draft_stages(model or _candidate(data)[0]) if not is_new else _STAGE_OF_NEW_MODEL
+    lines += (own_stages or _STAGES).splitlines()
     metrics = write_flow_yaml(list(target.default_metrics))
     lines += [f"metrics: {metrics} # the first one selects the epoch that is kept"]
     lines += ["speed: auto # precision, memory format and compilation are chosen by measuring them"]
@@ -121,10 +122,14 @@ def _model_line(data: InspectedData, model: str | None) -> str:
         return f"model: {write_flow_yaml(model)}"
     if data.task.modality.builds_new_models:
         return "model: {new: {layers: 2, hidden: 64}} # nothing is pretrained: random weights"
-    candidates = read_candidates(data.task.modality)
-    chosen, here = choose_at_hand(candidates)
+    chosen, here = _candidate(data)
     comment = "the first recommended checkpoint on this machine" if here else "downloaded from the Hub"
     return f"model: {write_flow_yaml(chosen)} # {comment}"
+
+
+def _candidate(data: InspectedData) -> tuple[str, bool]:
+    """Return the first recommended checkpoint that is on this machine, and True; else the default one, and False."""
+    return choose_at_hand(read_candidates(data.task.modality))
 
 
 def _data_lines(data: InspectedData) -> list[str]:
@@ -140,7 +145,10 @@ def _data_lines(data: InspectedData) -> list[str]:
         others = f"not used: {join_words(data.other_columns)}" if data.other_columns else ""
         lines.append(_commented(f"columns: {write_flow_yaml(columns)}", (guess + others).rstrip("; ")))
     origin = "set" if fields.get("target", "auto") != "auto" else "inferred"
-    lines.append(f"target: {loaded.target} # {origin}; or {join_words(_other_targets(loaded.target))}")
+    other_targets = [name for name in TARGETS if name != loaded.target and data.task.accepts(name)]
+    lines.append(
+        f"target: {loaded.target} # {origin}{f'; or {join_words(other_targets)}' if other_targets else ''}"
+    )
     if "split" in fields:
         split = fields["split"]
         comment = "stratified by class"
@@ -163,10 +171,6 @@ def _data_lines(data: InspectedData) -> list[str]:
             )
         )
     return lines
-
-
-def _other_targets(target: str) -> list[str]:
-    return [name for name in TARGETS if name != target]
 
 
 def _commented(line: str, comment: str) -> str:

@@ -14,24 +14,30 @@ __all__ = ["error_rates", "word_error_shares"]
 
 _WORDS, _CHARACTERS = 0, 2
 """Position of the errors in ``error_counts``; the number of words or characters follows."""
+_RATES = (
+    ("wer", _WORDS, "basic"),
+    ("cer", _CHARACTERS, "basic"),
+    ("wer_orthographic", _WORDS, "none"),
+    ("cer_orthographic", _CHARACTERS, "none"),
+)
+"""Name of each rate, what it counts, and the normalizer of both texts."""
 
 
 def error_rates() -> Iterator[Metric]:
-    """Yield the error rates: errors of all examples, divided by the number of spoken words or characters.
+    """Yield the error rates, the errors of all examples, divided by the number of spoken words or characters.
 
     An error is a word that is substituted, left out or inserted, in the alignment with the fewest errors; a rate can
     exceed 1. Before the comparison, texts are normalized as for Whisper: lower case, without punctuation; the
     orthographic rates compare them as they are.
     """
-    for name, position in (("wer", _WORDS), ("cer", _CHARACTERS)):
-        for suffix, normalizer in (("", "basic"), ("_orthographic", "none")):
-            yield Metric(
-                f"{name}{suffix}",
-                partial(_rate, position, normalizer),
-                resampled=partial(_rate_statistic, position, normalizer),
-                takes_weights=True,
-                greater_is_better=False,
-            )
+    for name, position, normalizer in _RATES:
+        yield Metric(
+            name,
+            partial(_rate, position, normalizer),
+            resampled=partial(_rate_statistic, position, normalizer),
+            takes_weights=True,
+            greater_is_better=False,
+        )
 
 
 def word_error_shares(labels: np.ndarray, texts: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ class Task:
         served_as: Name of the pipeline that serves its models, if that is the pipeline of another task.
         targets: Label types of its data, the usual one first; empty for all that are not texts.
         further_auto_models: Names of other auto classes that have models for the task.
+        has_new_head: Whether a checkpoint usually gets a new head, and does not keep its own outputs.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Task:
     served_as: str = ""
     targets: tuple[str, ...] = ()
     further_auto_models: tuple[str, ...] = ()
+    has_new_head: bool = True
 
     @property
     def pipeline_name(self) -> str:
@@ -86,6 +88,14 @@ class Task:
             requested: ``data.target`` of a recipe.
         """
         return self.targets[0] if requested == "auto" and self.targets else requested
+
+    def draft_stages(self, model: str) -> str:
+        """Return the stages of a recipe that is written for new data, in YAML; empty for those of a new head.
+
+        Args:
+            model: Checkpoint.
+        """
+        return ""
 
     def complete_model(self, model: Any, processor: Any) -> None:
         """Change settings of a loaded model that are not part of its config, in place.

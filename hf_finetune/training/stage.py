@@ -272,7 +272,6 @@ def _build_trainer(
         target=data.target,
         lengths=data.lengths,
         methods=methods,
-        sequences=data.sequences,
         model=model,
         args=arguments,
         train_dataset=data.train,
@@ -283,6 +282,7 @@ def _build_trainer(
         preprocess_logits_for_metrics=evaluation.reduce,
         callbacks=[*callbacks],
     )
+    trainer.sequences = data.sequences
     trainer.remove_callback(PrinterCallback)
     return trainer
 

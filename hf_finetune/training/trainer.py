@@ -54,8 +54,10 @@ class SingleStageTrainer(Trainer):
             batches.
         methods: Methods of the stage, in the order in which their hooks are called. They add to the loss, and their
             callbacks come before the other ones.
-        sequences: How sequences are written in validation, by a model whose output is one; None for other models.
         kwargs: Arguments of ``Trainer``.
+
+    Attributes:
+        sequences: How sequences are written in validation, by a model whose output is one; None for other models.
     """
 
     def __init__(
@@ -66,11 +68,10 @@ class SingleStageTrainer(Trainer):
         target: str = "",
         lengths: Sequence[int] | None = None,
         methods: Sequence[Method] = (),
-        sequences: SequenceOutputs | None = None,
         **kwargs: Any,
     ):
         self.target, self.lengths, self.methods = target, lengths, tuple(methods)
-        self.sequences = sequences
+        self.sequences: SequenceOutputs | None = None
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
         loss = self.label_loss = kwargs.pop("compute_loss_func", None)

@@ -15,6 +15,7 @@ import bad_results
 import bad_rounds
 import bad_search
 import bad_security
+import bad_speech
 import bad_stages
 import bad_tables
 import bad_tasks
@@ -31,6 +32,7 @@ AREAS: dict[str, list[Case]] = {
     "Data": [*bad_data.CASES, *bad_pictures.CASES],
     "Tables": bad_tables.CASES,
     "Histories of events, division by time": bad_events.CASES,
+    "Speech recognition": bad_speech.CASES,
     "Folders and paths": bad_class_folders.CASES,
     "Labels": bad_labels.CASES,
     "Domain adaptation": bad_domain.CASES,

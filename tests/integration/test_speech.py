@@ -56,13 +56,22 @@ def pipeline_text(folder, wave):
     return pipe({"raw": samples, "sampling_rate": rate})["text"].strip()
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:SingleStageTrainer.prediction_step",
+    why="A model whose output is a sequence is validated by the sequences that it writes",
+)
+def test_the_validation_split_is_transcribed(finished, table):
+    stage = finished.metrics["stages"][0]
+    assert {"wer", "cer", "wer_orthographic", "loss"} <= stage["validation"].keys()
+    assert stage["start"]["wer"] > 0
+
+
 def test_the_checkpoint_before_training_is_compared_on_the_same_recordings(finished):
     metrics = finished.metrics
     assert set(metrics["baselines"]) == {"untrained"}
     assert metrics["baselines"]["untrained"]["wer"] >= 0
     assert metrics["baseline_differences"]["untrained"]["wer"]["difference"] is not None
     assert metrics["stages"][0]["prefix_cache"]["used"]
-    assert {"wer", "cer", "wer_orthographic", "loss"} <= metrics["stages"][0]["validation"].keys()
     assert "checkpoint before training" in write_report(finished.folder).read_text(encoding="utf-8")
 
 
@@ -119,7 +128,7 @@ def test_a_vocabulary_is_made_from_the_transcripts(tmp_path, table):
     ("data", "words"),
     [
         ({"max_seconds": 2}, "at most the 1 seconds"),
-        ({"language": "nl"}, "must not be set for a checkpoint of a single language"),
+        ({"language": "nl"}, "must not be set for a checkpoint without a choice"),
         ({"crop": "random"}, "data.crop must not be set"),
         ({"target": "single_label"}, "data.target must be transcript"),
     ],

@@ -45,7 +45,7 @@ def make_case(folder, task, target):
     task.modality.save_tiny_checkpoint(checkpoint)
     names = target.output_names((), ("bad", "good"))
     data, inputs = write_data(folder / "data", task.modality, target, names)
-    first = "last:1" if target.is_text else "head"  # generated texts have no new head
+    first = "head" if task.has_new_head else "last:1"
     common = {"epochs": 2.0, "batch_size": 4, "optimizer": "sgd", "best": None}
     content = {
         "task": task.name,

@@ -18,6 +18,7 @@ from transformers import (
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.classifier import iter_logits, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.metrics import probabilities
+from hf_finetune.tasks import TASKS
 
 
 def error_of(function, *args, **kwargs):
@@ -168,9 +169,9 @@ def test_a_model_for_another_task_is_reported(tmp_path):
         f"{folder} must be a model for text-classification. Got a model for image-classification."
     )
     change_config(folder, architectures=["ViTModel"])
+    suffixes = dict.fromkeys(suffix for task in TASKS.values() for suffix in task.suffixes)
     assert error_of(load_classifier, folder) == (
-        f"{folder} must be a model whose class name ends in ForImageClassification or "
-        "ForSequenceClassification or ForAudioClassification. Got ViTModel."
+        f"{folder} must be a model whose class name ends in {' or '.join(suffixes)}. Got ViTModel."
     )
 
 

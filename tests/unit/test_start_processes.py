@@ -96,6 +96,7 @@ def test_a_model_is_loaded_unsharded_while_deepspeed_arguments_exist(monkeypatch
         ),
         config=None,
         task=None,
+        processor=None,
         trust_remote_code=False,
     )
     prepared.tasks = {"": prepared}

@@ -29,10 +29,10 @@ REFERENCE = {
 
 
 def test_every_target_has_an_example_here():
-    assert EXAMPLES.keys() == TARGETS.keys() == REFERENCE.keys()
+    assert [*EXAMPLES] == [*REFERENCE] == [name for name, target in TARGETS.items() if not target.is_text]
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_labels_and_decisions_have_one_form(name):
     target, (logits, labels, expected) = TARGETS[name], EXAMPLES[name]
     encoded = target.label_array(labels, 3)
@@ -45,7 +45,7 @@ def test_labels_and_decisions_have_one_form(name):
     assert target.label_width(3) == (3 if encoded.ndim == 2 else 1)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_loss_is_the_mean_over_the_labels(name):
     logits, _, labels = EXAMPLES[name]
     logits = torch.tensor(logits, dtype=torch.float32)
@@ -64,13 +64,11 @@ def test_unknown_labels_are_nan_and_thresholds_decide():
 
 
 def test_an_unknown_target_is_an_error_and_has_no_default_loss():
-    with pytest.raises(
-        ValueError, match="unknown label type 'ranking'; known: single_label, multi_label, regression"
-    ):
+    with pytest.raises(ValueError, match=f"unknown label type 'ranking'; known: {', '.join(TARGETS)}"):
         loss_for("ranking")
     with pytest.raises(ValueError, match="registered already"):
         TARGETS.add(Regression())
-    assert "ranking" not in TARGETS and len(TARGETS) == 3
+    assert "ranking" not in TARGETS
 
 
 def test_a_target_must_implement_its_loss():
@@ -95,7 +93,7 @@ def test_a_config_determines_the_kind_of_labels(name):
     config = BertConfig(num_labels=3)
     set_target(config, name)
     assert get_target(config) == name
-    assert not hasattr(config, TARGET_ATTRIBUTE)
+    assert hasattr(config, TARGET_ATTRIBUTE) == (TARGETS[name].problem_type is None)
     assert get_target(BertConfig.from_dict(config.to_dict())) == name
 
 

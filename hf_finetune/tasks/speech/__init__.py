@@ -14,4 +14,5 @@ AUTOMATIC_SPEECH_RECOGNITION = SpeechRecognition(
     further_auto_models=("AutoModelForCTC",),
     suffixes=("ForConditionalGeneration", "ForSpeechSeq2Seq", "ForCTC"),
     targets=(Transcript.name,),
+    has_new_head=False,
 )

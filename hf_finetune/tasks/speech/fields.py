@@ -14,5 +14,5 @@ class SpeechFields(WindowFields):
     language: NonEmptyText | None = Field(
         default=None,
         description="Language that is spoken, as the checkpoint names it, such as nl or dutch; required for a "
-        "checkpoint of several languages, and null for others.",
+        "checkpoint of several languages; for others en or null.",
     )

@@ -8,7 +8,7 @@ from hf_finetune.errors import InputError, Problem, join_words, suggestion
 
 __all__ = ["set_language"]
 
-PLACE = "data.language"
+PLACE, ENGLISH = "data.language", "en"
 
 
 def set_language(tokenizer: Any, config: Any, language: str | None) -> None:
@@ -20,12 +20,13 @@ def set_language(tokenizer: Any, config: Any, language: str | None) -> None:
         language: ``data.language`` of the recipe.
 
     Raises:
-        InputError: If the checkpoint has several languages and none is set, or it does not have the language.
+        InputError: If the checkpoint has several languages and none is set, or it does not have the language. A
+            checkpoint without a choice accepts English.
     """
     names = _languages(config)
     if not names:
-        if language is not None:
-            rule = "must not be set for a checkpoint of a single language"
+        if language is not None and _code(language.lower(), {ENGLISH}) is None:
+            rule = "must not be set for a checkpoint without a choice of languages"
             raise InputError(Problem(PLACE, rule, repr(language), "Remove it."))
         return
     if language is None:

@@ -79,6 +79,15 @@ class Speech(Audio):
         """None: a transcript is no function of a few features."""
         return None
 
+    def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
+        """Return a language, which cannot be read off the data."""
+        return {"language": ("en", "guessed: set the language that is spoken")}
+
+    @property
+    def searched_augmentations(self) -> tuple[Any, ...]:
+        """A little noise: a shift could move words out of the window."""
+        return ({"noise": 10.0},)
+
     def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
         """Return the augmented recording, or its spectrogram, as a data URI."""
         return super().preview_inputs(inputs, processor.feature_extractor)

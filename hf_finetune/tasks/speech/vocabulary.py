@@ -5,15 +5,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModelForCTC,
-    Wav2Vec2CTCTokenizer,
-)
+import transformers
 from transformers.utils import cached_file
 
-__all__ = ["characters_of", "lacks_vocabulary", "save_with_characters"]
+__all__ = ["characters_of", "lacks_decoder", "lacks_vocabulary", "save_with_characters"]
 
 PADDING, UNKNOWN, SPACE = "[PAD]", "[UNK]", "|"
 """The padding token is the blank of CTC too."""
@@ -31,13 +26,23 @@ def lacks_vocabulary(path: str, revision: str | None) -> bool:
         path: A Hub id, or a folder.
         revision: Branch, tag or commit on the Hub.
     """
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError, KeyError):  # reported where the checkpoint is loaded for use
-        return False
-    if type(config) not in AutoModelForCTC._model_mapping:
+    if not lacks_decoder(path, revision):
         return False
     return not any(_file(path, name, revision) for name in _TOKENIZER_FILES)
+
+
+def lacks_decoder(path: str, revision: str | None = None) -> bool:
+    """Return whether transformers builds a CTC model from a checkpoint.
+
+    Args:
+        path: A Hub id, or a folder.
+        revision: Branch, tag or commit on the Hub.
+    """
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError, KeyError):  # reported where the checkpoint is loaded for use
+        return False
+    return type(config) in transformers.AutoModelForCTC._model_mapping
 
 
 def characters_of(transcripts: Iterable[str]) -> list[str]:
@@ -62,12 +67,12 @@ def save_with_characters(folder: Path, path: str, revision: str | None, transcri
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     names = {"pad_token": PADDING, "unk_token": UNKNOWN, "word_delimiter_token": SPACE}
-    tokenizer = Wav2Vec2CTCTokenizer(
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(
         str(folder / "vocab.json"), bos_token=None, eos_token=None, do_lower_case=False, **names
     )
     tokenizer.save_pretrained(folder)
-    AutoFeatureExtractor.from_pretrained(path, revision=revision).save_pretrained(folder)
-    config = AutoConfig.from_pretrained(path, revision=revision)
+    transformers.AutoFeatureExtractor.from_pretrained(path, revision=revision).save_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(path, revision=revision)
     config.vocab_size, config.pad_token_id = len(vocabulary), vocabulary[PADDING]
     config.save_pretrained(folder)
     for name in _WEIGHT_FILES:
