@@ -76,7 +76,11 @@ class RowCost:
 
 
 def is_sequence(label: torch.Tensor) -> bool:
-    """Return whether a label is a sequence of token ids, whose length varies."""
+    """Return whether a label is a sequence of token ids, whose length varies.
+
+    Args:
+        label: Label of an example.
+    """
     return label.ndim == 1 and not label.is_floating_point()
 
 

@@ -20,7 +20,7 @@ _RATES = (
     ("wer_orthographic", _WORDS, "none"),
     ("cer_orthographic", _CHARACTERS, "none"),
 )
-"""Name of each rate, what it counts, and the normalizer of both texts."""
+"""Metrics: name of each rate, what it counts, and the normalizer of both texts."""
 
 
 def error_rates() -> Iterator[Metric]:

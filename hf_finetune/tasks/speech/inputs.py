@@ -74,13 +74,22 @@ def transcript_tokens(tokenizer: Any, text: str) -> list[int]:
 
 
 def start_token(tokenizer: Any) -> int:
-    """Return the token with which a decoder starts."""
+    """Return the token with which a decoder starts.
+
+    Args:
+        tokenizer: Tokenizer of the checkpoint.
+    """
     prefix = getattr(tokenizer, "prefix_tokens", None)
     return int(prefix[0]) if prefix else int(tokenizer.bos_token_id)
 
 
 def start_tokens(tokenizer: Any, count: int) -> torch.Tensor:
-    """Return the first input of a decoder for a batch, [count, 1]."""
+    """Return the first input of a decoder for a batch, [count, 1].
+
+    Args:
+        tokenizer: Tokenizer of the checkpoint.
+        count: Number of examples.
+    """
     return torch.full((count, 1), start_token(tokenizer))
 
 

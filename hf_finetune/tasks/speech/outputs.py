@@ -11,6 +11,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel, Wav2Vec2CTCTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
+from hf_finetune.tasks.examples import SequenceOutputs
+
 __all__ = ["IGNORED", "FrameTranscripts", "GeneratedTranscripts", "is_ctc"]
 
 IGNORED = -100
@@ -19,12 +21,16 @@ _ENCODED = "encoder_hidden_states"
 
 
 def is_ctc(tokenizer: Any) -> bool:
-    """Return whether a tokenizer belongs to a model that writes a token, or nothing, for each frame (CTC)."""
+    """Return whether a tokenizer belongs to a model that writes a token, or nothing, for each frame (CTC).
+
+    Args:
+        tokenizer: Tokenizer of a checkpoint.
+    """
     return isinstance(tokenizer, Wav2Vec2CTCTokenizer)
 
 
 @dataclass(frozen=True)
-class GeneratedTranscripts:
+class GeneratedTranscripts(SequenceOutputs):
     """Transcripts that a decoder generates token by token, with its own cross-entropy loss.
 
     Attributes:
@@ -77,7 +83,7 @@ class GeneratedTranscripts:
 
 
 @dataclass(frozen=True)
-class FrameTranscripts:
+class FrameTranscripts(SequenceOutputs):
     """Transcripts read off the most probable token of each frame, trained by connectionist temporal classification.
 
     Attributes:

@@ -46,7 +46,11 @@ def lacks_decoder(path: str, revision: str | None = None) -> bool:
 
 
 def characters_of(transcripts: Iterable[str]) -> list[str]:
-    """Return the characters of transcripts but white space, in their order in Unicode."""
+    """Return the characters of transcripts but white space, in their order in Unicode.
+
+    Args:
+        transcripts: Texts.
+    """
     return sorted({character for text in transcripts for character in text if not character.isspace()})
 
 
