@@ -67,7 +67,7 @@ class SingleLabel(ClassTarget):
         return tuple(single_label_metrics())
 
     def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
-        """Return ``top_K_accuracy``, a per-class metric, or a metric of costs."""
+        """Return ``top_K_accuracy``, a metric of ranks such as ``ndcg_at_10``, a per-class metric, or one of costs."""
         from hf_finetune.targets.class_metrics import single_label_metric
 
         return single_label_metric(name, settings)
