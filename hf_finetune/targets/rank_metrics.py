@@ -41,9 +41,7 @@ def rank_metric_at_k(name: str) -> Metric | None:
         return None
     k = int(match[2])
     value = _AT_K[match[1]]
-    return _mean(
-        name, partial(_cut, k, value), is_fraction=value is _AT_K["hit_rate"], min_classes=k + 1
-    )
+    return _mean(name, partial(_cut, k, value), is_fraction=value is _AT_K["hit_rate"], min_classes=k + 1)
 
 
 def label_places(examples: ScoredExamples) -> np.ndarray:

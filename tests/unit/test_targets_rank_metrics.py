@@ -86,7 +86,9 @@ def test_stored_predictions_keep_the_places(tmp_path):
     scores = np.full((2, 300), 1 / 300)
     scores[0, 7] *= 1.5
     labels = np.array([7, 8])
-    predictions = Predictions(("a", "b"), labels, scores / scores.sum(axis=1, keepdims=True), "single_label", names)
+    predictions = Predictions(
+        ("a", "b"), labels, scores / scores.sum(axis=1, keepdims=True), "single_label", names
+    )
     write_predictions(tmp_path / "predictions.parquet", predictions)
     stored = read_predictions(tmp_path / "predictions.parquet").scores
     assert label_places(examples(stored, labels)).tolist() == [1, 150.5]
