@@ -1,6 +1,13 @@
 """Names of the columns of a file of predictions."""
 
-__all__ = ["LABEL_MIDDLE_RANK", "LABEL_PROBABILITY", "LABEL_RANK", "PROBABILITY", "TOP_CLASSES", "TOP_PROBABILITIES"]
+__all__ = [
+    "LABEL_MIDDLE_RANK",
+    "LABEL_PROBABILITY",
+    "LABEL_RANK",
+    "PROBABILITY",
+    "TOP_CLASSES",
+    "TOP_PROBABILITIES",
+]
 
 PROBABILITY = "probability:"
 """Prefix of the probability columns; the class name follows."""

@@ -73,10 +73,11 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
     modality = TASKS[task].modality
     other_modalities = [candidate for candidate in MODALITIES.values() if candidate is not modality]
     rule = f"must not be set when the task is {task}"
+    own = {role.name for role in (*modality.roles, *modality.row_roles)}
     for other_modality in other_modalities:
         columns = as_mapping(data.get("columns"))
         for name in (*other_modality.columns, *(role.name for role in other_modality.row_roles)):
-            if columns.get(name) is not None:
+            if columns.get(name) is not None and name not in own:
                 yield Problem(f"data.columns.{name}", rule, short_repr(columns[name]))
         for name, field in other_modality.data_fields.model_fields.items():
             if data.get(name) not in (None, field.default):

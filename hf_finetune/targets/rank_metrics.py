@@ -1,7 +1,7 @@
 """Metrics of the rank of the true class of each example among all classes, as recommendations are evaluated.
 
-The rank counts from 1. Classes with the same score as the true one share the middle of their ranks, so that a model that
-scores everything alike gains nothing.
+The rank counts from 1. Classes with the same score as the true one share the middle of their ranks, so that a model
+that scores everything alike gains nothing.
 """
 
 import re

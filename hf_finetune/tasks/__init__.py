@@ -14,6 +14,7 @@ from hf_finetune.tasks.base import (
 from hf_finetune.tasks.events import EVENT_CLASSIFICATION
 from hf_finetune.tasks.examples import Inputs
 from hf_finetune.tasks.image import IMAGE_CLASSIFICATION
+from hf_finetune.tasks.items import NEXT_ITEM
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.text import TEXT_CLASSIFICATION
 
@@ -43,5 +44,11 @@ def register(task: Task) -> None:
     TASKS.add(task)
 
 
-for _task in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, AUDIO_CLASSIFICATION, EVENT_CLASSIFICATION):
+for _task in (
+    IMAGE_CLASSIFICATION,
+    TEXT_CLASSIFICATION,
+    AUDIO_CLASSIFICATION,
+    EVENT_CLASSIFICATION,
+    NEXT_ITEM,
+):
     register(_task)

@@ -31,6 +31,9 @@ class Task:
         auto_model: Name of the auto class of transformers.
         suffixes: Suffixes of the class names of its models, such as ``ForImageClassification``.
         served_as: Name of the pipeline that serves its models, if that is the pipeline of another task.
+        targets: Names of the label types that it supports; empty for all of them.
+        has_label_head: Whether the outputs of its models are those of the labels, so that the head is a new one for
+            other labels; False for a vocabulary, for example. See ``adapt_model``.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Task:
     auto_model: str
     suffixes: tuple[str, ...]
     served_as: str = ""
+    targets: tuple[str, ...] = ()
+    has_label_head: bool = True
 
     @property
     def pipeline_name(self) -> str:
@@ -51,6 +56,17 @@ class Task:
         import transformers
 
         return getattr(transformers, self.auto_model)
+
+    def adapt_model(self, model: Any) -> Any:
+        """Return a model of transformers whose logits are those of the labels; it may be changed in place.
+
+        Args:
+            model: Model of ``auto_class``.
+
+        Raises:
+            InputError: If its architecture does not suit the task.
+        """
+        return model
 
     def build_pipeline(self, model: Any, settings: Mapping[str, Any]) -> Any:
         """Return the predictor of a model: the pipeline of transformers, unless a task overrides this.

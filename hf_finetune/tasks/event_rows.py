@@ -9,7 +9,6 @@ from hf_finetune.errors import InputError, Problem, short_repr, suggestion
 from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
 
 __all__ = [
-    "ROW_RULE",
     "UnclearValueError",
     "check_columns",
     "format_date",
