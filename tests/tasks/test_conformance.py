@@ -38,9 +38,16 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import TASKS
 
 FIRST_TARGET = next(iter(TARGETS.values()))
-PAIRS = [(task, target) for task in TASKS.values() for target in TARGETS.values()]
+PAIRS = [
+    (task, target)
+    for task in TASKS.values()
+    for target in TARGETS.values()
+    if not task.targets or target.name in task.targets
+]
 WITHOUT_GRADIENT = re.compile(r"\bk(ey|_proj)\.bias$")
 """Biases that attention does not depend on: their gradients are rounding errors."""
+TIED = re.compile(r"^cls\.predictions\.decoder\.(weight|bias)$")
+"""Second names of weights that a masked language model shares with its embeddings."""
 STATISTICS = re.compile(r"\.(running_\w+|num_batches_tracked)$")
 
 
@@ -97,6 +104,7 @@ def test_a_stage_trains_exactly_what_it_declares(runs, task, target):
     assert [stage.name for stage in stages] == ["head", "all"]
     for index, stage in enumerate(stages):
         moved, trainable = changed(record.before[index], record.after[index]), set(stage.trainable)
+        moved = {name for name in moved if not TIED.search(name)}
         statistics = {name for name in moved - trainable if STATISTICS.search(name)}
         assert moved - statistics <= trainable
         assert [name for name in trainable - moved if not WITHOUT_GRADIENT.search(name)] == []
@@ -178,7 +186,9 @@ def test_plain_transformers_loads_the_model(runs, task, target):
     cells = {modality.main_column: Path(example) if modality.opens_files else example}
     answer = pipe(modality.read_example(cells)[0])
     answer = answer if isinstance(answer, list) else [answer]
-    assert {entry["label"] for entry in answer} <= set(model.config.id2label.values())
+    # a fill-mask pipeline also lists special tokens, whose probability is 0
+    names = {entry.get("label", entry.get("token_str")) for entry in answer if entry["score"] > 0}
+    assert names and names <= set(model.config.id2label.values())
 
 
 @each_pair

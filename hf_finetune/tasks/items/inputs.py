@@ -19,7 +19,7 @@ from hf_finetune.tasks.text.truncation import TruncationCounter, find_truncated
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["HistoryCounter", "configure_items", "masked_places", "prepare_items", "tokenized_histories"]
+__all__ = ["HistoryCounter", "configure_items", "prepare_items", "tokenized_histories"]
 
 _SPARE = 1.5
 """Number of masks that a training example may have, in multiples of the mean number."""
@@ -38,12 +38,8 @@ class HistoryCounter(TruncationCounter):
         ]
 
 
-def masked_places(data: Any) -> int:
-    """Return the number of masks that a training example may have.
-
-    Args:
-        data: ``data`` of the recipe.
-    """
+def _masked_places(data: Any) -> int:
+    """Return the number of masks that a training example may have."""
     share, length = data.augment.masked_items, data.max_items + 1
     return min(length, ceil(_SPARE * share * length) + 1) if share else 1
 
@@ -87,8 +83,7 @@ def configure_items(
         )
         raise InputError(Problem("model.path", rule, f"no token for {join_quoted(unknown)}", fix))
     config.label_tokens, config.unknown_token = tokens, tokenizer.unk_token_id
-    config.mask_token, config.masked_places = tokenizer.mask_token_id, masked_places(data)
-    config.exclude_seen = data.exclude_seen
+    config.mask_token, config.exclude_seen = tokenizer.mask_token_id, data.exclude_seen
     if not unknown:
         return ()
     return (
@@ -180,8 +175,9 @@ class _MaskedItems(torch.utils.data.Dataset):
         labels = [self.vocabulary.classes.get(sequence[place], IGNORE_INDEX) for place in masked]
         for place in masked:
             ids[place - begin] = self.vocabulary.mask
-        padded = labels + [IGNORE_INDEX] * (self.places - len(labels))
-        return self.vocabulary.example(ids, padded if self.places > 1 else padded[0])
+        spare = self.places - len(masked)
+        places = [place - begin for place in masked] + [0] * spare
+        return {**self.vocabulary.example(ids, labels + [IGNORE_INDEX] * spare), "places": places}
 
 
 def _draw(low: int, high: int) -> int:
@@ -214,7 +210,9 @@ def prepare_items(splits: Splits, processor: Any, data: Any, seed: int, *, augme
         ]
         augment = data.augment
         examples = SeededExamples(
-            _MaskedItems(sequences, vocabulary, augment.masked_items, augment.next_only, masked_places(data)),
+            _MaskedItems(
+                sequences, vocabulary, augment.masked_items, augment.next_only, _masked_places(data)
+            ),
             seed,
         )
     else:
@@ -224,7 +222,28 @@ def prepare_items(splits: Splits, processor: Any, data: Any, seed: int, *, augme
     if splits.validation is not None:
         held_out = splits.validation
         validation = _NextItem(_histories(held_out, vocabulary), held_out["label"][:], vocabulary)
-    return Inputs(examples, validation, DataCollatorWithPadding(processor))
+    return Inputs(examples, validation, _Collate(DataCollatorWithPadding(processor)))
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Collate function that pads histories; examples of both kinds together lose the places of all masks but one."""
+
+    pad: DataCollatorWithPadding
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if len({"places" in example for example in examples}) > 1:
+            examples = [_with_one_mask(example) for example in examples]
+        return dict(self.pad(examples))
+
+
+def _with_one_mask(example: dict[str, Any]) -> dict[str, Any]:
+    if "places" not in example:
+        return example
+    kept = {name: value for name, value in example.items() if name not in ("places", "labels")}
+    if "labels" in example:
+        kept["labels"] = max(zip(example["places"], example["labels"], strict=True))[1]
+    return kept
 
 
 def _histories(split: "Dataset", vocabulary: _Vocabulary) -> list[list[int]]:

@@ -3,49 +3,57 @@
 from typing import Any
 
 import torch
-from transformers import BertForMaskedLM, PreTrainedModel
+import transformers
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["FLOOR", "NextItemBert", "adapt_to_items"]
+__all__ = ["FLOOR", "BertForMaskedLM", "adapt_to_items"]
 
-FLOOR = -100.0
+FLOOR = -120.0
 """Logit of an item that cannot be predicted. Its probability is 0 in single precision."""
 
 
-class NextItemBert(BertForMaskedLM):
-    """``BertForMaskedLM`` that returns logits of items, at its masks only.
+class BertForMaskedLM(transformers.BertForMaskedLM):
+    """``BertForMaskedLM`` of transformers that returns logits of items, at its masks only.
 
-    It has the same weights and saves the same files. Its config has further settings, which plain transformers stores
-    without using them: ``label_tokens``, the token id of each class, which is ``unknown_token`` for an item that is not
-    in the vocabulary; ``mask_token``, the id of the mask; ``masked_places``, the number of masks of a training example;
-    and ``exclude_seen``.
+    It has the same weights and saves the same files, which name the class by which transformers loads them. Its config
+    has further settings, which plain transformers stores without using them: ``label_tokens``, the token id of each
+    class, which is ``unknown_token`` for an item that is not in the vocabulary; ``mask_token``, the id of the mask; and
+    ``exclude_seen``.
     """
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: Any = None, **inputs: Any) -> MaskedLMOutput:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
+        **inputs: Any,
+    ) -> MaskedLMOutput:
         """Return the logits of the items.
 
         Args:
             input_ids: Token ids [batch, tokens].
             attention_mask: Mask of the tokens that are no padding [batch, tokens].
+            places: Places of the masks of training examples [batch, places]; None takes the last one of each example.
             inputs: Further inputs of the model.
 
         Returns:
-            Logits [batch, classes] at the last mask of each example. In training mode, if the config has several
-            ``masked_places``, those at its first masks [batch, places, classes].
+            Logits [batch, places, classes]; without ``places`` [batch, classes], where items of the histories are at
+            the floor if the config excludes them.
         """
         hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
-        is_mask = input_ids == self.config.mask_token
-        places = self.config.masked_places
-        several = self.training and places > 1
-        chosen = _first(is_mask, places) if several else _last(is_mask)[:, None]
-        rows = chosen[..., None].expand(-1, -1, hidden.shape[-1])
-        at_masks = hidden.gather(1, rows)
-        logits = self._item_logits(self.cls(at_masks if several else at_masks[:, 0]))
-        if self.config.exclude_seen and not self.training:
-            logits = self._without_seen(logits, input_ids)
-        return MaskedLMOutput(logits=logits)
+        if places is not None:
+            rows = places.clamp(max=hidden.shape[1] - 1)[..., None].expand(-1, -1, hidden.shape[-1])
+            return MaskedLMOutput(logits=self._item_logits(self.cls(hidden.gather(1, rows))))
+        numbers = torch.arange(input_ids.shape[1], device=input_ids.device)
+        last = ((input_ids == self.config.mask_token) * numbers).amax(dim=1)
+        rows = last[:, None, None].expand(-1, -1, hidden.shape[-1])
+        logits = self._item_logits(self.cls(hidden.gather(1, rows)[:, 0]))
+        return MaskedLMOutput(
+            logits=self._without_seen(logits, input_ids) if self.config.exclude_seen else logits
+        )
 
     def _item_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the logits of the classes [..., classes] among those of all tokens."""
@@ -60,21 +68,6 @@ class NextItemBert(BertForMaskedLM):
         return logits.masked_fill(seen[:, tokens], FLOOR)
 
 
-def _last(is_mask: torch.Tensor) -> torch.Tensor:
-    """Return the last place of a mask of each example [batch]; 0 without a mask."""
-    places = torch.arange(is_mask.shape[1], device=is_mask.device)
-    return (is_mask * places).amax(dim=1)
-
-
-def _first(is_mask: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the places of the first masks of each example [batch, count]; 0 where it has fewer."""
-    length = is_mask.shape[1]
-    places = torch.arange(length, device=is_mask.device).expand_as(is_mask)
-    ordered = places.masked_fill(~is_mask, length).sort(dim=1).values[:, :count]
-    ordered = torch.nn.functional.pad(ordered, (0, count - ordered.shape[1]), value=length)
-    return ordered.masked_fill(ordered == length, 0)
-
-
 def adapt_to_items(model: PreTrainedModel) -> PreTrainedModel:
     """Return a masked language model whose logits are those of items; it is changed in place.
 
@@ -84,13 +77,8 @@ def adapt_to_items(model: PreTrainedModel) -> PreTrainedModel:
     Raises:
         InputError: If it is not BERT.
     """
-    if not isinstance(model, BertForMaskedLM):
+    if not isinstance(model, transformers.BertForMaskedLM):
         rule = "must be a BERT with a token for each item, as model.new and earlier runs build it"
         raise InputError(Problem("model.path", rule, f"a {model.config.model_type!r} model"))
-    if not isinstance(model, NextItemBert):
-        model.__class__ = NextItemBert
+    model.__class__ = BertForMaskedLM
     return model
-
-
-# saved models name the class of transformers that loads them
-NextItemBert.__name__ = NextItemBert.__qualname__ = BertForMaskedLM.__name__
