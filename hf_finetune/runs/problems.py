@@ -23,7 +23,13 @@ from hf_finetune.tasks import TASKS
 from hf_finetune.tasks.image.augment import check_transforms
 from hf_finetune.training.optimizers import check_optimizer
 
-__all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stage_problems"]
+__all__ = [
+    "metric_name_problems",
+    "recipe_problems",
+    "selector_problems",
+    "stage_problems",
+    "target_problems",
+]
 
 NO_VALIDATION = "must not be set without a validation split"
 ADD_VALIDATION = "Set data.split.validation above 0, or remove the field."
@@ -77,7 +83,7 @@ def recipe_problems(
 ) -> list[Problem]:
     """Return the problems of a recipe that depend on its data.
 
-    They concern label type, metrics, class balance, regularizers, the head fit, the evaluation, and settings that need
+    They concern metrics, class balance, regularizers, the head fit, the evaluation, and settings that need
     a validation or test split. Trackers that are not installed are reported too.
 
     Args:
@@ -86,7 +92,7 @@ def recipe_problems(
         metric_names: Names of the metrics of the recipe; the first one selects checkpoints by default.
         trust_remote_code: Whether code of metrics may run.
     """
-    problems = [*_target_problems(recipe.task, data.target), *_evaluation_problems(recipe, data)]
+    problems = _evaluation_problems(recipe, data)
     settings = MetricSettings(data.label_names, recipe.evaluation.costs or {})
     for index, name in enumerate(metric_names):
         place = f"metrics[{index}]"
@@ -178,8 +184,13 @@ def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Proble
     ]
 
 
-def _target_problems(task: str, target: str) -> list[Problem]:
-    """Return a problem for a label type that the task does not support."""
+def target_problems(task: str, target: str) -> list[Problem]:
+    """Return a problem for a label type that the task does not support.
+
+    Args:
+        task: Name of the task.
+        target: Label type of the data.
+    """
     supported = TASKS[task].targets
     if not supported or target in supported:
         return []

@@ -247,7 +247,7 @@ def test_the_command_writes_a_new_file_only(reviews, tmp_path):
     [
         (
             ("--task", "dancing"),
-            "--task must be one of image-classification, text-classification, audio-classification, event-classification. Got 'dancing'.",
+            "--task must be one of image-classification, text-classification, audio-classification, event-classification, next-item. Got 'dancing'.",
         ),
         (("--column", "lable=stars"), "--column must set one of"),
         (("--column", "label=starz"), "data.columns.label must be a column of the data. Got 'starz'."),

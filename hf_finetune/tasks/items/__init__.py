@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hf_finetune.targets.single_label import SingleLabel
 from hf_finetune.tasks.base import Task
 from hf_finetune.tasks.items.modality import Items
 
@@ -25,6 +26,6 @@ NEXT_ITEM = _NextItem(
     auto_model="AutoModelForMaskedLM",
     suffixes=("ForMaskedLM",),
     served_as="fill-mask",
-    targets=("single_label",),
+    targets=(SingleLabel.name,),
     has_label_head=False,
 )
