@@ -6,6 +6,7 @@ import bad_data
 import bad_domain
 import bad_events
 import bad_folders
+import bad_items
 import bad_labels
 import bad_limits
 import bad_models
@@ -31,6 +32,7 @@ AREAS: dict[str, list[Case]] = {
     "Data": [*bad_data.CASES, *bad_pictures.CASES],
     "Tables": bad_tables.CASES,
     "Histories of events, division by time": bad_events.CASES,
+    "Recommendation": bad_items.CASES,
     "Folders and paths": bad_class_folders.CASES,
     "Labels": bad_labels.CASES,
     "Domain adaptation": bad_domain.CASES,
