@@ -25,8 +25,8 @@ CASES = [
         "plan items.yaml data.split.time=",
         (
             "Problem:\n"
-            "  data.split.time must be set for a table with one row per event. Got events from 2024-01-01 to 2024-01-28. "
-            "Items from this date on test the model."
+            "  data.split.time must be set for a table with one row per event. Got events from 2024-01-01 to "
+            "2024-01-28. Items from this date on test the model."
         ),
         LOG,
     ),

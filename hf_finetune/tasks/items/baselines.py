@@ -139,12 +139,12 @@ def _markov_chain(sequences: Sequence[np.ndarray], classes: int) -> Candidates:
     for reach in (1, 2, 5, 10):
         following = _transitions(sequences, classes, reach)
         for weight in (1e-3, 0.1, 1.0, 10.0):
-            yield (
-                {"reach": reach, "popularity": weight},
-                lambda histories, table=following, share=weight: (
-                    table[_last(histories, classes)].toarray() + share * popularity
-                ),
-            )
+            yield {"reach": reach, "popularity": weight}, _after_last(following, weight * popularity)
+
+
+def _after_last(following: sparse.csr_array, popularity: np.ndarray) -> Score:
+    """Return a function that adds the popularity of all items to the row of the last item of each history."""
+    return lambda histories: following[_last(histories, len(popularity))].toarray() + popularity
 
 
 def _last(histories: _Histories, classes: int) -> np.ndarray:
