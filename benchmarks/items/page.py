@@ -35,6 +35,13 @@ TITLES = {
     "ease": "linear model of items (EASE)",
 }
 METRICS = ("hit_rate_at_10", "ndcg_at_10", "mrr")
+FOOT = """## Choices
+
+On the validation split of the division by date, 200 epochs with a learning rate of 3e-3 reached an MRR of 0.084, with
+1e-3 one of 0.072 (30 November 2026, seed 0). `data.augment.next_only: 0.1` in place of 0.5 made no difference to the
+validation loss in the first 48 epochs (6.35 and 6.34). The size of the model, dropout and the length of histories were
+not varied.
+"""
 DIVISIONS = {
     "by date": (
         f"Division by date: trained on what was rated before {DATE}, tested on the last film of each user with a "
@@ -58,7 +65,7 @@ def render(rows: Sequence[Row]) -> str:
         of = sorted((row for row in rows if row.setting == setting), key=lambda row: row.seed)
         if of:
             parts.append(_section(setting, of))
-    return "\n".join(parts)
+    return "\n".join([*parts, FOOT])
 
 
 def _section(setting: str, rows: Sequence[Row]) -> str:
