@@ -176,16 +176,22 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
 
 
 def check_labels(
-    tables: Mapping[str, Table], target: TargetName, label_names: Sequence[str]
+    tables: Mapping[str, Table],
+    target: TargetName,
+    label_names: Sequence[str],
+    *,
+    has_rare_classes: bool = False,
 ) -> tuple[list[str], list[Problem]]:
     """Check that no split is empty, and that train has at least two classes (or values of numeric labels).
 
-    Train must have every class of the other splits; classes that are missing from another split are noted.
+    Train must have every class of the other splits, unless most classes are rare; classes that are missing from another
+    split are noted.
 
     Args:
         tables: Table of each final split.
         target: Label type.
         label_names: Class names in the order of their indices.
+        has_rare_classes: Whether most classes have few examples, so that the splits cannot have the same ones.
 
     Returns:
         Notes and problems.
@@ -208,8 +214,8 @@ def check_labels(
     if len(trained) < least or len(label_names) < 2:
         class_list = ", ".join(repr(label_names[index]) for index in sorted(trained)) or "none"
         problems.append(Problem("The label column", "must contain at least two classes in train", class_list))
-    notes = []
-    for split, found_classes in classes.items():
+    notes: list[str] = []
+    for split, found_classes in classes.items() if not has_rare_classes else ():
         unseen = [repr(label_names[index]) for index in sorted(found_classes - trained)]
         if unseen:
             rule = "must contain only classes that are also in train"

@@ -41,13 +41,15 @@ def examples_of_rows(
     columns = spec.columns.model_dump()
     joined = modality.join_rows(source.splits, {**columns, **(named or {})}, spec)
     time, sources = columns["time"], dict[str, str]()
+    divides = spec.split.time is not None and (divides or joined is not None)
     if joined is not None:
         _check_group(joined, modality, spec)
         source = replace(source, splits=joined.splits, notes=(*source.notes, *joined.notes))
         columns = {**dict.fromkeys(columns), **joined.columns}
         time, sources = joined.time, dict(joined.sources)
-    if spec.split.time is not None and (divides or joined is not None):
-        source = divide_by_time(source, time, spec.split.time)
+        divides = divides and not joined.is_divided
+    if divides:
+        source = divide_by_time(source, time, str(spec.split.time))
     return source, columns, sources
 
 

@@ -9,11 +9,15 @@ from hf_finetune.tasks import MODALITIES, Modality
 
 __all__ = ["INPUT_KEYS", "choose_columns", "find_id_column", "label_columns", "parse_columns", "takes_pairs"]
 
-INPUT_KEYS = (
-    *(role for modality in MODALITIES.values() for role in modality.columns),
-    *(role.name for modality in MODALITIES.values() for role in modality.row_roles),
-    "time",
-    "id",
+INPUT_KEYS = tuple(
+    dict.fromkeys(
+        [
+            *(role for modality in MODALITIES.values() for role in modality.columns),
+            *(role.name for modality in MODALITIES.values() for role in modality.row_roles),
+            "time",
+            "id",
+        ]
+    )
 )
 """Keys of ``--column KEY=NAME``."""
 

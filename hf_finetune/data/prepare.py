@@ -139,7 +139,6 @@ def prepare_data(
     Raises:
         InputError: If the data cannot be used; lists all problems.
     """
-    skip = spec.on_error == "skip"
     tables, used, columns, notes, label_notes = _read_examples(spec, modality, slices)
     targets, problems = _resolve_targets(tables, used, spec.target)
     notes += note_contradictions(tables)
@@ -147,11 +146,11 @@ def prepare_data(
     if used.group is not None:
         problems += check_groups(tables, 1 + len(fractions))
     if targets is None:
-        raise InputError([*problems, *_check_tables(tables, None, skip, slices)[1]])
+        raise InputError([*problems, *_check_tables(tables, None, spec, modality, slices)[1]])
 
     notes += targets.notes
     tables = _encode(tables, targets)
-    by_class = spec.split.stratify and TARGETS[targets.target].has_classes
+    by_class = spec.split.stratify and TARGETS[targets.target].has_classes and not modality.has_rare_classes
     if by_class and used.group is None:
         problems += check_class_counts(tables["train"], targets.target, targets.label_names, fractions)
     if fractions and not problems:
@@ -161,7 +160,7 @@ def prepare_data(
         tables = limit_tables(tables, targets.target, spec.limit, seed)
         counts = join_words(f"{len(table)} of {split}" for split, table in tables.items())
         notes.append(f"Limited to {spec.limit} examples of each split: {counts}.")
-    check_notes, check_problems = _check_tables(tables, targets, skip, slices)
+    check_notes, check_problems = _check_tables(tables, targets, spec, modality, slices)
     notes += check_notes
     if problems + check_problems:
         raise InputError(problems + check_problems)
@@ -318,16 +317,23 @@ def _encode(tables: Mapping[str, Table], targets: Targets) -> dict[str, Table]:
 
 
 def _check_tables(
-    tables: Mapping[str, Table], targets: Targets | None, skip: bool, slices: Sequence[str]
+    tables: Mapping[str, Table],
+    targets: Targets | None,
+    spec: DataFields,
+    modality: Modality,
+    slices: Sequence[str],
 ) -> tuple[list[str], list[Problem]]:
     """Check the examples (unless unusable ones were skipped), the labels if they are encoded, and the slices."""
     notes: list[str] = []
     problems: list[Problem] = []
+    skip, rare = spec.on_error == "skip", modality.has_rare_classes
     if not skip:
         _, notes, problems = check_readable(tables, skip)
         problems += check_duplicates_across_splits(tables, skip)[2]
     if targets is not None:
-        label_notes, label_problems = check_labels(tables, targets.target, targets.label_names)
+        label_notes, label_problems = check_labels(
+            tables, targets.target, targets.label_names, has_rare_classes=rare
+        )
         notes += label_notes
         problems += label_problems
     problems += value_problems({split: table.dataset for split, table in tables.items()}, slices)

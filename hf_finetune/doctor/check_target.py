@@ -76,7 +76,7 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     else:
         label_type = TASKS[recipe.task].label_type(recipe.data.target)
         target = ASSUMED_TARGET if label_type == "auto" else label_type
-        names = TARGETS[target].output_names((), ("0", "1"))
+        names = TARGETS[target].output_names((), modality.synthetic_classes)
         remark = f"The data {recipe.data.path!r} is not available: the number of labels is assumed to be {len(names)}."
     pair = sets_optional_column(recipe)
     synthetic = synthetic_data(modality, target, names, pair=pair)

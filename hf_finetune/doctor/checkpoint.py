@@ -66,8 +66,10 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
         export_model(model, subject.prepared.processor, folder / "model")
         has_head_code = is_given(model.config)  # the head's code file, which export_model has just written
         trusted = has_head_code or subject.prepared.trust_remote_code
-        auto = TASKS[subject.prepared.recipe.task_type].auto_class_of(model.config)
+        task = TASKS[subject.prepared.recipe.task_type]
+        auto = task.auto_class_of(model.config)
         loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
+        loaded = task.adapt_model(loaded)
         outputs = {"transformers": realign_weights(loaded.eval())(**batch).logits}
         if isinstance(model.config, TimmWrapperConfig) and not has_head_code:
             native = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True)

@@ -173,7 +173,8 @@ def plain_gradient(
     elif kind.has_squared_error:
         loss = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1))
     elif kind.is_exclusive:
-        loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        logits = logits.flatten(0, -2)
+        loss = functional.cross_entropy(logits, labels.flatten(), label_smoothing=label_smoothing)
     else:
         loss = functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
     loss.backward()

@@ -208,7 +208,7 @@ def _load_model(
     if loaded["missing_keys"]:
         missing = join_words(sorted(loaded["missing_keys"]), most=4)
         raise InputError(Problem(place, f"lacks weights of its model: {missing}"))
-    return model, processor
+    return task.adapt_model(model), processor
 
 
 def _rule_of(config: PreTrainedConfig) -> DecisionRule:

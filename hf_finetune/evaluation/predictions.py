@@ -14,6 +14,7 @@ from pyarrow import compute
 from hf_finetune.data.slices import GROUP, SLICE
 from hf_finetune.errors import MAX_LISTED_PROBLEMS, InputError, Problem, join_quoted
 from hf_finetune.evaluation.prediction_columns import (
+    LABEL_MIDDLE_RANK,
     LABEL_PROBABILITY,
     LABEL_RANK,
     PROBABILITY,
@@ -148,6 +149,8 @@ def _top_columns(scores: TopScores, label_names: Sequence[str]) -> dict[str, pa.
             LABEL_PROBABILITY: pa.array(scores.label_probabilities),
             LABEL_RANK: pa.array(scores.ranks, pa.int32()),
         }
+        if scores.middle_ranks is not None:
+            columns[LABEL_MIDDLE_RANK] = pa.array(scores.middle_ranks, pa.float64())
     return columns
 
 
@@ -226,7 +229,8 @@ def _top_scores_of(table: pa.Table, names: Sequence[str], kind: Kind) -> TopScor
         table[LABEL_PROBABILITY].to_numpy(),
         table[LABEL_RANK].to_numpy().astype(np.int64),
     )
-    return TopScores(len(names), indices, values, decisions, label_probabilities, ranks)
+    middle = table[LABEL_MIDDLE_RANK].to_numpy() if LABEL_MIDDLE_RANK in table.column_names else None
+    return TopScores(len(names), indices, values, decisions, label_probabilities, ranks, middle)
 
 
 def _indices(labels: Sequence[Any], names: Sequence[str]) -> list[Any]:

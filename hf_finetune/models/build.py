@@ -125,7 +125,7 @@ def build_skeleton(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
     """
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = _auto_model(config, task)._from_config(config)
+            model: PreTrainedModel = task.adapt_model(_auto_model(config, task)._from_config(config))
     except HeadError as error:
         raise head_error(config, str(error)) from error
     except InputError:
@@ -184,7 +184,8 @@ def build_model(
         *init_layer_weights(model, missing, saved),
     }
     head = set(head_names(model))
-    head_notes = _replace_head(model, head, info, saved)
+    model = task.adapt_model(model)
+    head_notes = _replace_head(model, head, info, saved) if task.has_label_head else []
     old_head = _old_head(saved, config, task) - head
     notes = [*head_notes, *check_loaded_weights(path, model, info, head, old_head, allow_missing, saved)]
     check_finite_weights(path, model)

@@ -62,6 +62,9 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
     if with_code and not isinstance(source, Path):
         rule = "must not be set for a Hub model with custom code"
         raise InputError(Problem("--space", rule, repr(source), "Pass its folder or its run."))
+    if not TASKS[classifier.task].has_label_head:
+        rule = f"is not supported for {classifier.task} models: the page shows the labels of a head"
+        raise InputError(Problem("--space", rule))
     if not TARGETS[classifier.target].has_standard_loss:
         rule = f"is not supported for {classifier.target} labels, which have their own loss"
         raise InputError(Problem("--space", rule))

@@ -92,10 +92,10 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
     )
     for other_modality in other_modalities:
         repair = f"It applies to {other_modality.plural}; for {modality.plural}, use {modality.augment_description}."
-        for name in other_modality.augment_fields.model_fields:
+        for name, field in other_modality.augment_fields.model_fields.items():
             if name in modality.augment_fields.model_fields:
                 continue
-            if augment.get(name) and augment[name] != "none":
+            if augment.get(name) and augment[name] not in ("none", field.default):
                 place = (
                     "data.augment"
                     if name == other_modality.augment_fields.shorthand

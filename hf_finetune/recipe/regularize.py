@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from hf_finetune.errors import Problem
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.raw_content import as_mapping
-from hf_finetune.tasks import MODALITIES, TASKS
+from hf_finetune.tasks import TASKS
 
 __all__ = ["RegularizeSpec", "regularize_problems"]
 
@@ -131,7 +131,8 @@ def _unsupported_fields(task: Any) -> dict[str, str]:
     unsupported = {}
     for name, trait in NEEDED_TRAITS.items():
         if name not in supported:
-            plurals = [other.plural for other in MODALITIES.values() if getattr(other, trait)]
+            able = [known.modality for known in TASKS.values() if known.has_label_head]
+            plurals = dict.fromkeys(other.plural for other in able if getattr(other, trait))
             alternative = f"; for {modality.plural}, use {' or '.join(supported)}" if supported else ""
             unsupported[name] = f"It applies to {' and '.join(plurals)}{alternative}."
     return unsupported

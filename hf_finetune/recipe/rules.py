@@ -10,6 +10,7 @@ from typing import Any
 from hf_finetune.errors import Problem, short_repr
 from hf_finetune.fields.raw_content import as_mapping
 from hf_finetune.recipe.domain import domain_rule_problems
+from hf_finetune.recipe.label_head import label_head_problems
 from hf_finetune.recipe.label_rules import label_column_problems
 from hf_finetune.recipe.modality_fields import modality_problems
 from hf_finetune.recipe.model import new_model_problems
@@ -59,6 +60,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         *_stages_or_strategy_problems(recipe.get("stages"), recipe.get("strategy")),
         *_stage_problems("strategy", as_mapping(recipe.get("strategy"))),
         *new_model_problems(recipe.get("task"), recipe.get("model")),
+        *label_head_problems(recipe),
         *_adapter_problems(as_mapping(recipe.get("model"))),
         *(
             problem

@@ -25,6 +25,13 @@ SIMPLE_FEATURES = {
     if (features := modality.simple_features) is not None
 }
 """Titles of the features of baselines without a checkpoint, by their names."""
+SIMPLE_MODELS = {
+    name: title
+    for modality in MODALITIES.values()
+    if (models := modality.simple_models) is not None
+    for name, title in models.titles.items()
+}
+"""Titles of baselines that are models of a modality without a checkpoint, by their names."""
 NEIGHBORS = "nearest_neighbors"
 BOOSTING = {
     features.boosting_name: features.title
@@ -33,7 +40,7 @@ BOOSTING = {
 }
 """Titles of the features of baselines by gradient boosting."""
 UNTRAINED = "untrained"
-BASELINES = ("majority", UNTRAINED, *SIMPLE_FEATURES, *BOOSTING, NEIGHBORS, "linear_probe")
+BASELINES = ("majority", UNTRAINED, *SIMPLE_FEATURES, *BOOSTING, *SIMPLE_MODELS, NEIGHBORS, "linear_probe")
 SOLVER_NAMES = {"logistic_regression": "logistic regression", "ridge": "ridge regression"}
 NOT_PRETRAINED = "Nothing is pretrained here: the model began with random weights."
 MAX_CALIBRATED_ECE = 0.05
@@ -174,6 +181,8 @@ def baseline_name(name: str, target: str | None) -> str:
         return "checkpoint before training"
     if name == NEIGHBORS:
         return "nearest neighbors (frozen features)"
+    if name in SIMPLE_MODELS:
+        return SIMPLE_MODELS[name]
     if name in BOOSTING:
         return f"{BOOSTING[name]} (gradient boosting)"
     return f"{SIMPLE_FEATURES.get(name, 'linear probe')} ({solver})"

@@ -104,7 +104,7 @@ def untrained_baseline(prepared: PreparedRun, device: torch.device) -> dict[str,
 
 
 def fit_simple_baselines(prepared: PreparedRun) -> dict[str, Probe]:
-    """Fit the baselines on simple features of the modality, without a checkpoint.
+    """Fit the baselines of the modality that need no checkpoint: models of their own, or on simple features.
 
     Args:
         prepared: Checked run.
@@ -113,6 +113,10 @@ def fit_simple_baselines(prepared: PreparedRun) -> dict[str, Probe]:
         Predictions on the test split by name of the baseline; empty if the modality has none, if the recipe asks for no
         such baseline, or if the fit would take too long.
     """
+    models = prepared.task.modality.simple_models
+    if models is not None and prepared.recipe.evaluation.linear_probe is not None:
+        fitted = models.fit(prepared.data, prepared.recipe.data)
+        return {name: Probe(scores, settings) for name, (scores, settings) in fitted.items()}
     features = prepared.task.modality.simple_features
     if features is None or not has_simple_baselines(prepared):
         return {}

@@ -67,7 +67,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
         return []
     processor = prepared.processor
     pair = processor(
-        ["a", "a " * 16],
+        [*prepared.task.modality.uneven_texts()],
         padding=True,
         truncation=True,
         max_length=processor.model_max_length,

@@ -39,7 +39,13 @@ from hf_finetune.runs.joint import (
 )
 from hf_finetune.runs.new_model import with_new_model
 from hf_finetune.runs.prepared import UNKNOWN_DATA, PlanReport, PreparedRun
-from hf_finetune.runs.problems import metric_name_problems, recipe_problems, selector_problems, stage_problems
+from hf_finetune.runs.problems import (
+    metric_name_problems,
+    recipe_problems,
+    selector_problems,
+    stage_problems,
+    target_problems,
+)
 from hf_finetune.tasks import TASKS
 
 __all__ = ["load_available_data", "plan_stages", "prepare_run", "prepare_with_data"]
@@ -187,6 +193,10 @@ def _check(
         InputError: With all problems, each once.
     """
     problems = list(data_problems)
+    for name, single in recipe.by_task().items():
+        with collect_problems(problems), problems_in_task(name):
+            if unsupported := target_problems(single.task, data_by_task[name].target):
+                raise InputError(unsupported)
     if problems and recipe.model.new is not None:  # it cannot be built without the data
         raise InputError(dict.fromkeys(problems))
     recipe, new_model_notes = with_new_model(recipe, data_by_task)

@@ -282,7 +282,7 @@ def _keeps_top_scores(prepared: PreparedRun) -> bool:
 
 
 def _keep_top(target: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Reduce single-label logits [batch, classes] to the packed scores [batch, 2 top + 2] that the metrics use."""
+    """Reduce single-label logits [batch, classes] to the packed scores [batch, 2 top + 3] that the metrics use."""
     scores, indices = probabilities(logits.float().cpu().numpy(), target), labels.cpu().numpy()
     top_scores = keep_top(scores, indices, predicted_classes(scores))
     return torch.as_tensor(pack_top(top_scores), device=logits.device)

@@ -19,6 +19,7 @@ from hf_finetune.targets.class_counts import (
     kappa_statistic,
 )
 from hf_finetune.targets.metric import Metric, MetricSettings, PerExample, Statistic
+from hf_finetune.targets.rank_metrics import rank_metric_at_k, rank_metrics
 from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.set_metrics import jaccard_metric
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, label_ranks
@@ -72,6 +73,7 @@ def single_label_metrics() -> Iterator[Metric]:
         )
     yield top_k_metric(f"top{_DEFAULT_K}_accuracy", _DEFAULT_K)
     yield from _rankings()
+    yield from rank_metrics()
     yield Metric("log_loss", _log_loss, per_example=_cross_entropy, greater_is_better=False)
 
 
@@ -135,7 +137,7 @@ def top_k_metric(name: str, k: int) -> Metric:
 
 
 def single_label_metric(name: str, settings: MetricSettings) -> Metric | None:
-    """Return ``top_K_accuracy``, a per-class metric, or, if there are costs, a metric of them; else None.
+    """Return ``top_K_accuracy``, a metric of ranks, a per-class one, or, if there are costs, one of them; else None.
 
     Args:
         name: Name in a recipe.
@@ -148,7 +150,7 @@ def single_label_metric(name: str, settings: MetricSettings) -> Metric | None:
         bayes = name == COST_METRICS[1]
         costs = partial(_costs, settings.cost_matrix(), bayes)
         return _mean_metric(name, costs, greater_is_better=False, needs_all_scores=bayes)
-    return class_metric(name, settings)
+    return rank_metric_at_k(name) or class_metric(name, settings)
 
 
 def class_metric(name: str, settings: MetricSettings) -> Metric | None:

@@ -67,7 +67,7 @@ class SingleLabel(ClassTarget):
         return tuple(single_label_metrics())
 
     def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
-        """Return ``top_K_accuracy``, a per-class metric, or a metric of costs."""
+        """Return ``top_K_accuracy``, a metric of ranks such as ``ndcg_at_10``, a per-class metric, or one of costs."""
         from hf_finetune.targets.class_metrics import single_label_metric
 
         return single_label_metric(name, settings)
@@ -118,15 +118,20 @@ class SingleLabel(ClassTarget):
     def loss_sum(
         self, logits: "torch.Tensor", labels: "torch.Tensor", valid: "torch.Tensor", smoothing: float
     ) -> "torch.Tensor":
-        """Return the summed cross-entropy; labels may be class probabilities times the weight of the example."""
+        """Return the summed cross-entropy.
+
+        Floats are class probabilities times the weight of the example [batch, classes]; integers are class indices, of
+        one or of several places of each example [batch, places].
+        """
         from torch.nn import functional
 
         from hf_finetune.targets.cross_entropy import weighted_cross_entropy
 
-        if labels.ndim > 1:
+        if labels.is_floating_point():
             return weighted_cross_entropy(logits, labels.where(valid, 0).to(logits), smoothing).sum()
+        logits, labels = logits.flatten(0, -2), labels.flatten()
         return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
 
     def label_weights(self, labels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
         """Return 1 for each valid label, or the sum of the weighted class probabilities, [batch]."""
-        return labels.where(valid, 0.0).sum(dim=-1) if labels.ndim > 1 else valid
+        return labels.where(valid, 0.0).sum(dim=-1) if labels.is_floating_point() else valid

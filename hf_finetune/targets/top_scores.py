@@ -16,6 +16,7 @@ __all__ = [
     "constant_scores",
     "keep_top",
     "label_ranks",
+    "middle_ranks",
     "needs_reduction",
     "pack_top",
     "predicted_classes",
@@ -43,6 +44,7 @@ class TopScores:
         decisions: Class indices [examples], or zeros and ones [examples, classes] for multi-label data.
         label_probabilities: Probability of the true class [examples]; None for multi-label data.
         ranks: Number of classes ranked above the true one [examples], see ``label_ranks``; None for multi-label data.
+        middle_ranks: The same with ties at their middle, see ``middle_ranks``; None if unknown.
     """
 
     classes: int
@@ -51,18 +53,19 @@ class TopScores:
     decisions: np.ndarray
     label_probabilities: Any = None
     ranks: Any = None
+    middle_ranks: Any = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, rows: np.ndarray) -> "TopScores":
+        of_labels = (self.label_probabilities, self.ranks, self.middle_ranks)
         return TopScores(
             self.classes,
             self.indices[rows],
             self.values[rows],
             self.decisions[rows],
-            None if self.label_probabilities is None else self.label_probabilities[rows],
-            None if self.ranks is None else self.ranks[rows],
+            *(None if values is None else values[rows] for values in of_labels),
         )
 
     @property
@@ -86,6 +89,7 @@ class TopScores:
             decisions,
             self.label_probabilities,
             self.ranks,
+            self.middle_ranks,
         )
 
 
@@ -120,7 +124,8 @@ def keep_top(
     if labels.ndim == 2:
         return TopScores(classes, indices, values, decisions)
     label_probabilities = scores[np.arange(len(labels)), labels]
-    return TopScores(classes, indices, values, decisions, label_probabilities, label_ranks(scores, labels))
+    ranks = label_ranks(scores, labels), middle_ranks(scores, labels)
+    return TopScores(classes, indices, values, decisions, label_probabilities, *ranks)
 
 
 def top_indices(scores: np.ndarray, top: int = NUM_STORED) -> np.ndarray:
@@ -162,16 +167,18 @@ def stack_top(parts: Sequence[TopScores]) -> TopScores:
         np.concatenate([part.decisions for part in parts]),
         np.concatenate([part.label_probabilities for part in parts if part.label_probabilities is not None]),
         np.concatenate([part.ranks for part in parts if part.ranks is not None]),
+        np.concatenate([part.middle_ranks for part in parts if part.middle_ranks is not None]),
     )
 
 
 def pack_top(scores: TopScores) -> np.ndarray:
-    """Return single-label scores as one float32 array [examples, 2 top + 2], for code that can only gather arrays.
+    """Return single-label scores as one float32 array [examples, 2 top + 3], for code that can only gather arrays.
 
     Args:
         scores: Highest probabilities, with those of the labels.
     """
-    columns = (scores.indices, scores.values, scores.label_probabilities[:, None], scores.ranks[:, None])
+    of_labels = (scores.label_probabilities, scores.ranks, scores.middle_ranks)
+    columns = (scores.indices, scores.values, *(values[:, None] for values in of_labels))
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
@@ -179,15 +186,16 @@ def unpack_top(packed: np.ndarray, classes: int) -> TopScores:
     """Return the scores that ``pack_top`` packed, with probabilities in float32 precision.
 
     Args:
-        packed: Array [examples, 2 top + 2] of ``pack_top``.
+        packed: Array [examples, 2 top + 3] of ``pack_top``.
         classes: Number of classes.
     """
-    top = (packed.shape[1] - 2) // 2
+    top = (packed.shape[1] - 3) // 2
     indices = packed[:, :top].astype(np.int64)
-    values, label_probabilities = packed[:, top:-2].astype(np.float64), packed[:, -2].astype(np.float64)
-    return TopScores(
-        classes, indices, values, indices[:, 0], label_probabilities, packed[:, -1].astype(np.int64)
+    values, label_probabilities, middle = (
+        columns.astype(np.float64) for columns in (packed[:, top:-3], packed[:, -3], packed[:, -1])
     )
+    ranks = packed[:, -2].astype(np.int64)
+    return TopScores(classes, indices, values, indices[:, 0], label_probabilities, ranks, middle)
 
 
 def constant_scores(probabilities: np.ndarray, labels: np.ndarray) -> TopScores:
@@ -203,7 +211,10 @@ def constant_scores(probabilities: np.ndarray, labels: np.ndarray) -> TopScores:
         np.zeros(1, dtype=np.int64),
         np.array([probabilities.argmax()]),
     )
-    ranks = np.array([label_ranks(probabilities[None], np.array([index]))[0] for index in classes])
+    ranks, middle = (
+        np.array([rank(probabilities[None], np.array([index]))[0] for index in classes])
+        for rank in (label_ranks, middle_ranks)
+    )
     rows = np.zeros(len(labels), dtype=np.int64)
     return TopScores(
         len(probabilities),
@@ -212,6 +223,7 @@ def constant_scores(probabilities: np.ndarray, labels: np.ndarray) -> TopScores:
         constant.decisions[rows],
         probabilities[labels],
         ranks[class_rows],
+        middle[class_rows],
     )
 
 
@@ -231,6 +243,22 @@ def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     equal = scores == label_probabilities
     equal &= np.arange(scores.shape[1]) > labels[:, None]
     ranks: np.ndarray = (scores > label_probabilities).sum(axis=1) + equal.sum(axis=1)
+    return ranks
+
+
+def middle_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the number of classes ranked above the true one, where each class with its score counts as a half.
+
+    Args:
+        scores: Probabilities [examples, classes].
+        labels: Class indices [examples].
+
+    Returns:
+        Rank of the true class, from 0 [examples], float64.
+    """
+    label_probabilities = scores[np.arange(len(labels)), labels][:, None]
+    above, equal = (scores > label_probabilities).sum(axis=1), (scores == label_probabilities).sum(axis=1)
+    ranks: np.ndarray = above + (equal - 1) / 2
     return ranks
 
 

@@ -14,6 +14,7 @@ from hf_finetune.tasks.base import (
 from hf_finetune.tasks.events import EVENT_CLASSIFICATION
 from hf_finetune.tasks.examples import Inputs
 from hf_finetune.tasks.image import IMAGE_CLASSIFICATION
+from hf_finetune.tasks.items import NEXT_ITEM
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.speech import AUTOMATIC_SPEECH_RECOGNITION
 from hf_finetune.tasks.text import TEXT_CLASSIFICATION
@@ -50,5 +51,6 @@ for _task in (
     AUDIO_CLASSIFICATION,
     EVENT_CLASSIFICATION,
     AUTOMATIC_SPEECH_RECOGNITION,
+    NEXT_ITEM,
 ):
     register(_task)

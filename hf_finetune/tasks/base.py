@@ -38,6 +38,8 @@ class Task:
         targets: Label types of its data, the usual one first; empty for all that are not texts.
         further_auto_models: Names of other auto classes that have models for the task.
         has_new_head: Whether a checkpoint usually gets a new head, and does not keep its own outputs.
+        has_label_head: Whether the outputs of its models are those of the labels, so that the head is a new one for
+            other labels; False for a vocabulary, for example. See ``adapt_model``.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Task:
     targets: tuple[str, ...] = ()
     further_auto_models: tuple[str, ...] = ()
     has_new_head: bool = True
+    has_label_head: bool = True
 
     @property
     def pipeline_name(self) -> str:
@@ -117,6 +120,17 @@ class Task:
         """
         logits: np.ndarray = pipe.forward(dict(inputs))["logits"].float().numpy()
         return logits
+
+    def adapt_model(self, model: Any) -> Any:
+        """Return a model of transformers whose logits are those of the labels; it may be changed in place.
+
+        Args:
+            model: Model of ``auto_class``.
+
+        Raises:
+            InputError: If its architecture does not suit the task.
+        """
+        return model
 
     def build_pipeline(self, model: Any, settings: Mapping[str, Any]) -> Any:
         """Return the predictor of a model: the pipeline of transformers, unless a task overrides this.

@@ -23,6 +23,7 @@ __all__ = [
     "Remarks",
     "SequenceOutputs",
     "SimpleFeatures",
+    "SimpleModels",
     "Splits",
     "Statistics",
 ]
@@ -133,6 +134,7 @@ class JoinedRows:
         sources: Names of the columns of the rows by role, which predictions read again.
         time: Column with the time of each example; None if there is none.
         notes: Messages to the user.
+        is_divided: Whether the rows were divided by ``data.split.time`` before they were joined.
     """
 
     splits: "Mapping[str, Dataset]"
@@ -140,6 +142,7 @@ class JoinedRows:
     sources: Mapping[str, str]
     time: str | None = None
     notes: tuple[str, ...] = ()
+    is_divided: bool = False
 
 
 class ExampleCheck(Protocol):
@@ -254,6 +257,20 @@ class SimpleFeatures:
     def boosting_name(self) -> str:
         """Key of the baseline by gradient boosting in ``metrics.json``."""
         return f"{self.name}_boosting"
+
+
+@dataclass(frozen=True)
+class SimpleModels:
+    """Models of a modality that need no checkpoint, as baselines.
+
+    Attributes:
+        titles: Names in words, by their names in ``metrics.json``.
+        fit: Function of the splits (``train``, ``validation`` and ``test``) and ``data`` of the recipe that returns by
+            name the scores on the test split, as the label type defines them, and the chosen settings.
+    """
+
+    titles: Mapping[str, str]
+    fit: "Callable[[Any, Any], Mapping[str, tuple[Any, dict[str, Any]]]]"
 
 
 class Remarks:

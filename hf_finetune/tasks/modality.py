@@ -17,6 +17,7 @@ from hf_finetune.tasks.examples import (
     MaskedInputs,
     Remarks,
     SimpleFeatures,
+    SimpleModels,
     Splits,
 )
 from hf_finetune.tasks.stored_data import StoredData
@@ -191,6 +192,15 @@ class Modality(StoredData):
     def simple_features(self) -> SimpleFeatures | None:
         """Features for a baseline without a checkpoint; None if there are none."""
         return None
+
+    @property
+    def simple_models(self) -> SimpleModels | None:
+        """Models for baselines without a checkpoint; None if there are none."""
+        return None
+
+    def uneven_texts(self) -> tuple[str, str]:
+        """Return the text of ``synthetic_batch`` and a longer one, to test padding; for a modality with tokens."""
+        return "a", "a " * 16
 
     def synthetic_batch(self, processor: Any) -> "dict[str, torch.Tensor]":
         """Return model inputs of one synthetic example, to test a forward pass."""

@@ -23,11 +23,15 @@ class StoredData(Presentation):
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; the first one
             identifies the example, and ``time`` is another.
+        has_rare_classes: Whether most classes have few examples, so that splits are not stratified by class.
+        synthetic_classes: Class names for checks without data.
     """
 
     label_columns: ClassVar[tuple[str, ...]] = ()
     opens_files: ClassVar[bool] = False
     row_roles: ClassVar[tuple[ColumnRole, ...]] = ()
+    has_rare_classes: ClassVar[bool] = False
+    synthetic_classes: ClassVar[tuple[str, ...]] = ("0", "1")
 
     @abstractmethod
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:

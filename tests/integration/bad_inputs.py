@@ -6,6 +6,7 @@ import bad_data
 import bad_domain
 import bad_events
 import bad_folders
+import bad_items
 import bad_labels
 import bad_limits
 import bad_models
@@ -33,6 +34,7 @@ AREAS: dict[str, list[Case]] = {
     "Tables": bad_tables.CASES,
     "Histories of events, division by time": bad_events.CASES,
     "Speech recognition": bad_speech.CASES,
+    "Recommendation": bad_items.CASES,
     "Folders and paths": bad_class_folders.CASES,
     "Labels": bad_labels.CASES,
     "Domain adaptation": bad_domain.CASES,

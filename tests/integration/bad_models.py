@@ -65,7 +65,7 @@ CASES = [
         (
             "Problem:\n"
             "  vit must be a model whose class name ends in ForImageClassification or "
-            "ForSequenceClassification or ForAudioClassification. Got "
+            "ForSequenceClassification or ForAudioClassification or ForMaskedLM. Got "
             "ViTModel."
         ),
         config("vit/config.json", architectures=["ViTModel"]),

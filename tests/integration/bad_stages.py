@@ -164,13 +164,13 @@ CASES = [
             "'precision_weighted', 'recall_weighted', 'f1_weighted', "
             "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
             "'mean_average_precision', 'log_loss', 'precision_micro', 'recall_micro', "
-            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic'.\n"
+            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic', 'mrr'.\n"
             "  stages[0].best.metric must be a metric for the label type single_label. Got 'rmse'. Known: "
             "'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
             "'precision_weighted', 'recall_weighted', 'f1_weighted', "
             "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
             "'mean_average_precision', 'log_loss', 'precision_micro', 'recall_micro', "
-            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic'."
+            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic', 'mrr'."
         ),
     ),
     Case(

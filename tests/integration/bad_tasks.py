@@ -157,7 +157,7 @@ CASES = [
             "'precision_weighted', 'recall_weighted', 'f1_weighted', "
             "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
             "'mean_average_precision', 'log_loss', 'precision_micro', 'recall_micro', "
-            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic'."
+            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic', 'mrr'."
         ),
         SIZES,
     ),

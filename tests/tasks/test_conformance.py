@@ -45,6 +45,8 @@ PAIRS = [
 ]
 WITHOUT_GRADIENT = re.compile(r"\bk(ey|_proj)\.bias$")
 """Biases that attention does not depend on: their gradients are rounding errors."""
+TIED = re.compile(r"^cls\.predictions\.decoder\.(weight|bias)$")
+"""Second names of weights that a masked language model shares with its embeddings."""
 STATISTICS = re.compile(r"\.(running_\w+|num_batches_tracked)$")
 
 
@@ -108,6 +110,7 @@ def test_a_stage_trains_exactly_what_it_declares(runs, task, target):
     assert [stage.name for stage in stages] == ["head", "all"]
     for index, stage in enumerate(stages):
         moved, trainable = changed(record.before[index], record.after[index]), set(stage.trainable)
+        moved = {name for name in moved if not TIED.search(name)}
         statistics = {name for name in moved - trainable if STATISTICS.search(name)}
         after = record.after[index]
         tied = {
@@ -210,7 +213,9 @@ def test_plain_transformers_loads_the_model(runs, task, target):
         assert answer["text"].strip() == next(iter(predict(result.folder, [example]))).label
         return
     answer = answer if isinstance(answer, list) else [answer]
-    assert {entry["label"] for entry in answer} <= set(model.config.id2label.values())
+    # a fill-mask pipeline also lists special tokens, whose probability is 0
+    names = {entry.get("label", entry.get("token_str")) for entry in answer if entry["score"] > 0}
+    assert names and names <= set(model.config.id2label.values())
 
 
 @each_pair

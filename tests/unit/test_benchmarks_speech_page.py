@@ -15,14 +15,15 @@ def metrics(verdict="below", sentences=()):
     """Return the metrics of a run, as far as a row reads them."""
     return {
         "test": {**RATES_OF_MODEL, "cer_orthographic": 0.3},
-        "test_interval": dict.fromkeys(RATES_OF_MODEL, [0.3, 0.6]),
+        "test_interval": {name: [0.3, 0.6] for name in RATES_OF_MODEL},
         "test_examples": 200,
         "test_groups": {"column": "level", "groups": 10},
         "baselines": {"untrained": dict.fromkeys(RATES_OF_MODEL, 0.6)},
         "baseline_differences": {
-            "untrained": dict.fromkeys(
-                RATES_OF_MODEL, {"difference": -0.2, "interval": [-0.3, -0.1], "verdict": verdict}
-            )
+            "untrained": {
+                name: {"difference": -0.2, "interval": [-0.3, -0.1], "verdict": verdict}
+                for name in RATES_OF_MODEL
+            }
         },
         "slices": {"sentence": {"slices": list(sentences)}} if sentences else {},
         "stages": [{"start": {"wer": 0.7}, "validation": {"wer": 0.45}}],
@@ -45,7 +46,9 @@ def test_a_row_has_the_rates_of_the_model_and_of_the_checkpoint():
 
 def test_the_page_says_where_no_gain_is_shown():
     page = render([Row(SETTING, 0, **summary(metrics("not distinguishable")))])
-    assert "is not shown to be better than the checkpoint (seed 0). No test sentence occurs in training." in page
+    assert (
+        "is not shown to be better than the checkpoint (seed 0). No test sentence occurs in training." in page
+    )
     assert "is worse than" in render([Row(SETTING, 0, **summary(metrics("above")))])
     assert render([]) == ""
 

@@ -37,6 +37,7 @@ UNITS = (
     "in seconds",
     "decibels",
     "events",
+    "items",
     "weeks",
     "of transformer layers",
     "no unit",

@@ -15,6 +15,7 @@ from hf_finetune.errors import short_repr
 from hf_finetune.fields.times import SECONDS_PER_DAY, parse_time
 from hf_finetune.tasks.events.buckets import format_number
 from hf_finetune.tasks.examples import ExampleError
+from hf_finetune.tasks.word_level import SPECIAL, holds_special
 
 __all__ = ["Event", "kind_word", "parse_history", "read_history", "write_history"]
 
@@ -24,8 +25,6 @@ KEYS = ("kind", "time", "days", "amount")
 """Keys of an event in a list."""
 NUMBERS = ("since", "gap", "amount")
 """Names of the numbers in the text form."""
-PAD, UNKNOWN, START, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""Special tokens of a new tokenizer, which finds them within words, too."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def kind_word(kind: Any) -> str:
 
 
 def _checked(kind: str) -> str:
-    if "[" in kind and any(token in kind for token in SPECIAL):
+    if holds_special(kind):
         raise ExampleError(f"one with the kind {short_repr(kind)}; reserved are {', '.join(SPECIAL)}")
     return kind
 

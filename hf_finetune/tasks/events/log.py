@@ -9,7 +9,15 @@ import pandas as pd
 
 from hf_finetune.errors import InputError, Problem, counted, join_quoted, short_repr, suggestion
 from hf_finetune.fields.numbers import parse_number
-from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
+from hf_finetune.fields.times import SECONDS_PER_DAY, parse_time
+from hf_finetune.tasks.event_rows import (
+    UnclearValueError,
+    check_columns,
+    format_date,
+    parse_column,
+    read_customers,
+    read_times,
+)
 from hf_finetune.tasks.events.history import Event, kind_word, write_history
 from hf_finetune.tasks.examples import ExampleError, JoinedRows
 
@@ -43,31 +51,21 @@ def read_log(
     Raises:
         InputError: If a column is missing, or a value is no customer, time or amount.
     """
-    problems = []
-    for role in ROLES:
-        name = columns.get(role)
-        if name is None and role in ("customer", "time"):
-            problems.append(Problem(f"data.columns.{role}", "must be set for a table with one row per event"))
-        elif name is not None and name not in rows:
-            place, fix = f"data.columns.{role}", suggestion(name, list(rows))
-            problems.append(Problem(place, "must be a column of the data", repr(name), fix))
-    if problems:
-        raise InputError(problems)
-    customers, times = rows[str(columns["customer"])], rows[str(columns["time"])]
+    check_columns(rows, columns, ROLES[:2], ROLES[2:])
+    customers, times = read_customers(rows[str(columns["customer"])]), rows[str(columns["time"])]
     kinds = [None] * len(times) if columns.get("kind") is None else rows[str(columns["kind"])]
     amounts = [None] * len(times) if columns.get("amount") is None else rows[str(columns["amount"])]
     log = pd.DataFrame(
         {
-            "customer": [None if value is None else str(value).strip() for value in customers],
-            "time": _parsed("time", times, _seconds, TIME_FORM),
+            "customer": customers,
+            "time": read_times(times),
             "kind": [_kind(value, f" in row {row}") for row, value in enumerate(kinds)],
-            "amount": _parsed("amount", amounts, lambda value: _amount(value, decimal), "a number, or empty"),
+            "amount": parse_column(
+                "amount", amounts, lambda value: _amount(value, decimal), "a number, or empty"
+            ),
             "row": np.arange(len(times)),
         }
     )
-    if (nameless := log.index[log["customer"].isin([None, ""])]).size:
-        value = f"none in row {nameless[0]}"
-        raise InputError(Problem("data.columns.customer", "must name a customer in each row", value))
     return log.sort_values(["customer", "time"], kind="stable")
 
 
@@ -129,9 +127,13 @@ def _with_outcomes(log: pd.DataFrame, data: Any) -> JoinedRows:
     if last + SECONDS_PER_DAY < end or first >= train_date:
         span = counted(weeks, "week")
         rule = f"must have events before the {span} before it, and events in the {span} after it"
-        value = f"{data.split.time}, with events from {_date(first)} to {_date(last)}"
+        value = f"{data.split.time}, with events from {format_date(first)} to {format_date(last)}"
         low, high = first + SECONDS_PER_DAY + weeks * _WEEK, last + SECONDS_PER_DAY - weeks * _WEEK
-        fix = f"Choose a date from {_date(low)} to {_date(high)}." if low <= high else "Set fewer weeks."
+        fix = (
+            f"Choose a date from {format_date(low)} to {format_date(high)}."
+            if low <= high
+            else "Set fewer weeks."
+        )
         raise InputError(Problem("data.split.time", rule, value, fix))
     parts = []
     for date in (train_date, test_date):
@@ -139,13 +141,13 @@ def _with_outcomes(log: pd.DataFrame, data: Any) -> JoinedRows:
         window = log[(log["time"] >= date) & (log["time"] < date + weeks * _WEEK)]
         events = window if kind is None else window[window["kind"] == _kind(kind)]
         part["label"] = np.where(part["customer"].isin(set(events["customer"])), YES, NO)
-        part[TIME_COLUMN] = _date(date)
+        part[TIME_COLUMN] = format_date(date)
         parts.append(part)
     what = "any event" if kind is None else f"an event of the kind {kind}"
     note = (
         f"One row per event: {len(log):,} events of {log['customer'].nunique():,} customers. Training histories end "
-        f"before {_date(train_date)}, test histories before {_date(test_date)}; the label is {YES} if {what} follows "
-        f"within {counted(weeks, 'week')}. Customers can be in both splits, at different times."
+        f"before {format_date(train_date)}, test histories before {format_date(test_date)}; the label is {YES} if "
+        f"{what} follows within {counted(weeks, 'week')}. Customers can be in both splits, at different times."
     )
     return _joined(pd.concat(parts, ignore_index=True), "label", note)
 
@@ -211,26 +213,6 @@ def _joined(examples: pd.DataFrame, label: str, note: str) -> JoinedRows:
     return JoinedRows({"train": dataset}, columns, {}, time, (note,))
 
 
-def _parsed(role: str, values: Sequence[Any], parse: Any, form: str) -> np.ndarray:
-    """Return numbers of values, each distinct one parsed once."""
-    known: dict[Any, float] = {}
-    numbers = np.empty(len(values))
-    for row, value in enumerate(values):
-        try:
-            if value not in known:
-                known[value] = parse(value)
-        except (TypeError, ValueError) as error:
-            place, found = f"data.columns.{role}", f"{short_repr(value)} in row {row}"
-            rule, fix = f"must contain in each row {form}", str(error) if isinstance(error, _Unclear) else ""
-            raise InputError(Problem(place, rule, found, fix)) from None
-        numbers[row] = known[value]
-    return numbers
-
-
-class _Unclear(ValueError):
-    """Raised for a value that another recipe may explain; its message is the fix."""
-
-
 def _kind(value: Any, where: str = "") -> str:
     try:
         return kind_word(value)
@@ -239,22 +221,12 @@ def _kind(value: Any, where: str = "") -> str:
         raise InputError(Problem("data.columns.kind", rule, f"{short_repr(value)}{where}")) from None
 
 
-def _seconds(value: Any) -> float:
-    return parse_time(value)
-
-
 def _amount(value: Any, decimal: str) -> float:
     if value is None or (isinstance(value, str) and not value.strip()):
         return float("nan")
     number = parse_number(value, decimal) if isinstance(value, str) else float(value)
     if number is None and "," in value and decimal != ",":
-        raise _Unclear("If the comma is a decimal mark, set data.decimal: ','; else remove it.")
+        raise UnclearValueError("If the comma is a decimal mark, set data.decimal: ','; else remove it.")
     if number is None or abs(number) == float("inf"):
         raise ValueError
     return number
-
-
-def _date(seconds: float) -> str:
-    """Return a point in time as ISO 8601, without the time of day at midnight."""
-    moment = pd.Timestamp(seconds, unit="s")
-    return moment.strftime("%Y-%m-%d") if moment == moment.normalize() else moment.isoformat()

@@ -3,15 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Regex, normalizers, processors
 
 from hf_finetune.tasks.events.buckets import bucket_edges, replacements
-from hf_finetune.tasks.events.history import END, MASK, PAD, SPECIAL, START, UNKNOWN, parse_history
+from hf_finetune.tasks.events.history import parse_history
+from hf_finetune.tasks.word_level import END, START, load_tokenizer, word_level
 
 __all__ = ["build_tokenizer"]
-
-_NAMED = {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": START, "sep_token": END, "mask_token": MASK}
 
 
 def build_tokenizer(histories: Iterable[str], buckets: int, max_length: int) -> Any:
@@ -43,15 +41,13 @@ def build_tokenizer(histories: Iterable[str], buckets: int, max_length: int) -> 
 
 
 def _tokenizer(words: Sequence[str], steps: Sequence[tuple[str, str]], max_length: int) -> Any:
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*SPECIAL, *words]))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer = word_level(words)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Replace(Regex(pattern), token) for pattern, token in steps]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",
-        special_tokens=[(name, vocabulary[name]) for name in (START, END)],
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in (START, END)],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **_NAMED)
+    return load_tokenizer(tokenizer, max_length)

@@ -292,7 +292,7 @@ class Text(Modality):
         }
 
     @property
-    def simple_features(self) -> SimpleFeatures:
+    def simple_features(self) -> SimpleFeatures | None:
         """TF-IDF weights of words, or of sequences of characters."""
 
         def compute(train: "Dataset", test: "Dataset", data: Any) -> Mapping[str, tuple[Any, Any]]:
