@@ -131,6 +131,9 @@ def auto(
     inspected = inspect_data(path, tasks=[task] if task else None)
     loading = perf_counter() - loading
     check_solver("auto", inspected.data.target)
+    if not inspected.task.has_label_head:
+        rule = f"does not support {inspected.task.name}, whose models have no head of the labels"
+        raise InputError(Problem("auto", rule, repair="Use tune, with a recipe."))
     request = {"data": path, "quality": quality, "models": list(models), "trials": max_trials}
     request |= {"task": task} if task else {}
     runner = TrialRunner(folder / SEARCH_FOLDER, start_processes(), trust_remote_code=trust_remote_code)

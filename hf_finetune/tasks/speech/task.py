@@ -13,7 +13,7 @@ __all__ = ["SpeechRecognition"]
 
 _DECODER_STAGE = """\
 stages:
-  - {name: decoder, train: /decoder.layer/, epochs: 2, lr: 3e-5, warmup: 0.1, batch_size: 16, early_stopping: 1}
+  - {name: decoder, train: /decoder.layer/, epochs: 2, lr: 3.0e-5, warmup: 0.1, batch_size: 16, early_stopping: 1}
 """
 
 
