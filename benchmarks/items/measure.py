@@ -19,7 +19,6 @@ _LISTS = (
     "data.columns.time=",
     "data.columns.item=",
     "data.split.time=",
-    "stages.0.epochs=100",
 )
 SETTINGS: Mapping[str, Sequence[str]] = {
     BY_DATE: (f"data.split.time={DATE}",),

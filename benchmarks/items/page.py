@@ -45,12 +45,12 @@ not varied.
 DIVISIONS = {
     "by date": (
         f"Division by date: trained on what was rated before {DATE}, tested on the last film of each user with a "
-        "rating from then on; 200 epochs. {examples} test users; {new} of their last films are in no training history "
+        "rating from then on. {examples} test users; {new} of their last films are in no training history "
         "and count as misses."
     ),
     "leave one out": (
         "Leave one out: the last film of each user, whatever its date, so that training contains the future of other "
-        "users; 100 epochs. {examples} test users, {new} new films. This division is in wide use and flatters every "
+        "users. {examples} test users, {new} new films. This division is in wide use and flatters every "
         "method."
     ),
 }
