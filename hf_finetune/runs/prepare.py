@@ -44,7 +44,6 @@ from hf_finetune.runs.problems import (
     recipe_problems,
     selector_problems,
     stage_problems,
-    target_problems,
 )
 from hf_finetune.tasks import TASKS
 
@@ -193,10 +192,6 @@ def _check(
         InputError: With all problems, each once.
     """
     problems = list(data_problems)
-    for name, single in recipe.by_task().items():
-        with collect_problems(problems), problems_in_task(name):
-            if unsupported := target_problems(single.task, data_by_task[name].target):
-                raise InputError(unsupported)
     if problems and recipe.model.new is not None:  # it cannot be built without the data
         raise InputError(dict.fromkeys(problems))
     recipe, new_model_notes = with_new_model(recipe, data_by_task)

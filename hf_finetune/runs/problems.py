@@ -6,7 +6,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.distributed import is_sharded, uses_deepspeed
-from hf_finetune.errors import Problem, join_words
+from hf_finetune.errors import Problem
 from hf_finetune.evaluation.metrics import metric_problem, misspelled_metric
 from hf_finetune.evaluation.selection_metrics import undefined_metric, unknown_label_problem
 from hf_finetune.methods.class_balance import label_problems
@@ -19,7 +19,6 @@ from hf_finetune.recipe.stage_fields import StageSettings
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import cost_problems
 from hf_finetune.targets.metric import MetricSettings
-from hf_finetune.tasks import TASKS
 from hf_finetune.tasks.image.augment import check_transforms
 from hf_finetune.training.optimizers import check_optimizer
 
@@ -28,7 +27,6 @@ __all__ = [
     "recipe_problems",
     "selector_problems",
     "stage_problems",
-    "target_problems",
 ]
 
 NO_VALIDATION = "must not be set without a validation split"
@@ -182,20 +180,6 @@ def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Proble
         if rules.sharding_objection
         for field, value in rules.used(part).items()
     ]
-
-
-def target_problems(task: str, target: str) -> list[Problem]:
-    """Return a problem for a label type that the task does not support.
-
-    Args:
-        task: Name of the task.
-        target: Label type of the data.
-    """
-    supported = TASKS[task].targets
-    if not supported or target in supported:
-        return []
-    rule = f"must be {join_words(map(repr, supported))} when the task is {task}"
-    return [Problem("data.target", rule, repr(target))]
 
 
 def _class_problems(spec: StageSettings, place: str, target: str) -> list[Problem]:

@@ -65,8 +65,8 @@ CASES = [
         (
             "Problem:\n"
             "  vit must be a model whose class name ends in ForImageClassification or "
-            "ForSequenceClassification or ForAudioClassification or ForMaskedLM. Got "
-            "ViTModel."
+            "ForSequenceClassification or ForAudioClassification or ForConditionalGeneration or ForSpeechSeq2Seq or "
+            "ForCTC or ForMaskedLM. Got ViTModel."
         ),
         config("vit/config.json", architectures=["ViTModel"]),
     ),

@@ -90,8 +90,8 @@ CASES = [
         "plan speech.yaml metrics=[accuracy]",
         (
             "Problem:\n"
-            "  metrics[0] must be a metric for the label type transcript. Got 'accuracy'. Known: 'wer', "
-            "'wer_orthographic', 'cer', 'cer_orthographic'."
+            "  metrics[0] must be a metric for the label type transcript. Got 'accuracy'. Known: 'wer', 'cer', "
+            "'wer_orthographic', 'cer_orthographic'."
         ),
         SPEECH,
     ),

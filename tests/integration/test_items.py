@@ -182,11 +182,9 @@ def test_other_label_types_are_refused(views, tmp_path):
     rows = [{"items": "a b", "label": ["c"]}, {"items": "b c", "label": ["a"]}] * 20
     table = tmp_path / "table.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    changed_recipe = recipe(
-        views, data={"path": str(table), "target": "multi_label"}, evaluation={}, metrics=[]
-    )
+    other = {"data": {"path": str(table), "target": "multi_label"}, "evaluation": {}, "metrics": []}
     with pytest.raises(InputError) as caught:
-        quick_run(changed_recipe, tmp_path / "run")
-    assert "data.target must be 'single_label' when the task is next-item. Got 'multi_label'." in map(
-        str, caught.value.problems
-    )
+        recipe(views, **other)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "data.target must be single_label when the task is next-item. Got 'multi_label'."
+    ]
