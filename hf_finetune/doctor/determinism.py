@@ -38,6 +38,7 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
             subject.model,
             shorten(spec, plan, steps=2, batch_size=len(subject.examples) // 2, clip=spec.clip),
             target=subject.prepared.data.target,
+            sequences=subject.inputs.sequences,
             examples=subject.inputs.train,
             collate=subject.inputs.collate,
             folder=folder / attempt,

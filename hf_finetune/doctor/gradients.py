@@ -47,6 +47,7 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
             subject.model,
             shorten(spec, plan, steps=1, batch_size=batch_size, accumulation=accumulation),
             target=target,
+            sequences=subject.inputs.sequences,
             examples=list(subject.examples),
             collate=subject.inputs.collate,
             folder=folder / f"{accumulation}x{batch_size}",
@@ -57,7 +58,9 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     device, smoothing = start_processes().device, spec.label_smoothing
     reference = plain_gradient(
-        subject.model, plan.trainable, batch, target, label_smoothing=smoothing, device=device
+        *(subject.model, plan.trainable, batch, target, subject.inputs.sequences),
+        label_smoothing=smoothing,
+        device=device,
     )
     names = [f"{counted(batches, 'batch', 'batches')} of {size}" for batches, size in splits]
     compared = [difference(gradient, reference) for gradient in gradients]

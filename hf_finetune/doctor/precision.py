@@ -18,8 +18,8 @@ from hf_finetune.performance.execution_modes import (
     milliseconds,
     time_interleaved,
 )
-from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.freezing import freeze_all_but
+from hf_finetune.training.sequence_validation import label_loss
 
 __all__ = ["Timing", "check_precision", "precision_result"]
 
@@ -81,7 +81,8 @@ def check_precision(subject: CheckTarget) -> CheckResult:
     freeze_all_but(model, trainable)
     pairs = product(_precisions(device), memory_formats)
     modes = [ExecutionMode(precision, memory_format) for precision, memory_format in pairs]
-    with benchmark_steps(model, batch, loss_for(prepared.data.target), trainable) as bench:
+    loss = label_loss(prepared.data.target, inputs.sequences)
+    with benchmark_steps(model, batch, loss, trainable) as bench:
         losses = [
             bench.compute_outputs(mode).loss for mode in modes
         ]  # also warms up the kernels for the timing

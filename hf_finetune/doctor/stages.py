@@ -55,6 +55,7 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
         subject.model,
         stage,
         target=subject.prepared.data.target,
+        sequences=subject.inputs.sequences,
         examples=list(subject.examples),
         collate=subject.inputs.collate,
         folder=folder,
@@ -167,7 +168,8 @@ def _unmeasurable_updates(
     """
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     trainable = subject.prepared.plan.stages[index].trainable
-    expected = plain_gradient(subject.model, trainable, batch, subject.prepared.data.target)
+    target, sequences = subject.prepared.data.target, subject.inputs.sequences
+    expected = plain_gradient(subject.model, trainable, batch, target, sequences)
     clip = subject.prepared.recipe.stages[index].clip
     total = torch.stack([value.norm() for value in gradient.values()]).norm().item() if gradient else 0.0
     scale = 1.0 if clip is None or total <= clip else clip / total

@@ -15,7 +15,8 @@ from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.speed import SpeedSpec
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.losses import loss_for
+from hf_finetune.tasks.examples import SequenceOutputs
+from hf_finetune.training.sequence_validation import label_loss
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 
@@ -79,6 +80,7 @@ def take_steps(
     stage: PlannedStage,
     *,
     target: str,
+    sequences: SequenceOutputs | None,
     examples: Any,
     collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]],
     folder: Path,
@@ -92,6 +94,7 @@ def take_steps(
         model: Model to copy; it is not changed.
         stage: Stage, from ``shorten``.
         target: Label type.
+        sequences: How a model is trained whose output is a sequence; None for logits of labels.
         examples: Preprocessed training examples.
         collate: Collate function.
         folder: Folder for the output of the stage.
@@ -104,7 +107,7 @@ def take_steps(
     train_stage(
         trained,
         stage,
-        StageData(target, examples, collate),
+        StageData(target, examples, collate, sequences=sequences),
         output=StageOutput(folder),
         evaluation=StageEvaluation(stage.spec.batch_size),
         execution=ExecutionSettings(speed or SpeedSpec()),
@@ -141,6 +144,7 @@ def plain_gradient(
     trainable: Sequence[str],
     batch: Mapping[str, torch.Tensor],
     target: str,
+    sequences: SequenceOutputs | None,
     *,
     label_smoothing: float = 0.0,
     device: str | torch.device = "cpu",
@@ -153,6 +157,7 @@ def plain_gradient(
         batch: Model inputs and ``labels``.
         target: Label type: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy),
             ``regression`` (mean squared error), or one with its own loss.
+        sequences: How a model is trained whose output is a sequence; None for logits of labels.
         label_smoothing: Share of each label's weight that is distributed over all classes, in [0, 1); only for
             ``single_label``.
         device: Device to compute on.
@@ -169,7 +174,7 @@ def plain_gradient(
     logits = copied(**inputs).logits
     kind = TARGETS[target]
     if not kind.has_standard_loss:
-        loss = loss_for(target, label_smoothing)((logits,), labels)
+        loss = label_loss(target, sequences, label_smoothing)((logits,), labels)
     elif kind.has_squared_error:
         loss = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1))
     elif kind.is_exclusive:

@@ -54,6 +54,7 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         **pack_model(subject.model),
         "stages": stages,
         "target": prepared.data.target,
+        "sequences": subject.inputs.sequences,
         "examples": list(subject.examples),
         "collate": subject.inputs.collate,
     }
@@ -75,7 +76,8 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
             )
         target, smoothing = prepared.data.target, stage.spec.label_smoothing
         expected = plain_gradient(
-            subject.model, stage.plan.trainable, batch, target, label_smoothing=smoothing
+            *(subject.model, stage.plan.trainable, batch, target, subject.inputs.sequences),
+            label_smoothing=smoothing,
         )
         ratio, relative_error = difference(load_file(gradient_file(folder, index)), expected)
         worst = max(worst, relative_error)

@@ -78,6 +78,7 @@ def run_job(folder: Path) -> None:
             model,
             stage,
             target=job["target"],
+            sequences=job["sequences"],
             examples=job["examples"],
             collate=job["collate"],
             folder=folder / f"stage-{index}",

@@ -40,7 +40,7 @@ def target_layers(
     layers = {
         name: module
         for name, module in model.named_modules()
-        if _takes_adapter(module) and f"{name}.weight" not in head
+        if _takes_adapter(module) and f"{name}.weight" not in head and not _is_tied(model, module)
     }
     linear = [name for name, module in layers.items() if type(module) in LINEAR]
     if list(target) == ["auto"]:
@@ -54,6 +54,11 @@ def target_layers(
         rule = "must match at least one linear or plain convolutional layer of the backbone"
         raise InputError(Problem(LOCATION, rule, ", ".join(map(repr, target)), repair))
     return selected
+
+
+def _is_tied(model: PreTrainedModel, module: nn.Module) -> bool:
+    """Return whether a module is the output layer of a model that generates, which shares weights with the input."""
+    return bool(model.can_generate() and module is model.get_output_embeddings())
 
 
 def has_suffix(name: str, suffixes: str | Collection[str]) -> bool:

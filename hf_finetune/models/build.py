@@ -32,7 +32,8 @@ from hf_finetune.models.projector import init_projector, widen_projector
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
-from hf_finetune.targets.model_config import set_target
+from hf_finetune.targets import TARGETS
+from hf_finetune.targets.model_config import get_target, set_target
 from hf_finetune.tasks import Modality, Task
 
 __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
@@ -221,11 +222,14 @@ def _replace_head(
     old_labels = tuple(saved.id2label.values()) if saved is not None and saved.id2label else ()
     replaced = {name for name, *_ in info["mismatched_keys"]} & head
     new = (set(info["missing_keys"]) & head) | replaced
-    if not new and old_labels != tuple(config.id2label.values()):
+    is_text = TARGETS[get_target(config)].is_text  # its head is that of a vocabulary
+    if not new and not is_text and old_labels != tuple(config.id2label.values()):
         # The checkpoint's head has the right size but other classes, so its weights are meaningless here.
         for name in sorted({name.rpartition(".")[0] for name in head}):
             _reinitialize(model, model.get_submodule(name))
         replaced = head
+    if is_text:
+        return [f"A new head is initialized for {config.vocab_size:,} tokens."] if new else []
     labels = counted(config.num_labels, "label")
     if replaced:
         old = counted(len(old_labels), "label")

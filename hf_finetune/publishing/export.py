@@ -113,8 +113,8 @@ def export(
     classifier = load_finished(model_or_run, trust_remote_code=trust_remote_code)
     if TARGETS[classifier.target].is_text:
         rule, repair = (
-            "must be a model that computes logits of labels in one pass",
-            "It writes its text token by token.",
+            "must be a model that computes logits of labels",
+            "A model that writes texts is not exported.",
         )
         raise InputError(Problem(str(model_or_run), rule, f"a model for {classifier.task}", repair))
     classifier.pipe.model.to("cpu").float().eval()  # as the exported model runs

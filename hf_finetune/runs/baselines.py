@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hf_finetune.evaluation.metrics import compute_metrics, labels_of, without_n
 from hf_finetune.evaluation.neighbors import nearest_neighbors
 from hf_finetune.evaluation.predictions import BASELINE_FOLDER, Predictions, write_predictions
 from hf_finetune.evaluation.simple_baseline import simple_baselines
+from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.runs.caching import (
@@ -27,8 +29,7 @@ from hf_finetune.runs.caching import (
     probe_settings,
     without_augmentation,
 )
-from hf_finetune.runs.checkpoint import load_pretrained
-from hf_finetune.runs.prepare import prepare_with_data
+from hf_finetune.runs.checkpoint import load_pretrained, read_task_config
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.scored_examples import ScoredExamples
@@ -90,15 +91,22 @@ def untrained_baseline(prepared: PreparedRun, device: torch.device) -> dict[str,
     data = prepared.task.modality.checkpoint_data(single.data)
     plain_model = single.model.model_copy(update={"adapter": None})
     recipe = single.model_copy(update={"data": data, "model": plain_model})
-    plain = prepare_with_data(recipe, prepared.data, trust_remote_code=prepared.trust_remote_code)
-    built = load_pretrained(plain)
+    task, modality = TASKS[recipe.task], prepared.task.modality
+    config = read_task_config(recipe, prepared.data.label_names, target, prepared.trust_remote_code)
+    processor = load_processor(
+        recipe.model.path,
+        modality,
+        revision=recipe.model.revision,
+        trust_remote_code=prepared.trust_remote_code,
+    )
+    modality.configure(processor, config, data, partial(build_skeleton, config, task))
+    built = load_pretrained(replace(prepared, recipe=recipe, config=config, processor=processor))
     if built.has_new_head:
         return {}
     logger.info("Predicting the test split with the checkpoint before training, a baseline.")
-    task, modality = TASKS[recipe.task], plain.task.modality
-    settings = modality.pipeline_settings(plain.processor, built.model)
+    settings = modality.pipeline_settings(processor, built.model)
     pipe = task.build_pipeline(built.model.to(device), {**settings, "device": device})
-    size = recipe.evaluation.batch_size if modality.makes_batches(plain.processor) else 1
+    size = recipe.evaluation.batch_size if modality.makes_batches(processor) else 1
     classifier = Classifier(pipe, task.name, target, prepared.data.label_names, size)
     return {"untrained": evaluate_model(classifier, prepared.data.test).scores}
 

@@ -66,7 +66,7 @@ def cache_settings(prepared: PreparedRun, spec: StageSpec, plan: StagePlan) -> C
         epochs,
         cache_spec.size_limit,
         _sources(prepared),
-        cache_blocker(recipe, spec, plan),
+        cache_blocker(recipe, spec, plan) or prepared.task.modality.caching_objection(prepared.processor),
         _text_pooling(prepared),
         shares_layer=_reads_layer(prepared),
     )

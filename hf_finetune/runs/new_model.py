@@ -17,7 +17,7 @@ from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
 from hf_finetune.tasks import TASKS
 
-__all__ = ["with_new_model"]
+__all__ = ["needs_data", "with_new_model"]
 
 _FORMAT = 2
 """Version of the checkpoints; those of another version are not used."""
@@ -60,7 +60,7 @@ def with_new_model(recipe: Recipe, data_by_task: Mapping[str, LabeledData]) -> t
         modality.save_new_model(folder, data.train, recipe.data, spec, recipe.seed)
         return note
 
-    return _with_made_checkpoint(recipe, content, f"new model for {recipe.task_type}", write)
+    return _with_made_checkpoint(recipe, content, f"new model for {recipe.task_type}", len(data.train), write)
 
 
 def _with_vocabulary(
@@ -72,16 +72,38 @@ def _with_vocabulary(
     if data is UNKNOWN_DATA or missing_checkpoint(path) or not modality.needs_vocabulary(path, revision):
         return recipe, ()
     labels = sorted(set(data.train["label"][:]))
-    content = [_FORMAT, str(Path(path).resolve()) if Path(path).exists() else [path, revision], labels]
+    content = [_FORMAT, path, revision, _files_in(Path(path)), labels]
 
     def write(folder: Path) -> str:
         return modality.save_with_vocabulary(folder, path, revision, data.train)
 
-    return _with_made_checkpoint(recipe, content, f"vocabulary for {path}", write)
+    return _with_made_checkpoint(recipe, content, f"vocabulary for {path}", len(data.train), write)
+
+
+def _files_in(folder: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of each file in a folder; empty if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return [
+        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.iterdir())
+    ]
+
+
+def needs_data(recipe: Recipe) -> bool:
+    """Return whether the checkpoint of a recipe is made from its data, so that it cannot be read without them.
+
+    Args:
+        recipe: Recipe of a run.
+    """
+    spec, modality = recipe.model, TASKS[recipe.task_type].modality
+    return spec.new is not None or (
+        not missing_checkpoint(spec.path) and modality.needs_vocabulary(spec.path, spec.revision)
+    )
 
 
 def _with_made_checkpoint(
-    recipe: Recipe, content: Sequence[Any], title: str, write: Callable[[Path], str]
+    recipe: Recipe, content: Sequence[Any], title: str, examples: int, write: Callable[[Path], str]
 ) -> tuple[Recipe, tuple[str, ...]]:
     """Return the recipe with a checkpoint in the cache, which is written if it is not there; and the note on it.
 
@@ -89,6 +111,7 @@ def _with_made_checkpoint(
         recipe: Recipe.
         content: JSON values on which the checkpoint depends.
         title: Description for the list of the cache.
+        examples: Number of training examples.
         write: Function that writes the checkpoint to a folder, and returns a note for the user.
     """
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -97,7 +120,7 @@ def _with_made_checkpoint(
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not (folder / "meta.json").is_file():
             with atomic_folder(folder) as partial:
-                about = {"about": title, "examples": 0, "note": write(partial)}
+                about = {"about": title, "examples": examples, "note": write(partial)}
                 (partial / "meta.json").write_text(json.dumps(about), encoding="utf-8")
         note = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["note"]
     model = recipe.model.model_copy(update={"path": str(folder)})

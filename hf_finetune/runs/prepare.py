@@ -37,7 +37,7 @@ from hf_finetune.runs.joint import (
     joint_problems,
     task_column_ranges,
 )
-from hf_finetune.runs.new_model import with_new_model
+from hf_finetune.runs.new_model import needs_data, with_new_model
 from hf_finetune.runs.prepared import UNKNOWN_DATA, PlanReport, PreparedRun
 from hf_finetune.runs.problems import (
     metric_name_problems,
@@ -192,7 +192,7 @@ def _check(
         InputError: With all problems, each once.
     """
     problems = list(data_problems)
-    if problems and recipe.model.new is not None:  # it cannot be built without the data
+    if problems and needs_data(recipe):
         raise InputError(dict.fromkeys(problems))
     recipe, new_model_notes = with_new_model(recipe, data_by_task)
     singles = recipe.by_task()

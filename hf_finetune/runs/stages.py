@@ -20,6 +20,7 @@ from hf_finetune.evaluation.metrics import (
     compute_metrics,
     greater_is_better,
     groups_of,
+    labels_of,
     probabilities,
     without_nan,
 )
@@ -253,11 +254,13 @@ def _sequence_metrics(
 ) -> Callable[[EvalPrediction], dict[str, float]]:
     """Return the function that computes the metrics of written sequences; see ``_trainer_metrics``."""
     target, names = prepared.data.target, _stage_metrics(prepared)
-    kind, groups = TARGETS[target], groups_of(prepared.data.validation)
+    kind, groups, validation = TARGETS[target], groups_of(prepared.data.validation), prepared.data.validation
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         scores = kind.stored_scores(sequences.texts(np.asarray(prediction.predictions)))
-        labels = kind.label_array(sequences.label_texts(np.asarray(prediction.label_ids)), 1)
+        labels = labels_of(validation, target, 1) if validation is not None else scores
+        if len(labels) != len(scores):  # a sample of the split
+            labels = kind.label_array(sequences.label_texts(np.asarray(prediction.label_ids)), 1)
         return compute_metrics(names, ScoredExamples(labels, scores, target, groups=groups))
 
     return compute

@@ -224,6 +224,14 @@ class Modality(StoredData):
         value, repair = "'continue_pretraining'", f"It is not supported for {self.plural}."
         raise InputError(Problem("domain_adaptation.method", "must be coral or dann", value, repair))
 
+    def caching_objection(self, processor: Any) -> str:
+        """Return why outputs of frozen layers cannot be cached; empty if they can.
+
+        Args:
+            processor: Configured preprocessor.
+        """
+        return ""
+
     def decoded_form(self, examples: Any) -> "DecodedForm | None":
         """Return how decoded examples are stored, so that each is decoded once; None if that saves nothing.
 

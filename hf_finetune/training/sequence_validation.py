@@ -7,13 +7,31 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from hf_finetune.targets.losses import valid_labels
+from hf_finetune.targets.losses import loss_for, valid_labels
+from hf_finetune.tasks.examples import SequenceOutputs
 from hf_finetune.training.callbacks import DivergedError
 
-__all__ = ["losses_and_tokens", "with_sequence_loss"]
+__all__ = ["label_loss", "losses_and_tokens", "with_sequence_loss"]
 
 _LOSS, _COUNT, _TOKENS = 0, 1, 2
 """Columns of a prediction: sum of the losses of its tokens, their number, and where the written tokens begin."""
+
+
+def label_loss(
+    target: str, sequences: SequenceOutputs | None, smoothing: float = 0.0
+) -> Callable[..., torch.Tensor]:
+    """Return the loss of the labels: that of a model whose output is a sequence, if it has its own, or of the target.
+
+    Args:
+        target: Label type.
+        sequences: How a model is trained whose output is a sequence; None for logits of labels.
+        smoothing: Share of each label that is distributed over all classes.
+
+    Returns:
+        Function of outputs, labels and ``num_items_in_batch``.
+    """
+    own = None if sequences is None else sequences.loss(smoothing)
+    return own or loss_for(target, smoothing)
 
 
 def losses_and_tokens(

@@ -33,7 +33,6 @@ from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.planning.time_limit import StageTimes
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.stage_fields import StageSpec
-from hf_finetune.targets.losses import loss_for
 from hf_finetune.tasks.seeded_augmentation import cycle
 from hf_finetune.training.arguments import training_arguments
 from hf_finetune.training.callbacks import EpochCallback, InterruptCallback, LogCallback
@@ -43,7 +42,7 @@ from hf_finetune.training.freezing import freeze_all_but, release_eval_mode
 from hf_finetune.training.head_fit import fit_head
 from hf_finetune.training.rehearsal import first_steps, rehearse, sample_validation
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
-from hf_finetune.training.sequence_validation import with_sequence_loss
+from hf_finetune.training.sequence_validation import label_loss, with_sequence_loss
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_limit import DeadlineCallback, StageLimit
 from hf_finetune.training.stage_result import StageResult, metrics_of, stage_result
@@ -222,11 +221,9 @@ def _train_by_steps(
 
 def _loss(spec: StageSpec, data: StageData, methods: Sequence[Method]) -> Loss:
     """Return the loss of the labels: that of the first method that has one, or else that of the target."""
-    smoothing = spec.label_smoothing
-    replacements = [method.base_loss(data.target, smoothing) for method in methods]
-    if data.sequences is not None:
-        replacements.append(data.sequences.loss(smoothing))
-    return next(filter(None, replacements), None) or loss_for(data.target, smoothing)
+    replacements = (method.base_loss(data.target, spec.label_smoothing) for method in methods)
+    replacement = next(filter(None, replacements), None)
+    return replacement or label_loss(data.target, data.sequences, spec.label_smoothing)
 
 
 def _restrict_compilation(execution: ExecutionSettings, methods: Sequence[Method]) -> ExecutionSettings:

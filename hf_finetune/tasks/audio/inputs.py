@@ -17,7 +17,7 @@ from hf_finetune.tasks.audio.stored import map_recordings
 from hf_finetune.tasks.examples import Inputs, Splits
 from hf_finetune.tasks.seeded_augmentation import SeededExamples
 
-__all__ = ["Recordings", "StoredRecordings", "prepare_recordings"]
+__all__ = ["RecordingTransform", "Recordings", "StoredRecordings", "prepare_recordings"]
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,15 @@ def _window(processor: Any) -> int:
     return window
 
 
-def prepare_recordings(splits: Splits, processor: Any, data: Any, seed: int, *, augmented: bool) -> Inputs:
+def prepare_recordings(
+    splits: Splits,
+    processor: Any,
+    data: Any,
+    seed: int,
+    *,
+    augmented: bool,
+    transform: type[RecordingTransform] = RecordingTransform,
+) -> Inputs:
     """Return augmented training recordings, and validation recordings prepared exactly as for inference.
 
     Args:
@@ -208,6 +216,7 @@ def prepare_recordings(splits: Splits, processor: Any, data: Any, seed: int, *, 
         data: ``data`` of the recipe.
         seed: Seed of the run.
         augmented: Whether training recordings are augmented.
+        transform: Class of the transform to model inputs.
 
     Raises:
         InputError: If frequencies are to be masked, and the checkpoint's input is no spectrogram.
@@ -225,7 +234,7 @@ def prepare_recordings(splits: Splits, processor: Any, data: Any, seed: int, *, 
         noise=augment.noise,
         time_mask=augment.time_mask,
     )
-    train = RecordingTransform(
+    train = transform(
         processor,
         classes,
         augmentation if augmented else None,
@@ -235,8 +244,6 @@ def prepare_recordings(splits: Splits, processor: Any, data: Any, seed: int, *, 
     validation = splits.validation
     return Inputs(
         train=SeededExamples(Recordings(splits.train, train), seed),
-        validation=None
-        if validation is None
-        else Recordings(validation, RecordingTransform(processor, classes)),
+        validation=None if validation is None else Recordings(validation, transform(processor, classes)),
         collate=default_data_collator,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.tasks.audio.modality import Audio
-from hf_finetune.tasks.examples import Inputs, Remarks, SimpleFeatures, Splits
+from hf_finetune.tasks.examples import DecodedForm, Inputs, Remarks, SimpleFeatures, Splits
 from hf_finetune.tasks.speech.fields import SpeechFields
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class Speech(Audio):
     ) -> tuple[str, ...]:
         """Set window and sampling rate, and the language of the transcripts."""
         from hf_finetune.tasks.speech.language import set_language
+        from hf_finetune.tasks.speech.vocabulary import check_family
 
+        check_family(config, processor.tokenizer)
         notes = super().configure(processor.feature_extractor, config, data, skeleton)
         set_language(processor.tokenizer, config, data.language)
         longest = getattr(config, "max_target_positions", None)
@@ -73,6 +75,22 @@ class Speech(Audio):
         from hf_finetune.tasks.speech.inputs import prepare_speech
 
         return prepare_speech(splits, processor, data, seed, augmented=self.is_augmented(data))
+
+    def caching_objection(self, processor: Any) -> str:
+        """Return that waveforms have different lengths, for a model that reads these."""
+        from hf_finetune.tasks.audio.processor import is_spectrogram
+
+        varies = not is_spectrogram(processor.feature_extractor)
+        return "recordings are not padded to one length" if varies else ""
+
+    def decoded_form(self, examples: Any) -> DecodedForm | None:
+        """Return how decoded recordings are stored; None for waveforms, whose lengths differ."""
+        from hf_finetune.tasks.audio.processor import is_spectrogram
+
+        transform = getattr(examples, "transform", None)
+        if transform is None or not is_spectrogram(transform.processor):
+            return None
+        return super().decoded_form(examples)
 
     @property
     def simple_features(self) -> SimpleFeatures | None:

@@ -4,11 +4,14 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import transformers
 from transformers.utils import cached_file
 
-__all__ = ["characters_of", "lacks_decoder", "lacks_vocabulary", "save_with_characters"]
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["characters_of", "check_family", "lacks_decoder", "lacks_vocabulary", "save_with_characters"]
 
 PADDING, UNKNOWN, SPACE = "[PAD]", "[UNK]", "|"
 """The padding token is the blank of CTC too."""
@@ -43,6 +46,22 @@ def lacks_decoder(path: str, revision: str | None = None) -> bool:
     except (OSError, ValueError, KeyError):  # reported where the checkpoint is loaded for use
         return False
     return type(config) in transformers.AutoModelForCTC._model_mapping
+
+
+def check_family(config: Any, tokenizer: Any) -> None:
+    """Check that a checkpoint is a Whisper, or is trained by CTC with a tokenizer of characters.
+
+    Args:
+        config: Config of the model.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        InputError: If it is of another family.
+    """
+    is_ctc = isinstance(tokenizer, transformers.Wav2Vec2CTCTokenizer)
+    if not is_ctc and not isinstance(config, transformers.WhisperConfig):
+        rule = "must be a Whisper checkpoint, or one for CTC with a tokenizer of characters"
+        raise InputError(Problem("model.path", rule, f"a {config.model_type!r} model"))
 
 
 def characters_of(transcripts: Iterable[str]) -> list[str]:
