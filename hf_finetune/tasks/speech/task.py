@@ -11,9 +11,9 @@ from hf_finetune.tasks.speech.modality import PIECES
 
 __all__ = ["SpeechRecognition"]
 
-_DECODER_STAGE = """\
+_CROSS_ATTENTION_STAGE = """\
 stages:
-  - {name: decoder, train: /decoder.layer/, epochs: 2, lr: 3.0e-5, warmup: 0.1, batch_size: 16, early_stopping: 1}
+  - {name: cross-attention, train: /encoder_attn/, epochs: 2, lr: 1.0e-4, warmup: 0.1, batch_size: 16}
 """
 
 
@@ -22,10 +22,10 @@ class SpeechRecognition(Task):
     """Task whose models write transcripts, token by token (Whisper) or for each frame (CTC)."""
 
     def draft_stages(self, model: str) -> str:
-        """Return a stage that trains the decoder; for a model without one, the stages of a new head."""
+        """Return a stage of the decoder's cross-attention; for a model without a decoder, the stages of a new head."""
         from hf_finetune.tasks.speech.vocabulary import lacks_decoder
 
-        return "" if lacks_decoder(model) else _DECODER_STAGE
+        return "" if lacks_decoder(model) else _CROSS_ATTENTION_STAGE
 
     def complete_model(self, model: Any, processor: Any) -> None:
         """Set the language of a model that generates, and greedy decoding, which plain transformers then uses too."""
