@@ -19,6 +19,7 @@ from launching import ForkedProcess
 import hf_finetune
 from hf_finetune.doctor import two_processes, worker
 from hf_finetune.doctor.two_processes import check_two_processes
+from hf_finetune.tasks import TASKS
 
 HELPERS = Path(__file__).parents[1] / "unit"
 PACKAGE = Path(hf_finetune.__file__).parents[1]
@@ -64,16 +65,17 @@ def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     lines = done.stdout.splitlines()
     rows = [line for line in lines if line.startswith(("pass ", "fail ", "skipped "))]
-    assert [row[9:22].rstrip() for row in rows] == [*NAMES, "precision"] * 5
-    assert [row.split()[0] for row in rows] == [*["pass"] * len(NAMES), "skipped"] * 5
+    assert [row[9:22].rstrip() for row in rows] == [*NAMES, "precision"] * len(TASKS)
+    assert [row.split()[0] for row in rows] == [*["pass"] * len(NAMES), "skipped"] * len(TASKS)
     assert [line for line in lines if line.startswith("A tiny")] == [
         "A tiny image model with random weights: image-classification, 372,882 parameters",
         "A tiny text model with random weights: text-classification, 6,082 parameters",
         "A tiny audio model with random weights: audio-classification, 6,170 parameters",
         "A tiny events model with random weights: event-classification, 8,306 parameters",
+        "A tiny speech model with random weights: automatic-speech-recognition, 18,656 parameters",
         "A tiny items model with random weights: next-item, 7,847 parameters",
     ]
-    assert lines[-1].endswith(" s: 35 passed, 5 skipped.")
+    assert lines[-1].endswith(f" s: {7 * len(TASKS)} passed, {len(TASKS)} skipped.")
     assert list(tmp_path.glob("hf-finetune-*")) == []  # torch writes its own cache there
 
 

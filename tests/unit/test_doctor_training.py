@@ -175,7 +175,7 @@ def test_a_loss_that_is_the_mean_of_each_micro_batch_fails(tmp_path, subject, mo
         exact = loss_for(target, smoothing)
         return lambda outputs, labels, num_items_in_batch=None: exact(outputs, labels)
 
-    monkeypatch.setattr("hf_finetune.training.stage.loss_for", mean_loss)
+    monkeypatch.setattr("hf_finetune.training.sequence_validation.loss_for", mean_loss)
     assert check_loss_scaling(subject, tmp_path) == CheckResult(
         "loss scaling",
         "fail",

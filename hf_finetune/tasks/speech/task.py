@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from hf_finetune.tasks.base import Task
 from hf_finetune.tasks.speech.modality import PIECES
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["SpeechRecognition"]
 
@@ -37,8 +38,10 @@ class SpeechRecognition(Task):
         if (language := getattr(processor.tokenizer, "language", None)) is not None:
             settings.language, settings.task = language, "transcribe"
 
-    def outputs(self, pipe: Any, inputs: Mapping[str, Any]) -> np.ndarray:
+    def outputs(self, pipe: Any, inputs: Mapping[str, Any]) -> "np.ndarray":
         """Return the transcripts of a batch, as the pipeline writes them; pieces of a recording are joined."""
+        import numpy as np
+
         model_inputs = dict(inputs)
         pieces = model_inputs.pop(PIECES)
         tokens = pipe.forward({**model_inputs, "is_last": True})["tokens"]
