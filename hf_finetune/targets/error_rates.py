@@ -7,8 +7,7 @@ import numpy as np
 
 from hf_finetune.targets.metric import Metric, Statistic
 from hf_finetune.targets.scored_examples import ScoredExamples
-from hf_finetune.targets.transcript_metrics import error_counts, error_rate
-from hf_finetune.targets.transcript_metrics import error_rates as resampled_rates
+from hf_finetune.targets.transcript_metrics import error_counts, error_rate, resampled_error_rates
 
 __all__ = ["error_rates", "word_error_shares"]
 
@@ -62,4 +61,4 @@ def _rate(position: int, normalizer: str, examples: ScoredExamples) -> float:
 
 
 def _rate_statistic(position: int, normalizer: str, examples: ScoredExamples) -> Statistic:
-    return partial(resampled_rates, *_counts(position, normalizer, examples))
+    return partial(resampled_error_rates, *_counts(position, normalizer, examples))

@@ -11,13 +11,11 @@ __all__ = [
     "NORMALIZERS",
     "ErrorCounts",
     "Normalizer",
-    "character_error_rate",
     "error_counts",
     "error_rate",
-    "error_rates",
+    "resampled_error_rates",
     "sentences_in_training",
     "text_normalizer",
-    "word_error_rate",
 ]
 
 Normalizer = Callable[[str], str]
@@ -53,22 +51,11 @@ def _basic() -> Normalizer:
     return normalizer
 
 
-def _english() -> Normalizer:
-    """Return Whisper's normalizer for English, without its table of British and American spellings.
-
-    It also writes out contractions, writes numbers in digits, and removes diacritics and fillers (``uh``).
-    """
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-
-    normalizer: Normalizer = EnglishTextNormalizer({})
-    return normalizer
-
-
 def _none() -> Normalizer:
     return str
 
 
-NORMALIZERS: Mapping[str, Callable[[], Normalizer]] = {"basic": _basic, "english": _english, "none": _none}
+NORMALIZERS: Mapping[str, Callable[[], Normalizer]] = {"basic": _basic, "none": _none}
 """Function that returns the normalizer of each name."""
 
 
@@ -76,7 +63,7 @@ def text_normalizer(name: str, place: str = "normalizer") -> Normalizer:
     """Return a text normalizer. After any of them, whitespace is collapsed, and removed at both ends.
 
     Args:
-        name: ``basic`` (lower case, no punctuation), ``english`` (also numbers and contractions), or ``none``.
+        name: ``basic`` (lower case, no punctuation) or ``none``.
         place: Location of the name in the recipe, for the error text.
 
     Returns:
@@ -162,32 +149,6 @@ def _lengths(output: Any) -> np.ndarray:
     return np.array([len(reference) for reference in output.references], dtype=np.int64)
 
 
-def word_error_rate(counts: ErrorCounts, weights: np.ndarray | None = None) -> float:
-    """Compute the word error rate of a corpus: all errors over all words of the references. It can exceed 1.
-
-    Args:
-        counts: Errors and lengths of each example.
-        weights: Weight of each example [examples], or None for equal weights.
-
-    Returns:
-        The rate; nan if there are no words, or all weights of examples with words are 0.
-    """
-    return error_rate(counts.word_errors, counts.words, weights)
-
-
-def character_error_rate(counts: ErrorCounts, weights: np.ndarray | None = None) -> float:
-    """Compute the character error rate of a corpus: all errors over all characters of the references.
-
-    Args:
-        counts: Errors and lengths of each example.
-        weights: Weight of each example [examples], or None for equal weights.
-
-    Returns:
-        The rate; nan if there are no characters, or all weights of examples with characters are 0.
-    """
-    return error_rate(counts.character_errors, counts.characters, weights)
-
-
 def error_rate(errors: np.ndarray, lengths: np.ndarray, weights: np.ndarray | None = None) -> float:
     """Compute the weighted sum of errors over the weighted sum of lengths.
 
@@ -200,10 +161,10 @@ def error_rate(errors: np.ndarray, lengths: np.ndarray, weights: np.ndarray | No
         The rate; nan if the sum of lengths is 0.
     """
     equal = np.ones(len(errors))
-    return float(error_rates(errors, lengths, (equal if weights is None else weights)[None])[0])
+    return float(resampled_error_rates(errors, lengths, (equal if weights is None else weights)[None])[0])
 
 
-def error_rates(errors: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def resampled_error_rates(errors: np.ndarray, lengths: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Compute the error rate of each of many resamples of the examples.
 
     Args:

@@ -10,14 +10,20 @@ from hf_finetune.errors import InputError
 from hf_finetune.targets.transcript_metrics import (
     NORMALIZERS,
     ErrorCounts,
-    character_error_rate,
     error_counts,
     error_rate,
-    error_rates,
+    resampled_error_rates,
     sentences_in_training,
     text_normalizer,
-    word_error_rate,
 )
+
+
+def word_error_rate(counts, weights=None):
+    return error_rate(counts.word_errors, counts.words, weights)
+
+
+def character_error_rate(counts, weights=None):
+    return error_rate(counts.character_errors, counts.characters, weights)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +35,6 @@ from hf_finetune.targets.transcript_metrics import (
         ("basic", "Ja [muziek] (lacht) nee", "ja nee"),
         ("basic", "Příliš žluťoučký kůň", "příliš žluťoučký kůň"),
         ("basic", "...", ""),
-        ("english", "It's, uh, TWENTY-one café colours", "it is 21 cafe colours"),
-        ("english", "Mr. Smith won't pay $20 million.", "mister smith will not pay $20000000"),
         ("none", " It's  Mr. Smith!\n", "It's Mr. Smith!"),
     ],
 )
@@ -40,11 +44,11 @@ def test_normalizers(name, text, normalized):
 
 def test_an_unknown_normalizer_is_an_error():
     with pytest.raises(InputError) as error:
-        text_normalizer("englsh", "evaluation.normalizer")
+        text_normalizer("bsic", "evaluation.normalizer")
     assert str(error.value) == (
-        "evaluation.normalizer must be the name of a text normalizer. Got 'englsh'. Nearest: 'english'."
+        "evaluation.normalizer must be the name of a text normalizer. Got 'bsic'. Nearest: 'basic'."
     )
-    with pytest.raises(InputError, match=r"Known: 'basic', 'english', 'none'."):
+    with pytest.raises(InputError, match=r"Known: 'basic', 'none'."):
         error_counts(["a"], ["a"], "whisper")
 
 
@@ -98,7 +102,7 @@ def test_rates_of_resamples_equal_those_of_the_drawn_examples():
     errors, lengths = np.array([1, 1, 1]), np.array([4, 1, 0])
     drawn = [[0, 0, 1], [2, 2, 2], [1, 2, 1]]
     counts = np.array([np.bincount(rows, minlength=3) for rows in drawn])
-    rates = error_rates(errors, lengths, counts)
+    rates = resampled_error_rates(errors, lengths, counts)
     direct = [error_rate(errors[rows], lengths[rows]) for rows in drawn]
     np.testing.assert_allclose(rates, direct)
     np.testing.assert_allclose(rates, [3 / 9, math.nan, 3 / 2])

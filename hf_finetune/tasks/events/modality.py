@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.base import Part
-from hf_finetune.tasks.columns import ColumnRole, find_columns_by_name, is_string
+from hf_finetune.tasks.columns import ColumnRole, find_columns_by_name
 from hf_finetune.tasks.events.fields import EventFields
 from hf_finetune.tasks.examples import (
     ExampleCheck,
@@ -17,6 +17,7 @@ from hf_finetune.tasks.examples import (
     SimpleFeatures,
     Splits,
 )
+from hf_finetune.tasks.history_columns import CUSTOMER, holds_histories, row_role
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.text.modality import Text
 
@@ -31,15 +32,6 @@ _USUAL_COLUMN_NAMES = ("events", "history", "sequence", "actions", "behaviour", 
 _KINDS = ("view", "search", "cart", "buy", "return")
 
 
-def _holds_histories(feature: Any) -> bool:
-    """Return whether a column contains lists, or strings."""
-    return is_string(feature) or isinstance(feature, list) or type(feature).__name__ in ("List", "LargeList")
-
-
-def _is_any(feature: Any) -> bool:
-    return True
-
-
 class Events(Text):
     """Histories of events; their text form is tokenized by a tokenizer with a token for each kind and bucket."""
 
@@ -51,25 +43,23 @@ class Events(Text):
     roles: ClassVar[tuple[ColumnRole, ...]] = (
         ColumnRole(
             *("events", "histories of events", "must contain lists of events, or texts", _USUAL_COLUMN_NAMES),
-            _holds_histories,
+            holds_histories,
             "Column of the histories: lists of events; null = inferred, or joined from one row per event.",
         ),
     )
     row_roles: ClassVar[tuple[ColumnRole, ...]] = (
-        ColumnRole(
-            *("customer", "customers", "must name a customer", (), _is_any),
-            "Column of the customer, for a table with one row per event; null = one row per history.",
-            optional=True,
-        ),
-        ColumnRole(
-            *("kind", "kinds of events", "must name a kind", (), _is_any),
+        CUSTOMER,
+        row_role(
+            "kind",
+            "kinds of events",
+            "must name a kind",
             "Column of the kind of each event, for a table with one row per event; null = all events are of one kind.",
-            optional=True,
         ),
-        ColumnRole(
-            *("amount", "amounts", "must contain numbers", (), _is_any),
+        row_role(
+            "amount",
+            "amounts",
+            "must contain numbers",
             "Column of the amount of each event, for a table with one row per event; null = no amounts.",
-            optional=True,
         ),
     )
     data_fields: ClassVar[type[Part]] = EventFields

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import Problem
 from hf_finetune.fields.base import Part
-from hf_finetune.tasks.columns import ColumnRole, find_columns_by_name, is_string
+from hf_finetune.tasks.columns import ColumnRole, find_columns_by_name
 from hf_finetune.tasks.examples import (
     ExampleCheck,
     Inputs,
@@ -16,6 +16,7 @@ from hf_finetune.tasks.examples import (
     SimpleModels,
     Splits,
 )
+from hf_finetune.tasks.history_columns import CUSTOMER, holds_histories, row_role
 from hf_finetune.tasks.items.fields import ItemAugmentFields, ItemFields
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.text.modality import Text
@@ -34,15 +35,6 @@ _LAYERS, _HIDDEN, _MAX_ITEMS = 2, 16, 50
 """Size of the tiny checkpoint."""
 
 
-def _holds_items(feature: Any) -> bool:
-    """Return whether a column contains lists, or strings."""
-    return is_string(feature) or isinstance(feature, list) or type(feature).__name__ in ("List", "LargeList")
-
-
-def _is_any(feature: Any) -> bool:
-    return True
-
-
 class Items(Text):
     """Histories of items, each a word of the text form, with one token per item."""
 
@@ -54,20 +46,17 @@ class Items(Text):
     roles: ClassVar[tuple[ColumnRole, ...]] = (
         ColumnRole(
             *("items", "histories of items", "must contain lists of items, or texts", _USUAL_COLUMN_NAMES),
-            _holds_items,
+            holds_histories,
             "Column of the histories of items, the oldest first; null = inferred, or joined from one row per event.",
         ),
     )
     row_roles: ClassVar[tuple[ColumnRole, ...]] = (
-        ColumnRole(
-            *("customer", "customers", "must name a customer", (), _is_any),
-            "Column of the customer, for a table with one row per event; null = one row per history.",
-            optional=True,
-        ),
-        ColumnRole(
-            *("item", "items", "must name an item", (), _is_any),
+        CUSTOMER,
+        row_role(
+            "item",
+            "items",
+            "must name an item",
             "Column of the item of each event, for a table with one row per event.",
-            optional=True,
         ),
     )
     data_fields: ClassVar[type[Part]] = ItemFields
