@@ -138,12 +138,15 @@ def _with_regression_hint(repair: str, table: Table, target: TargetName, label_n
     return f"{advice} Otherwise {repair[0].lower()}{repair[1:]}"
 
 
-def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
+def check_groups(
+    tables: Mapping[str, Table], needed: int, *, may_recur: bool = False
+) -> list[Problem]:
     """Check that every row has a group, no group is in two splits, and train has enough groups to be divided.
 
     Args:
         tables: Table of each split that exists in the data.
         needed: Number of splits into which train will be divided, including train itself.
+        may_recur: Whether a group may be in several splits.
 
     Returns:
         Problems; empty if the groups can be used.
@@ -161,7 +164,7 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
         for split, table in tables.items()
     }
     order = list(groups_of_split)
-    for later in order[1:]:
+    for later in order[1:] if not may_recur else ():
         for earlier in order[: order.index(later)]:
             shared = sorted(groups_of_split[earlier] & groups_of_split[later])
             if shared:

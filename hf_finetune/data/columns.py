@@ -29,6 +29,7 @@ class Columns:
         weight: Column of example weights.
         inputs: Column of each role of the modality; None for an optional role without a column.
         group: Group column.
+        groups_recur: Whether a group may be in several splits.
         slices: Columns for evaluation by slice.
         text_slices: Columns among ``slices`` that contain texts in at least one split.
     """
@@ -38,6 +39,7 @@ class Columns:
     weight: str | None = None
     inputs: Mapping[str, str | None] = field(default_factory=dict)
     group: str | None = None
+    groups_recur: bool = False
     slices: tuple[str, ...] = ()
     text_slices: frozenset[str] = frozenset()
 

@@ -88,7 +88,7 @@ def _parse_values(
 ) -> tuple[dict[str, Table], list[str], list[Problem]]:
     form = form if form.columns else replace(form, columns=(columns.label,))
     kind = requested_target(requested)
-    is_text = kind is not None and kind.is_text
+    is_whole = kind is not None and kind.is_whole
     declared = next(iter(tables.values())).declared
     cells = {split: table.labels for split, table in tables.items()}
     ids = {split: table.ids for split, table in tables.items()}
@@ -97,10 +97,10 @@ def _parse_values(
         return dict(tables), [], problems
     notes = list(label_values.notes)
     values = label_values.values
-    if form.normalize and not is_text:
+    if form.normalize and not is_whole:
         values, merge_notes = merge_variants(values, known or declared or ())
         notes += merge_notes
-    elif known is None and not is_text:
+    elif known is None and not is_whole:
         notes += note_variants(_count(values), form)
     read = {split: _with_values(table, split, values, label_values) for split, table in tables.items()}
     problems = _weight_problems(read, columns.weight)

@@ -41,8 +41,8 @@ def read_values(
     """
     names = tuple(declared) if declared is not None else None
     kind = requested_target(requested)
-    if kind is not None and kind.is_text:
-        return LabelValues({split: list(cells[split]) for split in cells}), []
+    if kind is not None and kind.is_whole:
+        return LabelValues({split: [kind.read_cell(cell) for cell in cells[split]] for split in cells}), []
     if form.one_column_per_class:
         rows = {split: list(cells[split]) for split in cells}
         vectors = LabelVectors(form.columns, rows, f"the columns {join_quoted(form.columns)}")

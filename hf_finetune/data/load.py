@@ -44,6 +44,7 @@ class Source:
         column_problems: Problems of single columns, by column name; reported only if the column is used.
         header_problems: Problems of headers that look like rows of data; reported only if columns are not found.
         split_column: Column that divided the examples into splits; None if there is none.
+        groups_recur: Whether a group may be in several splits.
     """
 
     splits: Mapping[str, Dataset]
@@ -54,6 +55,7 @@ class Source:
     column_problems: Mapping[str, Problem] = field(default_factory=dict)
     header_problems: tuple[Problem, ...] = ()
     split_column: str | None = None
+    groups_recur: bool = False
 
 
 def load_source(

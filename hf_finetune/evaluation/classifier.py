@@ -10,7 +10,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
-import transformers
 from safetensors import SafetensorError
 from transformers import Pipeline, PreTrainedConfig
 
@@ -193,8 +192,8 @@ def _load_model(
         model, loaded = model_class.from_pretrained(
             source, output_loading_info=True, **config_argument, **options
         )
-        processor = getattr(transformers, task.modality.processor_class).from_pretrained(
-            source, **(config_argument if task.modality.has_tokens else {}), **options
+        processor = task.modality.load_processor(
+            str(source), **(config_argument if task.modality.has_tokens else {}), **options
         )
     except UnpicklingError as error:
         raise InputError(unsafe_pickle(place, source)) from error

@@ -118,6 +118,8 @@ def write_predictions(
             PROBABILITY + name: pa.array(column, pa.float64())
             for name, column in zip(label_names, scores.T, strict=True)
         }
+    else:
+        columns |= {name: pa.array(values) for name, values in kind.stored_columns(labels, scores).items()}
     if has_unknown(labels):
         names = [[label_names[index] for index in np.flatnonzero(~row)] for row in is_known(labels)]
         columns[UNKNOWN] = pa.array(names, pa.list_(pa.string()))
@@ -194,9 +196,9 @@ def _predictions_of(table: pa.Table) -> Predictions:
     kind = TARGETS[declared.decode()] if declared else _default_target_for(table.schema.field("label").type)
     scores: Scores
     if not kind.has_classes:
-        names = kind.output_names(labels, None)
-        scores = kind.stored_scores(table["prediction"].to_pylist())
-        encoded = [kind.encode(label, {}) for label in labels]
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+        encoded, scores = kind.restored(labels, columns["prediction"], columns)
+        names = kind.output_names(encoded, None)
         return Predictions(ids, kind.label_array(encoded, len(names)), scores, kind.name, names)
     names = tuple(
         name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)

@@ -63,7 +63,8 @@ def _random_scores(data: LabeledData, labels: np.ndarray, seed: int) -> np.ndarr
     if TARGETS[data.target].is_text:
         return rng.permutation(labels)
     if not TARGETS[data.target].has_classes:
-        return probabilities(rng.normal(size=(len(labels), len(data.label_names))), data.target)
+        width = TARGETS[data.target].score_width(len(data.label_names))
+        return probabilities(rng.normal(size=(len(labels), width)), data.target)
     scores = rng.uniform(0.05, 0.95, size=(len(labels), len(data.label_names)))
     return scores / scores.sum(axis=1, keepdims=True) if TARGETS[data.target].is_exclusive else scores
 

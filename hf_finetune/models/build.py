@@ -222,19 +222,17 @@ def _replace_head(
     old_labels = tuple(saved.id2label.values()) if saved is not None and saved.id2label else ()
     replaced = {name for name, *_ in info["mismatched_keys"]} & head
     new = (set(info["missing_keys"]) & head) | replaced
-    is_text = TARGETS[get_target(config)].is_text  # its head is that of a vocabulary
-    if not new and not is_text and old_labels != tuple(config.id2label.values()):
+    kind = TARGETS[get_target(config)]
+    if not new and not kind.is_whole and old_labels != tuple(config.id2label.values()):
         # The checkpoint's head has the right size but other classes, so its weights are meaningless here.
         for name in sorted({name.rpartition(".")[0] for name in head}):
             _reinitialize(model, model.get_submodule(name))
         replaced = head
-    if is_text:
-        return [f"A new head is initialized for {config.vocab_size:,} tokens."] if new else []
-    labels = counted(config.num_labels, "label")
-    if replaced:
+    outputs = kind.outputs_in_words(config)
+    if replaced and not kind.is_whole:
         old = counted(len(old_labels), "label")
-        return [f"The checkpoint's head for {old} is replaced by a new head for {labels}."]
-    return [f"A new head is initialized for {labels}."] if new else []
+        return [f"The checkpoint's head for {old} is replaced by a new head for {outputs}."]
+    return [f"A new head is initialized for {outputs}."] if new else []
 
 
 def load_processor(
@@ -246,9 +244,7 @@ def load_processor(
         InputError: If the checkpoint has none, or none that works.
     """
     try:
-        processor = getattr(transformers, modality.processor_class).from_pretrained(
-            path, revision=revision, trust_remote_code=trust_remote_code
-        )
+        processor = modality.load_processor(path, revision=revision, trust_remote_code=trust_remote_code)
         modality.check_processor(processor)
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
         code_error = None if trust_remote_code else remote_code_error("model.path", path, revision)

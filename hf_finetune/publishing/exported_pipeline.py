@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 
 from hf_finetune.evaluation.classifier import Classifier
 from hf_finetune.models.remote_code import check_tokenizer, remote_code_error
@@ -117,9 +116,8 @@ def load_exported_classifier(
     modality = TASKS[values["task"]].modality
     if modality.has_tokens:
         check_tokenizer(str(folder), folder, trust_remote_code=trust_remote_code)
-    processor_class = getattr(transformers, modality.processor_class)
     try:
-        processor = processor_class.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        processor = modality.load_processor(str(folder), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         code_error = None if trust_remote_code else remote_code_error(str(folder), folder)
         if code_error is None:

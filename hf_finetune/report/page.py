@@ -247,11 +247,11 @@ def _number(value: float | None, digits: int = 3) -> str:
     return f"{value:.1e}" if small else f"{value:,.{digits}f}"
 
 
-def _label_text(label: str | float | Sequence[str]) -> str:
-    """Format a label or a prediction: a class, a continuous value, or the classes of multi-label data."""
+def _label_text(label: str | float | Sequence[str | float]) -> str:
+    """Format a label or a prediction: a class, a number, or a list of them."""
     if isinstance(label, int | float):
         return f"{label:.6g}"
-    return label if isinstance(label, str) else ", ".join(label) or "none"
+    return label if isinstance(label, str) else ", ".join(map(_label_text, label)) or "none"
 
 
 def _duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from hf_finetune.errors import Problem
+from hf_finetune.errors import Problem, counted
 from hf_finetune.fields.registry import Registry
 from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.metric import Metric, MetricSettings
@@ -36,6 +36,8 @@ class Target(ABC):
         is_numeric: Whether a label is one number, which a file may contain as text. False with classes. A label type
             can be neither.
         is_text: Whether a label is a text as a whole, such as a transcript, which is not parsed.
+        is_vector: Whether a label is a list of numbers as a whole, such as the next values of a series. Its unit is
+            that of the example, so that it has no class names and no separators.
         has_standard_loss: Whether the loss is the cross-entropy of a softmax (exclusive) or of a sigmoid for each
             class, or the squared error of one output (numeric). Solvers, distillation, calibration, learned task
             weights and Spaces rely on it.
@@ -45,6 +47,7 @@ class Target(ABC):
             ``constant_prediction``; empty if there is none.
         score_dimensions: Number of dimensions of the scores: 2 for [examples, classes], 1 for [examples].
         score_type: NumPy type of the scores; ``object`` for texts.
+        label_dimensions: Number of dimensions of the labels as metrics take them, unless a label is several classes.
         has_untrained_baseline: Whether the predictions of the checkpoint before training are a baseline.
     """
 
@@ -54,12 +57,14 @@ class Target(ABC):
     is_exclusive: ClassVar[bool] = False
     is_numeric: ClassVar[bool] = False
     is_text: ClassVar[bool] = False
+    is_vector: ClassVar[bool] = False
     has_standard_loss: ClassVar[bool] = False
     accuracy_metric: ClassVar[str | None] = None
     default_metrics: ClassVar[tuple[str, ...]]
     constant_baseline: ClassVar[str] = ""
     score_dimensions: ClassVar[int] = 2
     score_type: ClassVar[Any] = float
+    label_dimensions: ClassVar[int] = 1
     has_untrained_baseline: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -77,6 +82,11 @@ class Target(ABC):
     def has_several_classes(self) -> bool:
         """Whether a label can be any number of classes, so that each class is a yes-or-no question."""
         return self.has_classes and not self.is_exclusive
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a label is read as it is, not as classes or a number that a cell may state in many forms."""
+        return self.is_text or self.is_vector
 
     @property
     def has_squared_error(self) -> bool:
@@ -108,6 +118,14 @@ class Target(ABC):
             inferred: Whether the label type was inferred from them.
         """
         return ()
+
+    def read_cell(self, cell: Any) -> Any:
+        """Return a label that is read as a whole.
+
+        Args:
+            cell: Cell of the data.
+        """
+        return cell
 
     def value_problems(
         self, values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]
@@ -167,6 +185,22 @@ class Target(ABC):
 
     # Predictions
 
+    def outputs_in_words(self, config: Any) -> str:
+        """Return what the outputs of a new head are, such as ``3 labels``.
+
+        Args:
+            config: Config of the model.
+        """
+        return counted(config.num_labels, "label")
+
+    def score_width(self, classes: int) -> int:
+        """Return the number of scores of an example.
+
+        Args:
+            classes: Number of ``output_names``.
+        """
+        return classes
+
     @abstractmethod
     def summary(self, subject: str, classes: str) -> str:
         """Return a phrase for the model card, such as ``predicts a number for an image``.
@@ -224,6 +258,30 @@ class Target(ABC):
             classes: Number of classes.
             unknown: Classes of each example whose label is unknown; None if there are none.
         """
+
+    def stored_columns(self, labels: "np.ndarray", scores: "Scores") -> dict[str, list[Any]]:
+        """Return further columns of ``predictions.parquet``, for labels without classes.
+
+        Args:
+            labels: Labels, as ``label_array`` returns them.
+            scores: Scores of the model.
+        """
+        return {}
+
+    def restored(
+        self, labels: Sequence[Any], predictions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
+    ) -> tuple[list[Any], "np.ndarray"]:
+        """Return the labels and scores of ``predictions.parquet``, for labels without classes.
+
+        Args:
+            labels: Labels of all examples, as ``decode`` returns them.
+            predictions: Predictions, as ``decode`` returns them.
+            columns: All columns of the file.
+
+        Returns:
+            Labels as a dataset stores them, and scores.
+        """
+        return [self.encode(label, {}) for label in labels], self.stored_scores(predictions)
 
     def stored_scores(self, predictions: Sequence[Any]) -> "np.ndarray":
         """Return the scores of predictions in ``predictions.parquet``, which has no scores of labels without classes.

@@ -20,7 +20,7 @@ def set_target(config: "PreTrainedConfig", target: str) -> None:
     config.problem_type = kind.problem_type
     if get_target(config) != target:
         setattr(config, TARGET_ATTRIBUTE, target)
-    if not (kind.has_classes or kind.is_text):
+    if kind.is_numeric:
         config.function_to_apply = "none"  # so that a pipeline returns the prediction unchanged
 
 

@@ -114,7 +114,7 @@ def trial_examples(target: TargetName, classes: int) -> ScoredExamples:
         labels = kind.label_array([kind.synthetic_label(rng, classes) for _ in range(2)], classes)
         if kind.is_text:
             return ScoredExamples(labels, labels, target)
-        return ScoredExamples(labels, probabilities(np.eye(2, classes), target), target)
+        return ScoredExamples(labels, probabilities(np.eye(2, kind.score_width(classes)), target), target)
     scores = np.eye(max(classes, 2))
     labels = np.arange(len(scores)) if kind.is_exclusive else scores.astype(np.int64)
     return ScoredExamples(labels, scores, target)

@@ -69,6 +69,10 @@ class Transcript(Target):
         words = [len(str(label).split()) for label in labels]
         return f"transcripts of {min(words)} to {max(words)} words, mean {mean(words):.1f}"
 
+    def outputs_in_words(self, config: Any) -> str:
+        """Return the number of tokens of the vocabulary."""
+        return f"{config.vocab_size:,} tokens"
+
     def summary(self, subject: str, classes: str) -> str:
         """Return a phrase for a model that transcribes."""
         return f"writes down what is said in {subject}"

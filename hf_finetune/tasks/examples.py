@@ -135,6 +135,7 @@ class JoinedRows:
         time: Column with the time of each example; None if there is none.
         notes: Messages to the user.
         is_divided: Whether the rows were divided by ``data.split.time`` before they were joined.
+        groups_recur: Whether a group may be in several splits, as a series is, at different times.
     """
 
     splits: "Mapping[str, Dataset]"
@@ -143,6 +144,7 @@ class JoinedRows:
     time: str | None = None
     notes: tuple[str, ...] = ()
     is_divided: bool = False
+    groups_recur: bool = False
 
 
 class ExampleCheck(Protocol):

@@ -81,6 +81,20 @@ class Modality(StoredData):
 
     # Checkpoints
 
+    def load_processor(self, path: str, **options: Any) -> Any:
+        """Load the preprocessor of a checkpoint.
+
+        Args:
+            path: A Hub id, or a folder.
+            options: Further arguments of ``from_pretrained``.
+
+        Raises:
+            Exception: Of any class, if there is none, or if it cannot be loaded.
+        """
+        import transformers
+
+        return getattr(transformers, self.processor_class).from_pretrained(path, **options)
+
     def check_processor(self, processor: Any) -> None:
         """Use a loaded preprocessor on a small example: loading checks no settings.
 

@@ -154,6 +154,16 @@ class Presentation(ABC):
         """Return a row of loaded data for an HTML page: ``text``, or ``image`` or ``audio`` as a data URI."""
         return {"text": str(row.get("id", ""))}
 
+    def show_answer(self, row: Mapping[str, Any], label: Any, scores: Any) -> dict[str, str]:
+        """Return a row of loaded data with the answer of a model, as ``show`` does.
+
+        Args:
+            row: Row of loaded data.
+            label: Label, as metrics take it.
+            scores: Scores of the example, with a first dimension of 1.
+        """
+        return self.show(row)
+
     def example_code(self, *, pair: bool) -> str:
         """Return the argument of a call of a pipeline in Python, for model cards.
 

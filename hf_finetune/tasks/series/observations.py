@@ -1,0 +1,226 @@
+"""Tables with one row per observation: series, time and value, brought to a regular grid of times."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hf_finetune.errors import InputError, Problem, counted, join_quoted, short_repr
+from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
+from hf_finetune.tasks.event_rows import check_columns, parse_column
+
+__all__ = ["Grid", "SeriesTable", "read_observations"]
+
+_DAY, _HOUR = SECONDS_PER_DAY, 3600
+_SEASONS = {_HOUR // 2: 48, _HOUR: 24, _DAY: 7, 7 * _DAY: 52}
+"""Length of a season by the step between times (seconds)."""
+_MONTHS_PER_YEAR = 12
+_MAX_NAMED = 3
+_ONLY_SERIES = "series"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Regular times.
+
+    Attributes:
+        step: Distance between neighboring times, in the unit of the positions.
+        unit: ``months``, ``seconds`` or ``steps``.
+    """
+
+    step: int
+    unit: str
+
+    @property
+    def season(self) -> int:
+        """Usual length of a season (steps)."""
+        if self.unit == "months":
+            return max(1, _MONTHS_PER_YEAR // self.step) if _MONTHS_PER_YEAR % self.step == 0 else 1
+        return _SEASONS.get(self.step, 1) if self.unit == "seconds" else 1
+
+    @property
+    def words(self) -> str:
+        """Description of the step, such as ``1 month``."""
+        if self.unit != "seconds":
+            return counted(self.step, self.unit.removesuffix("s"))
+        for size, name in ((_DAY, "day"), (_HOUR, "hour"), (60, "minute")):
+            if self.step % size == 0:
+                return counted(self.step // size, name)
+        return counted(self.step, "second")
+
+
+@dataclass(frozen=True)
+class SeriesTable:
+    """Series at regular times.
+
+    Attributes:
+        values: Values of each series, the oldest first.
+        times: Cells with the times of these values; empty text for a filled one.
+        grid: Regular times of all series.
+        filled: Number of values that were filled in.
+    """
+
+    values: Mapping[str, np.ndarray]
+    times: Mapping[str, Sequence[Any]]
+    grid: Grid
+    filled: int = 0
+
+
+def read_observations(
+    rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], *, decimal: str | None, gaps: str
+) -> SeriesTable:
+    """Return the series of a table with one row per observation, in any order.
+
+    Args:
+        rows: Columns of the table.
+        columns: Names of the columns ``time``, ``value`` and perhaps ``series``.
+        decimal: Decimal mark of numbers that are text; None is a point.
+        gaps: ``error`` or ``interpolate``.
+
+    Raises:
+        InputError: If a column is missing, a cell is no series, time or value, a time occurs twice in a series, or the
+            times have gaps that are not to be filled.
+    """
+    check_columns(rows, columns, ("time", "value"), ("series",))
+    times = rows[columns["time"]]
+    positions, unit = _positions(times)
+    frame = pd.DataFrame(
+        {
+            "series": _names(rows, columns.get("series")),
+            "position": positions,
+            "value": parse_column("value", rows[columns["value"]], lambda cell: _number(cell, decimal), _FORM),
+            "row": np.arange(len(times)),
+        }
+    )
+    frame = frame.sort_values(["series", "position"], kind="stable")
+    _check_repeated(frame, times)
+    grid = Grid(_step(frame), unit)
+    filled, parts = 0, {}
+    faults: list[str] = []
+    for name, part in frame.groupby("series", sort=True):
+        fault = _gap(part, grid, times)
+        if fault and (gaps == "error" or "between" in fault):
+            faults.append(f"{name!r} {fault}")
+        parts[str(name)] = part
+    if faults:
+        raise InputError(_gap_problem(faults, grid))
+    values, cells = {}, {}
+    for name, part in parts.items():
+        values[name], cells[name], added = _on_grid(part, grid, times)
+        filled += added
+    return SeriesTable(values, cells, grid, filled)
+
+
+_FORM = "a number, or nothing for a missing value"
+
+
+def _number(cell: Any, decimal: str | None) -> float:
+    """Return a value as a number; nan for a missing one."""
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return np.nan
+    if isinstance(cell, bool):
+        raise TypeError(repr(cell))
+    number = float(cell.strip().replace(decimal or ".", ".") if isinstance(cell, str) else cell)
+    if np.isinf(number):
+        raise ValueError(repr(cell))
+    return number
+
+
+def _names(rows: Mapping[str, Sequence[Any]], column: str | None) -> Sequence[str]:
+    if column is None:
+        return [_ONLY_SERIES] * len(next(iter(rows.values())))
+    names = ["" if cell is None else str(cell).strip() for cell in rows[column]]
+    if "" in names:
+        value = f"none in row {names.index('')}"
+        raise InputError(Problem("data.columns.series", "must name a series in each row", value))
+    return names
+
+
+def _positions(cells: Sequence[Any]) -> tuple[np.ndarray, str]:
+    """Return the position of each time: number of a step, of a month, or of a second; and the unit.
+
+    Times that are whole numbers of fewer than eight digits, such as years or the numbers of periods, are steps. Dates
+    that are all on the same day of a month, or all on the last one, are months.
+    """
+    if all(_is_step(cell) for cell in cells):
+        return np.array([int(cell) for cell in cells], dtype=np.int64), "steps"
+    seconds = parse_column("time", cells, parse_time, TIME_FORM)
+    moments = pd.DatetimeIndex(np.round(seconds * 1e6).astype("int64").astype("datetime64[us]"))
+    within = moments - moments.normalize()
+    months = np.asarray(moments.year * _MONTHS_PER_YEAR + moments.month, dtype=np.int64)
+    same_day = len(set(moments.day)) == 1 or bool(np.asarray(moments.is_month_end).all())
+    if same_day and len(set(within)) == 1 and len(set(months)) > 1:
+        return months, "months"
+    if (seconds % 1 != 0).any():
+        row = int(np.flatnonzero(seconds % 1)[0])
+        rule = "must contain times in whole seconds"
+        raise InputError(Problem("data.columns.time", rule, f"{short_repr(cells[row])} in row {row}"))
+    return seconds.astype(np.int64), "seconds"
+
+
+def _is_step(cell: Any) -> bool:
+    text = str(cell).strip() if isinstance(cell, str | int) and not isinstance(cell, bool) else ""
+    return text.removeprefix("-").isdecimal() and len(text) < len("20240531")
+
+
+def _check_repeated(frame: pd.DataFrame, times: Sequence[Any]) -> None:
+    repeated = frame.duplicated(["series", "position"])
+    if not repeated.any():
+        return
+    shown = [f"{row.series} at {times[row.row]}" for row in frame[repeated].head(_MAX_NAMED).itertuples()]
+    rule = "must have one row for each series and time"
+    fix = "Remove or add up the rows of one time, or set data.columns.series to the column that tells them apart."
+    value = f"{counted(int(repeated.sum()), 'row')} of a time that has one already: {join_quoted(shown)}"
+    raise InputError(Problem("data.columns.time", rule, value, fix))
+
+
+def _step(frame: pd.DataFrame) -> int:
+    """Return the most common distance between neighboring times of a series; the smaller one of two as common."""
+    distances = frame.groupby("series")["position"].diff().dropna().astype(np.int64)
+    if distances.empty:
+        return 1
+    counts = distances.value_counts()
+    most = counts[counts == counts.max()].index.min()
+    # quarters and years are whole numbers of months, so that a single gap is no reason for another grid
+    return int(gcd(*distances)) if gcd(*distances) > 1 and gcd(*distances) != most else int(most)
+
+
+def _gap(part: pd.DataFrame, grid: Grid, times: Sequence[Any]) -> str:
+    """Return what is wrong with the times or values of a series; empty if nothing is."""
+    distances = part["position"].diff().dropna()
+    off_grid = distances[distances % grid.step != 0]
+    if len(off_grid):
+        return f"has a time between two steps: {times[part.loc[off_grid.index[0], 'row']]}"
+    wide = distances[distances > grid.step]
+    if len(wide):
+        return f"lacks times before {times[part.loc[wide.index[0], 'row']]}"
+    missing = part[part["value"].isna()]
+    return f"lacks a value at {times[missing.iloc[0]['row']]}" if len(missing) else ""
+
+
+def _gap_problem(faults: Sequence[str], grid: Grid) -> Problem:
+    shown = "; ".join(faults[:_MAX_NAMED])
+    if len(faults) > _MAX_NAMED:
+        shown += f"; and {counted(len(faults) - _MAX_NAMED, 'more series', 'more series')}"
+    fix = "Fill the gaps (0 for a day without sales is a value), or set data.gaps: interpolate."
+    if all("between" in fault for fault in faults):
+        fix = "Add up the values of each step first, such as those of a day."
+    return Problem("The series", f"must have a value at each step of {grid.words}", shown, fix)
+
+
+def _on_grid(part: pd.DataFrame, grid: Grid, times: Sequence[Any]) -> tuple[np.ndarray, list[Any], int]:
+    """Return the values at all steps, the cells of their times, and the number of values that were filled in."""
+    places = ((part["position"] - part["position"].iloc[0]) // grid.step).to_numpy()
+    values = np.full(places[-1] + 1, np.nan)
+    values[places] = part["value"]
+    cells: list[Any] = [""] * len(values)
+    for place, row in zip(places, part["row"], strict=True):
+        cells[place] = times[row]
+    known = np.flatnonzero(np.isfinite(values))
+    missing = len(values) - len(known)
+    if missing and len(known):
+        values = np.interp(np.arange(len(values)), known, values[known])
+    return values, cells, missing
