@@ -255,12 +255,11 @@ def _loading_hint(result: "RunResult") -> str:
         return f"See {result.folder}/adapter/README.md for loading the adapter with peft."
     if tasks := result.metrics.get("tasks"):
         pipes = [
-            f"pipeline({TASKS[task['task']].pipeline_name!r}, model='{path}/{name}')"
-            for name, task in tasks.items()
+            TASKS[task["task"]].loading_code(f"{path}/{name}") for name, task in tasks.items()
         ]
         return f"Load the models with {' and '.join(pipes)}."
     trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
-    return f"Load the model with pipeline({TASKS[result.metrics['task']].pipeline_name!r}, model='{path}'{trusted})."
+    return f"Load the model with {TASKS[result.metrics['task']].loading_code(path, trusted)}."
 
 
 @contextmanager

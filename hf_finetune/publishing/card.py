@@ -1,8 +1,10 @@
 """Model card (``RUN/model/README.md``), generated from the files of the run."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download, metadata_load
@@ -56,7 +58,10 @@ def write_card(folder: Path) -> Path:
         code = CODE.name if (folder / "model" / CODE.name).is_file() else ""
         license_fields = _license_fields(recipe.model)
         joint_recipe = published_recipe(folder)
-        text = render_card(read_run(folder), portable_recipe(recipe), license_fields, code, joint_recipe)
+        config = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+        text = render_card(
+            read_run(folder), portable_recipe(recipe), license_fields, code, joint_recipe, config
+        )
         partial.write_text(text, encoding="utf-8")
     return path
 
@@ -67,6 +72,7 @@ def render_card(
     license_fields: Mapping[str, str],
     code: str = "",
     joint_recipe: Recipe | None = None,
+    config: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Return the text of the model card: YAML metadata followed by Markdown.
 
@@ -76,6 +82,7 @@ def render_card(
         license_fields: License fields from the card of the base checkpoint.
         code: Name of the Python file of a custom head, next to the weights; empty without one.
         joint_recipe: Multi-task recipe of the run, if the model is for one of several tasks; None uses ``recipe``.
+        config: Content of the ``config.json`` of the model.
     """
     base, data = recipe.model.path, recipe.data.path
     leading_metric = record.metric_names[0] if record.metric_names else ""
@@ -89,11 +96,11 @@ def render_card(
         .render(
             run=record,
             base=_describe_source(base, "checkpoint") if base else _sentence(recipe.model.title),
-            pipeline_name=TASKS[record.recipe["task"]].pipeline_name,
+            usage_code=TASKS[record.recipe["task"]].usage_code(
+                MODEL_PLACEHOLDER, config, _example(record), ", trust_remote_code=True" if code else ""
+            ),
             data=_describe_source(data, "dataset"),
             code=code,
-            this_model=MODEL_PLACEHOLDER,
-            example=_example(record),
             usage_note=TASKS[record.recipe["task"]].modality.usage_note,
             head=recipe.model.head,
             verdict=verdict(record),

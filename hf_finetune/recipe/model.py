@@ -16,7 +16,7 @@ __all__ = ["ModelSpec", "NewModelSpec", "model_title", "new_model_problems"]
 
 
 class NewModelSpec(Part):
-    """Model without pretrained weights, whose tokenizer is made from the training split."""
+    """Model without pretrained weights, made for the training split: its tokenizer, or the length of its input."""
 
     layers: Count = Field(default=2, description="Number of transformer layers.")
     hidden: int = Field(
@@ -38,8 +38,8 @@ class ModelSpec(Part):
     )
     new: NewModelSpec | None = Field(
         default=None,
-        description="Model with random weights, in place of a checkpoint, for histories of events: nothing is "
-        "pretrained; null = the checkpoint of path.",
+        description="Model with random weights, in place of a checkpoint, for histories and time series: nothing "
+        "is pretrained; null = the checkpoint of path.",
     )
     revision: NonEmptyText | None = Field(
         default=None,

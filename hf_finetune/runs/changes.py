@@ -186,7 +186,8 @@ def cannot_resume(
         and prepared.requested.model.new is not None
         and manifest.fingerprints.get("data") != fingerprints["data"]
     ):
-        rule = "cannot be trained further: its tokenizer is made from the training split, which has changed"
+        made = TASKS[prepared.recipe.task_type].modality.made_of_data
+        rule = f"cannot be trained further: {made}, which has changed"
         problems.append(Problem("model.new", rule, "", "Restore the data of the run, or start a new run."))
     elif trained and manifest.fingerprints.get("architecture") != fingerprints["architecture"]:
         rule = "must have the same architecture as at the start of the run"

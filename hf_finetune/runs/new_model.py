@@ -45,7 +45,7 @@ def with_new_model(recipe: Recipe, data_by_task: Mapping[str, LabeledData]) -> t
     (data,) = data_by_task.values()
     if data is UNKNOWN_DATA:
         raise InputError(
-            Problem("model.new", "must be used with data that can be read: its tokenizer is made from it")
+            Problem("model.new", "must be used with data that can be read: the model is made from it")
         )
     modality = TASKS[recipe.task_type].modality
     fields = recipe.data.model_dump(mode="json", include=set(modality.data_fields.model_fields))
@@ -53,7 +53,7 @@ def with_new_model(recipe: Recipe, data_by_task: Mapping[str, LabeledData]) -> t
     content = [_FORMAT, data.source_fingerprint("train"), rows, spec.model_dump(), fields, recipe.seed]
     note = (
         f"Nothing is pretrained: the model has random weights ({spec.layers} layers, hidden size {spec.hidden}), and "
-        "its tokenizer is made from the training split."
+        f"{modality.made_of_data}."
     )
 
     def write(folder: Path) -> str:

@@ -172,7 +172,8 @@ def _check_texts(data: LabeledData, modality: Modality) -> None:
     suffixes = tuple(
         suffix for other in MODALITIES.values() if other.opens_files for suffix in other.suffixes
     )
-    texts = data.train[modality.main_column] if not modality.opens_files else []
+    cells = data.train[modality.main_column] if not modality.opens_files else []
+    texts = [cell for cell in cells if isinstance(cell, str)]
     if texts and all(text.lower().endswith(suffixes) for text in texts):
         place, repair = f"data.columns.{modality.main_column}", "Name the column with --column."
         raise InputError(Problem(place, "must not contain only names of files", repr(texts[0]), repair))

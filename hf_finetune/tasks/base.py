@@ -143,6 +143,30 @@ class Task:
 
         return pipeline(self.pipeline_name, model=model, **settings)
 
+    def usage_code(self, model: str, config: Mapping[str, Any], example: str, options: str = "") -> str:
+        """Return Python code that loads a model without this package, and predicts an example.
+
+        Args:
+            model: Folder or Hub id.
+            config: Content of its ``config.json``.
+            example: Python expression of an example.
+            options: Further arguments of the pipeline, such as ``, trust_remote_code=True``.
+        """
+        return (
+            "from transformers import pipeline\n\n"
+            f'classify = pipeline("{self.pipeline_name}", model="{model}"{options})\n'
+            f"print(classify({example}))"
+        )
+
+    def loading_code(self, model: str, options: str = "") -> str:
+        """Return a Python expression that loads a model without this package.
+
+        Args:
+            model: Folder or Hub id.
+            options: Further arguments, such as ``, trust_remote_code=True``.
+        """
+        return f"pipeline({self.pipeline_name!r}, model={model!r}{options})"
+
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return the model inputs of the training and validation splits."""
         return self.modality.prepare(splits, processor, data, seed)

@@ -51,6 +51,7 @@ class Modality(StoredData):
         no_augmentation: Values of ``augment_fields`` that disable augmentation.
         packages: Packages besides torch and transformers that the preprocessor needs.
         builds_new_models: Whether a model without pretrained weights can be built from the training split.
+        made_of_data: What of such a model depends on the training split, with its verb.
     """
 
     is_spatial: ClassVar[bool] = False
@@ -65,6 +66,7 @@ class Modality(StoredData):
     no_augmentation: ClassVar[Mapping[str, Any]] = {}
     packages: ClassVar[tuple[str, ...]] = ()
     builds_new_models: ClassVar[bool] = False
+    made_of_data: ClassVar[str] = "its tokenizer is made from the training split"
 
     @property
     def processor_noun(self) -> str:

@@ -1,6 +1,7 @@
 """Generated labelled data of any task and label type, on disk in the formats that users have."""
 
 import csv
+import json
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,8 @@ def write_data(folder, modality, target, names):
     inputs = tuple(row[modality.main_column] for row in rows)
     if as_folders:
         return {"path": str(folder)}, inputs
+    if target.is_vector:
+        written = [json.dumps(label) for label in written]
     several = any(isinstance(label, list) for label in written)
     with (folder / "examples.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

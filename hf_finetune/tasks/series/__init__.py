@@ -35,6 +35,16 @@ class _Forecasting(Task):
 
         return adapt_to_quantiles(model)
 
+    def usage_code(self, model: str, config: Mapping[str, Any], example: str, options: str = "") -> str:
+        """Return code that loads the model by its class of transformers, and prints the forecast."""
+        from hf_finetune.tasks.series.usage import usage_code
+
+        return usage_code(model, config, example)
+
+    def loading_code(self, model: str, options: str = "") -> str:
+        """Return the place of the code: transformers has no pipeline for series."""
+        return f"the code in {model}/README.md"
+
     def build_pipeline(self, model: Any, settings: Mapping[str, Any]) -> Any:
         """Return the predictor: transformers has no pipeline for series."""
         from hf_finetune.tasks.series.pipeline import ForecastPipeline

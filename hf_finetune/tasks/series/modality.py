@@ -69,6 +69,7 @@ class Series(Modality):
     processor_argument: ClassVar[str] = "feature_extractor"
     data_fields: ClassVar[type[Part]] = SeriesFields
     builds_new_models: ClassVar[bool] = True
+    made_of_data: ClassVar[str] = "its input and its output have the lengths of the examples of the training split"
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any
@@ -170,6 +171,15 @@ class Series(Modality):
         """Return the number of past values of the examples."""
         sizes = [len(values) for batch in dataset.iter(batch_size=1000) for values in batch["past_values"]]
         return f"Examples of {min(sizes):,} to {max(sizes):,} past values."
+
+    def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
+        """Return the horizon and the season."""
+        fields: dict[str, tuple[Any, str]] = {
+            "horizon": (len(dataset[0]["label"]) - 1, "number of future values to forecast"),
+        }
+        if "season" in dataset.column_names:
+            fields["season"] = (dataset[0]["season"], "length of a season in steps, from the times")
+        return fields
 
     def save_tiny_checkpoint(self, folder: Path) -> None:
         """Write a tiny PatchTST."""

@@ -1,12 +1,15 @@
 """Forecasting models whose logits are the quantiles of their forecasts."""
 
+import copy
 from functools import cache
+from statistics import NormalDist
 from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.time_series_utils import DistributionOutput, LambdaLayer
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.targets.forecast import LEVELS
@@ -39,8 +42,8 @@ class PatchTSTForPrediction(transformers.PatchTSTForPrediction):
         Returns:
             Logits [batch, steps x levels], in the unit of the series.
         """
-        outputs = super().forward(past_values=past_values, past_observed_mask=past_observed_mask)
-        return SequenceClassifierOutput(logits=_quantiles(outputs, self.config))
+        hidden = self.model(past_values=past_values, past_observed_mask=past_observed_mask).last_hidden_state
+        return SequenceClassifierOutput(logits=_quantiles(self, self.head(hidden), past_values, past_observed_mask))
 
 
 class PatchTSMixerForPrediction(transformers.PatchTSMixerForPrediction):
@@ -56,8 +59,8 @@ class PatchTSMixerForPrediction(transformers.PatchTSMixerForPrediction):
             past_observed_mask: 1 for values, 0 for padding, of the same shape.
             inputs: None are used.
         """
-        outputs = super().forward(past_values=past_values, observed_mask=past_observed_mask)
-        return SequenceClassifierOutput(logits=_quantiles(outputs, self.config))
+        hidden = self.model(past_values, observed_mask=past_observed_mask).last_hidden_state
+        return SequenceClassifierOutput(logits=_quantiles(self, self.head(hidden), past_values, past_observed_mask))
 
 
 class TimesFmModelForPrediction(transformers.TimesFmModelForPrediction):
@@ -92,6 +95,9 @@ class TimesFm2_5ModelForPrediction(transformers.TimesFm2_5ModelForPrediction):  
         return SequenceClassifierOutput(logits=_own_quantiles(self, super().forward, past_values, past_observed_mask))
 
 
+_NORMAL_QUANTILES = tuple(map(NormalDist().inv_cdf, LEVELS))
+
+_SCALER = "scaler_of_forecasts"
 _ADAPTED: dict[type, type] = {
     base: adapted
     for adapted in (
@@ -135,19 +141,50 @@ def adapt_to_quantiles(model: PreTrainedModel) -> PreTrainedModel:
         rule = "must be a model with a normal or student_t distribution, or with the loss mse"
         raise InputError(Problem("model.path", rule, repr(distribution)))
     model.__class__ = _ADAPTED[type(model)]
+    if hasattr(model.config, "prediction_length"):
+        model.__dict__[_SCALER] = (copy.deepcopy(model.model.scaler),)  # in a tuple: it is no module of the model
+        for module in model.modules():
+            if isinstance(module, LambdaLayer):
+                module.function = _domain_map
     return model
 
 
-def _quantiles(outputs: Any, config: Any) -> torch.Tensor:
-    """Return the quantiles of a model whose head forecasts values, or the parameters of a distribution."""
-    forecasts = outputs.prediction_outputs
-    if not isinstance(forecasts, tuple):  # a forecast without uncertainty
-        return forecasts[..., 0].repeat_interleave(len(LEVELS), dim=1)
-    location, spread = forecasts[-2][..., 0, None], forecasts[-1][..., 0, None]
-    normal = torch.special.ndtri(torch.tensor(LEVELS, dtype=location.dtype, device=location.device))
-    standard = normal if len(forecasts) == 2 else _student_quantiles(normal, forecasts[0][..., 0, None])
-    scaled = (location + spread * standard).flatten(start_dim=1)
-    return outputs.loc[:, :, 0] + outputs.scale[:, :, 0] * scaled
+def _quantiles(
+    model: PreTrainedModel, forecasts: Any, past_values: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the quantiles of a model whose head forecasts values, or the parameters of a distribution.
+
+    Location and scale of a series are computed from its values, not taken from the outputs of the backbone, so that
+    these can be cached.
+
+    Args:
+        model: Adapted model.
+        forecasts: Output of its head, [batch, steps, channels] each.
+        past_values: Past values [batch, context, channels].
+        mask: Mask of the same shape; None if all values are present.
+    """
+    (scaler,) = model.__dict__[_SCALER]
+    _, location, scale = scaler(past_values, torch.ones_like(past_values) if mask is None else mask)
+    if isinstance(forecasts, tuple):
+        place, spread = forecasts[-2][..., 0, None], forecasts[-1][..., 0, None]
+        normal = torch.tensor(_NORMAL_QUANTILES, dtype=place.dtype, device=place.device)
+        standard = normal if len(forecasts) == 2 else _student_quantiles(normal, forecasts[0][..., 0, None])
+        scaled = (place + spread * standard).flatten(start_dim=1)
+    else:  # a forecast without uncertainty
+        scaled = forecasts[..., 0].repeat_interleave(len(LEVELS), dim=1)
+    return location[:, :, 0] + scale[:, :, 0] * scaled
+
+
+def _domain_map(*parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the parameters of a distribution as transformers does, but with the dimension of a single step.
+
+    Args:
+        parameters: Degrees of freedom of a Student's t distribution, location and scale, without bounds.
+    """
+    *freedom, location, scale = parameters
+    least = torch.finfo(scale.dtype).eps
+    squareplus = DistributionOutput.squareplus
+    return *(2.0 + squareplus(each) for each in freedom), location, squareplus(scale).clamp_min(least)
 
 
 def _student_quantiles(normal: torch.Tensor, freedom: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ def patch_length_of(context: int, season: int) -> int:
 def save_new_model(
     folder: Path, *, layers: int, hidden: int, context: int, horizon: int, patch_length: int, seed: int
 ) -> None:
-    """Write a PatchTST with random weights, which forecasts a normal distribution for each step.
+    """Write a PatchTST with random weights, which forecasts a normal distribution for each step, or for a single step a value.
 
     Layers are normalized for each example, so that a forecast does not depend on the other series of a batch.
 
@@ -58,7 +58,8 @@ def save_new_model(
         attention_dropout=_DROPOUT,
         ff_dropout=_DROPOUT,
         scaling="std",
-        loss="nll",
+        # transformers loses the dimension of a single step in the parameters of a distribution
+        loss="nll" if horizon > 1 else "mse",
         distribution_output="normal",
         num_labels=horizon,
     )
