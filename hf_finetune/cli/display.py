@@ -254,9 +254,7 @@ def _loading_hint(result: "RunResult") -> str:
     if not (result.folder / "model").exists():
         return f"See {result.folder}/adapter/README.md for loading the adapter with peft."
     if tasks := result.metrics.get("tasks"):
-        pipes = [
-            TASKS[task["task"]].loading_code(f"{path}/{name}") for name, task in tasks.items()
-        ]
+        pipes = [TASKS[task["task"]].loading_code(f"{path}/{name}") for name, task in tasks.items()]
         return f"Load the models with {' and '.join(pipes)}."
     trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
     return f"Load the model with {TASKS[result.metrics['task']].loading_code(path, trusted)}."

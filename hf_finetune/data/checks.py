@@ -138,9 +138,7 @@ def _with_regression_hint(repair: str, table: Table, target: TargetName, label_n
     return f"{advice} Otherwise {repair[0].lower()}{repair[1:]}"
 
 
-def check_groups(
-    tables: Mapping[str, Table], needed: int, *, may_recur: bool = False
-) -> list[Problem]:
+def check_groups(tables: Mapping[str, Table], needed: int, *, may_recur: bool = False) -> list[Problem]:
     """Check that every row has a group, no group is in two splits, and train has enough groups to be divided.
 
     Args:

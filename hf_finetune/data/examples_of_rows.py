@@ -44,7 +44,12 @@ def examples_of_rows(
     divides = spec.split.time is not None and (divides or joined is not None)
     if joined is not None:
         _check_group(joined, modality, spec)
-        source = replace(source, splits=joined.splits, notes=(*source.notes, *joined.notes), groups_recur=joined.groups_recur)
+        source = replace(
+            source,
+            splits=joined.splits,
+            notes=(*source.notes, *joined.notes),
+            groups_recur=joined.groups_recur,
+        )
         columns = {**dict.fromkeys(columns), **joined.columns}
         time, sources = joined.time, dict(joined.sources)
         divides = divides and not joined.is_divided

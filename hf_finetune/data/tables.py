@@ -174,7 +174,12 @@ def choose_common_columns(
         ]
     if problems:
         raise InputError(problems)
-    return replace(used, groups_recur=source.groups_recur, slices=tuple(slices), text_slices=text_slices(source.splits, slices)), notes
+    return replace(
+        used,
+        groups_recur=source.groups_recur,
+        slices=tuple(slices),
+        text_slices=text_slices(source.splits, slices),
+    ), notes
 
 
 def _with_class_columns(problem: Problem, splits: Iterable[Dataset]) -> Problem:

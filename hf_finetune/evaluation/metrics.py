@@ -209,10 +209,7 @@ def _checked(examples: ScoredExamples) -> ScoredExamples:
         raise ValueError(
             f"{target} scores must be {dimensions}-dimensional and not empty. Got shape {scores.shape}."
         )
-    fits = labels.ndim == kind.label_dimensions and len(labels) == len(scores)
-    if kind.has_several_classes:
-        fits = labels.shape == scores.shape
-    if not fits:
+    if not kind.labels_fit(labels.shape, scores.shape):
         raise ValueError(
             f"Labels of shape {labels.shape} do not fit {target} scores of shape {scores.shape}."
         )

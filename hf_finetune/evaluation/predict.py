@@ -37,16 +37,16 @@ class Prediction:
             reaches 0.5, unless the model has another rule), or the predicted value (regression). None if there is an
             error.
         score: Probability of the most probable class; None unless the labels are single-label.
-        scores: Probability by class, for the 20 most probable ones only if there are more than 200 classes. Empty for
-            regression.
+        scores: Probability by class, for the 20 most probable ones only if there are more than 200 classes. Without
+            classes, the ``shown_scores`` of the label type: those of a forecast are quantiles.
         error: Reason why there is no prediction; None if there is one.
         row: Cells of the example's table row by column, if columns are carried along.
     """
 
     id: str
-    label: str | list[str] | float | None = None
+    label: str | list[str] | float | list[float] | None = None
     score: float | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     row: Mapping[str, Any] = field(default_factory=dict)
 
@@ -266,7 +266,7 @@ def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Predict
             continue
         label = TARGETS[target].decode(decision, names)
         if not TARGETS[target].has_classes:
-            yield Prediction("", label)
+            yield Prediction("", label, None, TARGETS[target].shown_scores(scores[row]))
             continue
         values = scores[row, class_indices[row]].tolist()
         by_class = {

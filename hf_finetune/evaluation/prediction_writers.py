@@ -145,12 +145,13 @@ def _fields(target: TargetName, label_names: Sequence[str], input_columns: Seque
             fields |= {TOP_CLASSES: pa.list_(pa.string()), TOP_PROBABILITIES: pa.list_(pa.float64())}
         else:
             fields |= {PROBABILITY + name: pa.float64() for name in label_names}
-    return fields | {"error": pa.string()}
+    return {**fields, **TARGETS[target].score_columns, "error": pa.string()}
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
     input_cells = _input_cells(prediction.row, _OUTPUT_COLUMNS)
     return {
+        **prediction.scores,  # overridden where a class has the name of a column
         "id": prediction.id,
         **{name: _text(value) for name, value in input_cells.items()},
         "prediction": prediction.label,

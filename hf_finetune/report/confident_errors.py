@@ -44,7 +44,9 @@ def find_mistakes(
             "label": kind.decode(predictions.labels[row], predictions.label_names),
             "prediction": kind.decode(decisions[row], predictions.label_names),
             "confidence": float(confidence[row]),
-            **modality.show_answer(dataset[row], predictions.labels[row], predictions.scores[np.array([row])]),
+            **modality.show_answer(
+                dataset[row], predictions.labels[row], predictions.scores[np.array([row])]
+            ),
         }
         for row in order.tolist()
     ]

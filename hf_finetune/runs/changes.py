@@ -15,6 +15,7 @@ from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.stage_fields import StageSpec
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.tasks import TASKS
 from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint, stage_folder
 from hf_finetune.training.manifest import Manifest
 

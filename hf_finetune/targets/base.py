@@ -4,7 +4,7 @@ A label type is called target in code and in the recipe field ``data.target``, a
 folder asks a target for a property or calls one of its methods; it never compares its name.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from hf_finetune.fields.registry import Registry
 from hf_finetune.targets.decision_rule import DEFAULT_RULE, DecisionRule
 from hf_finetune.targets.metric import Metric, MetricSettings
 from hf_finetune.targets.reading import LabelSummary
+from hf_finetune.targets.stored_predictions import StoredPredictions
 
 if TYPE_CHECKING:
     from random import Random
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["TARGETS", "Target", "requested_target"]
 
 
-class Target(ABC):
+class Target(StoredPredictions):
     """Label type: how labels are recognized, encoded, decoded, scored, decided and evaluated.
 
     Attributes:
@@ -47,7 +48,6 @@ class Target(ABC):
             ``constant_prediction``; empty if there is none.
         score_dimensions: Number of dimensions of the scores: 2 for [examples, classes], 1 for [examples].
         score_type: NumPy type of the scores; ``object`` for texts.
-        label_dimensions: Number of dimensions of the labels as metrics take them, unless a label is several classes.
         has_untrained_baseline: Whether the predictions of the checkpoint before training are a baseline.
     """
 
@@ -64,7 +64,6 @@ class Target(ABC):
     constant_baseline: ClassVar[str] = ""
     score_dimensions: ClassVar[int] = 2
     score_type: ClassVar[Any] = float
-    label_dimensions: ClassVar[int] = 1
     has_untrained_baseline: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -148,20 +147,11 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def encode(self, label: Any, indices: Mapping[str, int]) -> Any:
-        """Return a label as a dataset stores it.
-
-        Args:
-            label: Label as it is read.
-            indices: Index of each of the ``output_names``.
-        """
-
-    @abstractmethod
     def feature(self, label_names: Sequence[str]) -> Any:
         """Return the feature type of ``datasets`` of the label column, which stores the class names with the data."""
 
     @abstractmethod
-    def decode(self, label: Any, label_names: Sequence[str]) -> str | list[str] | float:
+    def decode(self, label: Any, label_names: Sequence[str]) -> str | list[str] | float | list[float]:
         """Return a label or decision, in the form of ``label_array``, as it is shown and written to tables.
 
         Args:
@@ -259,37 +249,14 @@ class Target(ABC):
             unknown: Classes of each example whose label is unknown; None if there are none.
         """
 
-    def stored_columns(self, labels: "np.ndarray", scores: "Scores") -> dict[str, list[Any]]:
-        """Return further columns of ``predictions.parquet``, for labels without classes.
+    def labels_fit(self, labels: tuple[int, ...], scores: tuple[int, ...]) -> bool:
+        """Return whether labels belong to scores, by their shapes.
 
         Args:
-            labels: Labels, as ``label_array`` returns them.
-            scores: Scores of the model.
+            labels: Shape of labels, as ``label_array`` returns them.
+            scores: Shape of scores.
         """
-        return {}
-
-    def restored(
-        self, labels: Sequence[Any], predictions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
-    ) -> tuple[list[Any], "np.ndarray"]:
-        """Return the labels and scores of ``predictions.parquet``, for labels without classes.
-
-        Args:
-            labels: Labels of all examples, as ``decode`` returns them.
-            predictions: Predictions, as ``decode`` returns them.
-            columns: All columns of the file.
-
-        Returns:
-            Labels as a dataset stores them, and scores.
-        """
-        return [self.encode(label, {}) for label in labels], self.stored_scores(predictions)
-
-    def stored_scores(self, predictions: Sequence[Any]) -> "np.ndarray":
-        """Return the scores of predictions in ``predictions.parquet``, which has no scores of labels without classes.
-
-        Args:
-            predictions: Predictions of all examples, as ``decode`` returns them.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define stored_scores")
+        return labels == (scores if self.has_several_classes else scores[:1])
 
     def mistakes(
         self, labels: "np.ndarray", scores: "Scores", decisions: "np.ndarray"

@@ -41,7 +41,7 @@ class Forecast(Target):
     problem_type = None
     is_vector = True
     default_metrics = ("mase", "smape", "weighted_quantile_loss", "coverage_80")
-    label_dimensions = 2
+    has_untrained_baseline = True
 
     def incompatibility(self, labels: LabelSummary) -> str | None:
         """Return ``not lists`` or ``not numbers`` for labels that are not lists of numbers."""
@@ -141,12 +141,28 @@ class Forecast(Target):
 
         return np.asarray(labels, dtype=np.float64).reshape(len(labels), -1)
 
+    def labels_fit(self, labels: tuple[int, ...], scores: tuple[int, ...]) -> bool:
+        """Return whether there are quantiles of each step, and a scale."""
+        return (labels[0], (labels[1] - 1) * len(LEVELS)) == scores if len(labels) == 2 else False
+
+    @property
+    def score_columns(self) -> Mapping[str, Any]:
+        """The lowest and the highest quantile, lists of floats."""
+        return {f"{_QUANTILE}{LEVELS[place]}": self.arrow_type for place in (0, -1)}
+
+    def shown_scores(self, scores: "np.ndarray") -> dict[str, list[float]]:
+        """Return the lowest and the highest quantile of each step."""
+        by_step = scores.reshape(-1, len(LEVELS))
+        return {f"{_QUANTILE}{LEVELS[place]}": by_step[:, place].tolist() for place in (0, -1)}
+
     def stored_columns(self, labels: "np.ndarray", scores: "Scores") -> dict[str, list[Any]]:
         """Return the scale, and the quantiles of each level."""
         import numpy as np
 
         by_step = np.asarray(scores).reshape(len(labels), -1, len(LEVELS))
-        quantiles = {f"{_QUANTILE}{level}": by_step[..., index].tolist() for index, level in enumerate(LEVELS)}
+        quantiles = {
+            f"{_QUANTILE}{level}": by_step[..., index].tolist() for index, level in enumerate(LEVELS)
+        }
         return {_SCALE: labels[:, -1].tolist(), **quantiles}
 
     def restored(

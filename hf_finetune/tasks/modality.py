@@ -90,6 +90,9 @@ class Modality(StoredData):
             path: A Hub id, or a folder.
             options: Further arguments of ``from_pretrained``.
 
+        Returns:
+            The preprocessor.
+
         Raises:
             Exception: Of any class, if there is none, or if it cannot be loaded.
         """

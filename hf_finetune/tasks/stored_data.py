@@ -21,8 +21,8 @@ class StoredData(Presentation):
     Attributes:
         label_columns: Usual names of the label column, in lower case; empty for those of classes and numbers.
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
-        row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; the first one
-            identifies the example, and ``time`` is another.
+        row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; a table
+            has such rows if it has the first of these columns, and ``time`` is another.
         has_rare_classes: Whether most classes have few examples, so that splits are not stratified by class.
         synthetic_classes: Class names for checks without data.
     """

@@ -25,22 +25,38 @@ logger = logging.getLogger(__name__)
 
 MAX_FITS = 2_000
 """Largest number of validation and test examples for which Theta and exponential smoothing are fitted, one by one."""
-_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 """Ridge penalties from which the validation split chooses, in units of one training example."""
 _MAX_ROWS = 200_000
 
 
 @dataclass(frozen=True)
 class _Histories:
-    """Examples to forecast: past values, labels with the scale [examples, steps + 1], and the length of a season."""
+    """Examples to forecast.
+
+    Attributes:
+        pasts: Past values of each.
+        labels: Future values and scale [examples, steps + 1].
+        seasons: Length of a season of each.
+        covariates: Numbers known in advance of each [past values + steps, covariates]; empty without any.
+    """
 
     pasts: Sequence[np.ndarray]
     labels: np.ndarray
     seasons: Sequence[int]
+    covariates: Sequence[np.ndarray] = ()
 
     @property
     def horizon(self) -> int:
         return int(self.labels.shape[1] - 1)
+
+    def select(self, rows: Sequence[int]) -> "_Histories":
+        return _Histories(
+            [self.pasts[row] for row in rows],
+            self.labels[rows],
+            [self.seasons[row] for row in rows],
+            [self.covariates[row] for row in rows] if self.covariates else (),
+        )
 
 
 Forecaster = Callable[[_Histories], np.ndarray]
@@ -64,7 +80,9 @@ def fit_forecasts(
     fitted, tested = _read(train, season), _read(test, season)
     held_out = None if validation is None else _read(validation, season)
     results: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
-    for name, candidates in _forecasters(fitted, len(tested.pasts) + (len(held_out.pasts) if held_out else 0)):
+    for name, candidates in _forecasters(
+        fitted, len(tested.pasts) + (len(held_out.pasts) if held_out else 0)
+    ):
         best: tuple[float, Forecaster, dict[str, Any], np.ndarray | None] | None = None
         for settings, forecast in candidates:
             forecasts = None if held_out is None else forecast(held_out)
@@ -84,7 +102,11 @@ def fit_forecasts(
 def _read(split: "Dataset", season: int | None) -> _Histories:
     pasts = [np.asarray(values) for batch in split.iter(batch_size=1000) for values in batch["past_values"]]
     seasons = split["season"][:] if "season" in split.column_names else [season or 1] * len(pasts)
-    return _Histories(pasts, np.asarray(split["label"][:], dtype=np.float64), seasons)
+    labels = np.asarray(split["label"][:], dtype=np.float64)
+    if "covariates" not in split.column_names:
+        return _Histories(pasts, labels, seasons)
+    known = [np.asarray(rows) for batch in split.iter(batch_size=1000) for rows in batch["covariates"]]
+    return _Histories(pasts, labels, seasons, known)
 
 
 def _error(labels: np.ndarray, forecasts: np.ndarray) -> float:
@@ -106,7 +128,9 @@ def _offsets(held_out: _Histories | None, forecasts: np.ndarray | None, horizon:
     return offsets
 
 
-def _forecasters(fitted: _Histories, count: int) -> Iterator[tuple[str, Iterator[tuple[dict[str, Any], Forecaster]]]]:
+def _forecasters(
+    fitted: _Histories, count: int
+) -> Iterator[tuple[str, Iterator[tuple[dict[str, Any], Forecaster]]]]:
     yield "seasonal_naive", iter([({}, _of_each(_seasonal_naive))])
     if find_spec("statsmodels") is None:
         logger.info("No Theta and no exponential smoothing: install hf-finetune[forecast].")
@@ -156,7 +180,7 @@ def _theta(past: np.ndarray, season: int, horizon: int) -> np.ndarray:
 
 
 def _exponential_smoothing(past: np.ndarray, season: int, horizon: int) -> np.ndarray:
-    """Return the forecast of exponential smoothing with a damped trend; of two kinds of seasons that with the lower AICc.
+    """Return the forecast of exponential smoothing with a damped trend, and the season with the lower AICc.
 
     Source: Gardner 2006, Exponential smoothing: the state of the art, part II.
     """
@@ -170,7 +194,11 @@ def _exponential_smoothing(past: np.ndarray, season: int, horizon: int) -> np.nd
     def fit() -> np.ndarray:
         models = [
             ExponentialSmoothing(
-                past, trend="add", damped_trend=True, seasonal=kind, seasonal_periods=season if seasonal else None
+                past,
+                trend="add",
+                damped_trend=True,
+                seasonal=kind,
+                seasonal_periods=season if seasonal else None,
             ).fit()
             for kind in kinds
         ]
@@ -198,19 +226,19 @@ def _linear(fitted: _Histories) -> Iterator[tuple[dict[str, Any], Forecaster]]:
     """Yield ridge regressions from the last values of a series to the error of the seasonal naive forecast.
 
     One model for all series: of each, the mean of the values that it reads is subtracted, and their mean absolute
-    deviation is the unit. The context is the longest that most training examples have.
+    deviation is the unit. Covariates of these and of the future steps are inputs, too. The context is the longest that
+    half of the training examples have, or two seasons.
 
     Source: Zeng et al. 2023, Are transformers effective for time series forecasting?
     """
-    lengths = sorted({len(past) for past in fitted.pasts})
-    longest = max(lengths, key=lambda length: (sum(len(past) >= length for past in fitted.pasts) * 2 >= len(fitted.pasts), length))
+    longest = int(np.median([len(past) for past in fitted.pasts]))
     shorter = min(longest, 2 * max(fitted.seasons))
     for context in dict.fromkeys((longest, shorter)):
-        rows = [row for row, past in enumerate(fitted.pasts) if len(past) >= context][:_MAX_ROWS]
-        chosen = _Histories(
-            [fitted.pasts[row] for row in rows], fitted.labels[rows], [fitted.seasons[row] for row in rows]
+        chosen = fitted.select(
+            [row for row, past in enumerate(fitted.pasts) if len(past) >= context][:_MAX_ROWS]
         )
-        inputs, units, naive = _linear_inputs(chosen, context)
+        design = _Design(context, _moments(chosen))
+        inputs, units, naive = design(chosen)
         # errors count by the scale of the series, as in the metric
         scales = np.where(chosen.labels[:, -1] > 0, chosen.labels[:, -1], units)
         weights = (units / scales)[:, None]
@@ -219,26 +247,58 @@ def _linear(fitted: _Histories) -> Iterator[tuple[dict[str, Any], Forecaster]]:
         moment = (inputs * weights).T @ (outputs * weights)
         for strength in _STRENGTHS:
             matrix = np.linalg.solve(gram + strength * np.eye(len(gram)), moment)
-            yield {"context": context, "l2": strength}, _linear_forecaster(matrix, context)
+            yield {"context": context, "l2": strength}, _linear_forecaster(matrix, design)
 
 
-def _linear_forecaster(matrix: np.ndarray, context: int) -> Forecaster:
+def _moments(histories: _Histories) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each covariate."""
+    if not histories.covariates:
+        return np.zeros(0), np.ones(0)
+    rows = np.concatenate(histories.covariates)
+    spread = rows.std(axis=0)
+    return rows.mean(axis=0), np.where(spread > 0, spread, 1.0)
+
+
+def _linear_forecaster(matrix: np.ndarray, design: "_Design") -> Forecaster:
     def forecasts(histories: _Histories) -> np.ndarray:
-        inputs, units, naive = _linear_inputs(histories, context)
+        inputs, units, naive = design(histories)
         predicted: np.ndarray = naive + units[:, None] * (inputs @ matrix)
         return predicted
 
     return forecasts
 
 
-def _linear_inputs(histories: _Histories, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the scaled last values and a 1 [examples, context + 1], their units, and the seasonal naive forecasts."""
-    naive = _of_each(_seasonal_naive)(histories)
-    inputs, units = np.zeros((len(histories.pasts), context + 1)), np.ones(len(histories.pasts))
-    inputs[:, -1] = 1
-    for row, past in enumerate(histories.pasts):
-        read = past[-context:]
-        deviations = read - read.mean()
-        units[row] = np.abs(deviations).mean() or 1.0
-        inputs[row, context - len(read) : context] = deviations / units[row]
-    return inputs, units, naive
+@dataclass(frozen=True)
+class _Design:
+    """Inputs of the linear model.
+
+    Attributes:
+        context: Number of past values.
+        moments: Mean and standard deviation of each covariate.
+    """
+
+    context: int
+    moments: tuple[np.ndarray, np.ndarray]
+
+    def __call__(self, histories: _Histories) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the inputs [examples, inputs], the units of the examples, and their seasonal naive forecasts."""
+        count, context = len(histories.pasts), self.context
+        inputs, units = np.zeros((count, context + 1)), np.ones(count)
+        inputs[:, -1] = 1
+        for row, past in enumerate(histories.pasts):
+            read = past[-context:]
+            deviations = read - read.mean()
+            units[row] = np.abs(deviations).mean() or 1.0
+            inputs[row, context - len(read) : context] = deviations / units[row]
+        parts = [inputs]
+        if histories.covariates:
+            parts.append(np.stack([self._known(rows, histories.horizon) for rows in histories.covariates]))
+        return np.concatenate(parts, axis=1), units, _of_each(_seasonal_naive)(histories)
+
+    def _known(self, rows: np.ndarray, horizon: int) -> np.ndarray:
+        """Return the standardized covariates of the steps that are read, and of the future ones, the latest last."""
+        mean, spread = self.moments
+        read = ((rows - mean) / spread)[-(self.context + horizon) :]
+        known = np.zeros((self.context + horizon, len(mean)))
+        known[len(known) - len(read) :] = read
+        return known.ravel()

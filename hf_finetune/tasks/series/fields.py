@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.types import Count
+from hf_finetune.fields.types import Count, Texts
 
 __all__ = ["SeriesFields"]
 
@@ -13,7 +13,9 @@ __all__ = ["SeriesFields"]
 class SeriesFields(Part):
     """Horizon of forecasts, the past that a model reads, and the times at which it is tested."""
 
-    horizon: Count = Field(default=12, description="Number of future values to forecast (steps of the series).")
+    horizon: Count = Field(
+        default=12, description="Number of future values to forecast (steps of the series)."
+    )
     context_length: Count | None = Field(
         default=None,
         description="Number of past values that the model reads (steps); shorter series are padded; null = twice the "
@@ -24,6 +26,11 @@ class SeriesFields(Part):
         description="Number of steps after which a pattern repeats (steps), for the seasonal naive forecast, which "
         "scales all errors; null = inferred from the times: 12 for months, 4 for quarters, 7 for days, 24 for hours, "
         "52 for weeks, else 1.",
+    )
+    covariates: Texts = Field(
+        default=(),
+        description="Columns of numbers that are known in advance, such as prices, promotions or holidays, for a table "
+        "with one row per observation; to predict, the table continues with rows that have them, but no value.",
     )
     stride: Count = Field(
         default=1, description="Distance between the training examples of a series (steps)."

@@ -48,19 +48,25 @@ class Series(Modality):
             "Column of the length of a season of each example (steps), for baselines; null = data.season.",
             optional=True,
         ),
+        ColumnRole(
+            *("covariates", "covariates", "must contain lists of lists of numbers", (), holds_histories),
+            "Column of numbers that are known in advance, a list for each step, the steps to forecast included; null = "
+            "those of data.covariates.",
+            optional=True,
+        ),
     )
     row_roles: ClassVar[tuple[ColumnRole, ...]] = (
-        row_role(
-            "series",
-            "series",
-            "must name a series",
-            "Column of the series, for a table with one row per observation; null = inferred, or a single series.",
-        ),
         row_role(
             "value",
             "values",
             "must contain numbers",
             "Column of the value of each observation; null = inferred.",
+        ),
+        row_role(
+            "series",
+            "series",
+            "must name a series",
+            "Column of the series, for a table with one row per observation; null = inferred, or a single series.",
         ),
     )
     model_inputs: ClassVar[tuple[str, ...]] = ("past_values", "past_observed_mask")
@@ -69,7 +75,9 @@ class Series(Modality):
     processor_argument: ClassVar[str] = "feature_extractor"
     data_fields: ClassVar[type[Part]] = SeriesFields
     builds_new_models: ClassVar[bool] = True
-    made_of_data: ClassVar[str] = "its input and its output have the lengths of the examples of the training split"
+    made_of_data: ClassVar[str] = (
+        "its input and its output have the lengths of the examples of the training split"
+    )
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any
@@ -78,7 +86,11 @@ class Series(Modality):
         from hf_finetune.tasks.series.windows import cut_windows, named_columns, with_scales
 
         names = next(iter(splits.values())).column_names
-        if columns.get("past_values") is None and "past_values" not in names and named_columns(names, columns):
+        if (
+            columns.get("past_values") is None
+            and "past_values" not in names
+            and named_columns(names, columns)
+        ):
             return cut_windows(splits, columns, data)
         return with_scales(splits, columns, data.season)
 
@@ -86,16 +98,16 @@ class Series(Modality):
         self, rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], decimal: str | None
     ) -> "Iterable[tuple[str, Mapping[str, Any]]]":
         """Return the values of each series."""
-        from hf_finetune.tasks.series.observations import read_observations
+        from hf_finetune.tasks.series.windows import latest_examples
 
-        table = read_observations(rows, columns, decimal=decimal, gaps="interpolate")
-        return [(name, {"past_values": values.tolist()}) for name, values in table.values.items()]
+        return latest_examples(rows, columns, decimal)
 
     def features(self, *, decode: bool = True) -> dict[str, Any]:
-        """Return a list of floats, and a whole number."""
+        """Return a list of floats, a whole number, and a list of lists."""
         from datasets import List, Value
 
-        return {"past_values": List(Value("float64")), "season": Value("int64")}
+        numbers = List(Value("float64"))
+        return {"past_values": numbers, "season": Value("int64"), "covariates": List(numbers)}
 
     def stored_form(self, inputs: "Dataset") -> "Dataset":
         """Return the pasts as lists of numbers."""
@@ -209,25 +221,40 @@ class Series(Modality):
             context=context,
             horizon=len(train[0]["label"]) - 1,
             patch_length=patch_length_of(context, season),
+            covariates=len(train[0]["covariates"][0]) if "covariates" in train.column_names else 0,
             seed=seed,
         )
 
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
-        """Return the past values."""
-        return row["past_values"]
+        """Return the past values; with their covariates, if there are any."""
+        if row.get("covariates") is None:
+            return row["past_values"]
+        return {"past_values": row["past_values"], "covariates": row["covariates"]}
 
     def read_batch(
         self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
     ) -> Any:
         """Return the model inputs of the next series; None at the end."""
+        from hf_finetune.tasks.series.processor import MissingCovariates
+
         series = list(islice(examples, size))
+        if isinstance(remarks, MissingCovariates) and pipe.feature_extractor.channels > 1:
+            remarks.add_batch(series)
         return self.batch_inputs(pipe.feature_extractor)(series) if series else None
 
     def read_example(self, cells: Mapping[str, Any]) -> tuple[Any, Any]:
         """Read the past values, a list or its JSON text."""
-        from hf_finetune.tasks.series.stored import read_values
+        from hf_finetune.tasks.series.stored import read_covariates, read_values
 
-        return read_values(cells["past_values"]), None
+        past = read_values(cells["past_values"])
+        known = read_covariates(cells.get("covariates"), len(past))
+        return (past if known is None else {"past_values": past, "covariates": known}), None
+
+    def remarks(self) -> Remarks:
+        """Return a new counter of examples without covariates."""
+        from hf_finetune.tasks.series.processor import MissingCovariates
+
+        return MissingCovariates()
 
     def batch_inputs(self, processor: Any) -> "Callable[[Sequence[Any]], dict[str, torch.Tensor]]":
         """Return a function from pasts to model inputs."""
@@ -262,7 +289,7 @@ class Series(Modality):
 
     @property
     def usage_note(self) -> str:
-        """What the model reads and returns."""
+        """Input of the model."""
         return (
             "The model reads the last `config.context_length` values of a series, the oldest first. If a series is "
             "shorter, its mean stands in the place of the values that are missing, with 0 in `past_observed_mask`."
@@ -276,6 +303,8 @@ class Series(Modality):
         """Return the past values as JSON."""
         import json
 
+        if isinstance(example, Mapping):
+            return {name: json.dumps(list(values)) for name, values in example.items()}
         return {"past_values": json.dumps(list(example))}
 
 

@@ -43,7 +43,9 @@ class PatchTSTForPrediction(transformers.PatchTSTForPrediction):
             Logits [batch, steps x levels], in the unit of the series.
         """
         hidden = self.model(past_values=past_values, past_observed_mask=past_observed_mask).last_hidden_state
-        return SequenceClassifierOutput(logits=_quantiles(self, self.head(hidden), past_values, past_observed_mask))
+        return SequenceClassifierOutput(
+            logits=_quantiles(self, self.head(hidden), past_values, past_observed_mask)
+        )
 
 
 class PatchTSMixerForPrediction(transformers.PatchTSMixerForPrediction):
@@ -60,7 +62,9 @@ class PatchTSMixerForPrediction(transformers.PatchTSMixerForPrediction):
             inputs: None are used.
         """
         hidden = self.model(past_values, observed_mask=past_observed_mask).last_hidden_state
-        return SequenceClassifierOutput(logits=_quantiles(self, self.head(hidden), past_values, past_observed_mask))
+        return SequenceClassifierOutput(
+            logits=_quantiles(self, self.head(hidden), past_values, past_observed_mask)
+        )
 
 
 class TimesFmModelForPrediction(transformers.TimesFmModelForPrediction):
@@ -76,10 +80,12 @@ class TimesFmModelForPrediction(transformers.TimesFmModelForPrediction):
             past_observed_mask: 1 for values, 0 for padding, of the same shape.
             inputs: None are used.
         """
-        return SequenceClassifierOutput(logits=_own_quantiles(self, super().forward, past_values, past_observed_mask))
+        return SequenceClassifierOutput(
+            logits=_own_quantiles(self, super().forward, past_values, past_observed_mask)
+        )
 
 
-class TimesFm2_5ModelForPrediction(transformers.TimesFm2_5ModelForPrediction):  # noqa: N801, the name in transformers
+class TimesFm2_5ModelForPrediction(transformers.TimesFm2_5ModelForPrediction):
     """``TimesFm2_5ModelForPrediction`` of transformers that also returns quantiles, as logits."""
 
     def forward(
@@ -92,7 +98,9 @@ class TimesFm2_5ModelForPrediction(transformers.TimesFm2_5ModelForPrediction):  
             past_observed_mask: 1 for values, 0 for padding, of the same shape.
             inputs: None are used.
         """
-        return SequenceClassifierOutput(logits=_own_quantiles(self, super().forward, past_values, past_observed_mask))
+        return SequenceClassifierOutput(
+            logits=_own_quantiles(self, super().forward, past_values, past_observed_mask)
+        )
 
 
 _NORMAL_QUANTILES = tuple(map(NormalDist().inv_cdf, LEVELS))
@@ -142,7 +150,9 @@ def adapt_to_quantiles(model: PreTrainedModel) -> PreTrainedModel:
         raise InputError(Problem("model.path", rule, repr(distribution)))
     model.__class__ = _ADAPTED[type(model)]
     if hasattr(model.config, "prediction_length"):
-        model.__dict__[_SCALER] = (copy.deepcopy(model.model.scaler),)  # in a tuple: it is no module of the model
+        model.__dict__[_SCALER] = (
+            copy.deepcopy(model.model.scaler),
+        )  # in a tuple: it is no module of the model
         for module in model.modules():
             if isinstance(module, LambdaLayer):
                 module.function = _domain_map
@@ -210,6 +220,10 @@ def _own_quantiles(
 ) -> torch.Tensor:
     """Return the quantiles that a model forecasts itself, after the mean; series are passed without padding."""
     series = past_values[..., 0]
-    rows = list(series) if mask is None else [row[seen > 0] for row, seen in zip(series, mask[..., 0], strict=True)]
+    rows = (
+        list(series)
+        if mask is None
+        else [row[seen > 0] for row, seen in zip(series, mask[..., 0], strict=True)]
+    )
     full = forward(past_values=rows).full_predictions
     return full[:, : model.config.num_labels, 1:].flatten(start_dim=1)

@@ -23,13 +23,23 @@ def patch_length_of(context: int, season: int) -> int:
     """
     if 1 < season <= _MAX_PATCH and context % season == 0 and context > season:
         return season
-    return max(size for size in range(1, _MAX_PATCH + 1) if context % size == 0 and (size < context or context == 1))
+    return max(
+        size for size in range(1, _MAX_PATCH + 1) if context % size == 0 and (size < context or context == 1)
+    )
 
 
 def save_new_model(
-    folder: Path, *, layers: int, hidden: int, context: int, horizon: int, patch_length: int, seed: int
+    folder: Path,
+    *,
+    layers: int,
+    hidden: int,
+    context: int,
+    horizon: int,
+    patch_length: int,
+    covariates: int = 0,
+    seed: int,
 ) -> None:
-    """Write a PatchTST with random weights, which forecasts a normal distribution for each step, or for a single step a value.
+    """Write a PatchTST with random weights, which forecasts a normal distribution for each of several steps.
 
     Layers are normalized for each example, so that a forecast does not depend on the other series of a batch.
 
@@ -40,12 +50,14 @@ def save_new_model(
         context: Number of past values that the model reads.
         horizon: Number of future values.
         patch_length: Number of values of a patch.
+        covariates: Number of covariates, each an input channel, to which the values attend.
         seed: Seed of the weights.
 
     Source: Nie et al. 2023, A time series is worth 64 words.
     """
     config = PatchTSTConfig(
-        num_input_channels=1,
+        num_input_channels=1 + covariates,
+        channel_attention=covariates > 0,
         context_length=context,
         prediction_length=horizon,
         patch_length=patch_length,
@@ -65,4 +77,4 @@ def save_new_model(
     )
     transformers.set_seed(seed)
     PatchTSTForPrediction(config).eval().save_pretrained(folder)
-    SeriesProcessor(context).save_pretrained(folder)
+    SeriesProcessor(context, 1 + covariates, horizon).save_pretrained(folder)

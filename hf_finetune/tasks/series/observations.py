@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_finetune.errors import InputError, Problem, counted, join_quoted, short_repr
+from hf_finetune.errors import InputError, Problem, counted, join_quoted, short_repr, suggestion
 from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
 from hf_finetune.tasks.event_rows import check_columns, parse_column
 
@@ -60,23 +60,32 @@ class SeriesTable:
         values: Values of each series, the oldest first.
         times: Cells with the times of these values; empty text for a filled one.
         grid: Regular times of all series.
+        covariates: Numbers that are known in advance for each series [steps, covariates], also for steps after its
+            last value; without columns if there are none.
         filled: Number of values that were filled in.
     """
 
     values: Mapping[str, np.ndarray]
     times: Mapping[str, Sequence[Any]]
+    covariates: Mapping[str, np.ndarray]
     grid: Grid
     filled: int = 0
 
 
 def read_observations(
-    rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], *, decimal: str | None, gaps: str
+    rows: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Any],
+    *,
+    covariates: Sequence[str] = (),
+    decimal: str | None,
+    gaps: str,
 ) -> SeriesTable:
     """Return the series of a table with one row per observation, in any order.
 
     Args:
         rows: Columns of the table.
         columns: Names of the columns ``time``, ``value`` and perhaps ``series``.
+        covariates: Columns of numbers that are known in advance. A series may then end with rows without a value.
         decimal: Decimal mark of numbers that are text; None is a point.
         gaps: ``error`` or ``interpolate``.
 
@@ -85,35 +94,46 @@ def read_observations(
             times have gaps that are not to be filled.
     """
     check_columns(rows, columns, ("time", "value"), ("series",))
+    _check_covariates(rows, covariates)
     times = rows[columns["time"]]
     positions, unit = _positions(times)
+    numbers = {"value": ("value", columns["value"])}
+    numbers |= {f"covariate {index}": ("covariates", name) for index, name in enumerate(covariates)}
     frame = pd.DataFrame(
         {
             "series": _names(rows, columns.get("series")),
             "position": positions,
-            "value": parse_column("value", rows[columns["value"]], lambda cell: _number(cell, decimal), _FORM),
             "row": np.arange(len(times)),
+            **{
+                name: parse_column(role, rows[column], lambda cell: _number(cell, decimal), _FORM)
+                for name, (role, column) in numbers.items()
+            },
         }
     )
     frame = frame.sort_values(["series", "position"], kind="stable")
     _check_repeated(frame, times)
     grid = Grid(_step(frame), unit)
-    filled, parts = 0, {}
-    faults: list[str] = []
-    for name, part in frame.groupby("series", sort=True):
-        fault = _gap(part, grid, times)
-        if fault and (gaps == "error" or "between" in fault):
+    parts = {str(name): part for name, part in frame.groupby("series", sort=True)}
+    faults = []
+    for name, part in parts.items():
+        fault = _gap(part, grid, times, list(numbers))
+        if fault and (gaps == "error" or _BETWEEN in fault):
             faults.append(f"{name!r} {fault}")
-        parts[str(name)] = part
     if faults:
         raise InputError(_gap_problem(faults, grid))
-    values, cells = {}, {}
+    values, cells, known, filled = {}, {}, {}, 0
     for name, part in parts.items():
-        values[name], cells[name], added = _on_grid(part, grid, times)
-        filled += added
-    return SeriesTable(values, cells, grid, filled)
+        on_grid = _on_grid(part, grid, list(numbers))
+        size = _length(on_grid["value"], bool(covariates))
+        values[name], missing = _filled(on_grid["value"][:size])
+        filled += missing
+        others = [_filled(on_grid[column])[0] for column in list(numbers)[1:]]
+        known[name] = np.stack(others, axis=1) if others else np.zeros((len(on_grid["value"]), 0))
+        cells[name] = [times[int(row)] if np.isfinite(row) else "" for row in on_grid["row"]]
+    return SeriesTable(values, cells, known, grid, filled)
 
 
+_BETWEEN = "has a time between two steps"
 _FORM = "a number, or nothing for a missing value"
 
 
@@ -127,6 +147,16 @@ def _number(cell: Any, decimal: str | None) -> float:
     if np.isinf(number):
         raise ValueError(repr(cell))
     return number
+
+
+def _check_covariates(rows: Mapping[str, Sequence[Any]], covariates: Sequence[str]) -> None:
+    problems = [
+        Problem("data.covariates", "must be columns of the data", repr(name), suggestion(name, list(rows)))
+        for name in covariates
+        if name not in rows
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def _names(rows: Mapping[str, Sequence[Any]], column: str | None) -> Sequence[str]:
@@ -185,20 +215,31 @@ def _step(frame: pd.DataFrame) -> int:
     counts = distances.value_counts()
     most = counts[counts == counts.max()].index.min()
     # quarters and years are whole numbers of months, so that a single gap is no reason for another grid
-    return int(gcd(*distances)) if gcd(*distances) > 1 and gcd(*distances) != most else int(most)
+    return gcd(*distances) if gcd(*distances) > 1 and gcd(*distances) != most else int(most)
 
 
-def _gap(part: pd.DataFrame, grid: Grid, times: Sequence[Any]) -> str:
-    """Return what is wrong with the times or values of a series; empty if nothing is."""
+def _gap(part: pd.DataFrame, grid: Grid, times: Sequence[Any], columns: Sequence[str]) -> str:
+    """Return what is wrong with the times or numbers of a series; empty if nothing is."""
     distances = part["position"].diff().dropna()
     off_grid = distances[distances % grid.step != 0]
     if len(off_grid):
-        return f"has a time between two steps: {times[part.loc[off_grid.index[0], 'row']]}"
+        return f"{_BETWEEN}: {times[part.loc[off_grid.index[0], 'row']]}"
     wide = distances[distances > grid.step]
     if len(wide):
         return f"lacks times before {times[part.loc[wide.index[0], 'row']]}"
-    missing = part[part["value"].isna()]
-    return f"lacks a value at {times[missing.iloc[0]['row']]}" if len(missing) else ""
+    for column in columns:
+        present = part[: _length(part["value"].to_numpy(), len(columns) > 1)] if column == "value" else part
+        missing = present[present[column].isna()]
+        if len(missing):
+            noun = "a value" if column == "value" else "a covariate"
+            return f"lacks {noun} at {times[missing.iloc[0]['row']]}"
+    return ""
+
+
+def _length(values: np.ndarray, may_end_without: bool) -> int:
+    """Return the number of values of a series, without missing ones at its end if these are allowed."""
+    present = np.flatnonzero(np.isfinite(values))
+    return int(present[-1]) + 1 if may_end_without and len(present) else len(values)
 
 
 def _gap_problem(faults: Sequence[str], grid: Grid) -> Problem:
@@ -206,21 +247,25 @@ def _gap_problem(faults: Sequence[str], grid: Grid) -> Problem:
     if len(faults) > _MAX_NAMED:
         shown += f"; and {counted(len(faults) - _MAX_NAMED, 'more series', 'more series')}"
     fix = "Fill the gaps (0 for a day without sales is a value), or set data.gaps: interpolate."
-    if all("between" in fault for fault in faults):
+    if all(_BETWEEN in fault for fault in faults):
         fix = "Add up the values of each step first, such as those of a day."
     return Problem("The series", f"must have a value at each step of {grid.words}", shown, fix)
 
 
-def _on_grid(part: pd.DataFrame, grid: Grid, times: Sequence[Any]) -> tuple[np.ndarray, list[Any], int]:
-    """Return the values at all steps, the cells of their times, and the number of values that were filled in."""
+def _on_grid(part: pd.DataFrame, grid: Grid, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the numbers of the columns, and of the rows, at all steps; nan where there is none."""
     places = ((part["position"] - part["position"].iloc[0]) // grid.step).to_numpy()
-    values = np.full(places[-1] + 1, np.nan)
-    values[places] = part["value"]
-    cells: list[Any] = [""] * len(values)
-    for place, row in zip(places, part["row"], strict=True):
-        cells[place] = times[row]
+    on_grid = {}
+    for column in (*columns, "row"):
+        on_grid[column] = np.full(places[-1] + 1, np.nan)
+        on_grid[column][places] = part[column]
+    return on_grid
+
+
+def _filled(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return values with missing ones on a straight line between their neighbors, and the number of these."""
     known = np.flatnonzero(np.isfinite(values))
     missing = len(values) - len(known)
     if missing and len(known):
         values = np.interp(np.arange(len(values)), known, values[known])
-    return values, cells, missing
+    return values, missing

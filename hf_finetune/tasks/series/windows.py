@@ -1,5 +1,6 @@
 """Examples of forecasting: the past of a series, and its next values as the label."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,32 @@ from hf_finetune.tasks.series.stored import read_values
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["context_length", "cut_windows", "mean_error_of_naive", "with_scales"]
+__all__ = [
+    "context_length",
+    "cut_windows",
+    "latest_examples",
+    "mean_error_of_naive",
+    "named_columns",
+    "with_scales",
+]
 
 FUTURE = "future_values"
 """Column of the labels."""
 _USUAL_NAMES = {
     "series": ("series", "unique_id", "series_id", "item_id", "store", "product", "sku", "id"),
     "time": ("time", "date", "ds", "datetime", "timestamp", "month", "week", "day", "period", "year"),
-    "value": ("value", "y", "target", "sales", "demand", "quantity", "amount", "revenue", "visitors", "count"),
+    "value": (
+        "value",
+        "y",
+        "target",
+        "sales",
+        "demand",
+        "quantity",
+        "amount",
+        "revenue",
+        "visitors",
+        "count",
+    ),
 }
 """Usual names of the columns of a table with one row per observation, the most usual one first."""
 _REQUIRED = ("time", "value")
@@ -38,6 +57,7 @@ class _Example:
     origin: int
     past: np.ndarray
     future: np.ndarray
+    covariates: np.ndarray
     scale: float
 
 
@@ -75,9 +95,8 @@ def named_columns(names: Sequence[str], columns: Mapping[str, Any]) -> dict[str,
     lower = {name.lower(): name for name in reversed(names)}
     found: dict[str, str] = {}
     for role, usual in _USUAL_NAMES.items():
-        given = columns.get(role)
-        name = given or next((lower[each] for each in usual if each in lower and lower[each] not in found.values()), None)
-        if name is not None:
+        left = [lower[each] for each in usual if each in lower and lower[each] not in found.values()]
+        if name := columns.get(role) or next(iter(left), None):
             found[role] = name
     return found if all(role in found for role in _REQUIRED) else {}
 
@@ -93,6 +112,9 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
         columns: Column names by role.
         data: ``data`` of the recipe.
 
+    Returns:
+        The examples of each split.
+
     Raises:
         InputError: If the table or the fields cannot be used.
     """
@@ -105,14 +127,16 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
             rule = "must not be set for a table with one row per observation"
             raise InputError(Problem(f"data.columns.{role}", rule, repr(columns[role]), fix))
     sources = named_columns(table.column_names, columns)
-    series = read_observations(table[:], sources, decimal=data.decimal, gaps=data.gaps)
+    series = read_observations(
+        table[:], sources, covariates=data.covariates, decimal=data.decimal, gaps=data.gaps
+    )
     season = data.season or series.grid.season
     context = context_length(data, season)
     examples: dict[str, list[_Example]] = {"train": [], "validation": [], "test": []}
     short: list[str] = []
     for name, values in series.values.items():
         border = _border(series.times[name], data.split.time)
-        cut = list(_examples(name, values, border, data, season, context))
+        cut = list(_examples(name, values, series.covariates[name], border, data, season, context))
         if not any(split == "train" for split, _ in cut):
             short.append(f"{name} ({counted(len(values), 'value')})")
             continue
@@ -122,14 +146,14 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
         raise InputError(_too_short(short, data, _shortest_past(context, season)))
     if not examples["test"]:
         raise InputError(_no_test(data))
-    tables = {
-        split: _dataset(found, series, season)
-        for split, found in examples.items()
-        if found
-    }
-    group = {"group": "series"} if len(series.values) > 1 else {}
+    tables = {split: _dataset(found, series, season) for split, found in examples.items() if found}
+    columns = {"past_values": "past_values", "season": "season", "label": FUTURE}
+    columns |= {"group": "series"} if len(series.values) > 1 else {}
+    columns |= {"covariates": "covariates"} if data.covariates else {}
+    if data.covariates:
+        sources["covariates"] = json.dumps(list(data.covariates))
     return JoinedRows(
-        *(tables, {"past_values": "past_values", "season": "season", "label": FUTURE, **group}, sources),
+        *(tables, columns, sources),
         notes=tuple(_notes(series, examples, short, season, context)),
         is_divided=True,
         groups_recur=True,
@@ -146,7 +170,13 @@ def _border(times: Sequence[Any], date: str | None) -> int | None:
 
 
 def _examples(
-    name: str, values: np.ndarray, border: int | None, data: Any, season: int, context: int
+    name: str,
+    values: np.ndarray,
+    covariates: np.ndarray,
+    border: int | None,
+    data: Any,
+    season: int,
+    context: int,
 ) -> Iterator[tuple[str, _Example]]:
     """Yield the examples of a series, each with its split."""
     horizon, size = data.horizon, len(values)
@@ -161,15 +191,16 @@ def _examples(
     if end - horizon < shortest:
         return
 
-    def example(origin: int, past: np.ndarray, scale: float) -> _Example:
-        return _Example(name, origin, past, values[origin : origin + horizon], scale)
+    def example(origin: int, begin: int, scale: float) -> _Example:
+        known = covariates[begin : origin + horizon]
+        return _Example(name, origin, values[begin:origin], values[origin : origin + horizon], known, scale)
 
     scale = mean_error_of_naive(values[:end], season)
     for origin in sorted(range(end - horizon, shortest - 1, -data.stride)):
-        yield "train", example(origin, values[max(0, origin - context) : origin], scale)
+        yield "train", example(origin, max(0, origin - context), scale)
     for split, origins in (("validation", range(end, border, horizon)), ("test", tested)):
         for origin in origins:
-            yield split, example(origin, values[:origin], mean_error_of_naive(values[:origin], season))
+            yield split, example(origin, 0, mean_error_of_naive(values[:origin], season))
 
 
 def _shortest_past(context: int, season: int) -> int:
@@ -180,19 +211,25 @@ def _shortest_past(context: int, season: int) -> int:
 def _dataset(examples: Sequence[_Example], series: SeriesTable, season: int) -> "Dataset":
     from datasets import Dataset, Features, List, Value
 
-    numbers = List(Value("float64"))
-    rows = {
+    numbers, text = List(Value("float64")), Value("string")
+    types = {
+        "past_values": numbers,
+        FUTURE: numbers,
+        "season": Value("int64"),
+        "series": text,
+        "origin": text,
+    }
+    rows: dict[str, list[Any]] = {
         "past_values": [example.past for example in examples],
         FUTURE: [np.append(example.future, example.scale) for example in examples],
         "season": [season] * len(examples),
         "series": [example.series for example in examples],
         "origin": [str(series.times[example.series][example.origin]) for example in examples],
     }
-    text = Value("string")
-    features = Features(
-        {"past_values": numbers, FUTURE: numbers, "season": Value("int64"), "series": text, "origin": text}
-    )
-    return Dataset.from_dict(rows, features=features)
+    if examples[0].covariates.shape[1]:
+        types["covariates"] = List(numbers)
+        rows["covariates"] = [example.covariates.tolist() for example in examples]
+    return Dataset.from_dict(rows, features=Features(types))
 
 
 def _too_short(short: Sequence[str], data: Any, shortest: int) -> Problem:
@@ -212,7 +249,9 @@ def _too_short(short: Sequence[str], data: Any, shortest: int) -> Problem:
 
 def _no_test(data: Any) -> Problem:
     rule = f"must leave {data.horizon} values after it in a series"
-    return Problem("data.split.time", rule, str(data.split.time), "Choose an earlier time, or a shorter horizon.")
+    return Problem(
+        "data.split.time", rule, str(data.split.time), "Choose an earlier time, or a shorter horizon."
+    )
 
 
 def _notes(
@@ -241,10 +280,36 @@ def _notes(
         )
 
 
+def latest_examples(
+    rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], decimal: str | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return the series of a table with one row per observation, to forecast what follows their last values.
+
+    Gaps are filled on a straight line.
+
+    Args:
+        rows: Columns of the table.
+        columns: Column names by role; ``covariates`` is a JSON list of columns.
+        decimal: Decimal mark of numbers that are text; None is a point.
+
+    Returns:
+        Name and cells of each series.
+    """
+    covariates = json.loads(columns.get("covariates") or "[]")
+    table = read_observations(rows, columns, covariates=covariates, decimal=decimal, gaps="interpolate")
+    examples = []
+    for name, values in table.values.items():
+        cells: dict[str, Any] = {"past_values": values.tolist()}
+        if covariates:
+            cells["covariates"] = table.covariates[name].tolist()
+        examples.append((name, cells))
+    return examples
+
+
 def with_scales(
     splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], season: int | None
 ) -> JoinedRows | None:
-    """Append the scale of its past to the label of each row of a table whose rows are examples; None if it is none.
+    """Return a table whose rows are examples, with the scale of its past at the end of each label; None for any other.
 
     Args:
         splits: Tables with a column of past values and one of future values, lists of numbers or JSON texts.
@@ -264,7 +329,7 @@ def with_scales(
 def _scaled(dataset: "Dataset", past: str, label: str, season: int) -> "Dataset":
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-    labels = []
+    labels: list[list[float] | None] = []
     for history, cell in zip(dataset[past][:], dataset[label][:], strict=True):
         try:
             labels.append([*read_values(cell), mean_error_of_naive(np.array(read_values(history)), season)])
