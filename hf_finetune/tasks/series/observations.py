@@ -112,7 +112,7 @@ def read_observations(
     )
     frame = frame.sort_values(["series", "position"], kind="stable")
     _check_repeated(frame, times)
-    grid = Grid(_step(frame), unit)
+    grid = Grid(_step(frame, unit), unit)
     parts = {str(name): part for name, part in frame.groupby("series", sort=True)}
     faults = []
     for name, part in parts.items():
@@ -207,15 +207,18 @@ def _check_repeated(frame: pd.DataFrame, times: Sequence[Any]) -> None:
     raise InputError(Problem("data.columns.time", rule, value, fix))
 
 
-def _step(frame: pd.DataFrame) -> int:
-    """Return the most common distance between neighboring times of a series; the smaller one of two as common."""
+def _step(frame: pd.DataFrame, unit: str) -> int:
+    """Return the distance between neighboring times of a series: the most common one, the smaller of two as common.
+
+    That of months is the largest one of which all are multiples, so that a gap in a few quarters makes no months.
+    """
     distances = frame.groupby("series")["position"].diff().dropna().astype(np.int64)
     if distances.empty:
         return 1
+    if unit == "months":
+        return gcd(*distances)
     counts = distances.value_counts()
-    most = counts[counts == counts.max()].index.min()
-    # quarters and years are whole numbers of months, so that a single gap is no reason for another grid
-    return gcd(*distances) if gcd(*distances) > 1 and gcd(*distances) != most else int(most)
+    return int(counts[counts == counts.max()].index.min())
 
 
 def _gap(part: pd.DataFrame, grid: Grid, times: Sequence[Any], columns: Sequence[str]) -> str:

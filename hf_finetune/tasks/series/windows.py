@@ -238,7 +238,7 @@ def _too_short(short: Sequence[str], data: Any, shortest: int) -> Problem:
     parts.append("some to test" if data.split.time else f"{data.test_origins} to test")
     rule = (
         f"must have at least {shortest} past values, {data.horizon} values to learn to forecast, and for each "
-        f"example {data.horizon} more, {join_words(parts)}"
+        f"example {data.horizon} more, {' and '.join(parts)}"
     )
     fix = (
         "Lower data.horizon, data.context_length or the number of origins, or leave out short series with "
