@@ -83,6 +83,9 @@ def find_columns(
     )
     taken = (label, *label_form.columns, group, named_columns.get("weight"), named_columns.get("time"))
     inputs, input_problems = modality.find_columns(features, named_columns, taken)
+    if modality.group_role and not input_problems:
+        input_problems = _other_group(modality, inputs, group)
+        group = inputs[modality.group_role]
     if label is None or input_problems:
         raise InputError([*input_problems, *label_problems])
     labels = label_form.columns if label_form.one_column_per_class else ()
@@ -173,6 +176,15 @@ def _check_named(
         value = f"{group!r} and {given['group']!r}"
         problems.append(Problem("data.split.group", "must be the same column as data.columns.group", value))
     return problems
+
+
+def _other_group(modality: Modality, inputs: Mapping[str, str | None], group: str | None) -> list[Problem]:
+    """Return a problem if the user groups the examples by another column than that of the modality."""
+    column = inputs[modality.group_role]
+    if group in (None, column):
+        return []
+    rule = f"must be the column of data.columns.{modality.group_role}, {column!r}, or null"
+    return [Problem("data.split.group", rule, repr(group))]
 
 
 def _find_label(

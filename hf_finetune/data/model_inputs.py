@@ -34,10 +34,12 @@ def prepare_inputs(
     whole = data.pool.dataset
     inputs = task.prepare(replace(data, train=whole, validation=whole, pool=None), processor, spec, seed)
     rows = data.pool.rows
+    chosen = inputs.made_of(rows["train"])
     return replace(
         inputs,
-        train=Subset(inputs.train, rows["train"]),
+        train=Subset(inputs.train, chosen),
         validation=Subset(inputs.validation, rows["validation"]) if data.validation is not None else None,
-        lengths=None if inputs.lengths is None else [inputs.lengths[row] for row in rows["train"]],
+        lengths=None if inputs.lengths is None else [inputs.lengths[number] for number in chosen],
+        rows=None,
         truncations={task: truncation.of_rows(rows) for task, truncation in inputs.truncations.items()},
     )

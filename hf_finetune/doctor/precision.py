@@ -72,7 +72,7 @@ def check_precision(subject: CheckTarget) -> CheckResult:
     )
     inputs = prepared.task.prepare(data, prepared.processor, prepared.recipe.data, prepared.recipe.seed)
     size = prepared.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
-    batch = inputs.collate([inputs.train[number % len(data.train)] for number in range(size)])
+    batch = inputs.collate([inputs.train[number % len(inputs.train)] for number in range(size)])
     batch = {name: value.to(device) for name, value in batch.items()}
     spatial = prepared.task.modality.is_spatial
     memory_formats: tuple[MemoryFormat, ...] = ("contiguous", "channels_last") if spatial else ("contiguous",)

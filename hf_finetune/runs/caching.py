@@ -66,7 +66,8 @@ def cache_settings(prepared: PreparedRun, spec: StageSpec, plan: StagePlan) -> C
         epochs,
         cache_spec.size_limit,
         _sources(prepared),
-        cache_blocker(recipe, spec, plan) or prepared.task.modality.caching_objection(prepared.processor),
+        cache_blocker(recipe, spec, plan)
+        or prepared.task.modality.caching_objection(prepared.processor, recipe.data),
         _text_pooling(prepared),
         shares_layer=_reads_layer(prepared),
     )

@@ -260,7 +260,7 @@ def _check_task(
     if config is None or layout is None:
         raise InputError([*problems, *selector_problems(recipe)])
     with collect_problems(problems):
-        examples = None if data is UNKNOWN_DATA else len(data.train)
+        examples = None if data is UNKNOWN_DATA else task.modality.training_size(data.train, recipe.data)
         expanded, adapted, plan, notes = _expand(recipe, layout, config, data.target, examples, settings)
         problems += [*adapter_problems(adapted, plan), *domain_problems(adapted, plan)]
     if problems:

@@ -71,10 +71,11 @@ def _rows(task: str, prepared: PreparedRun, examples: int, views: int) -> list[P
     modality = prepared.task.modality
     chosen = pick_diverse_examples(data.train["label"], examples)
     shown: dict[int, list[Any]] = {index: [] for index in chosen}
+    numbers = {index: inputs.made_with(index) for index in chosen}
     for epoch in range(views):
         set_epoch(inputs.train, epoch)
         for index in chosen:
-            shown[index].append(modality.preview_inputs(inputs.train[index], prepared.processor))
+            shown[index].append(modality.preview_inputs(inputs.train[numbers[index]], prepared.processor))
     rows = []
     for index in chosen:
         example = data.train[index]

@@ -39,6 +39,8 @@ class Target(StoredPredictions):
         is_text: Whether a label is a text as a whole, such as a transcript, which is not parsed.
         is_vector: Whether a label is a list of numbers as a whole, such as the next values of a series. Its unit is
             that of the example, so that it has no class names and no separators.
+        needs_groups: Whether its metrics compare the examples of a group, such as the candidates of a query, so that
+            only tasks whose data has such groups accept it.
         has_standard_loss: Whether the loss is the cross-entropy of a softmax (exclusive) or of a sigmoid for each
             class, or the squared error of one output (numeric). Solvers, distillation, calibration, learned task
             weights and Spaces rely on it.
@@ -58,6 +60,7 @@ class Target(StoredPredictions):
     is_numeric: ClassVar[bool] = False
     is_text: ClassVar[bool] = False
     is_vector: ClassVar[bool] = False
+    needs_groups: ClassVar[bool] = False
     has_standard_loss: ClassVar[bool] = False
     accuracy_metric: ClassVar[str | None] = None
     default_metrics: ClassVar[tuple[str, ...]]

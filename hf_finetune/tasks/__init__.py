@@ -16,6 +16,7 @@ from hf_finetune.tasks.examples import Inputs
 from hf_finetune.tasks.image import IMAGE_CLASSIFICATION
 from hf_finetune.tasks.items import NEXT_ITEM
 from hf_finetune.tasks.modality import Modality
+from hf_finetune.tasks.ranking import TEXT_RANKING
 from hf_finetune.tasks.series import TIME_SERIES_FORECASTING
 from hf_finetune.tasks.speech import AUTOMATIC_SPEECH_RECOGNITION
 from hf_finetune.tasks.text import TEXT_CLASSIFICATION
@@ -54,5 +55,6 @@ for _task in (
     AUTOMATIC_SPEECH_RECOGNITION,
     NEXT_ITEM,
     TIME_SERIES_FORECASTING,
+    TEXT_RANKING,
 ):
     register(_task)

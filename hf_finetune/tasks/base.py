@@ -35,7 +35,8 @@ class Task:
         auto_model: Name of the auto class of transformers.
         suffixes: Suffixes of the class names of its models, such as ``ForImageClassification``.
         served_as: Name of the pipeline that serves its models, if that is the pipeline of another task.
-        targets: Label types of its data, the usual one first; empty for all that are not read as a whole.
+        targets: Label types of its data, the usual one first; empty for all that are not read as a whole and need no
+            groups.
         further_auto_models: Names of other auto classes that have models for the task.
         has_new_head: Whether a checkpoint usually gets a new head, and does not keep its own outputs.
         has_label_head: Whether the outputs of its models are those of the labels, so that the head is a new one for
@@ -82,7 +83,8 @@ class Task:
         Args:
             target: Name of the label type.
         """
-        return target in self.targets if self.targets else not TARGETS[target].is_whole
+        kind = TARGETS[target]
+        return target in self.targets if self.targets else not (kind.is_whole or kind.needs_groups)
 
     def label_type(self, requested: str) -> str:
         """Return the label type to read: the usual one of the task in place of ``auto``, if it has one.

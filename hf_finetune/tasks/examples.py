@@ -62,6 +62,7 @@ class Inputs:
         lengths: Number of tokens of each training example, for batches of similar lengths; None for random batches.
         truncations: Truncation statistics by task; a single task has the name "".
         sequences: How a model is trained and evaluated whose output is a sequence of tokens; None for logits of labels.
+        rows: Rows of the training split that each training example is made of; None if it is the row with its number.
     """
 
     train: Any
@@ -70,6 +71,28 @@ class Inputs:
     lengths: Sequence[int] | None = None
     truncations: Mapping[str, Any] = field(default_factory=dict)
     sequences: "SequenceOutputs | None" = None
+    rows: Sequence[Sequence[int]] | None = None
+
+    def made_of(self, rows: Sequence[int]) -> list[int]:
+        """Return the training examples that are made of selected rows of the training split, in their order.
+
+        Args:
+            rows: Rows of the training split.
+        """
+        if self.rows is None:
+            return list(rows)
+        selected = set(rows)
+        return [number for number, parts in enumerate(self.rows) if selected.issuperset(parts)]
+
+    def made_with(self, row: int) -> int:
+        """Return the training example that a row of the training split is part of.
+
+        Args:
+            row: Row of the training split.
+        """
+        if self.rows is None:
+            return row
+        return next(number for number, parts in enumerate(self.rows) if row in parts)
 
     @property
     def notes(self) -> dict[str, str]:

@@ -243,11 +243,21 @@ class Modality(StoredData):
         value, repair = "'continue_pretraining'", f"It is not supported for {self.plural}."
         raise InputError(Problem("domain_adaptation.method", "must be coral or dann", value, repair))
 
-    def caching_objection(self, processor: Any) -> str:
+    def training_size(self, train: "Dataset", data: Any) -> int:
+        """Return the number of training examples that ``prepare`` makes of the training split.
+
+        Args:
+            train: Training split.
+            data: ``data`` of the recipe.
+        """
+        return len(train)
+
+    def caching_objection(self, processor: Any, data: Any) -> str:
         """Return why outputs of frozen layers cannot be cached; empty if they can.
 
         Args:
             processor: Configured preprocessor.
+            data: ``data`` of the recipe.
         """
         return ""
 

@@ -23,6 +23,8 @@ class StoredData(Presentation):
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; a table
             has such rows if it has the first of these columns, and ``time`` is another.
+        group_role: Role of the column that groups the examples, such as the query of candidates: those of a group stay
+            in one split, and are resampled together; empty if the recipe may name any column.
         has_rare_classes: Whether most classes have few examples, so that splits are not stratified by class.
         synthetic_classes: Class names for checks without data.
     """
@@ -30,6 +32,7 @@ class StoredData(Presentation):
     label_columns: ClassVar[tuple[str, ...]] = ()
     opens_files: ClassVar[bool] = False
     row_roles: ClassVar[tuple[ColumnRole, ...]] = ()
+    group_role: ClassVar[str] = ""
     has_rare_classes: ClassVar[bool] = False
     synthetic_classes: ClassVar[tuple[str, ...]] = ("0", "1")
 

@@ -76,7 +76,7 @@ class Speech(Audio):
 
         return prepare_speech(splits, processor, data, seed, augmented=self.is_augmented(data))
 
-    def caching_objection(self, processor: Any) -> str:
+    def caching_objection(self, processor: Any, data: Any) -> str:
         """Return that waveforms have different lengths, for a model that reads these."""
         from hf_finetune.tasks.audio.processor import is_spectrogram
 

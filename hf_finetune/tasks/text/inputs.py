@@ -108,5 +108,5 @@ def _truncation(
     return Truncation(
         *(cut, tokens, resolve_max_length(processor, data.max_length), data.truncation_side),
         limit=getattr(processor, _LIMIT, checkpoint_limit(processor)),
-        pairs="text_pair" in texts["train"].column_names,
+        pairs=len(text_columns(texts["train"].column_names)) > 1,
     )

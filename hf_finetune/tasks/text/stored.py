@@ -11,7 +11,10 @@ from pyarrow import compute
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["TextCheck", "hash_texts", "text_columns", "text_lengths"]
+__all__ = ["TEXT_COLUMNS", "TextCheck", "hash_texts", "text_columns", "text_lengths"]
+
+TEXT_COLUMNS = ("text", "text_pair", "query", "candidate")
+"""Columns that contain texts: those of texts and pairs, and those of queries with candidates."""
 
 
 def text_columns(names: Sequence[str]) -> list[str]:
@@ -20,7 +23,7 @@ def text_columns(names: Sequence[str]) -> list[str]:
     Args:
         names: Columns of a dataset.
     """
-    return [name for name in ("text", "text_pair") if name in names]
+    return [name for name in TEXT_COLUMNS if name in names]
 
 
 def hash_texts(dataset: "Dataset") -> tuple[list[str], list[str | None]]:

@@ -13,6 +13,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.targets.labels import class_count, encode_batch
 from hf_finetune.tasks.text.augment import WORDS
+from hf_finetune.tasks.text.stored import text_columns
 from hf_finetune.tasks.text.truncation import find_truncated
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def tokenize(
     classes = class_count(dataset.features)
 
     def encode(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        texts = [batch[name] for name in ("text", "text_pair") if name in batch]
+        texts = [batch[name] for name in text_columns(list(batch))]
         encoding = truncating_tokenizer(*texts, truncation=True, max_length=length, padding=False)
         encoded = dict(encoding)
         if words:

@@ -1,0 +1,12 @@
+"""Names of the rankings that are baselines."""
+
+from collections.abc import Mapping
+
+__all__ = ["TITLES"]
+
+TITLES: Mapping[str, str] = {
+    "bm25": "BM25",
+    "tf_idf_cosine": "cosine of TF-IDF weights",
+    "word_overlap": "number of common words",
+}
+"""Names in words."""
