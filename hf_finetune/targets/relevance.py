@@ -75,6 +75,10 @@ class Relevance(Regression):
         """Return no mistakes: a score has no unit."""
         return Target.mistakes(self, labels, scores, decisions)
 
+    def labels_fit(self, labels: tuple[int, ...], scores: tuple[int, ...]) -> bool:
+        """Return whether there is one label for each score, of one column, or of two as in a batch."""
+        return labels in (scores, (*scores, 2))
+
     def label_width(self, classes: int) -> int | None:
         """Return None: several tasks at once are not supported."""
         return None

@@ -23,7 +23,9 @@ class Case:
         target: Label type.
         recipe: Recipe of two stages.
         names: Class names of the data, in order.
-        inputs: Examples as ``predict`` takes them: paths or texts.
+        inputs: Content of the main column of the examples: paths or texts.
+        cells: Columns of the first example.
+        predicted: Five examples as ``predict`` takes them; a table if an example has several required columns.
     """
 
     task: Any
@@ -31,6 +33,8 @@ class Case:
     recipe: Any
     names: tuple[str, ...]
     inputs: tuple[str, ...]
+    cells: dict[str, str]
+    predicted: tuple[str, ...]
 
 
 def make_case(folder, task, target):
@@ -45,7 +49,8 @@ def make_case(folder, task, target):
     checkpoint = folder / "checkpoint"
     task.modality.save_tiny_checkpoint(checkpoint)
     names = target.output_names((), ("bad", "good"))
-    data, inputs = write_data(folder / "data", task.modality, target, names)
+    data, rows = write_data(folder / "data", task.modality, target, names)
+    inputs = tuple(row[task.modality.main_column] for row in rows)
     first = "head" if task.has_new_head else "last:1"
     common = {"epochs": 2.0, "batch_size": 4, "optimizer": "sgd", "best": None}
     content = {
@@ -59,14 +64,17 @@ def make_case(folder, task, target):
         "evaluation": {"linear_probe": None},
         "seed": 3,
     }
-    return Case(task, target, parse_recipe(content), names, inputs)
+    predicted = inputs[:5]
+    if sum(not role.optional for role in task.modality.roles) > 1:
+        predicted = (str(write_table(folder / "predicted.csv", rows[:5])),)
+    return Case(task, target, parse_recipe(content), names, inputs, rows[0], predicted)
 
 
 def write_data(folder, modality, target, names):
     """Write generated examples, as class folders if an example is a file with one class, else as a csv.
 
     Returns:
-        ``data`` of a recipe, and the examples as ``predict`` takes them.
+        ``data`` of a recipe, and the columns of each example.
     """
     chance = random.Random(0)
     columns = modality.synthetic_examples(EXAMPLES, chance)
@@ -81,16 +89,23 @@ def write_data(folder, modality, target, names):
         place = folder / (label if as_folders else "examples")
         place.mkdir(parents=True, exist_ok=True)
         rows.append(modality.demo_values(modality.pipeline_input(row), place / f"{index:02d}"))
-    inputs = tuple(row[modality.main_column] for row in rows)
     if as_folders:
-        return {"path": str(folder)}, inputs
+        return {"path": str(folder)}, rows
     if target.is_vector:
         written = [json.dumps(label) for label in written]
     several = any(isinstance(label, list) for label in written)
-    with (folder / "examples.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*rows[0], "label"])
-        for row, label in zip(rows, written, strict=True):
-            writer.writerow([*row.values(), SEPARATOR.join(label) if several else label])
+    cells = [SEPARATOR.join(label) if several else label for label in written]
+    write_table(
+        folder / "examples.csv", [{**row, "label": cell} for row, cell in zip(rows, cells, strict=True)]
+    )
     column = {"name": "label", "separator": SEPARATOR} if several else "label"
-    return {"path": str(folder / "examples.csv"), "columns": {"label": column}}, inputs
+    return {"path": str(folder / "examples.csv"), "columns": {"label": column}}, rows
+
+
+def write_table(path, rows):
+    """Write rows, each a dictionary of the same columns, as a csv, and return its path."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
