@@ -138,13 +138,16 @@ def _with_regression_hint(repair: str, table: Table, target: TargetName, label_n
     return f"{advice} Otherwise {repair[0].lower()}{repair[1:]}"
 
 
-def check_groups(tables: Mapping[str, Table], needed: int, *, may_recur: bool = False) -> list[Problem]:
+def check_groups(
+    tables: Mapping[str, Table], needed: int, *, may_recur: bool = False, is_chosen: bool = True
+) -> list[Problem]:
     """Check that every row has a group, no group is in two splits, and train has enough groups to be divided.
 
     Args:
         tables: Table of each split that exists in the data.
         needed: Number of splits into which train will be divided, including train itself.
         may_recur: Whether a group may be in several splits.
+        is_chosen: Whether the recipe names the column of the groups; False if it follows from the modality.
 
     Returns:
         Problems; empty if the groups can be used.
@@ -167,7 +170,8 @@ def check_groups(tables: Mapping[str, Table], needed: int, *, may_recur: bool = 
             shared = sorted(groups_of_split[earlier] & groups_of_split[later])
             if shared:
                 rule = f"must not have the same group in {earlier} and {later}"
-                repair = f"Remove those rows from {earlier}, or remove data.split.group from the recipe."
+                otherwise = ", or remove data.split.group from the recipe" if is_chosen else ""
+                repair = f"Remove those rows from {earlier}{otherwise}."
                 problems.append(Problem("The data", rule, join_quoted(shared), repair))
     if len(groups_of_split["train"]) < needed:
         repair = "Reduce the number of splits, or choose another column."

@@ -144,7 +144,11 @@ def prepare_data(
     notes += note_contradictions(tables)
     fractions = _missing_fractions(tables, spec.split)
     if used.group is not None:
-        problems += check_groups(tables, 1 + len(fractions), may_recur=used.groups_recur)
+        problems += check_groups(
+            *(tables, 1 + len(fractions)),
+            may_recur=used.groups_recur,
+            is_chosen=not modality.group_role,
+        )
     if targets is None:
         raise InputError([*problems, *_check_tables(tables, None, spec, modality, slices)[1]])
 

@@ -115,14 +115,19 @@ class _Collate:
     """Collate function of pairs, and of lists.
 
     The inputs of lists are those of all their candidates [lists x candidates, tokens], the labels [lists, candidates,
-    2]. A shorter list is filled with copies of its first candidate, whose labels are nan.
+    2]. A shorter list is filled with copies of its first candidate, whose labels are nan. In a batch with lists, a pair
+    is a list of one candidate.
     """
 
     pad: DataCollatorWithPadding
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        if not isinstance(examples[0]["input_ids"][0], list):
+        if not any(map(_is_list, examples)):
             return dict(self.pad(examples))
+        examples = [
+            example if _is_list(example) else {name: [value] for name, value in example.items()}
+            for example in examples
+        ]
         most = max(len(example["input_ids"]) for example in examples)
         pairs = [
             _pair(example, place if place < len(example["input_ids"]) else 0)
@@ -136,6 +141,10 @@ class _Collate:
             ]
             batch["labels"] = torch.tensor(labels, dtype=torch.float32)
         return batch
+
+
+def _is_list(example: Mapping[str, Any]) -> bool:
+    return isinstance(example["input_ids"][0], list)
 
 
 def _pair(example: Mapping[str, Any], place: int) -> dict[str, Any]:

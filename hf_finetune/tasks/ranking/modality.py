@@ -166,10 +166,6 @@ class Ranking(Text):
         """Return two short pairs."""
         return Modality.tracing_examples(self)
 
-    def synthetic_batch(self, processor: Any) -> Any:
-        """Return a batch of one short pair."""
-        return dict(processor("a", "a", return_tensors="pt"))
-
     def example_code(self, *, pair: bool) -> str:
         """Return a dictionary of both texts."""
         return '{"text": "a query", "text_pair": "a candidate"}'
