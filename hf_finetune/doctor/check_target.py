@@ -84,7 +84,7 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     built, weight_problems = _load(prepared)
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     check_forward(built.model, prepared, inputs)
-    examples = tuple(inputs.train[index] for index in range(min(EXAMPLES, len(inputs.train))))
+    examples = tuple(inputs.train[index % len(inputs.train)] for index in range(EXAMPLES))
     return CheckTarget(prepared, built.model, inputs, examples, built.notes, weight_problems, remark)
 
 

@@ -124,7 +124,7 @@ def test_negative_and_huge_labels_are_problems():
         "The label column must be from 0 (not relevant) to 30. Got others in 'b', 'c'. "
         "Grades are usually 0 and 1, or 0 to 4."
     )
-    assert KIND.value_problems({"train": [0.0, 4.0]}, ids) == []
+    assert KIND.value_problems({"train": [0.0, 4.0]}, {"train": ["a", "b"]}) == []
 
 
 # --- Losses ---------------------------------------------------------------------------------------
