@@ -108,7 +108,8 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
     if "train" not in source.splits:
         raise InputError(Problem("The data", "must have a train split", ", ".join(source.splits)))
     train = source.splits["train"]
-    guesses = guess_columns(train, task.modality, named)
+    joins = task.modality.has_rows(train.column_names, named)
+    guesses = {} if joins else guess_columns(train, task.modality, named)
     if guesses and source.header_problems:
         raise InputError(source.header_problems)
     columns = {**named, **guesses}

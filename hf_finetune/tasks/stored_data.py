@@ -23,6 +23,8 @@ class StoredData(Presentation):
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; a table
             has such rows if it has the first of these columns, and ``time`` is another.
+        row_settings: Names of further values, besides columns, with which such rows are joined in predictions, as
+            ``JoinedRows.sources`` has them.
         has_rare_classes: Whether most classes have few examples, so that splits are not stratified by class.
         synthetic_classes: Class names for checks without data.
     """
@@ -30,6 +32,7 @@ class StoredData(Presentation):
     label_columns: ClassVar[tuple[str, ...]] = ()
     opens_files: ClassVar[bool] = False
     row_roles: ClassVar[tuple[ColumnRole, ...]] = ()
+    row_settings: ClassVar[tuple[str, ...]] = ()
     has_rare_classes: ClassVar[bool] = False
     synthetic_classes: ClassVar[tuple[str, ...]] = ("0", "1")
 
@@ -68,6 +71,15 @@ class StoredData(Presentation):
     def second_column_names(self, name: str) -> tuple[str, ...]:
         """Return the usual names of the optional column that belongs to a main column of this name."""
         return ()
+
+    def has_rows(self, names: Sequence[str], columns: Mapping[str, Any]) -> bool:
+        """Return whether an example of a table has several rows, see ``join_rows``.
+
+        Args:
+            names: Columns of the table.
+            columns: Column names by role, as in a recipe.
+        """
+        return any(columns.get(role.name) is not None for role in self.row_roles)
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any

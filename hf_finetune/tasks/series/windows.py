@@ -11,7 +11,7 @@ from hf_finetune.errors import InputError, Problem, counted, join_quoted, join_w
 from hf_finetune.fields.times import parse_time
 from hf_finetune.tasks.examples import ExampleError, JoinedRows
 from hf_finetune.tasks.series.observations import SeriesTable, read_observations
-from hf_finetune.tasks.series.stored import read_values
+from hf_finetune.tasks.series.stored import feature_of_pasts, read_past, read_values
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -147,9 +147,8 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
     if not examples["test"]:
         raise InputError(_no_test(data))
     tables = {split: _dataset(found, series, season) for split, found in examples.items() if found}
-    columns = {"past_values": "past_values", "season": "season", "label": FUTURE}
+    columns = {"past_values": "past_values", "label": FUTURE}
     columns |= {"group": "series"} if len(series.values) > 1 else {}
-    columns |= {"covariates": "covariates"} if data.covariates else {}
     if data.covariates:
         sources["covariates"] = json.dumps(list(data.covariates))
     return JoinedRows(
@@ -211,24 +210,26 @@ def _shortest_past(context: int, season: int) -> int:
 def _dataset(examples: Sequence[_Example], series: SeriesTable, season: int) -> "Dataset":
     from datasets import Dataset, Features, List, Value
 
-    numbers, text = List(Value("float64")), Value("string")
+    text = Value("string")
     types = {
-        "past_values": numbers,
-        FUTURE: numbers,
-        "season": Value("int64"),
+        "past_values": feature_of_pasts(),
+        FUTURE: List(Value("float64")),
         "series": text,
         "origin": text,
     }
     rows: dict[str, list[Any]] = {
-        "past_values": [example.past for example in examples],
+        "past_values": [
+            {
+                "values": example.past.tolist(),
+                "season": season,
+                "covariates": example.covariates.tolist() if example.covariates.shape[1] else [],
+            }
+            for example in examples
+        ],
         FUTURE: [np.append(example.future, example.scale) for example in examples],
-        "season": [season] * len(examples),
         "series": [example.series for example in examples],
         "origin": [str(series.times[example.series][example.origin]) for example in examples],
     }
-    if examples[0].covariates.shape[1]:
-        types["covariates"] = List(numbers)
-        rows["covariates"] = [example.covariates.tolist() for example in examples]
     return Dataset.from_dict(rows, features=Features(types))
 
 
@@ -299,10 +300,8 @@ def latest_examples(
     table = read_observations(rows, columns, covariates=covariates, decimal=decimal, gaps="interpolate")
     examples = []
     for name, values in table.values.items():
-        cells: dict[str, Any] = {"past_values": values.tolist()}
-        if covariates:
-            cells["covariates"] = table.covariates[name].tolist()
-        examples.append((name, cells))
+        known = table.covariates[name].tolist() if covariates else []
+        examples.append((name, {"past_values": {"values": values.tolist(), "covariates": known}}))
     return examples
 
 
@@ -332,7 +331,9 @@ def _scaled(dataset: "Dataset", past: str, label: str, season: int) -> "Dataset"
     labels: list[list[float] | None] = []
     for history, cell in zip(dataset[past][:], dataset[label][:], strict=True):
         try:
-            labels.append([*read_values(cell), mean_error_of_naive(np.array(read_values(history)), season)])
+            known = read_past(history)
+            scale = mean_error_of_naive(np.array(known["values"]), known["season"] or season)
+            labels.append([*read_values(cell), scale])
         except ExampleError:
             labels.append(None)  # reported as an unusable example, or as a missing label
     column = Dataset.from_dict({label: labels}, features=Features({label: List(Value("float64"))}))
