@@ -54,7 +54,7 @@ def measured(names: Sequence[str], seeds: int, lanes: int, known: Iterable[Row])
         "tourism": make("tourism.csv", [("Tourism", "tcomp_data")]),
         "others": make("m1-m3.csv", [("M1", "m1_data"), ("M3", "m3_data")]),
     }
-    return runs_of_settings(partial(_alone, tables), names, seeds, lanes, known)
+    yield from runs_of_settings(partial(_alone, tables), names, seeds, lanes, known)
 
 
 def _alone(tables: Mapping[str, Path], setting: str, seed: int, cores: list[int]) -> Row:

@@ -124,10 +124,9 @@ def _verdicts(rows: Sequence[Row]) -> str:
             words[_verdict([row.differences[name]["mase"] for row in found])].append(title)
         parts = [f"{key} {', '.join(names)}" for key, names in words.items() if names]
         low, high = found[0].interval["mase"]
-        seconds = mean(row.seconds for row in found)
         sentences.append(
             f"PatchTST, {setting}: MASE {found[0].test['mase']:.3f} with seed 0, 95 % interval {low:.3f} to "
-            f"{high:.3f}; with every seed {'; '.join(parts)}. Training took {seconds:.0f} s on one core."
+            f"{high:.3f}; with every seed {'; '.join(parts)}."
         )
     return "\n\n".join(sentences)
 
