@@ -23,6 +23,7 @@ class StoredData(Presentation):
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; a table
             has such rows if it has the first of these columns, and ``time`` is another.
+        divides_rows: Whether joined rows are always divided into splits, whatever ``data.split`` says of shares.
         row_settings: Names of further values, besides columns, with which such rows are joined in predictions, as
             ``JoinedRows.sources`` has them.
         has_rare_classes: Whether most classes have few examples, so that splits are not stratified by class.
@@ -32,6 +33,7 @@ class StoredData(Presentation):
     label_columns: ClassVar[tuple[str, ...]] = ()
     opens_files: ClassVar[bool] = False
     row_roles: ClassVar[tuple[ColumnRole, ...]] = ()
+    divides_rows: ClassVar[bool] = False
     row_settings: ClassVar[tuple[str, ...]] = ()
     has_rare_classes: ClassVar[bool] = False
     synthetic_classes: ClassVar[tuple[str, ...]] = ("0", "1")
@@ -80,6 +82,14 @@ class StoredData(Presentation):
             columns: Column names by role, as in a recipe.
         """
         return any(columns.get(role.name) is not None for role in self.row_roles)
+
+    def claims(self, dataset: "Dataset") -> bool:
+        """Return whether a table is so clearly of this modality that its task is tried first.
+
+        Args:
+            dataset: Table as loaded, of which nothing is known.
+        """
+        return False
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import io
 import json
 import math
 import random
@@ -10,8 +11,10 @@ from datetime import date, timedelta
 
 import pytest
 import transformers
+from rich.console import Console
 from run_helpers import quick_run
 
+from hf_finetune.cli.plan_table import print_plan
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.evaluate_run import evaluate
@@ -20,6 +23,8 @@ from hf_finetune.publishing.space import write_space
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.report.page import write_report
+from hf_finetune.runs.estimates import describe_prefix_caches
+from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import inspect_data
 
@@ -196,6 +201,32 @@ def test_a_recipe_is_drafted_for_series(table):
     assert "horizon: 12 # number of future values to forecast" in text
     assert "season: 7 # length of a season in steps, from the times" in text
     assert load_data(parse_recipe(read_yaml(text, "draft")[0])).target == "forecast"
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "task"),
+    [
+        ("sold", "", TASK),
+        ("sales", "", TASK),
+        ("sales", "what the customer said about it", "text-classification"),
+    ],
+)
+def test_a_table_of_series_is_recognized(rows, tmp_path, header, text, recognized):
+    names = ("shop", "day", header, *(["review"] if text else ["promotion"]))
+    lines = [(*row[:3], f"{text} {row[3]}" if text else row[3]) for row in rows]
+    with (tmp_path / "table.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([names, *lines])
+    named = {"series": "shop", "value": "sold"} if header == "sold" else None
+    assert (inspect_data(str(tmp_path / "table.csv"), named).task.name == TASK) == recognized
+
+
+def test_a_plan_has_no_classes_and_no_default_rates_of_checkpoints(table):
+    stream, recipe = io.StringIO(), recipe_for(table)
+    report = plan_stages(recipe)
+    print_plan(Console(file=stream, width=200), recipe, report, describe_prefix_caches(report))
+    shown = stream.getvalue() + " ".join(report.notes)
+    assert "training, 6 validation, 6 test examples\n" in shown and "classes" not in shown
+    assert "the default of" not in shown
 
 
 def test_there_is_no_space_for_forecasts(finished, tmp_path):

@@ -59,6 +59,7 @@ class Series(Modality):
             "Column of the series, for a table with one row per observation; null = inferred, or a single series.",
         ),
     )
+    divides_rows: ClassVar[bool] = True
     row_settings: ClassVar[tuple[str, ...]] = ("covariates",)
     model_inputs: ClassVar[tuple[str, ...]] = ("past_values", "past_observed_mask")
     label_columns: ClassVar[tuple[str, ...]] = ("future_values", "label")
@@ -76,6 +77,12 @@ class Series(Modality):
 
         has_pasts = columns.get("past_values") is not None or "past_values" in names
         return not has_pasts and bool(named_columns(names, columns))
+
+    def claims(self, dataset: "Dataset") -> bool:
+        """Return whether a table has one row per observation, by its names and values."""
+        from hf_finetune.tasks.series.windows import looks_like_series
+
+        return looks_like_series(dataset)
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any

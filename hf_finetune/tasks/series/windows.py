@@ -28,7 +28,18 @@ __all__ = [
 FUTURE = "future_values"
 """Column of the labels."""
 _USUAL_NAMES = {
-    "series": ("series", "unique_id", "series_id", "item_id", "store", "product", "sku", "id"),
+    "series": (
+        "series",
+        "unique_id",
+        "series_id",
+        "item_id",
+        "store",
+        "shop",
+        "branch",
+        "product",
+        "sku",
+        "id",
+    ),
     "time": ("time", "date", "ds", "datetime", "timestamp", "month", "week", "day", "period", "year"),
     "value": (
         "value",
@@ -45,6 +56,8 @@ _USUAL_NAMES = {
 }
 """Usual names of the columns of a table with one row per observation, the most usual one first."""
 _REQUIRED = ("time", "value")
+_ROWS_LOOKED_AT, _FEWEST_VALUES, _MOST_WORDS = 1000, 10, 3
+"""To recognize a table: rows that are read for texts, mean number of values of a series, and words of a name."""
 _FEWEST = 3
 """Smallest number of past values of a training example without a season."""
 
@@ -99,6 +112,34 @@ def named_columns(names: Sequence[str], columns: Mapping[str, Any]) -> dict[str,
         if name := columns.get(role) or next(iter(left), None):
             found[role] = name
     return found if all(role in found for role in _REQUIRED) else {}
+
+
+def looks_like_series(dataset: "Dataset") -> bool:
+    """Return whether a table has one row per observation: columns of usual names, and a regular grid of times.
+
+    Args:
+        dataset: Table as loaded.
+    """
+    columns = named_columns(dataset.column_names, {})
+    if not columns:
+        return False
+    others = [name for name in dataset.column_names if name not in columns.values()]
+    head = dataset.select(range(min(len(dataset), _ROWS_LOOKED_AT)))
+    if any(_is_prose(head[name][:]) for name in others):
+        return False
+    try:
+        series = read_observations(dataset[:], columns, decimal=None, gaps="interpolate")
+    except InputError:
+        return False
+    count = sum(map(len, series.values.values()))
+    is_long = count >= _FEWEST_VALUES * len(series.values)
+    return is_long and series.filled * 2 < count
+
+
+def _is_prose(cells: Sequence[Any]) -> bool:
+    """Return whether most cells of a column are texts of several words."""
+    words = [len(cell.split()) for cell in cells if isinstance(cell, str)]
+    return 2 * sum(count > _MOST_WORDS for count in words) > len(cells)
 
 
 def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any) -> JoinedRows:
