@@ -27,7 +27,7 @@ of seed 0. *difference*: MASE minus that of the line `{reference}`, on the same 
 """
 TITLES = {
     "seasonal_naive": "seasonal naive forecast",
-    "theta": "Theta",
+    "theta": "Theta method",
     "exponential_smoothing": "exponential smoothing (ETS)",
     "linear_forecast": "linear model of all series",
 }

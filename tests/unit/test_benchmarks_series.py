@@ -75,7 +75,7 @@ def test_the_page_has_a_line_for_each_forecast():
     assert "Mean over 2 seeds" in page and "| 1.550 |" in page
     assert f"| **PatchTST, {SETTINGS[0]}** | 1.450 |" in page
     assert "+0.150 | +0.100 to +0.200 |" in page
-    assert "with every seed better than seasonal naive forecast, Theta" in page
+    assert "with every seed better than seasonal naive forecast, Theta method" in page
 
 
 def test_a_verdict_needs_every_seed():
