@@ -110,6 +110,7 @@ def test_a_report_shows_all_forecasts(finished):
     assert "seasonal naive forecast" in page and "exponential smoothing (ETS)" in page
     charts = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)
     assert len(charts) == SHOPS
+    assert "<dt>series</dt><dd>shop 0</dd>" in page
     chart = base64.b64decode(charts[0]).decode()
     assert chart.count("<polyline") == 3 and chart.count("<polygon") == 1
 
