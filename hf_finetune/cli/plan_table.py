@@ -11,6 +11,7 @@ from hf_finetune.planning.schedules import draw_schedule
 from hf_finetune.recipe.head_fit import solver_of
 from hf_finetune.recipe.schedule import PolynomialSchedule, ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.yaml_text import write_yaml
+from hf_finetune.targets import TARGETS
 
 if TYPE_CHECKING:
     from hf_finetune.data.prepare import LabeledData
@@ -129,7 +130,8 @@ def _print_data(console: Console, data: "LabeledData", task: str) -> None:
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     sizes = [f"{len(split):,} {title}" for title, split in splits.items() if split is not None]
     names = data.label_names
-    classes = f"; {len(names):,} classes: {join_quoted(names)}" if len(names) > 1 else ""
+    has_classes = len(names) > 1 and TARGETS[data.target].has_classes
+    classes = f"; {len(names):,} classes: {join_quoted(names)}" if has_classes else ""
     name = f" of {task}" if task else ""
     console.print(f"Data{name}: {join_words(sizes)} examples{classes}", markup=False)
 

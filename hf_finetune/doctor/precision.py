@@ -106,7 +106,8 @@ def precision_result(timings: list[Timing], size: int, precision: str, memory_fo
 
     Returns:
         A failure if the device lacks the recipe's precision, or its loss does not agree with fp32; otherwise a pass,
-        with a suggestion if another mode is at least ``MIN_SPEEDUP`` times as fast and its loss agrees with fp32.
+        with a suggestion if another mode is at least ``MIN_SPEEDUP`` times as fast and its loss agrees with fp32. A
+        recipe that leaves the choice to the run (``auto``) passes.
     """
     reference = timings[0]
     requested = next(
@@ -117,6 +118,11 @@ def precision_result(timings: list[Timing], size: int, precision: str, memory_fo
         for timing in timings
     )
     measured = f"A step of {size}: {modes}."
+    if "auto" in (precision, memory_format) and any(
+        precision in (timing.precision, "auto") and memory_format in (timing.memory_format, "auto")
+        for timing in timings
+    ):
+        return CheckResult(PRECISION, "pass", f"{measured} A run measures them and chooses one (auto).")
     if requested is None:
         reason = f"The recipe sets precision {precision}, which this device does not support."
         return CheckResult(PRECISION, "fail", f"{measured} {reason}", "Set speed.precision=fp32.")

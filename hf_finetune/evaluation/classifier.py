@@ -223,7 +223,8 @@ def _columns_of(config: PreTrainedConfig, modality: Modality) -> dict[str, Any] 
     inputs = {key: columns.get(key) for key in modality.columns_in(columns)}
     if not inputs or not all(name is None or isinstance(name, str) for name in inputs.values()):
         return None
-    rows = {role.name: columns.get(role.name) for role in modality.row_roles if columns.get(role.name)}
+    names = [*(role.name for role in modality.row_roles), *modality.row_settings]
+    rows = {name: columns[name] for name in names if columns.get(name)}
     if rows and isinstance(columns.get("time"), str):
         rows["time"] = columns["time"]
     return {**inputs, **rows, "label": columns.get("label")}

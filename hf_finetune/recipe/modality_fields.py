@@ -84,7 +84,8 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
             if name not in _role_names(modality) and columns.get(name) is not None:
                 yield Problem(f"data.columns.{name}", rule, short_repr(columns[name]))
         for name, field in other_modality.data_fields.model_fields.items():
-            if name not in modality.data_fields.model_fields and data.get(name) not in (None, field.default):
+            unset: tuple[Any, ...] = (None, field.default, [] if field.default == () else None)
+            if name not in modality.data_fields.model_fields and data.get(name) not in unset:
                 yield Problem(f"data.{name}", rule, short_repr(data[name]))
     preset_or_fields = data.get("augment")
     augment = (

@@ -30,7 +30,8 @@ def find_mistakes(
 
     Returns:
         At most 12 examples in descending order of confidence, each with ``id``, ``label``, ``prediction``,
-        ``confidence`` (a probability; without classes the size of the error), and the values of ``Modality.show``.
+        ``confidence`` (a probability; without classes the size of the error), ``group`` if there are groups, and the
+        values of ``Modality.show_answer``.
     """
     decisions = decide(predictions.scores, predictions.target, rule)
     kind = TARGETS[predictions.target]
@@ -44,6 +45,7 @@ def find_mistakes(
             "label": kind.decode(predictions.labels[row], predictions.label_names),
             "prediction": kind.decode(decisions[row], predictions.label_names),
             "confidence": float(confidence[row]),
+            **({} if predictions.groups is None else {"group": predictions.groups[row]}),
             **modality.show_answer(
                 dataset[row], predictions.labels[row], predictions.scores[np.array([row])]
             ),

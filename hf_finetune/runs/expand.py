@@ -71,7 +71,10 @@ def expand_recipe(
     model, pooling_sentences = fill_pooling(
         recipe.model, default, uses_default=uses_default, is_chosen=is_chosen
     )
-    unusual_rate_notes = rate_notes(with_head_fits, layout, defaults, place)
+    # the default rates are those of pretrained weights
+    unusual_rate_notes = (
+        rate_notes(with_head_fits, layout, defaults, place) if recipe.model.new is None else ()
+    )
     notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *unusual_rate_notes)
     return recipe.model_copy(update={"model": model, "stages": with_rates}), notes
 

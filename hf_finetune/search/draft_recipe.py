@@ -139,7 +139,7 @@ def _data_lines(data: InspectedData) -> list[str]:
         f"{name}: {write_flow_yaml(value)}" for name, value in fields.items() if name not in _COMMENTED_FIELDS
     ]
     if "columns" in fields or data.other_columns:
-        found = {role: name for role, name in loaded.columns.items() if name is not None}
+        found = _columns_in_use(data)
         columns = {**found, **fields.get("columns", {})}
         guess = f"guessed: {join_words(data.guessed)}; " if data.guessed else ""
         others = f"not used: {join_words(data.other_columns)}" if data.other_columns else ""
@@ -171,6 +171,15 @@ def _data_lines(data: InspectedData) -> list[str]:
             )
         )
     return lines
+
+
+def _columns_in_use(data: InspectedData) -> dict[str, str]:
+    """Return the columns by role that the data has: where rows are joined to examples, those of the rows."""
+    used = {role: name for role, name in data.data.columns.items() if name is not None}
+    row_roles = [role.name for role in data.task.modality.row_roles]
+    if not any(role in used for role in row_roles):
+        return used
+    return {role: name for role, name in used.items() if role in (*row_roles, "time")}
 
 
 def _commented(line: str, comment: str) -> str:

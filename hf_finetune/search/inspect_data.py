@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -9,11 +10,12 @@ from datasets import Dataset
 from hf_finetune.data.load import load_source
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
-from hf_finetune.data.table_options import table_options
+from hf_finetune.data.table_options import table_format, table_options
 from hf_finetune.errors import DataNotFoundError, InputError, Problem
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.search.guess_columns import guess_columns
 from hf_finetune.tasks import MODALITIES, TASKS, Modality, Task
+from hf_finetune.tasks.stored_data import StoredData
 
 __all__ = ["InspectedData", "inspect_data"]
 
@@ -63,7 +65,8 @@ def inspect_data(
 ) -> InspectedData:
     """Find the task and the fields of a recipe with which data can be used.
 
-    Each task is tried in the order of registration; the data must load with all checks of a run. Columns whose names
+    Each task is tried in the order of registration, after one whose modality claims the table; the data must load with
+    all checks of a run. Columns whose names
     do not tell their role are guessed, and unusable examples are skipped.
 
     Args:
@@ -79,7 +82,10 @@ def inspect_data(
         InputError: If no task can use the data; with the reasons of each task.
     """
     problems: dict[Problem, None] = {}
-    for task in (TASKS[name] for name in (tasks or TASKS)):
+    ordered = [TASKS[name] for name in (tasks or TASKS)]
+    if tasks is None and not named:
+        ordered.sort(key=lambda task: not _is_claimed(path, task, dict(fields or {})))
+    for task in ordered:
         try:
             return _inspect(path, dict(named or {}), task, dict(fields or {}))
         except DataNotFoundError:
@@ -87,6 +93,18 @@ def inspect_data(
         except InputError as error:
             problems |= dict.fromkeys(_for_task(problem, task) for problem in error.problems)
     raise InputError(problems)
+
+
+def _is_claimed(path: str, task: Task, given: dict[str, Any]) -> bool:
+    """Return whether a table is clearly one of the modality of a task, which is then tried first."""
+    if type(task.modality).claims is StoredData.claims or table_format(Path(path)) is None:
+        return False
+    try:
+        spec = _minimal_recipe(path, task, given).data
+        source = load_source(path, modality=task.modality, options=table_options(spec))
+    except InputError:
+        return False
+    return set(source.splits) == {"train"} and task.modality.claims(source.splits["train"])
 
 
 def _for_task(problem: Problem, task: Task) -> Problem:
@@ -108,11 +126,15 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
     if "train" not in source.splits:
         raise InputError(Problem("The data", "must have a train split", ", ".join(source.splits)))
     train = source.splits["train"]
-    guesses = guess_columns(train, task.modality, named)
+    joins = task.modality.has_rows(train.column_names, named)
+    guesses = {} if joins else guess_columns(train, task.modality, named)
     if guesses and source.header_problems:
         raise InputError(source.header_problems)
     columns = {**named, **guesses}
-    new = {split: _NEW_SPLIT for split in ("validation", "test") if split not in source.splits}
+    divides = joins and task.modality.divides_rows
+    new = {
+        split: _NEW_SPLIT for split in ("validation", "test") if split not in source.splits and not divides
+    }
     fields: dict[str, Any] = {**given, **({"columns": columns} if columns else {})}
     if new or "split" in given:
         fields["split"] = {**new, "stratify": True, **given.get("split", {})}

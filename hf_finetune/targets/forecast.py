@@ -40,7 +40,7 @@ class Forecast(Target):
     name = "forecast"
     problem_type = None
     is_vector = True
-    default_metrics = ("mase", "smape", "weighted_quantile_loss", "coverage_80")
+    default_metrics = ("mase", "smape", "weighted_quantile_loss", "coverage_error_80")
     has_untrained_baseline = True
 
     def incompatibility(self, labels: LabelSummary) -> str | None:

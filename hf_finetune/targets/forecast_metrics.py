@@ -6,12 +6,12 @@ from functools import partial
 import numpy as np
 
 from hf_finetune.targets.forecast import LEVELS
-from hf_finetune.targets.metric import Metric, Statistic
+from hf_finetune.targets.metric import Metric, PerExample, Statistic
 from hf_finetune.targets.scored_examples import ScoredExamples
 
 __all__ = ["forecast_metrics", "scaled_errors"]
 
-_LOW, _HIGH = LEVELS.index(0.1), LEVELS.index(0.9)
+_LOW, _HIGH, _COVERED = LEVELS.index(0.1), LEVELS.index(0.9), 0.8
 
 
 def forecast_metrics() -> Iterator[Metric]:
@@ -23,7 +23,7 @@ def forecast_metrics() -> Iterator[Metric]:
     - ``mae`` and ``rmse``: in the unit of the series, so that series with large values count most.
     - ``weighted_quantile_loss``: twice the pinball loss, averaged over the levels, summed over all steps, and divided
       by the sum of the absolute values.
-    - ``coverage_80``: fraction of the values between the lowest and the highest quantile; 0.8 is right.
+    - ``coverage_error_80``: difference from 0.8 of the fraction of the values between the quantiles 0.1 and 0.9.
 
     Source: Hyndman and Koehler 2006, Another look at measures of forecast accuracy; Makridakis et al. 2020, The M4
     competition; Salinas et al. 2020, DeepAR.
@@ -35,7 +35,9 @@ def forecast_metrics() -> Iterator[Metric]:
     yield Metric(
         "weighted_quantile_loss", _quantile_loss, resampled=_quantile_loss_statistic, greater_is_better=False
     )
-    yield Metric("coverage_80", partial(_mean, _coverage), per_example=_coverage)
+    yield Metric(
+        "coverage_error_80", _coverage_error, resampled=_coverage_error_statistic, greater_is_better=False
+    )
 
 
 def scaled_errors(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
@@ -51,8 +53,8 @@ def scaled_errors(labels: np.ndarray, decisions: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _mean(values: "object", examples: ScoredExamples) -> float:
-    return float(values(examples).mean())  # type: ignore[operator]
+def _mean(values: PerExample, examples: ScoredExamples) -> float:
+    return float(values(examples).mean())
 
 
 def _mase(examples: ScoredExamples) -> float:
@@ -135,8 +137,12 @@ def _quantile_loss_statistic(examples: ScoredExamples) -> Statistic:
     return statistic
 
 
-def _coverage(examples: ScoredExamples) -> np.ndarray:
+def _coverage_error(examples: ScoredExamples) -> float:
+    return float(_coverage_error_statistic(examples)(np.ones((1, len(examples))))[0])
+
+
+def _coverage_error_statistic(examples: ScoredExamples) -> Statistic:
     values, quantiles = examples.labels[:, :-1], _quantiles(examples)
     inside = (values >= quantiles[..., _LOW]) & (values <= quantiles[..., _HIGH])
-    shares: np.ndarray = inside.mean(axis=1)
-    return shares
+    shares = inside.mean(axis=1)
+    return lambda counts: np.abs(counts @ shares / counts.sum(axis=1) - _COVERED)

@@ -23,6 +23,9 @@ class StoredData(Presentation):
         opens_files: Whether an example is a file that is opened at each access; False if it is loaded as text.
         row_roles: Further columns of a table in which an example has several rows, see ``join_rows``; a table
             has such rows if it has the first of these columns, and ``time`` is another.
+        divides_rows: Whether joined rows are always divided into splits, whatever ``data.split`` says of shares.
+        row_settings: Names of further values, besides columns, with which such rows are joined in predictions, as
+            ``JoinedRows.sources`` has them.
         group_role: Role of the column that groups the examples, such as the query of candidates: those of a group stay
             in one split, and are resampled together; empty if the recipe may name any column.
         has_rare_classes: Whether most classes have few examples, so that splits are not stratified by class.
@@ -32,6 +35,8 @@ class StoredData(Presentation):
     label_columns: ClassVar[tuple[str, ...]] = ()
     opens_files: ClassVar[bool] = False
     row_roles: ClassVar[tuple[ColumnRole, ...]] = ()
+    divides_rows: ClassVar[bool] = False
+    row_settings: ClassVar[tuple[str, ...]] = ()
     group_role: ClassVar[str] = ""
     has_rare_classes: ClassVar[bool] = False
     synthetic_classes: ClassVar[tuple[str, ...]] = ("0", "1")
@@ -71,6 +76,23 @@ class StoredData(Presentation):
     def second_column_names(self, name: str) -> tuple[str, ...]:
         """Return the usual names of the optional column that belongs to a main column of this name."""
         return ()
+
+    def has_rows(self, names: Sequence[str], columns: Mapping[str, Any]) -> bool:
+        """Return whether an example of a table has several rows, see ``join_rows``.
+
+        Args:
+            names: Columns of the table.
+            columns: Column names by role, as in a recipe.
+        """
+        return any(columns.get(role.name) is not None for role in self.row_roles)
+
+    def claims(self, dataset: "Dataset") -> bool:
+        """Return whether a table is so clearly of this modality that its task is tried first.
+
+        Args:
+            dataset: Table as loaded, of which nothing is known.
+        """
+        return False
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any

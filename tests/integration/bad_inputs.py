@@ -16,6 +16,7 @@ import bad_results
 import bad_rounds
 import bad_search
 import bad_security
+import bad_series
 import bad_speech
 import bad_stages
 import bad_tables
@@ -35,6 +36,7 @@ AREAS: dict[str, list[Case]] = {
     "Histories of events, division by time": bad_events.CASES,
     "Speech recognition": bad_speech.CASES,
     "Recommendation": bad_items.CASES,
+    "Time series": bad_series.CASES,
     "Folders and paths": bad_class_folders.CASES,
     "Labels": bad_labels.CASES,
     "Domain adaptation": bad_domain.CASES,

@@ -66,6 +66,22 @@ def test_a_precision_that_the_device_lacks_fails():
 
 
 @pytest.mark.parametrize(
+    ("precision", "memory_format", "state"),
+    [
+        ("auto", "auto", "pass"),
+        ("auto", "contiguous", "pass"),
+        ("bf16", "auto", "pass"),
+        ("auto", "channels_last", "pass"),
+        ("fp16", "auto", "fail"),
+    ],
+)
+def test_a_recipe_may_leave_the_choice_to_the_run(precision, memory_format, state):
+    found = precision_result([PLAIN, LAST, HALF, HALF_LAST], 8, precision, memory_format)
+    assert found.state == state
+    assert ("A run measures them and chooses one (auto)." in found.measured) == (state == "pass")
+
+
+@pytest.mark.parametrize(
     ("task", "ways"),
     [("image", ["fp32", "fp32 channels_last", "bf16", "bf16 channels_last"]), ("text", ["fp32", "bf16"])],
 )

@@ -131,7 +131,7 @@ def test_its_header_has_the_command_and_the_measured_score_or_the_reason_for_non
     head = "\n".join(lines[: next(index for index, line in enumerate(lines) if not line.startswith("#"))])
     assert re.search(rf"hf-finetune run (recipes/)?{name}(\.yaml)?\b", head)
     assert re.search(
-        r"Test (accuracy|error|NDCG|HR@10|ROC AUC|WER): (not measured yet; \S|depends on your data; \S|0\.\d)",
+        r"Test (accuracy|error|NDCG|HR@10|ROC AUC|WER|MASE): (not measured yet; \S|depends on your data; \S|[01]\.\d)",
         head,
     )
     assert not re.search(r"@\w+@", head)  # a placeholder that the user must fill in

@@ -9,7 +9,7 @@ from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.tasks import MODALITIES
 from hf_finetune.tasks.examples import ExampleError
 from hf_finetune.tasks.series.observations import read_observations
-from hf_finetune.tasks.series.stored import read_covariates, read_values
+from hf_finetune.tasks.series.stored import read_past
 from hf_finetune.tasks.series.windows import cut_windows, mean_error_of_naive, with_scales
 
 MODALITY = MODALITIES["series"]
@@ -170,7 +170,9 @@ def positions(joined, split):
     """Return series, position of the first and last past value, and of the first and last label, of each example."""
     rows = joined.splits[split]
     found = []
-    for past, label in zip(rows["past_values"], rows["future_values"], strict=True):
+    for past, label in zip(
+        [each["values"] for each in rows["past_values"]], rows["future_values"], strict=True
+    ):
         series, first = divmod(int(past[0]), 1000)
         found.append((series, first, int(past[-1]) % 1000, int(label[0]) % 1000, int(label[-2]) % 1000))
     return found
@@ -226,11 +228,11 @@ def test_covariates_of_an_example_end_with_its_last_label():
     rows = {**table(), "promo": [float(place) for place in range(60)] * 2}
     joined = cut(rows, horizon=6, context_length=24, covariates=["promo"])
     for split in ("train", "test"):
-        for past, known, label in zip(
-            *(joined.splits[split][name] for name in ("past_values", "covariates", "future_values")),
-            strict=True,
+        for past, label in zip(
+            *(joined.splits[split][name] for name in ("past_values", "future_values")), strict=True
         ):
-            assert known[0] == [past[0] % 1000] and known[-1] == [label[-2] % 1000]
+            known, values = past["covariates"], past["values"]
+            assert known[0] == [values[0] % 1000] and known[-1] == [label[-2] % 1000]
     assert joined.sources["covariates"] == '["promo"]'
 
 
@@ -298,9 +300,16 @@ def test_labels_of_examples_get_a_scale():
     )
 
 
-@pytest.mark.parametrize("cell", [[1, 2.5], "[1, 2.5]", (1, 2.5)])
-def test_lists_and_texts_have_one_form(cell):
-    assert read_values(cell) == [1.0, 2.5]
+@pytest.mark.parametrize(
+    "cell", [[1, 2.5], "[1, 2.5]", (1, 2.5), {"values": [1, 2.5]}, '{"values": [1, 2.5]}']
+)
+def test_lists_texts_and_mappings_have_one_form(cell):
+    assert read_past(cell) == {"values": [1.0, 2.5], "season": None, "covariates": []}
+
+
+def test_a_mapping_states_what_else_is_known():
+    cell = {"values": [1, 2], "season": 7, "covariates": [[1], [2], [3]]}
+    assert read_past(cell) == {"values": [1, 2], "season": 7, "covariates": [[1], [2], [3]]}
 
 
 @pytest.mark.parametrize(
@@ -310,28 +319,23 @@ def test_lists_and_texts_have_one_form(cell):
         ([], "empty"),
         ("1, 2", "no list of numbers: '1, 2'"),
         (7, "no list of numbers: 7"),
-        ([1, "x"], "a list with 'x' in place of a number"),
-        ([1, float("nan")], "a list with nan in place of a number"),
-        ([True], "a list with True in place of a number"),
+        ([1, "x"], "one with 'x' in place of a number"),
+        ([1, float("nan")], "one with nan in place of a number"),
+        ([True], "one with True in place of a number"),
+        ({"values": [1], "seasons": 7}, "one with 'seasons'; known are values, season, covariates"),
+        ({"values": [1], "season": 0}, "one with the season 0, not a number of steps"),
+        ({"values": [1], "covariates": 7}, "one with covariates that are no list: 7"),
+        (
+            {"values": [1], "covariates": [[1], [1, 2]]},
+            "one with covariates of different numbers in its steps",
+        ),
+        (
+            {"values": [1, 2], "covariates": [[1], [2]]},
+            "one with covariates of 2 steps, not more than its 2 values",
+        ),
     ],
 )
 def test_what_is_no_series_is_described(cell, message):
     with pytest.raises(ExampleError) as caught:
-        read_values(cell)
+        read_past(cell)
     assert str(caught.value) == message
-
-
-@pytest.mark.parametrize(
-    ("cell", "message"),
-    [
-        ("x", "covariates that are no list: 'x'"),
-        (7, "covariates that are no list: 7"),
-        ([[1], [1, 2]], "covariates of different numbers in its steps"),
-        ([[1], [2]], "covariates of 2 steps, not more than the 2 past values"),
-    ],
-)
-def test_what_are_no_covariates_is_described(cell, message):
-    with pytest.raises(ExampleError) as caught:
-        read_covariates(cell, 2)
-    assert str(caught.value) == message
-    assert read_covariates(None, 2) is None and read_covariates("[[1], [2], [3]]", 2) == [[1], [2], [3]]

@@ -82,7 +82,7 @@ def test_the_last_values_are_read_and_short_pasts_are_padded():
 def test_covariates_are_shifted_by_the_horizon():
     prepare = model_inputs(SeriesProcessor(4, channels=2, horizon=2))
     known = [[float(step)] for step in range(7)]
-    example = {"past_values": [10.0, 11.0, 12.0, 13.0, 14.0], "covariates": known}
+    example = {"values": [10.0, 11.0, 12.0, 13.0, 14.0], "covariates": known}
     batch = prepare([example, [1.0, 2.0]])
     assert batch["past_values"][0].T.tolist() == [[11, 12, 13, 14], [3, 4, 5, 6]]
     assert batch["past_observed_mask"][1].T.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
@@ -98,7 +98,7 @@ def test_covariates_are_shifted_by_the_horizon():
 def test_missing_covariates_are_an_error(covariates, message):
     prepare = model_inputs(SeriesProcessor(4, channels=2, horizon=2))
     with pytest.raises(InputError) as caught:
-        prepare([{"past_values": [1.0] * 5, "covariates": covariates}])
+        prepare([{"values": [1.0] * 5, "covariates": covariates}])
     assert str(caught.value) == message
 
 

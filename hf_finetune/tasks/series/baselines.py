@@ -69,10 +69,10 @@ def fit_forecasts(
     """Fit the baselines, and forecast the test examples.
 
     Args:
-        train: Training split with the columns ``past_values`` and ``label``, and perhaps ``season``.
+        train: Training split with the columns ``past_values`` and ``label``.
         validation: Validation split, which chooses the strength of the linear model, and gives the quantiles.
         test: Test split.
-        season: Length of a season of splits without the column (steps); None is 1.
+        season: Length of a season of examples that do not state one (steps); None is 1.
 
     Returns:
         Quantiles of the test examples [examples, steps x levels], and the chosen settings, by name.
@@ -100,13 +100,13 @@ def fit_forecasts(
 
 
 def _read(split: "Dataset", season: int | None) -> _Histories:
-    pasts = [np.asarray(values) for batch in split.iter(batch_size=1000) for values in batch["past_values"]]
-    seasons = split["season"][:] if "season" in split.column_names else [season or 1] * len(pasts)
-    labels = np.asarray(split["label"][:], dtype=np.float64)
-    if "covariates" not in split.column_names:
-        return _Histories(pasts, labels, seasons)
-    known = [np.asarray(rows) for batch in split.iter(batch_size=1000) for rows in batch["covariates"]]
-    return _Histories(pasts, labels, seasons, known)
+    pasts = [past for batch in split.iter(batch_size=1000) for past in batch["past_values"]]
+    return _Histories(
+        [np.asarray(past["values"]) for past in pasts],
+        np.asarray(split["label"][:], dtype=np.float64),
+        [past["season"] or season or 1 for past in pasts],
+        [np.asarray(past["covariates"]) for past in pasts] if pasts[0]["covariates"] else (),
+    )
 
 
 def _error(labels: np.ndarray, forecasts: np.ndarray) -> float:

@@ -46,6 +46,6 @@ class SeriesFields(Part):
     )
     gaps: Literal["error", "interpolate"] = Field(
         default="error",
-        description="What to do with missing values and times in a series: error = stop and name them; interpolate = "
-        "fill them on a straight line. A series that is too short is named, too, and left out with on_error: skip.",
+        description="What to do with missing values and times in a series (no unit): error = stop and name them; "
+        "interpolate = fill them on a straight line.",
     )

@@ -1,6 +1,5 @@
 """Model inputs of series, which are kept in memory."""
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,13 +20,13 @@ class _Windows(torch.utils.data.Dataset):
     """Model inputs and labels of a split.
 
     Args:
-        rows: Dataset with the columns ``past_values`` and perhaps ``label``.
+        rows: Dataset with the columns ``past_values``, and perhaps ``label``.
         processor: Configured preprocessor.
     """
 
     def __init__(self, rows: "Dataset", processor: Any):
         prepare = model_inputs(processor)
-        batches = [prepare(_examples(batch)) for batch in rows.iter(batch_size=_ROWS_AT_ONCE)]
+        batches = [prepare(batch["past_values"]) for batch in rows.iter(batch_size=_ROWS_AT_ONCE)]
         self.inputs = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         if "label" in rows.column_names:
             self.inputs["labels"] = torch.tensor(rows["label"][:], dtype=torch.float32)
@@ -37,14 +36,6 @@ class _Windows(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {name: values[index] for name, values in self.inputs.items()}
-
-
-def _examples(batch: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
-    """Return the examples of rows, with their covariates if they have any."""
-    if "covariates" not in batch:
-        return batch["past_values"]
-    pairs = zip(batch["past_values"], batch["covariates"], strict=True)
-    return [{"past_values": past, "covariates": known} for past, known in pairs]
 
 
 def prepare_series(splits: Splits, processor: Any) -> Inputs:

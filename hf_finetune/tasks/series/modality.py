@@ -24,8 +24,9 @@ _LAYERS, _HIDDEN, _PATCH, _CONTEXT, _HORIZON = 2, 16, 4, 16, 2
 _SYNTHETIC_LENGTH = 20
 
 
-def _is_whole_number(feature: Any) -> bool:
-    return str(getattr(feature, "dtype", "")).startswith("int")
+def _holds_pasts(feature: Any) -> bool:
+    """Return whether a column contains lists, strings, or mappings."""
+    return holds_histories(feature) or isinstance(feature, dict)
 
 
 class Series(Modality):
@@ -40,19 +41,8 @@ class Series(Modality):
     roles: ClassVar[tuple[ColumnRole, ...]] = (
         ColumnRole(
             *("past_values", "past values of series", "must contain lists of numbers, or JSON texts of them"),
-            *(("past_values", "history"), holds_histories),
+            *(("past_values", "history"), _holds_pasts),
             "Column of the past values of each example, a list; null = inferred, or cut from one row per observation.",
-        ),
-        ColumnRole(
-            *("season", "season lengths", "must contain whole numbers", (), _is_whole_number),
-            "Column of the length of a season of each example (steps), for baselines; null = data.season.",
-            optional=True,
-        ),
-        ColumnRole(
-            *("covariates", "covariates", "must contain lists of lists of numbers", (), holds_histories),
-            "Column of numbers that are known in advance, a list for each step, the steps to forecast included; null = "
-            "those of data.covariates.",
-            optional=True,
         ),
     )
     row_roles: ClassVar[tuple[ColumnRole, ...]] = (
@@ -69,6 +59,8 @@ class Series(Modality):
             "Column of the series, for a table with one row per observation; null = inferred, or a single series.",
         ),
     )
+    divides_rows: ClassVar[bool] = True
+    row_settings: ClassVar[tuple[str, ...]] = ("covariates",)
     model_inputs: ClassVar[tuple[str, ...]] = ("past_values", "past_observed_mask")
     label_columns: ClassVar[tuple[str, ...]] = ("future_values", "label")
     processor_class: ClassVar[str] = "FeatureExtractionMixin"
@@ -79,18 +71,26 @@ class Series(Modality):
         "its input and its output have the lengths of the examples of the training split"
     )
 
+    def has_rows(self, names: Sequence[str], columns: Mapping[str, Any]) -> bool:
+        """Return whether a table has one row per observation, with columns that are named or have usual names."""
+        from hf_finetune.tasks.series.windows import named_columns
+
+        has_pasts = columns.get("past_values") is not None or "past_values" in names
+        return not has_pasts and bool(named_columns(names, columns))
+
+    def claims(self, dataset: "Dataset") -> bool:
+        """Return whether a table has one row per observation, by its names and values."""
+        from hf_finetune.tasks.series.windows import looks_like_series
+
+        return looks_like_series(dataset)
+
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any
     ) -> JoinedRows | None:
         """Cut a table with one row per observation into examples; append scales to the labels of examples."""
-        from hf_finetune.tasks.series.windows import cut_windows, named_columns, with_scales
+        from hf_finetune.tasks.series.windows import cut_windows, with_scales
 
-        names = next(iter(splits.values())).column_names
-        if (
-            columns.get("past_values") is None
-            and "past_values" not in names
-            and named_columns(names, columns)
-        ):
+        if self.has_rows(next(iter(splits.values())).column_names, columns):
             return cut_windows(splits, columns, data)
         return with_scales(splits, columns, data.season)
 
@@ -103,20 +103,19 @@ class Series(Modality):
         return latest_examples(rows, columns, decimal)
 
     def features(self, *, decode: bool = True) -> dict[str, Any]:
-        """Return a list of floats, a whole number, and a list of lists."""
-        from datasets import List, Value
+        """Return a mapping of values, season and covariates."""
+        from hf_finetune.tasks.series.stored import feature_of_pasts
 
-        numbers = List(Value("float64"))
-        return {"past_values": numbers, "season": Value("int64"), "covariates": List(numbers)}
+        return {"past_values": feature_of_pasts()}
 
     def stored_form(self, inputs: "Dataset") -> "Dataset":
-        """Return the pasts as lists of numbers."""
-        from hf_finetune.tasks.series.stored import numbers_of
+        """Return the pasts as mappings."""
+        from hf_finetune.tasks.series.stored import stored_pasts
 
-        return numbers_of(inputs)
+        return stored_pasts(inputs)
 
     def check(self) -> ExampleCheck:
-        """Return a check that each past is a list of numbers."""
+        """Return a check that each example has past values."""
         from hf_finetune.tasks.series.stored import SeriesCheck
 
         return SeriesCheck()
@@ -131,8 +130,10 @@ class Series(Modality):
         self, count: int, rng: Any, *, length: int = 16, pair: bool = False
     ) -> dict[str, Any]:
         """Return pasts of random values, the first of which is the longest."""
+        from hf_finetune.tasks.series.stored import read_past
+
         sizes = [_SYNTHETIC_LENGTH, *(rng.randint(4, _SYNTHETIC_LENGTH) for _ in range(count - 1))]
-        return {"past_values": [[100 + rng.gauss(0, 1) for _ in range(size)] for size in sizes]}
+        return {"past_values": [read_past([100 + rng.gauss(0, 1) for _ in range(size)]) for size in sizes]}
 
     def load_processor(self, path: str, **options: Any) -> Any:
         """Load the settings of the input; a checkpoint of transformers has them in its config."""
@@ -181,7 +182,8 @@ class Series(Modality):
 
     def describe_sizes(self, dataset: "Dataset") -> str:
         """Return the number of past values of the examples."""
-        sizes = [len(values) for batch in dataset.iter(batch_size=1000) for values in batch["past_values"]]
+        pasts = (past for batch in dataset.iter(batch_size=1000) for past in batch["past_values"])
+        sizes = [len(past["values"]) for past in pasts]
         return f"Examples of {min(sizes):,} to {max(sizes):,} past values."
 
     def draft_fields(self, dataset: "Dataset") -> Mapping[str, tuple[Any, str]]:
@@ -189,8 +191,8 @@ class Series(Modality):
         fields: dict[str, tuple[Any, str]] = {
             "horizon": (len(dataset[0]["label"]) - 1, "number of future values to forecast"),
         }
-        if "season" in dataset.column_names:
-            fields["season"] = (dataset[0]["season"], "length of a season in steps, from the times")
+        if season := dataset[0]["past_values"]["season"]:
+            fields["season"] = (season, "length of a season in steps, from the times")
         return fields
 
     def save_tiny_checkpoint(self, folder: Path) -> None:
@@ -212,7 +214,8 @@ class Series(Modality):
         from hf_finetune.tasks.series.new_model import patch_length_of, save_new_model
         from hf_finetune.tasks.series.windows import context_length
 
-        season = max(train["season"][:]) if "season" in train.column_names else data.season or 1
+        past = train[0]["past_values"]
+        season = data.season or past["season"] or 1
         context = context_length(data, season)
         save_new_model(
             folder,
@@ -221,15 +224,13 @@ class Series(Modality):
             context=context,
             horizon=len(train[0]["label"]) - 1,
             patch_length=patch_length_of(context, season),
-            covariates=len(train[0]["covariates"][0]) if "covariates" in train.column_names else 0,
+            covariates=len(past["covariates"][0]) if past["covariates"] else 0,
             seed=seed,
         )
 
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
-        """Return the past values; with their covariates, if there are any."""
-        if row.get("covariates") is None:
-            return row["past_values"]
-        return {"past_values": row["past_values"], "covariates": row["covariates"]}
+        """Return the values, the season and the covariates."""
+        return row["past_values"]
 
     def read_batch(
         self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
@@ -243,12 +244,10 @@ class Series(Modality):
         return self.batch_inputs(pipe.feature_extractor)(series) if series else None
 
     def read_example(self, cells: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Read the past values, a list or its JSON text."""
-        from hf_finetune.tasks.series.stored import read_covariates, read_values
+        """Read the past values: a list, a mapping, or their JSON text."""
+        from hf_finetune.tasks.series.stored import read_past
 
-        past = read_values(cells["past_values"])
-        known = read_covariates(cells.get("covariates"), len(past))
-        return (past if known is None else {"past_values": past, "covariates": known}), None
+        return read_past(cells["past_values"]), None
 
     def remarks(self) -> Remarks:
         """Return a new counter of examples without covariates."""
@@ -266,17 +265,17 @@ class Series(Modality):
         """Return a chart of the past values."""
         from hf_finetune.tasks.series.chart import series_chart
 
-        return {"image": series_chart(row["past_values"])}
+        return {"image": series_chart(row["past_values"]["values"])}
 
     def show_answer(self, row: Mapping[str, Any], label: Any, scores: Any) -> dict[str, str]:
         """Return a chart of the past and future values, and the forecast."""
         from hf_finetune.tasks.series.chart import series_chart
 
-        return {"image": series_chart(row["past_values"], label, scores)}
+        return {"image": series_chart(row["past_values"]["values"], label, scores)}
 
     def preview_example(self, row: Mapping[str, Any]) -> Any:
         """Return the past values as text."""
-        return _as_text(row["past_values"])
+        return _as_text(row["past_values"]["values"])
 
     def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
         """Return the values that the model reads as text, without padding."""
@@ -300,12 +299,11 @@ class Series(Modality):
         return [gradio.Textbox(label="Past values as a JSON list, the oldest first", lines=4)]
 
     def demo_values(self, example: Any, path: Path) -> dict[str, str]:
-        """Return the past values as JSON."""
+        """Return the past values as JSON, with what else is known of the series."""
         import json
 
-        if isinstance(example, Mapping):
-            return {name: json.dumps(list(values)) for name, values in example.items()}
-        return {"past_values": json.dumps(list(example))}
+        known = {name: value for name, value in example.items() if value}
+        return {"past_values": json.dumps(known if len(known) > 1 else known["values"])}
 
 
 def _as_text(values: Sequence[float]) -> str:

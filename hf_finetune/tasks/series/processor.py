@@ -118,9 +118,10 @@ def _channels(example: Any, count: int, horizon: int) -> list[np.ndarray]:
     Raises:
         InputError: If it has another number of covariates than the model, or not those of all steps.
     """
-    if not isinstance(example, Mapping):
-        return [np.asarray(example, dtype=np.float64), *([np.zeros(0)] * (count - 1))]
-    past, covariates = (np.asarray(example[name], dtype=np.float64) for name in ("past_values", "covariates"))
+    if not _has_covariates(example):
+        values = example["values"] if isinstance(example, Mapping) else example
+        return [np.asarray(values, dtype=np.float64), *([np.zeros(0)] * (count - 1))]
+    past, covariates = (np.asarray(example[name], dtype=np.float64) for name in ("values", "covariates"))
     if covariates.shape[1] != count - 1:
         rule = f"must have {count - 1} covariates, as many as the model reads"
         raise InputError(Problem("The example", rule, str(covariates.shape[1])))
@@ -128,6 +129,10 @@ def _channels(example: Any, count: int, horizon: int) -> list[np.ndarray]:
         rule = f"must have covariates for {horizon} steps after the last value"
         raise InputError(Problem("The example", rule, f"{len(covariates) - len(past)} steps"))
     return [past, *covariates[: len(past) + horizon].T]
+
+
+def _has_covariates(example: Any) -> bool:
+    return isinstance(example, Mapping) and bool(example.get("covariates"))
 
 
 class MissingCovariates(Remarks):
@@ -142,7 +147,7 @@ class MissingCovariates(Remarks):
         Args:
             examples: Examples for a model that reads covariates.
         """
-        self.count += sum(not isinstance(example, Mapping) for example in examples)
+        self.count += sum(not _has_covariates(example) for example in examples)
 
     def sentences(self) -> list[str]:
         """Return a one-sentence message if any example has no covariates, else an empty list."""

@@ -6,7 +6,7 @@ __all__ = ["TITLES"]
 
 TITLES: Mapping[str, str] = {
     "seasonal_naive": "seasonal naive forecast",
-    "theta": "Theta",
+    "theta": "Theta method",
     "exponential_smoothing": "exponential smoothing (ETS)",
     "linear_forecast": "linear model of all series",
 }

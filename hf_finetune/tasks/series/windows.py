@@ -11,7 +11,7 @@ from hf_finetune.errors import InputError, Problem, counted, join_quoted, join_w
 from hf_finetune.fields.times import parse_time
 from hf_finetune.tasks.examples import ExampleError, JoinedRows
 from hf_finetune.tasks.series.observations import SeriesTable, read_observations
-from hf_finetune.tasks.series.stored import read_values
+from hf_finetune.tasks.series.stored import feature_of_pasts, read_past, read_values
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,7 +28,18 @@ __all__ = [
 FUTURE = "future_values"
 """Column of the labels."""
 _USUAL_NAMES = {
-    "series": ("series", "unique_id", "series_id", "item_id", "store", "product", "sku", "id"),
+    "series": (
+        "series",
+        "unique_id",
+        "series_id",
+        "item_id",
+        "store",
+        "shop",
+        "branch",
+        "product",
+        "sku",
+        "id",
+    ),
     "time": ("time", "date", "ds", "datetime", "timestamp", "month", "week", "day", "period", "year"),
     "value": (
         "value",
@@ -45,6 +56,8 @@ _USUAL_NAMES = {
 }
 """Usual names of the columns of a table with one row per observation, the most usual one first."""
 _REQUIRED = ("time", "value")
+_ROWS_LOOKED_AT, _FEWEST_VALUES, _MOST_WORDS = 1000, 10, 3
+"""To recognize a table: rows that are read for texts, mean number of values of a series, and words of a name."""
 _FEWEST = 3
 """Smallest number of past values of a training example without a season."""
 
@@ -101,6 +114,34 @@ def named_columns(names: Sequence[str], columns: Mapping[str, Any]) -> dict[str,
     return found if all(role in found for role in _REQUIRED) else {}
 
 
+def looks_like_series(dataset: "Dataset") -> bool:
+    """Return whether a table has one row per observation: columns of usual names, and a regular grid of times.
+
+    Args:
+        dataset: Table as loaded.
+    """
+    columns = named_columns(dataset.column_names, {})
+    if not columns:
+        return False
+    others = [name for name in dataset.column_names if name not in columns.values()]
+    head = dataset.select(range(min(len(dataset), _ROWS_LOOKED_AT)))
+    if any(_is_prose(head[name][:]) for name in others):
+        return False
+    try:
+        series = read_observations(dataset[:], columns, decimal=None, gaps="interpolate")
+    except InputError:
+        return False
+    count = sum(map(len, series.values.values()))
+    is_long = count >= _FEWEST_VALUES * len(series.values)
+    return is_long and series.filled * 2 < count
+
+
+def _is_prose(cells: Sequence[Any]) -> bool:
+    """Return whether most cells of a column are texts of several words."""
+    words = [len(cell.split()) for cell in cells if isinstance(cell, str)]
+    return 2 * sum(count > _MOST_WORDS for count in words) > len(cells)
+
+
 def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any) -> JoinedRows:
     """Cut the series of a table with one row per observation into examples, divided by time.
 
@@ -147,9 +188,8 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
     if not examples["test"]:
         raise InputError(_no_test(data))
     tables = {split: _dataset(found, series, season) for split, found in examples.items() if found}
-    columns = {"past_values": "past_values", "season": "season", "label": FUTURE}
+    columns = {"past_values": "past_values", "label": FUTURE}
     columns |= {"group": "series"} if len(series.values) > 1 else {}
-    columns |= {"covariates": "covariates"} if data.covariates else {}
     if data.covariates:
         sources["covariates"] = json.dumps(list(data.covariates))
     return JoinedRows(
@@ -211,24 +251,26 @@ def _shortest_past(context: int, season: int) -> int:
 def _dataset(examples: Sequence[_Example], series: SeriesTable, season: int) -> "Dataset":
     from datasets import Dataset, Features, List, Value
 
-    numbers, text = List(Value("float64")), Value("string")
+    text = Value("string")
     types = {
-        "past_values": numbers,
-        FUTURE: numbers,
-        "season": Value("int64"),
+        "past_values": feature_of_pasts(),
+        FUTURE: List(Value("float64")),
         "series": text,
         "origin": text,
     }
     rows: dict[str, list[Any]] = {
-        "past_values": [example.past for example in examples],
+        "past_values": [
+            {
+                "values": example.past.tolist(),
+                "season": season,
+                "covariates": example.covariates.tolist() if example.covariates.shape[1] else [],
+            }
+            for example in examples
+        ],
         FUTURE: [np.append(example.future, example.scale) for example in examples],
-        "season": [season] * len(examples),
         "series": [example.series for example in examples],
         "origin": [str(series.times[example.series][example.origin]) for example in examples],
     }
-    if examples[0].covariates.shape[1]:
-        types["covariates"] = List(numbers)
-        rows["covariates"] = [example.covariates.tolist() for example in examples]
     return Dataset.from_dict(rows, features=Features(types))
 
 
@@ -299,10 +341,8 @@ def latest_examples(
     table = read_observations(rows, columns, covariates=covariates, decimal=decimal, gaps="interpolate")
     examples = []
     for name, values in table.values.items():
-        cells: dict[str, Any] = {"past_values": values.tolist()}
-        if covariates:
-            cells["covariates"] = table.covariates[name].tolist()
-        examples.append((name, cells))
+        known = table.covariates[name].tolist() if covariates else []
+        examples.append((name, {"past_values": {"values": values.tolist(), "covariates": known}}))
     return examples
 
 
@@ -332,7 +372,9 @@ def _scaled(dataset: "Dataset", past: str, label: str, season: int) -> "Dataset"
     labels: list[list[float] | None] = []
     for history, cell in zip(dataset[past][:], dataset[label][:], strict=True):
         try:
-            labels.append([*read_values(cell), mean_error_of_naive(np.array(read_values(history)), season)])
+            known = read_past(history)
+            scale = mean_error_of_naive(np.array(known["values"]), known["season"] or season)
+            labels.append([*read_values(cell), scale])
         except ExampleError:
             labels.append(None)  # reported as an unusable example, or as a missing label
     column = Dataset.from_dict({label: labels}, features=Features({label: List(Value("float64"))}))

@@ -1,0 +1,1 @@
+"""Measurements of the recipe for time series on the Tourism competition."""
