@@ -78,7 +78,9 @@ def pairs_of(dishes: Sequence[tuple[str, str]], rng: random.Random) -> Iterator[
         right = {base_title(title) for title in titles[query]}
         likeness = (vectors @ vectors[number].T).toarray().ravel()
         order = [other for other in np.argsort(-likeness, kind="stable").tolist() if other != number]
-        others = [title for other in order for title in titles[queries[other]] if base_title(title) not in right]
+        others = [
+            title for other in order for title in titles[queries[other]] if base_title(title) not in right
+        ]
         others = list(dict.fromkeys(others))
         similar, rest = others[:SIMILAR], others[SIMILAR:]
         wrong = [*similar, *rng.sample(rest, max(0, CANDIDATES - len(titles[query]) - len(similar)))]

@@ -143,8 +143,8 @@ class DataSource(Part):
     target: TargetName = Field(
         default="auto",
         description="Label type, named target as in scikit-learn: single_label = one class per example; multi_label = "
-        "any number of classes per example; regression = a number; transcript = the words that are spoken; "
-        "auto = inferred from the label column.",
+        "any number of classes per example; regression = a number; transcript = the words that are spoken; relevance = "
+        "how well a candidate answers its query; auto = inferred from the label column.",
     )
 
 

@@ -12,6 +12,7 @@ import bad_limits
 import bad_models
 import bad_pictures
 import bad_recipes
+import bad_ranking
 import bad_results
 import bad_rounds
 import bad_search
@@ -37,6 +38,7 @@ AREAS: dict[str, list[Case]] = {
     "Speech recognition": bad_speech.CASES,
     "Recommendation": bad_items.CASES,
     "Time series": bad_series.CASES,
+    "Ranking": bad_ranking.CASES,
     "Folders and paths": bad_class_folders.CASES,
     "Labels": bad_labels.CASES,
     "Domain adaptation": bad_domain.CASES,

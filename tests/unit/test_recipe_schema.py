@@ -38,6 +38,7 @@ UNITS = (
     "decibels",
     "events",
     "items",
+    "candidates",
     "weeks",
     "of transformer layers",
     "no unit",

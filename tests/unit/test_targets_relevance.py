@@ -49,7 +49,9 @@ def test_values_computed_by_hand(name, first, second):
 
 
 def test_queries_without_a_relevant_candidate_are_counted():
-    assert compute_metrics(["queries_with_relevant"], examples())["queries_with_relevant"] == pytest.approx(2 / 3)
+    assert compute_metrics(["queries_with_relevant"], examples())["queries_with_relevant"] == pytest.approx(
+        2 / 3
+    )
     nothing = examples(labels=np.zeros(8))
     assert math.isnan(compute_metrics(["ndcg_at_10"], nothing)["ndcg_at_10"])
     assert compute_metrics(["queries_with_relevant"], nothing)["queries_with_relevant"] == 0
@@ -139,7 +141,9 @@ def test_the_pointwise_loss_is_the_cross_entropy_of_the_share():
 
 
 def test_the_listwise_loss_is_the_cross_entropy_of_a_softmax():
-    logits = torch.tensor([[1.0], [2.0], [0.5], [3.0], [-1.0], [7.0], [0.0], [0.0], [0.0]], requires_grad=True)
+    logits = torch.tensor(
+        [[1.0], [2.0], [0.5], [3.0], [-1.0], [7.0], [0.0], [0.0], [0.0]], requires_grad=True
+    )
     shares = torch.tensor([[0.5, 1.0, 0.0], [1.0, 0.0, math.nan], [0.0, 0.0, 0.0]])
     labels = torch.stack([2 * shares, shares], dim=-1)
     rows = logits.detach().reshape(3, 3)

@@ -166,9 +166,7 @@ def test_pairs_have_the_label_and_its_share_of_the_highest_one(recipe, checkpoin
 
 def test_lists_hold_all_candidates_of_short_queries_in_their_order(recipe, checkpoint):
     rows = [*rows_of(2, 3), {"query": "x", "candidate": "bad", "label": 1}]
-    inputs = prepare_pairs(
-        Splits(split_of(rows)), tokenizer_of(checkpoint), recipe(list_size=4).data, 0
-    )
+    inputs = prepare_pairs(Splits(split_of(rows)), tokenizer_of(checkpoint), recipe(list_size=4).data, 0)
     assert inputs.rows == [[0, 1, 2], [3, 4, 5], [6]]
     batch = inputs.collate([inputs.train[0], inputs.train[2]])
     assert batch["input_ids"].shape[0] == 6

@@ -119,11 +119,14 @@ def _cosine(split: "Dataset", corpus: _Corpus) -> np.ndarray:
 
     def weights(text: str) -> dict[str, float]:
         return {
-            word: float(1 + np.log(count)) * corpus.rarity(word) for word, count in Counter(_words(text)).items()
+            word: float(1 + np.log(count)) * corpus.rarity(word)
+            for word, count in Counter(_words(text)).items()
         }
 
     vectors = {text: weights(text) for pair in _pairs(split) for text in pair}
-    norms = {text: float(np.sqrt(sum(value**2 for value in words.values()))) for text, words in vectors.items()}
+    norms = {
+        text: float(np.sqrt(sum(value**2 for value in words.values()))) for text, words in vectors.items()
+    }
 
     def cosine(query: str, text: str) -> float:
         product = sum(value * vectors[text].get(word, 0.0) for word, value in vectors[query].items())

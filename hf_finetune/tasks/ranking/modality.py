@@ -71,7 +71,9 @@ class Ranking(Text):
         others = [name for name in taken if name is not None]
         if named.get("query") in others:
             others.remove(str(named.get("query")))
-        first, problems = find_columns_by_name(self.roles[:1], features, named, [*others, named.get("candidate")])
+        first, problems = find_columns_by_name(
+            self.roles[:1], features, named, [*others, named.get("candidate")]
+        )
         second, more = find_columns_by_name(self.roles[1:], features, named, [*others, first["query"]])
         return {**first, **second}, [*problems, *more]
 
