@@ -27,8 +27,8 @@ def make(seed: int, folder: Path = FOLDER) -> Path:
 
     A query is the list of the ingredients of a dish, and its candidates are the title of this dish and those of 19
     others of the same split: the 9 dishes with the most similar ingredients, and 10 random ones. They are in random
-    order. Ingredients of a test dish are no query of another split. Similarity is that of the ingredients, not that of query and title, so that no way of scoring pairs is at a
-    disadvantage.
+    order. Ingredients of a test dish are no query of another split. Similarity is that of the ingredients, not that of
+    query and title, so that no way of scoring pairs is at a disadvantage.
 
     Args:
         seed: Seed of the division and of the random candidates.

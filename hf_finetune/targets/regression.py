@@ -146,7 +146,7 @@ class Regression(Target):
 
         return mean_of_known(labels)
 
-    def label_width(self, classes: int) -> int:
+    def label_width(self, classes: int) -> int | None:
         """Return 1."""
         return 1
 

@@ -11,8 +11,8 @@ import bad_labels
 import bad_limits
 import bad_models
 import bad_pictures
-import bad_recipes
 import bad_ranking
+import bad_recipes
 import bad_results
 import bad_rounds
 import bad_search

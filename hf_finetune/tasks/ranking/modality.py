@@ -44,7 +44,7 @@ class Ranking(Text):
     roles: ClassVar[tuple[ColumnRole, ...]] = (
         ColumnRole(
             *("query", "queries", "must contain strings", _QUERY_NAMES, is_string),
-            "Column of the queries; null = inferred. The rows of a query stay in one split, and are resampled together.",
+            "Column of the queries; null = inferred. The rows of a query stay in one split.",
         ),
         ColumnRole(
             *("candidate", "candidates", "must contain strings, or lists of strings", _CANDIDATE_NAMES),

@@ -45,7 +45,7 @@ def join_lists(
     query, candidate = roles
     train = splits["train"] if "train" in splits else next(iter(splits.values()))
     text = columns.get(candidate.name) or _usual(train, candidate.usual_names)
-    if text not in train.column_names or not holds_lists(train.features[text]):
+    if not isinstance(text, str) or text not in train.column_names or not holds_lists(train.features[text]):
         return None
     asked = columns.get(query.name) or _usual(train, query.usual_names)
     label = columns.get("label") or _usual(train, LABEL_NAMES)
