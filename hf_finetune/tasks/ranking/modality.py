@@ -112,6 +112,8 @@ class Ranking(Text):
         from hf_finetune.tasks.text.inputs import configure_tokenizer
 
         check_weights(data)
+        # CrossEncoder of sentence-transformers would apply a sigmoid, in which large scores are equal
+        config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
         return configure_tokenizer(processor, config, Modality.without_augmentation(self, data), skeleton())
 
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
