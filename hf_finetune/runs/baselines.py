@@ -112,7 +112,7 @@ def untrained_baseline(prepared: PreparedRun, device: torch.device) -> dict[str,
 
 
 def fit_simple_baselines(prepared: PreparedRun) -> dict[str, Probe]:
-    """Fit the baselines of the modality that need no checkpoint: models of their own, or on simple features.
+    """Fit the baselines of the modality: models of its own, or on simple features.
 
     Args:
         prepared: Checked run.
@@ -123,7 +123,9 @@ def fit_simple_baselines(prepared: PreparedRun) -> dict[str, Probe]:
     """
     models = prepared.task.modality.simple_models
     if models is not None and prepared.recipe.evaluation.linear_probe is not None:
-        fitted = models.fit(prepared.data, prepared.recipe.data)
+        fitted = dict(models.fit(prepared.data, prepared.recipe.data))
+        if models.frozen is not None and prepared.recipe.model.new is None:
+            fitted |= models.frozen(load_pretrained(prepared).model, prepared.processor, prepared.data)
         return {name: Probe(scores, settings) for name, (scores, settings) in fitted.items()}
     features = prepared.task.modality.simple_features
     if features is None or not has_simple_baselines(prepared):

@@ -286,16 +286,19 @@ class SimpleFeatures:
 
 @dataclass(frozen=True)
 class SimpleModels:
-    """Models of a modality that need no checkpoint, as baselines.
+    """Models of a modality that are not trained with gradients, as baselines; most need no checkpoint.
 
     Attributes:
         titles: Names in words, by their names in ``metrics.json``.
         fit: Function of the splits (``train``, ``validation`` and ``test``) and ``data`` of the recipe that returns by
             name the scores on the test split, as the label type defines them, and the chosen settings.
+        frozen: Function of the checkpoint before training, as a model and its preprocessor, and of the splits that
+            returns the same; None if no baseline uses the checkpoint.
     """
 
     titles: Mapping[str, str]
     fit: "Callable[[Any, Any], Mapping[str, tuple[Any, dict[str, Any]]]]"
+    frozen: "Callable[[Any, Any, Any], Mapping[str, tuple[Any, dict[str, Any]]]] | None" = None
 
 
 class Remarks:

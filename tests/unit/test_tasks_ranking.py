@@ -236,7 +236,7 @@ def test_a_listwise_run_is_resumed_bit_for_bit_and_predicts_what_the_plain_pipel
     quick_run(content, tmp_path / "resumed", resume=True)
     assert_equal_runs(straight.folder, tmp_path / "resumed")
     assert not straight.metrics["stages"][0]["prefix_cache"]["used"]
-    assert set(straight.metrics["baselines"]) >= {"bm25", "tf_idf_cosine", "word_overlap"}
+    assert set(straight.metrics["baselines"]) >= {"bm25", "tf_idf_cosine", "word_overlap", "embeddings"}
     table = tmp_path / "some.jsonl"
     some = rows_of(2)
     table.write_text("".join(f"{json.dumps(row)}\n" for row in some), encoding="utf-8")

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from datasets import Dataset
+from torch.nn import functional
 
+from hf_finetune.tasks import MODALITIES
 from hf_finetune.tasks.ranking import baselines
 from hf_finetune.tasks.ranking.baselines import fit_rankings
+from hf_finetune.tasks.ranking.embeddings import cosines, embeddings
 from hf_finetune.tasks.ranking.titles import TITLES
+
+BY_WORDS = [name for name in TITLES if name != "embeddings"]
 
 
 def split(*pairs):
@@ -23,7 +30,7 @@ TEST = split(
 )
 
 
-@pytest.mark.parametrize("name", TITLES)
+@pytest.mark.parametrize("name", BY_WORDS)
 def test_the_candidate_with_the_words_of_the_query_is_first(name):
     scores = fit_rankings(TRAIN, None, TEST)[name][0]
     assert scores.shape == (3,)
@@ -58,7 +65,7 @@ def test_the_cosine_does_not_depend_on_the_length_of_the_texts():
 def test_labels_of_the_test_split_are_not_used():
     flipped = TEST.map(lambda row: {"label": 1 - row["label"]})
     first, second = (fit_rankings(TRAIN, TRAIN, test) for test in (TEST, flipped))
-    assert all(np.array_equal(first[name][0], second[name][0]) for name in TITLES)
+    assert all(np.array_equal(first[name][0], second[name][0]) for name in BY_WORDS)
 
 
 def test_the_validation_split_chooses_the_settings_of_bm25(monkeypatch):
@@ -69,3 +76,18 @@ def test_the_validation_split_chooses_the_settings_of_bm25(monkeypatch):
     assert fit_rankings(TRAIN, validation, TEST)["bm25"][1] == {"k1": 2.0, "b": 0.0}
     swapped = split(("soup", "soup and", 1), ("soup", "soup soup soup", 0))
     assert fit_rankings(TRAIN, swapped, TEST)["bm25"][1] == {"k1": 0.0, "b": 0.0}
+
+
+def test_embeddings_are_the_means_of_the_tokens_of_each_text_alone(tmp_path):
+    MODALITIES["ranking"].save_tiny_checkpoint(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    model = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    texts = ["good film", "bad", "a poor plot the film"]
+    with torch.no_grad():
+        alone = [
+            model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0) for text in texts
+        ]
+    expected = functional.normalize(torch.stack(alone), dim=1).numpy()
+    assert embeddings(model, tokenizer, texts) == pytest.approx(expected, abs=1e-5)
+    pairs = split(("bad", "good film", 1), ("bad", "bad", 0))
+    assert cosines(model, tokenizer, pairs) == pytest.approx([expected[1] @ expected[0], 1], abs=1e-5)

@@ -137,7 +137,7 @@ class Ranking(Text):
 
     @property
     def simple_models(self) -> SimpleModels:
-        """BM25, the cosine of TF-IDF weights, and the number of common words."""
+        """BM25, the cosine of TF-IDF weights, common words, and the cosine of the checkpoint's embeddings."""
         from hf_finetune.tasks.ranking.titles import TITLES
 
         def fit(splits: Any, data: Any) -> Mapping[str, tuple[Any, dict[str, Any]]]:
@@ -145,7 +145,12 @@ class Ranking(Text):
 
             return fit_rankings(splits.train, splits.validation, splits.test)
 
-        return SimpleModels(TITLES, fit)
+        def frozen(model: Any, processor: Any, splits: Any) -> Mapping[str, tuple[Any, dict[str, Any]]]:
+            from hf_finetune.tasks.ranking.embeddings import cosines
+
+            return {"embeddings": (cosines(model.base_model, processor, splits.test), {})}
+
+        return SimpleModels(TITLES, fit, frozen)
 
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
         """Return both texts, as the pipeline of transformers names them."""
