@@ -27,6 +27,7 @@ from hf_finetune.runs.estimates import describe_prefix_caches
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.search.draft_recipe import draft_recipe
 from hf_finetune.search.inspect_data import inspect_data
+from hf_finetune.tasks import TASKS
 
 TASK = "time-series-forecasting"
 DAYS, SHOPS, HORIZON = 90, 6, 7
@@ -164,6 +165,16 @@ def test_covariates_inform_forecasts(informed, finished, rows, tmp_path):
     assert lower.error is None and lower.label != usual.label
     config = json.loads((informed.folder / "model" / "config.json").read_text(encoding="utf-8"))
     assert (config["num_input_channels"], config["channel_attention"]) == (2, True)
+
+
+def test_the_card_of_a_model_with_covariates_says_where_they_go(informed):
+    folder = informed.folder / "model"
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values = {}
+    exec(TASKS[TASK].usage_code(str(folder), config, str([100.0, 120.0, 90.0])), values)
+    past = {"values": [100.0, 120.0, 90.0], "covariates": [[0.0]] * (3 + HORIZON)}
+    forecast = next(iter(predict(informed.folder, [json.dumps(past)]))).label
+    assert values["forecast"].flatten().tolist() == pytest.approx(forecast, rel=1e-5)
 
 
 def test_covariates_must_be_known_for_all_steps(informed, table):

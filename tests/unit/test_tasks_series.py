@@ -60,6 +60,8 @@ def problem(call):
     [
         (months(6), "1 month", 12),
         (["2024-01-31", "2024-02-29", "2024-03-31", "2024-04-30"], "1 month", 12),
+        (["2024-01-30", "2024-02-29", "2024-03-30", "2024-04-30"], "1 month", 12),
+        (["2024-01-30", "2024-02-29", "2024-03-30", "2024-04-30"], "1 month", 12),
         (["2024-01-01", "2024-04-01", "2024-07-01", "2024-10-01"], "3 months", 4),
         (["2020-01-01", "2021-01-01", "2022-01-01"], "12 months", 1),
         (["2024-01-29", "2024-01-30", "2024-01-31", "2024-02-01"], "1 day", 7),
@@ -279,6 +281,29 @@ def test_fields_that_do_not_fit_are_named(fields, message):
     spec = data_of(horizon=6, context_length=24, **fields)
     rows = {"train": Dataset.from_dict(table())}
     assert problem(lambda: cut_windows(rows, spec.columns.model_dump(), spec)).startswith(message)
+
+
+def test_filled_values_do_not_look_ahead():
+    rows = table(series=1)
+    kept = [place for place in range(60) if place not in (30, 45, 46, 47, 56)]
+    rows = {name: [cells[place] for place in kept] for name, cells in rows.items()}
+    joined = cut(rows, horizon=6, context_length=24, gaps="interpolate", test_origins=2)
+    assert len(joined.splits["test"]) == 1  # of the second one, a label is missing
+    assert "validation" not in joined.splits  # its label has missing values
+    (test,) = joined.splits["test"]["past_values"]
+    assert test["values"][-4:] == [44, 44, 44, 44] and test["values"][-19:-16] == [29, 30, 31]
+    names = ("past_values", "future_values")
+    train = [joined.splits["train"][name] for name in names]
+    pasts = {label[0]: past["values"] for past, label in zip(*train, strict=True)}
+    assert pasts[31.0][-2:] == [29, 29] and pasts[32.0][-3:] == [29, 30, 31]
+
+
+def test_times_without_dates_are_not_divided_by_a_date():
+    rows = {**table(), "time": [*range(60), *range(60)]}
+    assert problem(lambda: cut(rows, horizon=6, context_length=24, split={"time": "2003-07-01"})) == (
+        "data.split.time must not be set for times that are whole numbers. Got 2003-07-01, with the time 0. Set "
+        "data.test_origins instead."
+    )
 
 
 def test_a_table_that_is_divided_already_is_refused():

@@ -12,12 +12,14 @@ from hf_finetune.errors import InputError, Problem, counted, join_quoted, short_
 from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
 from hf_finetune.tasks.event_rows import check_columns, parse_column
 
-__all__ = ["Grid", "SeriesTable", "read_observations"]
+__all__ = ["Grid", "SeriesTable", "is_step", "read_observations"]
 
 _DAY, _HOUR = SECONDS_PER_DAY, 3600
 _SEASONS = {_HOUR // 2: 48, _HOUR: 24, _DAY: 7, 7 * _DAY: 52}
 """Length of a season by the step between times (seconds)."""
 _MONTHS_PER_YEAR = 12
+_SHORTEST_MONTH = 28
+"""Days of a month: dates from the 28th on, such as the 30th of each month, stand for months."""
 _MAX_NAMED = 3
 _ONLY_SERIES = "series"
 
@@ -62,14 +64,19 @@ class SeriesTable:
         grid: Regular times of all series.
         covariates: Numbers that are known in advance for each series [steps, covariates], also for steps after its
             last value; without columns if there are none.
-        filled: Number of values that were filled in.
+        is_filled: Which of the values were filled in.
     """
 
     values: Mapping[str, np.ndarray]
     times: Mapping[str, Sequence[Any]]
     covariates: Mapping[str, np.ndarray]
     grid: Grid
-    filled: int = 0
+    is_filled: Mapping[str, np.ndarray]
+
+    @property
+    def filled(self) -> int:
+        """Number of values that were filled in."""
+        return sum(int(filled.sum()) for filled in self.is_filled.values())
 
 
 def read_observations(
@@ -121,13 +128,13 @@ def read_observations(
             faults.append(f"{name!r} {fault}")
     if faults:
         raise InputError(_gap_problem(faults, grid))
-    values, cells, known, filled = {}, {}, {}, 0
+    values, cells, known, filled = {}, {}, {}, {}
     for name, part in parts.items():
         on_grid = _on_grid(part, grid, list(numbers))
         size = _length(on_grid["value"], bool(covariates))
-        values[name], missing = _filled(on_grid["value"][:size])
-        filled += missing
-        others = [_filled(on_grid[column])[0] for column in list(numbers)[1:]]
+        filled[name] = ~np.isfinite(on_grid["value"][:size])
+        values[name] = _interpolated(on_grid["value"][:size])
+        others = [_interpolated(on_grid[column]) for column in list(numbers)[1:]]
         known[name] = np.stack(others, axis=1) if others else np.zeros((len(on_grid["value"]), 0))
         cells[name] = [times[int(row)] if np.isfinite(row) else "" for row in on_grid["row"]]
     return SeriesTable(values, cells, known, grid, filled)
@@ -173,15 +180,16 @@ def _positions(cells: Sequence[Any]) -> tuple[np.ndarray, str]:
     """Return the position of each time: number of a step, of a month, or of a second; and the unit.
 
     Times that are whole numbers of fewer than eight digits, such as years or the numbers of periods, are steps. Dates
-    that are all on the same day of a month, or all on the last one, are months.
+    that are all on the same day of a month, or all at its end, are months.
     """
-    if all(_is_step(cell) for cell in cells):
+    if all(is_step(cell) for cell in cells):
         return np.array([int(cell) for cell in cells], dtype=np.int64), "steps"
     seconds = parse_column("time", cells, parse_time, TIME_FORM)
     moments = pd.DatetimeIndex(np.round(seconds * 1e6).astype("int64").astype("datetime64[us]"))
     within = moments - moments.normalize()
     months = np.asarray(moments.year * _MONTHS_PER_YEAR + moments.month, dtype=np.int64)
-    same_day = len(set(moments.day)) == 1 or bool(np.asarray(moments.is_month_end).all())
+    days = set(moments.day)
+    same_day = len(days) == 1 or bool(np.asarray(moments.is_month_end).all()) or min(days) >= _SHORTEST_MONTH
     if same_day and len(set(within)) == 1 and len(set(months)) > 1:
         return months, "months"
     if (seconds % 1 != 0).any():
@@ -191,7 +199,12 @@ def _positions(cells: Sequence[Any]) -> tuple[np.ndarray, str]:
     return seconds.astype(np.int64), "seconds"
 
 
-def _is_step(cell: Any) -> bool:
+def is_step(cell: Any) -> bool:
+    """Return whether a time is the number of a step, such as a year, and no date.
+
+    Args:
+        cell: Cell of the column of times.
+    """
     text = str(cell).strip() if isinstance(cell, str | int) and not isinstance(cell, bool) else ""
     return text.removeprefix("-").isdecimal() and len(text) < len("20240531")
 
@@ -265,10 +278,9 @@ def _on_grid(part: pd.DataFrame, grid: Grid, columns: Sequence[str]) -> dict[str
     return on_grid
 
 
-def _filled(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return values with missing ones on a straight line between their neighbors, and the number of these."""
+def _interpolated(values: np.ndarray) -> np.ndarray:
+    """Return values with missing ones on a straight line between their neighbors."""
     known = np.flatnonzero(np.isfinite(values))
-    missing = len(values) - len(known)
-    if missing and len(known):
-        values = np.interp(np.arange(len(values)), known, values[known])
-    return values, missing
+    if len(known) in (0, len(values)):
+        return values
+    return np.interp(np.arange(len(values)), known, values[known])

@@ -20,6 +20,25 @@ with torch.no_grad():
 forecast = {forecast}
 print(forecast.flatten())
 """
+_WITH_COVARIATES = """\
+import torch
+from transformers import {architecture}
+
+model = {architecture}.from_pretrained("{model}")
+length = model.config.context_length
+past = torch.tensor({example}, dtype=torch.float32)
+known = torch.zeros(len(past) + model.config.prediction_length, {covariates})  # put the covariates of all steps here
+past_values, observed = torch.zeros(2, 1, length, 1 + known.shape[1])
+for channel, numbers in enumerate([past, *known.T]):
+    read = numbers[-length:]
+    past_values[:, :, channel] = read.mean()
+    past_values[:, length - len(read):, channel] = read
+    observed[:, length - len(read):, channel] = 1
+with torch.no_grad():
+    outputs = model(past_values, {mask}=observed)
+forecast = ({forecast})[..., 0]
+print(forecast.flatten())
+"""
 _OF_DISTRIBUTION = "outputs.loc + outputs.scale * outputs.prediction_outputs[{place}]"
 _UNPADDED = """\
 import torch
@@ -52,4 +71,6 @@ def usage_code(model: str, config: Mapping[str, Any], example: str) -> str:
     if config.get("loss") == "nll":
         place = 1 if config.get("distribution_output") == "student_t" else 0
         forecast = _OF_DISTRIBUTION.format(place=place)
-    return _PADDED.format(**fields, mask=mask, forecast=forecast).rstrip()
+    covariates = config.get("num_input_channels", 1) - 1
+    template = _WITH_COVARIATES if covariates else _PADDED
+    return template.format(**fields, mask=mask, forecast=forecast, covariates=covariates).rstrip()

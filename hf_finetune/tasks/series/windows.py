@@ -10,7 +10,7 @@ import numpy as np
 from hf_finetune.errors import InputError, Problem, counted, join_quoted, join_words
 from hf_finetune.fields.times import parse_time
 from hf_finetune.tasks.examples import ExampleError, JoinedRows
-from hf_finetune.tasks.series.observations import SeriesTable, read_observations
+from hf_finetune.tasks.series.observations import SeriesTable, is_step, read_observations
 from hf_finetune.tasks.series.stored import feature_of_pasts, read_past, read_values
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ _USUAL_NAMES = {
     ),
 }
 """Usual names of the columns of a table with one row per observation, the most usual one first."""
+_CLASS_NAMES = ("label", "labels", "class", "category", "sentiment", "outcome", "text")
+"""Columns of tables whose rows are examples of other tasks."""
 _REQUIRED = ("time", "value")
 _ROWS_LOOKED_AT, _FEWEST_VALUES, _MOST_WORDS = 1000, 10, 3
 """To recognize a table: rows that are read for texts, mean number of values of a series, and words of a name."""
@@ -125,7 +127,7 @@ def looks_like_series(dataset: "Dataset") -> bool:
         return False
     others = [name for name in dataset.column_names if name not in columns.values()]
     head = dataset.select(range(min(len(dataset), _ROWS_LOOKED_AT)))
-    if any(_is_prose(head[name][:]) for name in others):
+    if any(name.lower() in _CLASS_NAMES or _is_prose(head[name][:]) for name in others):
         return False
     try:
         series = read_observations(dataset[:], columns, decimal=None, gaps="interpolate")
@@ -177,7 +179,8 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
     short: list[str] = []
     for name, values in series.values.items():
         border = _border(series.times[name], data.split.time)
-        cut = list(_examples(name, values, series.covariates[name], border, data, season, context))
+        one = _Series(name, values, series.covariates[name], series.is_filled[name])
+        cut = list(_examples(one, border, data, season, context))
         if not any(split == "train" for split, _ in cut):
             short.append(f"{name} ({counted(len(values), 'value')})")
             continue
@@ -201,25 +204,59 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
 
 
 def _border(times: Sequence[Any], date: str | None) -> int | None:
-    """Return the position of the first value from a date on; None without a date."""
+    """Return the position of the first value from a date on; None without a date.
+
+    Raises:
+        InputError: If the times are no dates.
+    """
     if date is None:
         return None
+    if is_step(times[0]):
+        rule, fix = "must not be set for times that are whole numbers", "Set data.test_origins instead."
+        raise InputError(Problem("data.split.time", rule, f"{date}, with the time {times[0]}", fix))
     moment = parse_time(date)
     later = (place for place, cell in enumerate(times) if cell != "" and parse_time(cell) >= moment)
     return next(later, len(times))
 
 
+@dataclass(frozen=True)
+class _Series:
+    """A series to cut: values, covariates of its steps, and which values were filled in."""
+
+    name: str
+    values: np.ndarray
+    covariates: np.ndarray
+    is_filled: np.ndarray
+
+    def before(self, origin: int) -> np.ndarray:
+        """Return the values before a position; those that were filled with the help of later ones repeat the last."""
+        past = self.values[:origin].copy()
+        known = np.flatnonzero(~self.is_filled[:origin])
+        if len(known):
+            past[known[-1] + 1 :] = past[known[-1]]
+        return past
+
+    def example(self, origin: int, begin: int, horizon: int, scale: float) -> _Example:
+        """Return the example that begins to forecast at a position.
+
+        Args:
+            origin: Position of the first value to forecast.
+            begin: Position of the first past value.
+            horizon: Number of values to forecast.
+            scale: Scale of the errors.
+        """
+        future, known = self.values[origin : origin + horizon], self.covariates[begin : origin + horizon]
+        return _Example(self.name, origin, self.before(origin)[begin:], future, known, scale)
+
+
 def _examples(
-    name: str,
-    values: np.ndarray,
-    covariates: np.ndarray,
-    border: int | None,
-    data: Any,
-    season: int,
-    context: int,
+    series: _Series, border: int | None, data: Any, season: int, context: int
 ) -> Iterator[tuple[str, _Example]]:
-    """Yield the examples of a series, each with its split."""
-    horizon, size = data.horizon, len(values)
+    """Yield the examples of a series, each with its split; none if it is too short for a training example.
+
+    A validation or test example with a label that was filled in is left out.
+    """
+    horizon, size = data.horizon, len(series.values)
     if border is None:
         border = size - horizon * data.test_origins
         tested = range(border, size, horizon)
@@ -230,17 +267,16 @@ def _examples(
     shortest = _shortest_past(context, season)
     if end - horizon < shortest:
         return
-
-    def example(origin: int, begin: int, scale: float) -> _Example:
-        known = covariates[begin : origin + horizon]
-        return _Example(name, origin, values[begin:origin], values[origin : origin + horizon], known, scale)
-
-    scale = mean_error_of_naive(values[:end], season)
+    scale = mean_error_of_naive(series.before(end), season)
     for origin in sorted(range(end - horizon, shortest - 1, -data.stride)):
-        yield "train", example(origin, max(0, origin - context), scale)
+        yield "train", series.example(origin, max(0, origin - context), horizon, scale)
     for split, origins in (("validation", range(end, border, horizon)), ("test", tested)):
         for origin in origins:
-            yield split, example(origin, 0, mean_error_of_naive(values[:origin], season))
+            if not series.is_filled[origin : origin + horizon].any():
+                yield (
+                    split,
+                    series.example(origin, 0, horizon, mean_error_of_naive(series.before(origin), season)),
+                )
 
 
 def _shortest_past(context: int, season: int) -> int:
@@ -311,7 +347,10 @@ def _notes(
         "later split begins where the labels of the one before end."
     )
     if series.filled:
-        yield f"{counted(series.filled, 'missing value')} were filled on a straight line between their neighbors."
+        yield (
+            f"{counted(series.filled, 'missing value')} were filled on a straight line between their neighbors, or "
+            "with the last value at the end of a past. Validation and test examples with such a label are left out."
+        )
     if short:
         yield f"{counted(len(short), 'series', 'series')} too short were left out: {join_words(short, most=5)}."
     unscaled = len({each.series for found in examples.values() for each in found if each.scale == 0})
