@@ -75,6 +75,7 @@ def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(
         "A tiny speech model with random weights: automatic-speech-recognition, 18,656 parameters",
         "A tiny items model with random weights: next-item, 7,847 parameters",
         "A tiny series model with random weights: time-series-forecasting, 4,660 parameters",
+        "A tiny ranking model with random weights: text-ranking, 6,065 parameters",
     ]
     assert lines[-1].endswith(f" s: {7 * len(TASKS)} passed, {len(TASKS)} skipped.")
     assert list(tmp_path.glob("hf-finetune-*")) == []  # torch writes its own cache there
