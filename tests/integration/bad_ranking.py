@@ -7,7 +7,7 @@ __all__ = ["CASES"]
 
 RECIPE = """\
 task: text-ranking
-model: ./model
+model: ./bert
 data:
   path: ./pairs.csv
   columns: {query: wish, candidate: dish, label: right}
@@ -40,8 +40,22 @@ CASES = [
     Case(
         "a ranking without candidates",
         "plan ranking.yaml data.columns.candidate=",
-        ("Problem:\n  data.columns.candidate must be set, because no column looks like candidates."),
+        (
+            "Problem:\n"
+            "  data.columns.candidate must be set, because no column looks like candidates. Got columns 'wish', "
+            "'right'. Set data.columns.candidate to one of them."
+        ),
         do(TABLE, rows("pairs.csv", "wish,right", *(f"wish {number},1" for number in range(30)))),
+    ),
+    Case(
+        "candidates as a list without as many labels",
+        "plan ranking.yaml data.path=lists.jsonl",
+        (
+            "Problem:\n"
+            "  data.columns.label must be a list with a label for each candidate. Got 1 label for 2 candidates in "
+            "train:0."
+        ),
+        do(TABLE, write("lists.jsonl", '{"wish": "soup", "dish": ["a", "b"], "right": [1]}\n')),
     ),
     Case(
         "a list of one candidate",

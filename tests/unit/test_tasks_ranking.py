@@ -131,7 +131,7 @@ def test_a_list_without_a_label_for_each_candidate_is_refused(recipe):
         load_data(recipe(rows))
     assert str(error.value) == (
         "data.columns.label must be a list with a label for each candidate. "
-        "Got 1 labels for 2 candidates in train:0."
+        "Got 1 label for 2 candidates in train:0."
     )
 
 

@@ -71,7 +71,7 @@ def _pairs(split: str, dataset: "Dataset", query: str, candidate: str, label: st
             candidates, labels = row[candidate] or [], row.get(label)
             if labels is not None and (not isinstance(labels, list) or len(labels) != len(candidates)):
                 rule = "must be a list with a label for each candidate"
-                count = f"{len(labels)} labels" if isinstance(labels, list) else "no list"
+                count = counted(len(labels), "label") if isinstance(labels, list) else "no list"
                 value = f"{count} for {counted(len(candidates), 'candidate')} in {split}:{number}"
                 raise InputError(Problem("data.columns.label", rule, value))
             for place, text in enumerate(candidates):
