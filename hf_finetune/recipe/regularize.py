@@ -8,7 +8,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from hf_finetune.errors import Problem
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.raw_content import as_mapping
-from hf_finetune.tasks import TASKS
+from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import TASKS, Task
 
 __all__ = ["RegularizeSpec", "regularize_problems"]
 
@@ -131,11 +132,17 @@ def _unsupported_fields(task: Any) -> dict[str, str]:
     unsupported = {}
     for name, trait in NEEDED_TRAITS.items():
         if name not in supported:
-            able = [known.modality for known in TASKS.values() if known.has_label_head]
+            able = [
+                known.modality for known in TASKS.values() if known.has_label_head and _has_classes(known)
+            ]
             plurals = dict.fromkeys(other.plural for other in able if getattr(other, trait))
             alternative = f"; for {modality.plural}, use {' or '.join(supported)}" if supported else ""
             unsupported[name] = f"It applies to {' and '.join(plurals)}{alternative}."
     return unsupported
+
+
+def _has_classes(task: Task) -> bool:
+    return any(target.has_classes for name, target in TARGETS.items() if task.accepts(name))
 
 
 def _is_structured(compress: Any) -> bool:
