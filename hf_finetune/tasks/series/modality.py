@@ -73,14 +73,14 @@ class Series(Modality):
 
     def has_rows(self, names: Sequence[str], columns: Mapping[str, Any]) -> bool:
         """Return whether a table has one row per observation, with columns that are named or have usual names."""
-        from hf_finetune.tasks.series.windows import named_columns
+        from hf_finetune.tasks.series.table_columns import named_columns
 
         has_pasts = columns.get("past_values") is not None or "past_values" in names
         return not has_pasts and bool(named_columns(names, columns))
 
     def claims(self, dataset: "Dataset") -> bool:
         """Return whether a table has one row per observation, by its names and values."""
-        from hf_finetune.tasks.series.windows import looks_like_series
+        from hf_finetune.tasks.series.table_columns import looks_like_series
 
         return looks_like_series(dataset)
 

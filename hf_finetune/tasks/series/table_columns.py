@@ -1,0 +1,93 @@
+"""Columns of a table with one row per observation, and whether a table is one."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_finetune.errors import InputError
+from hf_finetune.tasks.series.observations import read_observations
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["looks_like_series", "named_columns"]
+
+_USUAL_NAMES = {
+    "series": (
+        "series",
+        "unique_id",
+        "series_id",
+        "item_id",
+        "store",
+        "shop",
+        "branch",
+        "product",
+        "sku",
+        "id",
+    ),
+    "time": ("time", "date", "ds", "datetime", "timestamp", "month", "week", "day", "period", "year"),
+    "value": (
+        "value",
+        "y",
+        "target",
+        "sales",
+        "demand",
+        "quantity",
+        "amount",
+        "revenue",
+        "visitors",
+        "count",
+    ),
+}
+"""Usual names of the columns of a table with one row per observation, the most usual one first."""
+_CLASS_NAMES = ("label", "labels", "class", "category", "sentiment", "outcome", "text")
+"""Columns of tables whose rows are examples of other tasks."""
+_REQUIRED = ("time", "value")
+_ROWS_LOOKED_AT, _FEWEST_VALUES, _MOST_WORDS = 1000, 10, 3
+"""To recognize a table: rows that are read for texts, mean number of values of a series, and words of a name."""
+
+
+def named_columns(names: Sequence[str], columns: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns of a table with one row per observation: named ones, or those of a usual name.
+
+    Args:
+        names: Columns of the table.
+        columns: Column names by role, as in a recipe.
+
+    Returns:
+        Columns by role; empty if the table has no such rows.
+    """
+    lower = {name.lower(): name for name in reversed(names)}
+    found: dict[str, str] = {}
+    for role, usual in _USUAL_NAMES.items():
+        left = [lower[each] for each in usual if each in lower and lower[each] not in found.values()]
+        if name := columns.get(role) or next(iter(left), None):
+            found[role] = name
+    return found if all(role in found for role in _REQUIRED) else {}
+
+
+def looks_like_series(dataset: "Dataset") -> bool:
+    """Return whether a table has one row per observation: columns of usual names, and a regular grid of times.
+
+    Args:
+        dataset: Table as loaded.
+    """
+    columns = named_columns(dataset.column_names, {})
+    if not columns:
+        return False
+    others = [name for name in dataset.column_names if name not in columns.values()]
+    head = dataset.select(range(min(len(dataset), _ROWS_LOOKED_AT)))
+    if any(name.lower() in _CLASS_NAMES or _is_prose(head[name][:]) for name in others):
+        return False
+    try:
+        series = read_observations(dataset[:], columns, decimal=None, gaps="interpolate")
+    except InputError:
+        return False
+    count = sum(map(len, series.values.values()))
+    is_long = count >= _FEWEST_VALUES * len(series.values)
+    return is_long and series.filled * 2 < count
+
+
+def _is_prose(cells: Sequence[Any]) -> bool:
+    """Return whether most cells of a column are texts of several words."""
+    words = [len(cell.split()) for cell in cells if isinstance(cell, str)]
+    return 2 * sum(count > _MOST_WORDS for count in words) > len(cells)
