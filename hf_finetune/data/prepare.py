@@ -142,7 +142,8 @@ def prepare_data(
     tables, used, columns, notes, label_notes = _read_examples(spec, modality, slices)
     targets, problems = _resolve_targets(tables, used, spec.target)
     notes += note_contradictions(tables)
-    fractions = _missing_fractions(tables, spec.split)
+    # series are divided by time: none of their windows is taken at random
+    fractions = {} if used.groups_recur else _missing_fractions(tables, spec.split)
     if used.group is not None:
         problems += check_groups(
             *(tables, 1 + len(fractions)),

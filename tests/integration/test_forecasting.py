@@ -187,6 +187,12 @@ def test_covariates_must_be_known_for_all_steps(informed, table):
         list(predict(informed.folder, [json.dumps(past)]))
 
 
+def test_a_table_with_gaps_is_not_forecast(finished, rows, tmp_path):
+    sparse = [row for row in rows if row[1] != "2024-03-20"]
+    with pytest.raises(InputError, match="lacks times before 2024-03-21"):
+        list(predict(finished.folder, [str(write(tmp_path / "sparse.csv", sparse))]))
+
+
 def test_lists_without_covariates_are_remarked_on(informed):
     stream = predict(informed.folder, [json.dumps([100.0 + day for day in range(30)])])
     assert [prediction.error for prediction in stream] == [None]

@@ -8,6 +8,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.tasks import MODALITIES
 from hf_finetune.tasks.examples import ExampleError
+from hf_finetune.tasks.series.grid import Grid
 from hf_finetune.tasks.series.observations import read_observations
 from hf_finetune.tasks.series.stored import read_past
 from hf_finetune.tasks.series.windows import cut_windows, mean_error_of_naive, with_scales
@@ -64,6 +65,8 @@ def problem(call):
         (["2024-01-30", "2024-02-29", "2024-03-30", "2024-04-30"], "1 month", 12),
         (["2024-01-01", "2024-04-01", "2024-07-01", "2024-10-01"], "3 months", 4),
         (["2020-01-01", "2021-01-01", "2022-01-01"], "12 months", 1),
+        (["2023-12", "2024-01", "2024-02"], "1 month", 12),
+        ([202312, 202401, 202402], "1 month", 12),
         (["2024-01-29", "2024-01-30", "2024-01-31", "2024-02-01"], "1 day", 7),
         (["2024-01-01", "2024-01-08", "2024-01-15"], "7 days", 52),
         (["2024-01-01T00:00", "2024-01-01T01:00", "2024-01-01T02:00"], "1 hour", 24),
@@ -95,12 +98,37 @@ def test_a_gap_is_named():
 
 def test_gaps_are_filled_on_request():
     rows = {
-        "series": ["a"] * 4,
-        "time": ["2024-01-01", "2024-01-02", "2024-01-05", "2024-01-06"],
-        "value": [1.0, 2.0, 5.0, None],
+        "series": ["a"] * 5,
+        "time": ["2023-12-31", "2024-01-01", "2024-01-02", "2024-01-05", "2024-01-06"],
+        "value": [None, 1.0, 2.0, 5.0, None],
     }
     found = read(rows, gaps="interpolate")
-    assert found.values["a"].tolist() == [1, 2, 3, 4, 5, 5] and found.filled == 3
+    assert found.values["a"].tolist() == [1, 2, 3, 4, 5] and found.filled == 2
+    assert found.times["a"][0] == "2024-01-01"  # a series begins and ends with a value
+
+
+def test_a_series_without_values_is_named():
+    rows = {"series": ["a", "a", "b"], "time": [1, 2, 1], "value": [1.0, 2.0, None]}
+    assert "'b' has no value. Remove its rows." in problem(lambda: read(rows, gaps="interpolate"))
+
+
+def test_a_known_step_shows_gaps_that_are_regular():
+    rows = {"time": ["2024-01-01", "2024-03-01", "2024-05-01"], "value": [1.0, 3.0, 5.0]}
+    columns = {"time": "time", "value": "value"}
+    assert read(rows, columns).values["series"].tolist() == [1, 3, 5]
+    monthly = Grid(1, "months")
+    assert "lacks times before 2024-03-01" in problem(lambda: read(rows, columns, grid=monthly))
+    assert read(rows, columns, grid=monthly, gaps="interpolate").values["series"].tolist() == [1, 2, 3, 4, 5]
+    days = {**rows, "time": ["2024-01-01", "2024-01-02", "2024-01-03"]}
+    assert problem(lambda: read(days, columns, grid=monthly)) == (
+        "data.columns.time must have steps of 1 month. Got steps of 1 day."
+    )
+
+
+def test_days_of_a_place_whose_clocks_change_are_days():
+    times = ["2024-03-30T00:00+01:00", "2024-03-31T00:00+01:00", "2024-04-01T00:00+02:00"]
+    found = read({"time": times, "value": [1.0, 2.0, 3.0]}, {"time": "time", "value": "value"})
+    assert (found.grid.words, len(found.values["series"])) == ("1 day", 3)
 
 
 def test_a_missing_value_is_named():
@@ -287,15 +315,58 @@ def test_filled_values_do_not_look_ahead():
     rows = table(series=1)
     kept = [place for place in range(60) if place not in (30, 45, 46, 47, 56)]
     rows = {name: [cells[place] for place in kept] for name, cells in rows.items()}
-    joined = cut(rows, horizon=6, context_length=24, gaps="interpolate", test_origins=2)
+    settings = {"horizon": 6, "context_length": 24, "gaps": "interpolate", "test_origins": 2}
+    assert problem(lambda: cut(rows, **settings)) == (
+        "The series must have a validation example without a filled value. Got none. Fill the gaps, or set "
+        "data.split.validation: 0."
+    )
+    joined = cut(rows, **settings, split={"validation": 0})
     assert len(joined.splits["test"]) == 1  # of the second one, a label is missing
-    assert "validation" not in joined.splits  # its label has missing values
     (test,) = joined.splits["test"]["past_values"]
     assert test["values"][-4:] == [44, 44, 44, 44] and test["values"][-19:-16] == [29, 30, 31]
     names = ("past_values", "future_values")
     train = [joined.splits["train"][name] for name in names]
+    assert not any({30, 45, 46, 47} & set(label[:-1]) for label in train[1])
     pasts = {label[0]: past["values"] for past, label in zip(*train, strict=True)}
     assert pasts[31.0][-2:] == [29, 29] and pasts[32.0][-3:] == [29, 30, 31]
+
+
+def test_steps_without_values_are_not_tested_on():
+    rows = {**table(series=1), "promo": [1.0] * 60}
+    rows["value"][-4:] = [None] * 4
+    fields = {"horizon": 6, "context_length": 24, "covariates": ["promo"], "split": {"time": "2005-01-01"}}
+    assert problem(lambda: cut(rows, **fields)).startswith("data.split.time must leave 6 values after it")
+    joined = cut(rows, **{**fields, "split": {"time": "2004-01-01"}})
+    assert {len(label) for split in joined.splits.values() for label in split["future_values"]} == {7}
+
+
+def test_a_column_that_numbers_the_rows_is_no_series():
+    rows = table(series=1)
+    rows = {"id": list(range(60)), "date": rows["time"], "sales": rows["value"]}
+    joined = cut(rows, horizon=6, context_length=24)
+    assert "group" not in joined.columns and joined.sources["value"] == "sales"
+
+
+def test_columns_without_usual_names_must_be_named():
+    rows = {"train": Dataset.from_dict({"when": months(60), "units": [1.0] * 60})}
+    message = problem(lambda: MODALITY.join_rows(rows, data_of().columns.model_dump(), data_of()))
+    assert message.startswith("data.columns.value must be set, because the columns have no usual names")
+
+
+@pytest.mark.parametrize(
+    ("columns", "recognized"),
+    [
+        ({"date": 0, "sales": 1}, True),
+        ({"date": 0, "sales": 1, "price": 1}, True),
+        ({"date": 0, "target": 1, "humidity": 1}, False),
+        ({"date": 0, "target": 2}, False),
+        ({"date": 0, "sales": 1, "label": 2}, False),
+    ],
+)
+def test_a_table_is_claimed_if_nothing_else_is_likely(columns, recognized):
+    cells = [months(60), [float(number) for number in range(60)], [float(number % 2) for number in range(60)]]
+    rows = Dataset.from_dict({name: cells[kind] for name, kind in columns.items()})
+    assert MODALITY.claims(rows) == recognized
 
 
 def test_times_without_dates_are_not_divided_by_a_date():

@@ -194,6 +194,19 @@ def test_a_single_step_has_a_forecast_without_uncertainty(tmp_path):
     assert logits.shape == (2, len(LEVELS)) and (logits == logits[:, :1]).all()
 
 
+def test_small_values_have_the_same_forecast_in_their_unit(folder):
+    model = adapt_to_quantiles(forecasting_class().from_pretrained(folder).eval())
+    batch = inputs()
+    small = {**batch, "past_values": batch["past_values"] * 1e-4}
+    with torch.no_grad():
+        torch.testing.assert_close(model(**small).logits, model(**batch).logits * 1e-4, rtol=2e-3, atol=1e-6)
+
+
+def test_a_new_model_reads_several_values(tmp_path):
+    with pytest.raises(InputError, match=r"data.context_length must be at least 2 for a new model. Got 1."):
+        save_new_model(tmp_path, layers=1, hidden=16, context=1, horizon=3, patch_length=1, seed=0)
+
+
 def test_a_checkpoint_of_transformers_needs_no_preprocessor(tmp_path):
     patch_tst().save_pretrained(tmp_path)
     processor = load_processor(str(tmp_path))

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.fields.base import Part
 from hf_finetune.tasks.columns import ColumnRole
 from hf_finetune.tasks.examples import ExampleCheck, Inputs, JoinedRows, Remarks, SimpleModels, Splits
@@ -34,7 +35,7 @@ class Series(Modality):
 
     name: ClassVar[str] = "series"
     article = "a time series"
-    plural = "time series"
+    plural = "windows of time series"
     readable = "a list of numbers, the past values of a series"
     file_noun = "series"
     plural_files = "series"
@@ -60,7 +61,7 @@ class Series(Modality):
         ),
     )
     divides_rows: ClassVar[bool] = True
-    row_settings: ClassVar[tuple[str, ...]] = ("covariates",)
+    row_settings: ClassVar[tuple[str, ...]] = ("covariates", "gaps", "step")
     model_inputs: ClassVar[tuple[str, ...]] = ("past_values", "past_observed_mask")
     label_columns: ClassVar[tuple[str, ...]] = ("future_values", "label")
     processor_class: ClassVar[str] = "FeatureExtractionMixin"
@@ -90,9 +91,14 @@ class Series(Modality):
         """Cut a table with one row per observation into examples; append scales to the labels of examples."""
         from hf_finetune.tasks.series.windows import cut_windows, with_scales
 
-        if self.has_rows(next(iter(splits.values())).column_names, columns):
+        names = next(iter(splits.values())).column_names
+        if self.has_rows(names, columns):
             return cut_windows(splits, columns, data)
-        return with_scales(splits, columns, data.season)
+        if (examples := with_scales(splits, columns, data.season)) is not None:
+            return examples
+        rule = "must be set, because the columns have no usual names of times and values"
+        fix = "Name data.columns.time and data.columns.value, and data.columns.series if there are several series."
+        raise InputError(Problem("data.columns.value", rule, join_quoted(names), fix))
 
     def join_prediction_rows(
         self, rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], decimal: str | None

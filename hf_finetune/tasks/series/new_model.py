@@ -5,6 +5,7 @@ from pathlib import Path
 import transformers
 from transformers import PatchTSTConfig, PatchTSTForPrediction
 
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.tasks.series.processor import SeriesProcessor
 
 __all__ = ["patch_length_of", "save_new_model"]
@@ -12,6 +13,8 @@ __all__ = ["patch_length_of", "save_new_model"]
 _HEAD_WIDTH = 16
 _DROPOUT = 0.2
 _MAX_PATCH = 16
+_MINIMUM_VARIANCE = 1e-10
+"""Added to the variance of a past; transformers' 1e-5 would hide deviations of shares and rates below 0.003."""
 
 
 def patch_length_of(context: int, season: int) -> int:
@@ -53,8 +56,13 @@ def save_new_model(
         covariates: Number of covariates, each an input channel, to which the values attend.
         seed: Seed of the weights.
 
+    Raises:
+        InputError: If the context is too short.
+
     Source: Nie et al. 2023, A time series is worth 64 words.
     """
+    if context < 2:
+        raise InputError(Problem("data.context_length", "must be at least 2 for a new model", str(context)))
     config = PatchTSTConfig(
         num_input_channels=1 + covariates,
         channel_attention=covariates > 0,
@@ -70,6 +78,7 @@ def save_new_model(
         attention_dropout=_DROPOUT,
         ff_dropout=_DROPOUT,
         scaling="std",
+        minimum_scale=_MINIMUM_VARIANCE,
         # transformers loses the dimension of a single step in the parameters of a distribution
         loss="nll" if horizon > 1 else "mse",
         distribution_output="normal",

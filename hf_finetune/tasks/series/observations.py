@@ -8,50 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_finetune.errors import InputError, Problem, counted, join_quoted, short_repr, suggestion
-from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
+from hf_finetune.errors import InputError, Problem, counted, join_quoted, suggestion
 from hf_finetune.tasks.event_rows import check_columns, parse_column
+from hf_finetune.tasks.series.grid import Grid, positions
 
-__all__ = ["Grid", "SeriesTable", "is_step", "read_observations"]
+__all__ = ["SeriesTable", "read_observations"]
 
-_DAY, _HOUR = SECONDS_PER_DAY, 3600
-_SEASONS = {_HOUR // 2: 48, _HOUR: 24, _DAY: 7, 7 * _DAY: 52}
-"""Length of a season by the step between times (seconds)."""
-_MONTHS_PER_YEAR = 12
-_SHORTEST_MONTH = 28
-"""Days of a month: dates from the 28th on, such as the 30th of each month, stand for months."""
 _MAX_NAMED = 3
 _ONLY_SERIES = "series"
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Regular times.
-
-    Attributes:
-        step: Distance between neighboring times, in the unit of the positions.
-        unit: ``months``, ``seconds`` or ``steps``.
-    """
-
-    step: int
-    unit: str
-
-    @property
-    def season(self) -> int:
-        """Usual length of a season (steps)."""
-        if self.unit == "months":
-            return max(1, _MONTHS_PER_YEAR // self.step) if _MONTHS_PER_YEAR % self.step == 0 else 1
-        return _SEASONS.get(self.step, 1) if self.unit == "seconds" else 1
-
-    @property
-    def words(self) -> str:
-        """Description of the step, such as ``1 month``."""
-        if self.unit != "seconds":
-            return counted(self.step, self.unit.removesuffix("s"))
-        for size, name in ((_DAY, "day"), (_HOUR, "hour"), (60, "minute")):
-            if self.step % size == 0:
-                return counted(self.step // size, name)
-        return counted(self.step, "second")
 
 
 @dataclass(frozen=True)
@@ -86,6 +50,7 @@ def read_observations(
     covariates: Sequence[str] = (),
     decimal: str | None,
     gaps: str,
+    grid: Grid | None = None,
 ) -> SeriesTable:
     """Return the series of a table with one row per observation, in any order.
 
@@ -95,6 +60,7 @@ def read_observations(
         covariates: Columns of numbers that are known in advance. A series may then end with rows without a value.
         decimal: Decimal mark of numbers that are text; None is a point.
         gaps: ``error`` or ``interpolate``.
+        grid: Step of the times; None infers it.
 
     Raises:
         InputError: If a column is missing, a cell is no series, time or value, a time occurs twice in a series, or the
@@ -103,13 +69,13 @@ def read_observations(
     check_columns(rows, columns, ("time", "value"), ("series",))
     _check_covariates(rows, covariates)
     times = rows[columns["time"]]
-    positions, unit = _positions(times)
+    places, unit = positions(times)
     numbers = {"value": ("value", columns["value"])}
     numbers |= {f"covariate {index}": ("covariates", name) for index, name in enumerate(covariates)}
     frame = pd.DataFrame(
         {
             "series": _names(rows, columns.get("series")),
-            "position": positions,
+            "position": places,
             "row": np.arange(len(times)),
             **{
                 name: parse_column(role, rows[column], lambda cell: _number(cell, decimal), _FORM)
@@ -119,28 +85,31 @@ def read_observations(
     )
     frame = frame.sort_values(["series", "position"], kind="stable")
     _check_repeated(frame, times)
-    grid = Grid(_step(frame, unit), unit)
-    parts = {str(name): part for name, part in frame.groupby("series", sort=True)}
+    grid = _checked_grid(grid, frame, unit)
+    parts = {str(name): _from_first_value(part) for name, part in frame.groupby("series", sort=True)}
     faults = []
     for name, part in parts.items():
         fault = _gap(part, grid, times, list(numbers))
-        if fault and (gaps == "error" or _BETWEEN in fault):
+        if fault and (gaps == "error" or fault == _EMPTY or _BETWEEN in fault):
             faults.append(f"{name!r} {fault}")
     if faults:
         raise InputError(_gap_problem(faults, grid))
     values, cells, known, filled = {}, {}, {}, {}
     for name, part in parts.items():
         on_grid = _on_grid(part, grid, list(numbers))
-        size = _length(on_grid["value"], bool(covariates))
+        size = _length(on_grid["value"])
         filled[name] = ~np.isfinite(on_grid["value"][:size])
         values[name] = _interpolated(on_grid["value"][:size])
-        others = [_interpolated(on_grid[column]) for column in list(numbers)[1:]]
-        known[name] = np.stack(others, axis=1) if others else np.zeros((len(on_grid["value"]), 0))
+        others = [on_grid[column] for column in list(numbers)[1:]]
+        last = min((_length(each) for each in others), default=0)
+        known[name] = np.zeros((size, 0))
+        if others:
+            known[name] = np.stack([_interpolated(each[:last]) for each in others], axis=1)
         cells[name] = [times[int(row)] if np.isfinite(row) else "" for row in on_grid["row"]]
     return SeriesTable(values, cells, known, grid, filled)
 
 
-_BETWEEN = "has a time between two steps"
+_BETWEEN, _EMPTY = "has a time between two steps", "has no value"
 _FORM = "a number, or nothing for a missing value"
 
 
@@ -176,39 +145,6 @@ def _names(rows: Mapping[str, Sequence[Any]], column: str | None) -> Sequence[st
     return names
 
 
-def _positions(cells: Sequence[Any]) -> tuple[np.ndarray, str]:
-    """Return the position of each time: number of a step, of a month, or of a second; and the unit.
-
-    Times that are whole numbers of fewer than eight digits, such as years or the numbers of periods, are steps. Dates
-    that are all on the same day of a month, or all at its end, are months.
-    """
-    if all(is_step(cell) for cell in cells):
-        return np.array([int(cell) for cell in cells], dtype=np.int64), "steps"
-    seconds = parse_column("time", cells, parse_time, TIME_FORM)
-    moments = pd.DatetimeIndex(np.round(seconds * 1e6).astype("int64").astype("datetime64[us]"))
-    within = moments - moments.normalize()
-    months = np.asarray(moments.year * _MONTHS_PER_YEAR + moments.month, dtype=np.int64)
-    days = set(moments.day)
-    same_day = len(days) == 1 or bool(np.asarray(moments.is_month_end).all()) or min(days) >= _SHORTEST_MONTH
-    if same_day and len(set(within)) == 1 and len(set(months)) > 1:
-        return months, "months"
-    if (seconds % 1 != 0).any():
-        row = int(np.flatnonzero(seconds % 1)[0])
-        rule = "must contain times in whole seconds"
-        raise InputError(Problem("data.columns.time", rule, f"{short_repr(cells[row])} in row {row}"))
-    return seconds.astype(np.int64), "seconds"
-
-
-def is_step(cell: Any) -> bool:
-    """Return whether a time is the number of a step, such as a year, and no date.
-
-    Args:
-        cell: Cell of the column of times.
-    """
-    text = str(cell).strip() if isinstance(cell, str | int) and not isinstance(cell, bool) else ""
-    return text.removeprefix("-").isdecimal() and len(text) < len("20240531")
-
-
 def _check_repeated(frame: pd.DataFrame, times: Sequence[Any]) -> None:
     repeated = frame.duplicated(["series", "position"])
     if not repeated.any():
@@ -234,8 +170,32 @@ def _step(frame: pd.DataFrame, unit: str) -> int:
     return int(counts[counts == counts.max()].index.min())
 
 
+def _checked_grid(known: Grid | None, frame: pd.DataFrame, unit: str) -> Grid:
+    """Return the known step, or that of the times.
+
+    Raises:
+        InputError: If the times are of another unit than the known step.
+    """
+    if known is None:
+        return Grid(_step(frame, unit), unit)
+    if known.unit != unit:
+        found = Grid(_step(frame, unit), unit).words
+        raise InputError(
+            Problem("data.columns.time", f"must have steps of {known.words}", f"steps of {found}")
+        )
+    return known
+
+
+def _from_first_value(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a series from its first value on; all of them if it has none."""
+    present = np.flatnonzero(part["value"].notna())
+    return part.iloc[present[0] :] if len(present) else part
+
+
 def _gap(part: pd.DataFrame, grid: Grid, times: Sequence[Any], columns: Sequence[str]) -> str:
     """Return what is wrong with the times or numbers of a series; empty if nothing is."""
+    if part["value"].isna().all():
+        return _EMPTY
     distances = part["position"].diff().dropna()
     off_grid = distances[distances % grid.step != 0]
     if len(off_grid):
@@ -243,8 +203,10 @@ def _gap(part: pd.DataFrame, grid: Grid, times: Sequence[Any], columns: Sequence
     wide = distances[distances > grid.step]
     if len(wide):
         return f"lacks times before {times[part.loc[wide.index[0], 'row']]}"
+    has_covariates = len(columns) > 1
     for column in columns:
-        present = part[: _length(part["value"].to_numpy(), len(columns) > 1)] if column == "value" else part
+        goes_on = column == "value" and has_covariates
+        present = part[: _length(part["value"].to_numpy())] if goes_on else part
         missing = present[present[column].isna()]
         if len(missing):
             noun = "a value" if column == "value" else "a covariate"
@@ -252,10 +214,10 @@ def _gap(part: pd.DataFrame, grid: Grid, times: Sequence[Any], columns: Sequence
     return ""
 
 
-def _length(values: np.ndarray, may_end_without: bool) -> int:
-    """Return the number of values of a series, without missing ones at its end if these are allowed."""
+def _length(values: np.ndarray) -> int:
+    """Return the number of values without missing ones at the end."""
     present = np.flatnonzero(np.isfinite(values))
-    return int(present[-1]) + 1 if may_end_without and len(present) else len(values)
+    return int(present[-1]) + 1 if len(present) else 0
 
 
 def _gap_problem(faults: Sequence[str], grid: Grid) -> Problem:
@@ -265,6 +227,8 @@ def _gap_problem(faults: Sequence[str], grid: Grid) -> Problem:
     fix = "Fill the gaps (0 for a day without sales is a value), or set data.gaps: interpolate."
     if all(_BETWEEN in fault for fault in faults):
         fix = "Add up the values of each step first, such as those of a day."
+    elif all(fault.endswith(_EMPTY) for fault in faults):
+        fix = "Remove its rows."
     return Problem("The series", f"must have a value at each step of {grid.words}", shown, fix)
 
 

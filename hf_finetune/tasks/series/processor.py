@@ -9,7 +9,6 @@ from transformers import AutoConfig, FeatureExtractionMixin, PreTrainedConfig
 
 from hf_finetune.errors import InputError, Problem, counted
 from hf_finetune.tasks.examples import Remarks
-from hf_finetune.tasks.series.windows import context_length
 
 __all__ = ["MissingCovariates", "SeriesProcessor", "configure_series", "load_processor", "model_inputs"]
 
@@ -54,7 +53,7 @@ def configure_series(processor: SeriesProcessor, config: PreTrainedConfig, data:
         data: ``data`` of the recipe.
 
     Returns:
-        A message on examples that are shorter than they could be, if there is one.
+        No messages.
 
     Raises:
         InputError: If the model reads another number of past values, or forecasts fewer steps.
@@ -74,11 +73,6 @@ def configure_series(processor: SeriesProcessor, config: PreTrainedConfig, data:
         rule = f"must be at most {config.horizon_length}, the horizon of the checkpoint"
         raise InputError(Problem("data.horizon", rule, str(steps)))
     processor.context_length, processor.channels, processor.horizon = context, channels, steps
-    if data.context_length is None and context > context_length(data, 1):
-        return (
-            f"The checkpoint reads {context} past values. Set data.context_length: {context}, so that training "
-            "examples have as many.",
-        )
     return ()
 
 

@@ -9,7 +9,7 @@ from hf_finetune.tasks.series.observations import read_observations
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["looks_like_series", "named_columns"]
+__all__ = ["columns_of", "looks_like_series", "named_columns"]
 
 _USUAL_NAMES = {
     "series": (
@@ -41,6 +41,8 @@ _USUAL_NAMES = {
 """Usual names of the columns of a table with one row per observation, the most usual one first."""
 _CLASS_NAMES = ("label", "labels", "class", "category", "sentiment", "outcome", "text")
 """Columns of tables whose rows are examples of other tasks."""
+_CLEAR_NAMES = ("sales", "demand", "quantity", "revenue", "visitors")
+"""Names of values that leave no doubt that a table with other columns, too, is one of series."""
 _REQUIRED = ("time", "value")
 _ROWS_LOOKED_AT, _FEWEST_VALUES, _MOST_WORDS = 1000, 10, 3
 """To recognize a table: rows that are read for texts, mean number of values of a series, and words of a name."""
@@ -65,13 +67,27 @@ def named_columns(names: Sequence[str], columns: Mapping[str, Any]) -> dict[str,
     return found if all(role in found for role in _REQUIRED) else {}
 
 
+def columns_of(dataset: "Dataset", columns: Mapping[str, Any]) -> dict[str, str]:
+    """Return the columns of a table as ``named_columns`` does, without a guessed series column that numbers the rows.
+
+    Args:
+        dataset: Table as loaded.
+        columns: Column names by role, as in a recipe.
+    """
+    found = named_columns(dataset.column_names, columns)
+    guessed = found.get("series") if columns.get("series") is None else None
+    if guessed is not None and len(set(dataset[guessed][:])) == len(dataset):
+        del found["series"]
+    return found
+
+
 def looks_like_series(dataset: "Dataset") -> bool:
     """Return whether a table has one row per observation: columns of usual names, and a regular grid of times.
 
     Args:
         dataset: Table as loaded.
     """
-    columns = named_columns(dataset.column_names, {})
+    columns = columns_of(dataset, {})
     if not columns:
         return False
     others = [name for name in dataset.column_names if name not in columns.values()]
@@ -81,6 +97,10 @@ def looks_like_series(dataset: "Dataset") -> bool:
     try:
         series = read_observations(dataset[:], columns, decimal=None, gaps="interpolate")
     except InputError:
+        return False
+    if others and columns["value"].lower() not in _CLEAR_NAMES:
+        return False  # a table of several numbers may as well be one of regression
+    if len(set(dataset[columns["value"]][:])) < _FEWEST_VALUES:
         return False
     count = sum(map(len, series.values.values()))
     is_long = count >= _FEWEST_VALUES * len(series.values)

@@ -10,9 +10,10 @@ import numpy as np
 from hf_finetune.errors import InputError, Problem, counted, join_quoted, join_words
 from hf_finetune.fields.times import parse_time
 from hf_finetune.tasks.examples import ExampleError, JoinedRows
-from hf_finetune.tasks.series.observations import SeriesTable, is_step, read_observations
+from hf_finetune.tasks.series.grid import Grid, is_step, moment_of
+from hf_finetune.tasks.series.observations import SeriesTable, read_observations
 from hf_finetune.tasks.series.stored import feature_of_pasts, read_past, read_values
-from hf_finetune.tasks.series.table_columns import named_columns
+from hf_finetune.tasks.series.table_columns import columns_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,7 +90,7 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
         if columns.get(role) is not None:
             rule = "must not be set for a table with one row per observation"
             raise InputError(Problem(f"data.columns.{role}", rule, repr(columns[role]), fix))
-    sources = named_columns(table.column_names, columns)
+    sources = columns_of(table, columns)
     series = read_observations(
         table[:], sources, covariates=data.covariates, decimal=data.decimal, gaps=data.gaps
     )
@@ -110,11 +111,16 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
         raise InputError(_too_short(short, data, _shortest_past(context, season)))
     if not examples["test"]:
         raise InputError(_no_test(data))
+    if data.split.validation > 0 and not examples["validation"]:
+        rule = "must have a validation example without a filled value"
+        fix = "Fill the gaps, or set data.split.validation: 0."
+        raise InputError(Problem("The series", rule, "none", fix))
     tables = {split: _dataset(found, series, season) for split, found in examples.items() if found}
     columns = {"past_values": "past_values", "label": FUTURE}
     columns |= {"group": "series"} if len(series.values) > 1 else {}
     if data.covariates:
         sources["covariates"] = json.dumps(list(data.covariates))
+    sources |= {"gaps": data.gaps, "step": f"{series.grid.step} {series.grid.unit}"}
     return JoinedRows(
         *(tables, columns, sources),
         notes=tuple(_notes(series, examples, short, season, context)),
@@ -135,7 +141,7 @@ def _border(times: Sequence[Any], date: str | None) -> int | None:
         rule, fix = "must not be set for times that are whole numbers", "Set data.test_origins instead."
         raise InputError(Problem("data.split.time", rule, f"{date}, with the time {times[0]}", fix))
     moment = parse_time(date)
-    later = (place for place, cell in enumerate(times) if cell != "" and parse_time(cell) >= moment)
+    later = (place for place, cell in enumerate(times) if cell != "" and moment_of(cell) >= moment)
     return next(later, len(times))
 
 
@@ -174,9 +180,10 @@ def _examples(
 ) -> Iterator[tuple[str, _Example]]:
     """Yield the examples of a series, each with its split; none if it is too short for a training example.
 
-    A validation or test example with a label that was filled in is left out.
+    An example with a label that was filled in is left out.
     """
     horizon, size = data.horizon, len(series.values)
+    border = border if border is None else min(border, size)
     if border is None:
         border = size - horizon * data.test_origins
         tested = range(border, size, horizon)
@@ -189,7 +196,8 @@ def _examples(
         return
     scale = mean_error_of_naive(series.before(end), season)
     for origin in sorted(range(end - horizon, shortest - 1, -data.stride)):
-        yield "train", series.example(origin, max(0, origin - context), horizon, scale)
+        if not series.is_filled[origin : origin + horizon].any():
+            yield "train", series.example(origin, max(0, origin - context), horizon, scale)
     for split, origins in (("validation", range(end, border, horizon)), ("test", tested)):
         for origin in origins:
             if not series.is_filled[origin : origin + horizon].any():
@@ -269,7 +277,7 @@ def _notes(
     if series.filled:
         yield (
             f"{counted(series.filled, 'missing value')} were filled on a straight line between their neighbors, or "
-            "with the last value at the end of a past. Validation and test examples with such a label are left out."
+            "with the last value at the end of a past. Examples with such a label are left out."
         )
     if short:
         yield f"{counted(len(short), 'series', 'series')} too short were left out: {join_words(short, most=5)}."
@@ -286,18 +294,22 @@ def latest_examples(
 ) -> list[tuple[str, dict[str, Any]]]:
     """Return the series of a table with one row per observation, to forecast what follows their last values.
 
-    Gaps are filled on a straight line.
+    Gaps are treated as in training, and the step of the times must be the same.
 
     Args:
         rows: Columns of the table.
-        columns: Column names by role; ``covariates`` is a JSON list of columns.
+        columns: Column names by role; ``covariates`` is a JSON list of columns, ``gaps`` the
+            recipe's, and ``step`` the number and the unit of a step.
         decimal: Decimal mark of numbers that are text; None is a point.
 
     Returns:
         Name and cells of each series.
     """
     covariates = json.loads(columns.get("covariates") or "[]")
-    table = read_observations(rows, columns, covariates=covariates, decimal=decimal, gaps="interpolate")
+    step, _, unit = str(columns.get("step") or "").partition(" ")
+    grid = Grid(int(step), unit) if step.isdecimal() else None
+    gaps = columns.get("gaps") or "error"
+    table = read_observations(rows, columns, covariates=covariates, decimal=decimal, gaps=gaps, grid=grid)
     examples = []
     for name, values in table.values.items():
         known = table.covariates[name].tolist() if covariates else []
@@ -321,7 +333,7 @@ def with_scales(
     if not (isinstance(past, str) and isinstance(label, str) and past in names and label in names):
         return None
     scaled = {split: _scaled(dataset, past, label, season or 1) for split, dataset in splits.items()}
-    kept = {role: columns[role] for role in ("group", "split") if columns.get(role) is not None}
+    kept = {role: columns[role] for role in ("group", "split", "weight") if columns.get(role) is not None}
     return JoinedRows(scaled, {"past_values": past, "label": label, **kept}, {}, columns.get("time"))
 
 
