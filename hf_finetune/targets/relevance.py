@@ -88,10 +88,10 @@ class Relevance(Regression):
         return float(rng.randrange(2))
 
     def label_weights(self, labels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
-        """Return 1 for each pair [batch], or for each list with a relevant candidate; else 0."""
+        """Return 1 for each pair or list [batch], else 0; a list without a relevant candidate counts with a loss of 0."""
         if labels.ndim < 3:
             return valid.reshape(len(labels), -1).all(dim=-1)
-        return (valid[..., 1] & (labels[..., 1] > 0)).any(dim=-1)
+        return valid[..., 1].any(dim=-1)
 
     def loss_sum(
         self, logits: "torch.Tensor", labels: "torch.Tensor", valid: "torch.Tensor", smoothing: float

@@ -150,13 +150,22 @@ def test_the_listwise_loss_is_the_cross_entropy_of_a_softmax():
     first = -(torch.tensor([1 / 3, 2 / 3, 0.0]) * rows[0].log_softmax(0)).sum()
     second = -rows[1, :2].log_softmax(0)[0]
     loss = loss_for("relevance")((logits,), labels)
-    assert label_weights(labels, "relevance").tolist() == [True, True, False]
-    assert loss.item() == pytest.approx(((first + second) / 2).item())
+    assert label_weights(labels, "relevance").tolist() == [True, True, True]
+    assert loss.item() == pytest.approx(((first + second) / 3).item())
     loss.backward()
     gradient = logits.grad.reshape(3, 3)
     assert torch.isfinite(gradient).all()
     assert gradient[1, 2] == 0 and (gradient[2] == 0).all()
     assert gradient.sum(dim=1).abs().max() < 1e-6
+
+
+def test_a_batch_without_relevant_candidates_has_no_gradient():
+    logits = torch.ones(6, 1, requires_grad=True)
+    loss = loss_for("relevance")((logits,), torch.zeros(2, 3, 2))
+    loss.backward()
+    assert loss.item() == 0 and (logits.grad == 0).all()
+    padding = torch.full((1, 3, 2), math.nan)
+    assert label_weights(padding, "relevance").tolist() == [False]
 
 
 def test_two_halves_of_a_batch_of_lists_have_the_gradient_of_the_whole():
