@@ -88,7 +88,7 @@ class Relevance(Regression):
         return float(rng.randrange(2))
 
     def label_weights(self, labels: "torch.Tensor", valid: "torch.Tensor") -> "torch.Tensor":
-        """Return 1 for each pair or list [batch], else 0; a list without a relevant candidate counts with a loss of 0."""
+        """Return 1 for each pair or list [batch], 0 for padding; a list without a relevant candidate counts, too."""
         if labels.ndim < 3:
             return valid.reshape(len(labels), -1).all(dim=-1)
         return valid[..., 1].any(dim=-1)
