@@ -26,7 +26,7 @@ CASES = [
         (
             "Problem:\n"
             "  The series must have a value at each step of 1 day. Got 'north' lacks times before 2024-01-11. Fill the "
-            "gaps (0 for a day without sales is a value), or set data.gaps: interpolate."
+            "gaps (0 for a day without sales is a value), or train with data.gaps: interpolate."
         ),
         do(
             TABLE,

@@ -191,6 +191,9 @@ def test_a_table_with_gaps_is_not_forecast(finished, rows, tmp_path):
     sparse = [row for row in rows if row[1] != "2024-03-20"]
     with pytest.raises(InputError, match="lacks times before 2024-03-21"):
         list(predict(finished.folder, [str(write(tmp_path / "sparse.csv", sparse))]))
+    weekly = [row for number, row in enumerate(rows) if number % DAYS % 7 == 0]  # the model is one of days
+    with pytest.raises(InputError, match="has values at less than half of its steps"):
+        list(predict(finished.folder, [str(write(tmp_path / "weekly.csv", weekly))]))
 
 
 def test_lists_without_covariates_are_remarked_on(informed):

@@ -92,7 +92,7 @@ def test_a_gap_is_named():
     rows = {"series": ["a"] * 3, "time": ["2024-01-01", "2024-01-02", "2024-01-05"], "value": [1.0, 2.0, 5.0]}
     assert problem(lambda: read(rows)) == (
         "The series must have a value at each step of 1 day. Got 'a' lacks times before 2024-01-05. Fill the gaps (0 "
-        "for a day without sales is a value), or set data.gaps: interpolate."
+        "for a day without sales is a value), or train with data.gaps: interpolate."
     )
 
 
@@ -110,6 +110,23 @@ def test_gaps_are_filled_on_request():
 def test_a_series_without_values_is_named():
     rows = {"series": ["a", "a", "b"], "time": [1, 2, 1], "value": [1.0, 2.0, None]}
     assert "'b' has no value. Remove its rows." in problem(lambda: read(rows, gaps="interpolate"))
+
+
+def test_a_mistyped_year_is_named_and_not_filled():
+    times = ["1924-01-01", "2024-01-02", "2024-01-03", "2024-01-04"]
+    rows = {"time": times, "value": [1.0, 2.0, 3.0, 4.0]}
+    message = problem(lambda: read(rows, {"time": "time", "value": "value"}, gaps="interpolate"))
+    assert (
+        "has values at less than half of its steps, such as none before 2024-01-02. Correct its times"
+        in message
+    )
+
+
+def test_days_at_the_end_of_two_months_are_days():
+    times = ["2024-01-30", "2024-01-31", "2024-02-28"]
+    assert "at each step of 1 day" in problem(
+        lambda: read({"time": times, "value": [1.0, 2.0, 3.0]}, {"time": "time", "value": "value"})
+    )
 
 
 def test_a_known_step_shows_gaps_that_are_regular():

@@ -104,7 +104,12 @@ def positions(cells: Sequence[Any]) -> tuple[np.ndarray, str]:
             seconds, moments = np.array(local, dtype=np.float64), by_clock
     months = np.asarray(moments.year * _MONTHS_PER_YEAR + moments.month, dtype=np.int64)
     days = set(moments.day)
-    same_day = len(days) == 1 or bool(np.asarray(moments.is_month_end).all()) or min(days) >= _SHORTEST_MONTH
+    is_once_a_month = len(set(moments)) == len(set(months))
+    same_day = (
+        len(days) == 1
+        or bool(np.asarray(moments.is_month_end).all())
+        or (min(days) >= _SHORTEST_MONTH and is_once_a_month)
+    )
     if same_day and len(set(moments - moments.normalize())) == 1 and len(set(months)) > 1:
         return months, "months"
     if (seconds % 1 != 0).any():

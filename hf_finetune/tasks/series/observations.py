@@ -90,7 +90,7 @@ def read_observations(
     faults = []
     for name, part in parts.items():
         fault = _gap(part, grid, times, list(numbers))
-        if fault and (gaps == "error" or fault == _EMPTY or _BETWEEN in fault):
+        if fault and (gaps == "error" or fault.startswith(_NOT_FILLED)):
             faults.append(f"{name!r} {fault}")
     if faults:
         raise InputError(_gap_problem(faults, grid))
@@ -109,7 +109,13 @@ def read_observations(
     return SeriesTable(values, cells, known, grid, filled)
 
 
-_BETWEEN, _EMPTY = "has a time between two steps", "has no value"
+_BETWEEN, _EMPTY, _SPARSE = (
+    "has a time between two steps",
+    "has no value",
+    "has values at less than half of its steps",
+)
+_NOT_FILLED = (_BETWEEN, _EMPTY, _SPARSE)
+"""Faults of a series that are errors whatever is done with gaps."""
 _FORM = "a number, or nothing for a missing value"
 
 
@@ -201,6 +207,8 @@ def _gap(part: pd.DataFrame, grid: Grid, times: Sequence[Any], columns: Sequence
     if len(off_grid):
         return f"{_BETWEEN}: {times[part.loc[off_grid.index[0], 'row']]}"
     wide = distances[distances > grid.step]
+    if distances.sum() // grid.step >= 2 * len(part):
+        return f"{_SPARSE}, such as none before {times[part.loc[distances.idxmax(), 'row']]}"
     if len(wide):
         return f"lacks times before {times[part.loc[wide.index[0], 'row']]}"
     has_covariates = len(columns) > 1
@@ -224,11 +232,13 @@ def _gap_problem(faults: Sequence[str], grid: Grid) -> Problem:
     shown = "; ".join(faults[:_MAX_NAMED])
     if len(faults) > _MAX_NAMED:
         shown += f"; and {counted(len(faults) - _MAX_NAMED, 'more series', 'more series')}"
-    fix = "Fill the gaps (0 for a day without sales is a value), or set data.gaps: interpolate."
+    fix = "Fill the gaps (0 for a day without sales is a value), or train with data.gaps: interpolate."
     if all(_BETWEEN in fault for fault in faults):
         fix = "Add up the values of each step first, such as those of a day."
     elif all(fault.endswith(_EMPTY) for fault in faults):
         fix = "Remove its rows."
+    elif all(_SPARSE in fault for fault in faults):
+        fix = "Correct its times, or remove its rows."
     return Problem("The series", f"must have a value at each step of {grid.words}", shown, fix)
 
 
