@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from hf_finetune.errors import InputError, Problem, short_repr
+from hf_finetune.errors import InputError, Problem, join_words, short_repr
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.types import Count, Location, NonEmptyText, Patterns
 from hf_finetune.recipe.adapter import AdapterSpec
@@ -127,7 +127,7 @@ def new_model_problems(task: Any, model: Any) -> Iterator[Problem]:
             yield Problem("model.path", "must be set", repair=str(ModelSpec.model_fields["path"].description))
         return
     if isinstance(task, str) and not (task in TASKS and TASKS[task].modality.builds_new_models):
-        able = " and ".join(modality.plural for modality in MODALITIES.values() if modality.builds_new_models)
+        able = join_words(modality.plural for modality in MODALITIES.values() if modality.builds_new_models)
         fix = f"Only models for {able} are built without a checkpoint."
         yield Problem("model.new", f"must not be set when the task is {task}", repair=fix)
     for field in ("adapter", "revision"):

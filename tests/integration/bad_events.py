@@ -74,8 +74,8 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  model.new must not be set when the task is text-classification. Only models for histories and "
-            "histories of items are built without a checkpoint."
+            "  model.new must not be set when the task is text-classification. Only models for histories, "
+            "histories of items, windows of time series are built without a checkpoint."
         ),
         change("text.yaml", "./bert", "{new: {}}"),
     ),

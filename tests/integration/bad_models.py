@@ -66,7 +66,7 @@ CASES = [
             "Problem:\n"
             "  vit must be a model whose class name ends in ForImageClassification or "
             "ForSequenceClassification or ForAudioClassification or ForConditionalGeneration or ForSpeechSeq2Seq or "
-            "ForCTC or ForMaskedLM. Got ViTModel."
+            "ForCTC or ForMaskedLM or ForPrediction. Got ViTModel."
         ),
         config("vit/config.json", architectures=["ViTModel"]),
     ),

@@ -164,7 +164,7 @@ def test_a_model_of_a_run_is_trained_further(tmp_path, purchases, finished):
         ({"model": {"new": {}, "path": "p"}}, ["model must not have both path and new. Got 'p'. Remove path, or set new to null."]),
         ({"model": {"new": {"hidden": 40}}}, ["model.new.hidden must be a multiple of 16. Got 40."]),
         ({"model": {"new": {}, "revision": "main"}}, ["model.revision must not be set when model.new is set. Got 'main'."]),
-        ({"task": "text-classification", "data": "d"}, ["model.new must not be set when the task is text-classification. Only models for histories and histories of items are built without a checkpoint."]),
+        ({"task": "text-classification", "data": "d"}, ["model.new must not be set when the task is text-classification. Only models for histories, histories of items, windows of time series are built without a checkpoint."]),
     ],
 )  # fmt: skip
 def test_an_invalid_recipe_is_an_error(purchases, changes, messages):
