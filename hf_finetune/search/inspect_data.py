@@ -66,8 +66,7 @@ def inspect_data(
     """Find the task and the fields of a recipe with which data can be used.
 
     Each task is tried in the order of registration, after one whose modality claims the table; the data must load with
-    all checks of a run. Columns whose names
-    do not tell their role are guessed, and unusable examples are skipped.
+    all checks of a run. Columns whose names do not tell their role are guessed, and unusable examples are skipped.
 
     Args:
         path: A folder, a file of a table, or a Hub id.

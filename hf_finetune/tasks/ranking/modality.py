@@ -10,6 +10,7 @@ from hf_finetune.tasks.columns import ColumnRole, find_columns_by_name, is_strin
 from hf_finetune.tasks.examples import ExampleError, Inputs, JoinedRows, SimpleModels, Splits
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.ranking.fields import RankingFields
+from hf_finetune.tasks.ranking.stored import LABEL_NAMES
 from hf_finetune.tasks.text.modality import Text
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Ranking(Text):
             "null = inferred.",
         ),
     )
-    label_columns: ClassVar[tuple[str, ...]] = ("label", "labels", "relevance", "relevant", "grade", "score")
+    label_columns: ClassVar[tuple[str, ...]] = LABEL_NAMES
     group_role: ClassVar[str] = "query"
     data_fields: ClassVar[type[Part]] = RankingFields
     augment_fields: ClassVar[type[Part]] = Part

@@ -10,7 +10,7 @@ from hf_finetune.tasks.examples import JoinedRows
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["holds_lists", "join_lists"]
+__all__ = ["LABEL_NAMES", "holds_lists", "join_lists"]
 
 LABEL_NAMES = ("label", "labels", "relevance", "relevant", "grade", "score")
 """Usual names of the column of the relevance, in lower case."""
