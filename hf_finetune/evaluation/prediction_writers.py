@@ -148,10 +148,11 @@ def _fields(target: TargetName, label_names: Sequence[str], input_columns: Seque
     return {**fields, **TARGETS[target].score_columns, "error": pa.string()}
 
 
-def _row(prediction: Prediction) -> dict[str, Any]:
+def _row(prediction: Prediction, further: Collection[str]) -> dict[str, Any]:
+    """Return the cells of a prediction; ``further`` are the columns of scores of labels without classes."""
     input_cells = _input_cells(prediction.row, _OUTPUT_COLUMNS)
     return {
-        **prediction.scores,  # overridden where a class has the name of a column
+        **{name: prediction.scores.get(name) for name in further},
         "id": prediction.id,
         **{name: _text(value) for name, value in input_cells.items()},
         "prediction": prediction.label,
@@ -181,7 +182,7 @@ def _open_csv(
         writer.writerow({name: safe_cell(name) for name in writer.fieldnames})
 
         def write(prediction: Prediction) -> None:
-            row = _row(prediction)
+            row = _row(prediction, TARGETS[target].score_columns)
             for name, value in row.items():
                 if isinstance(value, list):
                     row[name] = json.dumps(value, ensure_ascii=False)
@@ -216,7 +217,7 @@ def _open_parquet(
             rows.clear()
 
         def write(prediction: Prediction) -> None:
-            rows.append(_row(prediction))
+            rows.append(_row(prediction, TARGETS[target].score_columns))
             if len(rows) == _ROWS_AT_ONCE:
                 flush()
 
