@@ -299,8 +299,8 @@ def evaluate_command(
     from hf_finetune.cli.tables import group_phrase, print_metrics, print_overlap, print_slices
 
     quiet_libraries(err)
-    from hf_finetune.data.input_columns import parse_columns
-    from hf_finetune.evaluation.evaluate_run import LABELED_KEYS, evaluate
+    from hf_finetune.data.input_columns import LABELED_KEYS, parse_columns
+    from hf_finetune.evaluation.evaluate_run import evaluate
     from hf_finetune.evaluation.undefined_metrics import undefined_notes
 
     with counting_bar(err, "Evaluating") as advance:

@@ -336,8 +336,7 @@ def _draft(
     from hf_finetune.cli.display import quiet_libraries
 
     quiet_libraries(err)
-    from hf_finetune.data.input_columns import parse_columns
-    from hf_finetune.evaluation.evaluate_run import LABELED_KEYS
+    from hf_finetune.data.input_columns import LABELED_KEYS, parse_columns
     from hf_finetune.search.draft_recipe import draft_recipe
     from hf_finetune.search.inspect_data import inspect_data
 

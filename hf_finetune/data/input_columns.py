@@ -7,7 +7,15 @@ from hf_finetune.data.label_form import parse_label_form
 from hf_finetune.errors import InputError, Problem, join_quoted, suggestion
 from hf_finetune.tasks import MODALITIES, Modality
 
-__all__ = ["INPUT_KEYS", "choose_columns", "find_id_column", "label_columns", "parse_columns", "takes_pairs"]
+__all__ = [
+    "INPUT_KEYS",
+    "LABELED_KEYS",
+    "choose_columns",
+    "find_id_column",
+    "label_columns",
+    "parse_columns",
+    "takes_pairs",
+]
 
 INPUT_KEYS = tuple(
     dict.fromkeys(
@@ -20,6 +28,8 @@ INPUT_KEYS = tuple(
     )
 )
 """Keys of ``--column KEY=NAME``."""
+LABELED_KEYS = (*(role for modality in MODALITIES.values() for role in modality.columns), "label")
+"""Keys of ``--column KEY=NAME`` for labeled data."""
 
 TrainingColumns = Mapping[str, Any]
 """Columns used in training, by role: those of the modality, and label."""

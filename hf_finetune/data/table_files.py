@@ -2,7 +2,9 @@
 
 import errno
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +20,10 @@ from hf_finetune.data.json_files import read_json
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.errors import InputError, Problem, join_quoted
 
-__all__ = ["SplitTable", "read_error", "read_file", "read_split"]
+__all__ = ["SplitTable", "read_error", "read_file", "read_once", "read_split"]
+
+_Kept = dict[tuple[Path, TableOptions], FileTable]
+_KEPT: ContextVar[_Kept | None] = ContextVar("_KEPT", default=None)
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,18 @@ class SplitTable:
     header_problem: Problem | None = None
 
 
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Keep all tables that ``read_file`` returns until the block ends, so that each file is read once."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
 def read_file(file: Path, options: TableOptions = NO_OPTIONS) -> FileTable:
-    """Read one csv, tsv, json, jsonl or xlsx file into memory.
+    """Read one csv, tsv, json, jsonl or xlsx file into memory; within ``read_once``, only the first time.
 
     Args:
         file: File to read; text formats may be compressed with gzip.
@@ -53,6 +68,15 @@ def read_file(file: Path, options: TableOptions = NO_OPTIONS) -> FileTable:
     Raises:
         InputError: If the file cannot be read in the format of its suffix.
     """
+    kept = _KEPT.get()
+    if kept is None:
+        return _read_file(file, options)
+    if (file, options) not in kept:
+        kept[file, options] = _read_file(file, options)
+    return kept[file, options]
+
+
+def _read_file(file: Path, options: TableOptions) -> FileTable:
     kind = table_format(file)
     try:
         if kind == "csv":

@@ -27,19 +27,14 @@ from hf_finetune.evaluation.run_data import RunSplit, load_run_split
 from hf_finetune.evaluation.slices import evaluate_slices, sliced
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.targets.metric import MetricSettings
-from hf_finetune.tasks import MODALITIES
 
 __all__ = [
-    "LABELED_KEYS",
     "count_overlap",
     "evaluate",
     "load_labeled",
 ]
 
 logger = logging.getLogger(__name__)
-
-LABELED_KEYS = (*(role for modality in MODALITIES.values() for role in modality.columns), "label")
-"""Keys of ``--column KEY=NAME`` for labeled data."""
 
 
 @quiet_libraries()

@@ -159,5 +159,5 @@ def _is_skewed(data: InspectedData) -> bool:
     """Return whether one class has many times the examples of another."""
     if not TARGETS[data.data.target].is_exclusive:
         return False
-    counts = Counter(data.data.train["label"]).values()
+    counts = Counter(data.data.train["label"][:]).values()
     return max(counts) >= SKEW * min(counts)

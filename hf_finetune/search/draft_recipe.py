@@ -69,7 +69,7 @@ def describe(data: InspectedData) -> list[str]:
     new = [split for split in data.splits if split not in data.given_splits]
     counts = join_words(f"{len(dataset):,} {split}" for split, dataset in data.splits.items())
     total = sum(map(len, data.splits.values()))
-    labels = [label for dataset in data.splits.values() for label in dataset["label"]]
+    labels = [label for dataset in data.splits.values() for label in dataset["label"][:]]
     sentences = [
         f"{total:,} {modality.plural}; {TARGETS[loaded.target].describe_labels(labels, loaded.label_names)}.",
         modality.describe_sizes(train),

@@ -10,9 +10,11 @@ from datasets import Dataset
 from hf_finetune.data.load import load_source
 from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
-from hf_finetune.data.table_options import table_format, table_options
+from hf_finetune.data.table_files import read_once
+from hf_finetune.data.table_options import TableOptions, table_format
 from hf_finetune.errors import DataNotFoundError, InputError, Problem
 from hf_finetune.recipe.load import parse_recipe
+from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.search.guess_columns import guess_columns
 from hf_finetune.tasks import MODALITIES, TASKS, Modality, Task
 from hf_finetune.tasks.stored_data import StoredData
@@ -80,13 +82,21 @@ def inspect_data(
     Raises:
         InputError: If no task can use the data; with the reasons of each task.
     """
+    with read_once():
+        return _first_usable(path, dict(named or {}), tasks, dict(fields or {}))
+
+
+def _first_usable(
+    path: str, named: dict[str, str], tasks: Iterable[str] | None, fields: dict[str, Any]
+) -> InspectedData:
+    """Return the data for the first task that can use it; see ``inspect_data``."""
     problems: dict[Problem, None] = {}
     ordered = [TASKS[name] for name in (tasks or TASKS)]
     if tasks is None and not named:
-        ordered.sort(key=lambda task: not _is_claimed(path, task, dict(fields or {})))
+        ordered.sort(key=lambda task: not _is_claimed(path, task, fields))
     for task in ordered:
         try:
-            return _inspect(path, dict(named or {}), task, dict(fields or {}))
+            return _inspect(path, named, task, dict(fields))
         except DataNotFoundError:
             raise
         except InputError as error:
@@ -100,10 +110,14 @@ def _is_claimed(path: str, task: Task, given: dict[str, Any]) -> bool:
         return False
     try:
         spec = _minimal_recipe(path, task, given).data
-        source = load_source(path, modality=task.modality, options=table_options(spec))
+        source = load_source(path, modality=task.modality, options=_options(spec))
     except InputError:
         return False
     return set(source.splits) == {"train"} and task.modality.claims(source.splits["train"])
+
+
+def _options(spec: DataFields) -> TableOptions:
+    return TableOptions(spec.encoding, spec.separator, spec.decimal)
 
 
 def _for_task(problem: Problem, task: Task) -> Problem:
@@ -120,7 +134,7 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
         revision=spec.revision,
         columns=named,
         nested=spec.nested,
-        options=table_options(spec),
+        options=_options(spec),
     )
     if "train" not in source.splits:
         raise InputError(Problem("The data", "must have a train split", ", ".join(source.splits)))
@@ -193,7 +207,7 @@ def _check_texts(data: LabeledData, modality: Modality) -> None:
     suffixes = tuple(
         suffix for other in MODALITIES.values() if other.opens_files for suffix in other.suffixes
     )
-    cells = data.train[modality.main_column] if not modality.opens_files else []
+    cells = data.train[modality.main_column][:] if not modality.opens_files else []
     texts = [cell for cell in cells if isinstance(cell, str)]
     if texts and all(text.lower().endswith(suffixes) for text in texts):
         place, repair = f"data.columns.{modality.main_column}", "Name the column with --column."

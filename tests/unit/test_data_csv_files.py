@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from hf_finetune.data.csv_files import open_rows
-from hf_finetune.data.table_files import read_file
+from hf_finetune.data.table_files import read_file, read_once
 from hf_finetune.data.table_options import TableOptions
 from hf_finetune.errors import InputError
 
@@ -294,3 +294,15 @@ def test_a_small_file_that_unpacks_to_very_much_is_refused(tmp_path, monkeypatch
     )
     monkeypatch.undo()
     assert len(read_file(path).table) > 0
+
+
+def test_within_a_block_a_file_is_read_once_for_each_choice_of_options(tmp_path):
+    file, other_options = tmp_path / "t.csv", TableOptions(encoding="latin-1")
+    file.write_text("text,label\né,x\n", encoding="utf-8")
+    with read_once():
+        first, other = read_file(file), read_file(file, other_options)
+        file.write_text("text,label\nc,y\n", encoding="utf-8")
+        assert read_file(file) is first
+        assert read_file(file, other_options) is other
+    assert (first.table["text"][0].as_py(), other.table["text"][0].as_py()) == ("é", "Ã©")
+    assert read_file(file).table["text"].to_pylist() == ["c"]

@@ -129,7 +129,7 @@ class Events(Text):
 
     def extreme_rows(self, dataset: "Dataset", lengths: Sequence[int] | None = None) -> list[int]:
         """Return the row of the longest history."""
-        known = [len(text) for text in dataset["events"]] if lengths is None else lengths
+        known = [len(text) for text in dataset["events"][:]] if lengths is None else lengths
         return [max(range(len(known)), key=known.__getitem__)]
 
     def synthetic_examples(

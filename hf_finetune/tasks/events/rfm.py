@@ -32,9 +32,9 @@ def rfm_features(train: "Dataset", test: "Dataset") -> tuple[np.ndarray, np.ndar
 
     Source: Fader, Hardie & Lee 2005, "Counting your customers the easy way", for recency, frequency and amount.
     """
-    counts = Counter(event.kind for text in train["events"] for event in parse_history(text))
+    counts = Counter(event.kind for text in train["events"][:] for event in parse_history(text))
     kinds = [kind for kind, _ in counts.most_common(_MAX_KINDS)] if len(counts) > 1 else []
-    return _features(train["events"], kinds), _features(test["events"], kinds)
+    return _features(train["events"][:], kinds), _features(test["events"][:], kinds)
 
 
 def _features(texts: Sequence[str], kinds: Sequence[str]) -> np.ndarray:

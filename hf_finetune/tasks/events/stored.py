@@ -42,7 +42,7 @@ class HistoryCheck:
             dataset: Dataset with a column ``events``.
             ids: Name of each history.
         """
-        return [self._fault(text) for text in dataset["events"]]
+        return [self._fault(text) for text in dataset["events"][:]]
 
     def _fault(self, text: str | None) -> str | None:
         try:
@@ -62,4 +62,4 @@ def event_counts(dataset: "Dataset") -> list[int]:
     Args:
         dataset: Dataset with a column ``events``.
     """
-    return [len(parse_history(text)) for text in dataset["events"]]
+    return [len(parse_history(text)) for text in dataset["events"][:]]

@@ -98,7 +98,7 @@ def _read(split: "Dataset", names: Sequence[str]) -> _Histories:
     index_of = {name: index for index, name in enumerate(names)}
     items = [
         np.array([index_of[word] for word in text.split() if word in index_of], dtype=np.int64)
-        for text in split["items"]
+        for text in split["items"][:]
     ]
     return _Histories(items, np.asarray(split["label"][:], dtype=np.int64))
 

@@ -247,7 +247,7 @@ def _with_one_mask(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _histories(split: "Dataset", vocabulary: _Vocabulary) -> list[list[int]]:
-    return [vocabulary.ids(text.split()) for text in split["items"]]
+    return [vocabulary.ids(text.split()) for text in split["items"][:]]
 
 
 def tokenized_histories(pipe: Any, examples: Any, size: int, remarks: Remarks | None) -> Any:

@@ -127,7 +127,7 @@ class Items(Text):
 
     def extreme_rows(self, dataset: "Dataset", lengths: Sequence[int] | None = None) -> list[int]:
         """Return the row of the longest history."""
-        return [max(range(len(dataset)), key=[text.count(" ") for text in dataset["items"]].__getitem__)]
+        return [max(range(len(dataset)), key=[text.count(" ") for text in dataset["items"][:]].__getitem__)]
 
     def synthetic_examples(
         self, count: int, rng: Any, *, length: int = 16, pair: bool = False
@@ -199,7 +199,7 @@ class Items(Text):
         """Return the median and the largest number of items."""
         from statistics import median
 
-        counts = [len(text.split()) for text in dataset["items"]]
+        counts = [len(text.split()) for text in dataset["items"][:]]
         return f"Median number of items {median(counts):g}, largest {max(counts):,}."
 
     def save_tiny_checkpoint(self, folder: Path) -> None:

@@ -47,7 +47,7 @@ class ItemsCheck:
             dataset: Dataset with a column ``items``.
             ids: Name of each history.
         """
-        return [self._fault(text) for text in dataset["items"]]
+        return [self._fault(text) for text in dataset["items"][:]]
 
     def _fault(self, text: str | None) -> str | None:
         try:
