@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
+from hf_finetune.doctor import two_processes, worker
 from hf_finetune.recipe.load import dump_recipe
 
 SECONDS = 300
@@ -183,6 +185,17 @@ class ForkedProcess:
         while self.poll() is None:
             sleep(0.02)
         return self.returncode
+
+
+def fork_doctor_workers(monkeypatch):
+    """Make the doctor fork the two processes of its check, which saves their imports."""
+
+    def start(command, *, env, stdin, stdout, stderr):
+        assert command[1:-1] == ["-P", "-m", "hf_finetune.doctor.worker"]
+        return ForkedProcess(partial(worker.run_job, Path(command[-1])), env, stdout)
+
+    stand_in = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr(two_processes, "subprocess", stand_in)
 
 
 def _be_work(work, environment, stdout):

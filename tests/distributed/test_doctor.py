@@ -6,18 +6,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from doctor_helpers import drift_apart, fail, make_subject
 from forked_cli import forked_cli
-from launching import ForkedProcess
+from launching import fork_doctor_workers
 
 import hf_finetune
-from hf_finetune.doctor import two_processes, worker
+from hf_finetune.doctor import two_processes
 from hf_finetune.doctor.two_processes import check_two_processes
 from hf_finetune.tasks import TASKS
 
@@ -47,14 +45,7 @@ def command(folder):
 
 @pytest.fixture
 def forked_workers(monkeypatch):
-    """Fork the two processes of the check, which saves their imports."""
-
-    def start(command, *, env, stdin, stdout, stderr):
-        assert command[1:-1] == ["-P", "-m", "hf_finetune.doctor.worker"]
-        return ForkedProcess(partial(worker.run_job, Path(command[-1])), env, stdout)
-
-    stand_in = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
-    monkeypatch.setattr(two_processes, "subprocess", stand_in)
+    fork_doctor_workers(monkeypatch)
 
 
 def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(
