@@ -75,7 +75,8 @@ def open_table(
     present = names or list(first)
     if row_columns := _row_columns(modality, present, named, training_columns):
         joined = _join_rows(file, present, chain([first], rows), modality, row_columns, options)
-        return PredictionInputs(iter(joined), len(joined))
+        carried = dict.fromkeys(name for example in joined for name in example.row)
+        return PredictionInputs(iter(joined), len(joined), tuple(carried))
     used, notes = choose_columns(str(file), present, modality, named, training_columns)
     for note in notes:
         logger.info("%s", note)
@@ -157,8 +158,14 @@ def _join_rows(
         for name, column in cells.items():
             column.append(values.get(name))
     finder = FileFinder(file.parent, modality)
-    examples = modality.join_prediction_rows(cells, columns, options.decimal)
-    return [read_row(modality, name, row, finder) for name, row in examples]
+    examples: list[PredictionExample] = []
+    for name, row in modality.join_prediction_rows(cells, columns, options.decimal):
+        if isinstance(row, Problem):
+            examples.append(PredictionExample(name, error=str(row)))
+            continue
+        further = {key: value for key, value in row.items() if key not in modality.columns}
+        examples.append(replace(read_row(modality, name, row, finder), row=further))
+    return examples
 
 
 def _read_rows(

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _ROWS_AT_ONCE = 1000
 _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001, as spreadsheets take both widths
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _OUTPUT_COLUMNS = ("id", "prediction", "score", "error")
+_STEP = "step"
 
 Write = Callable[[Prediction], None]
 
@@ -39,6 +41,9 @@ def open_output(
     top_probabilities, with the 20 most probable classes, replace the columns of the single classes. A csv cell with
     several values is a JSON list, and a csv text that a spreadsheet would evaluate as a formula is prefixed with an
     apostrophe, see ``safe_cell``. A jsonl line contains the probabilities as ``scores``, without empty values.
+
+    A forecast has one row per step in csv and parquet files, with the column ``step``, counted from 1, and one line in
+    jsonl files.
 
     Columns copied from the input follow the id; a name that an output column has already becomes ``input:NAME``. In
     csv and parquet files they are strings.
@@ -135,17 +140,32 @@ def _fields(target: TargetName, label_names: Sequence[str], input_columns: Seque
     """Return the columns of the output table with their pyarrow types."""
     import pyarrow as pa
 
-    fields = {"id": pa.string()}
+    kind = TARGETS[target]
+    fields = {"id": pa.string(), **({_STEP: pa.int64()} if kind.is_vector else {})}
     fields |= dict.fromkeys(_output_names(input_columns, _OUTPUT_COLUMNS).values(), pa.string())
-    fields["prediction"] = TARGETS[target].arrow_type
-    if TARGETS[target].is_exclusive:
+    fields["prediction"] = pa.float64() if kind.is_vector else kind.arrow_type
+    if kind.is_exclusive:
         fields["score"] = pa.float64()
-    if TARGETS[target].has_classes:
+    if kind.has_classes:
         if len(label_names) > MANY_CLASSES:
             fields |= {TOP_CLASSES: pa.list_(pa.string()), TOP_PROBABILITIES: pa.list_(pa.float64())}
         else:
             fields |= {PROBABILITY + name: pa.float64() for name in label_names}
-    return {**fields, **TARGETS[target].score_columns, "error": pa.string()}
+    scores = dict.fromkeys(kind.score_columns, pa.float64()) if kind.is_vector else kind.score_columns
+    return {**fields, **scores, "error": pa.string()}
+
+
+def _rows(prediction: Prediction, target: TargetName) -> Iterator[dict[str, Any]]:
+    """Yield the cells of the rows of a prediction: one row, or one for each step of a forecast."""
+    further = TARGETS[target].score_columns
+    if prediction.error is not None or not TARGETS[target].is_vector:
+        yield _row(prediction, further)
+        return
+    values: Any = prediction.label
+    for index, value in enumerate(values):
+        scores = {name: each[index] for name, each in prediction.scores.items()}
+        cells = {name: each[index] for name, each in prediction.row.items()}
+        yield {_STEP: index + 1, **_row(replace(prediction, label=value, scores=scores, row=cells), further)}
 
 
 def _row(prediction: Prediction, further: Collection[str]) -> dict[str, Any]:
@@ -182,13 +202,13 @@ def _open_csv(
         writer.writerow({name: safe_cell(name) for name in writer.fieldnames})
 
         def write(prediction: Prediction) -> None:
-            row = _row(prediction, TARGETS[target].score_columns)
-            for name, value in row.items():
-                if isinstance(value, list):
-                    row[name] = json.dumps(value, ensure_ascii=False)
-            if prediction.error is not None:
-                row[TOP_CLASSES] = row[TOP_PROBABILITIES] = None
-            writer.writerow({name: safe_cell(value) for name, value in row.items()})
+            for row in _rows(prediction, target):
+                for name, value in row.items():
+                    if isinstance(value, list):
+                        row[name] = json.dumps(value, ensure_ascii=False)
+                if prediction.error is not None:
+                    row[TOP_CLASSES] = row[TOP_PROBABILITIES] = None
+                writer.writerow({name: safe_cell(value) for name, value in row.items()})
 
         yield write
 
@@ -217,8 +237,8 @@ def _open_parquet(
             rows.clear()
 
         def write(prediction: Prediction) -> None:
-            rows.append(_row(prediction, TARGETS[target].score_columns))
-            if len(rows) == _ROWS_AT_ONCE:
+            rows.extend(_rows(prediction, target))
+            if len(rows) >= _ROWS_AT_ONCE:
                 flush()
 
         yield write

@@ -114,7 +114,7 @@ class StoredData(Presentation):
 
     def join_prediction_rows(
         self, rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], decimal: str | None
-    ) -> "Iterable[tuple[str, Mapping[str, Any]]]":
+    ) -> "Iterable[tuple[str, Mapping[str, Any] | Problem]]":
         """Return the examples of a table in which an example has several rows, to predict them.
 
         Args:
@@ -123,7 +123,8 @@ class StoredData(Presentation):
             decimal: Decimal mark of numbers that are text; None is a point.
 
         Returns:
-            Id and cells of each example.
+            Id and cells of each example; cells of other columns than those of the modality are written beside the
+            prediction. Or the id and the problem of an example that cannot be used.
 
         Raises:
             InputError: If the table cannot be joined.

@@ -179,7 +179,10 @@ def test_the_card_of_a_model_with_covariates_says_where_they_go(informed):
 
 def test_covariates_must_be_known_for_all_steps(informed, table):
     errors = {prediction.error for prediction in predict(informed.folder, [str(table)])}
-    assert errors == {f"The series is one with covariates of {DAYS} steps, not more than its {DAYS} values."}
+    assert errors == {
+        f"The series must go on for {HORIZON} steps after the last value. Got 0 steps. Append rows with the times and "
+        "promotion, and an empty value."
+    }
     past = {"values": [100.0] * 30, "covariates": [[0.0]] * 32}
     with pytest.raises(
         InputError, match=f"must have covariates for {HORIZON} steps after the last value. Got 2"
@@ -187,7 +190,22 @@ def test_covariates_must_be_known_for_all_steps(informed, table):
         list(predict(informed.folder, [json.dumps(past)]))
 
 
-def test_a_table_with_gaps_is_not_forecast(finished, rows, tmp_path):
+def test_forecasts_have_times_and_a_faulty_series_an_error(finished, rows, tmp_path):
+    faulty = [row for row in rows if row[:2] != ("shop 1", "2024-03-20")]
+    stream = predict(finished.folder, [str(write(tmp_path / "faulty.csv", faulty))])
+    found = {prediction.id: prediction for prediction in stream}
+    assert len(found) == SHOPS and stream.columns == ("time",)
+    first = date(2024, 1, 1) + timedelta(days=DAYS)
+    assert found["shop 0"].row["time"] == [
+        (first + timedelta(days=step)).isoformat() for step in range(HORIZON)
+    ]
+    assert [name for name, prediction in found.items() if prediction.error] == ["shop 1"]
+    assert "'shop 1' lacks times before 2024-03-21" in found["shop 1"].error
+    sound = {each.id: each.label for each in predict(finished.folder, [str(write(tmp_path / "s.csv", rows))])}
+    assert found["shop 2"].label == pytest.approx(sound["shop 2"])
+
+
+def test_a_table_with_gaps_in_all_series_is_not_forecast(finished, rows, tmp_path):
     sparse = [row for row in rows if row[1] != "2024-03-20"]
     with pytest.raises(InputError, match="lacks times before 2024-03-21"):
         list(predict(finished.folder, [str(write(tmp_path / "sparse.csv", sparse))]))

@@ -112,3 +112,44 @@ def test_paths_that_cannot_be_written_to_are_reported(tmp_path):
         with pytest.raises(InputError) as caught, open_output(tmp_path / name, "regression", ("label",)):
             pass
         assert str(caught.value) == "--output " + message.format(str(tmp_path / name))
+
+
+FORECAST = Prediction(
+    "shop 1",
+    [10.0, 20.0],
+    None,
+    {"quantile:0.1": [5.0, 15.0], "quantile:0.9": [15.0, 25.0]},
+    row={"time": ["2024-06", "2024-07"]},
+)
+
+
+def write_forecasts(path):
+    with open_output(path, "forecast", ("step 1", "step 2"), ("time",)) as put:
+        put(FORECAST)
+        put(Prediction("shop 2", error="The series must have a value at each step of 1 month."))
+    return path
+
+
+def test_a_forecast_has_one_row_per_step(tmp_path):
+    with write_forecasts(tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["id", "step", "time", "prediction", "quantile:0.1", "quantile:0.9", "error"],
+            ["shop 1", "1", "2024-06", "10.0", "5.0", "15.0", ""],
+            ["shop 1", "2", "2024-07", "20.0", "15.0", "25.0", ""],
+            ["shop 2", "", "", "", "", "", "The series must have a value at each step of 1 month."],
+        ]
+    table = pq.read_table(write_forecasts(tmp_path / "p.parquet")).to_pydict()
+    assert table["step"] == [1, 2, None]
+    assert table["prediction"] == [10.0, 20.0, None] and table["quantile:0.9"] == [15.0, 25.0, None]
+    assert table["time"] == ["2024-06", "2024-07", None]
+
+
+def test_a_forecast_is_one_line_of_json(tmp_path):
+    lines = write_forecasts(tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[0]) == {
+        "id": "shop 1",
+        "time": ["2024-06", "2024-07"],
+        "prediction": [10.0, 20.0],
+        "scores": {"quantile:0.1": [5.0, 15.0], "quantile:0.9": [15.0, 25.0]},
+    }
+    assert list(json.loads(lines[1])) == ["id", "error"]

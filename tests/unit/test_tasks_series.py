@@ -97,7 +97,7 @@ def test_short_series_are_named_or_left_out():
     )
     joined = cut(both, horizon=6, context_length=24, on_error="skip")
     assert set(joined.splits["test"]["series"]) == {"s0", "s1"}
-    assert "1 series too short were left out: tiny (20 values)." in joined.notes
+    assert "Series that are too short were left out (1): tiny (20 values)." in joined.notes
 
 
 def test_a_single_series_has_no_groups():
@@ -112,7 +112,7 @@ def test_series_without_errors_have_no_scale():
     rows["value"][:60] = [float(place % 12) for place in range(60)]
     joined = cut(rows, horizon=6, context_length=24)
     assert joined.splits["test"]["future_values"][0][-1] == 0
-    assert joined.notes[-1].startswith("1 series repeat exactly")
+    assert joined.notes[-1].endswith("have no scale of errors, and mase leaves them out: 1.")
 
 
 @pytest.mark.parametrize(

@@ -158,3 +158,11 @@ def test_covariates_may_go_on_after_the_values():
     assert problem(lambda: read(rows, covariates=["prom"])).startswith(
         "data.covariates must be columns of the data."
     )
+
+
+@pytest.mark.parametrize("hours", [(0, 1, 3, 4), (1, 2, 2, 3)])
+def test_the_hour_in_which_clocks_are_changed_is_explained(hours):
+    times = [f"2024-03-31 {hour:02d}:00" for hour in hours]
+    rows = {"time": times, "value": [1.0] * 4}
+    message = problem(lambda: read(rows, {"time": "time", "value": "value"}))
+    assert message.endswith("If this is the hour in which clocks are changed, write the times in UTC.")

@@ -13,13 +13,13 @@ from hf_finetune.errors import InputError, Problem, counted, short_repr
 from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
 from hf_finetune.tasks.event_rows import parse_column
 
-__all__ = ["Grid", "is_step", "moment_of", "positions"]
+__all__ = ["Grid", "is_step", "moment_of", "positions", "times_after"]
 
 _DAY, _HOUR = SECONDS_PER_DAY, 3600
 _SEASONS = {_HOUR // 2: 48, _HOUR: 24, _DAY: 7, 7 * _DAY: 52}
 """Length of a season by the step between times (seconds)."""
 _MONTHS_PER_YEAR = 12
-_SHORTEST_MONTH = 28
+_SHORTEST_MONTH, _LONGEST_MONTH = 28, 31
 """Days of a month: dates from the 28th on, such as the 30th of each month, stand for months."""
 _MONTH = re.compile(r"((?:19|20)\d\d)-?(0[1-9]|1[0-2])")
 """A month without a day: 2024-05 or 202405."""
@@ -117,6 +117,41 @@ def positions(cells: Sequence[Any]) -> tuple[np.ndarray, str]:
         rule = "must contain times in whole seconds"
         raise InputError(Problem("data.columns.time", rule, f"{short_repr(cells[row])} in row {row}"))
     return seconds.astype(np.int64), "seconds"
+
+
+def times_after(cells: Sequence[Any], grid: Grid, count: int) -> list[str]:
+    """Return the times that follow those of a series, written as these are.
+
+    Args:
+        cells: Cells with the times of a series, the oldest first; empty texts where one is unknown, but not the last.
+        grid: Regular times of the series.
+        count: Number of times.
+    """
+    last, ahead = cells[-1], [grid.step * number for number in range(1, count + 1)]
+    if grid.unit == "steps":
+        return [str(int(last) + steps) for steps in ahead]
+    if month := _MONTH.fullmatch(str(last).strip()):
+        months = [int(month[1]) * _MONTHS_PER_YEAR + int(month[2]) - 1 + steps for steps in ahead]
+        dash = "-" if "-" in str(last) else ""
+        return [f"{place // _MONTHS_PER_YEAR}{dash}{place % _MONTHS_PER_YEAR + 1:02d}" for place in months]
+    moment = pd.Timestamp(last)
+    if grid.unit == "seconds":
+        return [_written(moment + pd.Timedelta(seconds=steps), last) for steps in ahead]
+    days = [pd.Timestamp(cell) for cell in cells if cell != ""]
+    at_end = all(day.is_month_end for day in days)
+    latest = _LONGEST_MONTH if at_end else max(day.day for day in days)
+    following = [moment + pd.DateOffset(months=steps) for steps in ahead]
+    return [_written(day.replace(day=min(latest, day.days_in_month)), last) for day in following]
+
+
+def _written(moment: pd.Timestamp, like: Any) -> str:
+    """Return a time as text: in the form of another one, if that is a text, else in ISO 8601."""
+    text = like.strip() if isinstance(like, str) else str(like)
+    if len(text) == len("20240531"):
+        return moment.strftime("%Y%m%d")
+    if len(text) <= len("2024-05-31"):
+        return moment.date().isoformat()
+    return moment.isoformat(sep="T" if "T" in text else " ")
 
 
 def _moments(seconds: np.ndarray) -> pd.DatetimeIndex:

@@ -61,7 +61,7 @@ class Series(Modality):
         ),
     )
     divides_rows: ClassVar[bool] = True
-    row_settings: ClassVar[tuple[str, ...]] = ("covariates", "gaps", "step")
+    row_settings: ClassVar[tuple[str, ...]] = ("covariates", "gaps", "step", "horizon")
     model_inputs: ClassVar[tuple[str, ...]] = ("past_values", "past_observed_mask")
     label_columns: ClassVar[tuple[str, ...]] = ("future_values", "label")
     processor_class: ClassVar[str] = "FeatureExtractionMixin"
@@ -102,9 +102,9 @@ class Series(Modality):
 
     def join_prediction_rows(
         self, rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], decimal: str | None
-    ) -> "Iterable[tuple[str, Mapping[str, Any]]]":
-        """Return the values of each series."""
-        from hf_finetune.tasks.series.windows import latest_examples
+    ) -> "Iterable[tuple[str, Mapping[str, Any] | Problem]]":
+        """Return the values of each series, with the times that follow; the problem of one that cannot be used."""
+        from hf_finetune.tasks.series.latest import latest_examples
 
         return latest_examples(rows, columns, decimal)
 

@@ -1,7 +1,7 @@
 """Tables with one row per observation: series, time and value, brought to a regular grid of times."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import gcd
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hf_finetune.errors import InputError, Problem, counted, join_quoted, suggestion
+from hf_finetune.fields.times import SECONDS_PER_DAY
 from hf_finetune.tasks.event_rows import check_columns, parse_column
 from hf_finetune.tasks.series.grid import Grid, positions
 
@@ -29,6 +30,7 @@ class SeriesTable:
         covariates: Numbers that are known in advance for each series [steps, covariates], also for steps after its
             last value; without columns if there are none.
         is_filled: Which of the values were filled in.
+        faults: Problem of each series that cannot be used, if such series are left out.
     """
 
     values: Mapping[str, np.ndarray]
@@ -36,6 +38,7 @@ class SeriesTable:
     covariates: Mapping[str, np.ndarray]
     grid: Grid
     is_filled: Mapping[str, np.ndarray]
+    faults: Mapping[str, Problem] = field(default_factory=dict)
 
     @property
     def filled(self) -> int:
@@ -51,6 +54,7 @@ def read_observations(
     decimal: str | None,
     gaps: str,
     grid: Grid | None = None,
+    leave_out: bool = False,
 ) -> SeriesTable:
     """Return the series of a table with one row per observation, in any order.
 
@@ -61,10 +65,11 @@ def read_observations(
         decimal: Decimal mark of numbers that are text; None is a point.
         gaps: ``error`` or ``interpolate``.
         grid: Step of the times; None infers it.
+        leave_out: Whether series that cannot be used are left out, as long as there are others.
 
     Raises:
-        InputError: If a column is missing, a cell is no series, time or value, a time occurs twice in a series, or the
-            times have gaps that are not to be filled.
+        InputError: If a column is missing, a cell is no series, time or value, or a series cannot be used: a time
+            occurs twice, or there are gaps that are not to be filled.
     """
     check_columns(rows, columns, ("time", "value"), ("series",))
     _check_covariates(rows, covariates)
@@ -84,18 +89,25 @@ def read_observations(
         }
     )
     frame = frame.sort_values(["series", "position"], kind="stable")
-    _check_repeated(frame, times)
+    repeated = frame[frame.duplicated(["series", "position"])]
+    faults = {name: _repeated_problem(part, times) for name, part in _by_series(repeated)}
+    frame = frame[~frame["series"].isin(faults)]
     grid = _checked_grid(grid, frame, unit)
-    parts = {str(name): _from_first_value(part) for name, part in frame.groupby("series", sort=True)}
-    faults = []
-    for name, part in parts.items():
-        fault = _gap(part, grid, times, list(numbers))
-        if fault and (gaps == "error" or fault.startswith(_NOT_FILLED)):
-            faults.append(f"{name!r} {fault}")
-    if faults:
-        raise InputError(_gap_problem(faults, grid))
+    parts = {name: _from_first_value(part) for name, part in _by_series(frame)}
+    gaps_of = {
+        name: f"{name!r} {fault}"
+        for name, part in parts.items()
+        if (fault := _gap(part, grid, times, list(numbers)))
+        and (gaps == "error" or fault.startswith(_NOT_FILLED))
+    }
+    faults |= {name: _gap_problem([fault], grid) for name, fault in gaps_of.items()}
+    if faults and (not leave_out or len(gaps_of) == len(parts)):
+        problems = [_repeated_problem(repeated, times)] if len(repeated) else []
+        raise InputError([*problems, *([_gap_problem([*gaps_of.values()], grid)] if gaps_of else [])])
     values, cells, known, filled = {}, {}, {}, {}
     for name, part in parts.items():
+        if name in faults:
+            continue
         on_grid = _on_grid(part, grid, list(numbers))
         size = _length(on_grid["value"])
         filled[name] = ~np.isfinite(on_grid["value"][:size])
@@ -106,7 +118,7 @@ def read_observations(
         if others:
             known[name] = np.stack([_interpolated(each[:last]) for each in others], axis=1)
         cells[name] = [times[int(row)] if np.isfinite(row) else "" for row in on_grid["row"]]
-    return SeriesTable(values, cells, known, grid, filled)
+    return SeriesTable(values, cells, known, grid, filled, faults)
 
 
 _BETWEEN, _EMPTY, _SPARSE = (
@@ -117,6 +129,7 @@ _BETWEEN, _EMPTY, _SPARSE = (
 _NOT_FILLED = (_BETWEEN, _EMPTY, _SPARSE)
 """Faults of a series that are errors whatever is done with gaps."""
 _FORM = "a number, or nothing for a missing value"
+_CLOCKS = "If this is the hour in which clocks are changed, write the times in UTC."
 
 
 def _number(cell: Any, decimal: str | None) -> float:
@@ -151,15 +164,19 @@ def _names(rows: Mapping[str, Sequence[Any]], column: str | None) -> Sequence[st
     return names
 
 
-def _check_repeated(frame: pd.DataFrame, times: Sequence[Any]) -> None:
-    repeated = frame.duplicated(["series", "position"])
-    if not repeated.any():
-        return
-    shown = [f"{row.series} at {times[row.row]}" for row in frame[repeated].head(_MAX_NAMED).itertuples()]
+def _by_series(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each series, in the order of their names."""
+    return ((str(name), part) for name, part in frame.groupby("series", sort=True))
+
+
+def _repeated_problem(repeated: pd.DataFrame, times: Sequence[Any]) -> Problem:
+    """Return the problem of rows whose series has their time already."""
+    shown = [f"{row.series} at {times[row.row]}" for row in repeated.head(_MAX_NAMED).itertuples()]
     rule = "must have one row for each series and time"
     fix = "Remove or add up the rows of one time, or set data.columns.series to the column that tells them apart."
-    value = f"{counted(int(repeated.sum()), 'row')} of a time that has one already: {join_quoted(shown)}"
-    raise InputError(Problem("data.columns.time", rule, value, fix))
+    value = f"{counted(len(repeated), 'row')} of a time that has one already: {join_quoted(shown)}"
+    has_clock = any(":" in str(times[row]) for row in repeated["row"].head(_MAX_NAMED))
+    return Problem("data.columns.time", rule, value, f"{fix} {_CLOCKS}" if has_clock else fix)
 
 
 def _step(frame: pd.DataFrame, unit: str) -> int:
@@ -233,6 +250,8 @@ def _gap_problem(faults: Sequence[str], grid: Grid) -> Problem:
     if len(faults) > _MAX_NAMED:
         shown += f"; and {counted(len(faults) - _MAX_NAMED, 'more series', 'more series')}"
     fix = "Fill the gaps (0 for a day without sales is a value), or train with data.gaps: interpolate."
+    if grid.unit == "seconds" and grid.step < SECONDS_PER_DAY:
+        fix += f" {_CLOCKS}"
     if all(_BETWEEN in fault for fault in faults):
         fix = "Add up the values of each step first, such as those of a day."
     elif all(fault.endswith(_EMPTY) for fault in faults):

@@ -10,7 +10,7 @@ import numpy as np
 from hf_finetune.errors import InputError, Problem, counted, join_quoted, join_words
 from hf_finetune.fields.times import parse_time
 from hf_finetune.tasks.examples import ExampleError, JoinedRows
-from hf_finetune.tasks.series.grid import Grid, is_step, moment_of
+from hf_finetune.tasks.series.grid import is_step, moment_of
 from hf_finetune.tasks.series.observations import SeriesTable, read_observations
 from hf_finetune.tasks.series.stored import feature_of_pasts, read_past, read_values
 from hf_finetune.tasks.series.table_columns import columns_of
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "context_length",
     "cut_windows",
-    "latest_examples",
     "mean_error_of_naive",
     "with_scales",
 ]
@@ -120,7 +119,11 @@ def cut_windows(splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], dat
     columns |= {"group": "series"} if len(series.values) > 1 else {}
     if data.covariates:
         sources["covariates"] = json.dumps(list(data.covariates))
-    sources |= {"gaps": data.gaps, "step": f"{series.grid.step} {series.grid.unit}"}
+    sources |= {
+        "gaps": data.gaps,
+        "step": f"{series.grid.step} {series.grid.unit}",
+        "horizon": str(data.horizon),
+    }
     return JoinedRows(
         *(tables, columns, sources),
         notes=tuple(_notes(series, examples, short, season, context)),
@@ -276,45 +279,17 @@ def _notes(
     )
     if series.filled:
         yield (
-            f"{counted(series.filled, 'missing value')} were filled on a straight line between their neighbors, or "
-            "with the last value at the end of a past. Examples with such a label are left out."
+            "Missing values were filled on a straight line between their neighbors, or with the last value at the end "
+            f"of a past: {series.filled:,}. Examples with such a label are left out."
         )
     if short:
-        yield f"{counted(len(short), 'series', 'series')} too short were left out: {join_words(short, most=5)}."
+        yield f"Series that are too short were left out ({len(short):,}): {join_words(short, most=5)}."
     unscaled = len({each.series for found in examples.values() for each in found if each.scale == 0})
     if unscaled:
         yield (
-            f"{counted(unscaled, 'series', 'series')} repeat exactly, season by season, so that their errors have no "
-            "scale: mase leaves them out."
+            "Series that repeat exactly, season by season, have no scale of errors, and mase leaves them out: "
+            f"{unscaled:,}."
         )
-
-
-def latest_examples(
-    rows: Mapping[str, Sequence[Any]], columns: Mapping[str, Any], decimal: str | None
-) -> list[tuple[str, dict[str, Any]]]:
-    """Return the series of a table with one row per observation, to forecast what follows their last values.
-
-    Gaps are treated as in training, and the step of the times must be the same.
-
-    Args:
-        rows: Columns of the table.
-        columns: Column names by role; ``covariates`` is a JSON list of columns, ``gaps`` the
-            recipe's, and ``step`` the number and the unit of a step.
-        decimal: Decimal mark of numbers that are text; None is a point.
-
-    Returns:
-        Name and cells of each series.
-    """
-    covariates = json.loads(columns.get("covariates") or "[]")
-    step, _, unit = str(columns.get("step") or "").partition(" ")
-    grid = Grid(int(step), unit) if step.isdecimal() else None
-    gaps = columns.get("gaps") or "error"
-    table = read_observations(rows, columns, covariates=covariates, decimal=decimal, gaps=gaps, grid=grid)
-    examples = []
-    for name, values in table.values.items():
-        known = table.covariates[name].tolist() if covariates else []
-        examples.append((name, {"past_values": {"values": values.tolist(), "covariates": known}}))
-    return examples
 
 
 def with_scales(
