@@ -5,10 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features
+from audio_helpers import RATE, configured, examples, extractor, settings, tone
 from transformers import (
     ASTConfig,
-    ASTFeatureExtractor,
     ASTForAudioClassification,
     HubertConfig,
     HubertForSequenceClassification,
@@ -28,13 +27,11 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.tasks import MODALITIES, TASKS
 from hf_finetune.tasks.audio.augment import Augmentation, mask_frequencies
-from hf_finetune.tasks.audio.feature import Recording
 from hf_finetune.tasks.audio.inputs import prepare_recordings
 from hf_finetune.tasks.audio.log_mel import log_mel_statistics
 from hf_finetune.tasks.audio.processor import configure_audio, extract, processed_recordings, window_samples
-from hf_finetune.tasks.audio.samples import centered, crop_at, resampled
+from hf_finetune.tasks.audio.samples import crop_at, resampled
 
-RATE = 16_000
 AUDIO = MODALITIES["audio"]
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WAVES = {
@@ -44,45 +41,12 @@ WAVES = {
 }
 
 
-def tone(seconds, rate=RATE, frequency=440.0):
-    times = np.arange(round(seconds * rate), dtype=np.float32) / rate
-    return {"array": np.sin(2 * np.pi * frequency * times, dtype=np.float32) / 2, "sampling_rate": rate}
-
-
-def settings(**fields):
-    names = {"sampling_rate": None, "max_seconds": None, "crop": "center", **fields}
-    augment = {"shift": 0.0, "gain": 0.0, "noise": None, "time_mask": 0.0, "frequency_mask": 0.0}
-    return SimpleNamespace(**names, augment=SimpleNamespace(**augment))
-
-
-def extractor(kind):
-    return {
-        "whisper": lambda: WhisperFeatureExtractor(feature_size=16, chunk_length=2),
-        "ast": lambda: ASTFeatureExtractor(num_mel_bins=16, max_length=64),
-        "wav2vec2": lambda: Wav2Vec2FeatureExtractor(return_attention_mask=True),
-    }[kind]()
-
-
-def configured(kind, config=None, **fields):
-    processor = extractor(kind)
-    configure_audio(processor, config or SimpleNamespace(), settings(**fields))
-    return processor
-
-
 def test_another_rate_is_resampled_once_with_the_same_pitch():
     samples = resampled(tone(1.0, 44_100), RATE)
     assert samples.dtype == np.float32 and len(samples) == RATE
     assert samples[500:-500] == pytest.approx(tone(1.0)["array"][500:-500], abs=0.01)
     same = tone(0.5)
     assert resampled(same, RATE) is same["array"]
-
-
-def test_the_middle_is_taken_of_long_recordings():
-    samples = np.arange(10)
-    assert centered(samples, 4).tolist() == [3, 4, 5, 6]
-    assert crop_at(samples, 4, 0.0).tolist() == [0, 1, 2, 3]
-    assert crop_at(samples, 4, 1.0).tolist() == [6, 7, 8, 9]
-    assert crop_at(samples, 20, 0.7).tolist() == samples.tolist()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +111,7 @@ def drawn(augmentation, samples, seed=0):
 
 @pytest.mark.parametrize(
     "change",
-    [{"random_crop": True}, {"shift": 0.2}, {"gain": 6.0}, {"noise": 10.0}, {"time_mask": 0.5}],
+    [{"place": None}, {"shift": 0.2}, {"gain": 6.0}, {"noise": 10.0}, {"time_mask": 0.5}],
     ids=lambda change: next(iter(change)),
 )
 def test_augmentation_depends_on_the_seed_alone(change):
@@ -157,7 +121,7 @@ def test_augmentation_depends_on_the_seed_alone(change):
     assert first.dtype == np.float32 and 1 <= len(first) <= RATE // 2
     assert np.array_equal(first, drawn(augmentation, samples))
     assert not np.array_equal(first, drawn(augmentation, samples, seed=1))
-    assert not np.array_equal(first, centered(samples, RATE // 2))
+    assert not np.array_equal(first, crop_at(samples, RATE // 2, 0.0))
     assert np.array_equal(samples, tone(1.0)["array"])  # in place, it would change the cache
 
 
@@ -183,12 +147,6 @@ def test_frequencies_are_masked_by_the_mean(shape):
     constant = (bands == spectrogram.mean()).all(dim=1).sum()
     assert 0 < constant <= 8
     assert not torch.equal(masked, spectrogram)
-
-
-def examples(*recordings):
-    features = Features({"audio": Recording(), "label": ClassLabel(names=["low", "high"])})
-    labels = [index % 2 for index in range(len(recordings))]
-    return Dataset.from_dict({"audio": list(recordings), "label": labels}, features=features)
 
 
 def test_training_is_augmented_and_validation_is_not():
@@ -321,7 +279,7 @@ def test_the_schema_has_the_fields():
     assert recipe.data.crop == "random" and recipe.model.head.layers == "weighted"
     assert AUDIO.is_augmented(recipe.data)
     plain = AUDIO.without_augmentation(recipe.data)
-    assert plain.crop == "center" and not AUDIO.is_augmented(plain)
+    assert plain.crop == "start" and not AUDIO.is_augmented(plain)
     with pytest.raises(
         InputError, match=r"data.max_seconds must not be set when the task is image-classification"
     ):
@@ -364,6 +322,7 @@ def test_the_length_of_a_trained_model_is_that_of_the_next_one():
     assert AUDIO.space_settings(processor, pair=False) == {
         "sampling_rate": RATE,
         "window": 8000,
+        "place": 0.0,
         "pads": False,
     }
 

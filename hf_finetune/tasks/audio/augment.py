@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hf_finetune.tasks.audio.samples import crop_at, padded
+from hf_finetune.tasks.audio.samples import START, crop_at, padded
 
 __all__ = ["Augmentation", "mask_frequencies"]
 
@@ -20,7 +20,7 @@ class Augmentation:
     Attributes:
         window: Number of samples of a model input.
         rate: Sampling rate (hertz).
-        random_crop: Whether a random part is taken of a longer recording, else the middle.
+        place: Place of the part that is taken of a longer recording, see ``crop_at``; None is a random one.
         shift: Maximum shift (seconds).
         gain: Maximum change of the loudness (dB).
         noise: Lowest signal-to-noise ratio of added noise (dB); None adds none.
@@ -29,7 +29,7 @@ class Augmentation:
 
     window: int
     rate: int
-    random_crop: bool = False
+    place: float | None = START
     shift: float = 0.0
     gain: float = 0.0
     noise: float | None = None
@@ -37,7 +37,7 @@ class Augmentation:
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Change the samples of a recording, float32 [samples]."""
-        samples = crop_at(samples, self.window, _uniform() if self.random_crop else 0.5)
+        samples = crop_at(samples, self.window, _uniform() if self.place is None else self.place)
         if self.shift:
             samples = _shifted(samples, round(self.rate * _symmetric(self.shift)), self.window)
         if self.time_mask:

@@ -29,10 +29,11 @@ class WindowFields(Part):
 class AudioFields(WindowFields):
     """Sampling rate, length and part of the recordings."""
 
-    crop: Literal["center", "random"] = Field(
-        default="center",
-        description="Crop of a longer training recording: center = the middle; random = a random part, a new one in "
-        "each epoch, or in each cached view. Validation and test use the middle.",
+    crop: Literal["start", "center", "random"] = Field(
+        default="start",
+        description="Part of a recording that is longer than the model's input: start = the beginning, as the plain "
+        "pipeline takes it; center = the middle; random = in training a random part, a new one in each epoch, or in "
+        "each cached view, otherwise the beginning.",
     )
 
 

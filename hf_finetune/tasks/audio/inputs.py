@@ -11,8 +11,8 @@ from transformers import default_data_collator
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.targets.labels import class_count, encode_batch
 from hf_finetune.tasks.audio.augment import Augmentation, mask_frequencies
-from hf_finetune.tasks.audio.processor import bands_of, extract, is_spectrogram, window_samples
-from hf_finetune.tasks.audio.samples import centered, resampled
+from hf_finetune.tasks.audio.processor import bands_of, crop_place, extract, is_spectrogram, window_samples
+from hf_finetune.tasks.audio.samples import crop_at, resampled
 from hf_finetune.tasks.audio.stored import map_recordings
 from hf_finetune.tasks.examples import Inputs, Splits
 from hf_finetune.tasks.seeded_augmentation import SeededExamples
@@ -39,13 +39,15 @@ class RecordingTransform:
     training: bool = False
 
     def samples(self, recording: Mapping[str, Any]) -> np.ndarray:
-        """Return the samples before random changes: resampled, and without these only the middle.
+        """Return the samples before random changes: resampled, and without these cropped.
 
         Args:
             recording: ``array`` [samples] and ``sampling_rate`` (hertz).
         """
         samples = resampled(recording, self.processor.sampling_rate)
-        return samples if self.augmentation else centered(samples, _window(self.processor))
+        if self.augmentation:
+            return samples
+        return crop_at(samples, _window(self.processor), crop_place(self.processor))
 
     def __call__(self, samples: np.ndarray) -> dict[str, torch.Tensor]:
         """Return the model inputs of samples."""
@@ -228,7 +230,7 @@ def prepare_recordings(
     augmentation = Augmentation(
         window=_window(processor),
         rate=processor.sampling_rate,
-        random_crop=data.crop == "random",
+        place=None if data.crop == "random" else crop_place(processor),
         shift=augment.shift,
         gain=augment.gain,
         noise=augment.noise,

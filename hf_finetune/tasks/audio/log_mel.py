@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers.audio_utils import mel_filter_bank
 
-from hf_finetune.tasks.audio.samples import centered, padded, resampled
+from hf_finetune.tasks.audio.samples import START, crop_at, padded, resampled
 from hf_finetune.tasks.audio.stored import map_recordings
 
 if TYPE_CHECKING:
@@ -29,18 +29,21 @@ _FILTERS = torch.from_numpy(
 _WINDOW = torch.hann_window(FRAME)
 
 
-def log_mel_features(dataset: "Dataset", seconds: float) -> np.ndarray:
+def log_mel_features(dataset: "Dataset", seconds: float, place: float = START) -> np.ndarray:
     """Return the statistics of the recordings of a dataset with a column ``audio``, [examples, features].
 
     Args:
         dataset: Dataset with the column.
         seconds: Length to which recordings are cropped and padded.
+        place: Place of the part that is taken of a longer recording, see ``crop_at``.
     """
     decode = dataset.features["audio"].decode_example
-    return np.stack([*map_recordings(dataset, lambda stored: log_mel_statistics(decode(stored), seconds))])
+    return np.stack(
+        [*map_recordings(dataset, lambda stored: log_mel_statistics(decode(stored), seconds, place))]
+    )
 
 
-def log_mel_statistics(recording: Mapping[str, Any], seconds: float) -> np.ndarray:
+def log_mel_statistics(recording: Mapping[str, Any], seconds: float, place: float = START) -> np.ndarray:
     """Return mean and standard deviation of each band over time.
 
     All recordings are padded to the same length, as those of a model are, so that the statistics also tell how long a
@@ -49,12 +52,13 @@ def log_mel_statistics(recording: Mapping[str, Any], seconds: float) -> np.ndarr
     Args:
         recording: ``array`` [samples] and ``sampling_rate`` (hertz).
         seconds: Length to which the recording is cropped and padded.
+        place: Place of the part that is taken of a longer recording, see ``crop_at``.
 
     Returns:
         Features [2 * bands].
     """
     window = max(FRAME, int(seconds * RATE))
-    samples = padded(centered(resampled(recording, RATE), window), window)
+    samples = padded(crop_at(resampled(recording, RATE), window, place), window)
     frames = torch.stft(
         torch.from_numpy(samples), FRAME, HOP, window=_WINDOW, pad_mode="constant", return_complex=True
     )

@@ -164,7 +164,8 @@ class Audio(Modality):
 
     def without_augmentation(self, data: Any) -> Any:
         """Return the ``data`` of a recipe without random changes and parts."""
-        return super().without_augmentation(data).model_copy(update={"crop": "center"})
+        crop = "start" if data.crop == "random" else data.crop
+        return super().without_augmentation(data).model_copy(update={"crop": crop})
 
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return augmented training recordings, and validation recordings prepared exactly as for inference."""
@@ -180,9 +181,10 @@ class Audio(Modality):
             train: "Dataset", test: "Dataset", data: Any
         ) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
             from hf_finetune.tasks.audio.log_mel import log_mel_features
+            from hf_finetune.tasks.audio.samples import place_of
 
-            seconds = data.max_seconds or _longest(train)
-            return {"": (log_mel_features(train, seconds), log_mel_features(test, seconds))}
+            window = data.max_seconds or _longest(train), place_of(data.crop)
+            return {"": (log_mel_features(train, *window), log_mel_features(test, *window))}
 
         return SimpleFeatures("log_mel", "log-mel statistics", compute)
 
@@ -305,8 +307,9 @@ class Audio(Modality):
     def usage_note(self) -> str:
         """Differences between the pipeline and the commands of this package."""
         return (
-            "The pipeline reads files with ffmpeg, and does not crop them. `hf-finetune predict` needs no ffmpeg, and "
-            "uses the middle of recordings that are longer than the input of the model."
+            "The pipeline reads files with ffmpeg. `hf-finetune predict` needs no ffmpeg; of recordings that are "
+            "longer than the input of the model it uses the beginning, or the middle if `preprocessor_config.json` has "
+            "the `crop` `center`."
         )
 
     def demo_components(self, gradio: Any, *, pair: bool) -> list[Any]:
@@ -327,11 +330,15 @@ class Audio(Modality):
         return Path(__file__).with_name("space_fields.py")
 
     def space_settings(self, processor: Any, *, pair: bool) -> dict[str, Any]:
-        """Return the sampling rate (hertz), the number of samples of a model input, and whether it must be filled."""
-        from hf_finetune.tasks.audio.processor import needs_padding, window_samples
+        """Return the sampling rate (hertz), and number and place of the samples of an input that may need padding."""
+        from hf_finetune.tasks.audio.processor import crop_place, needs_padding, window_samples
 
-        window = window_samples(processor)
-        return {"sampling_rate": processor.sampling_rate, "window": window, "pads": needs_padding(processor)}
+        return {
+            "sampling_rate": processor.sampling_rate,
+            "window": window_samples(processor),
+            "place": crop_place(processor),
+            "pads": needs_padding(processor),
+        }
 
 
 def _longest(dataset: "Dataset") -> float:

@@ -9,11 +9,12 @@ import torch
 from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.tasks.audio.samples import centered, padded, resampled
+from hf_finetune.tasks.audio.samples import crop_at, padded, place_of, resampled
 
 __all__ = [
     "bands_of",
     "configure_audio",
+    "crop_place",
     "extract",
     "is_spectrogram",
     "needs_padding",
@@ -48,6 +49,8 @@ def configure_audio(processor: Any, config: Any, data: Any) -> tuple[str, ...]:
     """
     _set_rate(processor, data.sampling_rate)
     _set_window(processor, config, data.max_seconds)
+    if hasattr(data, "crop"):  # speech is never cropped
+        processor.crop = "center" if data.crop == "center" else "start"
     for name in LAYER_DROPS:
         if getattr(config, name, 0.0):
             setattr(config, name, 0.0)
@@ -93,6 +96,15 @@ def window_samples(processor: Any) -> int | None:
     return None if seconds is None else max(1, int(seconds * processor.sampling_rate))
 
 
+def crop_place(processor: Any) -> float:
+    """Return the place of the part that a model reads of a longer recording, see ``crop_at``.
+
+    Args:
+        processor: Feature extractor.
+    """
+    return place_of(getattr(processor, "crop", None))
+
+
 def needs_padding(processor: Any) -> bool:
     """Return whether a model does not ignore padding, so that it must be given recordings of the trained length.
 
@@ -128,16 +140,18 @@ def extract(processor: Any, recordings: Sequence[np.ndarray]) -> dict[str, torch
 
 
 def processed_recordings(processor: Any) -> Callable[[Sequence[Any]], dict[str, torch.Tensor]]:
-    """Return a function from recordings to model inputs: resampled, the middle of long ones, padded.
+    """Return a function from recordings to model inputs: resampled, cropped, padded.
 
     Args:
         processor: Configured feature extractor.
     """
-    rate, window = processor.sampling_rate, window_samples(processor)
+    rate, window, place = processor.sampling_rate, window_samples(processor), crop_place(processor)
 
     def prepare(recordings: Sequence[Any]) -> dict[str, torch.Tensor]:
         samples = [resampled(recording, rate) for recording in recordings]
-        return extract(processor, samples if window is None else [centered(each, window) for each in samples])
+        return extract(
+            processor, samples if window is None else [crop_at(each, window, place) for each in samples]
+        )
 
     return prepare
 

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["centered", "crop_at", "padded", "resampled"]
+__all__ = ["START", "crop_at", "padded", "place_of", "resampled"]
+
+START, _MIDDLE = 0.0, 0.5
+"""Places of a part of a recording: its beginning, its middle."""
 
 
 def resampled(recording: Mapping[str, Any], rate: int) -> np.ndarray:
@@ -36,14 +39,13 @@ def crop_at(samples: np.ndarray, window: int, place: float) -> np.ndarray:
     return samples[start : start + window]
 
 
-def centered(samples: np.ndarray, window: int) -> np.ndarray:
-    """Return the middle of the samples of a recording, at most a window.
+def place_of(crop: str | None) -> float:
+    """Return the place of the part that is evaluated and predicted, for ``crop_at``.
 
     Args:
-        samples: Samples [samples].
-        window: Number of samples.
+        crop: ``data.crop`` of a recipe, or the attribute of a saved feature extractor.
     """
-    return crop_at(samples, window, 0.5)
+    return _MIDDLE if crop == "center" else START
 
 
 def padded(samples: np.ndarray, window: int) -> np.ndarray:

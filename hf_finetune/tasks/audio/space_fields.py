@@ -18,7 +18,7 @@ def components(settings: dict[str, Any]) -> list[Any]:
 def model_input(
     settings: dict[str, Any], recording: tuple[int, np.ndarray] | None
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the middle of the recording at the rate of the model, padded if the model needs that, and no options.
+    """Return the recording at the rate of the model, cropped, padded if the model needs that; and no options.
 
     Args:
         settings: Settings of the Space.
@@ -40,7 +40,7 @@ def model_input(
     window = settings["window"]
     if window is None:
         return samples, {}
-    start = round(0.5 * max(0, len(samples) - window))
+    start = round(settings["place"] * max(0, len(samples) - window))
     samples = samples[start : start + window]
     if settings["pads"]:
         samples = np.pad(samples, (0, window - len(samples)))

@@ -190,7 +190,7 @@ def prepare_speech(splits: Splits, processor: Any, data: Any, seed: int, *, augm
     inputs = prepare_recordings(
         splits,
         processor.feature_extractor,
-        data.model_copy(update={"crop": "center"}),
+        data.model_copy(update={"crop": "start"}),
         seed,
         augmented=augmented,
         transform=UnpaddedTransform if has_waveforms else RecordingTransform,
