@@ -13,7 +13,7 @@ import typer
 
 from hf_finetune.cli.search import print_table
 from hf_finetune.cli.terminal import TrustRemoteCode, err, out
-from hf_finetune.errors import InputError, Problem, counted, format_seconds, truncate
+from hf_finetune.errors import InputError, Problem, counted, format_seconds, join_words, truncate
 
 if TYPE_CHECKING:
     from hf_finetune.search.parts import Part
@@ -137,6 +137,12 @@ def print_trials(result: "SearchResult") -> None:
             f"There is time to train the last stage of the final run {result.seeds} times; the mean of the weights "
             "will be kept."
         )
+    if result.running:
+        numbers = join_words(map(str, result.running))
+        out.print(
+            f"Other processes still train {'trial' if len(result.running) == 1 else 'trials'} {numbers}. The last one "
+            "makes the final selection; this is that of the trials that have ended."
+        )
     selection = result.selection
     out.print("Selected (*): the least computation within one standard error of the best score.")
     expected = f"Expected {result.metric} on the test split: {selection.expected:.3f}"
@@ -180,7 +186,9 @@ class SearchLines:
                 f"Trial {number}, fold {done + 1} of {parts}: {_fields_text(trial.fields)}", markup=False
             )
 
-    def end_trial(self, trial: "Trial", number: int, end: str, metric: str) -> None:
+    def end_trial(
+        self, trial: "Trial", number: int, end: str, metric: str, best: tuple[float, int] | None
+    ) -> None:
         """Print a line on a trial that has ended.
 
         Args:
@@ -188,6 +196,7 @@ class SearchLines:
             number: Its number.
             end: How it ended.
             metric: Metric of the search.
+            best: Score and number of the best trial of the study; None compares the trials of this process.
         """
         from hf_finetune.evaluation.metrics import sign_of
 
@@ -200,6 +209,7 @@ class SearchLines:
             sign = sign_of(metric)
             if end == "done" and (self.best is None or sign * value > sign * self.best[0]):
                 self.best = value, number
+        self.best = best or self.best
         words.append(_fields_text(trial.fields) + ".")
         if trial.failure:
             words.append(trial.failure)

@@ -200,7 +200,7 @@ class Race:
 
     def _report(self, trial: Trial, end: str) -> None:
         if self.finished is not None:
-            self.finished(trial, self.trials.index(trial) + 1, end, self.metric)
+            self.finished(trial, self.trials.index(trial) + 1, end, self.metric, None)
 
 
 def _milliseconds(trial: Trial) -> float:

@@ -54,7 +54,10 @@ def refine(race: Race, folder: Path, max_trials: int | None) -> None:
         loop.run(
             max_trials,
             progress and (lambda trial, number, *rest: progress(trial, before + number, *rest)),
-            finished and (lambda trial, number, *rest: finished(trial, before + number, *rest)),
+            finished
+            and (
+                lambda trial, number, end, metric, best: finished(trial, before + number, end, metric, None)
+            ),
         )
         trials = broadcast_from_main(runner.state, lambda: read_trials(study, space, runner, race.parts))
     for trial in trials:

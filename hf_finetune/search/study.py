@@ -108,14 +108,29 @@ class Study:
             except OSError:
                 return
 
-    def tried_values(self) -> list[dict[str, Any]]:
-        """Return the values of all trials, in the order of their first suggestion."""
+    def tried_values(self) -> dict[int, dict[str, Any]]:
+        """Return the values of all trials by their number from 1, in the order of their first suggestion."""
         trials = self._study.get_trials(deepcopy=False, states=_STARTED)
-        return [
-            self.space.decode(trial.params)
+        return {
+            trial.number + 1: self.space.decode(trial.params)
             for trial in trials
             if set(trial.params) == set(self.distributions)
-        ]
+        }
+
+    def best(self) -> tuple[float, int] | None:
+        """Return the score and the number from 1 of the best complete trial of all processes; None without one."""
+        if not self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            return None
+        return self._study.best_value, self._study.best_trial.number + 1
+
+    def running_elsewhere(self) -> tuple[int, ...]:
+        """Return the numbers from 1 of the trials that other processes still train."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return tuple(
+            trial.number + 1
+            for trial in running
+            if trial.user_attrs.get(_WORKER) != self._worker.name and not self._is_abandoned(trial)
+        )
 
     def ask(self, max_trials: int | None = None) -> Suggestion | None:
         """Return the next trial: one that another process left unfinished, or a new one.

@@ -71,7 +71,7 @@ def trial_rows(result: SearchResult) -> list[TrialRow]:
             low, high = max(low, 0.0), min(high, 1.0)
         rows.append(
             TrialRow(
-                number=index + 1,
+                number=trial.number or index + 1,
                 score=score,
                 low=low,
                 high=high,

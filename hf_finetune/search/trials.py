@@ -42,12 +42,14 @@ class Trial:
         fields: Fields in which it differs from other trials, by dotted path.
         results: Result of each part that is done.
         failure: Reason why it has no further results; empty if there is none.
+        number: Number in its study, from 1; 0 without a study.
     """
 
     recipe: Recipe
     fields: Mapping[str, Any]
     results: dict[Part, TrialResult] = field(default_factory=dict)
     failure: str = ""
+    number: int = 0
 
     @property
     def seconds(self) -> float:

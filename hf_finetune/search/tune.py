@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.distributed import broadcast_from_main, start_processes
-from hf_finetune.errors import InputError, Problem, format_seconds
+from hf_finetune.errors import InputError, Problem, format_seconds, join_words
 from hf_finetune.evaluation.metrics import default_metrics, greater_is_better
 from hf_finetune.files import read_json_object
 from hf_finetune.models.library_logging import quiet_libraries
@@ -51,8 +51,9 @@ DONE, STOPPED, FAILED, OUT_OF_TIME = "done", "stopped", "failed", "out of time"
 
 Progress = Callable[[Trial, int, Part, int], None]
 """Function that is called before each part with the trial, its number from 1, the part, and the number of parts."""
-Finished = Callable[[Trial, int, str, str], None]
-"""Function that is called after each trial with its number from 1, its end, and the metric of the search."""
+Finished = Callable[[Trial, int, str, str, tuple[float, int] | None], None]
+"""Function that is called after each trial with its number from 1, its end, the metric of the search, and score and
+number of the best complete trial of a study, those of other processes included; None without a study."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class SearchResult:
         untried: Fields of contenders for which there was no time.
         too_long: Indexes of trials that could not be selected, because there was no time for their final run.
         seeds: Number of trainings of the last stage of the final run, whose weights are averaged.
+        running: Numbers of the trials that other processes still train; they are not among the others, and the last
+            process makes the final selection.
     """
 
     trials: tuple[Trial, ...]
@@ -78,6 +81,7 @@ class SearchResult:
     untried: tuple[Mapping[str, Any], ...] = ()
     too_long: tuple[int, ...] = ()
     seeds: int = 1
+    running: tuple[int, ...] = ()
 
     @property
     def winner(self) -> Trial:
@@ -158,7 +162,7 @@ def tune(
         max_seconds: Time in which trials are trained (seconds); None is any.
         resume: Whether to continue the search in ``folder``.
         progress: Called before each part.
-        finished: Called after each trial, with its number from 1 and how it ended.
+        finished: Called after each trial.
         trust_remote_code: Whether code of checkpoints and metrics may run.
         started: Time of ``perf_counter`` from which the time counts; None is that of this call.
 
@@ -191,15 +195,19 @@ def tune(
             maximize = greater_is_better(metric)
             study = stack.enter_context(Study(folder, space, first, maximize=maximize, seed=base.seed))
         TrialLoop(space, runner, metric, parts, deadline, study).run(max_trials, progress, finished)
+        running = broadcast_from_main(state, lambda: study.running_elsewhere() if study is not None else ())
         trials = broadcast_from_main(state, lambda: read_trials(study, space, runner, parts))
     clock.save()
-    tried = tuple(trial for trial in trials if trial.results)
-    failed = tuple(trial for trial in trials if not trial.results)
+    ended = [trial for trial in trials if trial.number not in running]
+    tried = tuple(trial for trial in ended if trial.results)
+    failed = tuple(trial for trial in ended if not trial.results)
     if not tried:
-        raise InputError(_no_trial(failed, max_seconds))
-    runner.remove_shared()
+        raise InputError(_no_trial(failed, running, max_seconds))
+    if not running:
+        runner.remove_shared()
     test_examples = len(data.test) if data.test is not None else 0
-    return SearchResult(tried, failed, metric, parts, select(tried, metric, test_examples, base.seed))
+    selection = select(tried, metric, test_examples, base.seed)
+    return SearchResult(tried, failed, metric, parts, selection, running=running)
 
 
 def find_deadline(clock: RunClock, max_seconds: float | None, state: PartialState) -> float | None:
@@ -251,14 +259,22 @@ def read_trials(
         The trials in the order in which they were suggested; empty without a study.
     """
     trials = []
-    for values in study.tried_values() if study is not None else ():
-        trial = Trial(space.recipe(values), values)
+    for number, values in (study.tried_values() if study is not None else {}).items():
+        trial = Trial(space.recipe(values), values, number=number)
         runner.read(trial, parts)
         trials.append(trial)
     return trials
 
 
-def _no_trial(failed: Sequence[Trial], max_seconds: float | None) -> list[Problem]:
+def _no_trial(failed: Sequence[Trial], running: Sequence[int], max_seconds: float | None) -> list[Problem]:
+    if running:
+        numbers = join_words([f"trial {number}" for number in running])
+        repair = "The last process writes the result."
+        return [
+            Problem(
+                "The search", "must have a trial that has ended", f"only {numbers} in other processes", repair
+            )
+        ]
     if failed:
         reasons = dict.fromkeys(trial.failure.removesuffix(".") for trial in failed)
         return [Problem("Every trial", f"failed: {reason}") for reason in reasons]
@@ -338,7 +354,9 @@ class TrialLoop:
                 value = trial.value(self.metric) if trial.results else None
                 self.suggestion.finish(value, complete=end == DONE)
             if finished is not None:
-                finished(trial, number, end, self.metric)
+                finished(
+                    trial, number, end, self.metric, self.study.best() if self.study is not None else None
+                )
             if end == OUT_OF_TIME:
                 return
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from time import sleep
 
 import pytest
 from forked_cli import forked_cli
@@ -110,6 +111,35 @@ def test_a_killed_search_ends_as_without_the_kill(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     resumed = tune(text_space, tmp_path / "search", max_trials=4, resume=True)
     assert outcome(resumed) == outcome(uninterrupted)
+
+
+def test_the_last_of_several_processes_makes_the_selection(text_space, tmp_path):
+    folder, blocked, go_on = tmp_path / "search", tmp_path / "blocked", tmp_path / "go on"
+
+    def wait(*arguments, **options):
+        blocked.touch()
+        while not go_on.exists():
+            sleep(0.02)
+        return train_and_predict(*arguments, **options)
+
+    child = os.fork()
+    if child == 0:
+        trials.train_and_predict = wait
+        result = tune(text_space, folder, max_trials=3)
+        os._exit(len(result.trials) if not result.running else 100)
+    try:
+        while not blocked.exists():
+            sleep(0.02)
+        with pytest.raises(InputError, match="Got only trial 1 in other processes"):
+            tune(text_space, folder, max_trials=1, resume=True)
+        found = tune(text_space, folder, max_trials=3, resume=True)
+        assert found.running == (1,) and [trial.number for trial in found.trials] == [2, 3]
+        assert [row["number"] for row in as_json(found)["trials"]] in ([2, 3], [3, 2])
+        assert (folder / "shared").is_dir()  # the other process needs it
+    finally:
+        go_on.touch()
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended == 3 and not (folder / "shared").exists()
 
 
 def test_groups_stay_together_and_are_resampled_as_one(bert_checkpoint, tmp_path, monkeypatch):

@@ -96,7 +96,19 @@ def test_the_worst_trials_are_stopped_after_few_steps(tmp_path):
 def test_all_tried_values_are_listed(tmp_path):
     values = suggest(tmp_path, 4)
     with study(tmp_path) as opened:
-        assert opened.tried_values() == [SPACE.decode(value) for value in values]
+        assert opened.tried_values() == {
+            number: SPACE.decode(value) for number, value in enumerate(values, start=1)
+        }
+
+
+def test_trials_of_other_processes_are_known(tmp_path):
+    with study(tmp_path) as first, study(tmp_path) as second:
+        assert first.best() is None
+        started, other = first.ask(), second.ask()
+        other.finish(0.7, complete=True)
+        assert second.running_elsewhere() == (started.number + 1,) and first.running_elsewhere() == ()
+        assert first.best() == (0.7, other.number + 1)
+    assert study(tmp_path).running_elsewhere() == ()  # the process that trained it has ended
 
 
 def test_a_trial_that_failed_is_not_repeated(tmp_path):
