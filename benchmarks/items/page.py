@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.items.measure import DATE, SETTINGS, Row
 from benchmarks.kit.compare import signed
+from benchmarks.seeds import OF_SEEDS, over_seeds, verdict_of_seeds
 
 __all__ = ["render"]
 
@@ -19,8 +20,9 @@ the histories, from random weights; no checkpoint for these films exists.
 [benchmarks/results/items.json](../benchmarks/results/items.json) has the raw data.
 
 All metrics rank the whole catalogue, without the films that a user has rated before; ties share the middle of their
-ranks ([definitions](recommendation.md#metrics)). Mean over {seeds}; the intervals are 95 % bootstrap intervals over
-the test users, of seed 0. *difference*: HR@10 of BERT minus that of the line, on the same users. Learning rate and
+ranks ([definitions](recommendation.md#metrics)). Mean over {seeds}. *difference*: HR@10 of BERT minus that of
+the line, on the same users (bootstrap over them),
+{of_seeds}. Learning rate and
 number of epochs were chosen on the validation split of the division by date; all recommenders choose their settings on
 the validation split of the division that they are tested on.
 
@@ -65,7 +67,7 @@ def render(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     seeds = len({row.seed for row in rows})
-    parts = [HEAD.format(seeds=f"{seeds} seed{'s' if seeds > 1 else ''}")]
+    parts = [HEAD.format(seeds=f"{seeds} seed{'s' if seeds > 1 else ''}", of_seeds=OF_SEEDS)]
     for setting in SETTINGS:
         of = sorted((row for row in rows if row.setting == setting), key=lambda row: row.seed)
         if of:
@@ -81,41 +83,39 @@ def _section(setting: str, rows: Sequence[Row]) -> str:
     lines = [
         f"## {name}\n",
         f"{text[:1].upper()}{text[1:]}\n",
-        "| recommender | HR@10 | NDCG@10 | MRR | difference | 95 % interval |",
+        "| recommender | HR@10 | NDCG@10 | MRR | difference | interval |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for baseline, words in TITLES.items():
-        tested = first.differences[baseline]["hit_rate_at_10"]
+        tested = [row.differences[baseline]["hit_rate_at_10"] for row in rows]
         lines.append(_line(words, [row.baselines[baseline] for row in rows], tested))
     low, high = first.interval["hit_rate_at_10"]
-    lines.append(_line("**BERT, 2 layers, hidden size 64**", [row.test for row in rows], None))
+    lines.append(_line("**BERT, 2 layers, hidden size 64**", [row.test for row in rows]))
     spread = ""
     if len(rows) > 1:
         spread = (
             f" (standard deviation over the seeds {stdev(row.test['hit_rate_at_10'] for row in rows):.4f})"
         )
     lines.append(
-        f"\nThe 95 % interval of BERT's HR@10 is {low:.3f} to {high:.3f}{spread}. {_verdict(rows)}\n"
+        f"\nThe 95 % interval of BERT's HR@10 is {low:.3f} to {high:.3f} with seed 0{spread}. {_verdict(rows)}\n"
     )
     return "\n".join(lines)
 
 
-def _line(title: str, metrics: Sequence[Mapping[str, float]], tested: Mapping[str, Any] | None) -> str:
+def _line(
+    title: str, metrics: Sequence[Mapping[str, float]], tested: Sequence[Mapping[str, Any]] = ()
+) -> str:
     cells = [title, *(f"{mean(values[name] for values in metrics):.3f}" for name in METRICS)]
-    if tested is None:
+    if not tested:
         return f"| {' | '.join([*cells, '', ''])} |"
-    low, high = tested["interval"]
-    return f"| {' | '.join([*cells, signed(tested['difference']), f'{signed(low)} to {signed(high)}'])} |"
+    difference, low, high = over_seeds(tested)
+    return f"| {' | '.join([*cells, signed(difference), f'{signed(low)} to {signed(high)}'])} |"
 
 
 def _verdict(rows: Sequence[Row]) -> str:
     """Return a sentence on the recommenders that BERT is, and is not, shown to be better than."""
-    words: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
-    for baseline, title in TITLES.items():
-        verdicts = {row.differences[baseline]["hit_rate_at_10"]["verdict"] for row in rows}
-        key = {("above",): "better than", ("below",): "worse than"}.get(
-            tuple(verdicts), "not distinguishable from"
-        )
-        words[key].append(title)
-    parts = [f"{key} {', '.join(names)}" for key, names in words.items() if names]
-    return f"With every seed, it is {'; '.join(parts)}."
+    tested = {
+        title: [row.differences[baseline]["hit_rate_at_10"] for row in rows]
+        for baseline, title in TITLES.items()
+    }
+    return f"It is {verdict_of_seeds(tested)}."

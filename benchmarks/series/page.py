@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
-from typing import Any
 
 from benchmarks.kit.compare import signed
+from benchmarks.seeds import OF_SEEDS, over_seeds, verdict_of_seeds
 from benchmarks.series.measure import PRETRAINED, SCRATCH, SETTINGS, Row
 
 __all__ = ["render"]
@@ -22,8 +22,9 @@ as without it. No checkpoint of transformers for series is in a package that cou
 
 The last 24 months of each series are the test split, the 24 before them the validation split, and training sees
 neither ([how series are divided](forecasting.md#one-row-per-observation)). Smaller is better for all metrics
-([definitions](forecasting.md#metrics)). Mean over {seeds}; the intervals are 95 % bootstrap intervals over the series,
-of seed 0. *difference*, of seed 0: MASE minus that of the line `{reference}`, on the same series.
+([definitions](forecasting.md#metrics)). Mean over {seeds}. *difference*: MASE minus that of the line
+`{reference}`, on the same series (bootstrap over them),
+{of_seeds}.
 """
 TITLES = {
     "seasonal_naive": "seasonal naive forecast",
@@ -32,9 +33,7 @@ TITLES = {
     "linear_forecast": "linear model of all series",
 }
 METRICS = ("mase", "smape", "weighted_quantile_loss", "coverage_error_80")
-HEADINGS = (
-    "| forecast | MASE | sMAPE | weighted quantile loss | coverage error | difference | 95 % interval |"
-)
+HEADINGS = "| forecast | MASE | sMAPE | weighted quantile loss | coverage error | difference | interval |"
 FOOT = """## Choices
 
 All were made on the validation split, with seed 0 (1 December 2026; validation MASE of the kept epoch, random weights
@@ -72,6 +71,7 @@ def render(rows: Sequence[Row]) -> str:
         seeds=f"{seeds} seed{'s' if seeds > 1 else ''}",
         pretrained=PRETRAINED,
         reference=f"PatchTST, {SCRATCH}",
+        of_seeds=OF_SEEDS,
     )
     return "\n".join([head, "\n".join(_table(rows)), "", _verdicts(rows), "", FOOT])
 
@@ -85,11 +85,10 @@ def _table(rows: Sequence[Row]) -> list[str]:
     reference = _of(rows, SCRATCH)
     for name, title in TITLES.items():
         if reference:
-            tested = reference[0].differences[name]["mase"]
-            low, high = tested["interval"]
+            difference, low, high = over_seeds([row.differences[name]["mase"] for row in reference])
             values = [row.baselines[name] for row in reference]
             # the difference of the model from the baseline, turned around
-            lines.append(_line(title, values, -tested["difference"], (-high, -low)))
+            lines.append(_line(title, values, -difference, (-high, -low)))
     for setting in SETTINGS:
         if found := _of(rows, setting):
             lines.append(_line(f"**PatchTST, {setting}**", [row.test for row in found]))
@@ -122,23 +121,12 @@ def _verdicts(rows: Sequence[Row]) -> str:
         low, high = found[0].interval["mase"]
         sentences.append(
             f"PatchTST, {setting}: MASE {found[0].test['mase']:.3f} with seed 0, 95 % interval {low:.3f} to "
-            f"{high:.3f}; with every seed {_comparison(found, 'mase')}. By the weighted quantile loss it is, with "
-            f"every seed, {_comparison(found, 'weighted_quantile_loss')}."
+            f"{high:.3f}; {_comparison(found, 'mase')}. By the weighted quantile loss it is "
+            f"{_comparison(found, 'weighted_quantile_loss')}."
         )
     return "\n\n".join(sentences)
 
 
 def _comparison(rows: Sequence[Row], metric: str) -> str:
-    words: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
-    for name, title in TITLES.items():
-        words[_verdict([row.differences[name][metric] for row in rows])].append(title)
-    return "; ".join(f"{key} {', '.join(names)}" for key, names in words.items() if names)
-
-
-def _verdict(differences: Sequence[Mapping[str, Any]]) -> str:
-    """Return whether a metric of all seeds is smaller or larger than that of a baseline, by their intervals."""
-    if all(tested["interval"][1] < 0 for tested in differences):
-        return "better than"
-    if all(tested["interval"][0] > 0 for tested in differences):
-        return "worse than"
-    return "not distinguishable from"
+    tested = {title: [row.differences[name][metric] for row in rows] for name, title in TITLES.items()}
+    return verdict_of_seeds(tested, greater_is_better=False)

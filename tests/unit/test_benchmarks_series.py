@@ -75,13 +75,18 @@ def test_the_page_has_a_line_for_each_forecast():
     assert "Mean over 2 seeds" in page and "| 1.550 |" in page
     assert f"| **PatchTST, {SETTINGS[0]}** | 1.450 |" in page
     assert "+0.150 | +0.100 to +0.200 |" in page
-    assert "with every seed better than seasonal naive forecast, Theta method" in page
+    assert (
+        "; better than seasonal naive forecast, Theta method, " in page and " with every seed. By the" in page
+    )
 
 
 def test_a_verdict_needs_every_seed():
     page = render([row(), row(seed=1, interval=(-0.2, 0.1))])
-    assert "with every seed not distinguishable from seasonal naive forecast" in page
-    assert "with every seed worse than" in render([row(interval=(0.1, 0.2))])
+    assert (
+        "; better than seasonal naive forecast, Theta method, " in page
+        and " with 1 of 2 seeds. By the" in page
+    )
+    assert "; worse than seasonal naive forecast" in render([row(interval=(0.1, 0.2))])
 
 
 def test_the_page_is_that_of_the_stored_rows():
