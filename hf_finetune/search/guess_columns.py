@@ -68,6 +68,8 @@ def _guess_input(rows: Dataset, modality: Modality, taken: set[str]) -> str | No
     for name, feature in rows.features.items():
         if name in taken or not modality.roles[0].accepts(feature) or hasattr(feature, "decode_example"):
             continue
+        if not modality.may_hold_examples(rows[name][:]):
+            continue
         texts = [value for value in rows[name] if isinstance(value, str)]
         if modality.opens_files:
             scores[name] = sum(text.lower().endswith(tuple(modality.suffixes)) for text in texts)

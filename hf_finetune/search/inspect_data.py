@@ -12,7 +12,7 @@ from hf_finetune.data.prepare import LabeledData
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.data.table_files import read_once
 from hf_finetune.data.table_options import TableOptions, table_format
-from hf_finetune.errors import DataNotFoundError, InputError, Problem
+from hf_finetune.errors import DataNotFoundError, InputError, Problem, short_repr
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.search.guess_columns import guess_columns
@@ -23,6 +23,8 @@ __all__ = ["InspectedData", "inspect_data"]
 
 _NEW_SPLIT = 0.15
 """Fraction of the training examples for a validation or test split that the data does not have."""
+_ROWS_READ = 1000
+"""Number of rows that are looked at to tell what a column contains."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ def inspect_data(
 ) -> InspectedData:
     """Find the task and the fields of a recipe with which data can be used.
 
-    Each task is tried in the order of registration, after one whose modality claims the table; the data must load with
-    all checks of a run. Columns whose names do not tell their role are guessed, and unusable examples are skipped.
+    Each task is tried in the order of registration, or only those whose modality claims the table; the data must load
+    with all checks of a run. Columns whose names do not tell their role are guessed, and unusable examples are skipped.
 
     Args:
         path: A folder, a file of a table, or a Hub id.
@@ -93,7 +95,7 @@ def _first_usable(
     problems: dict[Problem, None] = {}
     ordered = [TASKS[name] for name in (tasks or TASKS)]
     if tasks is None and not named:
-        ordered.sort(key=lambda task: not _is_claimed(path, task, fields))
+        ordered = [task for task in ordered if _is_claimed(path, task, fields)] or ordered
     for task in ordered:
         try:
             return _inspect(path, named, task, dict(fields))
@@ -140,7 +142,9 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
         raise InputError(Problem("The data", "must have a train split", ", ".join(source.splits)))
     train = source.splits["train"]
     joins = task.modality.has_rows(train.column_names, named)
-    guesses = {} if joins else guess_columns(train, task.modality, named)
+    row_guesses = {} if joins or named else dict(task.modality.guess_rows(train))
+    joins = joins or bool(row_guesses)
+    guesses = row_guesses if joins else guess_columns(train, task.modality, named)
     if guesses and source.header_problems:
         raise InputError(source.header_problems)
     columns = {**named, **guesses}
@@ -153,6 +157,8 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
         fields["split"] = {**new, "stratify": True, **given.get("split", {})}
     fields, data, removed = _load(path, task, fields)
     if task.modality.main_column not in named:
+        if not joins:
+            _check_examples(train, data, task.modality)
         _check_texts(data, task.modality)
     used = {source.split_column, spec.split.group, *_names_in(columns), *_names_in(data.columns)}
     return InspectedData(
@@ -196,6 +202,25 @@ def _load(path: str, task: Task, fields: Mapping[str, Any]) -> tuple[dict[str, A
             else:
                 return {**tried, **skipping}, data, removed
     raise errors[0]
+
+
+def _check_examples(train: Dataset, data: LabeledData, modality: Modality) -> None:
+    """Check that a column without a usual name, which was taken as the only one of its type, contains examples.
+
+    Raises:
+        InputError: If it does not.
+    """
+    role = modality.roles[0]
+    column = data.columns.get(role.name)
+    if not isinstance(column, str) or column not in train.column_names or column.lower() in role.usual_names:
+        return
+    cells = train.select(range(min(len(train), _ROWS_READ)))[column][:]
+    if not modality.may_hold_examples(cells):
+        rule, repair = (
+            "must contain lists if its name does not tell its role",
+            "Name the column with --column.",
+        )
+        raise InputError(Problem(f"data.columns.{role.name}", rule, short_repr(cells[0]), repair))
 
 
 def _check_texts(data: LabeledData, modality: Modality) -> None:

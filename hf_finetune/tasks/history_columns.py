@@ -1,10 +1,11 @@
 """Columns of histories, which are lists or texts, or are joined from a table with one row per event."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hf_finetune.tasks.columns import ColumnRole, is_string
 
-__all__ = ["CUSTOMER", "holds_histories", "row_role"]
+__all__ = ["CUSTOMER", "are_lists", "holds_histories", "row_role"]
 
 
 def holds_histories(feature: Any) -> bool:
@@ -14,6 +15,18 @@ def holds_histories(feature: Any) -> bool:
         feature: Feature type of the column.
     """
     return is_string(feature) or isinstance(feature, list) or type(feature).__name__ in ("List", "LargeList")
+
+
+def are_lists(cells: Sequence[Any]) -> bool:
+    """Return whether the cells of a column are lists, or texts of JSON lists or mappings; other texts may be anything.
+
+    Args:
+        cells: Cells of a column.
+    """
+    known = [cell for cell in cells if cell is not None]
+    return bool(known) and all(
+        isinstance(cell, list | tuple | dict) or str(cell).lstrip().startswith(("[", "{")) for cell in known
+    )
 
 
 def row_role(name: str, plural: str, rule: str, description: str) -> ColumnRole:

@@ -87,12 +87,28 @@ class StoredData(Presentation):
         return any(columns.get(role.name) is not None for role in self.row_roles)
 
     def claims(self, dataset: "Dataset") -> bool:
-        """Return whether a table is so clearly of this modality that its task is tried first.
+        """Return whether a table is so clearly of this modality that only its tasks are tried.
 
         Args:
             dataset: Table as loaded, of which nothing is known.
         """
         return False
+
+    def guess_rows(self, dataset: "Dataset") -> Mapping[str, str]:
+        """Return the columns of a table in which an example has several rows, by their values; empty if it is none.
+
+        Args:
+            dataset: Table as loaded, whose columns have no usual names.
+        """
+        return {}
+
+    def may_hold_examples(self, cells: Sequence[Any]) -> bool:
+        """Return whether a column may be guessed to contain the examples of the modality.
+
+        Args:
+            cells: Some cells of a column of a type that the modality reads.
+        """
+        return True
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any

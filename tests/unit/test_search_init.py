@@ -172,6 +172,19 @@ def test_tables_without_texts_or_header_are_refused(tmp_path, header, row, messa
     assert message in str(error.value)
 
 
+def test_cells_that_are_no_lists_are_not_guessed_to_be_histories(tmp_path):
+    path = str(
+        write_table(
+            tmp_path / "table.csv", [f"note {row} of many,{row}" for row in range(40)], "remark,number"
+        )
+    )
+    with pytest.raises(
+        InputError, match=r"For next-item: data.columns.items must contain lists if its name does not"
+    ):
+        inspect_data(path)
+    assert inspect_data(path, {"items": "remark"}, ["next-item"]).task.name == "next-item"
+
+
 def test_given_splits_are_kept(tmp_path):
     for split in ("train", "test"):
         rows = [f"{split} dish {row} was as one expects,{row % 2}" for row in range(20)]

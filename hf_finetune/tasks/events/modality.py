@@ -17,7 +17,7 @@ from hf_finetune.tasks.examples import (
     SimpleFeatures,
     Splits,
 )
-from hf_finetune.tasks.history_columns import CUSTOMER, holds_histories, row_role
+from hf_finetune.tasks.history_columns import CUSTOMER, are_lists, holds_histories, row_role
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.text.modality import Text
 
@@ -81,6 +81,10 @@ class Events(Text):
     def second_column_names(self, name: str) -> tuple[str, ...]:
         """Return nothing: histories have no second column."""
         return ()
+
+    def may_hold_examples(self, cells: Sequence[Any]) -> bool:
+        """Return whether all cells are lists."""
+        return are_lists(cells)
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any

@@ -9,7 +9,7 @@ from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.fields.base import Part
 from hf_finetune.tasks.columns import ColumnRole
 from hf_finetune.tasks.examples import ExampleCheck, Inputs, JoinedRows, Remarks, SimpleModels, Splits
-from hf_finetune.tasks.history_columns import holds_histories, row_role
+from hf_finetune.tasks.history_columns import are_lists, holds_histories, row_role
 from hf_finetune.tasks.modality import Modality
 from hf_finetune.tasks.series.fields import SeriesFields
 
@@ -84,6 +84,16 @@ class Series(Modality):
         from hf_finetune.tasks.series.table_columns import looks_like_series
 
         return looks_like_series(dataset)
+
+    def guess_rows(self, dataset: "Dataset") -> Mapping[str, str]:
+        """Return the columns of times, values and names of series."""
+        from hf_finetune.tasks.series.table_columns import infer_columns
+
+        return infer_columns(dataset)
+
+    def may_hold_examples(self, cells: Sequence[Any]) -> bool:
+        """Return whether all cells are lists."""
+        return are_lists(cells)
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any

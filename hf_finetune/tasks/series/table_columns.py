@@ -1,15 +1,16 @@
 """Columns of a table with one row per observation, and whether a table is one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.errors import InputError
+from hf_finetune.tasks.series.grid import is_step, moment_of
 from hf_finetune.tasks.series.observations import read_observations
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["columns_of", "looks_like_series", "named_columns"]
+__all__ = ["columns_of", "infer_columns", "looks_like_series", "named_columns"]
 
 _USUAL_NAMES = {
     "series": (
@@ -89,17 +90,75 @@ def looks_like_series(dataset: "Dataset") -> bool:
     """
     columns = columns_of(dataset, {})
     if not columns:
-        return False
+        return bool(infer_columns(dataset))
     others = [name for name in dataset.column_names if name not in columns.values()]
     head = dataset.select(range(min(len(dataset), _ROWS_LOOKED_AT)))
     if any(name.lower() in _CLASS_NAMES or _is_prose(head[name][:]) for name in others):
         return False
+    if others and columns["value"].lower() not in _CLEAR_NAMES:
+        return False  # a table of several numbers may as well be one of regression
+    return _is_regular(dataset, columns)
+
+
+def infer_columns(dataset: "Dataset") -> dict[str, str]:
+    """Return the columns of a table of times, numbers and perhaps names of series, whose names are not the usual ones.
+
+    Args:
+        dataset: Table as loaded.
+
+    Returns:
+        Columns by role; empty if the table has other columns, or no regular times.
+    """
+    names = dataset.column_names
+    if named_columns(names, {}) or not len(_REQUIRED) <= len(names) <= len(_USUAL_NAMES):
+        return {}
+    head = dataset.select(range(min(len(dataset), _ROWS_LOOKED_AT)))
+    times = [name for name in names if _all(head[name][:], _is_date)]
+    numbers = [
+        name
+        for name in names
+        if name not in times
+        and name.lower() not in (*_USUAL_NAMES["series"], *_CLASS_NAMES)
+        and _all(head[name][:], _is_number)
+    ]
+    if (len(times), len(numbers)) != (1, 1):
+        return {}
+    columns = {"time": times[0], "value": numbers[0]}
+    if rest := [name for name in names if name not in columns.values()]:
+        columns["series"] = rest[0]
+    return columns if _is_regular(dataset, columns) else {}
+
+
+def _all(cells: Sequence[Any], check: Callable[[Any], bool]) -> bool:
+    """Return whether a column has values, and a check holds for all of them."""
+    known = [cell for cell in cells if cell is not None]
+    return bool(known) and all(map(check, known))
+
+
+def _is_date(cell: Any) -> bool:
+    if is_step(cell):
+        return False
+    try:
+        moment_of(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_regular(dataset: "Dataset", columns: Mapping[str, str]) -> bool:
+    """Return whether a table has series of enough different values at regular times."""
     try:
         series = read_observations(dataset[:], columns, decimal=None, gaps="interpolate")
     except InputError:
         return False
-    if others and columns["value"].lower() not in _CLEAR_NAMES:
-        return False  # a table of several numbers may as well be one of regression
     if len(set(dataset[columns["value"]][:])) < _FEWEST_VALUES:
         return False
     count = sum(map(len, series.values.values()))
