@@ -247,8 +247,8 @@ def test_a_recipe_is_drafted_for_series(table):
     [("sold", "", True), ("sales", "", True), ("sales", "what the customer said about it", False)],
 )
 def test_a_table_of_series_is_recognized(rows, tmp_path, header, text, recognized):
-    names = ("shop", "day", header, *(["review"] if text else ["promotion"]))
-    lines = [(*row[:3], f"{text} {row[3]}" if text else row[3]) for row in rows]
+    names = ("shop", "day", header, "promotion", *(["review"] if text else []))
+    lines = [(*row, f"{text} {row[1]}") if text else row for row in rows]
     with (tmp_path / "table.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([names, *lines])
     named = {"series": "shop", "value": "sold"} if header == "sold" else None
