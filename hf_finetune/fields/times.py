@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 from typing import Any
 
-__all__ = ["SECONDS_PER_DAY", "TIME_FORM", "parse_time"]
+__all__ = ["SECONDS_PER_DAY", "TIME_FORM", "is_time", "parse_time"]
 
 SECONDS_PER_DAY = 86_400
 TIME_FORM = "a date or time such as 2024-05-31 or 2024-05-31T12:30"
@@ -29,3 +29,16 @@ def parse_time(value: Any) -> float:
         except ValueError:
             raise ValueError(repr(value)) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def is_time(value: Any) -> bool:
+    """Return whether ``parse_time`` reads a value.
+
+    Args:
+        value: Any value.
+    """
+    try:
+        parse_time(value)
+    except ValueError:
+        return False
+    return True

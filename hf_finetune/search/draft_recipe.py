@@ -49,7 +49,7 @@ def draft_recipe(data: InspectedData, model: str | None = None) -> str:
     is_new = model is None and data.task.modality.builds_new_models
     own_stages = data.task.draft_stages(model or _candidate(data)[0]) if not is_new else _STAGE_OF_NEW_MODEL
     lines += (own_stages or _STAGES).splitlines()
-    metrics = write_flow_yaml(list(target.default_metrics))
+    metrics = write_flow_yaml(list(data.task.draft_metrics or target.default_metrics))
     lines += [f"metrics: {metrics} # the first one selects the epoch that is kept"]
     lines += ["speed: auto # precision, memory format and compilation are chosen by measuring them"]
     text = "\n".join(lines) + "\n"
@@ -154,9 +154,11 @@ def _data_lines(data: InspectedData) -> list[str]:
         comment = "stratified by class"
         if not TARGETS[loaded.target].has_classes:
             comment = "random: only classes are stratified"
+        elif "time" in split:
+            comment = "tested on what comes from this date on"
         elif data.is_random:
             comment = "random, because a class has too few examples"
-        elif not split["stratify"]:
+        elif not split.get("stratify"):
             comment = "random"
         lines.append(_commented(f"split: {write_flow_yaml(dict(split))}", comment))
     for name, (value, comment) in data.task.modality.draft_fields(loaded.train).items():

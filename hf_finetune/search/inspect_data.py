@@ -144,7 +144,7 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
     joins = task.modality.has_rows(train.column_names, named)
     row_guesses = {} if joins or named else dict(task.modality.guess_rows(train))
     joins = joins or bool(row_guesses)
-    guesses = row_guesses if joins else guess_columns(train, task.modality, named)
+    guesses = row_guesses.pop("columns", {}) if joins else guess_columns(train, task.modality, named)
     if guesses and source.header_problems:
         raise InputError(source.header_problems)
     columns = {**named, **guesses}
@@ -155,9 +155,10 @@ def _inspect(path: str, named: Mapping[str, str], task: Task, given: dict[str, A
     fields: dict[str, Any] = {**given, **({"columns": columns} if columns else {})}
     if new or "split" in given:
         fields["split"] = {**new, "stratify": True, **given.get("split", {})}
+    fields = {**row_guesses, **fields} if "split" in given else {**fields, **row_guesses}
     fields, data, removed = _load(path, task, fields)
     if task.modality.main_column not in named:
-        if not joins:
+        if task.modality.row_roles and not joins:
             _check_examples(train, data, task.modality)
         _check_texts(data, task.modality)
     used = {source.split_column, spec.split.group, *_names_in(columns), *_names_in(data.columns)}

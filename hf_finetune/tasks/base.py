@@ -41,6 +41,7 @@ class Task:
         has_new_head: Whether a checkpoint usually gets a new head, and does not keep its own outputs.
         has_label_head: Whether the outputs of its models are those of the labels, so that the head is a new one for
             other labels; False for a vocabulary, for example. See ``adapt_model``.
+        draft_metrics: Metrics of a recipe that is written for new data; empty for those of the label type.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task:
     further_auto_models: tuple[str, ...] = ()
     has_new_head: bool = True
     has_label_head: bool = True
+    draft_metrics: tuple[str, ...] = ()
 
     @property
     def pipeline_name(self) -> str:

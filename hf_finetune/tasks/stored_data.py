@@ -94,11 +94,11 @@ class StoredData(Presentation):
         """
         return False
 
-    def guess_rows(self, dataset: "Dataset") -> Mapping[str, str]:
-        """Return the columns of a table in which an example has several rows, by their values; empty if it is none.
+    def guess_rows(self, dataset: "Dataset") -> Mapping[str, Any]:
+        """Return fields of ``data`` for a table in which an example has several rows; empty if it is none.
 
         Args:
-            dataset: Table as loaded, whose columns have no usual names.
+            dataset: Table as loaded, of which nothing is known.
         """
         return {}
 

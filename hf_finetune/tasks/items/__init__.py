@@ -28,4 +28,5 @@ NEXT_ITEM = _NextItem(
     served_as="fill-mask",
     targets=(SingleLabel.name,),
     has_label_head=False,
+    draft_metrics=("hit_rate_at_10", "ndcg_at_10", "mrr"),
 )

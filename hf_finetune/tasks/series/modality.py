@@ -85,11 +85,12 @@ class Series(Modality):
 
         return looks_like_series(dataset)
 
-    def guess_rows(self, dataset: "Dataset") -> Mapping[str, str]:
+    def guess_rows(self, dataset: "Dataset") -> Mapping[str, Any]:
         """Return the columns of times, values and names of series."""
         from hf_finetune.tasks.series.table_columns import infer_columns
 
-        return infer_columns(dataset)
+        columns = infer_columns(dataset)
+        return {"columns": columns} if columns else {}
 
     def may_hold_examples(self, cells: Sequence[Any]) -> bool:
         """Return whether all cells are lists."""

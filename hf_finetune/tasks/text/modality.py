@@ -196,6 +196,13 @@ class Text(Modality):
         """Return the number of tokens of the texts of a batch."""
         return f"{batch['input_ids'].shape[1]} tokens"
 
+    def may_hold_examples(self, cells: Sequence[Any]) -> bool:
+        """Return whether most cells are texts: several words or, without spaces, other letters than ASCII; no dates."""
+        from hf_finetune.fields.times import is_time
+
+        texts = [cell for cell in cells if isinstance(cell, str) and not is_time(cell)]
+        return 2 * sum(" " in text.strip() or not text.isascii() for text in texts) > len(cells)
+
     def describe_sizes(self, dataset: "Dataset") -> str:
         """Return the median and the largest number of characters."""
         import numpy as np
