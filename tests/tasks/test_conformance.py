@@ -136,7 +136,7 @@ def test_a_recipe_is_written_for_its_data(runs, task, target):
     content["data"]["target"] = target.name
     recipe = parse_recipe(content)
     assert recipe.task == task.name
-    assert recipe.metrics == TARGETS[inspected.data.target].default_metrics
+    assert recipe.metrics == (task.draft_metrics or TARGETS[inspected.data.target].default_metrics)
     assert load_data(recipe).target == target.name
     labels = inspected.data.train["label"][:]
     described = TARGETS[inspected.data.target].describe_labels(labels, inspected.data.label_names)

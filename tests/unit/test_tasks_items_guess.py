@@ -2,6 +2,7 @@
 
 import csv
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_a_table_of_orders_is_divided_by_a_date(tmp_path):
     assert found.task.name == "next-item"
     assert found.fields["columns"] == {"customer": "user_id", "time": "timestamp", "item": "dish"}
     split = found.fields["split"]
-    with open(path, encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8") as file:
         days = [row["timestamp"] for row in csv.DictReader(file)]
     assert 0.75 < sum(day < split["time"] for day in days) / len(days) <= 0.8
     assert found.other_columns == ("price",)
