@@ -47,7 +47,11 @@ class SplitTable:
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Keep all tables that ``read_file`` returns until the block ends, so that each file is read once."""
+    """Keep all tables that ``read_file`` returns until the block ends, so that each file is read once.
+
+    Yields:
+        Nothing.
+    """
     token = _KEPT.set({})
     try:
         yield

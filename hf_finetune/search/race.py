@@ -11,6 +11,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import sign_of
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.trial import TrialResult
+from hf_finetune.search.callbacks import DeadlineCallback, TimeUpError
 from hf_finetune.search.contenders import Contender, with_epochs
 from hf_finetune.search.frozen import judge_features
 from hf_finetune.search.parts import FOLDS, Part
@@ -22,10 +23,8 @@ from hf_finetune.search.tune import (
     FAILED,
     OUT_OF_TIME,
     STOPPED,
-    DeadlineCallback,
     Finished,
     Progress,
-    TimeUpError,
 )
 
 __all__ = ["Race"]

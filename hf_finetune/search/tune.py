@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from accelerate import PartialState
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from hf_finetune.data.recipe_data import load_data
 from hf_finetune.distributed import broadcast_from_main, start_processes
@@ -23,6 +23,7 @@ from hf_finetune.recipe.schema import Recipe
 from hf_finetune.runs.clock import RunClock
 from hf_finetune.runs.folder import check_folder, make_folder
 from hf_finetune.runs.prepare import prepare_with_data
+from hf_finetune.search.callbacks import DeadlineCallback, EpochCallback, StoppedError, TimeUpError
 from hf_finetune.search.parts import FOLDS, Part, choose_parts, examples_outside_test
 from hf_finetune.search.selection import Selection, select
 from hf_finetune.search.space import SearchSpace
@@ -31,11 +32,9 @@ from hf_finetune.search.trials import Trial, TrialRunner
 from hf_finetune.training.manifest import write_json
 
 __all__ = [
-    "DeadlineCallback",
     "Finished",
     "Progress",
     "SearchResult",
-    "TimeUpError",
     "TrialLoop",
     "check_parts",
     "find_deadline",
@@ -87,54 +86,6 @@ class SearchResult:
     def winner(self) -> Trial:
         """Selected trial."""
         return self.trials[self.selection.winner]
-
-
-class TimeUpError(Exception):
-    """Raised when the time of a search is over in the middle of a training."""
-
-
-class _StoppedError(Exception):
-    """Raised when a study stops a trial in the middle of a training."""
-
-
-class DeadlineCallback(TrainerCallback):
-    """Callback that ends the training when the time of the search is over.
-
-    Raises:
-        TimeUpError: At the end of a step after the deadline; on one process only.
-    """
-
-    def __init__(self, deadline: float):
-        self.deadline = deadline
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Check the time."""
-        if args.world_size == 1 and perf_counter() > self.deadline:
-            raise TimeUpError
-
-
-class _EpochCallback(TrainerCallback):
-    """Callback that reports the validation metric after each epoch to the study.
-
-    Raises:
-        _StoppedError: If the study stops the trial.
-    """
-
-    def __init__(self, metric: str, report: Callable[[float, int], bool]):
-        self.metric, self.report, self.step = metric, report, 0
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Report an evaluation after at least one step."""
-        value = kwargs["metrics"].get(f"eval_{self.metric}")
-        if state.global_step == 0 or value is None:
-            return
-        self.step += 1
-        if self.report(value, self.step):
-            raise _StoppedError
 
 
 @quiet_libraries()
@@ -381,7 +332,7 @@ class TrialLoop:
                     return FAILED
             except TimeUpError:
                 return OUT_OF_TIME
-            except _StoppedError:
+            except StoppedError:
                 return STOPPED
             self.part_seconds.append(trial.results[part].seconds)
             if step < len(self.parts) and self._should_stop(trial.value(self.metric), step):
@@ -398,7 +349,7 @@ class TrialLoop:
         if self.deadline is not None:
             callbacks.append(DeadlineCallback(self.deadline))
         if len(self.parts) == 1:  # there is no other part after which the trial can be stopped
-            callbacks.append(_EpochCallback(self.metric, self._should_stop))
+            callbacks.append(EpochCallback(self.metric, self._should_stop))
         return callbacks
 
     def _should_stop(self, value: float, step: int) -> bool:

@@ -8,11 +8,11 @@ from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.runs.trial import TrialResult
 from hf_finetune.search import race, race_time
+from hf_finetune.search.callbacks import TimeUpError
 from hf_finetune.search.contenders import Contender, with_epochs
 from hf_finetune.search.parts import Part
 from hf_finetune.search.race import Race
 from hf_finetune.search.race_time import FINAL_SECONDS, RaceTime
-from hf_finetune.search.tune import TimeUpError
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.targets.scored_examples import ScoredExamples
 
@@ -112,7 +112,7 @@ def run_race(runner, names, deadline=None):
     running = Race(
         RaceTime(runner, PARTS, deadline, 20),
         "accuracy",
-        finished=lambda trial, number, end, metric: ends.append((trial.fields["strategy"], end)),
+        finished=lambda trial, number, end, metric, best: ends.append((trial.fields["strategy"], end)),
     )
     running.judge_frozen([contender("frozen features")], None)
     running.run([contender(name) for name in names])
