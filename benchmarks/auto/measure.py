@@ -26,6 +26,7 @@ __all__ = [
     "RECIPE",
     "STOCK",
     "Row",
+    "grid_settings",
     "measured",
 ]
 
@@ -131,13 +132,19 @@ def _settings(of: AutoSet, contender: str, limit: int) -> list[tuple[str, int]]:
     """Return the settings of a contender, with the limit of each."""
     if contender in (FEATURES, CHOOSE):
         return [("", 0)]
-    if contender != GRID:
-        return [("", limit)]
-    models = CHECKPOINTS[of.checkpoint]
+    return [(setting, 0) for setting in grid_settings(of)] if contender == GRID else [("", limit)]
+
+
+def grid_settings(of: AutoSet) -> list[str]:
+    """Return all settings of the grid of a dataset.
+
+    Args:
+        of: The dataset.
+    """
     trained = [f"{train} {lr}" for train in GRID_LAYERS for lr in GRID_RATES[of.checkpoint]]
     return [
-        (f"{model} {rest}", 0)
-        for model in models
+        f"{model} {rest}"
+        for model in CHECKPOINTS[of.checkpoint]
         for rest in ("features", *(() if model in FROZEN else trained))
     ]
 

@@ -18,6 +18,7 @@ from benchmarks.auto.measure import (
     RECIPE,
     STOCK,
     Row,
+    grid_settings,
 )
 from benchmarks.auto.sets import SETS
 from benchmarks.kit.compare import compare, signed
@@ -70,16 +71,37 @@ that is lost by fine-tuning the checkpoint with the highest score instead of the
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Return the page of the measured rows; datasets, limits, contenders and scores without rows are left out."""
+    """Return the page of the measured rows.
+
+    Datasets, contenders and scores without rows are left out, and so are limits without rows of all datasets. A grid
+    counts only where all of it was measured.
+    """
+    rows = _without_parts_of_grids(rows)
     optional = [text for text, contender in ((PEER, AUTOGLUON), (ORACLE, GRID)) if _has(rows, contender)]
     parts = ["".join([HEAD, *optional]), _sets(rows)]
     for limit in LIMITS:
-        if any(row.contender == AUTO and row.limit == limit for row in rows):
+        if (
+            {row.name for row in rows if (row.contender, row.limit) == (AUTO, limit)}
+            == set(_names(rows))
+            != set()
+        ):
             parts += [f"## {limit // 60} minute{'s' if limit > 60 else ''}\n", TABLE, _table(rows, limit)]
     parts += ["## Expected and test accuracy\n", _coverage(rows)]
     if _has(rows, CHOOSE):
         parts += ["## Choice of the checkpoint\n", CHOICE, _ranks(rows)]
     return "\n".join(parts)
+
+
+def _without_parts_of_grids(rows: Sequence[Row]) -> list[Row]:
+    measured: dict[tuple[str, int], set[str]] = {}
+    for row in rows:
+        if row.contender == GRID:
+            measured.setdefault((row.name, row.seed), set()).add(row.setting)
+    return [
+        row
+        for row in rows
+        if row.contender != GRID or measured[row.name, row.seed] == set(grid_settings(SETS[row.name]))
+    ]
 
 
 def _has(rows: Sequence[Row], contender: str) -> bool:

@@ -38,6 +38,15 @@ def row(contender=AUTO, name="food", seed=0, limit=60, right=(1, 1, 1, 0), setti
     return Row(name, contender, setting, seed, limit, pack(np.array(right)), len(right), seconds, **given)
 
 
+def whole_grid(**right):
+    """Return rows of all settings of the grid: those of ``right``, in which _ is a space, and wrong ones."""
+    given = {setting.replace("_", " "): values for setting, values in right.items()}
+    return [
+        row(GRID, limit=0, right=given.get(setting, (0, 0, 0, 0)), setting=setting)
+        for setting in measure.grid_settings(SETS["food"])
+    ]
+
+
 def texts(count, label):
     return {sha256(f"{label}{number}".encode()).hexdigest(): f"{label}, {number}" for number in range(count)}
 
@@ -263,8 +272,9 @@ def test_the_page_compares_auto_with_each_contender_and_the_best_of_the_grid():
         row(FEATURES, limit=0, right=(1, 1, 0, 0)),
         row(RECIPE, right=(1, 0, 0, 0), seconds=20.0),  # ended before the limit
         row(STOCK, right=(0, 0, 0, 0)),
-        row(GRID, limit=0, right=(1, 1, 1, 1), setting="efficientnet-lite0 all 1e-3"),
-        row(GRID, limit=0, right=(1, 1, 0, 0), setting="efficientnet-lite0 features"),
+        *whole_grid(
+            **{"efficientnet-lite0_all_1e-3": (1, 1, 1, 1), "efficientnet-lite0_features": (1, 1, 0, 0)}
+        ),
     ]
     short, long = render(rows).split("## 1 minute")[1].split("## 5 minutes")
     cells = [
@@ -283,13 +293,25 @@ def test_the_page_has_the_rank_correlations_of_the_scores():
     scores = {models[0]: {"choose": 0.9, "LogME": 1.0}, models[1]: {"choose": 0.8, "LogME": 2.0}}
     rows = [
         row(CHOOSE, limit=0, right=(), details=json.dumps(scores)),
-        row(GRID, limit=0, right=(1, 1, 0, 0), setting=f"{models[0]} all 1e-3"),
-        row(GRID, limit=0, right=(1, 0, 0, 0), setting=f"{models[1]} all 1e-3"),
-        row(GRID, limit=0, right=(1, 1, 1, 0), setting=f"{models[1]} features"),  # is not fine-tuned
+        *whole_grid(
+            **{
+                f"{models[0]}_all_1e-3": (1, 1, 0, 0),
+                f"{models[1]}_all_1e-3": (1, 0, 0, 0),
+                f"{models[1]}_features": (1, 1, 1, 0),  # is not fine-tuned
+            }
+        ),
     ]
     text = render(rows)
     assert "| choose | +1.000 | +1.000 | 0.000 |" in text
     assert "| LogME | -1.000 | -1.000 | 0.250 |" in text
+
+
+def test_parts_of_a_grid_and_limits_without_all_datasets_are_left_out():
+    rows = [row(), row("auto", "kitchen"), row(limit=900), row(RECIPE), *whole_grid()[1:]]
+    page = render(rows)
+    assert "oracle" not in page and "## 1 minute" in page and "## 15 minutes" not in page
+    assert "oracle" in render([*rows, *whole_grid()[:1]])
+    assert "## 15 minutes" in render([*rows, row("auto", "kitchen", limit=900)])
 
 
 def test_the_h_score_is_higher_for_separated_classes():
