@@ -73,10 +73,10 @@ that is lost by fine-tuning the checkpoint with the highest score instead of the
 def render(rows: Sequence[Row]) -> str:
     """Return the page of the measured rows.
 
-    Datasets, contenders and scores without rows are left out, and so are limits without rows of all datasets. A grid
-    counts only where all of it was measured.
+    Datasets, contenders and scores without rows are left out; so are time limits and the grid until all datasets have
+    them.
     """
-    rows = _without_parts_of_grids(rows)
+    rows = _complete(rows)
     optional = [text for text, contender in ((PEER, AUTOGLUON), (ORACLE, GRID)) if _has(rows, contender)]
     parts = ["".join([HEAD, *optional]), _sets(rows)]
     for limit in LIMITS:
@@ -92,15 +92,25 @@ def render(rows: Sequence[Row]) -> str:
     return "\n".join(parts)
 
 
-def _without_parts_of_grids(rows: Sequence[Row]) -> list[Row]:
+def _complete(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without limits that not all datasets have, and without grids unless all datasets have one."""
+    names = set(_names(rows))
+    limits = {
+        limit
+        for limit in LIMITS
+        if {row.name for row in rows if (row.contender, row.limit) == (AUTO, limit)} == names
+    }
     measured: dict[tuple[str, int], set[str]] = {}
     for row in rows:
         if row.contender == GRID:
             measured.setdefault((row.name, row.seed), set()).add(row.setting)
+    grids = {key for key, settings in measured.items() if settings == set(grid_settings(SETS[key[0]]))}
+    has_grids = {name for name, _ in grids} >= names
     return [
         row
         for row in rows
-        if row.contender != GRID or measured[row.name, row.seed] == set(grid_settings(SETS[row.name]))
+        if (row.contender != AUTO or row.limit in limits)
+        and (row.contender not in (GRID, CHOOSE) or (has_grids and (row.name, row.seed) in grids))
     ]
 
 
