@@ -1,6 +1,6 @@
 """Inspection of data without a recipe: its task, columns, splits and label type."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hf_finetune.recipe.load import parse_recipe
 from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.search.guess_columns import guess_columns
 from hf_finetune.tasks import MODALITIES, TASKS, Modality, Task
+from hf_finetune.tasks.columns import NOT_FOUND
 from hf_finetune.tasks.stored_data import StoredData
 
 __all__ = ["InspectedData", "inspect_data"]
@@ -82,7 +83,7 @@ def inspect_data(
         The data, for the first task that can use it.
 
     Raises:
-        InputError: If no task can use the data; with the reasons of each task.
+        InputError: If no task can use the data; with the reasons of each task whose columns were found, if any.
     """
     with read_once():
         return _first_usable(path, dict(named or {}), tasks, dict(fields or {}))
@@ -92,7 +93,7 @@ def _first_usable(
     path: str, named: dict[str, str], tasks: Iterable[str] | None, fields: dict[str, Any]
 ) -> InspectedData:
     """Return the data for the first task that can use it; see ``inspect_data``."""
-    problems: dict[Problem, None] = {}
+    problems: dict[str, tuple[Problem, ...]] = {}
     ordered = [TASKS[name] for name in (tasks or TASKS)]
     if tasks is None and not named:
         ordered = [task for task in ordered if _is_claimed(path, task, fields)] or ordered
@@ -102,8 +103,23 @@ def _first_usable(
         except DataNotFoundError:
             raise
         except InputError as error:
-            problems |= dict.fromkeys(_for_task(problem, task) for problem in error.problems)
-    raise InputError(problems)
+            problems[task.name] = tuple(error.problems)
+    raise InputError(_of_fitting_tasks(problems))
+
+
+def _of_fitting_tasks(problems: Mapping[str, Sequence[Problem]]) -> list[Problem]:
+    """Return the problems of the tasks whose columns were found; of all tasks if there are no such tasks.
+
+    Args:
+        problems: Problems of each task.
+    """
+    fitting = {
+        name: found
+        for name, found in problems.items()
+        if not any(problem.rule.startswith(NOT_FOUND) for problem in found)
+    }
+    shown = fitting or problems
+    return list(dict.fromkeys(_for_task(problem, TASKS[name]) for name in shown for problem in shown[name]))
 
 
 def _is_claimed(path: str, task: Task, given: dict[str, Any]) -> bool:

@@ -9,7 +9,10 @@ from hf_finetune.errors import MAX_LISTED_PROBLEMS, Problem, join_quoted
 if TYPE_CHECKING:
     from datasets import Features
 
-__all__ = ["ColumnRole", "choose_only_candidate", "find_columns_by_name", "is_string"]
+__all__ = ["NOT_FOUND", "ColumnRole", "choose_only_candidate", "find_columns_by_name", "is_string"]
+
+NOT_FOUND = "must be set, because"
+"""Begin of the rule of a problem with a column that is neither named nor found."""
 
 _STRINGS = ("string", "large_string")
 
@@ -54,12 +57,12 @@ def choose_only_candidate(
         return candidates[0], []
     place, repair = f"data.columns.{role}", f"Set data.columns.{role} to one of them."
     if candidates:
-        rule = f"must be set, because several columns look like {plural}"
+        rule = f"{NOT_FOUND} several columns look like {plural}"
         return None, [Problem(place, rule, join_quoted(candidates, MAX_LISTED_PROBLEMS), repair)]
     if role == "label" and len(features) == 1:
         repair = "If the columns are not separated by commas, set data.separator."
     column_list = f"columns {join_quoted(features, MAX_LISTED_PROBLEMS)}" if features else "no columns"
-    return None, [Problem(place, f"must be set, because no column looks like {plural}", column_list, repair)]
+    return None, [Problem(place, f"{NOT_FOUND} no column looks like {plural}", column_list, repair)]
 
 
 def find_columns_by_name(

@@ -9,13 +9,39 @@ from hf_finetune.errors import InputError, Problem, short_repr, suggestion
 from hf_finetune.fields.times import SECONDS_PER_DAY, TIME_FORM, parse_time
 
 __all__ = [
+    "CUSTOMER_AND_TIME",
     "UnclearValueError",
     "check_columns",
     "format_date",
     "parse_column",
     "read_customers",
     "read_times",
+    "usual_columns",
 ]
+
+CUSTOMER_AND_TIME: Mapping[str, Sequence[str]] = {
+    "customer": (
+        "customer",
+        "customer_id",
+        "user",
+        "user_id",
+        "client",
+        "client_id",
+        "member_id",
+        "visitor_id",
+    ),
+    "time": (
+        "time",
+        "timestamp",
+        "date",
+        "datetime",
+        "order_date",
+        "purchase_date",
+        "event_time",
+        "created_at",
+    ),
+}
+"""Usual names of columns of a table with one row per event, the most usual one first."""
 
 
 class UnclearValueError(ValueError):
@@ -49,6 +75,18 @@ def check_columns(
             problems.append(Problem(place, "must be a column of the data", repr(name), fix))
     if problems:
         raise InputError(problems)
+
+
+def usual_columns(names: Sequence[str], usual: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the column of each role that has one of its usual names.
+
+    Args:
+        names: Columns of a table.
+        usual: Usual names of each role, the most usual one first.
+    """
+    lower = {name.lower(): name for name in reversed(names)}
+    found = {role: [lower[name] for name in each if name in lower] for role, each in usual.items()}
+    return {role: columns[0] for role, columns in found.items() if columns}
 
 
 def read_customers(values: Sequence[Any]) -> list[str]:

@@ -58,7 +58,7 @@ def test_other_tables_are_no_histories(options, tmp_path):
     try:
         found = inspect_data(write_orders(tmp_path / "table.csv", **options))
     except InputError as error:
-        assert len(error.problems) > 1
+        assert error.problems
     else:
         assert found.task.name != "next-item"
 

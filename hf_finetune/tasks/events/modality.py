@@ -82,6 +82,16 @@ class Events(Text):
         """Return nothing: histories have no second column."""
         return ()
 
+    def guess_rows(self, dataset: "Dataset") -> Mapping[str, Any]:
+        """Return the columns of customers, times, labels, and perhaps kinds and amounts."""
+        from hf_finetune.tasks.events.guess import guess_log
+
+        return guess_log(dataset)
+
+    def claims(self, dataset: "Dataset") -> bool:
+        """Return whether a table has one row per event and a label for each customer, by its names and values."""
+        return bool(self.guess_rows(dataset))
+
     def may_hold_examples(self, cells: Sequence[Any]) -> bool:
         """Return whether all cells are lists."""
         return are_lists(cells)

@@ -7,34 +7,15 @@ import numpy as np
 
 from hf_finetune.errors import InputError
 from hf_finetune.fields.times import SECONDS_PER_DAY
-from hf_finetune.tasks.event_rows import format_date, read_times
+from hf_finetune.tasks.event_rows import CUSTOMER_AND_TIME, format_date, read_times, usual_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["guess_log"]
 
-_NAMES = {
-    "customer": (
-        "customer",
-        "customer_id",
-        "user",
-        "user_id",
-        "client",
-        "client_id",
-        "member_id",
-        "visitor_id",
-    ),
-    "time": (
-        "time",
-        "timestamp",
-        "date",
-        "datetime",
-        "order_date",
-        "purchase_date",
-        "event_time",
-        "created_at",
-    ),
+_NAMES: Mapping[str, Sequence[str]] = {
+    **CUSTOMER_AND_TIME,
     "item": (
         "item",
         "item_id",
@@ -48,7 +29,6 @@ _NAMES = {
         "film",
     ),
 }
-"""Usual names of the columns of a table with one row per event, the most usual one first."""
 _ROWS_PER_VALUE = 2
 """Smallest mean number of rows of a customer, and of an item."""
 _TRAINING = 0.8
@@ -66,7 +46,7 @@ def guess_log(dataset: "Dataset") -> dict[str, Any]:
     Returns:
         ``columns``, and the date in ``split``; empty if the table has no such rows.
     """
-    columns = _named(dataset.column_names)
+    columns = usual_columns(dataset.column_names, _NAMES)
     others = [name for name in dataset.column_names if name not in columns.values()]
     if set(columns) != set(_NAMES) or not all(_are_numbers(dataset[name][:]) for name in others):
         return {}
@@ -80,14 +60,6 @@ def guess_log(dataset: "Dataset") -> dict[str, Any]:
         return {}
     date = np.floor(np.quantile(times, _TRAINING) / SECONDS_PER_DAY) * SECONDS_PER_DAY
     return {"columns": columns, "split": {"time": format_date(float(date)), "validation": 0.15}}
-
-
-def _named(names: Sequence[str]) -> dict[str, str]:
-    lower: Mapping[str, str] = {name.lower(): name for name in reversed(names)}
-    found = {
-        role: next((lower[name] for name in usual if name in lower), None) for role, usual in _NAMES.items()
-    }
-    return {role: name for role, name in found.items() if name is not None}
 
 
 def _are_numbers(cells: Sequence[Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import InputError, Problem, join_quoted
 from hf_finetune.fields.base import Part
-from hf_finetune.tasks.columns import ColumnRole
+from hf_finetune.tasks.columns import NOT_FOUND, ColumnRole
 from hf_finetune.tasks.examples import ExampleCheck, Inputs, JoinedRows, Remarks, SimpleModels, Splits
 from hf_finetune.tasks.history_columns import are_lists, holds_histories, row_role
 from hf_finetune.tasks.modality import Modality
@@ -107,7 +107,7 @@ class Series(Modality):
             return cut_windows(splits, columns, data)
         if (examples := with_scales(splits, columns, data.season)) is not None:
             return examples
-        rule = "must be set, because the columns have no usual names of times and values"
+        rule = f"{NOT_FOUND} the columns have no usual names of times and values"
         fix = "Name data.columns.time and data.columns.value, and data.columns.series if there are several series."
         raise InputError(Problem("data.columns.value", rule, join_quoted(names), fix))
 
