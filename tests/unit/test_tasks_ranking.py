@@ -18,6 +18,7 @@ from hf_finetune.evaluation.predict import predict
 from hf_finetune.recipe.load import load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan_stages
 from hf_finetune.runs.preview import preview
+from hf_finetune.search.inspect_data import inspect_data
 from hf_finetune.tasks import MODALITIES, TASKS
 from hf_finetune.tasks.examples import ExampleError
 from hf_finetune.tasks.ranking.inputs import prepare_pairs, rows_of_queries
@@ -260,3 +261,16 @@ def test_the_doctor_and_the_preview_take_lists(tmp_path, recipe):
 
 def test_the_shipped_recipe_states_lists():
     assert load_recipe("ranking/dishes-by-text").data.list_size >= 2
+
+
+@pytest.mark.parametrize(
+    ("names", "task"),
+    [
+        (("query", "document", "label"), "text-ranking"),
+        (("question", "answer", "label"), "text-classification"),
+    ],
+)
+def test_a_table_with_clear_names_is_one_of_rankings(names, task, tmp_path):
+    lines = [",".join([row["query"], row["candidate"], str(row["label"])]) for row in rows_of()]
+    (tmp_path / "pairs.csv").write_text("\n".join([",".join(names), *lines]), encoding="utf-8")
+    assert inspect_data(str(tmp_path / "pairs.csv")).task.name == task

@@ -24,6 +24,11 @@ _CANDIDATE_NAMES = (
     "candidate", "candidates", "text", "texts", "document", "documents", "docs", "passage", "passages",
     "answer", "title", "product", "item",
 )  # fmt: skip
+_CLEAR_NAMES = (
+    ("query", "queries"),
+    ("candidate", "candidates", "document", "documents", "passage", "passages"),
+)
+"""Names of both columns, which with a column of labels leave no doubt."""
 _CANDIDATES = 4
 """Number of candidates of each synthetic query."""
 
@@ -81,6 +86,11 @@ class Ranking(Text):
     def second_column_names(self, name: str) -> tuple[str, ...]:
         """Return the usual names of the candidates."""
         return _CANDIDATE_NAMES
+
+    def claims(self, dataset: "Dataset") -> bool:
+        """Return whether a table has queries, candidates and labels, by its names."""
+        names = {name.lower() for name in dataset.column_names}
+        return all(names & set(usual) for usual in (*_CLEAR_NAMES, self.label_columns))
 
     def join_rows(
         self, splits: "Mapping[str, Dataset]", columns: Mapping[str, Any], data: Any
