@@ -21,7 +21,7 @@ HEAD = "{name: head, train: head, epochs: 30, lr: 1e-3, batch_size: 16}"
 WEIGHTED = ("strategy=null", "model.head.layers=weighted")
 SETTINGS: Mapping[str, Sequence[str]] = {
     "the layer that is chosen by cross-validation": (),
-    "the same with inputs of 1 second": ("data.max_seconds=1",),
+    "inputs of 1 second": ("data.max_seconds=1",),
     "last layer": ("model.head.layers=last",),
     "weighted sum of all layers": (*WEIGHTED, f"stages=[{HEAD}]"),
 }
